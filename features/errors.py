@@ -1,0 +1,48 @@
+"""What can go wrong in a way that the user can mend, and how it is said.
+
+BottleneckError          exit status 1: the work could not be finished
+└── InputError           exit status 2: what was given does not fit
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+_NOTHING = object()
+
+
+class BottleneckError(Exception):
+    """An expected failure: printed as one line, without a traceback."""
+
+    exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class InputError(BottleneckError):
+    """Input that does not fit: which file, which field, what was expected, what was found.
+
+    Args:
+        where: The file, folder or option at fault.
+        field: The field in it, if one can be named.
+        expected: The rule, in words.
+        found: What was there instead; shown as it is.
+        hint: What to do about it, if there is something to do.
+    """
+
+    exit_status = 2
+
+    def __init__(
+        self,
+        where: str | PathLike[str],
+        *,
+        field: str | None = None,
+        expected: str,
+        found: object = _NOTHING,
+        hint: str | None = None,
+    ) -> None:
+        place = f"{where}: {field}" if field else f"{where}"
+        tail = "" if found is _NOTHING else f", found {found}"
+        super().__init__(f"{place}: expected {expected}{tail}" + (f"; {hint}" if hint else ""))
+        self.field = field

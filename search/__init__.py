@@ -1,0 +1,1 @@
+"""The study: which heads are tried, how they are judged, and how the best one leaves."""
