@@ -1,0 +1,392 @@
+"""``python -m features.convert SOURCE DESTINATION``: the article's layout to a feature store, and back.
+
+The article keeps one dataset for each batch: ``features-<i>`` (n, height, width, channels) float32, ``labels-<i>``
+(n, classes) one-hot, and ``batches``, their number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from features.command import console, progress, run_command
+from features.errors import BottleneckError, InputError
+from features.store import DTYPES, FeatureStore, RowState, StoreHeader, StoreWriter
+
+ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+ARTICLE_BATCH = 100
+LAYOUTS = "a feature store, or the article's layout (features-<i>, labels-<i>, batches)"
+Report = Callable[[int, int], object]
+"""Called with the number of rows converted so far and their number in all."""
+
+
+class ArticleFile:
+    """A file of the article's layout, checked, and read as if it were one array. Use as a context manager.
+
+    Attributes:
+        path: The file.
+        labels: (rows,) class index of each row.
+        label_count: Number of classes.
+        starts: (batches + 1,) first row of each batch, and the number of rows.
+        feature_shape: (height, width, channels).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the file and checks every batch's shape and labels; reads no features.
+
+        Raises:
+            InputError: Something is missing or malformed; the dataset is named.
+        """
+        self.path = Path(path)
+        self._file = _open(self.path)
+        try:
+            batches = _batch_count(self.path, self._file)
+            first = self._dataset("features-0").shape
+            one_hot = [self._check_batch(number, first) for number in range(batches)]
+        except BaseException:
+            self._file.close()
+            raise
+        self.feature_shape: tuple[int, int, int] = first[1:]
+        self.label_count = one_hot[0].shape[1]
+        self.labels: npt.NDArray[np.int32] = np.concatenate(one_hot).argmax(axis=1).astype(np.int32)
+        self.starts = np.cumsum([0] + [len(labels) for labels in one_hot])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _dataset(self, name: str) -> Any:
+        dataset = self._file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise InputError(self.path, field=name, expected="a dataset of that name", found="none")
+        if dataset.dtype.kind != "f" and name.startswith("features"):
+            raise InputError(self.path, field=name, expected="float32", found=dataset.dtype)
+        return dataset
+
+    def _check_batch(self, number: int, first: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Returns the batch's labels, (rows, classes), once it is known to be well formed."""
+        features, labels = self._dataset(f"features-{number}"), self._dataset(f"labels-{number}")
+        shape = features.shape
+        if len(shape) != 4 or not all(shape):
+            expected = "shape (rows, height, width, channels)"
+            raise InputError(self.path, field=f"features-{number}", expected=expected, found=shape)
+        if shape[1:] != first[1:]:
+            expected = f"shape (rows, {', '.join(map(str, first[1:]))}) as in features-0"
+            raise InputError(self.path, field=f"features-{number}", expected=expected, found=shape)
+        classes = self._dataset("labels-0").shape[1:]
+        if len(classes) != 1 or not all(classes) or labels.shape != (shape[0], *classes):
+            expected = f"shape ({shape[0]}, {classes[0] if classes else 'classes'})"
+            raise InputError(self.path, field=f"labels-{number}", expected=expected, found=labels.shape)
+        values: npt.NDArray[Any] = labels[:]
+        wrong = np.flatnonzero(((values == 1).sum(axis=1) != 1) | ((values != 0).sum(axis=1) != 1))
+        if len(wrong):
+            row = int(wrong[0])
+            found = f"{values[row].tolist()} in row {row}"
+            raise InputError(self.path, field=f"labels-{number}", expected="one-hot labels", found=found)
+        return values
+
+    def read(self, rows: range, dtype: str) -> npt.NDArray[Any]:
+        """Returns the features of successive rows, (rows, height, width, channels), from the batches they lie in.
+
+        Raises:
+            InputError: A value is not finite, or too large for ``dtype``.
+            BottleneckError: The file cannot be read.
+        """
+        parts = []
+        first = int(np.searchsorted(self.starts, rows.start, side="right")) - 1
+        for number in range(first, len(self.starts) - 1):
+            start, stop = self.starts[number], self.starts[number + 1]
+            if start >= rows.stop:
+                break
+            inside = slice(max(rows.start, start) - start, min(rows.stop, stop) - start)
+            parts.append(self._read_part(f"features-{number}", inside, dtype))
+        return np.concatenate(parts)
+
+    def _read_part(self, name: str, rows: slice, dtype: str) -> npt.NDArray[Any]:
+        try:
+            values: npt.NDArray[Any] = self._file[name][rows]
+        except OSError as error:
+            raise BottleneckError(f"{self.path}: {name}: cannot be read: {error}") from error
+        if not np.isfinite(values).all():
+            raise InputError(self.path, field=name, expected="finite values", found="NaN or infinity")
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype)
+        if not np.isfinite(cast).all():
+            limit = f"values up to {np.finfo(dtype).max:g}, the largest {dtype}"
+            raise InputError(
+                self.path, field=name, expected=limit, found=f"{np.abs(values).max():g}", hint="use --dtype float32"
+            )
+        return cast
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(path, expected=LAYOUTS, found="a folder" if path.is_dir() else "no such file")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        reason = "a file that HDF5 cannot read" if os.access(path, os.R_OK) else "no permission to read"
+        raise InputError(path, expected=LAYOUTS, found=reason) from error
+
+
+def _batch_count(path: Path, file: Any) -> int:
+    """Returns ``batches``, which the article's script writes last."""
+    dataset = file.get("batches")
+    numbers = [int(name.removeprefix("features-")) for name in file if re.fullmatch(r"features-\d+", name)]
+    if not isinstance(dataset, h5py.Dataset):
+        found = f"none beside {len(numbers)} batches of features: the extraction did not end"
+        raise InputError(path, field="batches", expected="the number of batches", found=found)
+    if dataset.shape != () or dataset.dtype.kind not in "iu" or dataset[()] < 1:
+        found = dataset[()] if dataset.shape == () else f"shape {dataset.shape}"
+        raise InputError(path, field="batches", expected="one whole number of at least 1", found=found)
+    batches = int(dataset[()])
+    if numbers and max(numbers) >= batches:
+        found = f"features-{max(numbers)} too"
+        raise InputError(path, field="batches", expected=f"{batches} batches, 0 to {batches - 1}", found=found)
+    return batches
+
+
+def is_article(path: Path) -> bool:
+    """Tells the article's layout (True) from a feature store (False).
+
+    Raises:
+        InputError: It is neither, or no file that HDF5 can read.
+    """
+    with _open(path) as file:
+        if "schema" in file.attrs:
+            return False
+        if "batches" in file or "features-0" in file:
+            return True
+        found = f"a file with {', '.join(list(file)[:5]) or 'no datasets'}"
+    raise InputError(path, expected=LAYOUTS, found=found)
+
+
+def class_names(given: str | None, count: int) -> tuple[str, ...]:
+    """Returns the class names in label order: those given, the article's four, or ``class-<i>``.
+
+    Raises:
+        InputError: The names given are not ``count`` different ones.
+    """
+    if given is None:
+        return ARTICLE_CLASSES if count == len(ARTICLE_CLASSES) else tuple(f"class-{label}" for label in range(count))
+    names = tuple(name.strip() for name in given.split(","))
+    if len(names) != count or len(set(names)) != count or not all(names):
+        raise InputError("--classes", expected=f"{count} different names, in label order", found=given)
+    return names
+
+
+def article_header(article: ArticleFile, *, classes: tuple[str, ...], dtype: str, batch_size: int) -> StoreHeader:
+    """Returns the header of the store that ``article`` becomes: what the layout does not tell is 'unknown'."""
+    counts = np.diff(article.starts).tolist()
+    modified = datetime.fromtimestamp(int(article.path.stat().st_mtime), UTC)
+    return StoreHeader(
+        classes=classes,
+        paths=tuple(f"batch-{number}/{row}" for number, rows in enumerate(counts) for row in range(rows)),
+        sizes=(0,) * len(article),
+        labels=tuple(article.labels.tolist()),
+        patients=("",) * len(article),
+        feature_shape=article.feature_shape,
+        dtype=dtype,
+        batch_size=batch_size,
+        created=modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        versions={"h5py": h5py.__version__, "numpy": np.__version__},
+    )
+
+
+def article_to_store(
+    source: Path,
+    destination: Path,
+    *,
+    classes: str | None = None,
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    report: Report = lambda rows, total: None,
+) -> None:
+    """Converts the article's layout to a store, batch by batch; goes on with an unfinished conversion of it.
+
+    Args:
+        source: File of the article's layout.
+        destination: The store; must be absent, or the unfinished store that this very conversion left.
+        classes: Class names in label order, joined by commas.
+        dtype: ``float16`` or ``float32``.
+        batch_size: Rows written at once; by default those of the first batch.
+        report: Told of the progress after each batch.
+
+    Raises:
+        InputError: The source is malformed or does not fit the dtype, or the destination is another file.
+        BottleneckError: The disk is full, or another process writes the destination.
+    """
+    existed = destination.exists()
+    with ArticleFile(source) as article:
+        names = class_names(classes, article.label_count)
+        size = batch_size or int(article.starts[1])
+        if existed and FeatureStore(destination).complete:
+            raise InputError(destination, expected="no such file", found="a finished store")
+        header = article_header(article, classes=names, dtype=dtype, batch_size=size)
+        with StoreWriter(destination, header) as writer:
+            try:
+                _fill(writer, article, report)
+            except InputError:  # the source does not fit: leave no store behind that nothing can finish
+                if not existed:
+                    destination.unlink()
+                raise
+
+
+def _fill(writer: StoreWriter, article: ArticleFile, report: Report) -> None:
+    """Writes all batches; those that are there already must be the source's, which the header alone cannot tell."""
+    stored = FeatureStore(writer.path)
+    pending = {batch.start for batch in writer.pending()}
+    for start in range(0, len(article), writer.header.batch_size):
+        rows = range(start, min(start + writer.header.batch_size, len(article)))
+        features = article.read(rows, writer.header.dtype)[:, None]
+        if start in pending:
+            writer.write(rows, features, np.full(len(rows), RowState.DONE, np.uint8))
+        elif not np.array_equal(stored.features[rows.start : rows.stop], features):
+            expected = f"the features of {article.path} in rows {rows.start} to {rows.stop - 1}"
+            raise InputError(writer.path, field="features", expected=expected, found="others")
+        report(rows.stop, len(article))
+    writer.finish()
+
+
+def store_to_article(
+    source: Path, destination: Path, *, batch_size: int | None = None, report: Report = lambda rows, total: None
+) -> None:
+    """Converts the first view of every usable row of a finished store to the article's layout, float32.
+
+    The file appears under its name only once it is whole and on the disk.
+
+    Args:
+        source: The store.
+        destination: File to make; must be absent.
+        batch_size: Rows in a batch; by default 100, or what it was where the store came from the article's layout.
+        report: Told of the progress after each batch.
+
+    Raises:
+        InputError: The source is not a finished store, or the destination exists.
+        BottleneckError: The disk is full or failed.
+    """
+    store = FeatureStore(source)
+    store.require_complete()
+    if destination.exists():
+        raise InputError(destination, expected="no such file", found="one")
+    converted = store.header.backbone == "unknown"
+    size = batch_size or (store.header.batch_size if converted else ARTICLE_BATCH)
+    rows = store.usable
+    needed = len(rows) * (int(np.prod(store.header.feature_shape)) + len(store.classes)) * 4
+    with _replacing(destination, needed) as file:
+        starts = range(0, len(rows), size)
+        for number, start in enumerate(starts):
+            batch = rows[start : start + size]
+            one_hot = np.eye(len(store.classes), dtype=np.float32)[store.labels[batch]]
+            file.create_dataset(f"features-{number}", data=store.features[batch, 0].astype(np.float32))
+            file.create_dataset(f"labels-{number}", data=one_hot)
+            report(start + len(batch), len(rows))
+        file.create_dataset("batches", data=len(starts))
+
+
+@contextmanager
+def _replacing(destination: Path, needed: int) -> Iterator[Any]:
+    """Yields a new HDF5 file that gets its name when all went well, and vanishes otherwise."""
+    temporary = destination.with_name(f".{destination.name}.new")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(destination.parent).free
+        file = h5py.File(temporary, "w")  # HDF5's own lock keeps a second conversion out
+    except OSError as error:
+        raise BottleneckError(f"{destination}: cannot be written: {error}") from error
+    try:
+        with file:
+            if free < needed:
+                need = f"{free / 1e6:,.1f} MB free, {needed / 1e6:,.1f} MB needed"
+                raise BottleneckError(f"{destination}: disk full: {need}; make room")
+            yield file
+        _sync(temporary)
+        temporary.rename(destination)
+        _sync(destination.parent)
+    except (OSError, RuntimeError) as error:  # HDF5 reports a failed write as either
+        raise BottleneckError(f"{destination}: cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(
+    source: Annotated[Path, typer.Argument(help="A file of the article's layout, or a store.", show_default=False)],
+    destination: Annotated[Path, typer.Argument(help="The other of the two.", show_default=False)],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names in label order, joined by commas; else the article's four, or class-0, class-1, ..."
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float16 or float32, of a store that is made.")] = "float16",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in a batch; else the article's own where that is known, else 100")
+    ] = None,
+) -> None:
+    """Converts features between the article's layout and a store; SOURCE decides which way.
+
+    A conversion to a store that was interrupted goes on when the same command runs again.
+    """
+    if dtype not in DTYPES:
+        raise InputError("--dtype", expected=" or ".join(DTYPES), found=dtype)
+    to_store = is_article(source)
+    if not to_store and classes is not None:
+        raise InputError("--classes", expected="a source of the article's layout", found="a store, which has its own")
+    with progress("images") as display:
+        task = display.add_task("converting", total=None)
+
+        def report(rows: int, total: int) -> None:
+            display.update(task, completed=rows, total=total)
+
+        if to_store:
+            article_to_store(source, destination, classes=classes, dtype=dtype, batch_size=batch_size, report=report)
+        else:
+            store_to_article(source, destination, batch_size=batch_size, report=report)
+    _remark(source, destination, to_store)
+
+
+def _remark(source: Path, destination: Path, to_store: bool) -> None:
+    """Says what the conversion could not carry over."""
+    if to_store:
+        console.print(
+            f"{destination}: the patients are unknown, so images of one patient may fall on both sides of a split",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    store = FeatureStore(source)
+    dropped = len(store) - len(store.usable)
+    if dropped or len(store.header.views) > 1:
+        left_out = f"{dropped} skipped rows and {len(store.header.views) - 1} views"
+        console.print(f"{destination}: left out, as the layout has no place for them: {left_out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main, resume_hint="run the same command again to go on")

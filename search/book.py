@@ -1,0 +1,159 @@
+"""The book of trials: every trial asked for is told exactly once, whatever happens to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from heads.scoring import EpochRecord, Score
+from heads.spec import HeadSpec
+from search.config import StudyConfig
+from search.pruning import is_last_survivor, make_pruner
+from search.samplers import make_sampler
+from search.seeds import derive_seed
+from search.space import ARTICLE, Space
+
+ARTICLE_ORDINAL = 0
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is running.
+
+    Attributes:
+        trial: Optuna's side of it.
+        ordinal: Its place in the study, in which interrupted trials that were run again do not count; seeds and
+            samples derive from it, so they are the same with and without an interruption.
+        spec: The head.
+        seed: Decides its initial weights and dropout.
+    """
+
+    trial: Trial
+    ordinal: int
+    spec: HeadSpec
+    seed: int
+
+    @property
+    def number(self) -> int:
+        """Optuna's number of the trial."""
+        return int(self.trial.number)
+
+    @property
+    def is_article(self) -> bool:
+        """Whether this is the article's head, which is never pruned: the others are compared with it."""
+        return self.ordinal == ARTICLE_ORDINAL
+
+
+class Book:
+    """Asks, reports, judges and tells the trials of one study."""
+
+    def __init__(self, study: optuna.Study, config: StudyConfig, space: Space) -> None:
+        self.study = study
+        self.config = config
+        self.space = space
+        study.pruner = make_pruner(config.pruner, epochs=config.epochs)
+        self._close_interrupted()
+        trials = study.get_trials(deepcopy=False)
+        if not trials:
+            study.enqueue_trial(space.article(), user_attrs={"ordinal": ARTICLE_ORDINAL})
+        self._next_ordinal = 1 + max((t.user_attrs.get("ordinal", 0) for t in trials), default=ARTICLE_ORDINAL)
+        self._asked = sum(is_counted(t) for t in trials)
+
+    def ask(self) -> Asked | None:
+        """Returns the next trial to run, or ``None`` when the study has as many as it was to have."""
+        if self._asked >= self.config.trials:
+            return None
+        self._asked += 1
+        self.study.sampler = make_sampler(self.config.sampler, seed=self.config.seed, ordinal=self._next_ordinal)
+        trial = self.study.ask()
+        ordinal = trial.user_attrs.get("ordinal")
+        if ordinal is None:
+            ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
+            trial.set_user_attr("ordinal", ordinal)
+        suggested = self.space.suggest(trial)
+        spec = ARTICLE if ordinal == ARTICLE_ORDINAL else suggested
+        trial.set_user_attr("spec", spec.to_dict())
+        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+
+    def report(self, asked: Asked, record: EpochRecord) -> None:
+        """Notes the score of an epoch (1-based)."""
+        asked.trial.report(record.validation.accuracy, record.epoch)
+
+    def should_prune(self, asked: Asked) -> bool:
+        """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
+        if asked.is_article or asked.trial.number is None:
+            return False
+        return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
+
+    def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
+        """Tells a trial that ran to its end; its value is the accuracy of its best epoch."""
+        self._note(asked, epochs, best_epoch=best.epoch, validation_loss=best.validation.loss, parameters=parameters)
+        self.study.tell(asked.trial, best.validation.accuracy)
+
+    def prune(self, asked: Asked, *, epochs: int) -> None:
+        """Tells a trial that was pruned after ``epochs`` epochs."""
+        self._note(asked, epochs)
+        self.study.tell(asked.trial, state=TrialState.PRUNED)
+
+    def fail(self, asked: Asked, reason: str, *, epochs: int) -> None:
+        """Tells a trial that could not go on."""
+        self._note(asked, epochs, failure=reason)
+        self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def _note(self, asked: Asked, epochs: int, **attributes: Any) -> None:
+        for name, value in {"epochs": epochs, **attributes}.items():
+            asked.trial.set_user_attr(name, value)
+
+    def _close_interrupted(self) -> None:
+        """Fails the trials that a killed run left running, and enqueues each to be run again.
+
+        Left running they would mislead the sampler, which takes them for trials under way.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {t.user_attrs.get("rerun_of") for t in trials if t.state == TrialState.WAITING}
+        for trial in trials:
+            if trial.state != TrialState.RUNNING:
+                continue
+            rerun = self._rerun(trials, trial)
+            if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
+                self.study.enqueue_trial(rerun, user_attrs={**_ordinal(trial), "rerun_of": trial.number})
+            Trial(self.study, trial._trial_id).set_user_attr("failure", INTERRUPTED)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
+        """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
+        if trial.user_attrs.get("ordinal") == ARTICLE_ORDINAL:
+            return dict(self.space.article())
+        if "spec" in trial.user_attrs:
+            return trial.params
+        origin = trial.user_attrs.get("rerun_of")
+        return self._rerun(trials, trials[origin]) if origin is not None else None
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial has finished and counts: not those that were interrupted, which are run again."""
+    return trial.state.is_finished() and trial.user_attrs.get("failure") != INTERRUPTED
+
+
+def score_of(trial: FrozenTrial) -> Score:
+    """The score of a completed trial's best epoch."""
+    return Score(loss=trial.user_attrs["validation_loss"], accuracy=float(trial.value or 0.0))
+
+
+def ranking(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials, best first: accuracy, then validation loss, then number."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(completed, key=lambda t: (-score_of(t).accuracy, score_of(t).loss, t.number))
+
+
+def article_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The article's head, if it has run to its end."""
+    return next((t for t in ranking(study) if t.user_attrs["ordinal"] == ARTICLE_ORDINAL), None)
+
+
+def _ordinal(trial: FrozenTrial) -> dict[str, int]:
+    return {"ordinal": trial.user_attrs["ordinal"]} if "ordinal" in trial.user_attrs else {}

@@ -1,0 +1,157 @@
+"""The rows a study trains on, validates on and is tested on, from one to three stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import InputError
+from features.feed import Feed
+from features.memory import resident_budget
+from features.split import Rows, Split, split_rows
+from features.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """The three parts of a study's data.
+
+    Attributes:
+        train: Rows to train on.
+        validation: Rows that decide between heads.
+        test: Rows that are touched once, by the chosen head; ``None`` where there are none.
+        split: The parts as JSON: shares, seed, rows, patients, identity.
+        remarks: What the user should know about them.
+    """
+
+    train: Feed
+    validation: Feed
+    test: Feed | None
+    split: dict[str, Any]
+    remarks: tuple[str, ...]
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store that is trained on."""
+        return self.train.store
+
+
+def load_data(
+    features: Path,
+    *,
+    validation: Path | None,
+    test: Path | None,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> SearchData:
+    """Opens the stores and splits their rows by patient.
+
+    A part that has a store of its own is all of that store; the others are split off ``features``. Patients are never
+    shared: rows of a patient of the test part are dropped from the other two, of the validation part from training.
+
+    Args:
+        features: Store to train on.
+        validation: Store to validate on, or ``None`` to split ``validation_share`` of the rows off.
+        test: Store to test on, or ``None`` to split ``test_share`` off.
+        validation_share: Share of the rows of ``features``, in [0, 1).
+        test_share: Likewise.
+        seed: Decides the split.
+
+    Raises:
+        InputError: A store is unfinished or does not fit the first, or the rows are too few to split.
+    """
+    store = _open(features)
+    validation_store = _fitting(store, validation)
+    test_store = _fitting(store, test)
+    shares = {"validation": 0.0 if validation else validation_share, "test": 0.0 if test else test_share}
+    if not validation and not validation_share:
+        raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
+    if shares["validation"] + shares["test"] >= 1:
+        raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
+    split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed)
+    remarks = _patient_remarks(store)
+
+    tested = (test_store, test_store.usable) if test_store else (store, split.test)
+    validated = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
+    validated = (validated[0], _without(*validated, [tested], "validation", remarks))
+    trained = _without(store, split.train, [tested, validated], "training", remarks)
+    for name, (part_store, rows) in {"training": (store, trained), "validation": validated}.items():
+        if not len(rows):
+            raise InputError(part_store.path, field=name, expected="rows to use", found="none left")
+    _check_classes(store, trained)
+
+    kept = Split(trained, validated[1], tested[1])
+    record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed}
+    budget = resident_budget()
+    return SearchData(
+        train=Feed(store, trained, memory_bytes=budget * 3 // 5),
+        validation=Feed(*validated, memory_bytes=budget // 5),
+        test=Feed(*tested, memory_bytes=budget // 5) if len(tested[1]) else None,
+        split=record,
+        remarks=tuple(remarks),
+    )
+
+
+def _open(path: Path) -> FeatureStore:
+    store = FeatureStore(path)
+    store.require_complete()
+    return store
+
+
+def _fitting(first: FeatureStore, path: Path | None) -> FeatureStore | None:
+    """Opens another store of the same kind of features."""
+    if path is None:
+        return None
+    other = _open(path)
+    for name in ("classes", "feature_shape", "backbone", "alpha", "weights_sha256", "image_size", "preprocessing"):
+        expected, found = getattr(first.header, name), getattr(other.header, name)
+        if expected != found:
+            raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
+    return other
+
+
+def _patient_remarks(store: FeatureStore) -> list[str]:
+    unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
+    if not unknown:
+        return []
+    return [f"{store.path}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+
+
+def _without(
+    store: FeatureStore, rows: Rows, others: list[tuple[FeatureStore, Rows]], name: str, remarks: list[str]
+) -> Rows:
+    """Drops the rows whose patient is in one of the other parts."""
+    theirs = {str(patient) for other, taken in others for patient in other.patients[taken]} - {""}
+    shared = np.isin(store.patients[rows], sorted(theirs))
+    if np.any(shared):
+        count = int(np.count_nonzero(shared))
+        remarks.append(f"{store.path}: {count} {name} rows left out: their patients are in another part")
+    return rows[~shared]
+
+
+def _check_classes(store: FeatureStore, rows: Rows) -> None:
+    missing = sorted(set(range(len(store.classes))) - set(store.labels[rows].tolist()))
+    if missing:
+        names = ", ".join(store.classes[label] for label in missing)
+        raise InputError(store.path, field="labels", expected="training rows of every class", found=f"none of {names}")
+
+
+def _describe(
+    split: Split, store: FeatureStore, validation_store: FeatureStore, test_store: FeatureStore
+) -> dict[str, Any]:
+    """What goes into study.json and split.json."""
+    parts = {
+        "train": (store, split.train),
+        "validation": (validation_store, split.validation),
+        "test": (test_store, split.test),
+    }
+    return {
+        "identity": split.identity,
+        "counts": {name: len(rows) for name, (_, rows) in parts.items()},
+        "patients": {name: len(set(part.patients[rows].tolist()) - {""}) for name, (part, rows) in parts.items()},
+        "rows": {name: rows.tolist() for name, (_, rows) in parts.items()},
+    }

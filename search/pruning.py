@@ -1,0 +1,69 @@
+"""Pruners, with their resources stated, so that they work from the first trials on."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+REDUCTION = 2
+"""Of the trials that reach a rung, one in this many goes on."""
+MINIMUM_PEERS = 4
+"""Below this many scores at a rung nobody is judged there."""
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """The epochs (1-based) after which trials are judged: an eighth, a quarter and a half of the way."""
+    return tuple(sorted({max(1, epochs // 8), max(1, epochs // 4), max(1, epochs // 2)} - {epochs}))
+
+
+class RungPruner(BasePruner):
+    """Successive halving for cohorts and for one trial at a time.
+
+    At each rung a trial is compared with every trial of the study that has a score there, whatever became of it
+    since: running, pruned or finished (Optuna's own halving compares only with those judged before; its median
+    pruner only with finished ones, of which a first cohort has none). It goes on if it is among the best
+    1 / ``reduction`` of them; ties go on. The rule is that of asynchronous successive halving (Li et al. 2020,
+    arXiv:1810.05934).
+    """
+
+    def __init__(
+        self, rung_epochs: tuple[int, ...], *, reduction: int = REDUCTION, minimum_peers: int = MINIMUM_PEERS
+    ) -> None:
+        self.rung_epochs = rung_epochs
+        self.reduction = reduction
+        self.minimum_peers = minimum_peers
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Judges a trial at the epoch it reported last."""
+        step = trial.last_step
+        if step not in self.rung_epochs:
+            return False
+        values = sorted(
+            (t.intermediate_values[step] for t in study.get_trials(deepcopy=False) if step in t.intermediate_values),
+            reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+        )
+        if len(values) < self.minimum_peers:
+            return False
+        last_in = values[math.ceil(len(values) / self.reduction) - 1]
+        mine = trial.intermediate_values[step]
+        return mine < last_in if study.direction == optuna.study.StudyDirection.MAXIMIZE else mine > last_in
+
+
+def make_pruner(name: str, *, epochs: int) -> BasePruner:
+    """Returns the pruner of a study whose trials take ``epochs`` epochs."""
+    if name == "halving":
+        return RungPruner(rungs(epochs))
+    if name == "hyperband":
+        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
+    if name == "median":
+        return MedianPruner(n_startup_trials=MINIMUM_PEERS, n_warmup_steps=max(1, epochs // 8))
+    return NopPruner()
+
+
+def is_last_survivor(study: optuna.Study, number: int) -> bool:
+    """Whether no other trial has finished or is running: pruning this one could leave a study without a result."""
+    alive = (TrialState.COMPLETE, TrialState.RUNNING)
+    return all(t.number == number for t in study.get_trials(deepcopy=False, states=alive))

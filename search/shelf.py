@@ -1,0 +1,63 @@
+"""The best few heads on disk, and never more of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from features.errors import InputError
+from heads.files import HeadMetadata, save_head
+from heads.model import Weights, build_head
+from heads.scoring import Score
+from search.book import Asked, article_trial, ranking, score_of
+
+KEEP = 5
+FOLDER = "heads"
+
+
+class Shelf:
+    """Keeps the heads of the best ``keep`` trials, and the article's head beside them."""
+
+    def __init__(self, folder: Path, study: optuna.Study, *, keep: int = KEEP) -> None:
+        self.folder = folder / FOLDER
+        self.study = study
+        self.keep = keep
+        self.folder.mkdir(exist_ok=True)
+        self.clear_out()
+
+    def offer(self, asked: Asked, weights: Weights, score: Score, metadata: HeadMetadata) -> None:
+        """Saves a head if it belongs to the best; before its trial is told, so that a told trial has its file."""
+        best = ranking(self.study)[: self.keep]
+        if len(best) == self.keep and not score.better_than(score_of(best[-1])) and not asked.is_article:
+            return
+        model = build_head(asked.spec, metadata.feature_shape, len(metadata.classes))
+        model.set_weights(weights)
+        save_head(path_of(self.folder.parent, asked.number), model, metadata)
+
+    def clear_out(self) -> None:
+        """Removes the files of heads that are no longer among the best."""
+        article = article_trial(self.study)
+        kept = {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
+        for path in self.folder.glob("*.hdf5"):
+            if path not in {path_of(self.folder.parent, number) for number in kept}:
+                path.unlink()
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where a study directory keeps the head of a trial."""
+    return folder / FOLDER / f"trial-{number}.hdf5"
+
+
+def find_head(folder: Path, number: int) -> Path:
+    """Returns the file of a trial's head.
+
+    Raises:
+        InputError: It was not kept; those that were are named.
+    """
+    path = path_of(folder, number)
+    if not path.is_file():
+        kept = sorted(int(p.stem.removeprefix("trial-")) for p in (folder / FOLDER).glob("trial-*.hdf5"))
+        names = ", ".join(map(str, kept)) or "none yet"
+        raise InputError("--trial", expected=f"one of those kept, {names}", found=number)
+    return path

@@ -1,0 +1,88 @@
+"""Where a study is kept: a journal file in its directory, or any Optuna storage URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+
+from features.errors import BottleneckError, InputError
+from search.journal import BufferedJournal
+
+JOURNAL = "journal.log"
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class OpenedStudy:
+    """A study and how its record is brought to disk.
+
+    Attributes:
+        study: The Optuna study.
+        flush: Makes everything recorded so far durable.
+        close: Flushes and lets go of the file.
+    """
+
+    study: optuna.Study
+    flush: Callable[[], None]
+    close: Callable[[], None]
+
+
+def open_study(folder: Path, name: str, url: str | None, *, direction: Direction, resume: bool) -> OpenedStudy:
+    """Makes a study, or opens the one to go on with.
+
+    Args:
+        folder: The study directory; holds the journal where no ``url`` is given.
+        name: The study's name in the storage.
+        url: An Optuna storage URL, e.g. ``sqlite:///heads.db`` or ``postgresql://...``.
+        direction: ``maximize`` or ``minimize``.
+        resume: Whether the study must exist already, or must not.
+
+    Raises:
+        InputError: The storage cannot be opened; the study exists or is missing; its direction differs.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = None if url else BufferedJournal(folder / JOURNAL)
+    storage: BaseStorage = JournalStorage(journal) if journal else _remote(str(url))
+    where = url or str(folder / JOURNAL)
+    existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
+    if existing and not resume:
+        raise InputError(where, field="study", expected=f"no study {name!r} yet", found="one", hint="pass --resume")
+    if existing:
+        found = existing[0].direction.name.lower()
+        if found != direction:
+            raise InputError(where, field="direction", expected=direction, found=found)
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    if journal:
+        return OpenedStudy(study, journal.flush, journal.close)
+    return OpenedStudy(study, lambda: None, lambda: None)
+
+
+def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
+    """Opens a study for reading, while a search may be writing it.
+
+    Raises:
+        InputError: There is none.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if url:
+            return optuna.load_study(study_name=name, storage=_remote(url))
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+        return optuna.load_study(study_name=name, storage=JournalStorage(backend))
+    except KeyError as error:
+        raise InputError(url or folder / JOURNAL, expected=f"a study {name!r}", found="none") from error
+
+
+def _remote(url: str) -> BaseStorage:
+    try:
+        return optuna.storages.get_storage(url)
+    except ImportError as error:
+        raise BottleneckError(f"--storage {url}: its driver is not installed ({error})") from error
+    except Exception as error:  # SQLAlchemy and the drivers raise errors of many kinds
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise InputError("--storage", expected="an Optuna storage URL", found=f"{url} ({reason})") from error

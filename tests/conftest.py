@@ -1,0 +1,117 @@
+"""Fixtures that the tests share: small learnable stores, and the real data where it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from features.backend import use_backend
+from features.store import RowState, StoreHeader, StoreWriter
+
+use_backend()  # before any test imports keras
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("project")
+
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def build_header(
+    *,
+    rows: int = 48,
+    views: Sequence[str] = ("identity",),
+    shape: tuple[int, int, int] = (2, 2, 8),
+    classes: Sequence[str] = CLASSES,
+    dtype: str = "float16",
+    batch_size: int = 16,
+) -> StoreHeader:
+    """Returns the header of ``build_store``: classes in turn, three rows a patient."""
+    labels = tuple((row // 3) % len(classes) for row in range(rows))
+    names = [(classes[label], str(1000 + row // 3), row % 3 + 1) for row, label in enumerate(labels)]
+    return StoreHeader(
+        classes=tuple(classes),
+        paths=tuple(f"{name}/{name}-{patient}-{number}.png" for name, patient, number in names),
+        sizes=tuple(500 + row for row in range(rows)),
+        labels=labels,
+        patients=tuple(patient for _, patient, _ in names),
+        feature_shape=shape,
+        views=tuple(views),
+        backbone="mobilenet",
+        alpha=0.25,
+        weights="random:0",
+        weights_sha256="ab" * 32,
+        image_size=64,
+        preprocessing="backbone",
+        dtype=dtype,
+        batch_size=batch_size,
+        created="2026-01-01T00:00:00Z",
+        versions={"keras": "0"},
+    )
+
+
+def build_features(header: StoreHeader, *, seed: int = 0) -> np.ndarray:
+    """Returns (rows, views, h, w, c) features: noise, and a mean that depends on the class in half of the channels."""
+    generator = np.random.default_rng(seed)
+    channels = header.feature_shape[2]
+    means = generator.normal(0, 1, (len(header.classes), channels)) * (np.arange(channels) % 2)
+    noise = generator.normal(0, 0.7, header.shape)
+    return np.maximum(noise + means[list(header.labels)][:, None, None, None], 0.01).astype(header.dtype)
+
+
+def build_store(
+    path: Path,
+    *,
+    rows: int = 48,
+    views: Sequence[str] = ("identity",),
+    shape: tuple[int, int, int] = (2, 2, 8),
+    classes: Sequence[str] = CLASSES,
+    seed: int = 0,
+    dtype: str = "float16",
+    batch_size: int = 16,
+    skipped: Collection[int] = (),
+) -> Path:
+    """Writes a complete, learnable store through StoreWriter.
+
+    Rows come in threes of one patient and one class, named ``<CLASS>/<CLASS>-<patient>-<n>.png``; rows in
+    ``skipped`` hold zeros, as those of files that could not be decoded.
+    """
+    header = build_header(rows=rows, views=views, shape=shape, classes=classes, dtype=dtype, batch_size=batch_size)
+    features = build_features(header, seed=seed)
+    states = np.full(rows, RowState.DONE, np.uint8)
+    for row in skipped:
+        features[row], states[row] = 0, RowState.SKIPPED
+    with StoreWriter(path, header) as writer:
+        for batch in writer.pending():
+            inside = slice(batch.start, batch.stop)
+            writer.write(batch, features[inside], states[inside])
+        writer.finish()
+    return path
+
+
+@pytest.fixture
+def make_store() -> Callable[..., Path]:
+    """``build_store``, for tests that would rather not import it."""
+    return build_store
+
+
+@pytest.fixture(scope="session")
+def oct_folder() -> Path:
+    """652 real OCT scans in four class folders."""
+    return _shared("oct")
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """Weight files of small backbones."""
+    return _shared("weights")
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"no ../shared/data/{name} beside the project")
+    return folder
