@@ -8,16 +8,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from heads.scoring import EpochRecord, Score
+from heads.scoring import EpochRecord
 from heads.spec import HeadSpec
 from search.config import StudyConfig
 from search.pruning import is_last_survivor, make_pruner
 from search.samplers import make_sampler
 from search.seeds import derive_seed
 from search.space import ARTICLE, Space
-
-ARTICLE_ORDINAL = 0
-INTERRUPTED = "interrupted"
+from search.trials import ARTICLE_ORDINAL, INTERRUPTED, is_counted
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Book:
 
     def should_prune(self, asked: Asked) -> bool:
         """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
-        if asked.is_article or asked.trial.number is None:
+        if asked.is_article:
             return False
         return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
 
@@ -132,27 +130,6 @@ class Book:
             return trial.params
         origin = trial.user_attrs.get("rerun_of")
         return self._rerun(trials, trials[origin]) if origin is not None else None
-
-
-def is_counted(trial: FrozenTrial) -> bool:
-    """Whether a trial has finished and counts: not those that were interrupted, which are run again."""
-    return trial.state.is_finished() and trial.user_attrs.get("failure") != INTERRUPTED
-
-
-def score_of(trial: FrozenTrial) -> Score:
-    """The score of a completed trial's best epoch."""
-    return Score(loss=trial.user_attrs["validation_loss"], accuracy=float(trial.value or 0.0))
-
-
-def ranking(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed trials, best first: accuracy, then validation loss, then number."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(completed, key=lambda t: (-score_of(t).accuracy, score_of(t).loss, t.number))
-
-
-def article_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The article's head, if it has run to its end."""
-    return next((t for t in ranking(study) if t.user_attrs["ordinal"] == ARTICLE_ORDINAL), None)
 
 
 def _ordinal(trial: FrozenTrial) -> dict[str, int]:

@@ -38,6 +38,14 @@ class SearchData:
         """The store that is trained on."""
         return self.train.store
 
+    @property
+    def remakeable_split(self) -> dict[str, Any] | None:
+        """What ``split_rows`` needs to make the split again; None where a part came from a store of its own."""
+        parts = (self.validation, self.test)
+        if any(part is not None and part.store is not self.store for part in parts):
+            return None
+        return {name: self.split[name] for name in ("seed", "validation", "test", "identity")}
+
 
 def load_data(
     features: Path,
@@ -88,9 +96,9 @@ def load_data(
     record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed}
     budget = resident_budget()
     return SearchData(
-        train=Feed(store, trained, memory_bytes=budget * 3 // 5),
+        train=Feed(store, trained, memory_bytes=budget * 4 // 5),
         validation=Feed(*validated, memory_bytes=budget // 5),
-        test=Feed(*tested, memory_bytes=budget // 5) if len(tested[1]) else None,
+        test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
         split=record,
         remarks=tuple(remarks),
     )

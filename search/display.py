@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 
 from features.command import console
-from search.book import article_trial, is_counted, ranking
 from search.config import StudyConfig
+from search.trials import article_trial, is_counted, ranking
 
 
 class Display:

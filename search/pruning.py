@@ -8,6 +8,8 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from search.trials import is_interrupted
+
 REDUCTION = 2
 """Of the trials that reach a rung, one in this many goes on."""
 MINIMUM_PEERS = 4
@@ -41,15 +43,15 @@ class RungPruner(BasePruner):
         step = trial.last_step
         if step not in self.rung_epochs:
             return False
-        values = sorted(
-            (t.intermediate_values[step] for t in study.get_trials(deepcopy=False) if step in t.intermediate_values),
-            reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE,
-        )
+        trials = study.get_trials(deepcopy=False)
+        peers = [t for t in trials if step in t.intermediate_values and not is_interrupted(t)]
+        higher_is_better = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        values = sorted((t.intermediate_values[step] for t in peers), reverse=higher_is_better)
         if len(values) < self.minimum_peers:
             return False
         last_in = values[math.ceil(len(values) / self.reduction) - 1]
         mine = trial.intermediate_values[step]
-        return mine < last_in if study.direction == optuna.study.StudyDirection.MAXIMIZE else mine > last_in
+        return mine < last_in if higher_is_better else mine > last_in
 
 
 def make_pruner(name: str, *, epochs: int) -> BasePruner:

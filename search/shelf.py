@@ -5,43 +5,64 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+from heads.files import HeadMetadata, save_head
 
 from features.errors import InputError
-from heads.files import HeadMetadata, save_head
 from heads.model import Weights, build_head
 from heads.scoring import Score
-from search.book import Asked, article_trial, ranking, score_of
+from search.book import Asked
+from search.config import StudyConfig, package_versions
+from search.data import SearchData
+from search.trials import article_trial, ranking, score_of
 
 KEEP = 5
 FOLDER = "heads"
 
 
 class Shelf:
-    """Keeps the heads of the best ``keep`` trials, and the article's head beside them."""
+    """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them."""
 
-    def __init__(self, folder: Path, study: optuna.Study, *, keep: int = KEEP) -> None:
-        self.folder = folder / FOLDER
+    def __init__(
+        self, folder: Path, study: optuna.Study, config: StudyConfig, data: SearchData, *, keep: int = KEEP
+    ) -> None:
+        self.folder = folder
         self.study = study
+        self.config = config
+        self.data = data
         self.keep = keep
-        self.folder.mkdir(exist_ok=True)
+        (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
-    def offer(self, asked: Asked, weights: Weights, score: Score, metadata: HeadMetadata) -> None:
+    def offer(self, asked: Asked, weights: Weights, score: Score) -> None:
         """Saves a head if it belongs to the best; before its trial is told, so that a told trial has its file."""
         best = ranking(self.study)[: self.keep]
         if len(best) == self.keep and not score.better_than(score_of(best[-1])) and not asked.is_article:
             return
+        metadata = self._metadata(asked, score)
         model = build_head(asked.spec, metadata.feature_shape, len(metadata.classes))
         model.set_weights(weights)
-        save_head(path_of(self.folder.parent, asked.number), model, metadata)
+        save_head(path_of(self.folder, asked.number), model, metadata)
 
     def clear_out(self) -> None:
         """Removes the files of heads that are no longer among the best."""
         article = article_trial(self.study)
         kept = {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
-        for path in self.folder.glob("*.hdf5"):
-            if path not in {path_of(self.folder.parent, number) for number in kept}:
+        for path in (self.folder / FOLDER).glob("*.hdf5"):
+            if path not in {path_of(self.folder, number) for number in kept}:
                 path.unlink()
+
+    def _metadata(self, asked: Asked, score: Score) -> HeadMetadata:
+        store, config = self.data.store, self.config
+        return HeadMetadata.of_store(
+            store.header,
+            store.fingerprint,
+            spec=asked.spec,
+            study=config.name,
+            trial=asked.number,
+            value=score.accuracy,
+            split=self.data.remakeable_split,
+            versions=package_versions(config.backend),
+        )
 
 
 def path_of(folder: Path, number: int) -> Path:

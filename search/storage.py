@@ -46,9 +46,19 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
         InputError: The storage cannot be opened; the study exists or is missing; its direction differs.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal = None if url else BufferedJournal(folder / JOURNAL)
-    storage: BaseStorage = JournalStorage(journal) if journal else _remote(str(url))
-    where = url or str(folder / JOURNAL)
+    if url:
+        study = _create(_remote(url), url, name, direction=direction, resume=resume)
+        return OpenedStudy(study, lambda: None, lambda: None)
+    journal = BufferedJournal(folder / JOURNAL)
+    try:
+        study = _create(JournalStorage(journal), str(journal.path), name, direction=direction, resume=resume)
+    except BaseException:
+        journal.close()
+        raise
+    return OpenedStudy(study, journal.flush, journal.close)
+
+
+def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
     if existing and not resume:
         raise InputError(where, field="study", expected=f"no study {name!r} yet", found="one", hint="pass --resume")
@@ -56,10 +66,7 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
         found = existing[0].direction.name.lower()
         if found != direction:
             raise InputError(where, field="direction", expected=direction, found=found)
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-    if journal:
-        return OpenedStudy(study, journal.flush, journal.close)
-    return OpenedStudy(study, lambda: None, lambda: None)
+    return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
 
 
 def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:

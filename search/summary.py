@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from features.atomic import write_json
 from heads.spec import HeadSpec
-from search.book import article_trial, is_counted, ranking
 from search.config import StudyConfig
+from search.trials import article_trial, is_counted, ranking
 
 FILE = "summary.json"
 

@@ -1,0 +1,67 @@
+"""``python -m search.export STUDY_DIR OUT.hdf5``: the best head of a study as a plain Keras file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.backend import use_backend
+from features.command import console, run_command
+from features.errors import InputError
+from search.config import StudyConfig
+
+
+def main(
+    *,
+    study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT.hdf5", help="File to write.", show_default=False)],
+    trial: Annotated[int | None, typer.Option(min=0, help="Trial number; else the best.", show_default=False)] = None,
+    with_backbone: Annotated[
+        bool, typer.Option("--with-backbone", help="One model from image to class, preprocessing included.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Where the backbone's weights are, if they came from a file.", show_default=False)
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
+) -> None:
+    """Writes the head of a study's best trial, or of another that was kept, to a plain Keras .hdf5 file."""
+    if out.suffix not in (".hdf5", ".h5"):
+        raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise InputError(out, expected="a file in a folder that exists", found="none")
+    if weights is not None and not with_backbone:
+        raise InputError("--weights", expected="--with-backbone beside it", found="none")
+    config = StudyConfig.read(study)
+    use_backend(backend or config.backend)
+    number = _best(study, config) if trial is None else trial
+
+    from heads.files import load_head, save_head  # noqa: PLC0415  after the choice of the backend
+
+    from search.shelf import find_head  # noqa: PLC0415
+
+    head = load_head(find_head(study, number))
+    if with_backbone:
+        from heads.image_model import save_image_model  # noqa: PLC0415
+
+        save_image_model(out, head, weights=weights)
+        if len(head.metadata.views) > 1:
+            console.print(f"{out}: sees each image as it is, without the other views", highlight=False, soft_wrap=True)
+    else:
+        save_head(out, head.model, head.metadata)
+    typer.echo(f"{out}: trial {number} of {config.name}, validation {config.objective} {head.metadata.value:.4f}")
+
+
+def _best(folder: Path, config: StudyConfig) -> int:
+    from search.storage import load_study  # noqa: PLC0415
+    from search.trials import ranking  # noqa: PLC0415
+
+    best = next(iter(ranking(load_study(folder, config.name, config.storage))), None)
+    if best is None:
+        raise InputError(folder, field="trials", expected="one that completed", found="none")
+    return best.number
+
+
+if __name__ == "__main__":
+    run_command(main)

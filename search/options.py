@@ -1,0 +1,144 @@
+"""What a search is told, on the command line, by its study file and by its own record: resolved to one config."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import InputError
+from search.config import FILE, StudyConfig, package_versions
+from search.data import SearchData
+from search.space import RunDefaults, Space, read_study_file
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_STUDY = Path("studies/heads.toml")
+STUDIES = Path("studies")
+DEFAULTS: dict[str, Any] = {
+    "trials": 200,
+    "epochs": 50,
+    "batch_size": 100,
+    "seed": 0,
+    "engine": "solo",
+    "sampler": "tpe",
+    "pruner": "halving",
+    "validation_fraction": 0.15,
+    "test_fraction": 0.15,
+}
+"""Where neither the command line nor the study file says anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The command line's options; None where an option was not given."""
+
+    features: Path | None
+    validation: Path | None
+    test: Path | None
+    study: Path | None
+    out: Path | None
+    storage: str | None
+    trials: int | None
+    epochs: int | None
+    batch_size: int | None
+    seed: int | None
+    engine: str | None
+    sampler: str | None
+    pruner: str | None
+    validation_fraction: float | None
+    test_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The resolved options of a search.
+
+    Attributes:
+        folder: The study directory.
+        recorded: The study to go on with, or None for a new one.
+        name: Name of a new study.
+        space: What trials draw from.
+        values: All of ``DEFAULTS``, ``storage``, and the paths ``features``, ``validation`` and ``test``.
+    """
+
+    folder: Path
+    recorded: StudyConfig | None
+    name: str
+    space: Space
+    values: dict[str, Any]
+
+    def config(self, data: SearchData, backend: str) -> StudyConfig:
+        """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
+
+        Raises:
+            InputError: The recorded study is another one; the difference is named.
+        """
+        values = self.values
+        config = StudyConfig(
+            name=self.name,
+            **{key: values[key] for key in ("seed", "trials", "epochs", "batch_size", "engine", "sampler", "pruner")},
+            backend=backend,
+            storage=values["storage"],
+            space=self.space.to_dict(),
+            stores={
+                "features": _store(data.train.store),
+                "validation": _store(data.validation.store) if values["validation"] else None,
+                "test": _store(data.test.store) if data.test and values["test"] else None,
+            },
+            split={name: value for name, value in data.split.items() if name != "rows"},
+            versions=package_versions(backend),
+        )
+        if self.recorded is not None:
+            self.recorded.check_resumable(self.folder, config)
+        return config
+
+
+def resolve(given: Given, *, resume: bool) -> Options:
+    """Joins what was given with the study file and, on a resume, with the study's record.
+
+    Raises:
+        InputError: The study file is wrong, or the study directory holds a study already, or none to resume.
+    """
+    file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
+    folder = given.out or STUDIES / file.name
+    recorded = StudyConfig.read(folder) if resume else None
+    if not resume and (folder / FILE).exists():
+        hint = "pass --resume to go on with it, or --out for another directory"
+        raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
+    if folder.exists() and not folder.is_dir():
+        raise InputError("--out", expected="a folder", found=f"{folder}, a file")
+    if recorded is None:
+        return Options(folder, None, file.name, file.space, _values(given, file.run, {}))
+    use_file = given.study is not None
+    space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
+    return Options(folder, recorded, recorded.name, space, _values(given, RunDefaults(), _recorded_values(recorded)))
+
+
+def find_study_file(path: Path) -> Path:
+    """Returns the path, looked for in the current directory, then beside the code."""
+    return path if path.exists() or not (ROOT / path).exists() else ROOT / path
+
+
+def _values(given: Given, file: RunDefaults, recorded: dict[str, Any]) -> dict[str, Any]:
+    """The command line has the first word, then the record, then the study file, then the defaults."""
+    values: dict[str, Any] = {"storage": None, "features": None, "validation": None, "test": None, **DEFAULTS}
+    for source in (file.model_dump(), recorded, asdict(given)):
+        values |= {name: value for name, value in source.items() if name in values and value is not None}
+    return values
+
+
+def _recorded_values(config: StudyConfig) -> dict[str, Any]:
+    paths = {part: Path(store["path"]) for part, store in config.stores.items() if store}
+    return (
+        asdict(config)
+        | {"validation": None, "test": None}
+        | paths
+        | {
+            "validation_fraction": config.split["validation"],
+            "test_fraction": config.split["test"],
+        }
+    )
+
+
+def _store(store: Any) -> dict[str, str]:
+    return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}

@@ -1,0 +1,192 @@
+"""``python -m search.run``: a study over the heads that a feature store can have."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from features.atomic import write_json
+from features.backend import use_backend
+from features.command import console, run_command
+from features.errors import BottleneckError, InputError
+from search.config import SPLIT_FILE, StudyConfig
+from search.data import SearchData, load_data
+from search.journal import StudyLock
+from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
+from search.storage import JOURNAL, open_study
+
+DEMONSTRATION_SEED = 0
+"""The demonstration's scans are the same for every seed of a study."""
+
+
+def _help(text: str, name: str) -> Any:
+    return typer.Option(help=f"{text} [default: {DEFAULTS[name]}]", show_default=False)
+
+
+def _optional(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
+
+
+def main(
+    *,
+    features: Annotated[Path | None, _optional("Store to train on; without it, a built-in demonstration.")] = None,
+    validation: Annotated[Path | None, _optional("Store to validate on; else split off --features.")] = None,
+    test: Annotated[Path | None, _optional("Store to test on; else split off --features.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Heads to try. [default: 200]", show_default=False)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a head that is not pruned. [default: 50]", show_default=False)
+    ] = None,
+    study: Annotated[Path | None, _optional(f"Study file. [default: {DEFAULT_STUDY}]")] = None,
+    out: Annotated[Path | None, _optional("Study directory. [default: studies/NAME of the study file]")] = None,
+    storage: Annotated[str | None, _optional("Optuna storage URL; else a journal in the study directory.")] = None,
+    engine: Annotated[Literal["solo"] | None, _help("How heads are trained.", "engine")] = None,
+    pruner: Annotated[
+        Literal["halving", "hyperband", "median", "none"] | None, _help("Who stops weak heads early.", "pruner")
+    ] = None,
+    sampler: Annotated[Literal["tpe", "random", "qmc"] | None, _help("Who draws heads.", "sampler")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in a batch, at most. [default: 100]", show_default=False)
+    ] = None,
+    validation_fraction: Annotated[float | None, _help("Share to validate on.", "validation_fraction")] = None,
+    test_fraction: Annotated[float | None, _help("Share to test on.", "test_fraction")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Decides everything. [default: 0]", show_default=False)
+    ] = None,
+    backend: Annotated[Literal["tensorflow", "jax"] | None, _optional("Keras backend. [default: tensorflow]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
+) -> None:
+    """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
+    given = Given(
+        features=features,
+        validation=validation,
+        test=test,
+        study=study,
+        out=out,
+        storage=storage,
+        trials=trials,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        engine=engine,
+        sampler=sampler,
+        pruner=pruner,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+    )
+    options = resolve(given, resume=resume)
+    backend_name = use_backend(backend or (options.recorded.backend if options.recorded else None))
+    with _prepared(options) as data:
+        config = options.config(data, backend_name)
+        _introduce(options, config, data)
+        config.write(options.folder)
+        write_json(options.folder / SPLIT_FILE, data.split)
+        _search(options, config, data, resume=resume)
+
+
+@contextmanager
+def _prepared(options: Options) -> Iterator[SearchData]:
+    """Opens the data, and holds the study directory's lock. Nothing is made where the data do not fit."""
+    path: Path | None = options.values["features"]
+    data = _load(path, options) if path else None
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        lock = StudyLock(options.folder)
+    except OSError as error:
+        raise InputError(
+            "--out", expected="a folder to write to", found=f"{options.folder}: {error.strerror}"
+        ) from error
+    try:
+        yield data or _load(_demonstration(options.folder), options)
+    finally:
+        lock.release()
+
+
+def _load(path: Path, options: Options) -> SearchData:
+    return load_data(
+        path,
+        validation=options.values["validation"],
+        test=options.values["test"],
+        validation_share=options.values["validation_fraction"],
+        test_share=options.values["test_fraction"],
+        seed=options.values["seed"],
+    )
+
+
+def _demonstration(folder: Path) -> Path:
+    from features.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
+
+    _say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
+    return make_demonstration(folder / "demonstration", seed=DEMONSTRATION_SEED)
+
+
+def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
+    for remark in data.remarks:
+        _say(f"note: {remark}")
+    counts, patients = config.split["counts"], config.split["patients"]
+    parts = ", ".join(f"{counts[name]:,} {name} rows of {patients[name]:,} patients" for name in counts)
+    shape = " x ".join(map(str, data.store.header.feature_shape))
+    _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views; {parts}; no patient in two parts")
+    _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
+
+
+def _search(options: Options, config: StudyConfig, data: SearchData, *, resume: bool) -> None:
+    from search.book import Book  # noqa: PLC0415  after the choice of the backend
+    from search.display import Display  # noqa: PLC0415
+    from search.final import score_winner  # noqa: PLC0415
+    from search.one_at_a_time import OneAtATime  # noqa: PLC0415
+    from search.shelf import Shelf  # noqa: PLC0415
+    from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
+
+    folder = options.folder
+    opened = open_study(folder, config.name, config.storage, direction="maximize", resume=resume)
+    try:
+        book = Book(opened.study, config, options.space)
+        shelf = Shelf(folder, opened.study, config, data)
+        with Display(opened.study, config) as display:
+            OneAtATime(book, data, shelf, display, flush=opened.flush).run()
+        summary = summarise(opened.study, config, None)
+        if not summary["best"]:
+            reasons = sorted(set(summary["failures"].values()))
+            raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
+        summary["test"] = score_winner(folder, opened.study, data, read_summary(folder).get("test"))
+        write_summary(folder, summary)
+    finally:
+        opened.close()
+    _conclude(folder, config, summary)
+
+
+def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:
+    best, article, test = summary["best"], summary["article"], summary["test"]
+    table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
+    table.add_row("trials", f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed")
+    table.add_row(
+        "best on validation", f"{best['value']:.4f}, trial {best['number']}, {best['parameters']:,} parameters"
+    )
+    if article["value"] is not None:
+        table.add_row("article's head", f"{article['value']:.4f} on the same rows")
+    if test:
+        low, high = test["accuracy_interval"]
+        table.add_row(
+            "best on test", f"{test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), {test['rows']} rows"
+        )
+    table.add_row("time", f"{summary['search_seconds']:.0f} s, {summary['trial_epochs_per_second']} trial-epochs/s")
+    Console(highlight=False).print(table)
+    where = shlex.quote(str(folder))
+    _say(f"export the best head:  python -m search.export {where} best.hdf5")
+    review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
+    _say(f"review the study:      optuna-dashboard {review}")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main, resume_hint="run the same command with --resume to go on")
