@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib.util import find_spec
 
 from features.errors import InputError
@@ -38,3 +39,20 @@ def use_backend(name: str | None = None) -> str:
             raise InputError("--backend", expected=f"{keras.backend.backend()}, already in use", found=chosen)
     os.environ["KERAS_BACKEND"] = chosen
     return chosen
+
+
+def start_backend() -> None:
+    """Imports Keras and its backend, seconds of work; a command calls it once its input is known to be sound.
+
+    TensorFlow's C++ side writes to standard error while it starts, whatever the log level, and before anything in
+    Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as unseen:
+        stderr = os.dup(2)
+        os.dup2(unseen.fileno(), 2)
+        try:
+            import keras  # noqa: F401, PLC0415
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -42,11 +42,12 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         _say(f"error: {' '.join(error.format_message().split())} (see --help)")
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
         status = INTERRUPTED
     except BrokenPipeError:  # `| head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
+        _say("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
     sys.exit(status or 0)
 
 

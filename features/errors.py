@@ -6,6 +6,7 @@ BottleneckError          exit status 1: the work could not be finished
 
 from __future__ import annotations
 
+from copy import copy
 from os import PathLike
 
 _NOTHING = object()
@@ -46,3 +47,9 @@ class InputError(BottleneckError):
         tail = "" if found is _NOTHING else f", found {found}"
         super().__init__(f"{place}: expected {expected}{tail}" + (f"; {hint}" if hint else ""))
         self.field = field
+
+    def within(self, where: str | PathLike[str]) -> InputError:
+        """Returns the same refusal with the file that it is about in front."""
+        outer = copy(self)
+        outer.args = (f"{where}: {self}",)
+        return outer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,22 +71,34 @@ def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Score:
     return Score(float(loss), float((probabilities.argmax(1) == labels).mean()))
 
 
-def predict_probabilities(model: Any, feed: Feed, *, batch_size: int = 256) -> Probabilities:
+def predict_probabilities(
+    model: Any, feed: Feed, *, batch_size: int = 256, on_batch: Callable[[int], object] | None = None
+) -> Probabilities:
     """Predicts all rows of a feed in every view and averages over the views.
 
     Args:
         model: Keras model from (batch, height, width, channels) to (batch, classes).
         feed: The rows.
         batch_size: Rows in a batch; the last one is padded, so that every batch has one shape.
+        on_batch: Called after every batch of every view with the number of rows in it.
 
     Returns:
         (rows, classes) float32 in the order of ``feed.rows``.
     """
     size = min(batch_size, len(feed.rows)) or 1
-    views = [
-        np.concatenate([predict_batch(model, features, size) for features in feed.score_batches(size, view)])
-        for view in range(feed.views)
-    ]
+    views = []
+    for view in range(feed.views):
+        batches = []
+        for features in feed.score_batches(size, view):
+            batches.append(predict_batch(model, features, size))
+            if on_batch is not None:
+                on_batch(len(features))
+        views.append(np.concatenate(batches))
+    return average_views(views)
+
+
+def average_views(views: Sequence[Probabilities]) -> Probabilities:
+    """Returns the mean over the views, float32: of (rows, classes) each."""
     return np.asarray(np.mean(views, axis=0, dtype=np.float32))
 
 

@@ -51,18 +51,21 @@ def train_solo(
     batch_size: int,
     seed: int,
     plan_seed: int,
+    first_epoch: int = 0,
     on_epoch: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainedHead:
     """Trains one head.
 
     Args:
         spec: The head and how it is trained.
-        train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=plan_seed, epoch=e - 1)``.
+        train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=plan_seed,
+            epoch=first_epoch + e - 1)``.
         validation: Rows that decide the learning rate and the best epoch, averaged over their views.
-        epochs: Upper bound of epochs.
+        epochs: Upper bound of epochs, at least 1.
         batch_size: Upper bound of rows in a batch.
         seed: Decides the first weights and the dropout masks.
         plan_seed: Decides the batches.
+        first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
         on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
 
     Returns:
@@ -71,7 +74,7 @@ def train_solo(
     Raises:
         DivergedError: Loss or weights stopped being finite.
     """
-    batches = _Batches(train, batch_size=batch_size, seed=plan_seed)
+    batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
     recorder = _Recorder(batches, validation)
     best = _BestEpoch(recorder)
@@ -109,16 +112,20 @@ def _plateau(spec: HeadSpec) -> Any:
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels float32)."""
 
-    def __init__(self, feed: Feed, *, batch_size: int, seed: int) -> None:
+    def __init__(self, feed: Feed, *, batch_size: int, seed: int, first_epoch: int) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
-        self.feed, self._batch_size, self._seed = feed, batch_size, seed
+        self.feed, self._batch_size, self._seed, self._first_epoch = feed, batch_size, seed, first_epoch
         self._one_hot = np.eye(len(feed.store.classes), dtype=np.float32)
         self.start(0)
 
     def start(self, epoch: int) -> None:
-        """Plans an epoch, counted from 0."""
+        """Plans an epoch of this head, counted from 0."""
         self.plan = plan_epoch(
-            self.feed.rows, batch_size=self._batch_size, views=self.feed.views, seed=self._seed, epoch=epoch
+            self.feed.rows,
+            batch_size=self._batch_size,
+            views=self.feed.views,
+            seed=self._seed,
+            epoch=self._first_epoch + epoch,
         )
 
     def __len__(self) -> int:

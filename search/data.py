@@ -80,7 +80,10 @@ def load_data(
         raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
     if shares["validation"] + shares["test"] >= 1:
         raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
-    split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed)
+    try:
+        split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed)
+    except InputError as error:
+        raise error.within(store.path) from error
     remarks = _patient_remarks(store)
 
     tested = (test_store, test_store.usable) if test_store else (store, split.test)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.backend import use_backend
+from features.backend import start_backend, use_backend
 from features.command import console, run_command
 from features.errors import InputError
 from search.config import StudyConfig
@@ -37,20 +37,27 @@ def main(
     use_backend(backend or config.backend)
     number = _best(study, config) if trial is None else trial
 
+    start_backend()
     from heads.files import load_head, save_head  # noqa: PLC0415  after the choice of the backend
-
     from search.shelf import find_head  # noqa: PLC0415
 
-    head = load_head(find_head(study, number))
+    path = find_head(study, number)
+    head = load_head(path)
     if with_backbone:
+        from heads.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
         from heads.image_model import save_image_model  # noqa: PLC0415
 
-        save_image_model(out, head, weights=weights)
+        spec = backbone_spec(path, head.metadata, weights=weights)
+        save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
         if len(head.metadata.views) > 1:
-            console.print(f"{out}: sees each image as it is, without the other views", highlight=False, soft_wrap=True)
+            _say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")
     else:
         save_head(out, head.model, head.metadata)
     typer.echo(f"{out}: trial {number} of {config.name}, validation {config.objective} {head.metadata.value:.4f}")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _best(folder: Path, config: StudyConfig) -> int:

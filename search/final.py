@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+
 from heads.files import load_head
 from heads.metrics import measure
-
 from heads.scoring import predict_probabilities
 from search.data import SearchData
 from search.shelf import path_of

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import InputError
+from features.store import FeatureStore
 from search.config import FILE, StudyConfig, package_versions
 from search.data import SearchData
 from search.space import RunDefaults, Space, read_study_file
@@ -66,6 +67,17 @@ class Options:
     name: str
     space: Space
     values: dict[str, Any]
+
+    def check_store(self, store: FeatureStore) -> None:
+        """Refuses a store that the recorded study was not made with, before it is split.
+
+        Raises:
+            InputError: Naming both fingerprints.
+        """
+        stored = self.recorded.stores["features"] if self.recorded else None
+        if stored and stored["fingerprint"] != store.fingerprint:
+            expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
+            raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
 
     def config(self, data: SearchData, backend: str) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
@@ -140,5 +152,5 @@ def _recorded_values(config: StudyConfig) -> dict[str, Any]:
     )
 
 
-def _store(store: Any) -> dict[str, str]:
+def _store(store: FeatureStore) -> dict[str, str]:
     return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}

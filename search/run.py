@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from features.atomic import write_json
-from features.backend import use_backend
+from features.backend import start_backend, use_backend
 from features.command import console, run_command
 from features.errors import BottleneckError, InputError
+from features.store import FeatureStore
 from search.config import SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
 from search.journal import StudyLock
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
-from search.storage import JOURNAL, open_study
+from search.storage import JOURNAL, OpenedStudy, open_study
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
@@ -84,10 +85,13 @@ def main(
     backend_name = use_backend(backend or (options.recorded.backend if options.recorded else None))
     with _prepared(options) as data:
         config = options.config(data, backend_name)
-        _introduce(options, config, data)
-        config.write(options.folder)
-        write_json(options.folder / SPLIT_FILE, data.split)
-        _search(options, config, data, resume=resume)
+        opened = open_study(options.folder, config.name, config.storage, direction="maximize", resume=resume)
+        try:
+            _introduce(options, config, data)
+            summary = _search(options, config, data, opened)
+        finally:
+            opened.close()
+    _conclude(options.folder, config, summary)
 
 
 @contextmanager
@@ -109,6 +113,7 @@ def _prepared(options: Options) -> Iterator[SearchData]:
 
 
 def _load(path: Path, options: Options) -> SearchData:
+    options.check_store(FeatureStore(path))
     return load_data(
         path,
         validation=options.values["validation"],
@@ -136,7 +141,9 @@ def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
     _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
 
 
-def _search(options: Options, config: StudyConfig, data: SearchData, *, resume: bool) -> None:
+def _search(options: Options, config: StudyConfig, data: SearchData, opened: OpenedStudy) -> dict[str, Any]:
+    """Runs the trials that are left and scores the winner; returns the summary that it wrote."""
+    start_backend()
     from search.book import Book  # noqa: PLC0415  after the choice of the backend
     from search.display import Display  # noqa: PLC0415
     from search.final import score_winner  # noqa: PLC0415
@@ -144,22 +151,20 @@ def _search(options: Options, config: StudyConfig, data: SearchData, *, resume: 
     from search.shelf import Shelf  # noqa: PLC0415
     from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
 
-    folder = options.folder
-    opened = open_study(folder, config.name, config.storage, direction="maximize", resume=resume)
-    try:
-        book = Book(opened.study, config, options.space)
-        shelf = Shelf(folder, opened.study, config, data)
-        with Display(opened.study, config) as display:
-            OneAtATime(book, data, shelf, display, flush=opened.flush).run()
-        summary = summarise(opened.study, config, None)
-        if not summary["best"]:
-            reasons = sorted(set(summary["failures"].values()))
-            raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-        summary["test"] = score_winner(folder, opened.study, data, read_summary(folder).get("test"))
-        write_summary(folder, summary)
-    finally:
-        opened.close()
-    _conclude(folder, config, summary)
+    folder, study = options.folder, opened.study
+    write_json(folder / SPLIT_FILE, data.split)
+    config.write(folder)  # from here on the study can be resumed
+    book = Book(study, config, options.space)
+    shelf = Shelf(folder, study, config, data)
+    with Display(study, config) as display:
+        OneAtATime(book, data, shelf, display, flush=opened.flush).run()
+    summary = summarise(study, config)
+    if not summary["best"]:
+        reasons = sorted(set(summary["failures"].values()))
+        raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
+    summary["test"] = score_winner(folder, study, data, read_summary(folder).get("test"))
+    write_summary(folder, summary)
+    return summary
 
 
 def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:

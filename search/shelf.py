@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
-from heads.files import HeadMetadata, save_head
 
 from features.errors import InputError
+from heads.files import HeadMetadata, save_head
 from heads.model import Weights, build_head
 from heads.scoring import Score
 from search.book import Asked

@@ -40,10 +40,10 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
         name: The study's name in the storage.
         url: An Optuna storage URL, e.g. ``sqlite:///heads.db`` or ``postgresql://...``.
         direction: ``maximize`` or ``minimize``.
-        resume: Whether the study must exist already, or must not.
+        resume: Whether the study may have trials already.
 
     Raises:
-        InputError: The storage cannot be opened; the study exists or is missing; its direction differs.
+        InputError: The storage cannot be opened; the study has trials and must not; its direction differs.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url:
@@ -60,7 +60,7 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
 
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
-    if existing and not resume:
+    if existing and existing[0].n_trials and not resume:  # an empty one is what a run killed at its start leaves
         raise InputError(where, field="study", expected=f"no study {name!r} yet", found="one", hint="pass --resume")
     if existing:
         found = existing[0].direction.name.lower()

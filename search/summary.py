@@ -18,8 +18,8 @@ from search.trials import article_trial, is_counted, ranking
 FILE = "summary.json"
 
 
-def summarise(study: optuna.Study, config: StudyConfig, test: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns the content of summary.json."""
+def summarise(study: optuna.Study, config: StudyConfig) -> dict[str, Any]:
+    """Returns the content of summary.json; what the winner does on the test rows comes in afterwards."""
     trials = study.get_trials(deepcopy=False)
     counted = [trial for trial in trials if is_counted(trial)]
     seconds = search_seconds(trials)
@@ -39,7 +39,7 @@ def summarise(study: optuna.Study, config: StudyConfig, test: dict[str, Any] | N
         "trial_epochs_per_second": round(trial_epochs / seconds, 4) if seconds else None,
         "best": _describe(best) if best else None,
         "article": _describe(article) if article else {"number": None, "value": None},
-        "test": test,
+        "test": None,
         "split": {name: config.split[name] for name in ("counts", "patients", "identity")},
         "store": config.stores["features"],
         "seed": config.seed,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from wsgiref.util import setup_testing_defaults
+
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -96,7 +99,10 @@ def test_another_direction_is_refused(tmp_path):
 
 
 def test_an_existing_study_is_not_overwritten(tmp_path):
-    open_study(tmp_path, "s", None, direction="maximize", resume=False).close()
+    for trials in (0, 1):  # an empty one is what a run killed at its start leaves
+        opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+        run_trials(opened.study, trials)
+        opened.close()
     with pytest.raises(InputError, match="pass --resume"):
         open_study(tmp_path, "s", None, direction="maximize", resume=False)
 
@@ -115,3 +121,18 @@ def test_a_second_search_in_the_same_directory_is_refused(tmp_path):
         StudyLock(tmp_path)
     lock.release()
     StudyLock(tmp_path).release()
+
+
+def test_the_dashboard_opens_a_study_as_it_is_while_the_search_holds_it(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    run_trials(opened.study, 3)
+    opened.flush()
+    app = dashboard.wsgi(JournalStorage(JournalFileBackend(str(tmp_path / "journal.log"))))
+    environment: dict = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environment)
+    answers: list[str] = []
+    body = b"".join(app(environment, lambda status, *_: answers.append(status)))
+    assert answers == ["200 OK"]
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["s"]
+    opened.close()
