@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,37 @@ def plan_epoch(rows: Rows, *, batch_size: int, views: int, seed: int, epoch: int
     batch = -(-len(rows) // steps)
     placed = np.resize(shuffled, steps * batch).reshape(steps, batch)
     return EpochPlan(placed, generator.integers(0, views, placed.shape))
+
+
+def plan_fold_epoch(
+    folds: Sequence[Rows], *, batch_size: int, views: int, seed: int, epoch: int
+) -> tuple[EpochPlan, npt.NDArray[np.int32]]:
+    """Plans an epoch over several folds, each batch drawn from one of them, in shuffled order.
+
+    All batches are equal: as large as the largest fold needs to fit into ceil(rows / batch_size) of them. Every row
+    comes at least once; the places left over in a fold's batches are filled from the head of its shuffle.
+
+    Args:
+        folds: Row indices of each fold.
+        batch_size: Upper bound of a batch.
+        views: Views of each row to draw from.
+        seed: Seed of the run.
+        epoch: Any whole number of at least 0.
+
+    Returns:
+        The plan, and the fold of each of its batches, (steps,).
+    """
+    generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    steps = [-(-len(rows) // batch_size) for rows in folds]
+    batch = max(-(-len(rows) // count) for rows, count in zip(folds, steps, strict=True))
+    placed = [
+        np.resize(generator.permutation(rows), count * batch).reshape(count, batch)
+        for rows, count in zip(folds, steps, strict=True)
+    ]
+    order = generator.permutation(sum(steps))
+    batches = np.concatenate(placed)[order]
+    of_fold = np.repeat(np.arange(len(folds), dtype=np.int32), steps)[order]
+    return EpochPlan(batches, generator.integers(0, views, batches.shape)), of_fold
 
 
 class Feed:

@@ -201,7 +201,7 @@ def load_head(path: Path) -> Head:
         InputError: It is no head, is damaged, holds other than plain layers, or its weights do not fit them.
     """
     path = Path(path)
-    with _open(path) as file:
+    with _reading(path) as file:
         plain = parse_model(path, _model_config(path, file))
         metadata = _metadata(path, file, plain)
         weights = [_layer_weights(path, file, layer) for layer in plain.layers]
@@ -218,30 +218,38 @@ def read_metadata(path: Path) -> HeadMetadata:
         InputError: As ``load_head``, but for the weights.
     """
     path = Path(path)
-    with _open(path) as file:
+    with _reading(path) as file:
         return _metadata(path, file, parse_model(path, _model_config(path, file)))
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Opens a head file; whatever HDF5 stumbles over in it, then or later, is said in one line."""
     if not path.exists():
         raise InputError(path, expected=EXPECTED, found="no such file")
     if not path.is_file():
         raise InputError(path, expected=EXPECTED, found="a folder" if path.is_dir() else "no regular file")
     try:
-        with path.open("rb") as raw:
-            start = raw.read(4)
-    except OSError as error:
-        raise InputError(path, expected=EXPECTED, found=error.strerror) from error
+        _check_start(path)
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except PermissionError as error:
+        raise InputError(path, expected=EXPECTED, found="no permission to read it") from error
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises whatever a damaged file makes it stumble over
+        reason = str(error).strip("'\"")
+        raise InputError(path, expected=EXPECTED, found=f"a damaged file ({_shown(reason)})") from error
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as raw:
+        start = raw.read(4)
     if start == b"PK\3\4":
         hint = "save it as .hdf5: keras.models.load_model(FILE, compile=False).save(NAME.hdf5)"
         raise InputError(path, expected=EXPECTED, found="a .keras archive", hint=hint)
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        found = "an empty file" if not start else "a file that HDF5 cannot read (cut short?)"
-        if start and not h5py.is_hdf5(path):
-            found = "no HDF5"
-        raise InputError(path, expected=EXPECTED, found=found) from error
+    if not h5py.is_hdf5(path):
+        raise InputError(path, expected=EXPECTED, found="no HDF5" if start else "an empty file")
 
 
 def _model_config(path: Path, file: Any) -> str:
@@ -267,7 +275,7 @@ def _metadata(path: Path, file: Any, plain: PlainModel) -> HeadMetadata:
         keras_version = {"keras": _text(path, file, "keras_version")} if "keras_version" in attributes else {}
         names = class_names(None, plain.classes)
         return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
-    schema = _value(path, file, "schema")
+    schema = attributes.get("schema")
     if not isinstance(schema, np.integer) or schema != SCHEMA:
         raise InputError(path, field="schema", expected=f"{SCHEMA}", found=_shown(schema))
     values = {field.name: _field(path, file, field.name) for field in fields(HeadMetadata) if field.name in attributes}
@@ -294,31 +302,24 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
         raise InputError(path, field="views", expected="at least one name", found="none")
 
 
-def _value(path: Path, file: Any, name: str) -> Any:
-    try:
-        return file.attrs[name]
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        raise InputError(path, field=name, expected="an attribute that can be read", found="none") from error
-
-
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "..."
 
 
 def _text(path: Path, file: Any, name: str) -> str:
-    value = _value(path, file, name)
+    value = file.attrs[name]
+    if not isinstance(value, str | bytes) or not _is_text(value):
+        raise InputError(path, field=name, expected="a text", found=_shown(value))
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be printed and written: h5py hands on what is no UTF-8 as surrogates."""
     try:
-        return value.decode() if isinstance(value, bytes) else _require_text(value)
-    except (UnicodeDecodeError, TypeError) as error:
-        raise InputError(path, field=name, expected="a text", found=_shown(value)) from error
-
-
-def _require_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    value.encode()  # h5py hands bytes that are no UTF-8 on as surrogates
-    return value
+        return bool(value.decode() if isinstance(value, bytes) else value.encode()) or not value
+    except (UnicodeError, AttributeError):
+        return False
 
 
 def _field(path: Path, file: Any, name: str) -> Any:
@@ -329,7 +330,7 @@ def _field(path: Path, file: Any, name: str) -> Any:
         return _list_field(path, file, name)
     if name not in _WHOLE and name not in _NUMBERS:
         return _text(path, file, name)
-    value = _value(path, file, name)
+    value = file.attrs[name]
     kinds = (np.integer,) if name in _WHOLE else (np.integer, np.floating)
     if not isinstance(value, kinds) or not math.isfinite(value):
         expected = "a whole number" if name in _WHOLE else "a number"
@@ -338,15 +339,14 @@ def _field(path: Path, file: Any, name: str) -> Any:
 
 
 def _list_field(path: Path, file: Any, name: str) -> tuple[Any, ...]:
-    value = np.asarray(_value(path, file, name))
+    value = np.asarray(file.attrs[name])
     if name == "feature_shape":
         if value.shape != (3,) or value.dtype.kind != "i":
             raise InputError(path, field=name, expected="3 whole numbers", found=_shown(value))
         return tuple(int(side) for side in value)
-    try:
-        return tuple(_require_text(text) for text in value.tolist())
-    except (TypeError, UnicodeEncodeError) as error:
-        raise InputError(path, field=name, expected="texts", found=_shown(value)) from error
+    if value.ndim != 1 or not all(isinstance(text, str) and _is_text(text) for text in value):
+        raise InputError(path, field=name, expected="texts", found=_shown(value))
+    return tuple(value.tolist())
 
 
 def _json_field(path: Path, file: Any, name: str) -> Any:
@@ -403,10 +403,7 @@ def _array(path: Path, name: str, file: Any, shape: tuple[int, ...]) -> npt.NDAr
     if dataset.shape != shape or dataset.dtype.kind != "f":
         found = f"{dataset.dtype} {dataset.shape}"
         raise InputError(path, field=name, expected=f"float32 {shape}", found=found)
-    try:
-        values = np.asarray(dataset[()], np.float32)
-    except OSError as error:
-        raise InputError(path, field=name, expected="weights that can be read", found="damaged data") from error
+    values = np.asarray(dataset[()], np.float32)
     if not np.isfinite(values).all():
         raise InputError(path, field=name, expected="finite weights", found="NaN or infinite ones")
     return values

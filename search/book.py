@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +50,27 @@ class Asked:
 class Book:
     """Asks, reports, judges and tells the trials of one study."""
 
-    def __init__(self, study: optuna.Study, config: StudyConfig, space: Space) -> None:
+    def __init__(
+        self, study: optuna.Study, config: StudyConfig, space: Space, *, going_on: Collection[int] = ()
+    ) -> None:
+        """Opens the book.
+
+        Args:
+            study: Optuna's study.
+            config: What was resolved.
+            space: What trials draw from.
+            going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+        """
         self.study = study
         self.config = config
         self.space = space
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
-        self._close_interrupted()
+        self._close_interrupted(going_on)
         trials = study.get_trials(deepcopy=False)
         if not trials:
             study.enqueue_trial(space.article(), user_attrs={"ordinal": ARTICLE_ORDINAL})
         self._next_ordinal = 1 + max((t.user_attrs.get("ordinal", 0) for t in trials), default=ARTICLE_ORDINAL)
-        self._asked = sum(is_counted(t) for t in trials)
+        self._asked = sum(is_counted(t) for t in trials) + len(going_on)
 
     def ask(self) -> Asked | None:
         """Returns the next trial to run, or ``None`` when the study has as many as it was to have."""
@@ -75,6 +86,13 @@ class Book:
         suggested = self.space.suggest(trial)
         spec = ARTICLE if ordinal == ARTICLE_ORDINAL else suggested
         trial.set_user_attr("spec", spec.to_dict())
+        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+
+    def back(self, number: int) -> Asked:
+        """Returns a running trial that a snapshot brings back."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        ordinal, spec = frozen.user_attrs["ordinal"], HeadSpec.from_dict(frozen.user_attrs["spec"])
+        trial = Trial(self.study, frozen._trial_id)
         return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
@@ -106,7 +124,7 @@ class Book:
         for name, value in {"epochs": epochs, **attributes}.items():
             asked.trial.set_user_attr(name, value)
 
-    def _close_interrupted(self) -> None:
+    def _close_interrupted(self, going_on: Collection[int]) -> None:
         """Fails the trials that a killed run left running, and enqueues each to be run again.
 
         Left running they would mislead the sampler, which takes them for trials under way.
@@ -114,7 +132,7 @@ class Book:
         trials = self.study.get_trials(deepcopy=False)
         waiting = {t.user_attrs.get("rerun_of") for t in trials if t.state == TrialState.WAITING}
         for trial in trials:
-            if trial.state != TrialState.RUNNING:
+            if trial.state != TrialState.RUNNING or trial.number in going_on:
                 continue
             rerun = self._rerun(trials, trial)
             if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing

@@ -29,7 +29,10 @@ class StudyConfig:
         trials: Trials to run; may grow on ``--resume``.
         epochs: Epochs of a trial that is not pruned.
         batch_size: Upper bound of the rows in a batch.
-        engine: How heads are trained.
+        folds: Folds to validate on in turn; 0 for one validation part.
+        engine: ``fused`` or ``solo``.
+        pages: Pages of the bank in each fold, None with the solo engine.
+        dtype: Of the bank's products, None with the solo engine.
         sampler: See ``search.samplers``.
         pruner: See ``search.pruning``.
         backend: Keras backend.
@@ -47,7 +50,10 @@ class StudyConfig:
     trials: int
     epochs: int
     batch_size: int
+    folds: int
     engine: str
+    pages: int | None
+    dtype: str | None
     sampler: str
     pruner: str
     backend: str
@@ -110,7 +116,21 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     """What makes two studies the same, one flat level, so that a difference has a name."""
     flat: dict[str, Any] = {
         name: getattr(config, name)
-        for name in ("direction", "objective", "seed", "epochs", "batch_size", "sampler", "pruner", "engine", "backend")
+        for name in (
+            "direction",
+            "objective",
+            "seed",
+            "epochs",
+            "batch_size",
+            "folds",
+            "sampler",
+            "pruner",
+            "engine",
+            "pages",
+            "dtype",
+            "backend",
+            "storage",
+        )
     }
     for part, store in config.stores.items():
         flat[f"stores.{part}.fingerprint"] = store["fingerprint"] if store else None

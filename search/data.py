@@ -11,7 +11,7 @@ import numpy as np
 from features.errors import InputError
 from features.feed import Feed
 from features.memory import resident_budget
-from features.split import Rows, Split, split_rows
+from features.split import Rows, Split, fold_rows, split_rows
 from features.store import FeatureStore
 
 
@@ -20,8 +20,9 @@ class SearchData:
     """The three parts of a study's data.
 
     Attributes:
-        train: Rows to train on.
-        validation: Rows that decide between heads.
+        train: Rows to train on; with folds, all of their rows.
+        validation: Rows that decide between heads; with folds, ``train`` itself.
+        folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, by the chosen head; ``None`` where there are none.
         split: The parts as JSON: shares, seed, rows, patients, identity.
         remarks: What the user should know about them.
@@ -29,6 +30,7 @@ class SearchData:
 
     train: Feed
     validation: Feed
+    folds: tuple[Rows, ...]
     test: Feed | None
     split: dict[str, Any]
     remarks: tuple[str, ...]
@@ -42,6 +44,8 @@ class SearchData:
     def remakeable_split(self) -> dict[str, Any] | None:
         """What ``split_rows`` needs to make the split again; None where a part came from a store of its own."""
         parts = (self.validation, self.test)
+        if self.folds:
+            return None
         if any(part is not None and part.store is not self.store for part in parts):
             return None
         return {name: self.split[name] for name in ("seed", "validation", "test", "identity")}
@@ -54,7 +58,9 @@ def load_data(
     test: Path | None,
     validation_share: float,
     test_share: float,
+    folds: int = 0,
     seed: int,
+    resident: bool = True,
 ) -> SearchData:
     """Opens the stores and splits their rows by patient.
 
@@ -67,7 +73,9 @@ def load_data(
         test: Store to test on, or ``None`` to split ``test_share`` off.
         validation_share: Share of the rows of ``features``, in [0, 1).
         test_share: Likewise.
+        folds: Number of folds to validate on in turn instead of one validation part; 0 for none.
         seed: Decides the split.
+        resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
 
     Raises:
         InputError: A store is unfinished or does not fit the first, or the rows are too few to split.
@@ -75,8 +83,10 @@ def load_data(
     store = _open(features)
     validation_store = _fitting(store, validation)
     test_store = _fitting(store, test)
-    shares = {"validation": 0.0 if validation else validation_share, "test": 0.0 if test else test_share}
-    if not validation and not validation_share:
+    if folds and validation:
+        raise InputError("--folds", expected="no --validation STORE beside it", found=folds)
+    shares = {"validation": 0.0 if validation or folds else validation_share, "test": 0.0 if test else test_share}
+    if not validation and not folds and not validation_share:
         raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
     if shares["validation"] + shares["test"] >= 1:
         raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
@@ -90,21 +100,31 @@ def load_data(
     validated = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
     validated = (validated[0], _without(*validated, [tested], "validation", remarks))
     trained = _without(store, split.train, [tested, validated], "training", remarks)
-    for name, (part_store, rows) in {"training": (store, trained), "validation": validated}.items():
+    checked = {"training": (store, trained)} | ({} if folds else {"validation": validated})
+    for name, (part_store, rows) in checked.items():
         if not len(rows):
             raise InputError(part_store.path, field=name, expected="rows to use", found="none left")
     _check_classes(store, trained)
 
     kept = Split(trained, validated[1], tested[1])
-    record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed}
-    budget = resident_budget()
+    record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}
+    budget = resident_budget() if resident else 0
+    train = Feed(store, trained, memory_bytes=budget * 4 // 5)
     return SearchData(
-        train=Feed(store, trained, memory_bytes=budget * 4 // 5),
-        validation=Feed(*validated, memory_bytes=budget // 5),
+        train=train,
+        validation=train if folds else Feed(*validated, memory_bytes=budget // 5),
+        folds=_fold(store, trained, folds, seed) if folds else (),
         test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
         split=record,
         remarks=tuple(remarks),
     )
+
+
+def _fold(store: FeatureStore, rows: Rows, folds: int, seed: int) -> tuple[Rows, ...]:
+    try:
+        return tuple(fold_rows(rows, store.labels, store.patients, folds=folds, seed=seed + 2))
+    except InputError as error:
+        raise error.within(store.path) from error
 
 
 def _open(path: Path) -> FeatureStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,9 @@ from features.command import console
 from search.config import StudyConfig
 from search.trials import article_trial, is_counted, ranking
 
+REDRAW_EVERY = 0.25
+"""Seconds: counting trials and ranking them must not slow epochs of 50 ms."""
+
 
 class Display:
     """A table that is redrawn in a terminal; elsewhere (a log, a pipe) one line for each finished trial."""
@@ -25,18 +29,21 @@ class Display:
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._begun = time.monotonic()
         self._epochs = 0
+        self._drawn = 0.0
+        self.detail: Callable[[], str] | None = None
         self._before = sum(is_counted(t) for t in study.get_trials(deepcopy=False))
 
     def epoch(self, trained: int = 1) -> None:
         """An epoch of ``trained`` heads has ended."""
         self._epochs += trained
-        if self._live:
+        now = time.monotonic()
+        if self._live and now - self._drawn >= REDRAW_EVERY:
+            self._drawn = now
             self._live.update(self._table())
 
     def finished(self, number: int) -> None:
         """A trial has been told."""
         if self._live:
-            self._live.update(self._table())
             return
         trial = self.study.get_trials(deepcopy=False)[number]
         value = "" if trial.value is None else f" {trial.value:.4f}"
@@ -74,6 +81,8 @@ class Display:
         elapsed = time.monotonic() - self._begun
         rest = f", about {left:.0f} s left" if left is not None else ""
         table.add_row("rate", f"{self._epochs / elapsed:.2f} trial-epochs/s{rest}")
+        if self.detail:
+            table.add_row("bank", self.detail())
         return table
 
     def __enter__(self) -> Self:

@@ -43,13 +43,19 @@ class StudyLock:
 class BufferedJournal(BaseJournalBackend):
     """A journal file of which this process is the only writer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_bytes: int | None = None) -> None:
         """Opens the file, or makes it; a last line that a killed writer left torn is cut off.
 
+        Args:
+            path: The file.
+            keep_bytes: Cut off what comes after so many bytes, too.
+
         Raises:
-            InputError: The file is damaged before its last line.
+            InputError: The file is damaged before its last line, or shorter than ``keep_bytes``.
         """
         self.path = path
+        if keep_bytes is not None:
+            _cut(path, keep_bytes)
         _cut_torn_line(path)
         self._logs: list[dict[str, Any]] = _read(path) if path.exists() else []
         self._first = 0  # log number of self._logs[0]: what was read once is not kept
@@ -84,10 +90,21 @@ class BufferedJournal(BaseJournalBackend):
             raise BottleneckError(f"{self.path}: {error.strerror}; make room and go on with --resume") from error
         self._unwritten.clear()
 
+    def size(self) -> int:
+        """Bytes on disk."""
+        return os.fstat(self._file.fileno()).st_size
+
     def close(self) -> None:
         """Flushes and closes."""
         self.flush()
         self._file.close()
+
+
+def _cut(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else 0
+    if found < size:
+        raise InputError(path, expected=f"at least the {size} bytes that the snapshot goes with", found=found)
+    os.truncate(path, size)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -20,13 +20,19 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 50,
     "batch_size": 100,
     "seed": 0,
-    "engine": "solo",
+    "folds": 0,
+    "engine": "fused",
     "sampler": "tpe",
     "pruner": "halving",
     "validation_fraction": 0.15,
     "test_fraction": 0.15,
 }
 """Where neither the command line nor the study file says anything."""
+RECORDED = (
+    *("seed", "trials", "epochs", "batch_size", "folds", "engine", "sampler", "pruner"),
+    *("storage", "pages", "dtype"),
+)
+"""Options that study.json takes over as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,10 @@ class Given:
     epochs: int | None
     batch_size: int | None
     seed: int | None
+    folds: int | None
     engine: str | None
+    pages: int | None
+    dtype: str | None
     sampler: str | None
     pruner: str | None
     validation_fraction: float | None
@@ -59,7 +68,7 @@ class Options:
         recorded: The study to go on with, or None for a new one.
         name: Name of a new study.
         space: What trials draw from.
-        values: All of ``DEFAULTS``, ``storage``, and the paths ``features``, ``validation`` and ``test``.
+        values: All of ``DEFAULTS``, and ``storage``, ``pages``, ``dtype``, ``features``, ``validation``, ``test``.
     """
 
     folder: Path
@@ -88,9 +97,8 @@ class Options:
         values = self.values
         config = StudyConfig(
             name=self.name,
-            **{key: values[key] for key in ("seed", "trials", "epochs", "batch_size", "engine", "sampler", "pruner")},
+            **{key: values[key] for key in RECORDED},
             backend=backend,
-            storage=values["storage"],
             space=self.space.to_dict(),
             stores={
                 "features": _store(data.train.store),
@@ -133,7 +141,8 @@ def find_study_file(path: Path) -> Path:
 
 def _values(given: Given, file: RunDefaults, recorded: dict[str, Any]) -> dict[str, Any]:
     """The command line has the first word, then the record, then the study file, then the defaults."""
-    values: dict[str, Any] = {"storage": None, "features": None, "validation": None, "test": None, **DEFAULTS}
+    unset = ("storage", "pages", "dtype", "features", "validation", "test")
+    values: dict[str, Any] = {**dict.fromkeys(unset), **DEFAULTS}
     for source in (file.model_dump(), recorded, asdict(given)):
         values |= {name: value for name, value in source.items() if name in values and value is not None}
     return values

@@ -21,18 +21,19 @@ from search.config import SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
 from search.journal import StudyLock
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
+from search.snapshot import Saved, read_snapshot
 from search.storage import JOURNAL, OpenedStudy, open_study
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
 
 
-def _help(text: str, name: str) -> Any:
-    return typer.Option(help=f"{text} [default: {DEFAULTS[name]}]", show_default=False)
+def _help(text: str, name: str, **rules: Any) -> Any:
+    return _optional(f"{text} [default: {DEFAULTS[name]}]", **rules)
 
 
-def _optional(text: str) -> Any:
-    return typer.Option(help=text, show_default=False)
+def _optional(text: str, **rules: Any) -> Any:
+    return typer.Option(help=text, show_default=False, **rules)
 
 
 def main(
@@ -40,26 +41,27 @@ def main(
     features: Annotated[Path | None, _optional("Store to train on; without it, a built-in demonstration.")] = None,
     validation: Annotated[Path | None, _optional("Store to validate on; else split off --features.")] = None,
     test: Annotated[Path | None, _optional("Store to test on; else split off --features.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Heads to try. [default: 200]", show_default=False)] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of a head that is not pruned. [default: 50]", show_default=False)
-    ] = None,
+    trials: Annotated[int | None, _help("Heads to try.", "trials", min=1)] = None,
+    epochs: Annotated[int | None, _help("Epochs of a head that is not pruned.", "epochs", min=1)] = None,
     study: Annotated[Path | None, _optional(f"Study file. [default: {DEFAULT_STUDY}]")] = None,
     out: Annotated[Path | None, _optional("Study directory. [default: studies/NAME of the study file]")] = None,
     storage: Annotated[str | None, _optional("Optuna storage URL; else a journal in the study directory.")] = None,
-    engine: Annotated[Literal["solo"] | None, _help("How heads are trained.", "engine")] = None,
+    folds: Annotated[
+        int | None, _help("Folds to validate on in turn, by patient; 0: one part.", "folds", min=0)
+    ] = None,
+    engine: Annotated[Literal["fused", "solo"] | None, _help("How heads are trained.", "engine")] = None,
+    pages: Annotated[
+        int | None, _optional("Pages of 16 channels that train at once. [default: measured]", min=1)
+    ] = None,
+    dtype: Annotated[Literal["bfloat16", "float32"] | None, _optional("Of products. [default: the faster]")] = None,
     pruner: Annotated[
         Literal["halving", "hyperband", "median", "none"] | None, _help("Who stops weak heads early.", "pruner")
     ] = None,
     sampler: Annotated[Literal["tpe", "random", "qmc"] | None, _help("Who draws heads.", "sampler")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in a batch, at most. [default: 100]", show_default=False)
-    ] = None,
+    batch_size: Annotated[int | None, _help("Rows in a batch, at most.", "batch_size", min=1)] = None,
     validation_fraction: Annotated[float | None, _help("Share to validate on.", "validation_fraction")] = None,
     test_fraction: Annotated[float | None, _help("Share to test on.", "test_fraction")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Decides everything. [default: 0]", show_default=False)
-    ] = None,
+    seed: Annotated[int | None, _help("Decides everything.", "seed", min=0, max=2**31 - 1)] = None,
     backend: Annotated[Literal["tensorflow", "jax"] | None, _optional("Keras backend. [default: tensorflow]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
 ) -> None:
@@ -75,7 +77,10 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
+        folds=folds,
         engine=engine,
+        pages=pages,
+        dtype=dtype,
         sampler=sampler,
         pruner=pruner,
         validation_fraction=validation_fraction,
@@ -85,10 +90,18 @@ def main(
     backend_name = use_backend(backend or (options.recorded.backend if options.recorded else None))
     with _prepared(options) as data:
         config = options.config(data, backend_name)
-        opened = open_study(options.folder, config.name, config.storage, direction="maximize", resume=resume)
+        saved = read_snapshot(options.folder) if resume and config.engine == "fused" else None
+        opened = open_study(
+            options.folder,
+            config.name,
+            config.storage,
+            direction="maximize",
+            resume=resume,
+            keep_bytes=saved.journal_bytes if saved else None,
+        )
         try:
             _introduce(options, config, data)
-            summary = _search(options, config, data, opened)
+            config, summary = _search(options, config, data, opened, saved)
         finally:
             opened.close()
     _conclude(options.folder, config, summary)
@@ -120,7 +133,9 @@ def _load(path: Path, options: Options) -> SearchData:
         test=options.values["test"],
         validation_share=options.values["validation_fraction"],
         test_share=options.values["test_fraction"],
+        folds=options.values["folds"],
         seed=options.values["seed"],
+        resident=options.values["engine"] == "solo",
     )
 
 
@@ -141,30 +156,42 @@ def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
     _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
 
 
-def _search(options: Options, config: StudyConfig, data: SearchData, opened: OpenedStudy) -> dict[str, Any]:
-    """Runs the trials that are left and scores the winner; returns the summary that it wrote."""
+def _search(
+    options: Options, config: StudyConfig, data: SearchData, opened: OpenedStudy, saved: Saved | None
+) -> tuple[StudyConfig, dict[str, Any]]:
+    """Runs the trials that are left and scores the winner; returns the config as settled, and the summary."""
     start_backend()
     from search.book import Book  # noqa: PLC0415  after the choice of the backend
     from search.display import Display  # noqa: PLC0415
     from search.final import score_winner  # noqa: PLC0415
+    from search.fused import run_pool, settle_bank  # noqa: PLC0415
     from search.one_at_a_time import OneAtATime  # noqa: PLC0415
     from search.shelf import Shelf  # noqa: PLC0415
     from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
 
     folder, study = options.folder, opened.study
+    shape = None
+    if config.engine == "fused":
+        config, shape = settle_bank(config, options.space, data)
     write_json(folder / SPLIT_FILE, data.split)
     config.write(folder)  # from here on the study can be resumed
-    book = Book(study, config, options.space)
+    book = Book(study, config, options.space, going_on=saved.going_on if saved else ())
     shelf = Shelf(folder, study, config, data)
+    bank: dict[str, Any] | None = None
     with Display(study, config) as display:
-        OneAtATime(book, data, shelf, display, flush=opened.flush).run()
-    summary = summarise(study, config)
+        if shape:
+            bank = run_pool(
+                folder, opened, shape=shape, data=data, book=book, shelf=shelf, display=display, saved=saved
+            )
+        else:
+            OneAtATime(book, data, shelf, display, flush=opened.flush).run()
+    summary = summarise(study, config) | {"bank": bank}
     if not summary["best"]:
         reasons = sorted(set(summary["failures"].values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
     summary["test"] = score_winner(folder, study, data, read_summary(folder).get("test"))
     write_summary(folder, summary)
-    return summary
+    return config, summary
 
 
 def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:

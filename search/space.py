@@ -101,6 +101,13 @@ class Space:
                 values[name] = value
         return values
 
+    def extremes(self) -> list[HeadSpec]:
+        """Heads that between them take every choice, both ends of every range, and the article's head."""
+        ends = {name: _ends(name, domain) for name, domain in self.parameters.items()}
+        most = {**self.fixed, **{name: max(values) for name, values in ends.items()}}
+        variants = [{**most, name: value} for name, values in ends.items() for value in values]
+        return [ARTICLE, *(HeadSpec(**values) for values in (most, *variants))]
+
     def to_dict(self) -> dict[str, Any]:
         """The form of the study file's ``[space]``, all fields present."""
         data: dict[str, Any] = dict(self.fixed)
@@ -174,6 +181,13 @@ def _suggest(trial: optuna.Trial, name: str, domain: Range | tuple[Scalar, ...])
     else:
         value = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
     return value if used else 0
+
+
+def _ends(name: str, domain: Range | tuple[Scalar, ...]) -> tuple[Any, ...]:
+    if isinstance(domain, tuple):
+        return domain
+    kind = type(getattr(ARTICLE, name))
+    return tuple(kind(value) for value in ((0,) if domain.or_zero else ()) + (domain.low, domain.high))
 
 
 def _switch(name: str) -> str:

@@ -25,14 +25,18 @@ class OpenedStudy:
         study: The Optuna study.
         flush: Makes everything recorded so far durable.
         close: Flushes and lets go of the file.
+        journal_bytes: Length of the journal on disk; None where the record is kept elsewhere.
     """
 
     study: optuna.Study
     flush: Callable[[], None]
     close: Callable[[], None]
+    journal_bytes: Callable[[], int] | None = None
 
 
-def open_study(folder: Path, name: str, url: str | None, *, direction: Direction, resume: bool) -> OpenedStudy:
+def open_study(
+    folder: Path, name: str, url: str | None, *, direction: Direction, resume: bool, keep_bytes: int | None = None
+) -> OpenedStudy:
     """Makes a study, or opens the one to go on with.
 
     Args:
@@ -41,6 +45,7 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
         url: An Optuna storage URL, e.g. ``sqlite:///heads.db`` or ``postgresql://...``.
         direction: ``maximize`` or ``minimize``.
         resume: Whether the study may have trials already.
+        keep_bytes: Cut the journal back to this length, that of the snapshot to go on from.
 
     Raises:
         InputError: The storage cannot be opened; the study has trials and must not; its direction differs.
@@ -49,13 +54,13 @@ def open_study(folder: Path, name: str, url: str | None, *, direction: Direction
     if url:
         study = _create(_remote(url), url, name, direction=direction, resume=resume)
         return OpenedStudy(study, lambda: None, lambda: None)
-    journal = BufferedJournal(folder / JOURNAL)
+    journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
     try:
         study = _create(JournalStorage(journal), str(journal.path), name, direction=direction, resume=resume)
     except BaseException:
         journal.close()
         raise
-    return OpenedStudy(study, journal.flush, journal.close)
+    return OpenedStudy(study, journal.flush, journal.close, journal.size)
 
 
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:

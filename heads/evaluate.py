@@ -1,0 +1,182 @@
+"""``python -m heads.evaluate HEAD.hdf5 STORE``: how well a head does on the rows of a store."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
+
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+
+from features.backend import use_backend
+from features.command import console, progress, run_command
+from features.errors import InputError
+from features.feed import Feed
+from features.images import printable
+from features.split import Rows, split_rows
+from features.store import FeatureStore
+from heads.files import HeadMetadata, load_head, read_metadata
+
+if TYPE_CHECKING:
+    from heads.metrics import Metrics
+
+
+class Part(StrEnum):
+    """Which rows of the store."""
+
+    ALL = "all"
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def check_fits(head: Path, metadata: HeadMetadata, store: FeatureStore) -> None:
+    """Refuses a store whose features or classes are others than a head was trained on.
+
+    What either side does not know (a converted store, a foreign head) is not compared.
+
+    Raises:
+        InputError: Naming the first field that differs.
+    """
+    header = store.header
+    pairs: list[tuple[str, Any, Any]] = [("feature_shape", metadata.feature_shape, header.feature_shape)]
+    pairs.append(("classes", metadata.classes, header.classes))
+    if "unknown" not in (metadata.backbone, header.backbone):
+        pairs += [("backbone", metadata.backbone, header.backbone), ("alpha", metadata.alpha, header.alpha)]
+    for name, unknown in (("weights_sha256", ""), ("image_size", 0), ("preprocessing", "unknown")):
+        ours, theirs = getattr(metadata, name), getattr(header, name)
+        if unknown not in (ours, theirs):
+            pairs.append((name, ours, theirs))
+    for name, ours, theirs in pairs:
+        if ours != theirs:
+            raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple) and value and isinstance(value[0], str):
+        names = ", ".join(printable(name) for name in value[:8]) + (", ..." if len(value) > 8 else "")
+        return f"{len(value)} ({names})"
+    return value[:16] if isinstance(value, str) and len(value) == 64 else f"{value}"
+
+
+def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureStore) -> Rows:
+    """Returns the usable rows of a part; train, validation and test as the head's study split the store.
+
+    Raises:
+        InputError: The head's file does not say how, the store is another one, or the split cannot be made again.
+    """
+    if part is Part.ALL:
+        return store.usable
+    if metadata.split is None:
+        hint = "--part all scores all rows"
+        raise InputError(head, field="split", expected="how the store was split, for --part", found="none", hint=hint)
+    if metadata.store_fingerprint != store.fingerprint:
+        expected = f"{metadata.store_fingerprint[:16]}, the store that was split, for --part {part}"
+        raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
+    seed, *shares = (metadata.split.get(name) for name in ("seed", "validation", "test"))
+    if type(seed) is not int or seed < 0 or not _are_shares(shares):
+        expected = "seed, validation, test and identity"
+        raise InputError(head, field="split", expected=expected, found=json.dumps(metadata.split)[:80])
+    validation, test = shares
+    split = split_rows(store.usable, store.labels, store.patients, validation=validation, test=test, seed=seed)
+    if split.identity != metadata.split.get("identity"):
+        hint = "other rows are usable now, or another version of scikit-learn splits them"
+        expected = f"split {metadata.split.get('identity')} as {head}"
+        raise InputError(store.path, field="split", expected=expected, found=split.identity, hint=hint)
+    rows: Rows = getattr(split, part)
+    if not len(rows):
+        raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none")
+    return rows
+
+
+def _are_shares(values: list[Any]) -> TypeGuard[list[float]]:
+    return all(type(value) in (int, float) and value >= 0 for value in values) and sum(values) < 1
+
+
+def evaluate(head: Path, store: FeatureStore, rows: Rows) -> Metrics:
+    """Scores a head on rows of a store, averaged over the store's views; shows progress.
+
+    Raises:
+        InputError: The file is no head.
+        BottleneckError: The head's probabilities are not finite.
+    """
+    from heads.metrics import measure  # noqa: PLC0415  scikit-learn and Keras take their time: checks come first
+    from heads.scoring import predict_probabilities  # noqa: PLC0415
+
+    model = load_head(head).model
+    feed = Feed(store, rows, memory_bytes=0)  # every row is read once
+    with progress("rows") as display:
+        task = display.add_task("scoring", total=len(rows) * feed.views)
+        probabilities = predict_probabilities(model, feed, on_batch=lambda count: display.advance(task, count))
+    return measure(probabilities, feed.labels, store.classes)
+
+
+def main(
+    *,
+    head: Annotated[Path, typer.Argument(metavar="HEAD.hdf5", help="The head.", show_default=False)],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A feature store that fits it.", show_default=False)],
+    part: Annotated[
+        Part, typer.Option(help="Which rows: all, or a part as the head's study split this very store.")
+    ] = Part.ALL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
+) -> None:
+    """Scores a head on the rows of a feature store, averaged over the store's views."""
+    use_backend(backend)
+    metadata = read_metadata(head)
+    opened = FeatureStore(store)
+    opened.require_complete()
+    check_fits(head, metadata, opened)
+    rows = rows_of(part, head, metadata, opened)
+    if part is Part.ALL and metadata.store_fingerprint == opened.fingerprint:
+        remark = "includes the rows that the head was trained on: its score on new images will be lower"
+        console.print(f"{store}: {remark}", highlight=False, markup=False, soft_wrap=True)
+    metrics = evaluate(head, opened, rows)
+    if as_json:
+        told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
+        typer.echo(json.dumps(told | metrics.to_dict(), indent=2))
+    else:
+        Console(highlight=False, markup=False).print(_tables(metrics, f"{head} on {store}, {part} rows"))
+
+
+def _tables(metrics: Metrics, title: str) -> Group:
+    summary = Table(title=printable(title), show_header=False, title_justify="left")
+    summary.add_column()
+    summary.add_column(justify="right")
+    summary.add_row("rows", f"{metrics.rows}")
+    interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
+    summary.add_row("accuracy (95 % interval, rows as units)", _number(metrics.accuracy) + interval)
+    summary.add_row("balanced accuracy", _number(metrics.balanced_accuracy))
+    summary.add_row("loss in nats", _number(metrics.loss))
+    return Group(summary, _class_table(metrics), _confusion_table(metrics))
+
+
+def _class_table(metrics: Metrics) -> Table:
+    table = Table("class")
+    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
+        table.add_column(name, justify="right")
+    for one in metrics.per_class:
+        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
+        table.add_row(printable(one.name), f"{one.rows}", *map(_number, numbers))
+    return table
+
+
+def _confusion_table(metrics: Metrics) -> Table:
+    names = [printable(one.name) for one in metrics.per_class]
+    table = Table("true \\ called")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, counts in zip(names, metrics.confusion, strict=True):
+        table.add_row(name, *map(str, counts))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    run_command(main)

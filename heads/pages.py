@@ -1,0 +1,342 @@
+"""Pages of 16 channels: what a bank has room for, who owns which page, and how a head's arrays lie in its pages.
+
+All on the host, in NumPy; docs/bank.md draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.model import Weights
+from heads.spec import PAGE, HeadSpec
+
+FREE = -1
+"""Owner of a page that no head owns."""
+
+HeadArrays = dict[str, npt.NDArray[Any]]
+"""The arrays of one head by name, in its own shapes; those that it does not have are left out."""
+
+_ORDER = ("kernel", "beta", "mean", "variance", "dense", "dense_bias", "hidden", "hidden_bias", "out", "out_bias")
+"""The names in the order of ``model.get_weights()``."""
+STATISTICS = ("mean", "variance")
+"""Those that are not trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankShape:
+    """What a bank has room for and which kinds of heads it can hold: all that its compiled program depends on.
+
+    Attributes:
+        pages: Pages of 16 channels in each fold's partition.
+        slots: Heads in each fold's partition, at most ``pages``.
+        folds: Partitions: a trial has one head in each.
+        feature_shape: (height, width, channels) of one bottleneck.
+        classes: Number of classes.
+        batch: Rows in a batch.
+        units: Widest dense layer, softmax included.
+        dense_layers: Most hidden layers, 0 to 2.
+        activations: Those that occur.
+        poolings: Those that occur.
+        batch_norm: Which of true and false occur.
+        dropout: Whether a convolution's outputs are ever dropped.
+        dense_dropout: Whether a hidden layer's outputs are ever dropped.
+    """
+
+    pages: int
+    slots: int
+    folds: int = 1
+    feature_shape: tuple[int, int, int]
+    classes: int
+    batch: int
+    units: int
+    dense_layers: int
+    activations: tuple[str, ...]
+    poolings: tuple[str, ...]
+    batch_norm: tuple[bool, ...]
+    dropout: bool
+    dense_dropout: bool
+
+    @classmethod
+    def covering(
+        cls,
+        specs: Collection[HeadSpec],
+        *,
+        pages: int,
+        feature_shape: tuple[int, int, int],
+        classes: int,
+        batch: int,
+        folds: int = 1,
+    ) -> BankShape:
+        """Returns the least shape that holds heads like those given, and so compiles nothing that none of them uses.
+
+        Args:
+            specs: For a study: heads that between them take every choice and every upper bound of its space, and
+                its least width (which decides how many heads there can be at once).
+            pages: Pages in each fold's partition; at least those of the widest head.
+            feature_shape: (height, width, channels) of one bottleneck.
+            classes: Number of classes.
+            batch: Rows in a batch.
+            folds: Partitions.
+
+        Raises:
+            ValueError: The widest head does not fit.
+        """
+        widest = max(pages_of(spec) for spec in specs)
+        if widest > pages:
+            raise ValueError(f"pages: expected at least {widest} for the widest head, found {pages}")
+        hidden = [spec for spec in specs if spec.dense_layers]
+        return cls(
+            pages=pages,
+            slots=pages // min(pages_of(spec) for spec in specs),
+            folds=folds,
+            feature_shape=feature_shape,
+            classes=classes,
+            batch=batch,
+            units=max([classes, *(spec.dense_units for spec in hidden)]),
+            dense_layers=max(spec.dense_layers for spec in specs),
+            activations=tuple(sorted({spec.activation for spec in specs})),
+            poolings=tuple(sorted({spec.pooling for spec in specs})),
+            batch_norm=tuple(sorted({spec.batch_norm for spec in specs})),
+            dropout=any(spec.dropout for spec in specs),
+            dense_dropout=any(spec.dense_dropout for spec in hidden),
+        )
+
+    def require(self, spec: HeadSpec) -> None:
+        """Raises ValueError, naming the field, where a bank of this shape cannot hold the head."""
+        units = spec.dense_units if spec.dense_layers else 0
+        rules = (
+            ("conv_width", spec.conv_width, f"at most {self.pages * PAGE}", pages_of(spec) <= self.pages),
+            ("activation", spec.activation, f"one of {self.activations}", spec.activation in self.activations),
+            ("pooling", spec.pooling, f"one of {self.poolings}", spec.pooling in self.poolings),
+            ("batch_norm", spec.batch_norm, f"one of {self.batch_norm}", spec.batch_norm in self.batch_norm),
+            ("dense_layers", spec.dense_layers, f"at most {self.dense_layers}", spec.dense_layers <= self.dense_layers),
+            ("dense_units", units, f"at most {self.units}", units <= self.units),
+            ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
+            ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
+        )
+        for name, found, expected, holds in rules:
+            if not holds:
+                raise ValueError(f"{name}: this bank was made for {expected}, found {found}")
+
+    @property
+    def positions(self) -> int:
+        """Places of a feature map: height times width."""
+        return self.feature_shape[0] * self.feature_shape[1]
+
+    @property
+    def dense_positions(self) -> int:
+        """Positions that reach the first dense layer: one where every head pools."""
+        return self.positions if "flatten" in self.poolings else 1
+
+    @property
+    def page_arrays(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one page of each array that is laid out in pages."""
+        vectors = ("beta", *STATISTICS) if True in self.batch_norm else ()
+        return {
+            "kernel": (PAGE, self.feature_shape[2]),
+            **dict.fromkeys(vectors, (PAGE,)),
+            "dense": (PAGE, self.dense_positions, self.units),
+        }
+
+    @property
+    def slot_arrays(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one head of each array that has a place per head."""
+        units, classes = self.units, self.classes
+        shapes: dict[str, tuple[int, ...]] = {"dense_bias": (units,)}
+        if self.dense_layers > 1:
+            shapes |= {"hidden": (units, units), "hidden_bias": (units,)}
+        if self.dense_layers:
+            shapes |= {"out": (units, classes), "out_bias": (classes,)}
+        return shapes
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the arrays that Adam updates."""
+        return tuple(name for name in (*self.page_arrays, *self.slot_arrays) if name not in STATISTICS)
+
+    @property
+    def state_parts(self) -> dict[str, tuple[str, ...]]:
+        """Names of the arrays in each part of a bank's state: moments only of what is trained."""
+        every = (*self.page_arrays, *self.slot_arrays)
+        return {"weights": every, "first": self.trained, "second": self.trained, "best": every}
+
+    @property
+    def step_flops(self) -> int:
+        """Floating-point operations of the matrix products of one training step, all pages in use.
+
+        The first layer forward and its weights' gradient (features have none), the dense layers forward and both
+        gradients. With folds, the partition that sits a batch out is not computed.
+        """
+        partitions = max(1, self.folds - 1)
+        pages, slots = partitions * self.pages, partitions * self.slots
+        height, width, channels = self.feature_shape
+        first = 2 * pages * PAGE * height * width * channels
+        dense = 3 * pages * PAGE * self.dense_positions * self.units
+        rest = (
+            3
+            * slots
+            * self.units
+            * (max(0, self.dense_layers - 1) * self.units + (self.dense_layers > 0) * self.classes)
+        )
+        return 2 * self.batch * (first + dense + rest)
+
+
+def pages_of(spec: HeadSpec) -> int:
+    """Returns the pages that a head needs."""
+    return spec.conv_width // PAGE
+
+
+class PageTable:
+    """Which slot owns which page. The folds' partitions are alike, so one table serves all of them.
+
+    Attributes:
+        owner: (pages,) int32: slot, or ``FREE``.
+        page_in_head: (pages,) int32: which page of its head; ascends with the page number within a head, so that sums
+            over a head's pages run in one order wherever they lie.
+    """
+
+    def __init__(self, pages: int, slots: int) -> None:
+        self.owner = np.full(pages, FREE, np.int32)
+        self.page_in_head = np.zeros(pages, np.int32)
+        self._slots = slots
+
+    @property
+    def free(self) -> int:
+        """Pages that nobody owns."""
+        return int((self.owner == FREE).sum())
+
+    def has_room(self, pages: int) -> bool:
+        """Whether a head of so many pages can be placed."""
+        return self.free >= pages and len(self._taken()) < self._slots
+
+    def place(self, pages: int) -> int:
+        """Gives the lowest free slot the lowest free pages, which need not be neighbours; returns the slot.
+
+        Raises:
+            ValueError: There is no room.
+        """
+        if not self.has_room(pages):
+            raise ValueError(f"pages: expected at most {self.free} free ones, found a head of {pages}")
+        taken = self._taken()
+        slot = next(slot for slot in range(self._slots) if slot not in taken)
+        where = np.flatnonzero(self.owner == FREE)[:pages]
+        self.owner[where], self.page_in_head[where] = slot, np.arange(pages)
+        return slot
+
+    def release(self, slot: int) -> npt.NDArray[np.int64]:
+        """Frees a slot's pages and returns them."""
+        where = self.of(slot)
+        self.owner[where], self.page_in_head[where] = FREE, 0
+        return where
+
+    def of(self, slot: int) -> npt.NDArray[np.int64]:
+        """Returns the pages of a slot in the order of the head's channels.
+
+        Raises:
+            KeyError: There is no head.
+        """
+        where = np.flatnonzero(self.owner == slot)
+        if slot < 0 or not len(where):
+            raise KeyError(f"slot {slot} holds no head")
+        return where
+
+    def _taken(self) -> set[int]:
+        return set(self.owner[self.owner != FREE].tolist())
+
+
+def named(spec: HeadSpec, weights: Weights) -> HeadArrays:
+    """Names the arrays of ``model.get_weights()``."""
+    return dict(zip(_names(spec), weights, strict=True))
+
+
+def listed(spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
+    """Returns a head's arrays in the order of ``model.get_weights()``."""
+    return [arrays[name] for name in _names(spec)]
+
+
+def _names(spec: HeadSpec) -> list[str]:
+    norm = ("beta", *STATISTICS) if spec.batch_norm else ()
+    hidden = ("hidden", "hidden_bias") if spec.dense_layers > 1 else ()
+    out = ("out", "out_bias") if spec.dense_layers else ()
+    present = {"kernel", "dense", "dense_bias", *norm, *hidden, *out}
+    return [name for name in _ORDER if name in present]
+
+
+def pack(shape: BankShape, spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[HeadArrays, HeadArrays]:
+    """Lays a head's arrays out in pages, padded with zeros.
+
+    Args:
+        shape: The bank's.
+        spec: The head.
+        arrays: Its arrays by name; those left out become zeros.
+
+    Returns:
+        By name (its pages, ...) and (...) float32: what lies in pages, and what lies in its slot. All names of the
+        bank are there.
+    """
+    pages = pages_of(spec)
+    in_pages = {name: np.zeros((pages, *size), np.float32) for name, size in shape.page_arrays.items()}
+    in_slot = {name: np.zeros(size, np.float32) for name, size in shape.slot_arrays.items()}
+    for name, array in arrays.items():
+        if name == "kernel":
+            in_pages[name][:] = array.reshape(-1, spec.conv_width).T.reshape(pages, PAGE, -1)
+        elif name == "dense":
+            paged = array.reshape(-1, pages, PAGE, array.shape[-1]).transpose(1, 2, 0, 3)
+            in_pages[name][:, :, : paged.shape[2], : paged.shape[3]] = paged
+        elif name in in_pages:
+            in_pages[name][:] = array.reshape(pages, PAGE)
+        else:
+            in_slot[name][tuple(slice(size) for size in array.shape)] = array
+    return in_pages, in_slot
+
+
+def unpack(shape: BankShape, spec: HeadSpec, in_pages: HeadArrays, in_slot: HeadArrays) -> HeadArrays:
+    """Undoes ``pack``; of what is not given nothing is returned."""
+    units = [*[spec.dense_units] * spec.dense_layers, shape.classes]
+    inside = {
+        "dense_bias": (units[0],),
+        "hidden": (spec.dense_units, spec.dense_units),
+        "hidden_bias": (spec.dense_units,),
+        "out": (spec.dense_units, shape.classes),
+        "out_bias": (shape.classes,),
+    }
+    arrays: HeadArrays = {}
+    for name in _names(spec):
+        if name == "kernel" and name in in_pages:
+            arrays[name] = in_pages[name].reshape(spec.conv_width, -1).T[None, None]
+        elif name == "dense" and name in in_pages:
+            positions = shape.positions if spec.pooling == "flatten" else 1
+            paged = in_pages[name][:, :, :positions, : units[0]]
+            arrays[name] = paged.transpose(2, 0, 1, 3).reshape(-1, units[0])
+        elif name in in_pages:
+            arrays[name] = in_pages[name].reshape(-1)
+        elif name in in_slot:
+            arrays[name] = in_slot[name][tuple(slice(size) for size in inside[name])]
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[str, npt.NDArray[Any]]:
+    """Returns the numbers of each slot's head that the program needs, each (slots,); of a free slot, harmless ones.
+
+    int32: ``activation`` and ``pooling`` (places in the shape's tuples), ``dense_layers``; bool: ``batch_norm``,
+    ``taken``; float32: ``dropout``, ``dense_dropout``, ``label_smoothing``, ``weight_decay``.
+    """
+    blank = HeadSpec(dropout=0)
+    rows = [blank if spec is None else spec for spec in specs]
+    codes = {
+        "activation": [shape.activations.index(s.activation) if s.activation in shape.activations else 0 for s in rows],
+        "pooling": [shape.poolings.index(s.pooling) if s.pooling in shape.poolings else 0 for s in rows],
+        "dense_layers": [s.dense_layers for s in rows],
+    }
+    numbers = ("dropout", "dense_dropout", "label_smoothing", "weight_decay")
+    return {
+        **{name: np.array(values, np.int32) for name, values in codes.items()},
+        **{name: np.array([getattr(s, name) for s in rows], np.float32) for name in numbers},
+        "batch_norm": np.array([s.batch_norm for s in rows], bool),
+        "taken": np.array([spec is not None for spec in specs], bool),
+    }

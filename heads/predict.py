@@ -1,0 +1,266 @@
+"""``python -m heads.predict HEAD.hdf5 IMAGE_OR_FOLDER_OR_URL...``: the class of each image, and its probabilities."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from features.backend import use_backend
+from features.command import progress, run_command
+from features.errors import BottleneckError
+from features.images import IMAGE_SUFFIXES, printable
+from features.pipeline import FeatureMaker, bottlenecks
+from features.views import View, parse_views
+from heads.backbone import backbone_spec, rebuild_backbone
+from heads.files import Head, load_head, read_metadata
+from heads.remote import RemoteError, fetch, is_url
+
+_FETCHES = 8
+"""Addresses that are read at the same time."""
+_PIPE_WIDTH = 1000
+"""Columns of a table that goes to a file or a pipe, so that no name in it is cut."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be predicted.
+
+    Attributes:
+        name: As the user knows it: a path, or an address.
+        path: Where its content is.
+        reason: Why there is none, or ''.
+    """
+
+    name: str
+    path: Path
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a head makes of one image.
+
+    Attributes:
+        image: Path or address.
+        label: The most probable class; None where the image could not be used.
+        probabilities: By class name; None where the image could not be used.
+        reason: Why it could not be used, or ''.
+    """
+
+    image: str
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON types: image, class, probabilities, error."""
+        return {
+            "image": self.image,
+            "class": self.label,
+            "probabilities": self.probabilities,
+            "error": self.reason or None,
+        }
+
+
+def find_sources(arguments: Sequence[str], downloads: Path) -> list[Source]:
+    """Turns arguments into images: addresses are read, folders walked (sorted, hidden entries left out).
+
+    Args:
+        arguments: Files, folders, http and https addresses.
+        downloads: Folder for what is read from addresses; the caller removes it.
+
+    Returns:
+        At least one source for each argument, in their order; a folder without images is one that has a reason.
+    """
+    with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
+        try:
+            fetched = {
+                number: pool.submit(_download, text, downloads / f"{number}")
+                for number, text in enumerate(arguments)
+                if is_url(text)
+            }
+            sources: list[Source] = []
+            for number, text in enumerate(arguments):
+                sources += [fetched[number].result()] if number in fetched else _local(Path(text))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sources
+
+
+def _download(url: str, path: Path) -> Source:
+    try:
+        path.write_bytes(fetch(url))
+    except RemoteError as error:
+        return Source(url, path, str(error))
+    return Source(url, path)
+
+
+def _local(path: Path) -> list[Source]:
+    if not path.is_dir():
+        return [Source(str(path), path)]
+    problems: list[OSError] = []
+    found = [Source(str(image), image) for image in _walk(path, problems.append)]
+    found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
+    return found or [Source(str(path), path, "a folder without images")]
+
+
+def _walk(folder: Path, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
+    for at, folders, files in os.walk(folder, onerror=on_problem):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(at) / name
+
+
+def predict(
+    head: Head,
+    backbone: FeatureMaker,
+    views: Sequence[View],
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> Iterator[Prediction]:
+    """Yields the prediction of each source, in order; one that cannot be used has its reason and stops no other.
+
+    Features are rounded to the dtype of the store that the head was trained on, so that an image gets the class here
+    that it gets there.
+
+    Args:
+        head: The head.
+        backbone: The one whose features it takes.
+        views: Probabilities are averaged over these views of each image.
+        sources: The images.
+        batch_size: Images in a forward pass.
+        on_batch: Called after every batch with the number of images in it.
+
+    Raises:
+        BottleneckError: The backbone gives features that are not finite.
+    """
+    usable = [source for source in sources if not source.reason]
+    made = _probabilities(head, backbone, views, [source.path for source in usable], batch_size)
+    for source in sources:
+        if source.reason:
+            on_batch(1)
+            yield Prediction(source.name, reason=source.reason)
+            continue
+        probabilities, reason = next(made)
+        on_batch(1)
+        if reason:
+            yield Prediction(source.name, reason=reason)
+            continue
+        named = dict(zip(head.metadata.classes, probabilities.tolist(), strict=True))
+        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named)
+
+
+def _probabilities(
+    head: Head, backbone: FeatureMaker, views: Sequence[View], paths: Sequence[Path], batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.float32], str]]:
+    """Yields (classes,) probabilities of each image, and the reason where there are none."""
+    from heads.scoring import average_views, predict_batch  # noqa: PLC0415  beside Keras
+
+    size = max(1, min(batch_size, len(paths)))
+    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+    for batch in bottlenecks(paths, backbone, views, batches=batches, batch_size=size, dtype="float32"):
+        with np.errstate(over="ignore"):
+            features = batch.features.astype(head.metadata.dtype)
+        finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
+        features[~finite] = 0
+        rows = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        for index, row, fits in zip(batch.indices, rows, finite, strict=True):
+            reason = batch.reasons.get(index, "")
+            if not reason and not fits:
+                reason = f"features too large for {head.metadata.dtype}"
+            elif not reason and not np.isfinite(row).all():
+                reason = "the head's probabilities are not finite"
+            yield row, reason
+
+
+def main(
+    *,
+    head: Annotated[Path, typer.Argument(metavar="HEAD.hdf5", help="The head.", show_default=False)],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE_OR_FOLDER_OR_URL...", help="What to predict.", show_default=False)
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone, where the head's file does not name it.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Its weights; the file, where they came from a file.", show_default=False)
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Its width multiplier.", show_default=False)] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels of what it is shown.", show_default=False)
+    ] = None,
+    preprocessing: Annotated[str | None, typer.Option(help="backbone or unit (x / 255).", show_default=False)] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views to average over, e.g. identity,flip; else the head's.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images in a forward pass.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+    backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
+) -> None:
+    """Predicts the class of images. The exit status is 1 if one of them could not be used; the others are printed."""
+    use_backend(backend)
+    metadata = read_metadata(head)
+    spec = backbone_spec(
+        head,
+        metadata,
+        backbone=backbone,
+        weights=weights,
+        alpha=alpha,
+        image_size=image_size,
+        preprocessing=preprocessing,
+    )
+    chosen = parse_views(",".join(metadata.views) if views is None else views)
+    loaded = load_head(head)
+    built = rebuild_backbone(head, metadata, spec)
+    with TemporaryDirectory(prefix="predict-") as downloads, progress("images") as display:
+        sources = find_sources(images, Path(downloads))
+        task = display.add_task("predicting", total=len(sources))
+        made = predict(
+            loaded, built, chosen, sources, batch_size=batch_size, on_batch=lambda n: display.advance(task, n)
+        )
+        predictions = list(made)
+    if as_json:
+        typer.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+    else:
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        Console(highlight=False, markup=False, width=width).print(_table(predictions, metadata.classes))
+    failed = sum(bool(prediction.reason) for prediction in predictions)
+    if failed:
+        raise BottleneckError(f"{failed} of {len(predictions)} images could not be used")
+
+
+def _table(predictions: Sequence[Prediction], classes: Sequence[str]) -> Table:
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
+    for name in classes:
+        table.add_column(printable(name), justify="right")
+    reasons = any(prediction.reason for prediction in predictions)
+    if reasons:
+        table.add_column("why not", overflow="fold")
+    for prediction in predictions:
+        numbers = [f"{share:.4f}" for share in (prediction.probabilities or {}).values()] or ["-"] * len(classes)
+        cells = [printable(prediction.image), printable(prediction.label or "-"), *numbers]
+        table.add_row(*cells, *([printable(prediction.reason)] if reasons else []))
+    return table
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,134 @@
+"""What a backend has to offer so that a bank can run on it, and which backend is asked.
+
+``heads.program_tensorflow`` and ``heads.program_jax`` are the only files that import TensorFlow or JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import InputError
+from heads.bank import Sums
+from heads.pages import BankShape, HeadArrays
+
+Held = Any
+"""Features on the device, (n, positions · channels) in the products' dtype."""
+
+
+class TrainingPlan(NamedTuple):
+    """An epoch on features held on the device.
+
+    Attributes:
+        places: (steps, batch) int32, of each row and view in ``Held``.
+        labels: (steps, batch) int32.
+        folds: (steps,) int32: the fold that a batch is drawn from.
+    """
+
+    places: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    folds: npt.NDArray[np.int32]
+
+
+class ScoringPlan(NamedTuple):
+    """Rows to score, in equal batches, each of one fold.
+
+    Attributes:
+        places: (batches, batch) int32, of each row's first view in ``Held``.
+        labels: (batches, batch) int32.
+        real: (batches, batch) bool: False for rows that only fill a batch up.
+        folds: (batches,) int32.
+    """
+
+    places: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    real: npt.NDArray[np.bool_]
+    folds: npt.NDArray[np.int32]
+
+
+class Program(Protocol):
+    """A bank's state on a device and the compiled programs over it; arrays in and out are NumPy's.
+
+    ``settings`` are ``heads.bank.Settings``.
+
+    Attributes:
+        traces: How often a training or scoring program was traced, and so compiled.
+    """
+
+    traces: int
+
+    def hold(self, features: npt.NDArray[Any]) -> Held:
+        """Copies features to the device."""
+
+    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+        """Trains on held features; returns the sums of the losses, (folds, slots)."""
+
+    def train_stream(
+        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """The same with (features (batch, h, w, c), labels (batch,)) from the host."""
+
+    def score_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Sums:
+        """Sums over each head's rows, (folds, slots)."""
+
+    def score_stream(self, settings: Any, batches: Iterable[tuple[Any, Any, Any, Any]]) -> Sums:
+        """The same with (features (views, batch, h, w, c), labels, real, fold) from the host."""
+
+    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
+        """Copies the current weights of some heads, (folds, slots), to the best ones."""
+
+    def write(
+        self,
+        pages: npt.NDArray[np.int32],
+        in_pages: dict[str, HeadArrays],
+        slots: npt.NDArray[np.int32],
+        in_slots: dict[str, HeadArrays],
+    ) -> None:
+        """Writes values, by part and name, at (n, 2) pages and (m, 2) slots: (fold, place) each."""
+
+    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
+        """Returns one part of the arrays of a head: of its pages, and of its slot."""
+
+
+def make_program(shape: BankShape, dtype: str) -> Program:
+    """Makes an empty bank on the Keras backend in use."""
+    program: Program = _backend().BankProgram(shape, dtype)
+    return program
+
+
+def default_dtype() -> str:
+    """``bfloat16`` where the machine multiplies it faster than float32, else ``float32``.
+
+    That is on GPUs, and under TensorFlow on CPUs with AVX512_BF16 or AMX. XLA's own products on CPUs, which JAX uses,
+    are slower in bfloat16.
+    """
+    return "bfloat16" if _backend().fast_in_bfloat16() else "float32"
+
+
+def exact_forward(shape: BankShape) -> Callable[..., Any]:
+    """Returns ``Bank.probabilities`` of all heads in float32: (weights, steps, settings, features) to (H, B, K)."""
+    forward: Callable[..., Any] = _backend().exact_forward(shape)
+    return forward
+
+
+def compiles_by_shape() -> bool:
+    """Whether even ``exact_forward`` is compiled anew for every shape of bank."""
+    return bool(keras.backend.backend() == "jax")
+
+
+def _backend() -> ModuleType:
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        from heads import program_tensorflow  # noqa: PLC0415
+
+        return program_tensorflow
+    if name == "jax":
+        from heads import program_jax  # noqa: PLC0415
+
+        return program_jax
+    raise InputError("KERAS_BACKEND", expected="tensorflow or jax for the fused engine", found=name)

@@ -1,0 +1,194 @@
+"""A bank on JAX: an epoch is one XLA program, to which the state is donated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from heads.bank import Arrays, Bank, Batch, PlainTools, ScoringBatch, State, Sums, zero_state
+from heads.pages import BankShape, HeadArrays
+from heads.program import Held, ScoringPlan, TrainingPlan
+
+_CHUNK = 16
+"""Pages or slots in one write or read: one compiled shape, whatever the heads."""
+
+
+class BankProgram:
+    """See ``heads.program.Program``."""
+
+    def __init__(self, shape: BankShape, dtype: str) -> None:
+        self._shape, self._dtype, self.traces = shape, dtype, 0
+        self._bank = Bank(shape, dtype, PlainTools())
+        self._state: State = zero_state(shape, jnp.zeros)
+        self._train_epoch = jax.jit(self._loop, donate_argnums=0)
+        self._train_batch = jax.jit(self._one, donate_argnums=0)
+        self._score_epoch = jax.jit(self._score_loop, static_argnums=4)
+        self._score_batch = jax.jit(self._score_one)
+        self._keep = jax.jit(self._bank.keep, donate_argnums=1)
+
+    def hold(self, features: npt.NDArray[Any]) -> Held:
+        """See ``Program``."""
+        return jnp.asarray(features)
+
+    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        state, losses = self._train_epoch(self._changing(), settings, held, plan)
+        self._state |= state
+        return np.asarray(losses)
+
+    def train_stream(
+        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        losses = self._zeros()
+        for (features, labels), fold in zip(batches, folds, strict=True):
+            state, losses = self._train_batch(self._changing(), settings, Batch(features, labels, fold), losses)
+            self._state |= state
+        return np.asarray(losses)
+
+    def score_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Sums:
+        """See ``Program``."""
+        sums = self._score_epoch(self._scored(), settings, held, plan, views)
+        return Sums(*(np.asarray(total) for total in sums))
+
+    def score_stream(self, settings: Any, batches: Iterable[tuple[Any, Any, Any, Any]]) -> Sums:
+        """See ``Program``."""
+        sums = Sums(self._zeros(), self._zeros())
+        for batch in batches:
+            sums = self._score_batch(self._scored(), settings, sums, batch)
+        return Sums(*(np.asarray(total) for total in sums))
+
+    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
+        """See ``Program``."""
+        self._state["best"] = self._keep(self._state["weights"], self._state["best"], improved, owner)
+
+    def write(
+        self,
+        pages: npt.NDArray[np.int32],
+        in_pages: dict[str, HeadArrays],
+        slots: npt.NDArray[np.int32],
+        in_slots: dict[str, HeadArrays],
+    ) -> None:
+        """See ``Program``."""
+        for where, parts in ((pages, in_pages), (slots, in_slots)):
+            for start in range(0, len(where), _CHUNK):
+                end = start + _CHUNK
+                for part, values in parts.items():
+                    old = {name: self._state[part][name] for name in values}
+                    new = {name: _filled(array[start:end]) for name, array in values.items()}
+                    # A place past the end stands for one that only fills the chunk up: nothing is written there.
+                    place = _filled(where[start:end], np.iinfo(np.int32).max)
+                    self._state[part] = {**self._state[part], **_put(old, place, new)}
+
+    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
+        """See ``Program``."""
+        in_pages = self._read(part, self._shape.page_arrays, [(fold, int(page)) for page in pages])
+        in_slot = self._read(part, (*self._shape.slot_arrays, "steps"), [(fold, slot)])
+        return in_pages, {name: array[0] for name, array in in_slot.items()}
+
+    def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
+        arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
+        chunks = []
+        for start in range(0, len(places), _CHUNK):
+            where = np.array(places[start : start + _CHUNK], np.int32)
+            taken = _get(arrays, _filled(where))
+            chunks.append({name: np.asarray(array)[: len(where)] for name, array in taken.items()})
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in arrays}
+
+    def _changing(self) -> State:
+        return {part: arrays for part, arrays in self._state.items() if part != "best"}
+
+    def _scored(self) -> State:
+        return {part: self._state[part] for part in ("weights", "counters")}
+
+    def _zeros(self) -> npt.NDArray[np.float32]:
+        return np.zeros((self._shape.folds, self._shape.slots), np.float32)
+
+    # --- traced -----------------------------------------------------------------------------------------------
+
+    def _loop(self, state: State, settings: Any, held: Held, plan: TrainingPlan) -> Any:
+        self.traces += 1
+
+        def step(carry: Any, batch: TrainingPlan) -> Any:
+            state, losses = carry
+            rows = Batch(held[batch.places], batch.labels, batch.folds)
+            return self._train(state, losses, settings, rows), None
+
+        return jax.lax.scan(step, (state, jnp.asarray(self._zeros())), plan)[0]
+
+    def _one(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
+        self.traces += 1
+        return self._train(state, losses, settings, batch)
+
+    def _train(self, state: State, losses: Any, settings: Any, batch: Batch) -> Any:
+        batch = batch._replace(features=self._rows(batch.features))
+        gradients = self._bank.gradients(state["weights"], state["counters"]["steps"], settings, batch)
+        return self._bank.update(state, gradients, settings, batch.fold, losses)
+
+    def _score_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
+        self.traces += 1
+
+        def step(sums: Sums, batch: ScoringPlan) -> Any:
+            features = [held[batch.places + view] for view in range(views)]
+            return self._score(state, settings, sums, features, tuple(batch[1:])), None
+
+        zeros = jnp.asarray(self._zeros())
+        return jax.lax.scan(step, Sums(zeros, zeros), plan)[0]
+
+    def _score_one(self, state: State, settings: Any, sums: Sums, batch: tuple[Any, Any, Any, Any]) -> Any:
+        self.traces += 1
+        return self._score(state, settings, sums, list(batch[0]), batch[1:])
+
+    def _score(self, state: State, settings: Any, sums: Sums, views: list[Any], batch: tuple[Any, ...]) -> Sums:
+        rows = [self._rows(view) for view in views]
+        return self._bank.score(
+            state["weights"], state["counters"]["steps"], settings, ScoringBatch(rows, *batch), sums
+        )
+
+    def _rows(self, features: Any) -> Any:
+        return features.reshape(-1, self._shape.feature_shape[2]).astype(self._dtype)
+
+
+def fast_in_bfloat16() -> bool:
+    """Whether products in bfloat16 beat those in float32."""
+    return bool(jax.default_backend() != "cpu")
+
+
+@lru_cache(maxsize=32)
+def exact_forward(shape: BankShape) -> Callable[..., Any]:
+    """See ``heads.program.exact_forward``."""
+    bank = Bank(shape, "float32", PlainTools())
+    forward = jax.jit(
+        lambda weights, steps, settings, features: bank.probabilities(weights, steps, settings, features, None)
+    )
+
+    def run(*arguments: Any) -> Any:
+        with jax.default_matmul_precision("float32"):  # on GPUs the default is TensorFloat-32
+            return forward(*arguments)
+
+    return run
+
+
+def _get_now(arrays: Arrays, where: Any) -> Arrays:
+    return {name: array[where[:, 0], where[:, 1]] for name, array in arrays.items()}
+
+
+def _put_now(arrays: Arrays, where: Any, values: Arrays) -> Arrays:
+    place = where[:, 0], where[:, 1]
+    return {name: array.at[place].set(values[name], mode="drop") for name, array in arrays.items()}
+
+
+_get = jax.jit(_get_now)
+_put = jax.jit(_put_now, donate_argnums=0)
+
+
+def _filled(array: npt.NDArray[Any], value: int = 0) -> npt.NDArray[Any]:
+    filled = np.full((_CHUNK, *array.shape[1:]), value, array.dtype)
+    filled[: len(array)] = array
+    return filled

@@ -1,0 +1,305 @@
+"""``--engine fused``: which trial sits where in the bank. Ask, train an epoch, report all, judge all, tell, refill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.feed import EpochPlan, plan_epoch, plan_fold_epoch
+from heads.engine import Engine, Finished, Newcomer
+from heads.model import Weights
+from heads.pages import pages_of
+from heads.scoring import EpochRecord, Score
+from search.book import Asked, Book
+from search.data import SearchData
+from search.display import Display
+from search.meter import Meter
+from search.seeds import derive_seed
+from search.shelf import Shelf
+from search.snapshot import Snapshot, Snapshots
+
+FLUSH_EVERY = 1.0
+"""Seconds between two syncs of the record."""
+SNAPSHOT_EVERY = 20.0
+"""Seconds between two snapshots; what came after the last one is lost to SIGKILL."""
+WAITING = 6
+"""Trials that may wait for enough free pages while narrower ones are asked for."""
+
+
+@dataclass
+class Member:
+    """A trial that trains in the bank.
+
+    Attributes:
+        asked: The trial.
+        slot: Its place, the same in every fold.
+        first_epoch: Epoch of the bank, from 0, that was its first.
+        epochs: How many it has trained.
+        best: Its best epoch so far.
+        rates: Its learning rate in each epoch, with folds the mean over them.
+    """
+
+    asked: Asked
+    slot: int
+    first_epoch: int
+    epochs: int = 0
+    best: EpochRecord | None = None
+    rates: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What is to be told of a trial after an epoch."""
+
+    member: Member
+    failure: str | None = None
+    pruned: bool = False
+    weights: list[Weights] = field(default_factory=list)
+
+
+class Pool:
+    """Runs the trials of a study many at a time, on the same batches."""
+
+    def __init__(
+        self,
+        book: Book,
+        data: SearchData,
+        engine: Engine,
+        shelf: Shelf,
+        display: Display,
+        *,
+        flush: Callable[[], None],
+        snapshots: Snapshots | None,
+        meter: Meter,
+    ) -> None:
+        """Prepares a pool; ``run`` does the work.
+
+        Args:
+            book: Gives out the trials and takes what becomes of them.
+            data: Rows to train and validate on.
+            engine: An empty bank that has room for every head of the space.
+            shelf: Keeps the best heads.
+            display: Shows how far it is.
+            flush: Brings the record to disk.
+            snapshots: Where the bank is saved, and brought back from; None for nowhere.
+            meter: Counts time and work.
+        """
+        self.book = book
+        self.data = data
+        self.engine = engine
+        self.shelf = shelf
+        self.display = display
+        self.flush = flush
+        self.snapshots = snapshots
+        self.meter = meter
+        self.epoch = 0
+        self.members: list[Member] = []
+        self.waiting: list[Asked] = []
+        self._flushed = self._snapshot_at = time.monotonic()
+
+    def run(self) -> None:
+        """Trains until every trial has been told."""
+        self.display.detail = self._describe
+        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker:
+            with self.meter.bookkeeping():
+                self._refill()
+                self.flush()
+            while self.members:
+                # Trials are asked for while the machine computes; what they are drawn from is the study as it stands
+                # now, so that a thread's pace decides nothing.
+                ahead = asker.submit(self._ask_ahead)
+                with self.meter.training():
+                    losses, scores = self._train()
+                with self.meter.bookkeeping():
+                    ahead.result()
+                    self._settle(losses, *scores)
+                    self._refill()
+                    self._save()
+            with self.meter.bookkeeping():
+                self.flush()
+        if self.snapshots:
+            self.snapshots.clear()
+
+    def _describe(self) -> str:
+        rate = self.meter.operations_per_second / 1e9
+        used = self.engine.shape.pages - self.engine.table.free
+        return (
+            f"{len(self.members)} heads at once on {used} of {self.engine.shape.pages} pages, {rate:.0f} GFLOP/s,"
+            f" {100 * self.meter.bookkeeping_seconds / max(self.meter.seconds, 1e-9):.1f}% bookkeeping"
+        )
+
+    # --- trials in ----------------------------------------------------------------------------------------------
+
+    def _ask_ahead(self) -> None:
+        """Has a few trials ready for the places that this epoch will free."""
+        wanted = min(WAITING, max(1, len(self.members) // 4))
+        while len(self.waiting) < wanted and (asked := self.book.ask()) is not None:
+            self.waiting.append(asked)
+
+    def _refill(self) -> None:
+        """Fills free pages: of the trials that wait, the widest that fits; a new one where none does."""
+        free, slots = self.engine.table.free, self.engine.specs.count(None)
+        chosen: list[Asked] = []
+        while free > 0 and slots > 0:
+            fitting = [asked for asked in self.waiting if pages_of(asked.spec) <= free]
+            if fitting:
+                best = max(fitting, key=lambda asked: (pages_of(asked.spec), -asked.ordinal))
+                self.waiting.remove(best)
+                chosen.append(best)
+                free, slots = free - pages_of(best.spec), slots - 1
+            elif len(self.waiting) < WAITING and (asked := self.book.ask()) is not None:
+                self.waiting.append(asked)
+            else:
+                break
+        placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
+        for asked, slot in zip(chosen, placed, strict=True):
+            asked.trial.set_user_attr("first_epoch", self.epoch)
+            self.members.append(Member(asked, slot, self.epoch))
+
+    def _seeds(self, asked: Asked) -> tuple[int, ...]:
+        """One seed for each fold; the first is that of a trial without folds."""
+        return tuple(asked.seed if fold == 0 else derive_seed(asked.seed, "fold", fold) for fold in self._folds)
+
+    @property
+    def _folds(self) -> range:
+        return range(self.engine.shape.folds)
+
+    # --- an epoch -----------------------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        plan, fold_of_batch = plan_of(self.data, self.book.config.batch_size, self.book.config.seed, self.epoch)
+        losses = self.engine.train_epoch(plan, fold_of_batch)
+        scores = self.engine.validate()
+        self.meter.epoch(
+            heads=len(self.members),
+            pages=self.engine.shape.pages - self.engine.table.free,
+            room=self.engine.shape.pages,
+            operations=self.engine.epoch_flops(len(plan)),
+        )
+        self.epoch += 1
+        return losses, scores
+
+    def _settle(self, losses: npt.NDArray[Any], loss: npt.NDArray[Any], accuracy: npt.NDArray[Any]) -> None:
+        """Reports every head, then judges every head, then tells those that are through."""
+        rates = self.engine.plateau.rates.copy()
+        heads = np.zeros(loss.shape, bool)
+        heads[:, [member.slot for member in self.members]] = True
+        self.engine.plateau.update(loss, heads)
+        improved = np.zeros(loss.shape, bool)
+        outcomes: list[Outcome] = []
+        for member in self.members:
+            member.epochs += 1
+            slot = member.slot
+            score = Score(float(loss[:, slot].mean()), float(accuracy[:, slot].mean()))
+            train_loss = float(losses[:, slot].mean())
+            if not np.isfinite([train_loss, score.loss, score.accuracy]).all():
+                outcomes.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
+                continue
+            member.rates.append(float(rates[:, slot].mean()))
+            record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
+            if score.better_than(member.best.validation if member.best else None):
+                member.best = record
+                improved[:, slot] = True
+            self.book.report(member.asked, record)
+        self.engine.keep(improved)
+        self._judge(outcomes)
+        self._tell(outcomes)
+        self.display.epoch(len(self.members) + len(outcomes))
+
+    def _judge(self, outcomes: list[Outcome]) -> None:
+        """Adds the trials that are through; all have been reported, so each is judged among its whole cohort."""
+        failed = {id(outcome.member) for outcome in outcomes}
+        for member in self.members:
+            if id(member) in failed:
+                continue
+            if member.epochs >= self.book.config.epochs:
+                outcomes.append(Outcome(member))
+            elif self.book.should_prune(member.asked):
+                outcomes.append(Outcome(member, pruned=True))
+                self.book.prune(member.asked, epochs=member.epochs)
+
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        if not outcomes:
+            return
+        completed = [outcome for outcome in outcomes if not (outcome.failure or outcome.pruned)]
+        self._complete([outcome.member for outcome in completed])
+        for outcome in outcomes:
+            if outcome.failure:
+                self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
+        gone = {outcome.member.slot for outcome in outcomes}
+        self.engine.remove(sorted(gone))
+        self.members = [member for member in self.members if member.slot not in gone]
+        self.shelf.clear_out()
+        for outcome in outcomes:
+            self.display.finished(outcome.member.asked.number)
+
+    def _complete(self, members: Sequence[Member]) -> None:
+        """Tells the trials that ran to their end, with scores in full precision: what their files will give."""
+        if not members:
+            return
+        weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
+        heads = [
+            Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
+            for member, folds in zip(members, weights, strict=True)
+            for fold, of_fold in enumerate(folds)
+        ]
+        scores = iter(self.engine.score_exactly(heads))
+        for member, folds in zip(members, weights, strict=True):
+            exact = [next(scores) for _ in self._folds]
+            assert member.best is not None
+            mean = Score(float(np.mean([s.loss for s in exact])), float(np.mean([s.accuracy for s in exact])))
+            best = replace(member.best, validation=mean)
+            if len(folds) == 1:  # with folds there is no one head of the trial yet, see search.refit
+                self.shelf.offer(member.asked, folds[0], mean)
+            member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
+            parameters = sum(array.size for array in folds[0])
+            self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
+
+    # --- the record ---------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        if now - self._flushed >= FLUSH_EVERY:
+            self.flush()
+            self._flushed = now
+        if self.snapshots and now - self._snapshot_at >= SNAPSHOT_EVERY and self.members:
+            self.flush()
+            self.snapshots.save(self._snapshot())
+            self._snapshot_at = now
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            epoch=self.epoch,
+            members=[replace(member, rates=list(member.rates)) for member in self.members],
+            waiting=[asked.number for asked in self.waiting],
+            meter=self.meter.to_dict(),
+            states=[
+                tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members
+            ],
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes on where a snapshot was taken."""
+        newcomers = [
+            Newcomer(spec=member.asked.spec, states=states)
+            for member, states in zip(snapshot.members, snapshot.states, strict=True)
+        ]
+        slots = self.engine.insert(newcomers)
+        self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]
+        self.waiting = [self.book.back(number) for number in snapshot.waiting]
+        self.epoch = snapshot.epoch
+
+
+def plan_of(data: SearchData, batch_size: int, seed: int, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:
+    """Plans an epoch of the pool: the batches, and with folds the fold of each."""
+    batches = derive_seed(seed, "batches")
+    rows, views = data.train.rows, data.train.views
+    if data.folds:
+        return plan_fold_epoch(data.folds, batch_size=batch_size, views=views, seed=batches, epoch=epoch)
+    return plan_epoch(rows, batch_size=batch_size, views=views, seed=batches, epoch=epoch), None

@@ -1,0 +1,88 @@
+"""How many pages a study's bank gets, from the memory and the speed of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+import numpy as np
+
+from features.errors import InputError
+from features.memory import resident_budget
+from heads.pages import BankShape, pages_of
+from heads.peak import product_rate
+from heads.spec import PAGE, HeadSpec
+
+COHORTS = 6
+"""A bank that held the whole study at once would leave the sampler nothing to learn from: trials come in at least so
+many cohorts."""
+MOST = 1024
+ENOUGH = 0.95
+"""Of the best rate of the matrix products: more pages than that takes would only make cohorts larger."""
+_COPIES = 8
+"""Arrays of the activations' size that a step has in memory at once, at most."""
+
+
+def bank_shape(
+    specs: Sequence[HeadSpec],
+    *,
+    trials: int,
+    pages: int | None,
+    feature_shape: tuple[int, int, int],
+    classes: int,
+    batch: int,
+    folds: int,
+    dtype: str,
+) -> BankShape:
+    """Returns the bank for a study.
+
+    Args:
+        specs: Heads that span its space, see ``Space.extremes``.
+        trials: Trials it is to run.
+        pages: Pages of each fold's partition, None to measure.
+        feature_shape: (height, width, channels) of one bottleneck.
+        classes: Number of classes.
+        batch: Rows in a batch.
+        folds: Partitions.
+        dtype: Of the products.
+
+    Raises:
+        InputError: The widest head does not fit.
+    """
+    widest = max(pages_of(spec) for spec in specs)
+    if pages is not None and pages < widest:
+        raise InputError("--pages", expected=f"at least {widest}, for the widest head of the space", found=pages)
+
+    def shape(count: int) -> BankShape:
+        return BankShape.covering(
+            specs, pages=count, feature_shape=feature_shape, classes=classes, batch=batch, folds=folds
+        )
+
+    if pages is not None:
+        return shape(pages)
+    usual = mean((widest, min(pages_of(spec) for spec in specs)))
+    most = max(widest, min(MOST, int(trials * usual / COHORTS), _affordable(shape(widest), dtype)))
+    counts = [widest]
+    while counts[-1] < most:
+        counts.append(min(2 * counts[-1], most))
+    rates = [step_rate(shape(count), dtype, repetitions=2) for count in counts]
+    return shape(next(count for count, rate in zip(counts, rates, strict=True) if rate >= ENOUGH * max(rates)))
+
+
+def step_rate(shape: BankShape, dtype: str, *, repetitions: int = 5) -> float:
+    """Measured rate of the bare products of this bank's first layers, in operations per second."""
+    rows = shape.batch * shape.positions
+    outputs = shape.pages * PAGE * max(1, shape.folds - 1)
+    return product_rate(
+        rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype, repetitions=repetitions
+    )
+
+
+def _affordable(shape: BankShape, dtype: str) -> int:
+    """Pages for which a quarter of the available memory is enough."""
+    values = sum(int(np.prod(size)) for size in shape.page_arrays.values())
+    values += sum(int(np.prod(size)) for size in shape.slot_arrays.values())
+    state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
+    item = 2 if dtype == "bfloat16" else 4
+    activations = _COPIES * item * shape.batch * shape.positions * PAGE * max(1, shape.folds - 1)
+    return resident_budget() // 2 // (state + activations)
