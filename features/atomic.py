@@ -1,9 +1,11 @@
-"""Complete or absent: a file is written under a temporary name, synced, then renamed."""
+"""Complete or absent: a file is written under a temporary name, synced, then renamed. And what a full disk says."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,14 @@ from features.errors import BottleneckError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     """Yields a temporary path with ``path``'s ending; on leaving, what was written there takes ``path``'s place.
+
+    Two processes that may write the same ``path`` at the same time need a lock (``features.lock``).
+
+    Args:
+        path: The file to make or to replace.
+        needed: Bytes that it will take, for the message where they do not fit; 0 for unknown.
 
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
@@ -28,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise BottleneckError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise disk_error(path, error, needed=needed) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -41,6 +49,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
+    """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
+    need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
+    need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
+    return BottleneckError(f"{path}: disk full: {need}; make room and run the same command again")
 
 
 def write_json(path: Path, data: Any) -> None:

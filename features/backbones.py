@@ -22,9 +22,10 @@ from features.errors import BottleneckError, InputError
 
 PREPROCESSINGS = ("backbone", "unit")
 IMAGENET = "imagenet"
+_LARGEST_SIZE = 4096
 _RANDOM = re.compile(r"random(?::(?P<seed>\d{1,9}))?")
-_DOWNLOAD_TIMEOUT_S = 20
-_CALIBRATION_IMAGES = 16
+_DOWNLOAD_TIMEOUT_S = 10
+_CALIBRATION_IMAGES = 32
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, as keras.applications has them."""
@@ -96,10 +97,10 @@ class BackboneSpec:
         if self.name not in BACKBONES:
             raise InputError("--backbone", expected=f"one of {', '.join(BACKBONES)}", found=self.name)
         self._check_alpha()
-        if self.size < self.architecture.smallest:
-            raise InputError(
-                "--image-size", expected=f"at least {self.architecture.smallest} for {self.name}", found=self.size
-            )
+        smallest = self.architecture.smallest
+        if not smallest <= self.size <= _LARGEST_SIZE:
+            expected = f"{smallest} to {_LARGEST_SIZE} pixels for {self.name}"
+            raise InputError("--image-size", expected=expected, found=self.size)
         if self.preprocessing not in PREPROCESSINGS:
             raise InputError("--preprocessing", expected=" or ".join(PREPROCESSINGS), found=self.preprocessing)
         if self.preprocessing == "unit" and self.architecture.mode == "none":
@@ -140,6 +141,11 @@ class BackboneSpec:
         match = _RANDOM.fullmatch(self.weights)
         return int(match["seed"] or 0) if match else None
 
+    @property
+    def weights_name(self) -> str:
+        """``imagenet``, ``random:SEED`` or the file's name."""
+        return Path(self.weights).name if self.seed is None else f"random:{self.seed}"
+
 
 class Backbone:
     """A frozen network with its preprocessing.
@@ -162,7 +168,7 @@ class Backbone:
         self.image_size = spec.size
         height, width, channels = model.output_shape[1:]
         self.feature_shape: tuple[int, int, int] = (height, width, channels)
-        self.weights_name = Path(spec.weights).name if spec.seed is None else f"random:{spec.seed}"
+        self.weights_name = spec.weights_name
         self.weights_sha256 = _sha256_of(model)
         self._preprocessing = _Preprocessing.of(spec, model)
         self._program = self._with_preprocessing("uint8")
@@ -178,8 +184,19 @@ class Backbone:
 
         Returns:
             (batch, height, width, channels).
+
+        Raises:
+            BottleneckError: The batch does not fit into memory.
         """
-        return np.asarray(self._program.predict_on_batch(images), np.float32)
+        try:
+            return np.asarray(self._program.predict_on_batch(images), np.float32)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            raise BottleneckError(
+                f"{self.spec.name}: not enough memory for {len(images)} images of {self.image_size} x"
+                f" {self.image_size} pixels at once: use a smaller --batch-size"
+            ) from error
 
     def image_model(self) -> Any:
         """Returns a plain keras.Model from RGB images (batch, size, size, 3) float32, 0 to 255, to features."""
@@ -190,6 +207,12 @@ class Backbone:
 
         images = keras.Input((self.image_size, self.image_size, 3), dtype=dtype, name="images")
         return keras.Model(images, self.model(self._preprocessing.apply(images)), name=f"{self.spec.name}_on_images")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """TensorFlow has a class of its own for it, JAX a status in the message."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError"}) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 @dataclass(frozen=True)
@@ -224,9 +247,18 @@ class _Preprocessing:
         """
         if spec.seed is not None or spec.weights == IMAGENET:
             return cls(np.ones(3), np.zeros(3))
-        mean = np.asarray(model.get_layer("normalization").get_weights()[0], np.float64).reshape(3)
+        import keras  # noqa: PLC0415
+
+        # not by its name, which Keras numbers when it builds a second one
+        normalization = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+        mean = np.asarray(normalization.get_weights()[0], np.float64).reshape(3)
         factor = 1 / np.sqrt(_DEVIATION)
         return cls(factor, 255 * mean * (1 - factor))
+
+    def on_array(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Preprocesses (batch, size, size, 3) outside of a network."""
+        ordered = images[..., ::-1] if self.bgr else images
+        return (ordered * self.scale + self.offset).astype(np.float32)
 
     def apply(self, images: Any) -> Any:
         """Adds plain Keras layers only, so that a saved model needs nothing of ours to load."""
@@ -251,7 +283,7 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     """
     model = _construct(spec)
     if spec.seed is not None:
-        _randomise(model, spec.seed)
+        _randomise(model, spec, spec.seed)
     elif spec.weights != IMAGENET:
         _load(model, spec)
     return Backbone(spec, model)
@@ -327,11 +359,12 @@ def _load_weights(model: Any, path: Path) -> None:
         model.load_weights(alias)
 
 
-def _randomise(model: Any, seed: int) -> None:
+def _randomise(model: Any, spec: BackboneSpec, seed: int) -> None:
     """Draws He-normal kernels from NumPy's generator (no global state) and sets the moving statistics.
 
     With statistics of 0 and 1 a random network in inference mode would shrink its activations layer by layer to
-    nothing; here every BatchNormalization takes its statistics from one seeded batch of smooth noise.
+    nothing, or, on pixels of 0 to 255, blow them up; here every BatchNormalization takes its statistics from one
+    seeded batch of noise that was preprocessed as images are.
     """
     generator = np.random.default_rng(seed)
     for variable in model.trainable_variables:
@@ -340,19 +373,20 @@ def _randomise(model: Any, seed: int) -> None:
             inputs = int(np.prod(variable.shape[:2] if depthwise else variable.shape[:-1]))
             drawn = generator.standard_normal(tuple(variable.shape), np.float32)
             variable.assign(drawn * np.float32(np.sqrt(2 / inputs)))
-    _calibrate(model, _smooth_noise(generator, model.input_shape[1]))
+    _calibrate(model, _Preprocessing.of(spec, model).on_array(_noise(generator, spec.size)))
 
 
-def _smooth_noise(generator: np.random.Generator, size: int) -> npt.NDArray[np.float32]:
-    """Noise of a few scales between -1 and 1, (images, size, size, 3)."""
-    images = np.zeros((_CALIBRATION_IMAGES, size, size, 3))
-    for cells in (2, 4, 8, 16):
+def _noise(generator: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """Noise with the same energy in every octave, as photographs have it: (images, size, size, 3), 0 to 255."""
+    images = np.tile(generator.standard_normal((_CALIBRATION_IMAGES, 1, 1, 3)), (1, size, size, 1))
+    octaves = int(np.log2(size))
+    for cells in 2 ** np.arange(octaves + 1):
         coarse = generator.standard_normal((_CALIBRATION_IMAGES, cells + 1, cells + 1, 3))
         at = np.arange(size) * cells / size
         low, part = at.astype(int), at % 1
         rows = coarse[:, low] * (1 - part)[:, None, None] + coarse[:, low + 1] * part[:, None, None]
         images += rows[:, :, low] * (1 - part)[:, None] + rows[:, :, low + 1] * part[:, None]
-    return np.tanh(images / 2).astype(np.float32)
+    return np.asarray(127.5 * (1 + np.tanh(images / np.sqrt(octaves))))
 
 
 def _calibrate(model: Any, images: npt.NDArray[np.float32]) -> None:

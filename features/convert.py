@@ -6,11 +6,10 @@ The article keeps one dataset for each batch: ``features-<i>`` (n, height, width
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +20,20 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from features.atomic import replacing
 from features.command import console, progress, run_command
+from features.contiguous import allocated, declare, write_at
 from features.errors import BottleneckError, InputError
+from features.lock import WriterLock
+from features.split import Rows
 from features.store import DTYPES, FeatureStore, RowState, StoreHeader, StoreWriter
 
 ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ARTICLE_BATCH = 100
+PIECE_BYTES = 32 * 2**20
+"""Upper bound of the float32 features held at once, however large a batch is (one row at least)."""
 LAYOUTS = "a feature store, or the article's layout (features-<i>, labels-<i>, batches)"
+UNKNOWN_PATIENTS = "the patients are unknown, so images of one patient may fall on both sides of a split"
 Report = Callable[[int, int], object]
 """Called with the number of rows converted so far and their number in all."""
 
@@ -161,7 +167,7 @@ def _batch_count(path: Path, file: Any) -> int:
     batches = int(dataset[()])
     if numbers and max(numbers) >= batches:
         found = f"features-{max(numbers)} too"
-        raise InputError(path, field="batches", expected=f"{batches} batches, 0 to {batches - 1}", found=found)
+        raise InputError(path, field="batches", expected=f"features-0 to features-{batches - 1}", found=found)
     return batches
 
 
@@ -221,24 +227,24 @@ def article_to_store(
     batch_size: int | None = None,
     report: Report = lambda rows, total: None,
 ) -> None:
-    """Converts the article's layout to a store, batch by batch; goes on with an unfinished conversion of it.
+    """Converts the article's layout to a store; goes on with an unfinished conversion of it.
 
     Args:
         source: File of the article's layout.
         destination: The store; must be absent, or the unfinished store that this very conversion left.
         classes: Class names in label order, joined by commas.
         dtype: ``float16`` or ``float32``.
-        batch_size: Rows written at once; by default those of the first batch.
-        report: Told of the progress after each batch.
+        batch_size: Rows in a batch of the store; by default those of the first batch.
+        report: Told of the progress.
 
     Raises:
         InputError: The source is malformed or does not fit the dtype, or the destination is another file.
         BottleneckError: The disk is full, or another process writes the destination.
     """
-    existed = destination.exists()
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
         size = batch_size or int(article.starts[1])
+        existed = destination.exists()
         if existed and FeatureStore(destination).complete:
             raise InputError(destination, expected="no such file", found="a finished store")
         header = article_header(article, classes=names, dtype=dtype, batch_size=size)
@@ -252,19 +258,26 @@ def article_to_store(
 
 
 def _fill(writer: StoreWriter, article: ArticleFile, report: Report) -> None:
-    """Writes all batches; those that are there already must be the source's, which the header alone cannot tell."""
+    """Writes all rows; those that are there already must be the source's, which the header alone cannot tell."""
     stored = FeatureStore(writer.path)
-    pending = {batch.start for batch in writer.pending()}
-    for start in range(0, len(article), writer.header.batch_size):
-        rows = range(start, min(start + writer.header.batch_size, len(article)))
+    for rows in pieces(len(article), article.feature_shape):
         features = article.read(rows, writer.header.dtype)[:, None]
-        if start in pending:
-            writer.write(rows, features, np.full(len(rows), RowState.DONE, np.uint8))
-        elif not np.array_equal(stored.features[rows.start : rows.stop], features):
+        inside = slice(rows.start, rows.stop)
+        settled = writer.done[inside] != RowState.PENDING
+        if not np.array_equal(stored.features[inside][settled], features[settled]):
             expected = f"the features of {article.path} in rows {rows.start} to {rows.stop - 1}"
             raise InputError(writer.path, field="features", expected=expected, found="others")
+        if not settled.all():
+            writer.write(rows, features, np.full(len(rows), RowState.DONE, np.uint8))
         report(rows.stop, len(article))
     writer.finish()
+
+
+def pieces(rows: int, feature_shape: tuple[int, int, int]) -> Iterator[range]:
+    """Cuts ``rows`` into ranges of at most ``PIECE_BYTES`` of float32 features each, one row at least."""
+    step = max(1, PIECE_BYTES // (4 * math.prod(feature_shape)))
+    for start in range(0, rows, step):
+        yield range(start, min(start + step, rows))
 
 
 def store_to_article(
@@ -278,62 +291,43 @@ def store_to_article(
         source: The store.
         destination: File to make; must be absent.
         batch_size: Rows in a batch; by default 100, or what it was where the store came from the article's layout.
-        report: Told of the progress after each batch.
+        report: Told of the progress.
 
     Raises:
         InputError: The source is not a finished store, or the destination exists.
-        BottleneckError: The disk is full or failed.
+        BottleneckError: The disk is full or failed, or another process writes the destination.
     """
     store = FeatureStore(source)
     store.require_complete()
-    if destination.exists():
-        raise InputError(destination, expected="no such file", found="one")
     converted = store.header.backbone == "unknown"
     size = batch_size or (store.header.batch_size if converted else ARTICLE_BATCH)
-    rows = store.usable
-    needed = len(rows) * (int(np.prod(store.header.feature_shape)) + len(store.classes)) * 4
-    with _replacing(destination, needed) as file:
-        starts = range(0, len(rows), size)
-        for number, start in enumerate(starts):
-            batch = rows[start : start + size]
-            one_hot = np.eye(len(store.classes), dtype=np.float32)[store.labels[batch]]
-            file.create_dataset(f"features-{number}", data=store.features[batch, 0].astype(np.float32))
-            file.create_dataset(f"labels-{number}", data=one_hot)
-            report(start + len(batch), len(rows))
-        file.create_dataset("batches", data=len(starts))
+    starts = range(0, len(store.usable), size)
+    needed = 4 * len(store.usable) * math.prod(store.header.feature_shape)
+    with WriterLock(destination):
+        if destination.exists():
+            raise InputError(destination, expected="no such file", found="one")
+        with replacing(destination, needed=needed) as temporary:
+            _write_article(temporary, store, [store.usable[start : start + size] for start in starts], report)
 
 
-@contextmanager
-def _replacing(destination: Path, needed: int) -> Iterator[Any]:
-    """Yields a new HDF5 file that gets its name when all went well, and vanishes otherwise."""
-    temporary = destination.with_name(f".{destination.name}.new")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(destination.parent).free
-        file = h5py.File(temporary, "w")  # HDF5's own lock keeps a second conversion out
-    except OSError as error:
-        raise BottleneckError(f"{destination}: cannot be written: {error}") from error
-    try:
-        with file:
-            if free < needed:
-                need = f"{free / 1e6:,.1f} MB free, {needed / 1e6:,.1f} MB needed"
-                raise BottleneckError(f"{destination}: disk full: {need}; make room")
-            yield file
-        _sync(temporary)
-        temporary.rename(destination)
-        _sync(destination.parent)
-    except (OSError, RuntimeError) as error:  # HDF5 reports a failed write as either
-        raise BottleneckError(f"{destination}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_article(path: Path, store: FeatureStore, batches: list[Rows], report: Report) -> None:
+    shape, classes = store.header.feature_shape, len(store.classes)
+    one_hot = np.eye(classes, dtype=np.float32)
+    needed = 4 * sum(map(len, batches)) * (math.prod(shape) + classes)
+    places = []
+    with allocated(path, needed=needed) as file:
+        for number, rows in enumerate(batches):
+            places.append(declare(file, f"features-{number}", (len(rows), *shape), "float32"))
+            file.create_dataset(f"labels-{number}", data=one_hot[store.labels[rows]])
+        file.create_dataset("batches", data=len(batches))
+    written = 0
+    with path.open("r+b") as file:
+        for rows, place in zip(batches, places, strict=True):
+            for piece in pieces(len(rows), shape):
+                features = store.features[rows[piece.start : piece.stop], 0].astype(np.float32)
+                write_at(file.fileno(), features, place + piece.start * 4 * math.prod(shape))
+                written += len(piece)
+                report(written, len(store.usable))
 
 
 def main(
@@ -345,20 +339,24 @@ def main(
             help="Class names in label order, joined by commas; else the article's four, or class-0, class-1, ..."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float16 or float32, of a store that is made.")] = "float16",
+    dtype: Annotated[
+        str | None, typer.Option(help="float16 or float32, of the store that is made; else float16.")
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in a batch; else the article's own where that is known, else 100")
+        int | None, typer.Option(min=1, help="Rows in a batch; else the article's own where that is known, else 100.")
     ] = None,
 ) -> None:
     """Converts features between the article's layout and a store; SOURCE decides which way.
 
     A conversion to a store that was interrupted goes on when the same command runs again.
     """
-    if dtype not in DTYPES:
+    if dtype not in (None, *DTYPES):
         raise InputError("--dtype", expected=" or ".join(DTYPES), found=dtype)
     to_store = is_article(source)
-    if not to_store and classes is not None:
-        raise InputError("--classes", expected="a source of the article's layout", found="a store, which has its own")
+    for option, given in (("--classes", classes), ("--dtype", dtype)):
+        if not to_store and given is not None:
+            found = "a store, which has its own" if option == "--classes" else "a store: the layout is float32"
+            raise InputError(option, expected="a source of the article's layout", found=found)
     with progress("images") as display:
         task = display.add_task("converting", total=None)
 
@@ -366,26 +364,20 @@ def main(
             display.update(task, completed=rows, total=total)
 
         if to_store:
-            article_to_store(source, destination, classes=classes, dtype=dtype, batch_size=batch_size, report=report)
+            kind = dtype or "float16"
+            article_to_store(source, destination, classes=classes, dtype=kind, batch_size=batch_size, report=report)
         else:
             store_to_article(source, destination, batch_size=batch_size, report=report)
-    _remark(source, destination, to_store)
+    remark = UNKNOWN_PATIENTS if to_store else _left_out(FeatureStore(source))
+    if remark:
+        console.print(f"{destination}: {remark}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _remark(source: Path, destination: Path, to_store: bool) -> None:
-    """Says what the conversion could not carry over."""
-    if to_store:
-        console.print(
-            f"{destination}: the patients are unknown, so images of one patient may fall on both sides of a split",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return
-    store = FeatureStore(source)
-    dropped = len(store) - len(store.usable)
-    if dropped or len(store.header.views) > 1:
-        left_out = f"{dropped} skipped rows and {len(store.header.views) - 1} views"
-        console.print(f"{destination}: left out, as the layout has no place for them: {left_out}", soft_wrap=True)
+def _left_out(store: FeatureStore) -> str:
+    """Says what of a store the article's layout has no place for; '' for nothing."""
+    skipped, views = len(store) - len(store.usable), len(store.header.views) - 1
+    parts = [f"{skipped} skipped rows"] * bool(skipped) + [f"all views but {store.header.views[0]}"] * bool(views)
+    return f"left out, as the layout has no place for them: {' and '.join(parts)}" if parts else ""
 
 
 if __name__ == "__main__":

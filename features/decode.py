@@ -13,21 +13,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from features.errors import BottleneckError
 
-# Above its limit Pillow only warns; between limit and twice the limit a bomb would be unpacked. Process-wide rather
-# than with `catch_warnings`, which is not safe among the decoding threads.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# "Corrupt EXIF data" and the like: the image decides whether it can be used, not its by-work.
+# "Corrupt EXIF data", possible bombs and the like: whether an image can be used is decided here, not by a warning.
+# Process-wide, because `catch_warnings` is not safe among the decoding threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 Image.init()  # all formats at once: registering them lazily would race among the threads
 
 _DRAFT_FACTOR = 2
 """A JPEG is decoded at reduced scale only where that still leaves this many times the pixels that are needed."""
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 _SIXTEEN_BITS = 65535
+_ORIENTATION = 0x0112
+"""EXIF tag."""
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image with that EXIF orientation upright."""
 
 
 class UndecodableError(BottleneckError):
@@ -46,6 +57,7 @@ def decode_image(source: Path | bytes, size: int) -> npt.NDArray[np.uint8]:
 
     Raises:
         UndecodableError: It is no image, it is damaged, it is a decompression bomb, or it cannot be read.
+        BottleneckError: There is not enough memory.
     """
     return np.array(_decode(source, size).convert("RGB"))
 
@@ -55,6 +67,7 @@ def original_image(source: Path | bytes) -> Image.Image:
 
     Raises:
         UndecodableError: As ``decode_image``.
+        BottleneckError: There is not enough memory.
     """
     return _decode(source, None).convert("RGB")
 
@@ -63,15 +76,26 @@ def _decode(source: Path | bytes, size: int | None) -> Image.Image:
     """The image in mode L or RGB, resized where a size is given; grey stays grey, which is three times less work."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            _check_size(image)
             if size is not None:
                 image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
             image.load()
-            plain = _upright(_eight_bits(image))
-        return plain if size is None else plain.resize((size, size), Image.Resampling.BILINEAR)
-    except MemoryError:
-        raise  # says something about this machine, not about the image
+            turn = _UPRIGHT.get(_orientation(image))
+            plain = _eight_bits(image)
+        upright = plain if turn is None else plain.transpose(turn)
+        return upright if size is None else upright.resize((size, size), Image.Resampling.BILINEAR)
+    except MemoryError as error:  # says something about this machine, not about the image
+        name = "an image" if isinstance(source, bytes) else source
+        raise BottleneckError(f"{name}: not enough memory to decode it") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
         raise UndecodableError(_reason(source, error)) from error
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuses from Pillow's limit on; Pillow itself only warns up to twice the limit, and would unpack a bomb."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError
 
 
 def _reason(source: Path | bytes, error: Exception) -> str:
@@ -92,12 +116,12 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     return f"damaged: {text or type(error).__name__}"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        orientation: int = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return 1
+    return orientation
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -106,19 +130,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if mode == "F" or mode.startswith("I"):
-        return _with_exif(image, Image.fromarray(_scaled(np.asarray(image))))
+        return Image.fromarray(_scaled(np.asarray(image)))
     if mode in _TRANSPARENT or "transparency" in image.info:
-        return _with_exif(image, _on_black(image))
+        return _on_black(image)
     if mode == "LAB":
-        return _with_exif(image, _lab_to_rgb(image))
-    return _with_exif(image, image.convert("L" if mode == "1" else "RGB"))
-
-
-def _with_exif(image: Image.Image, converted: Image.Image) -> Image.Image:
-    """Keeps the orientation, which conversions by way of arrays lose."""
-    if "exif" in image.info:
-        converted.info["exif"] = image.info["exif"]
-    return converted
+        return _lab_to_rgb(image)
+    return image.convert("L" if mode == "1" else "RGB")
 
 
 def _scaled(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

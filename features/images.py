@@ -71,8 +71,8 @@ class _File:
 def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int | None = None) -> ImageTable:
     """Lists the images of a folder that has one sub-folder a class.
 
-    Hidden entries, files beside the class folders, folders within them and files without an image's ending are
-    ignored; all but the hidden ones with a remark. Links are followed.
+    Hidden entries, files beside the class folders, folders within them, files without an image's ending and names that
+    are no text (UTF-8, as the store keeps them) are ignored; all but the hidden ones with a remark. Links are followed.
 
     Args:
         folder: The image folder.
@@ -127,7 +127,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _class_folders(folder: Path, ignored: list[str]) -> Iterator[str]:
     for entry in _entries(folder):
-        if entry.is_dir() and _is_text(entry.name):
+        if _is_folder(entry) and _is_text(entry.name):
             yield entry.name
         else:
             ignored.append(entry.name)
@@ -136,13 +136,26 @@ def _class_folders(folder: Path, ignored: list[str]) -> Iterator[str]:
 def _images_of(folder: Path, name: str, ignored: list[str]) -> list[_File]:
     images = []
     for entry in _entries(folder / name):
-        # A dangling link with an image's ending is a row that cannot be read, not something to pass over in silence.
-        regular = entry.is_file() or (entry.is_symlink() and not entry.is_dir())
-        if regular and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_text(entry.name):
+        if _is_file(entry) and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_text(entry.name):
             images.append(_file(entry, f"{name}/{entry.name}"))
         else:
             ignored.append(f"{name}/{entry.name}")
     return images
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a file, or a link to nowhere: with an image's ending that is a row which cannot be read."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not entry.is_dir())
+    except OSError:
+        return True
 
 
 def _file(entry: os.DirEntry[str], path: str) -> _File:
@@ -197,8 +210,12 @@ def _spaced(files: list[_File], count: int) -> list[_File]:
 def _remarks(
     ignored: list[str], empty: list[str], classes: tuple[str, ...], patients: tuple[str, ...]
 ) -> Iterator[str]:
-    if ignored:
-        yield f"ignored, not images in a class folder: {_some(ignored)}"
+    unnamed = [name for name in ignored if not _is_text(name)]
+    if unnamed:
+        yield f"ignored, {len(unnamed)} whose names are not UTF-8 text: {_some(unnamed)}"
+    others = [name for name in ignored if _is_text(name)]
+    if others:
+        yield f"ignored, not images in a class folder: {_some(others)}"
     if empty:
         yield f"ignored, class folders without an image: {_some(empty)}"
     if len(classes) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -71,7 +71,7 @@ def bottlenecks(
     batches: Iterable[range],
     batch_size: int,
     dtype: str,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yields the bottlenecks of batches of sources, in order.
 
     The backbone always sees ``batch_size`` images at once, black ones where a batch is shorter: one compiled program,

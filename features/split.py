@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from features.errors import InputError
 
@@ -113,8 +113,11 @@ def fold_rows(
         raise InputError("split", expected=f"at least {folds} patients", found=patients_known)
     if folds > fewest:
         raise InputError("split", expected=f"at least {folds} images of every class", found=fewest)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    parts = [np.sort(rows[inside]) for _, inside in splitter.split(rows, labels[rows], groups)]
+    if patients_known == len(rows):  # one row each: by groups it would be the same, in minutes for 80,000 rows
+        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels[rows])
+    else:
+        pairs = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, labels[rows], groups)
+    parts = [np.sort(rows[inside]) for _, inside in pairs]
     empty = next((number for number, part in enumerate(parts) if not len(part)), None)
     if empty is not None:
         raise InputError("split", expected=f"patients enough for {folds} parts", found=f"part {empty} empty")
@@ -132,5 +135,5 @@ def _part(
     # Folds are the grouped, stratified tool that scikit-learn has; enough of them add up to any share.
     folds = max(2, round(1 / share)) if share < 0.4 else 5
     parts = fold_rows(rows, labels, patients, folds=folds, seed=seed)
-    taken = np.sort(np.concatenate(parts[: max(1, round(share * folds))]))
+    taken = np.sort(np.concatenate(parts[: min(folds - 1, max(1, round(share * folds)))]))
     return np.setdiff1d(rows, taken), taken

@@ -6,12 +6,9 @@ with ``pwrite`` at the dataset's offset: after creation a killed writer can leav
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -23,11 +20,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import BottleneckError, InputError
+from features.atomic import disk_error, replacing
+from features.contiguous import allocated, declare, write_at
+from features.errors import InputError
+from features.lock import WriterLock
 
 SCHEMA = 1
 SCHEMA_TEXT = f"{SCHEMA} (a feature store)"
 DTYPES = ("float16", "float32")
+REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
+"""Attributes without which a file is no store."""
 
 
 class RowState(IntEnum):
@@ -156,7 +158,7 @@ class FeatureStore:
             offset = _offset(self.path, file, "features", self.header.shape, self.header.dtype)
             _offset(self.path, file, "done", (len(self.header),), "uint8")
             self.done: npt.NDArray[np.uint8] = file["done"][:]
-            self.complete = bool(file.attrs.get("complete", False))
+            self.complete = bool(file.attrs["complete"])
             self.fingerprint: str = str(file.attrs["fingerprint"])
         self.features: npt.NDArray[Any] = np.memmap(
             self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=offset
@@ -210,7 +212,7 @@ class StoreWriter:
         """
         self.path = Path(path)
         self.header = header
-        self._lock = _WriterLock(self.path)
+        self._lock = WriterLock(self.path)
         self._descriptor = -1
         try:
             if self.path.exists():
@@ -245,10 +247,10 @@ class StoreWriter:
                 yield rows
 
     def write(self, rows: range, features: npt.NDArray[Any], states: npt.NDArray[np.uint8]) -> None:
-        """Writes one batch: features, flush, then states, flush.
+        """Writes rows: features, flush, then states, flush.
 
         Args:
-            rows: A batch from ``pending``.
+            rows: A batch from ``pending``, or a part of one.
             features: (len(rows), views, height, width, channels) in the store's dtype; rows that are skipped hold 0.
             states: (len(rows),) of DONE or SKIPPED.
 
@@ -259,12 +261,12 @@ class StoreWriter:
         assert features.shape == expected, f"{features.shape=} {expected=}"
         assert features.dtype == self.header.dtype, f"{features.dtype=}"
         try:
-            _pwrite(self._descriptor, np.ascontiguousarray(features), self._features_at + rows.start * self._row_bytes)
+            write_at(self._descriptor, features, self._features_at + rows.start * self._row_bytes)
             os.fdatasync(self._descriptor)
-            _pwrite(self._descriptor, states.astype(np.uint8), self._done_at + rows.start)
+            write_at(self._descriptor, states.astype(np.uint8), self._done_at + rows.start)
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise _disk_error(self.path, error, 0) from error
+            raise disk_error(self.path, error) from error
         self.done[rows.start : rows.stop] = states
 
     def finish(self) -> None:
@@ -293,72 +295,27 @@ class StoreWriter:
         self.close()
 
 
-class _WriterLock:
-    """An advisory lock on a file beside the store; the kernel frees it when the process ends, however it ends."""
-
-    def __init__(self, store: Path) -> None:
-        self.path = store.with_name(f".{store.name}.lock")
-        try:
-            store.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(store, expected="a place to write to", found=error.strerror) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise BottleneckError(f"{store}: another process is writing this store") from error
-
-    def release(self) -> None:
-        if self._descriptor >= 0:
-            # The file stays: removing it would let a third process lock a new file while a second waits on this one.
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
 def _create(path: Path, header: StoreHeader) -> None:
-    """Writes the whole file, features allocated but empty, under a temporary name; then renames it."""
-    temporary = path.with_name(f".{path.name}.new")
-    needed = int(np.prod(header.shape)) * np.dtype(header.dtype).itemsize
-    try:
-        with h5py.File(temporary, "w", libver=("earliest", "v108")) as file:
-            _dataset(file, "features", header.shape, header.dtype)
-            _dataset(file, "done", (len(header),), "uint8")
-            file.create_dataset("labels", data=np.asarray(header.labels, np.int32))
-            file.create_dataset("sizes", data=np.asarray(header.sizes, np.int64))
-            for name, texts in (("paths", header.paths), ("patients", header.patients)):
-                encoded = [text.encode() for text in texts]
-                width = max(1, *(len(text) for text in encoded)) if encoded else 1
-                kind = h5py.string_dtype("utf-8", width)
-                file.create_dataset(name, data=np.array(encoded, dtype=kind), dtype=kind)
-            for name, value in _attributes(header).items():
-                file.attrs[name] = value
-            features_at = file["features"].id.get_offset()
-        descriptor = os.open(temporary, os.O_RDWR)
-        try:
-            os.posix_fallocate(descriptor, features_at, needed)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _disk_error(path, error, needed) from error
+    """Makes the whole file, features allocated but empty."""
+    paths, patients = _fixed_width(header.paths), _fixed_width(header.patients)
+    labels, sizes = np.asarray(header.labels, np.int32), np.asarray(header.sizes, np.int64)
+    needed = int(np.prod(header.shape)) * np.dtype(header.dtype).itemsize + len(header)
+    needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
+    with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
+        declare(file, "features", header.shape, header.dtype)
+        declare(file, "done", (len(header),), "uint8")
+        file.create_dataset("labels", data=labels)
+        file.create_dataset("sizes", data=sizes)
+        file.create_dataset("paths", data=paths)
+        file.create_dataset("patients", data=patients)
+        for name, value in _attributes(header).items():
+            file.attrs[name] = value
 
 
-def _dataset(file: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """A contiguous dataset whose place in the file is fixed now, without writing or time-stamping it."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, plan)
+def _fixed_width(texts: tuple[str, ...]) -> npt.NDArray[Any]:
+    encoded = [text.encode() for text in texts]
+    width = max(1, *(len(text) for text in encoded))
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
 
 
 def _attributes(header: StoreHeader) -> dict[str, Any]:
@@ -382,28 +339,48 @@ def _attributes(header: StoreHeader) -> dict[str, Any]:
 
 
 def _open(path: Path, mode: str = "r") -> Any:
-    if not path.exists():
-        raise InputError(path, expected="a feature store", found="no such file")
-    if not path.is_file():
-        raise InputError(path, expected="a feature store", found="a folder")
     try:
+        path.stat()
         # HDF5's own lock would keep readers out while a writer appends rows; ours keeps a second writer out.
         return h5py.File(path, mode, locking=False)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(path, expected="a feature store", found="no such file") from error
     except OSError as error:
-        reason = "a file that HDF5 cannot read" if os.access(path, os.R_OK) else "no permission to read"
-        raise InputError(path, expected="a feature store (HDF5)", found=reason) from error
+        raise InputError(path, expected="a feature store (HDF5)", found=_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read"
+    if path.is_dir():
+        return "a folder"
+    return "a file cut short (an unfinished copy?)" if "truncated file" in str(error) else "a file that is no HDF5"
 
 
 def _read_header(path: Path, file: Any) -> StoreHeader:
+    try:
+        _check_presence(path, file)
+        return _checked_header(path, file)
+    except (TypeError, ValueError, OSError) as error:  # what h5py and json raise where bytes or types are others
+        raise InputError(path, expected="a header that can be read", found=error) from error
+
+
+def _check_presence(path: Path, file: Any) -> None:
     attributes = file.attrs
     if "schema" not in attributes:
         hint = "features.convert reads the article's layout" if "batches" in file else None
         raise InputError(path, field="schema", expected=SCHEMA_TEXT, found="no such attribute", hint=hint)
     if attributes["schema"] != SCHEMA:
         raise InputError(path, field="schema", expected=SCHEMA_TEXT, found=attributes["schema"])
-    missing = next((n for n in ("features", "labels", "done", "paths", "patients") if n not in file), None)
-    if missing:
-        raise InputError(path, field=missing, expected="a dataset of that name", found="none")
+    for name in ("features", "labels", "done", "paths", "patients"):
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise InputError(path, field=name, expected="a dataset of that name", found="none")
+    for name in REQUIRED:
+        if name not in attributes:
+            raise InputError(path, field=name, expected="an attribute of that name", found="none")
+
+
+def _checked_header(path: Path, file: Any) -> StoreHeader:
     shape = file["features"].shape
     if len(shape) != 5:
         raise InputError(path, field="features", expected="5 axes (rows, views, height, width, channels)", found=shape)
@@ -413,7 +390,7 @@ def _read_header(path: Path, file: Any) -> StoreHeader:
     for name in ("labels", "done", "paths", "patients"):
         if file[name].shape != (rows,):
             raise InputError(path, field=name, expected=f"shape ({rows},)", found=file[name].shape)
-    header = _header_of(path, file, shape, dtype)
+    header = _header_of(file, shape, dtype)
     if not all(0 <= label < len(header.classes) for label in header.labels):
         raise InputError(path, field="labels", expected=f"0 to {len(header.classes) - 1}", found="others")
     if len(header.views) != shape[1]:
@@ -421,32 +398,28 @@ def _read_header(path: Path, file: Any) -> StoreHeader:
     return header
 
 
-def _header_of(path: Path, file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
+def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
     attributes = file.attrs
-    try:
-        alpha = float(attributes.get("alpha", np.nan))
-        return StoreHeader(
-            classes=tuple(str(name) for name in attributes["classes"]),
-            paths=tuple(file["paths"].asstr()[:].tolist()),
-            sizes=tuple(file["sizes"][:].tolist()) if "sizes" in file else (0,) * shape[0],
-            labels=tuple(file["labels"][:].tolist()),
-            patients=tuple(file["patients"].asstr()[:].tolist()),
-            feature_shape=(int(shape[2]), int(shape[3]), int(shape[4])),
-            views=tuple(str(name) for name in attributes["views"]),
-            backbone=str(attributes["backbone"]),
-            alpha=None if np.isnan(alpha) else alpha,
-            weights=str(attributes["weights"]),
-            weights_sha256=str(attributes.get("weights_sha256", "")),
-            image_size=int(attributes["image_size"]),
-            preprocessing=str(attributes["preprocessing"]),
-            dtype=dtype,
-            batch_size=int(attributes.get("batch_size", 32)),
-            created=str(attributes.get("created", "")),
-            versions=json.loads(attributes.get("versions", "{}")),
-        )
-    except KeyError as error:
-        name = str(error).split("'")[-2] if "'" in str(error) else str(error)
-        raise InputError(path, field=name, expected="an attribute of that name", found="none") from error
+    alpha = float(attributes.get("alpha", np.nan))
+    return StoreHeader(
+        classes=tuple(str(name) for name in attributes["classes"]),
+        paths=tuple(file["paths"].asstr()[:].tolist()),
+        sizes=tuple(file["sizes"][:].tolist()) if "sizes" in file else (0,) * shape[0],
+        labels=tuple(file["labels"][:].tolist()),
+        patients=tuple(file["patients"].asstr()[:].tolist()),
+        feature_shape=(int(shape[2]), int(shape[3]), int(shape[4])),
+        views=tuple(str(name) for name in attributes["views"]),
+        backbone=str(attributes["backbone"]),
+        alpha=None if np.isnan(alpha) else alpha,
+        weights=str(attributes["weights"]),
+        weights_sha256=str(attributes.get("weights_sha256", "")),
+        image_size=int(attributes["image_size"]),
+        preprocessing=str(attributes["preprocessing"]),
+        dtype=dtype,
+        batch_size=int(attributes.get("batch_size", 32)),
+        created=str(attributes.get("created", "")),
+        versions=json.loads(attributes.get("versions", "{}")),
+    )
 
 
 def _offset(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: str) -> int:
@@ -458,28 +431,3 @@ def _offset(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: str
     if path.stat().st_size < end:
         raise InputError(path, field=name, expected=f"a file of at least {end} bytes", found=path.stat().st_size)
     return offset
-
-
-def _pwrite(descriptor: int, array: npt.NDArray[Any], offset: int) -> None:
-    view = array.reshape(-1).view(np.uint8).data
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _disk_error(path: Path, error: OSError, needed: int) -> BottleneckError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
-        need = f", {needed / 1e6:,.1f} MB needed" if needed else ""
-        return BottleneckError(
-            f"{path}: disk full: {free / 1e6:,.1f} MB free{need}; make room and run the same command again to go on"
-        )
-    return BottleneckError(f"{path}: {error.strerror or error}")

@@ -23,8 +23,8 @@ Picture = npt.NDArray[np.uint8]
 _Step = Callable[[Picture], Picture]
 
 GRAMMAR = "identity, flip, shift:X:Y, rotate:DEGREES, zoom:FACTOR or contrast:FACTOR, joined by +"
-_WHOLE = re.compile(r"[+-]?\d{1,6}")
-_DECIMAL = re.compile(r"[+-]?(\d{1,9}(\.\d{0,9})?|\.\d{1,9})")
+_WHOLE = re.compile(r"-?\d{1,6}", re.ASCII)
+_DECIMAL = re.compile(r"-?(\d{1,9}(\.\d{0,9})?|\.\d{1,9})", re.ASCII)
 _ZOOM = (0.1, 10.0)
 _CONTRAST = (0.0, 10.0)
 
@@ -97,23 +97,28 @@ def _spelled(number: str) -> str:
 
 def _flip(image: Picture) -> Picture:
     """Left becomes right: the other eye."""
-    return np.ascontiguousarray(image[:, ::-1])
+    return image.take(np.arange(image.shape[1] - 1, -1, -1), axis=1)
 
 
 def _shift(image: Picture, *, x: int, y: int) -> Picture:
     """Moves the content ``x`` pixels to the right and ``y`` down."""
-    size = image.shape[0]
-    rows = np.clip(np.arange(size) - y, 0, size - 1)
-    columns = np.clip(np.arange(size) - x, 0, size - 1)
-    return image[rows[:, None], columns]
+    return _window(image, left=-x, top=-y, size=image.shape[0])
 
 
 def _rotate(image: Picture, *, degrees: float) -> Picture:
     """Turns the content about the centre, counter-clockwise, bilinear."""
     size = image.shape[0]
-    margin = math.ceil(size * (math.sqrt(2) - 1) / 2) + 1
-    turned = Image.fromarray(_padded(image, margin)).rotate(degrees, Image.Resampling.BILINEAR)
-    return np.array(turned)[margin : margin + size, margin : margin + size]
+    sine, cosine = round(math.sin(math.radians(degrees)), 15), round(math.cos(math.radians(degrees)), 15)
+    margin = math.ceil(size * (abs(sine) + abs(cosine) - 1) / 2) + 1
+    centre, inside = size / 2, margin + size / 2
+    source = (
+        (cosine, -sine, inside - cosine * centre + sine * centre),
+        (sine, cosine, inside - sine * centre - cosine * centre),
+    )
+    turned = _padded(image, margin).transform(
+        (size, size), Image.Transform.AFFINE, source[0] + source[1], Image.Resampling.BILINEAR
+    )
+    return np.array(turned)
 
 
 def _zoom(image: Picture, *, factor: float) -> Picture:
@@ -122,7 +127,7 @@ def _zoom(image: Picture, *, factor: float) -> Picture:
     margin = max(0, math.ceil(size * (1 / factor - 1) / 2))
     centre, half = margin + size / 2, size / factor / 2
     box = (centre - half, centre - half, centre + half, centre + half)
-    return np.array(Image.fromarray(_padded(image, margin)).resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return np.array(_padded(image, margin).resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def _contrast(image: Picture, *, factor: float) -> Picture:
@@ -133,5 +138,12 @@ def _contrast(image: Picture, *, factor: float) -> Picture:
     return picture
 
 
-def _padded(image: Picture, margin: int) -> Picture:
-    return np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+def _padded(image: Picture, margin: int) -> Image.Image:
+    return Image.fromarray(_window(image, left=-margin, top=-margin, size=image.shape[0] + 2 * margin))
+
+
+def _window(image: Picture, *, left: int, top: int, size: int) -> Picture:
+    """A square cut out of the image and of what surrounds it, which is the nearest pixel of its edge."""
+    rows = np.clip(np.arange(top, top + size), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(left, left + size), 0, image.shape[1] - 1)
+    return image.take(rows, axis=0).take(columns, axis=1)

@@ -280,6 +280,7 @@ class Bank:
         beta_error = _row_sums(error)
         along = _row_sums(error * centred)[:, None] / values.shape[1]
         through = (error - beta_error[:, None] / values.shape[1] - centred * along) * scale
+        beta_error = self._where_norm(channels, beta_error, ops.zeros_like(beta_error))
         return ops.cast(self._where_norm(channels, through, error), self.dtype), beta_error
 
     def classify(

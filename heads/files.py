@@ -19,7 +19,6 @@ A file is what Keras writes, with attributes beside Keras' own at its root, read
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ import numpy.typing as npt
 
 from features.atomic import replacing
 from features.convert import class_names
-from features.errors import BottleneckError, InputError
+from features.errors import InputError
 from features.store import DTYPES, StoreHeader
 from heads.layers import PlainLayer, PlainModel, parse_model
 from heads.spec import HeadSpec
@@ -148,29 +147,22 @@ def save_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(path, expected="a name that ends in .hdf5 or .h5", found=path.suffix or "none")
     assert not getattr(model, "compiled", False), "a compiled model's file would not load in other versions of Keras"
-    with replacing(path) as temporary, _no_legacy_remark():
-        try:
-            model.save(temporary, include_optimizer=False)
-            with h5py.File(temporary, "r+") as file:
-                for name, value in attributes.items():
-                    file.attrs[name] = value
-        except RuntimeError as error:  # HDF5's own, where closing a file on a full disk fails
-            raise BottleneckError(f"{path}: cannot be written: {error}") from error
+    image = _file_image(model, attributes)
+    with replacing(path, needed=len(image)) as temporary:
+        temporary.write_bytes(image)
 
 
-@contextmanager
-def _no_legacy_remark() -> Iterator[None]:
-    """Drops Keras' advice to use .keras: .hdf5 is what we promise."""
+def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
+    """The file's content, made in memory: on a full disk HDF5 crashes the process (a fault in H5Fflush)."""
+    # ``model.save`` takes names only; this is what it calls for .hdf5
+    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5  # noqa: PLC0415
 
-    def keep(record: logging.LogRecord) -> bool:
-        return "file format is considered legacy" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
+    with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
+        save_model_to_hdf5(model, file, include_optimizer=False)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def _source(path: Path, name: str, nodes: Any) -> str | None:
     except (TypeError, ValueError, KeyError):
         _refuse(path, f"layer {name!r}", "one call with one input", nodes)
     harmless = {"mask": (None,), "training": (None, False, True)}
-    if (call, output) != (0, 0) or not isinstance(source, str):
+    if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
         _refuse(path, f"layer {name!r}", "one call with one input", nodes)
     for key, value in options.items():
         if not any(value is allowed for allowed in harmless.get(key, ())):

@@ -109,7 +109,8 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
     share, square = correct / rows, _Z95**2 / rows
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # rounding must not leave the share itself outside
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _of_class(

@@ -8,6 +8,8 @@ from statistics import median
 import keras
 import numpy as np
 
+from heads.program import bare_product
+
 REPETITIONS = 5
 
 
@@ -30,9 +32,11 @@ def product_rate(*, rows: int, channels: int, outputs: int, dtype: str, repetiti
         for size in ((rows, channels), (outputs, channels), (outputs, rows))
     )
 
+    multiply = bare_product()
+
     def both() -> None:
-        forward = keras.ops.matmul(kernel, keras.ops.transpose(features))
-        gradient = keras.ops.matmul(error, features)
+        forward = multiply(kernel, features, transpose_b=True)  # a transposition of its own would cost as much again
+        gradient = multiply(error, features)
         for product in (forward, gradient):
             keras.ops.convert_to_numpy(product[:1, :1])  # waits for it
 

@@ -116,6 +116,12 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
     return forward
 
 
+def bare_product() -> Callable[..., Any]:
+    """Returns ``Tools.product`` as a bank's program runs it, to be called by itself."""
+    product: Callable[..., Any] = _backend().bare_product()
+    return product
+
+
 def compiles_by_shape() -> bool:
     """Whether even ``exact_forward`` is compiled anew for every shape of bank."""
     return bool(keras.backend.backend() == "jax")

@@ -175,6 +175,12 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
     return run
 
 
+def bare_product() -> Callable[..., Any]:
+    """See ``heads.program.bare_product``."""
+    product: Callable[..., Any] = jax.jit(PlainTools().product, static_argnames=("transpose_a", "transpose_b"))
+    return product
+
+
 def _get_now(arrays: Arrays, where: Any) -> Arrays:
     return {name: array[where[:, 0], where[:, 1]] for name, array in arrays.items()}
 

@@ -182,6 +182,11 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
     return lambda weights, steps, settings, features: bank.probabilities(weights, steps, settings, features, None)
 
 
+def bare_product() -> Callable[..., Any]:
+    """See ``heads.program.bare_product``."""
+    return _Tools(compiled=False).product
+
+
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled

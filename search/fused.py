@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from features.memory import resident_budget
-from heads.engine import Engine, default_dtype
+from heads.engine import Engine
 from heads.pages import BankShape
+from heads.program import default_dtype
 from search.book import Book
 from search.config import StudyConfig
 from search.data import SearchData
@@ -52,20 +53,20 @@ def run_pool(
     shelf: Shelf,
     display: Display,
     saved: Saved | None,
+    snapshot_every: float,
 ) -> dict[str, Any]:
     """Runs a study's trials in a bank; returns what summary.json says of it."""
     dtype = book.config.dtype
     meter = Meter(**saved.content["meter"]) if saved else Meter()
-    with meter.bookkeeping():
-        engine = Engine(
-            shape,
-            train=data.train,
-            validation=data.validation,
-            validation_rows=data.folds or None,
-            dtype=dtype,
-            resident=_bytes(data, dtype) <= resident_budget(),
-        )
-    snapshots = Snapshots(folder, opened.journal_bytes) if opened.journal_bytes else None
+    engine = Engine(
+        shape,
+        train=data.train,
+        validation=data.validation,
+        validation_rows=data.folds or None,
+        dtype=dtype,
+        resident=_bytes(data, dtype) <= resident_budget(),
+    )
+    snapshots = Snapshots(folder, opened.journal_bytes, every=snapshot_every) if opened.journal_bytes else None
     pool = Pool(book, data, engine, shelf, display, flush=opened.flush, snapshots=snapshots, meter=meter)
     if saved:
         pool.restore(saved.bring_back(book.back))

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.feed import EpochPlan, plan_epoch, plan_fold_epoch
-from heads.engine import Engine, Finished, Newcomer
+from heads.engine import Engine, Newcomer
+from heads.exact import Finished
 from heads.model import Weights
 from heads.pages import pages_of
 from heads.scoring import EpochRecord, Score
@@ -23,11 +24,10 @@ from search.meter import Meter
 from search.seeds import derive_seed
 from search.shelf import Shelf
 from search.snapshot import Snapshot, Snapshots
+from search.stopping import heeding_ctrl_c
 
 FLUSH_EVERY = 1.0
 """Seconds between two syncs of the record."""
-SNAPSHOT_EVERY = 20.0
-"""Seconds between two snapshots; what came after the last one is lost to SIGKILL."""
 WAITING = 6
 """Trials that may wait for enough free pages while narrower ones are asked for."""
 
@@ -53,14 +53,28 @@ class Member:
     rates: list[float] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """What is to be told of a trial after an epoch."""
+    """A trial that is through after an epoch: failed, pruned (which is told at once) or run to its end."""
 
     member: Member
     failure: str | None = None
     pruned: bool = False
-    weights: list[Weights] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A trial that ran to its end.
+
+    Attributes:
+        member: The trial.
+        weights: Those of its best epoch, one list for each fold.
+        score: Of these, in float32; with folds the mean over them.
+    """
+
+    member: Member
+    weights: list[Weights]
+    score: Score
 
 
 class Pool:
@@ -104,10 +118,16 @@ class Pool:
         self._flushed = self._snapshot_at = time.monotonic()
 
     def run(self) -> None:
-        """Trains until every trial has been told."""
+        """Trains until every trial has been told.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, once the epoch has ended and a snapshot is on the disk.
+        """
         self.display.detail = self._describe
-        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker:
+        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_ctrl_c() as stop:
             with self.meter.bookkeeping():
+                if not self.members:
+                    self._take_snapshot()  # of the empty bank: a run killed at once begins anew from here
                 self._refill()
                 self.flush()
             while self.members:
@@ -118,9 +138,16 @@ class Pool:
                     losses, scores = self._train()
                 with self.meter.bookkeeping():
                     ahead.result()
-                    self._settle(losses, *scores)
+                    outcomes = self._settle(losses, *scores)
+                with self.meter.training():
+                    completed = self._take_out(outcomes)
+                with self.meter.bookkeeping():
+                    self._tell(outcomes, completed)
                     self._refill()
                     self._save()
+                if stop.asked:
+                    self._take_snapshot()
+                    raise KeyboardInterrupt
             with self.meter.bookkeeping():
                 self.flush()
         if self.snapshots:
@@ -185,22 +212,23 @@ class Pool:
         self.epoch += 1
         return losses, scores
 
-    def _settle(self, losses: npt.NDArray[Any], loss: npt.NDArray[Any], accuracy: npt.NDArray[Any]) -> None:
-        """Reports every head, then judges every head, then tells those that are through."""
+    def _settle(self, losses: npt.NDArray[Any], loss: npt.NDArray[Any], accuracy: npt.NDArray[Any]) -> list[Outcome]:
+        """Reports every head, then judges every head; returns those that are through."""
         rates = self.engine.plateau.rates.copy()
         heads = np.zeros(loss.shape, bool)
         heads[:, [member.slot for member in self.members]] = True
         self.engine.plateau.update(loss, heads)
         improved = np.zeros(loss.shape, bool)
-        outcomes: list[Outcome] = []
+        failed, sound = [], []
         for member in self.members:
             member.epochs += 1
             slot = member.slot
             score = Score(float(loss[:, slot].mean()), float(accuracy[:, slot].mean()))
             train_loss = float(losses[:, slot].mean())
             if not np.isfinite([train_loss, score.loss, score.accuracy]).all():
-                outcomes.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
+                failed.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
                 continue
+            sound.append(member)
             member.rates.append(float(rates[:, slot].mean()))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
             if score.better_than(member.best.validation if member.best else None):
@@ -208,27 +236,41 @@ class Pool:
                 improved[:, slot] = True
             self.book.report(member.asked, record)
         self.engine.keep(improved)
-        self._judge(outcomes)
-        self._tell(outcomes)
-        self.display.epoch(len(self.members) + len(outcomes))
+        # All have been reported, so each is judged among its whole cohort.
+        return failed + [outcome for member in sound if (outcome := self._judge(member))]
 
-    def _judge(self, outcomes: list[Outcome]) -> None:
-        """Adds the trials that are through; all have been reported, so each is judged among its whole cohort."""
-        failed = {id(outcome.member) for outcome in outcomes}
-        for member in self.members:
-            if id(member) in failed:
-                continue
-            if member.epochs >= self.book.config.epochs:
-                outcomes.append(Outcome(member))
-            elif self.book.should_prune(member.asked):
-                outcomes.append(Outcome(member, pruned=True))
-                self.book.prune(member.asked, epochs=member.epochs)
+    def _judge(self, member: Member) -> Outcome | None:
+        if member.epochs >= self.book.config.epochs:
+            return Outcome(member)
+        if self.book.should_prune(member.asked):
+            self.book.prune(member.asked, epochs=member.epochs)  # told at once: the last survivor must be known
+            return Outcome(member, pruned=True)
+        return None
 
-    def _tell(self, outcomes: list[Outcome]) -> None:
+    def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
+        """Takes out the heads that ran to their end and scores them in full precision: what their files will give."""
+        members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
+        weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
+        heads = [
+            Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
+            for member, folds in zip(members, weights, strict=True)
+            for fold, of_fold in enumerate(folds)
+        ]
+        scores = iter(self.engine.score_exactly(heads)) if heads else iter(())
+        completed = []
+        for member, folds in zip(members, weights, strict=True):
+            exact = [next(scores) for _ in self._folds]
+            mean = Score(float(np.mean([s.loss for s in exact])), float(np.mean([s.accuracy for s in exact])))
+            completed.append(Completed(member, folds, mean))
+        return completed
+
+    def _tell(self, outcomes: Sequence[Outcome], completed: Sequence[Completed]) -> None:
+        """Tells what became of the trials that are through, and frees their pages."""
+        self.display.epoch(len(self.members))
         if not outcomes:
             return
-        completed = [outcome for outcome in outcomes if not (outcome.failure or outcome.pruned)]
-        self._complete([outcome.member for outcome in completed])
+        for one in completed:
+            self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
@@ -239,27 +281,15 @@ class Pool:
         for outcome in outcomes:
             self.display.finished(outcome.member.asked.number)
 
-    def _complete(self, members: Sequence[Member]) -> None:
-        """Tells the trials that ran to their end, with scores in full precision: what their files will give."""
-        if not members:
-            return
-        weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
-        heads = [
-            Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
-            for member, folds in zip(members, weights, strict=True)
-            for fold, of_fold in enumerate(folds)
-        ]
-        scores = iter(self.engine.score_exactly(heads))
-        for member, folds in zip(members, weights, strict=True):
-            exact = [next(scores) for _ in self._folds]
-            assert member.best is not None
-            mean = Score(float(np.mean([s.loss for s in exact])), float(np.mean([s.accuracy for s in exact])))
-            best = replace(member.best, validation=mean)
-            if len(folds) == 1:  # with folds there is no one head of the trial yet, see search.refit
-                self.shelf.offer(member.asked, folds[0], mean)
-            member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
-            parameters = sum(array.size for array in folds[0])
-            self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
+    def _complete(self, completed: Completed) -> None:
+        member, weights, score = completed.member, completed.weights, completed.score
+        assert member.best is not None
+        best = replace(member.best, validation=score)
+        if len(weights) == 1:  # with folds there is no one head of the trial yet, see search.refit
+            self.shelf.offer(member.asked, weights[0], score)
+        member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
+        parameters = sum(array.size for array in weights[0])
+        self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
 
     # --- the record ---------------------------------------------------------------------------------------------
 
@@ -268,13 +298,15 @@ class Pool:
         if now - self._flushed >= FLUSH_EVERY:
             self.flush()
             self._flushed = now
-        if self.snapshots and now - self._snapshot_at >= SNAPSHOT_EVERY and self.members:
-            self.flush()
-            self.snapshots.save(self._snapshot())
+        if self.snapshots and now - self._snapshot_at >= self.snapshots.every:
+            self._take_snapshot()
             self._snapshot_at = now
 
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(
+    def _take_snapshot(self) -> None:
+        if not self.snapshots:
+            return
+        self.flush()
+        snapshot = Snapshot(
             epoch=self.epoch,
             members=[replace(member, rates=list(member.rates)) for member in self.members],
             waiting=[asked.number for asked in self.waiting],
@@ -283,6 +315,7 @@ class Pool:
                 tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members
             ],
         )
+        self.snapshots.save(snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""

@@ -63,6 +63,9 @@ def main(
     test_fraction: Annotated[float | None, _help("Share to test on.", "test_fraction")] = None,
     seed: Annotated[int | None, _help("Decides everything.", "seed", min=0, max=2**31 - 1)] = None,
     backend: Annotated[Literal["tensorflow", "jax"] | None, _optional("Keras backend. [default: tensorflow]")] = None,
+    snapshot_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between two snapshots of the bank: what a kill loses, at most.")
+    ] = 20.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
 ) -> None:
     """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
@@ -101,7 +104,7 @@ def main(
         )
         try:
             _introduce(options, config, data)
-            config, summary = _search(options, config, data, opened, saved)
+            config, summary = _search(options, config, data, opened, saved, snapshot_every=snapshot_every)
         finally:
             opened.close()
     _conclude(options.folder, config, summary)
@@ -157,7 +160,13 @@ def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
 
 
 def _search(
-    options: Options, config: StudyConfig, data: SearchData, opened: OpenedStudy, saved: Saved | None
+    options: Options,
+    config: StudyConfig,
+    data: SearchData,
+    opened: OpenedStudy,
+    saved: Saved | None,
+    *,
+    snapshot_every: float,
 ) -> tuple[StudyConfig, dict[str, Any]]:
     """Runs the trials that are left and scores the winner; returns the config as settled, and the summary."""
     start_backend()
@@ -168,6 +177,7 @@ def _search(
     from search.one_at_a_time import OneAtATime  # noqa: PLC0415
     from search.shelf import Shelf  # noqa: PLC0415
     from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
+    from search.yardstick import one_at_a_time  # noqa: PLC0415
 
     folder, study = options.folder, opened.study
     shape = None
@@ -181,11 +191,21 @@ def _search(
     with Display(study, config) as display:
         if shape:
             bank = run_pool(
-                folder, opened, shape=shape, data=data, book=book, shelf=shelf, display=display, saved=saved
+                folder,
+                opened,
+                shape=shape,
+                data=data,
+                book=book,
+                shelf=shelf,
+                display=display,
+                saved=saved,
+                snapshot_every=snapshot_every,
             )
         else:
             OneAtATime(book, data, shelf, display, flush=opened.flush).run()
     summary = summarise(study, config) | {"bank": bank}
+    if bank:
+        summary["one_at_a_time"] = one_at_a_time(study, config, data)
     if not summary["best"]:
         reasons = sorted(set(summary["failures"].values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
@@ -209,11 +229,24 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
             "best on test", f"{test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), {test['rows']} rows"
         )
     table.add_row("time", f"{summary['search_seconds']:.0f} s, {summary['trial_epochs_per_second']} trial-epochs/s")
+    if summary["bank"]:
+        _describe_bank(table, summary)
     Console(highlight=False).print(table)
     where = shlex.quote(str(folder))
     _say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
     _say(f"review the study:      optuna-dashboard {review}")
+
+
+def _describe_bank(table: Table, summary: dict[str, Any]) -> None:
+    bank, alone = summary["bank"], summary["one_at_a_time"]
+    table.add_row("one at a time", f"about {alone['seconds']:.0f} s for the same trial-epochs, by a sample")
+    table.add_row(
+        "bank",
+        f"{bank['heads_at_once']} heads at once, {100 * bank['page_occupancy']:.0f}% of {bank['pages']} pages in use,"
+        f" {bank['gflops']} GFLOP/s ({100 * bank['fraction_of_peak']:.0f}% of the bare products),"
+        f" {100 * bank['bookkeeping_share']:.1f}% bookkeeping",
+    )
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,10 @@ from heads.spec import PAGE, HeadSpec
 
 COHORTS = 6
 """A bank that held the whole study at once would leave the sampler nothing to learn from: trials come in at least so
-many cohorts."""
+many cohorts, where that leaves enough of them at once."""
+AT_ONCE = 8
+"""Heads of middling width that there is room for, at least: fewer would not fill the gaps beside a wide one, and are
+too few to judge each other."""
 MOST = 1024
 ENOUGH = 0.95
 """Of the best rate of the matrix products: more pages than that takes would only make cohorts larger."""
@@ -61,8 +64,10 @@ def bank_shape(
     if pages is not None:
         return shape(pages)
     usual = mean((widest, min(pages_of(spec) for spec in specs)))
-    most = max(widest, min(MOST, int(trials * usual / COHORTS), _affordable(shape(widest), dtype)))
-    counts = [widest]
+    affordable = max(widest, min(MOST, _affordable(shape(widest), dtype)))
+    least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
+    most = max(least, min(affordable, int(trials * usual / COHORTS)))
+    counts = [least]
     while counts[-1] < most:
         counts.append(min(2 * counts[-1], most))
     rates = [step_rate(shape(count), dtype, repetitions=2) for count in counts]

@@ -95,8 +95,16 @@ def _record(noted: dict[str, Any]) -> EpochRecord:
 class Snapshots:
     """Writes snapshots beside a journal, one at a time, in a thread of its own."""
 
-    def __init__(self, folder: Path, journal_bytes: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, journal_bytes: Callable[[], int], *, every: float) -> None:
+        """Prepares to write.
+
+        Args:
+            folder: The study directory.
+            journal_bytes: Tells the length of the journal on disk.
+            every: Seconds between two snapshots; what came after the last one is lost to SIGKILL.
+        """
         self.path = folder / FILE
+        self.every = every
         self._journal_bytes = journal_bytes
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: Future[None] | None = None
@@ -112,7 +120,7 @@ class Snapshots:
             "schema": SCHEMA,
             "journal_bytes": self._journal_bytes(),
             "epoch": snapshot.epoch,
-            "folds": len(snapshot.states[0]),
+            "folds": len(snapshot.states[0]) if snapshot.states else 1,
             "waiting": snapshot.waiting,
             "meter": snapshot.meter,
             "members": [
