@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,40 @@ def train_solo(
         # Keras' global state keeps every model of a study alive otherwise.
         keras.backend.clear_session()
     return TrainedHead(spec, best.weights, recorder.curve[best.index], tuple(recorder.curve))
+
+
+def retrain(
+    spec: HeadSpec, train: Feed, rates: Sequence[float], *, batch_size: int, seed: int, plan_seed: int
+) -> Weights:
+    """Trains one head on all rows there are, where none are left to validate on.
+
+    Args:
+        spec: The head.
+        train: Rows to train on.
+        rates: Learning rate of each epoch, as found where there were rows to validate on; their number is the epochs'.
+        batch_size: Upper bound of rows in a batch.
+        seed: Decides the first weights and the dropout masks.
+        plan_seed: Decides the batches.
+
+    Returns:
+        The weights after the last epoch, in the order of ``model.get_weights()``.
+
+    Raises:
+        DivergedError: Loss or weights stopped being finite.
+    """
+    batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=0)
+    model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
+    try:
+        _compile(model, spec)
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+        plan = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch))
+        model.fit(batches, epochs=len(rates), shuffle=False, verbose=0, callbacks=[schedule, plan])
+        weights: Weights = model.get_weights()
+    finally:
+        keras.backend.clear_session()
+    if not all(np.isfinite(array).all() for array in weights):
+        raise DivergedError(f"diverged within {len(rates)} epochs: weights not finite")
+    return weights
 
 
 def _compile(model: Any, spec: HeadSpec) -> None:

@@ -95,6 +95,9 @@ class Options:
             InputError: The recorded study is another one; the difference is named.
         """
         values = self.values
+        if values["folds"] == 1 or (values["folds"] and values["engine"] == "solo"):
+            expected = "0, or at least 2 with the fused engine"
+            raise InputError("--folds", expected=expected, found=f"{values['folds']} with {values['engine']}")
         config = StudyConfig(
             name=self.name,
             **{key: values[key] for key in RECORDED},

@@ -175,6 +175,7 @@ def _search(
     from search.final import score_winner  # noqa: PLC0415
     from search.fused import run_pool, settle_bank  # noqa: PLC0415
     from search.one_at_a_time import OneAtATime  # noqa: PLC0415
+    from search.refit import refit_best  # noqa: PLC0415
     from search.shelf import Shelf  # noqa: PLC0415
     from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
     from search.yardstick import one_at_a_time  # noqa: PLC0415
@@ -209,6 +210,8 @@ def _search(
     if not summary["best"]:
         reasons = sorted(set(summary["failures"].values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
+    if config.folds:
+        refit_best(study, config, data, shelf)
     summary["test"] = score_winner(folder, study, data, read_summary(folder).get("test"))
     write_summary(folder, summary)
     return config, summary

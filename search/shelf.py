@@ -10,6 +10,7 @@ from features.errors import InputError
 from heads.files import HeadMetadata, save_head
 from heads.model import Weights, build_head
 from heads.scoring import Score
+from heads.spec import HeadSpec
 from search.book import Asked
 from search.config import StudyConfig, package_versions
 from search.data import SearchData
@@ -38,10 +39,14 @@ class Shelf:
         best = ranking(self.study)[: self.keep]
         if len(best) == self.keep and not score.better_than(score_of(best[-1])) and not asked.is_article:
             return
-        metadata = self._metadata(asked, score)
-        model = build_head(asked.spec, metadata.feature_shape, len(metadata.classes))
+        self.save(asked.number, asked.spec, weights, value=score.accuracy)
+
+    def save(self, number: int, spec: HeadSpec, weights: Weights, *, value: float) -> None:
+        """Writes the head of a trial; ``value`` is the trial's."""
+        metadata = self._metadata(number, spec, value)
+        model = build_head(spec, metadata.feature_shape, len(metadata.classes))
         model.set_weights(weights)
-        save_head(path_of(self.folder, asked.number), model, metadata)
+        save_head(path_of(self.folder, number), model, metadata)
 
     def clear_out(self) -> None:
         """Removes the files of heads that are no longer among the best."""
@@ -51,15 +56,15 @@ class Shelf:
             if path not in {path_of(self.folder, number) for number in kept}:
                 path.unlink()
 
-    def _metadata(self, asked: Asked, score: Score) -> HeadMetadata:
+    def _metadata(self, number: int, spec: HeadSpec, value: float) -> HeadMetadata:
         store, config = self.data.store, self.config
         return HeadMetadata.of_store(
             store.header,
             store.fingerprint,
-            spec=asked.spec,
+            spec=spec,
             study=config.name,
-            trial=asked.number,
-            value=score.accuracy,
+            trial=number,
+            value=value,
             split=self.data.remakeable_split,
             versions=package_versions(config.backend),
         )
