@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from features.errors import InputError
@@ -46,9 +50,12 @@ def start_backend() -> None:
 
     TensorFlow's C++ side writes to standard error while it starts, whatever the log level, and before anything in
     Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile; while TensorFlow's C++ side is imported it would get lost.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as unseen:
+    with _interrupts_held(), tempfile.TemporaryFile() as unseen:
         stderr = os.dup(2)
         os.dup2(unseen.fileno(), 2)
         try:
@@ -56,3 +63,20 @@ def start_backend() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Puts Ctrl-C off to the end."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt

@@ -102,10 +102,10 @@ def extract(
             with ``strict`` one cannot.
     """
     table = scan_folder(images, group_pattern=group_pattern, limit=limit)
-    for remark in table.remarks:
-        say(remark)
     plan = _Plan(table, spec, tuple(views), dtype, batch_size)
     plan.check_early(store)
+    for remark in table.remarks:
+        say(f"note: {remark}")
     start_backend()
     backbone = build_backbone(spec)
     with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
@@ -343,7 +343,8 @@ class _Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._display.stop()
+        if self._task is not None:
+            self._display.stop()
 
 
 def _say(line: str) -> None:

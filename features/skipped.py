@@ -31,12 +31,13 @@ def skipped_images(writer: StoreWriter, table: ImageTable, known: Mapping[int, s
         known: Reasons that this run met, by row.
     """
     rows = np.flatnonzero(writer.done == RowState.SKIPPED).tolist()
-    return {table.paths[row]: known.get(row) or _reason(table.folder / table.paths[row]) for row in rows}
+    size = writer.header.image_size
+    return {table.paths[row]: known.get(row) or _reason(table.folder / table.paths[row], size) for row in rows}
 
 
-def _reason(path: Path) -> str:
+def _reason(path: Path, size: int) -> str:
     try:
-        decode_image(path, 1)
+        decode_image(path, size)  # in the store's size, which what Pillow says of a damaged JPEG may depend on
     except UndecodableError as error:
         return str(error)
     return "could not be decoded when the store was made"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def split_rows(
         seed: Decides the split, together with the rows.
 
     Returns:
-        The three parts; their shares are met as nearly as the patients allow.
+        The three parts; their shares are met within a tenth, as far as the patients allow.
 
     Raises:
         InputError: There are too few patients for the parts asked for.
@@ -133,7 +134,12 @@ def _part(
     if not 0 < share < 1:
         raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
     # Folds are the grouped, stratified tool that scikit-learn has; enough of them add up to any share.
-    folds = max(2, round(1 / share)) if share < 0.4 else 5
+    folds = next(folds for folds in count(2) if abs(_whole(share, folds) / folds - share) <= share / 10)
     parts = fold_rows(rows, labels, patients, folds=folds, seed=seed)
-    taken = np.sort(np.concatenate(parts[: min(folds - 1, max(1, round(share * folds)))]))
+    taken = np.sort(np.concatenate(parts[: _whole(share, folds)]))
     return np.setdiff1d(rows, taken), taken
+
+
+def _whole(share: float, folds: int) -> int:
+    """The number of folds that is nearest to ``share`` of them; at least one is taken and one left."""
+    return min(folds - 1, max(1, round(share * folds)))

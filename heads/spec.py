@@ -121,7 +121,7 @@ def _plain(name: str, kind: object, value: Any) -> Any:
     elif kind == "float":
         number = not isinstance(value, (bool, str)) and hasattr(value, "__float__")
         _require(name, repr(value), "a number", number and math.isfinite(value))
-        value = float(value)
+        value = float(value) + 0.0  # -0.0 is 0.0, and has one spelling
     else:
         _require(name, repr(value), "a text", isinstance(value, str))
     return value

@@ -110,6 +110,12 @@ def weights_folder() -> Path:
     return _shared("weights")
 
 
+@pytest.fixture(scope="session")
+def article_file() -> Path:
+    """The article's own trained head: Keras 2.1.5, 8x8x2048 to four classes."""
+    return _shared("article") / "model.24-0.99.hdf5"
+
+
 def _shared(name: str) -> Path:
     folder = SHARED_DATA / name
     if not folder.is_dir():

@@ -1,0 +1,250 @@
+"""What the fused bank buys: the same trials one at a time, as a user would write it, and all at once.
+
+    python benchmarks/engine.py [--quick] [--width 16] [--pages 144] [--dtype bfloat16] [--rounds 3]
+
+(a) One at a time: Optuna draws a trial, a Keras model is built, compiled and fitted on arrays in memory, with
+    ReduceLROnPlateau and validation. Of the 32 trials each round runs ``--sample``, the next ones in turn.
+(b) Fused: all 32 in one bank, epochs, scores, best weights, exact scores of all at the end. Compiled before.
+
+Both sides take turns within one run, so that a machine shared with others is unfair to neither. Trials draw their width
+from 16 to 128 and have no hidden layer or one of 16 to 128 units; ``--width 16`` makes all of them that narrow and
+without hidden layers, the most that fusing can gain. Features are generated: 1,200 + 300 rows of 8x8x2048 float16,
+classes a little apart. Beside the fused rate stands that of the bare products (forward and weight gradient) of the
+bank's first layers, measured in turn with its epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.backend import use_backend
+
+SHAPE, CLASSES, BATCH = (8, 8, 2048), 4, 100
+
+
+def main() -> None:
+    arguments = parse()
+    use_backend(arguments.backend)
+    from features.feed import Feed
+    from heads.engine import default_dtype
+
+    dtype = arguments.dtype or default_dtype()
+    train_rows, validation_rows, epochs = (300, 100, 2) if arguments.quick else (1200, 300, 6)
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_store(Path(folder) / "store.h5", train_rows + validation_rows)
+        rows = np.arange(train_rows + validation_rows)
+        feeds = [Feed(store, part, memory_bytes=2**33) for part in (rows[:train_rows], rows[train_rows:])]
+        alone = OneAtATime(feeds, epochs=epochs, width=arguments.width)
+        fused = Fused(feeds, epochs=epochs, width=arguments.width, pages=arguments.pages, dtype=dtype)
+        alone.run(1)  # what is slow only once in a process counts for neither
+        fused.run()
+        for round_ in range(arguments.rounds):
+            single = alone.run(arguments.sample)
+            together = fused.run()
+            print(
+                f"round {round_ + 1}: one at a time {single:6.2f} trial-epochs/s, fused {together:6.2f},"
+                f" {together / single:5.1f} times",
+                flush=True,
+            )
+    report(alone, fused, arguments, dtype)
+
+
+def report(alone: OneAtATime, fused: Fused, arguments: argparse.Namespace, dtype: str) -> None:
+    single, together = (statistics.median(side.rates[1:]) for side in (alone, fused))
+    best = [score.accuracy for score in fused.scores]
+    print(
+        f"{len(fused.specs)} trials on {fused.shape.pages} pages ({fused.used} used), {dtype}, batches of {BATCH} of "
+        f"{'x'.join(map(str, SHAPE))}, medians of {arguments.rounds} rounds"
+    )
+    print(f"  one at a time        {single:8.2f} trial-epochs/s")
+    print(f"  fused                {together:8.2f} trial-epochs/s")
+    print(f"  ratio                {together / single:8.1f}   (target {8 if arguments.width == 16 else 4})")
+    worth = fused.compilation * together
+    print(f"  compilation, once    {fused.compilation:8.1f} s, the time of {worth:.0f} trial-epochs")
+    print(f"  fused training       {statistics.median(fused.flops) / 1e9:8.0f} GFLOP/s in matrix products")
+    print(f"  bare products        {statistics.median(fused.peaks) / 1e9:8.0f} GFLOP/s")
+    shares = [rate / peak for rate, peak in zip(fused.flops, fused.peaks, strict=True)]
+    print(f"  share of the peak    {statistics.median(shares):8.0%}   (target 75%)")
+    print(f"  traced programs      {fused.engine.traces:8d}   best accuracies {min(best):.2f} to {max(best):.2f}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, help="all heads of this width, without hidden layers")
+    parser.add_argument("--pages", type=int, help="pages of the bank; default: what the 32 trials need")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sample", type=int, default=4, help="trials of a round one at a time")
+    parser.add_argument("--quick", action="store_true", help="300 + 100 rows, 2 epochs: does it run at all")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"))
+    return parser.parse_args()
+
+
+def write_store(path: Path, rows: int) -> Any:
+    """Writes a store of generated features, classes a little apart in a tenth of the channels."""
+    from features.store import FeatureStore, RowState, StoreHeader, StoreWriter
+
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, CLASSES, rows)
+    header = StoreHeader(
+        classes=tuple("ABCD"),
+        paths=tuple(f"{row}.png" for row in range(rows)),
+        sizes=(1,) * rows,
+        labels=tuple(labels.tolist()),
+        patients=("",) * rows,
+        feature_shape=SHAPE,
+        batch_size=BATCH,
+        versions={},
+    )
+    apart = generator.normal(0, 0.15, (CLASSES, SHAPE[2])) * (generator.random(SHAPE[2]) < 0.1)
+    with StoreWriter(path, header) as writer:
+        for batch in writer.pending():
+            inside = labels[batch.start : batch.stop]
+            noise = generator.standard_normal((len(inside), 1, *SHAPE), dtype=np.float32)
+            features = np.maximum(noise + apart[inside][:, None, None, None], 0).astype(np.float16)
+            writer.write(batch, features, np.full(len(inside), RowState.DONE, np.uint8))
+        writer.finish()
+    return FeatureStore(path)
+
+
+def suggest(trial: Any, width: int | None) -> dict[str, Any]:
+    """The search space of both sides."""
+    layers = 0 if width else trial.suggest_int("dense_layers", 0, 1)
+    return {
+        "conv_width": width or trial.suggest_int("conv_width", 16, 128, step=16),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.8),
+        "dense_layers": layers,
+        "dense_units": trial.suggest_int("dense_units", 16, 128, step=16) if layers else 64,
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+    }
+
+
+class OneAtATime:
+    """Optuna and Keras ``fit``, one model after the other: plain calls, nothing of ours."""
+
+    def __init__(self, feeds: list[Any], *, epochs: int, width: int | None) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.epochs, self.width = epochs, width
+        self.data = [(feed.take(feed.rows, 0).astype(np.float32), feed.labels) for feed in feeds]
+        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+        self.rates: list[float] = []
+
+    def objective(self, trial: Any) -> float:
+        """Builds, trains and scores one model."""
+        import keras
+        from keras import layers
+
+        keras.backend.clear_session()
+        chosen = suggest(trial, self.width)
+        model = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(chosen["conv_width"], 1, use_bias=False)])
+        model.add(layers.BatchNormalization(scale=False))
+        model.add(layers.Activation("relu"))
+        model.add(layers.Dropout(chosen["dropout"]))
+        model.add(layers.Flatten())
+        if chosen["dense_layers"]:
+            model.add(layers.Dense(chosen["dense_units"], activation="relu"))
+        model.add(layers.Dense(CLASSES, activation="softmax"))
+        model.compile(
+            keras.optimizers.Adam(chosen["learning_rate"]), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
+        plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=5, min_lr=5e-5)
+        history = model.fit(
+            *self.data[0],
+            batch_size=BATCH,
+            epochs=self.epochs,
+            validation_data=self.data[1],
+            callbacks=[plateau],
+            verbose=0,
+        )
+        return max(history.history["val_accuracy"])
+
+    def run(self, trials: int) -> float:
+        """Runs the study's next trials; returns trial-epochs per second."""
+        begun = time.perf_counter()
+        self.study.optimize(self.objective, n_trials=trials)
+        self.rates.append(trials * self.epochs / (time.perf_counter() - begun))
+        return self.rates[-1]
+
+
+class Fused:
+    """All trials in one bank."""
+
+    def __init__(self, feeds: list[Any], *, epochs: int, width: int | None, pages: int | None, dtype: str) -> None:
+        import optuna
+
+        from heads.engine import Engine
+        from heads.pages import BankShape, pages_of
+        from heads.spec import HeadSpec
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        specs = [HeadSpec(**suggest(study.ask(), width)) for _ in range(32)]
+        needed = sum(pages_of(spec) for spec in specs)
+        while pages is not None and needed > pages:
+            needed -= pages_of(specs.pop())
+        self.feeds, self.epochs, self.specs, self.used = feeds, epochs, specs, needed
+        self.shape = BankShape.covering(specs, pages=pages or needed, feature_shape=SHAPE, classes=CLASSES, batch=BATCH)
+        self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
+        self.rates: list[float] = []
+        self.flops: list[float] = []
+        self.peaks: list[float] = []
+        self.scores: list[Any] = []
+        self.compilation = 0.0
+
+    def run(self) -> float:
+        """Trains all trials from their first weights to their exact scores; returns trial-epochs per second."""
+        from heads.engine import Finished, Newcomer
+
+        begun, first = time.perf_counter(), not self.rates
+        slots = self.engine.insert([Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate(self.specs)])
+        best = np.full((1, self.shape.slots), -1.0)
+        self.aside = 0.0
+        for epoch in range(self.epochs):
+            self.epoch(epoch, best, measured=not first)
+        heads = [Finished(spec=self.engine.specs[slot], weights=self.engine.take_out(slot)) for slot in slots]
+        self.scores = self.engine.score_exactly(heads)
+        self.engine.remove(slots)
+        seconds = time.perf_counter() - begun - self.aside
+        if len(self.rates) == 1:  # the first run compiled, the second did not
+            self.compilation = max(0.0, self.first - seconds)
+        self.first = seconds if first else self.first
+        self.rates.append(len(slots) * self.epochs / seconds)
+        return self.rates[-1]
+
+    def epoch(self, epoch: int, best: Any, *, measured: bool) -> None:
+        """Trains and scores one epoch and keeps what is best."""
+        from features.feed import plan_epoch
+
+        plan = plan_epoch(self.feeds[0].rows, batch_size=BATCH, views=1, seed=0, epoch=epoch)
+        begun = time.perf_counter()
+        self.engine.train_epoch(plan)
+        trained = time.perf_counter()
+        if measured:
+            self.flops.append(self.engine.epoch_flops(len(plan)) / (trained - begun))
+            self.peaks.append(self.peak())
+            self.aside += time.perf_counter() - trained
+        losses, accuracies = self.engine.validate()
+        self.engine.plateau.update(losses, ~np.isnan(losses))
+        improved = np.nan_to_num(accuracies, nan=-1.0) > best
+        best[improved] = accuracies[improved]
+        self.engine.keep(improved)
+
+    def peak(self) -> float:
+        """Measures the bare products of the bank's first layers."""
+        from heads.pages import PAGE
+        from heads.peak import product_rate
+
+        rows, outputs = BATCH * SHAPE[0] * SHAPE[1], self.shape.pages * PAGE
+        return product_rate(rows=rows, channels=SHAPE[2], outputs=outputs, dtype=self.engine.dtype, repetitions=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Every command: help without starting a backend, and wrong usage in one line with exit status 2."""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (
+    "features.extract",
+    "features.convert",
+    "features.info",
+    "heads.evaluate",
+    "heads.predict",
+    "search.run",
+    "search.export",
+)
+WRONG = {
+    "features.extract": ("no/such/folder", "out.h5"),
+    "features.convert": ("no/such/file.h5", "out.h5"),
+    "features.info": ("no/such/file.h5",),
+    "heads.evaluate": ("no/such/head.hdf5", "no/such/store.h5"),
+    "heads.predict": ("no/such/head.hdf5", "no/such/image.png"),
+    "search.run": ("--features", "no/such/store.h5", "--out", "study"),
+    "search.export": ("no/such/study", "out.hdf5"),
+}
+"""Arguments that name what is not there."""
+
+# Runs a command in the ways given as `python -m` does; says what each printed, and which backends are loaded after it.
+RUN = """
+import contextlib, io, json, runpy, sys
+module, ways = sys.argv[1], json.loads(sys.argv[2])
+for arguments in ways:
+    sys.argv = [module, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code
+    loaded = sorted({"keras", "tensorflow", "jax"} & sys.modules.keys())
+    print(json.dumps([status, out.getvalue(), err.getvalue().splitlines(), loaded]))
+"""
+
+
+def found_commands() -> set[str]:
+    """Modules of the three packages with a ``main`` that runs as a script."""
+    found = set()
+    for package in ("features", "heads", "search"):
+        for path in (ROOT / package).glob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
+                found.add(f"{package}.{path.stem}")
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command did, given some arguments."""
+
+    status: int
+    output: str
+    errors: list[str]
+    loaded: list[str]
+    """Backends that are loaded."""
+
+
+@pytest.fixture(scope="module", params=sorted(found_commands() | set(COMMANDS)))
+def runs(request, tmp_path_factory) -> tuple[str, dict[str, Run], Path]:
+    """(the command's module, its runs by name, the folder that they ran in)."""
+    module, folder = request.param, tmp_path_factory.mktemp("commands")
+    ways = {"help": ("--help",), "unknown": ("--no-such-option",), "nothing": (), "wrong": WRONG.get(module, ())}
+    if module == "search.run":  # which needs no arguments
+        ways["nothing"] = ("--trials",)
+    command = [sys.executable, "-c", RUN, module, json.dumps(list(ways.values()))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    said = [Run(*json.loads(line)) for line in done.stdout.splitlines()]
+    return module, dict(zip(ways, said, strict=True)), folder
+
+
+def test_every_documented_command_is_there():
+    assert set(COMMANDS) <= found_commands()
+    assert WRONG.keys() == set(COMMANDS)
+
+
+def test_help_is_printed_without_starting_a_backend(runs):
+    run = runs[1]["help"]
+    assert (run.status, run.errors, run.loaded) == (0, [], [])
+    assert "Usage:" in run.output
+    assert "--help" in run.output
+
+
+def test_an_unknown_option_is_one_line_and_exit_status_2(runs):
+    run = runs[1]["unknown"]
+    assert (run.status, run.output, run.loaded) == (2, "", [])
+    (line,) = run.errors
+    assert line.startswith("error: ")
+    assert "--no-such-option" in line
+    assert line.endswith("(see --help)")
+
+
+def test_a_missing_argument_is_named(runs):
+    run = runs[1]["nothing"]
+    assert (run.status, run.output, run.loaded) == (2, "", [])
+    (line,) = run.errors
+    assert line.startswith(("error: Missing argument '", "error: Option '--trials' requires an argument"))
+
+
+def test_what_is_not_there_is_named_in_one_line_and_nothing_is_left_behind(runs):
+    module, ways, folder = runs
+    if module not in WRONG:
+        pytest.fail(f"{module} has no line in WRONG")
+    run = ways["wrong"]
+    assert (run.status, run.output) == (2, "")
+    (line,) = [line for line in run.errors if line.strip()]
+    assert line.startswith("error: no/such/"), run.errors
+    assert ": expected " in line
+    assert ", found " in line
+    assert not list(folder.iterdir())
