@@ -406,6 +406,9 @@ class Bank:
             "rate": rate,
             "decay": ops.broadcast_to(settings["weight_decay"][None], rate.shape),
             "alpha": rate * ops.sqrt(1 - powers[1]) / (1 - powers[0]),
+            # Moving averages without the bias of their start, see ``heads.model.unbiased``: the first batch counts
+            # fully, a late one as much as Keras lets it.
+            "share": (1 - BATCH_NORM_MOMENTUM) / (1 - ops.power(ops.cast(BATCH_NORM_MOMENTUM, "float32"), count)),
         }
         owner = ops.maximum(settings["owner"], 0)
         page = {name: ops.take(vector, owner, axis=1) for name, vector in slot.items()}
@@ -421,7 +424,7 @@ class Bank:
             norm = ops.take(settings["batch_norm"], owner, axis=0)
             moves = ops.logical_and(page["trains"], norm)[..., None]
             before = state["weights"][name]
-            moved = before * BATCH_NORM_MOMENTUM + self.spread(now, fold) * (1.0 - BATCH_NORM_MOMENTUM)
+            moved = before + (self.spread(now, fold) - before) * page["share"][..., None]
             new["weights"][name] = ops.where(moves, moved, before)
         return new, ops.where(trains, losses + self.spread(gradients.loss, fold), losses)
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from features.backend import use_backend
+from features.backend import start_backend, use_backend
 from features.command import console, progress, run_command
 from features.errors import InputError
 from features.feed import Feed
@@ -134,6 +134,7 @@ def main(
     if part is Part.ALL and metadata.store_fingerprint == opened.fingerprint:
         remark = "includes the rows that the head was trained on: its score on new images will be lower"
         console.print(f"{store}: {remark}", highlight=False, markup=False, soft_wrap=True)
+    start_backend()
     metrics = evaluate(head, opened, rows)
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}

@@ -14,6 +14,8 @@ from heads.spec import HeadSpec
 
 BATCH_NORM_MOMENTUM = 0.99
 BATCH_NORM_EPSILON = 1e-3
+_STATISTICS = (2, 3)
+"""Places of moving mean and variance among the weights of a head with batch norm."""
 
 Weights = list[npt.NDArray[np.float32]]
 """The arrays of a head in the order of ``model.get_weights()``."""
@@ -49,6 +51,34 @@ def initial_weights(spec: HeadSpec, feature_shape: tuple[int, int, int], classes
     for inputs, units in dense_shapes(spec, feature_shape, classes):
         weights += [_glorot_uniform(generator, (inputs, units)), np.zeros(units, np.float32)]
     return weights
+
+
+def without_statistics(spec: HeadSpec, weights: Weights) -> Weights:
+    """Returns the weights with moving mean and variance 0: what ``unbiased`` expects a training to begin with."""
+    return [
+        np.zeros_like(array) if spec.batch_norm and place in _STATISTICS else array
+        for place, array in enumerate(weights)
+    ]
+
+
+def unbiased(spec: HeadSpec, weights: Weights, steps: int) -> Weights:
+    """Returns the weights with moving averages that do not remember where they began.
+
+    With a momentum of 0.99 Keras' moving statistics are for hundreds of steps mostly their initial values: a head with
+    five steps an epoch scores like chance for ten epochs, whatever it has learnt, and a pruner takes it for a weak
+    one. Divided by 1 - 0.99^steps they are the averages of the batches alone, which is how Adam corrects its moments
+    (Kingma and Ba 2015, arXiv:1412.6980, section 3). After a thousand steps there is no difference left.
+
+    Args:
+        spec: The head.
+        weights: In the order of ``model.get_weights()``, trained from ``without_statistics``.
+        steps: Batches that it was trained on, at least 1.
+    """
+    share = 1 - BATCH_NORM_MOMENTUM**steps
+    return [
+        (array / share).astype(np.float32) if spec.batch_norm and place in _STATISTICS else array
+        for place, array in enumerate(weights)
+    ]
 
 
 def _glorot_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

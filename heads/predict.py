@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from features.backend import use_backend
+from features.backend import start_backend, use_backend
 from features.command import progress, run_command
 from features.errors import BottleneckError
 from features.images import IMAGE_SUFFIXES, printable
@@ -227,6 +227,7 @@ def main(
         preprocessing=preprocessing,
     )
     chosen = parse_views(",".join(metadata.views) if views is None else views)
+    start_backend()
     loaded = load_head(head)
     built = rebuild_backbone(head, metadata, spec)
     with TemporaryDirectory(prefix="predict-") as downloads, progress("images") as display:

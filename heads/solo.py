@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from features.errors import BottleneckError
 from features.feed import Feed, plan_epoch
-from heads.model import Weights, build_head
+from heads.model import Weights, build_head, unbiased, without_statistics
 from heads.scoring import EpochRecord, predict_probabilities, score
 from heads.spec import HeadSpec
 
@@ -76,7 +76,8 @@ def train_solo(
     """
     batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
-    recorder = _Recorder(batches, validation)
+    model.set_weights(without_statistics(spec, model.get_weights()))
+    recorder = _Recorder(spec, batches, validation)
     best = _BestEpoch(recorder)
     try:
         _compile(model, spec)
@@ -109,12 +110,13 @@ def retrain(
     """
     batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=0)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
+    model.set_weights(without_statistics(spec, model.get_weights()))
     try:
         _compile(model, spec)
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
         plan = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch))
         model.fit(batches, epochs=len(rates), shuffle=False, verbose=0, callbacks=[schedule, plan])
-        weights: Weights = model.get_weights()
+        weights = unbiased(spec, model.get_weights(), len(rates) * len(batches))
     finally:
         keras.backend.clear_session()
     if not all(np.isfinite(array).all() for array in weights):
@@ -180,12 +182,18 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
-    """Plans each epoch, scores the model after it, and refuses what is not finite."""
+    """Plans each epoch, scores the model after it, and refuses what is not finite.
 
-    def __init__(self, batches: _Batches, validation: Feed) -> None:
+    Attributes:
+        curve: All epochs so far.
+        weights: Those that were scored last, see ``heads.model.unbiased``.
+    """
+
+    def __init__(self, spec: HeadSpec, batches: _Batches, validation: Feed) -> None:
         super().__init__()
-        self._batches, self._validation = batches, validation
+        self._spec, self._batches, self._validation = spec, batches, validation
         self.curve: list[EpochRecord] = []
+        self.weights: Weights = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batches.start(epoch)
@@ -194,8 +202,12 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         assert logs is not None
         train_loss = float(logs["loss"])
         self._require_finite(epoch + 1, "training loss", train_loss)
-        self._require_finite(epoch + 1, "weights", *self.model.get_weights())
+        trained = self.model.get_weights()
+        self.weights = unbiased(self._spec, trained, (epoch + 1) * len(self._batches))
+        self._require_finite(epoch + 1, "weights", *self.weights)
+        self.model.set_weights(self.weights)
         validation = score(predict_probabilities(self.model, self._validation), self._validation.labels)
+        self.model.set_weights(trained)
         self._require_finite(epoch + 1, "validation loss", validation.loss)
         logs["val_loss"], logs["val_accuracy"] = validation.loss, validation.accuracy
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -219,7 +231,7 @@ class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         best = self._recorder.curve[self.index].validation if self.weights else None
         if self._recorder.curve[-1].validation.better_than(best):
-            self.index, self.weights = len(self._recorder.curve) - 1, self.model.get_weights()
+            self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
 
 
 class _Report(keras.callbacks.Callback):  # type: ignore[misc]
