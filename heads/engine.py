@@ -19,6 +19,7 @@ from heads.pages import (
     BankShape,
     HeadArrays,
     PageTable,
+    Place,
     hyperparameters,
     listed,
     named,
@@ -45,11 +46,13 @@ class Newcomer:
         spec: Its head.
         seeds: One for each fold: first weights (``heads.model.initial_weights``) and dropout masks.
         states: One for each fold, from ``Engine.save_state``, to go on where it was; seeds are then the saved ones.
+        place: Where it was, see ``Engine.place_of``; taken again if it is free.
     """
 
     spec: HeadSpec
     seeds: tuple[int, ...] = ()
     states: tuple[HeadState, ...] | None = None
+    place: Place | None = None
 
 
 class Engine:
@@ -143,7 +146,7 @@ class Engine:
 
     def _settle(self, newcomer: Newcomer, write: _Write) -> int:
         spec = newcomer.spec
-        slot = self.table.place(pages_of(spec))
+        slot = self.table.place(pages_of(spec), wanted=newcomer.place)
         self.specs[slot] = spec
         pages = self.table.of(slot)
         for fold in range(self.shape.folds):
@@ -177,6 +180,14 @@ class Engine:
             self.specs[slot] = None
             self.plateau.rates[:, slot] = 0
         write.run(self._program)
+
+    def place_of(self, slot: int) -> Place:
+        """Returns where a head lies: its slot and its pages.
+
+        Raises:
+            KeyError: The slot holds no head.
+        """
+        return slot, tuple(self.table.of(slot).tolist())
 
     def take_out(self, slot: int, *, fold: int = 0, which: str = "best") -> Weights:
         """Copies a head's weights to the host, in the order of ``model.get_weights()``; the head stays.

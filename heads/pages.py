@@ -191,6 +191,10 @@ def pages_of(spec: HeadSpec) -> int:
     return spec.conv_width // PAGE
 
 
+Place = tuple[int, tuple[int, ...]]
+"""A slot and its pages."""
+
+
 class PageTable:
     """Which slot owns which page. The folds' partitions are alike, so one table serves all of them.
 
@@ -214,8 +218,12 @@ class PageTable:
         """Whether a head of so many pages can be placed."""
         return self.free >= pages and len(self._taken()) < self._slots
 
-    def place(self, pages: int) -> int:
+    def place(self, pages: int, *, wanted: Place | None = None) -> int:
         """Gives the lowest free slot the lowest free pages, which need not be neighbours; returns the slot.
+
+        Args:
+            pages: How many pages the head needs.
+            wanted: The slot and the pages to give instead, where they are free.
 
         Raises:
             ValueError: There is no room.
@@ -224,7 +232,10 @@ class PageTable:
             raise ValueError(f"pages: expected at most {self.free} free ones, found a head of {pages}")
         taken = self._taken()
         slot = next(slot for slot in range(self._slots) if slot not in taken)
-        where = np.flatnonzero(self.owner == FREE)[:pages]
+        where = np.flatnonzero(self.owner == FREE)
+        if wanted and wanted[0] not in taken and wanted[0] < self._slots and set(wanted[1]) <= set(where.tolist()):
+            slot, where = wanted[0], np.sort(np.array(wanted[1], np.int64))
+        where = where[:pages]
         self.owner[where], self.page_in_head[where] = slot, np.arange(pages)
         return slot
 

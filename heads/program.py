@@ -17,6 +17,8 @@ from features.errors import InputError
 from heads.bank import Sums
 from heads.pages import BankShape, HeadArrays
 
+CHUNK = 16
+"""Pages or slots in one write or read: one compiled shape, whatever the heads."""
 Held = Any
 """Features on the device, (n, positions · channels) in the products' dtype."""
 
@@ -114,6 +116,11 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """Returns ``Bank.probabilities`` of all heads in float32: (weights, steps, settings, features) to (H, B, K)."""
     forward: Callable[..., Any] = _backend().exact_forward(shape)
     return forward
+
+
+def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Fills a chunk up by repeating its last entry, so that what fills it up writes what is written anyway."""
+    return np.concatenate([array, np.repeat(array[-1:], CHUNK - len(array), axis=0)])
 
 
 def bare_product() -> Callable[..., Any]:

@@ -13,10 +13,7 @@ import numpy.typing as npt
 
 from heads.bank import Arrays, Bank, Batch, PlainTools, ScoringBatch, State, Sums, zero_state
 from heads.pages import BankShape, HeadArrays
-from heads.program import Held, ScoringPlan, TrainingPlan
-
-_CHUNK = 16
-"""Pages or slots in one write or read: one compiled shape, whatever the heads."""
+from heads.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 
 
 class BankProgram:
@@ -77,14 +74,12 @@ class BankProgram:
     ) -> None:
         """See ``Program``."""
         for where, parts in ((pages, in_pages), (slots, in_slots)):
-            for start in range(0, len(where), _CHUNK):
-                end = start + _CHUNK
+            for start in range(0, len(where), CHUNK):
+                end = start + CHUNK
                 for part, values in parts.items():
                     old = {name: self._state[part][name] for name in values}
-                    new = {name: _filled(array[start:end]) for name, array in values.items()}
-                    # A place past the end stands for one that only fills the chunk up: nothing is written there.
-                    place = _filled(where[start:end], np.iinfo(np.int32).max)
-                    self._state[part] = {**self._state[part], **_put(old, place, new)}
+                    new = {name: filled(array[start:end]) for name, array in values.items()}
+                    self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
 
     def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
         """See ``Program``."""
@@ -95,9 +90,9 @@ class BankProgram:
     def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
         arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
         chunks = []
-        for start in range(0, len(places), _CHUNK):
-            where = np.array(places[start : start + _CHUNK], np.int32)
-            taken = _get(arrays, _filled(where))
+        for start in range(0, len(places), CHUNK):
+            where = np.array(places[start : start + CHUNK], np.int32)
+            taken = _get(arrays, filled(where))
             chunks.append({name: np.asarray(array)[: len(where)] for name, array in taken.items()})
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in arrays}
 
@@ -187,14 +182,8 @@ def _get_now(arrays: Arrays, where: Any) -> Arrays:
 
 def _put_now(arrays: Arrays, where: Any, values: Arrays) -> Arrays:
     place = where[:, 0], where[:, 1]
-    return {name: array.at[place].set(values[name], mode="drop") for name, array in arrays.items()}
+    return {name: array.at[place].set(values[name]) for name, array in arrays.items()}
 
 
 _get = jax.jit(_get_now)
 _put = jax.jit(_put_now, donate_argnums=0)
-
-
-def _filled(array: npt.NDArray[Any], value: int = 0) -> npt.NDArray[Any]:
-    filled = np.full((_CHUNK, *array.shape[1:]), value, array.dtype)
-    filled[: len(array)] = array
-    return filled

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from heads.bank import Bank, Batch, Gradients, ScoringBatch, State, Sums, zero_state
 from heads.pages import BankShape, HeadArrays
-from heads.program import Held, ScoringPlan, TrainingPlan
+from heads.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 
 
 class _Tools:
@@ -41,6 +41,7 @@ class BankProgram:
         self._state: State = zero_state(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind)))
         self._apply = _fused(self._apply_gradients)
         self._keep = _fused(self._keep_improved)
+        self._put_pages, self._put_slots = _fused(self._put), _fused(self._put)
         self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
         self._train_batch = tf.function(self._one, autograph=False)
         self._score_epoch = tf.function(self._score_loop, autograph=False)
@@ -87,10 +88,14 @@ class BankProgram:
         in_slots: dict[str, HeadArrays],
     ) -> None:
         """See ``Program``."""
-        for where, parts in ((pages, in_pages), (slots, in_slots)):
-            for part, arrays in parts.items():
-                for name, values in arrays.items():
-                    self._state[part][name].scatter_nd_update(where, values)
+        # Not by the variables' own scatter: it makes every later read of them a copy.
+        for put, where, parts in ((self._put_pages, pages, in_pages), (self._put_slots, slots, in_slots)):
+            for start in range(0, len(where), CHUNK):
+                values = {
+                    part: {name: filled(array[start : start + CHUNK]) for name, array in arrays.items()}
+                    for part, arrays in parts.items()
+                }
+                put(*_tensors((filled(where[start : start + CHUNK]), values)))
 
     def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
         """See ``Program``."""
@@ -129,6 +134,12 @@ class BankProgram:
         for part, arrays in new.items():
             self._assign(part, arrays)
         return losses
+
+    def _put(self, where: Any, parts: State) -> None:
+        for part, arrays in parts.items():
+            for name, values in arrays.items():
+                variable = self._state[part][name]
+                variable.assign(tf.tensor_scatter_nd_update(variable, where, values))
 
     def _keep_improved(self, improved: Any, owner: Any) -> None:
         self._assign("best", self._bank.keep(self._part("weights"), self._part("best"), improved, owner))

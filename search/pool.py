@@ -311,6 +311,7 @@ class Pool:
             members=[replace(member, rates=list(member.rates)) for member in self.members],
             waiting=[asked.number for asked in self.waiting],
             meter=self.meter.to_dict(),
+            places=[self.engine.place_of(member.slot) for member in self.members],
             states=[
                 tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members
             ],
@@ -320,8 +321,8 @@ class Pool:
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
         newcomers = [
-            Newcomer(spec=member.asked.spec, states=states)
-            for member, states in zip(snapshot.members, snapshot.states, strict=True)
+            Newcomer(spec=member.asked.spec, states=states, place=place)
+            for member, states, place in zip(snapshot.members, snapshot.states, snapshot.places, strict=True)
         ]
         slots = self.engine.insert(newcomers)
         self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]

@@ -23,6 +23,7 @@ from heads.scoring import EpochRecord, Score
 
 if TYPE_CHECKING:
     from heads.engine import HeadState
+    from heads.pages import Place
     from search.book import Asked
     from search.pool import Member
 
@@ -39,6 +40,7 @@ class Snapshot:
         members: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         meter: Totals so far, see ``search.meter``.
+        places: For each member its slot and pages.
         states: For each member the state of each fold's head.
     """
 
@@ -46,6 +48,7 @@ class Snapshot:
     members: list[Member]
     waiting: list[int]
     meter: dict[str, Any]
+    places: list[Place]
     states: list[tuple[HeadState, ...]]
 
 
@@ -82,7 +85,8 @@ class Saved:
             members.append(Member(asked, -1, noted["first_epoch"], noted["epochs"], best, rates))
             states.append(tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"])))
         content = self.content
-        return Snapshot(content["epoch"], members, content["waiting"], content["meter"], states)
+        places = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
+        return Snapshot(content["epoch"], members, content["waiting"], content["meter"], places, states)
 
     def _state(self, prefix: str) -> HeadState:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
@@ -130,8 +134,9 @@ class Snapshots:
                     "epochs": member.epochs,
                     "best": asdict(member.best) if member.best else None,
                     "rates": member.rates,
+                    "place": place,
                 }
-                for member in snapshot.members
+                for member, place in zip(snapshot.members, snapshot.places, strict=True)
             ],
         }
         arrays = {
