@@ -26,6 +26,8 @@ _LARGEST_SIZE = 4096
 _RANDOM = re.compile(r"random(?::(?P<seed>\d{1,9}))?")
 _DOWNLOAD_TIMEOUT_S = 10
 _CALIBRATION_IMAGES = 32
+_CALIBRATION_PIXELS = 2**19
+"""Pixels that go through the network at once: about 1 GB of activations."""
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, as keras.applications has them."""
@@ -390,16 +392,22 @@ def _noise(generator: np.random.Generator, size: int) -> npt.NDArray[np.float64]
 
 
 def _calibrate(model: Any, images: npt.NDArray[np.float32]) -> None:
+    """Sets all moving statistics to their averages over the images.
+
+    The images go through in parts, because Keras keeps every activation of a call in memory.
+    """
     import keras  # noqa: PLC0415
 
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     drops = [(layer, layer.rate) for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
     for layer, _ in drops:
         layer.rate = 0.0
-    model(images, training=True)
+    parts = -(-images[..., 0].size // _CALIBRATION_PIXELS)
+    for number, part in enumerate(np.array_split(images, min(parts, len(images)))):
+        for layer in norms:
+            layer.momentum = number / (number + 1)
+        model(part, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     for layer, rate in drops:

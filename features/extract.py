@@ -21,7 +21,7 @@ from features.backend import start_backend, use_backend
 from features.command import console, progress, run_command
 from features.errors import BottleneckError
 from features.images import ImageTable, printable, scan_folder
-from features.pipeline import bottlenecks
+from features.pipeline import Batch, bottlenecks
 from features.skipped import skipped_images, skipped_path, write_skipped
 from features.split import GROUP_PATTERN
 from features.store import FeatureStore, RowState, StoreHeader, StoreWriter
@@ -34,7 +34,8 @@ _LISTED = 5
 Say = Callable[[str], object]
 """Called with a line for the user."""
 Report = Callable[[int, int], object]
-"""Called with the number of rows that are settled and their number in all, first before any work is done."""
+"""Called with the number of rows that are settled and their number in all: before any work is done, then whenever a
+batch is on the disk, by the thread that writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,18 +183,24 @@ def _compute(
 ) -> dict[int, str]:
     """Settles all pending rows; returns the reasons of those it skipped. A batch is written while the next is made."""
     header = writer.header
-    batches = list(writer.pending())
-    settled = len(table) - sum(len(batch) for batch in batches)
-    report(settled, len(table))
+    reasons: dict[int, str] = {}
+    report(int(np.count_nonzero(writer.done)), len(table))
+
+    def settle(batch: Batch) -> None:
+        states = np.full(len(batch.indices), RowState.DONE, np.uint8)
+        states[[row - batch.indices.start for row in batch.reasons]] = RowState.SKIPPED
+        writer.write(batch.indices, batch.features, states)
+        reasons.update(batch.reasons)
+        report(int(np.count_nonzero(writer.done)), len(table))
+
     made = bottlenecks(
         [table.folder / path for path in table.paths],
         backbone,
         views,
-        batches=batches,
+        batches=list(writer.pending()),
         batch_size=header.batch_size,
         dtype=header.dtype,
     )
-    reasons: dict[int, str] = {}
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
         for batch in made:
@@ -201,15 +208,9 @@ def _compute(
                 _refuse(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:
                 writing.result()
-                report(settled, len(table))
-            reasons |= batch.reasons
-            states = np.full(len(batch.indices), RowState.DONE, np.uint8)
-            states[[row - batch.indices.start for row in batch.reasons]] = RowState.SKIPPED
-            writing = disk.submit(writer.write, batch.indices, batch.features, states)
-            settled += len(batch.indices)
+            writing = disk.submit(settle, batch)
         if writing is not None:
             writing.result()
-            report(settled, len(table))
     return reasons
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from features.atomic import write_json
 from features.backend import start_backend, use_backend
-from features.command import console, run_command
+from features.command import console, progress, run_command
 from features.errors import BottleneckError, InputError
 from features.store import FeatureStore
 from search.config import SPLIT_FILE, StudyConfig
@@ -146,14 +146,21 @@ def _demonstration(folder: Path) -> Path:
     from features.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
     _say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
-    return make_demonstration(folder / "demonstration", seed=DEMONSTRATION_SEED)
+    with progress("scans") as display:
+        task = display.add_task("making the demonstration", total=None)
+        return make_demonstration(
+            folder / "demonstration",
+            seed=DEMONSTRATION_SEED,
+            report=lambda done, total: display.update(task, completed=done, total=total),
+        )
 
 
 def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
     for remark in data.remarks:
         _say(f"note: {remark}")
     counts, patients = config.split["counts"], config.split["patients"]
-    parts = ", ".join(f"{counts[name]:,} {name} rows of {patients[name]:,} patients" for name in counts)
+    parts = ", ".join(f"{counts[name]:,} {name} rows of {patients[name]:,} patients" for name in counts if counts[name])
+    parts += f" (in {config.folds} folds)" if config.folds else ""
     shape = " x ".join(map(str, data.store.header.feature_shape))
     _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views; {parts}; no patient in two parts")
     _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
