@@ -121,7 +121,7 @@ def suggest(trial: Any, width: int | None) -> dict[str, Any]:
         "conv_width": width or trial.suggest_int("conv_width", 16, 128, step=16),
         "dropout": trial.suggest_float("dropout", 0.0, 0.8),
         "dense_layers": layers,
-        "dense_units": trial.suggest_int("dense_units", 16, 128, step=16) if layers else 64,
+        "dense_units": 64,
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
     }
 

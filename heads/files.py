@@ -1,4 +1,4 @@
-"""Heads as plain Keras ``.hdf5`` files: out, and safely in; and the metadata that travels in them (docs/heads.md).
+"""Heads as plain Keras ``.hdf5`` files: out, and safely in; and the metadata that travels in them.
 
 A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone:
 
