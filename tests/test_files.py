@@ -212,7 +212,6 @@ class TestForeign:
         assert head.metadata.classes == ("class-0", "class-1", "class-2")
         np.testing.assert_array_equal(predicted(head.model, some_features()), predicted(model, some_features()))
 
-
     def test_every_activation(self, tmp_path: Path) -> None:
         layers = [keras.layers.Dense(4, activation=name) for name in (*ACTIVATIONS, "softmax")]
         model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), *layers, keras.layers.Dropout(0.5)])
