@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
 from features.errors import InputError
 
 Rows = npt.NDArray[np.int64]
@@ -107,6 +105,8 @@ def fold_rows(
     Raises:
         InputError: There are fewer patients, or fewer rows of some class, than folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
+
     groups = groups_of(patients[rows])
     patients_known = len(np.unique(groups))
     fewest = min(np.bincount(labels[rows])[np.unique(labels[rows])], default=0)

@@ -87,6 +87,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         try:
             _check(newurl)
         except RemoteError as error:
+            fp.close()
             raise RemoteError(f"redirected: {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -128,6 +129,7 @@ def _read(url: str, limit_bytes: int, ends: float) -> bytes:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it is the answer, too
         return f"HTTP {error.code} {error.msg}"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError):
         return _reason(error.reason)
