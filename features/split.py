@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from features.errors import InputError
 
 Rows = npt.NDArray[np.int64]
