@@ -7,7 +7,6 @@ format of ``optuna.storages.journal.JournalFileBackend``, which the dashboard re
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -17,27 +16,6 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from features.errors import BottleneckError, InputError
-
-
-class StudyLock:
-    """Keeps a second search out of a study directory; the kernel frees it when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Takes the lock.
-
-        Raises:
-            BottleneckError: Another process holds it.
-        """
-        self._file = (folder / ".search.lock").open("a")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise BottleneckError(f"{folder}: another process is running this study") from error
-
-    def release(self) -> None:
-        """Gives the lock back."""
-        self._file.close()
 
 
 class BufferedJournal(BaseJournalBackend):

@@ -15,11 +15,11 @@ from rich.table import Table
 from features.atomic import write_json
 from features.backend import start_backend, use_backend
 from features.command import console, progress, run_command
-from features.errors import BottleneckError, InputError
+from features.errors import BottleneckError
+from features.lock import WriterLock
 from features.store import FeatureStore
-from search.config import SPLIT_FILE, StudyConfig
+from search.config import FILE, SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
-from search.journal import StudyLock
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
 from search.snapshot import Saved, read_snapshot
 from search.storage import JOURNAL, OpenedStudy, open_study
@@ -115,17 +115,8 @@ def _prepared(options: Options) -> Iterator[SearchData]:
     """Opens the data, and holds the study directory's lock. Nothing is made where the data do not fit."""
     path: Path | None = options.values["features"]
     data = _load(path, options) if path else None
-    try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        lock = StudyLock(options.folder)
-    except OSError as error:
-        raise InputError(
-            "--out", expected="a folder to write to", found=f"{options.folder}: {error.strerror}"
-        ) from error
-    try:
+    with WriterLock(options.folder / FILE):
         yield data or _load(_demonstration(options.folder), options)
-    finally:
-        lock.release()
 
 
 def _load(path: Path, options: Options) -> SearchData:

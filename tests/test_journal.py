@@ -11,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from features.errors import BottleneckError, InputError
-from search.journal import BufferedJournal, StudyLock
+from search.journal import BufferedJournal
 from search.storage import load_study, open_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -113,14 +113,6 @@ def test_a_wrong_storage_is_one_line(tmp_path):
             open_study(tmp_path, "s", url, direction="maximize", resume=False)
         assert "--storage" in str(refusal.value)
         assert "\n" not in str(refusal.value)
-
-
-def test_a_second_search_in_the_same_directory_is_refused(tmp_path):
-    lock = StudyLock(tmp_path)
-    with pytest.raises(BottleneckError, match="another process is running this study"):
-        StudyLock(tmp_path)
-    lock.release()
-    StudyLock(tmp_path).release()
 
 
 def test_the_dashboard_opens_a_study_as_it_is_while_the_search_holds_it(tmp_path):

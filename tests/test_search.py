@@ -132,6 +132,9 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
             text=True,
         )
         _wait_until_it_works(process, journal, before)
+        if attempt == 0:
+            second = run("search.run", *options, "--out", killed, "--resume", status=1)
+            assert "another process is writing it" in second.stderr
         time.sleep(chance.uniform(0.5, 2))
         process.send_signal(signal.SIGINT if attempt == 1 else signal.SIGKILL)
         _, said = process.communicate(timeout=60)

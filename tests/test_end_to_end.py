@@ -1,0 +1,65 @@
+"""The whole way on real scans with real weights, by the four commands of the README, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from features.feed import Feed
+from features.store import FeatureStore
+from heads.scoring import predict_probabilities, score
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(module: str, *arguments: object) -> str:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
+    store, study, best = tmp_path / "scans.h5", tmp_path / "study", tmp_path / "best.hdf5"
+    weights = weights_folder / "mobilenet_0.25_224_notop.h5"
+    options = ("--backbone", "mobilenet", "--alpha", 0.25, "--weights", weights, "--views", "identity,flip")
+    run("features.extract", oct_folder, store, *options, "--limit", 320)
+    told = json.loads(run("features.info", store, "--json"))
+    assert told["complete"]
+    assert told["rows"] == 320
+    assert told["problems"] == []
+    assert told["patients"]["rows_known"] == 320
+
+    run("search.run", "--features", store, "--trials", 8, "--epochs", 12, "--out", study)
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["trials"] == 8
+    assert summary["best"]["value"] >= summary["article"]["value"] > 0.5
+    assert summary["test"]["accuracy"] > 0.5
+
+    run("search.export", study, best)
+    rows = np.array(json.loads((study / "split.json").read_text())["rows"]["validation"])
+    opened = FeatureStore(store)
+    feed = Feed(opened, rows, memory_bytes=2**30)
+    model = keras.models.load_model(best)
+    assert score(predict_probabilities(model, feed), feed.labels).accuracy == summary["best"]["value"]
+    evaluated = json.loads(run("heads.evaluate", best, store, "--part", "validation", "--json"))
+    assert evaluated["accuracy"] == summary["best"]["value"]
+
+    images = [opened.header.paths[row] for row in rows[:6]]
+    found = json.loads(
+        run("heads.predict", best, *(oct_folder / image for image in images), "--weights", weights, "--json")
+    )
+    from_store = predict_probabilities(model, Feed(opened, rows[:6], memory_bytes=2**30))
+    assert [entry["class"] for entry in found] == [opened.classes[label] for label in from_store.argmax(1)]
+
+    whole = tmp_path / "whole.hdf5"
+    run("search.export", study, whole, "--with-backbone", "--weights", weights)
+    with h5py.File(whole) as file:
+        assert file.attrs["kind"] == "image_model"
+    assert keras.models.load_model(whole).output_shape == (None, 4)
