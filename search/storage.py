@@ -80,14 +80,28 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
     Raises:
         InputError: There is none.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        if url:
-            return optuna.load_study(study_name=name, storage=_remote(url))
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-        return optuna.load_study(study_name=name, storage=JournalStorage(backend))
+        return optuna.load_study(study_name=name, storage=open_storage(folder, url))
     except KeyError as error:
         raise InputError(url or folder / JOURNAL, expected=f"a study {name!r}", found="none") from error
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """Opens the storage of a study directory for reading.
+
+    Raises:
+        InputError: There is no journal, or it is damaged; the URL cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url:
+        return _remote(url)
+    path = folder / JOURNAL
+    if not path.is_file():  # which Optuna would make
+        raise InputError(path, expected="a study's journal", found="no such file")
+    try:
+        return JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    except ValueError as error:
+        raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error
 
 
 def _remote(url: str) -> BaseStorage:
