@@ -19,7 +19,7 @@ class Meter:
         page_epochs: Pages in use, summed over the epochs.
         room: Pages there were, summed over the epochs.
         operations: Floating-point operations in the matrix products of the pages in use.
-        training_seconds: In training and scoring.
+        training_seconds: In training and scoring, and in moving heads in and out of the bank.
         bookkeeping_seconds: In asking, reporting, judging, telling, storage and snapshots while nothing trained.
     """
 
@@ -44,6 +44,15 @@ class Meter:
         begun = time.perf_counter()
         yield
         self.bookkeeping_seconds += time.perf_counter() - begun
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Within ``bookkeeping``: counts the time inside as the bank's work after all."""
+        begun = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begun
+        self.training_seconds += seconds
+        self.bookkeeping_seconds -= seconds
 
     def epoch(self, *, heads: int, pages: int, room: int, operations: float) -> None:
         """Counts one epoch of the bank; ``operations`` are those of all of its pages."""

@@ -31,8 +31,8 @@ class OneAtATime:
         while (asked := self.book.ask()) is not None:
             self.flush()  # a killed run must find the trial it was at
             self._run(asked)
+            self.shelf.write_out()
             self.flush()
-            self.shelf.clear_out()
             self.display.finished(asked.number)
 
     def _run(self, asked: Asked) -> None:

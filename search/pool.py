@@ -30,6 +30,9 @@ FLUSH_EVERY = 1.0
 """Seconds between two syncs of the record."""
 WAITING = 6
 """Trials that may wait for enough free pages while narrower ones are asked for."""
+ASKED_PER_EPOCH = 2
+"""Trials asked for while an epoch trains: at some 13 ms each they are ready before it ends, even if it takes 50 ms. A
+number and not a time, so that the machine's pace decides nothing."""
 
 
 @dataclass
@@ -129,7 +132,7 @@ class Pool:
                 if not self.members:
                     self._take_snapshot()  # of the empty bank: a run killed at once begins anew from here
                 self._refill()
-                self.flush()
+                self._flush()
             while self.members:
                 # Trials are asked for while the machine computes; what they are drawn from is the study as it stands
                 # now, so that a thread's pace decides nothing.
@@ -149,7 +152,7 @@ class Pool:
                     self._take_snapshot()
                     raise KeyboardInterrupt
             with self.meter.bookkeeping():
-                self.flush()
+                self._flush()
         if self.snapshots:
             self.snapshots.clear()
 
@@ -164,9 +167,10 @@ class Pool:
     # --- trials in ----------------------------------------------------------------------------------------------
 
     def _ask_ahead(self) -> None:
-        """Has a few trials ready for the places that this epoch will free."""
-        wanted = min(WAITING, max(1, len(self.members) // 4))
-        while len(self.waiting) < wanted and (asked := self.book.ask()) is not None:
+        """Has trials ready for the places that are freed at the next rung: half of those that train."""
+        for _ in range(ASKED_PER_EPOCH):
+            if len(self.waiting) > len(self.members) // 2 or (asked := self.book.ask()) is None:
+                return
             self.waiting.append(asked)
 
     def _refill(self) -> None:
@@ -184,7 +188,8 @@ class Pool:
                 self.waiting.append(asked)
             else:
                 break
-        placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
+        with self.meter.moving():
+            placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
         for asked, slot in zip(chosen, placed, strict=True):
             asked.trial.set_user_attr("first_epoch", self.epoch)
             self.members.append(Member(asked, slot, self.epoch))
@@ -275,9 +280,11 @@ class Pool:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
         gone = {outcome.member.slot for outcome in outcomes}
-        self.engine.remove(sorted(gone))
+        with self.meter.moving():
+            self.engine.remove(sorted(gone))
         self.members = [member for member in self.members if member.slot not in gone]
-        self.shelf.clear_out()
+        if not self.snapshots:  # the record is elsewhere, and durable at once
+            self.shelf.write_out()
         for outcome in outcomes:
             self.display.finished(outcome.member.asked.number)
 
@@ -296,16 +303,20 @@ class Pool:
     def _save(self) -> None:
         now = time.monotonic()
         if now - self._flushed >= FLUSH_EVERY:
-            self.flush()
+            self._flush()
             self._flushed = now
         if self.snapshots and now - self._snapshot_at >= self.snapshots.every:
             self._take_snapshot()
             self._snapshot_at = now
 
+    def _flush(self) -> None:
+        self.shelf.write_out()
+        self.flush()
+
     def _take_snapshot(self) -> None:
         if not self.snapshots:
             return
-        self.flush()
+        self._flush()
         snapshot = Snapshot(
             epoch=self.epoch,
             members=[replace(member, rates=list(member.rates)) for member in self.members],

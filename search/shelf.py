@@ -31,15 +31,28 @@ class Shelf:
         self.config = config
         self.data = data
         self.keep = keep
+        self._held: dict[int, tuple[HeadSpec, Weights, Score]] = {}
         (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
     def offer(self, asked: Asked, weights: Weights, score: Score) -> None:
-        """Saves a head if it belongs to the best; before its trial is told, so that a told trial has its file."""
+        """Holds a head that belongs to the best so far; ``write_out`` brings it to disk if it still does then."""
         best = ranking(self.study)[: self.keep]
-        if len(best) == self.keep and not score.better_than(score_of(best[-1])) and not asked.is_article:
-            return
-        self.save(asked.number, asked.spec, weights, value=score.accuracy)
+        if len(best) < self.keep or score.better_than(score_of(best[-1])) or asked.is_article:
+            self._held[asked.number] = (asked.spec, weights, score)
+
+    def write_out(self) -> None:
+        """Writes the heads held and removes files of heads that are no longer among the best.
+
+        To be called when trials have been told, before the record is flushed: what the record says was told has its
+        file. Not for every trial, since many are soon surpassed.
+        """
+        kept = self._kept()
+        for number, (spec, weights, score) in self._held.items():
+            if number in kept:
+                self.save(number, spec, weights, value=score.accuracy)
+        self._held.clear()
+        self.clear_out()
 
     def save(self, number: int, spec: HeadSpec, weights: Weights, *, value: float) -> None:
         """Writes the head of a trial; ``value`` is the trial's."""
@@ -50,11 +63,14 @@ class Shelf:
 
     def clear_out(self) -> None:
         """Removes the files of heads that are no longer among the best."""
-        article = article_trial(self.study)
-        kept = {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
+        files = {path_of(self.folder, number) for number in self._kept()}
         for path in (self.folder / FOLDER).glob("*.hdf5"):
-            if path not in {path_of(self.folder, number) for number in kept}:
+            if path not in files:
                 path.unlink()
+
+    def _kept(self) -> set[int]:
+        article = article_trial(self.study)
+        return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
 
     def _metadata(self, number: int, spec: HeadSpec, value: float) -> HeadMetadata:
         store, config = self.data.store, self.config
