@@ -51,7 +51,7 @@ def main(
     ] = None,
     engine: Annotated[Literal["fused", "solo"] | None, _help("How heads are trained.", "engine")] = None,
     pages: Annotated[
-        int | None, _optional("Pages of 16 channels that train at once. [default: measured]", min=1)
+        int | None, _optional("Pages of 16 channels that train at once. [default: by the study and the memory]", min=1)
     ] = None,
     dtype: Annotated[Literal["bfloat16", "float32"] | None, _optional("Of products. [default: the faster]")] = None,
     pruner: Annotated[

@@ -1,4 +1,8 @@
-"""How many pages a study's bank gets, from the memory and the speed of the machine."""
+"""How many pages a study's bank gets.
+
+Memory bounds it. Within that it follows from the study alone: chosen by a stopwatch, the same seed would not give the
+same study twice.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,8 @@ many cohorts, where that leaves enough of them at once."""
 AT_ONCE = 8
 """Heads of middling width that there is room for, at least: fewer would not fill the gaps beside a wide one, and are
 too few to judge each other."""
-MOST = 1024
-ENOUGH = 0.95
-"""Of the best rate of the matrix products: more pages than that takes would only make cohorts larger."""
+MOST = 256
+"""Beyond this a step's fixed costs weigh little: more pages would only make cohorts larger."""
 _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
 
@@ -42,7 +45,7 @@ def bank_shape(
     Args:
         specs: Heads that span its space, see ``Space.extremes``.
         trials: Trials it is to run.
-        pages: Pages of each fold's partition, None to measure.
+        pages: Pages of each fold's partition, None to choose.
         feature_shape: (height, width, channels) of one bottleneck.
         classes: Number of classes.
         batch: Rows in a batch.
@@ -66,21 +69,14 @@ def bank_shape(
     usual = mean((widest, min(pages_of(spec) for spec in specs)))
     affordable = max(widest, min(MOST, _affordable(shape(widest), dtype)))
     least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
-    most = max(least, min(affordable, int(trials * usual / COHORTS)))
-    counts = [least]
-    while counts[-1] < most:
-        counts.append(min(2 * counts[-1], most))
-    rates = [step_rate(shape(count), dtype, repetitions=2) for count in counts]
-    return shape(next(count for count, rate in zip(counts, rates, strict=True) if rate >= ENOUGH * max(rates)))
+    return shape(max(least, min(affordable, int(trials * usual / COHORTS))))
 
 
-def step_rate(shape: BankShape, dtype: str, *, repetitions: int = 5) -> float:
+def step_rate(shape: BankShape, dtype: str) -> float:
     """Measured rate of the bare products of this bank's first layers, in operations per second."""
     rows = shape.batch * shape.positions
     outputs = shape.pages * PAGE * max(1, shape.folds - 1)
-    return product_rate(
-        rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype, repetitions=repetitions
-    )
+    return product_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
 
 
 def _affordable(shape: BankShape, dtype: str) -> int:
@@ -90,4 +86,5 @@ def _affordable(shape: BankShape, dtype: str) -> int:
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
     activations = _COPIES * item * shape.batch * shape.positions * PAGE * max(1, shape.folds - 1)
-    return resident_budget() // 2 // (state + activations)
+    affordable = resident_budget() // 2 // (state + activations)
+    return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
