@@ -1,0 +1,170 @@
+"""A study to look at and to pin notes on, whose record nobody but its search writes.
+
+The dashboard wants a storage that it can write to: notes, figures and artifacts are attributes of studies and trials.
+A search's journal has exactly one writer (``search.journal``): what others append is cut off on ``--resume``, or shifts
+the snapshot's place in it. So what is read comes from the record itself, anew at each look; what is pinned stays in
+this process's memory, laid over it; and what would change the study is refused. Compared with a copy, nothing has to
+be brought up to date; compared with a second journal behind the first, numbers of trials cannot come apart. A
+database (``--storage``) is looked at in the same way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Container, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any, NoReturn
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from features.errors import BottleneckError
+from search.storage import JOURNAL, open_storage
+from search.trials import ranking
+
+TAIL = 512
+"""Bytes before the end that tell a journal that has grown from one that was cut back and has grown anew."""
+
+
+class Overlay(BaseStorage):
+    """Reads a study's record through, keeps what is attached to studies in memory, refuses all else."""
+
+    def __init__(self, folder: Path, url: str | None) -> None:
+        """Opens the record of a study directory.
+
+        Args:
+            folder: Holds the journal where no ``url`` is given.
+            url: An Optuna storage URL.
+
+        Raises:
+            InputError: There is none.
+        """
+        self._lock = threading.Lock()
+        self._journal = None if url else folder / JOURNAL
+        self._tail: tuple[int, bytes] = (0, b"")
+        self._opened = open_storage(folder, url)
+        self._on_studies: dict[int, dict[str, Any]] = {}
+        self._on_trials: dict[int, dict[str, Any]] = {}
+
+    @property
+    def _source(self) -> BaseStorage:
+        """The record. ``--resume`` cuts a journal back to the last snapshot: then it is read from its start again."""
+        if self._journal is None:
+            return self._opened
+        with self._lock:
+            size, tail = self._tail
+            with self._journal.open("rb") as file:
+                file.seek(max(0, size - TAIL))
+                if file.read(min(size, TAIL)) != tail:
+                    self._opened = JournalStorage(JournalFileBackend(str(self._journal)))
+                end = file.seek(0, 2)
+                file.seek(max(0, end - TAIL))
+                self._tail = (end, file.read(min(end, TAIL)))
+            return self._opened
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Pins something on a study, in memory; an artifact's removal or an emptied figure too."""
+        self._on_studies.setdefault(study_id, {})[key] = value
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Returns the record's attributes and what was pinned on them."""
+        return self._source.get_study_system_attrs(study_id) | self._on_studies.get(study_id, {})
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Returns the studies with what was pinned on them."""
+        studies = self._source.get_all_studies()
+        for study in studies:
+            study.system_attrs = study.system_attrs | self._on_studies.get(study._study_id, {})
+        return studies
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Pins something on a trial, in memory: an artifact, also where the trial has finished."""
+        self._on_trials.setdefault(trial_id, {})[key] = value
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Returns a trial with what was pinned on it."""
+        return self._with_pins(self._source.get_trial(trial_id))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Returns a study's trials with what was pinned on them."""
+        trials = self._source.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [self._with_pins(trial) for trial in trials]
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Returns the best as the search has it: of equal accuracies that of the lower loss, which Optuna ignores."""
+        ranked = ranking(optuna.load_study(study_name=self.get_study_name_from_id(study_id), storage=self))
+        return ranked[0] if ranked else super().get_best_trial(study_id)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Returns the record's attributes of a trial and what was pinned on it."""
+        return dict(self.get_trial(trial_id)._system_attrs)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Reads through."""
+        return self._source.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """Reads through."""
+        return self._source.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Reads through."""
+        return self._source.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Reads through."""
+        return self._source.get_study_user_attrs(study_id)
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """Refused."""
+        return _refuse()
+
+    def delete_study(self, study_id: int) -> None:
+        """Refused."""
+        _refuse()
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        _refuse()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Refused."""
+        return _refuse()
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Refused."""
+        _refuse()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Refused."""
+        return _refuse()
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Refused."""
+        _refuse()
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        _refuse()
+
+    def _with_pins(self, trial: FrozenTrial) -> FrozenTrial:
+        pinned = self._on_trials.get(trial._trial_id)
+        if not pinned:
+            return trial
+        trial = copy(trial)  # the record's own objects stay as they are
+        trial._system_attrs = trial._system_attrs | pinned
+        return trial
+
+
+def _refuse() -> NoReturn:
+    raise BottleneckError("the dashboard only looks at the study; its search alone writes it")

@@ -1,0 +1,336 @@
+"""``python -m search.report STUDY_DIR``: everything that a study says of itself, on one page that needs no network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from optuna.trial import FrozenTrial
+
+from features.atomic import replacing
+from features.command import run_command
+from features.errors import InputError
+from heads.spec import HeadSpec
+from search import figures
+from search.page import Page, facts, note, plain, prose, table
+from search.record import Progress, StudyRecord, epochs_of, read_record
+from search.storage import JOURNAL
+from search.study_file import command_line, to_toml
+
+FILE = "report.html"
+LEADERS = 20
+
+
+def main(
+    *,
+    study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help=f"File to write. [default: STUDY_DIR/{FILE}]", show_default=False)
+    ] = None,
+) -> None:
+    """Writes a study's report: one HTML file that opens without a network, while the search runs or after it."""
+    path = out or study / FILE
+    if path.is_dir() or (out and not path.absolute().parent.is_dir()):
+        raise InputError("--out", expected="a file in a folder that exists", found=path)
+    record = read_record(study)
+    with replacing(path) as temporary:
+        temporary.write_text(make_report(record), encoding="utf-8")
+    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
+
+
+def make_report(record: StudyRecord) -> str:
+    """Returns the report's HTML."""
+    page = Page(title=f"Study {record.config.name}", subtitle=_state(record))
+    page.cards(_headline(record))
+    page.add("What was found", *_findings(record))
+    page.add("Leaderboard", *_leaderboard(record))
+    _add_figures(page, record)
+    page.add("Cost", *_cost(record))
+    page.add("The study, resolved", *_resolved(record))
+    page.add("Again, and out of here", *_commands(record))
+    return page.html()
+
+
+def describe_head(spec: HeadSpec) -> str:
+    """Returns a head in words: what it is made of and how it is trained, without what has no effect."""
+    made = [f"1x1 convolution to {spec.conv_width} channels"]
+    made += ["batch norm"] if spec.batch_norm else []
+    made += [spec.activation, *([f"dropout {spec.dropout:.2g}"] if spec.dropout else []), spec.pooling]
+    if spec.dense_layers:
+        dropout = f" with dropout {spec.dense_dropout:.2g}" if spec.dense_dropout else ""
+        made.append(f"{spec.dense_layers} hidden of {spec.dense_units} units{dropout}")
+    trained = [f"learning rate {spec.learning_rate:.2g}"]
+    trained += [f"weight decay {spec.weight_decay:.2g}"] if spec.weight_decay else []
+    trained += [f"label smoothing {spec.label_smoothing:.2g}"] if spec.label_smoothing else []
+    trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
+    return f"{', '.join(made)}; {', '.join(trained)}"
+
+
+def _state(record: StudyRecord) -> str:
+    summary, config = record.summary, record.config
+    done = f"{summary['trials']} of {config.trials} trials"
+    if record.progress is Progress.RUNNING:
+        return f"The search is still running: {done} so far. Write the report again for later ones."
+    if record.progress is Progress.STOPPED:
+        return f"The search was stopped: {done}. It goes on with --resume."
+    return f"The search is over: {done}."
+
+
+def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
+    best, article, test = record.summary["best"], record.summary["article"], record.test
+    if best:
+        yield (
+            "found, on validation",
+            _percent(best["value"]),
+            f"trial {best['number']}, {best['parameters']:,} parameters",
+        )
+    if article["value"] is not None:
+        yield "the article's head, same rows", _percent(article["value"]), f"{article['parameters']:,} parameters"
+    if best and article["value"] is not None:
+        points = 100 * (best["value"] - article["value"])
+        yield "difference, in points", f"{points:+.2f}", f"one validation row is {100 / record.judging_rows:.2f}"
+    if test:
+        low, high = test["accuracy_interval"]
+        yield "found, on test rows", _percent(test["accuracy"]), f"95% interval {_percent(low)} to {_percent(high)}"
+    alone = record.concluded.get("one_at_a_time")
+    seconds = record.summary["search_seconds"]
+    if seconds:
+        beside = f"about {_duration(alone['seconds'])} one at a time, by a sample" if alone else "with trials under way"
+        yield "search time", _duration(seconds), beside
+
+
+def _findings(record: StudyRecord) -> Iterable[str]:
+    best, test = record.summary["best"], record.test
+    if not best:
+        yield note("No trial has completed yet.")
+        return
+    yield prose(f"The best head: {describe_head(_spec(record.ranked[0]))}.")
+    folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
+    yield prose(
+        f"Its value is the validation accuracy of its best epoch ({best['best_epoch']}), {folds}. As the best of"
+        f" {record.summary['trials']} trials on the same rows it is higher than it will be on new patients."
+    )
+    if not test:
+        yield note("The test rows have not been shown to this head; that is done once, at the end of the search.")
+        return
+    uses = "once, by this head" if test["uses"] == 1 else f"{test['uses']} times, as the study was resumed"
+    yield prose(
+        f"The {test['rows']} test rows, of other patients, were used {uses}: accuracy {_percent(test['accuracy'])},"
+        f" balanced {_percent(test['balanced_accuracy'])}, loss {test['loss']:.4f} nats."
+        " The interval counts images, not patients."
+    )
+    names = [one["name"] for one in test["per_class"]]
+    yield table(
+        ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
+        [
+            (
+                one["name"],
+                f"{one['rows']}",
+                *(_number(one[k]) for k in ("sensitivity", "specificity", "precision", "auc")),
+            )
+            for one in test["per_class"]
+        ],
+    )
+    counts = [(name, *map(str, row)) for name, row in zip(names, test["confusion"], strict=True)]
+    yield table(("true \\ called", *names), counts, marked_diagonal=True)
+
+
+def _leaderboard(record: StudyRecord) -> Iterable[str]:
+    ranked, article = record.ranked, record.article
+    if not ranked:
+        yield note("No trial has completed yet.")
+        return
+    shown = ranked[:LEADERS]
+    rows = [_leader(f"{place}", trial, article) for place, trial in enumerate(shown, 1)]
+    if article is not None and article.number not in {trial.number for trial in shown}:
+        place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
+        rows.append(_leader(f"{place}", article, article))
+    head = ("", "trial", "accuracy", "loss", "epochs", "best epoch", "parameters", "head")
+    yield table(head, rows, wide=True)
+    yield note("By accuracy on validation, then loss, then number." + (" First 20." if len(ranked) > LEADERS else ""))
+
+
+def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None) -> tuple[str, ...]:
+    attributes = trial.user_attrs
+    is_article = article is not None and trial.number == article.number
+    return (
+        place,
+        f"{trial.number}",
+        _number(trial.value),
+        _number(attributes["validation_loss"]),
+        f"{epochs_of(trial)}",
+        f"{attributes['best_epoch']}",
+        f"{attributes['parameters']:,}",
+        ("The article's head: " if is_article else "") + describe_head(_spec(trial)),
+    )
+
+
+def _add_figures(page: Page, record: StudyRecord) -> None:
+    trials, ranked, article = record.trials, record.ranked, record.article
+    best = ranked[0] if ranked else None
+    if ranked:
+        page.add("History", page.figure(figures.history(ranked, article), "value of each completed trial"))
+    if any(trial.intermediate_values for trial in trials):
+        some = [t for t in trials if t.intermediate_values]
+        remark = _thinned(len(some), figures.MOST_CURVES, "curves")
+        page.add("Learning curves", page.figure(figures.curves(trials, best, article), "accuracy by epoch"), remark)
+    if any(trial.state.is_finished() for trial in trials):
+        ended = page.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
+        page.add("What ended when", ended, prose(_pruning(record)))
+    importance = figures.importance(trials)
+    text = note(f"Not shown for fewer than {figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
+    if importance:
+        text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
+    page.add("Which parameters matter", page.figure(importance, "importance of parameters"), text)
+    if len(ranked) < 2:
+        return
+    remark = _thinned(len(ranked), figures.MOST_POINTS, "completed trials")
+    names = figures.parameter_names(ranked)
+    slices = [page.figure(figures.slice_of(ranked, name), f"accuracy against {name}") for name in names]
+    page.add(
+        "Parameters one by one", page.grid(slices), remark, prose("Only trials in which the parameter had an effect.")
+    )
+    across = page.figure(figures.parallel_coordinates(ranked), "all parameters of completed trials", wide=True)
+    page.add(
+        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the brighter, the better.")
+    )
+    page.add("Accuracy and size", page.figure(figures.sizes(ranked, article), "accuracy against parameters"), remark)
+
+
+def _thinned(count: int, most: int, what: str) -> str:
+    return note(f"{most} of {count:,} {what}, chosen evenly by rank.") if count > most else ""
+
+
+def _pruning(record: StudyRecord) -> str:
+    summary = record.summary
+    told = f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed"
+    full = record.config.epochs * summary["trials"]
+    share = f": {100 * summary['trial_epochs'] / full:.0f}% of what training all to the end would be" if full else ""
+    return f"{told}. {summary['trial_epochs']:,} trial-epochs{share}."
+
+
+def _cost(record: StudyRecord) -> Iterable[str]:
+    summary, concluded = record.summary, record.concluded
+    rate = summary["trial_epochs_per_second"]
+    rows = [
+        ("trials", f"{summary['trials']:,}, and {summary['interrupted']} interrupted and run again"),
+        ("trial-epochs", f"{summary['trial_epochs']:,}"),
+        ("time with trials under way", _duration(summary["search_seconds"])),
+        ("rate", f"{rate:g} trial-epochs a second" if rate else "-"),
+    ]
+    bank, alone = concluded.get("bank"), concluded.get("one_at_a_time")
+    if bank:
+        rows += [
+            ("heads at once", f"{bank['heads_at_once']:g} on average, in {bank['pages']} pages of 16 channels"),
+            ("pages in use", _percent(bank["page_occupancy"])),
+            ("matrix products", _speed(bank)),
+            ("bookkeeping", f"{_percent(bank['bookkeeping_share'])} of the time, {bank['bookkeeping_seconds']:g} s"),
+        ]
+    if alone:
+        rows.append(("one at a time, by Keras fit", _alone(alone, summary["search_seconds"])))
+    yield facts(rows)
+    if concluded and concluded.get("trials") != summary["trials"]:
+        yield note(f"What was measured is of the last finished run, after {concluded.get('trials')} trials.")
+    reasons: dict[str, list[str]] = {}
+    for number, reason in summary["failures"].items():
+        reasons.setdefault(reason, []).append(number)
+    if reasons:
+        yield table(("why trials failed", "trials"), [(why, _listed(numbers)) for why, numbers in reasons.items()])
+
+
+def _speed(bank: dict[str, Any]) -> str:
+    speed = f"{bank['gflops']:g} GFLOP/s in {bank['dtype']}"
+    return speed + (f", {_percent(bank['fraction_of_peak'])} of the bare products" if bank["fraction_of_peak"] else "")
+
+
+def _alone(alone: dict[str, Any], seconds: float) -> str:
+    times = f", {alone['seconds'] / seconds:.1f} times as long" if seconds else ""
+    sampled = ", ".join(map(str, alone["sampled"]))
+    return f"about {_duration(alone['seconds'])}{times}: reckoned from a few batches of trials {sampled}"
+
+
+def _resolved(record: StudyRecord) -> Iterable[str]:
+    config = record.config
+    rows = [(name, _listed_value(value)) for name, value in config.space.items()]
+    yield table(("parameter", "drawn from"), rows)
+    parts = config.split["counts"]
+    patients = config.split["patients"]
+    yield table(
+        ("part", "rows", "patients"), [(name, f"{count:,}", f"{patients[name]:,}") for name, count in parts.items()]
+    )
+    stores = [
+        (f"{part} store", f"{store['path']}, fingerprint {store['fingerprint']}")
+        for part, store in config.stores.items()
+        if store
+    ]
+    engine = f"{config.engine}, {config.pages} pages, {config.dtype}" if config.pages else config.engine
+    yield facts(
+        [
+            ("seed", f"{config.seed}"),
+            ("sampler, pruner", f"{config.sampler}, {config.pruner}"),
+            ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}"),
+            ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
+            ("engine", f"{engine} on {config.backend}"),
+            ("split", f"identity {config.split['identity']}; no patient in two parts"),
+            *stores,
+            ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
+        ]
+    )
+
+
+def _commands(record: StudyRecord) -> Iterable[str]:
+    folder, config = shlex.quote(str(record.folder)), record.config
+    yield prose("The best head as a plain Keras file:")
+    yield plain(f"python -m search.export {folder} best.hdf5")
+    yield prose("The study in the Optuna dashboard, without touching its record:")
+    yield plain(f"python -m search.dashboard {folder}")
+    if record.progress is not Progress.FINISHED:
+        yield prose("Go on where it stopped:")
+    yield prose(f"The same study again: the space as {config.name}.toml, and")
+    yield plain(command_line(config))
+    yield plain(to_toml(config), folded=f"{config.name}.toml")
+    yield note(f"The record: {config.storage or record.folder / JOURNAL}")
+
+
+def _spec(trial: FrozenTrial) -> HeadSpec:
+    return HeadSpec.from_dict(trial.user_attrs["spec"])
+
+
+def _listed_value(domain: Any) -> str:
+    if isinstance(domain, list):
+        return ", ".join(map(_plain_value, domain))
+    if not isinstance(domain, dict):
+        return f"{_plain_value(domain)}, fixed"
+    step = f" in steps of {domain['step']:g}" if "step" in domain else ""
+    scale = ", logarithmic" if domain.get("log") else ""
+    return f"{domain['low']:g} to {domain['high']:g}{step}{scale}{', or 0' if domain.get('or_zero') else ''}"
+
+
+def _plain_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _listed(numbers: Sequence[str], most: int = 12) -> str:
+    return ", ".join(numbers[:most]) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}%"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,138 @@
+"""Study directories made in a moment: real journals, made-up curves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from features.atomic import write_json
+from heads.scoring import EpochRecord, Score
+from search.book import Asked, Book
+from search.config import SPLIT_FILE, StudyConfig
+from search.space import Space, read_study_file
+from search.storage import OpenedStudy, open_study
+from search.summary import summarise, write_summary
+
+SPACE = read_study_file(Path(__file__).resolve().parents[1] / "studies" / "heads.toml").space
+COUNTS = {"train": 400, "validation": 100, "test": 80}
+PATIENTS = {"train": 200, "validation": 50, "test": 40}
+
+
+def make_config(**changes: Any) -> StudyConfig:
+    values: dict[str, Any] = {
+        "name": "made",
+        "seed": 3,
+        "trials": 12,
+        "epochs": 8,
+        "batch_size": 10,
+        "folds": 0,
+        "engine": "fused",
+        "pages": 32,
+        "dtype": "float32",
+        "sampler": "random",
+        "pruner": "halving",
+        "backend": "tensorflow",
+        "storage": None,
+        "space": SPACE.to_dict(),
+        "stores": {"features": {"path": "store.h5", "fingerprint": "ab" * 32}, "validation": None, "test": None},
+        "split": {
+            "identity": "cd" * 8,
+            "counts": COUNTS,
+            "patients": PATIENTS,
+            "validation": 0.15,
+            "test": 0.1,
+            "seed": 3,
+        },
+        "versions": {"keras": "3.15.1", "optuna": "5.0.0"},
+    }
+    return StudyConfig(**(values | changes))
+
+
+class MadeStudy:
+    """A study directory under construction, its journal held open as a running search holds it."""
+
+    def __init__(self, folder: Path, config: StudyConfig, *, resume: bool = False) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.config = config
+        self.opened: OpenedStudy = open_study(folder, config.name, config.storage, direction="maximize", resume=resume)
+        config.write(folder)
+        write_json(folder / SPLIT_FILE, {"rows": {"train": [], "validation": [], "test": []}})
+        self.book = Book(self.opened.study, config, Space.from_dict(config.space, "here"))
+
+    def accuracy(self, asked: Asked, epoch: int) -> float:
+        width = asked.spec.conv_width / 256
+        return round((0.6 + 0.3 * width + 0.1 * (asked.seed % 100) / 100) * (1 - 0.5**epoch), 4)
+
+    def train(self, count: int, *, reason: str = "diverged") -> None:
+        """Runs trials: a fifth of them fail or are pruned, others complete."""
+        for _ in range(count):
+            asked = self.book.ask()
+            assert asked is not None
+            end = self.config.epochs
+            if asked.ordinal % 10 in (3, 4, 6):
+                end = max(1, end // 2)
+            for epoch in range(1, end + 1):
+                accuracy = math.nan if asked.ordinal % 10 == 6 and epoch == end else self.accuracy(asked, epoch)
+                asked.trial.report(accuracy, epoch)
+            if asked.ordinal % 10 == 6:
+                self.book.fail(asked, reason, epochs=end)
+            elif end < self.config.epochs:
+                self.book.prune(asked, epochs=end)
+            else:
+                accuracy = self.accuracy(asked, end)
+                best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy), 1e-3)
+                parameters = asked.spec.parameters((2, 2, 64), 4)
+                self.book.complete(asked, best, epochs=end, parameters=parameters)
+        self.opened.flush()
+
+    def begin(self) -> Asked:
+        """Leaves a trial running, two epochs in."""
+        asked = self.book.ask()
+        assert asked is not None
+        for epoch in (1, 2):
+            asked.trial.report(self.accuracy(asked, epoch), epoch)
+        self.opened.flush()
+        return asked
+
+    def conclude(self, classes: tuple[str, str] = ("A", "B")) -> None:
+        """Writes summary.json as the end of a search does."""
+        summary = summarise(self.opened.study, self.config)
+        per_class = {"rows": 40, "sensitivity": 0.9, "specificity": 0.8, "precision": 0.7, "auc": None}
+        summary["test"] = {
+            "trial": summary["best"]["number"],
+            "uses": 1,
+            "rows": 80,
+            "accuracy": 0.8625,
+            "accuracy_interval": [0.7703, 0.9215],
+            "balanced_accuracy": 0.85,
+            "loss": 0.4321,
+            "per_class": [{"name": name, **per_class} for name in classes],
+            "confusion": [[37, 3], [8, 32]],
+        }
+        summary["bank"] = {
+            "pages": 32,
+            "dtype": "float32",
+            "compilations": 1,
+            "heads_at_once": 6.5,
+            "page_occupancy": 0.91,
+            "trial_epochs_per_second": 9.0,
+            "gflops": 123.4,
+            "peak_gflops": None,
+            "fraction_of_peak": None,
+            "training_seconds": 10.0,
+            "bookkeeping_seconds": 0.5,
+            "bookkeeping_share": 0.0476,
+        }
+        summary["one_at_a_time"] = {
+            "seconds": 321.0,
+            "seconds_per_trial": 1.0,
+            "seconds_per_epoch": 1.0,
+            "sampled": [1, 2, 3],
+        }
+        write_summary(self.folder, summary)
+
+    def close(self) -> Path:
+        self.opened.close()
+        return self.folder
