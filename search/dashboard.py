@@ -11,6 +11,7 @@ import signal
 import socketserver
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,18 +101,20 @@ class View:
         self._pinned: set[tuple[int, str]] = set()
         self._shown: object = None
         self._stopped = threading.Event()
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            study = optuna.load_study(study_name=config.name, storage=self.storage)
+            study.set_metric_names([f"validation {config.objective}"])
         self.refresh()
 
     def refresh(self) -> StudyRecord:
         """Pins the note, the figures and the artifacts of the best heads as they are now."""
-        from optuna_dashboard import save_note, save_plotly_graph_object, set_objective_names  # noqa: PLC0415
+        from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
 
         record = read_record(self.folder, self.storage)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)
         state = (record.progress, [(t.number, t.state) for t in record.trials])
         if state == self._shown:
             return record
-        set_objective_names(study, [f"validation {self.config.objective}"])
         save_note(study, note_on(record))
         for name, figure in small_figures(record):
             title = {"text": name.replace("-", " "), "y": 0.97, "yanchor": "top"}

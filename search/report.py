@@ -254,8 +254,7 @@ def _alone(alone: dict[str, Any], seconds: float) -> str:
 
 def _resolved(record: StudyRecord) -> Iterable[str]:
     config = record.config
-    rows = [(name, _listed_value(value)) for name, value in config.space.items()]
-    yield table(("parameter", "drawn from"), rows)
+    yield facts((name, _listed_value(value)) for name, value in config.space.items())
     parts = config.split["counts"]
     patients = config.split["patients"]
     yield table(
@@ -288,7 +287,8 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield prose("The study in the Optuna dashboard, without touching its record:")
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:
-        yield prose("Go on where it stopped:")
+        yield prose("Should the search have stopped before its end, it goes on with:")
+        yield plain(f"python -m search.run --out {folder} --resume")
     yield prose(f"The same study again: the space as {config.name}.toml, and")
     yield plain(command_line(config))
     yield plain(to_toml(config), folded=f"{config.name}.toml")

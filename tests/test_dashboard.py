@@ -35,7 +35,6 @@ from search.sketch import confusion_svg, curve_svg
 from search.storage import JOURNAL
 
 pytest.importorskip("optuna_dashboard")
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
 def ask(app: Any, path: str, method: str = "GET") -> tuple[str, bytes]:
@@ -305,9 +304,8 @@ def test_the_command_serves_until_it_is_interrupted(made, tmp_path, stop):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = [sys.executable, "-m", "search.dashboard", str(made.folder), "--port", "0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
-    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
     try:

@@ -166,6 +166,7 @@ def test_while_the_search_runs_it_says_so_and_leaves_the_record_alone(tmp_path):
     assert record.progress is Progress.RUNNING
     assert "still running: 5 of 12 trials so far" in text
     assert "have not been shown to this head" in text
+    assert f"--out {made.folder} --resume" in text
     assert asked.number in [trial.number for trial in record.trials]
     assert '"name":"running"' in text
     assert (made.folder / "journal.log").read_bytes() == before
