@@ -27,6 +27,8 @@ WRONG = {
     "heads.predict": ("no/such/head.hdf5", "no/such/image.png"),
     "search.run": ("--features", "no/such/store.h5", "--out", "study"),
     "search.export": ("no/such/study", "out.hdf5"),
+    "search.report": ("no/such/study",),
+    "search.dashboard": ("no/such/study",),
 }
 """Arguments that name what is not there."""
 
