@@ -19,9 +19,12 @@ from features.images import printable
 from features.split import Rows, split_rows
 from features.store import FeatureStore
 from heads.files import HeadMetadata, load_head, read_metadata
+from heads.heatmaps import make_folder
+from heads.mistakes import check_images
 
 if TYPE_CHECKING:
     from heads.metrics import Metrics
+    from heads.scoring import Probabilities
 
 
 class Part(StrEnum):
@@ -96,22 +99,14 @@ def _are_shares(values: list[Any]) -> TypeGuard[list[float]]:
     return all(type(value) in (int, float) and value >= 0 for value in values) and sum(values) < 1
 
 
-def evaluate(head: Path, store: FeatureStore, rows: Rows) -> Metrics:
-    """Scores a head on rows of a store, averaged over the store's views; shows progress.
+def score_rows(model: Any, store: FeatureStore, rows: Rows) -> Probabilities:
+    """Returns (rows, classes) probabilities of a head, averaged over the store's views; shows progress."""
+    from heads.scoring import predict_probabilities  # noqa: PLC0415  Keras takes its time: checks come first
 
-    Raises:
-        InputError: The file is no head.
-        BottleneckError: The head's probabilities are not finite.
-    """
-    from heads.metrics import measure  # noqa: PLC0415  scikit-learn and Keras take their time: checks come first
-    from heads.scoring import predict_probabilities  # noqa: PLC0415
-
-    model = load_head(head).model
     feed = Feed(store, rows, memory_bytes=0)  # every row is read once
     with progress("rows") as display:
         task = display.add_task("scoring", total=len(rows) * feed.views)
-        probabilities = predict_probabilities(model, feed, on_batch=lambda count: display.advance(task, count))
-    return measure(probabilities, feed.labels, store.classes)
+        return predict_probabilities(model, feed, on_batch=lambda count: display.advance(task, count))
 
 
 def main(
@@ -121,6 +116,18 @@ def main(
     part: Annotated[
         Part, typer.Option(help="Which rows: all, or a part as the head's study split this very store.")
     ] = Part.ALL,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write index.html there: curves and mistakes.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The image folder: the report shows mistakes with what the head saw.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
@@ -131,16 +138,35 @@ def main(
     opened.require_complete()
     check_fits(head, metadata, opened)
     rows = rows_of(part, head, metadata, opened)
+    if images is not None:
+        if report is None:
+            raise InputError("--images", expected="--report DIR, which shows them", found="none")
+        check_images(images, opened)
+    caveat = ""
     if part is Part.ALL and metadata.store_fingerprint == opened.fingerprint:
-        remark = "includes the rows that the head was trained on: its score on new images will be lower"
-        console.print(f"{store}: {remark}", highlight=False, markup=False, soft_wrap=True)
+        caveat = "includes the rows that the head was trained on: its score on new images will be lower"
+        console.print(f"{store}: {caveat}", highlight=False, markup=False, soft_wrap=True)
+    if report is not None:
+        make_folder(report)
     start_backend()
-    metrics = evaluate(head, opened, rows)
+    from heads.metrics import measure  # noqa: PLC0415  scikit-learn takes its time, too
+
+    loaded = load_head(head)
+    probabilities = score_rows(loaded.model, opened, rows)
+    metrics = measure(probabilities, opened.labels[rows], opened.classes)
+    title = f"{head} on {store}, {part} rows"
+    if report is not None:
+        from heads.report import Scored, write_report  # noqa: PLC0415
+
+        scored = Scored(
+            title=title, store=opened, rows=rows, probabilities=probabilities, metrics=metrics, caveat=caveat
+        )
+        write_report(report / "index.html", scored, loaded.model, images=images)
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
         typer.echo(json.dumps(told | metrics.to_dict(), indent=2))
     else:
-        Console(highlight=False, markup=False).print(_tables(metrics, f"{head} on {store}, {part} rows"))
+        Console(highlight=False, markup=False).print(_tables(metrics, title))
 
 
 def _tables(metrics: Metrics, title: str) -> Group:

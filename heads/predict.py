@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -20,16 +20,18 @@ from rich.table import Table
 
 from features.backend import start_backend, use_backend
 from features.command import progress, run_command
-from features.errors import BottleneckError
+from features.errors import BottleneckError, InputError
 from features.images import IMAGE_SUFFIXES, printable
 from features.pipeline import FeatureMaker, bottlenecks
 from features.views import View, parse_views
 from heads.backbone import backbone_spec, rebuild_backbone
 from heads.files import Head, load_head, read_metadata
+from heads.heatmaps import make_folder
 from heads.remote import RemoteError, fetch, is_url
 
 _FETCHES = 8
 """Addresses that are read at the same time."""
+_IDENTITY = View("identity")
 _PIPE_WIDTH = 1000
 """Columns of a table that goes to a file or a pipe, so that no name in it is cut."""
 
@@ -58,21 +60,36 @@ class Prediction:
         label: The most probable class; None where the image could not be used.
         probabilities: By class name; None where the image could not be used.
         reason: Why it could not be used, or ''.
+        maps: Pictures that were drawn of it, by kind.
     """
 
     image: str
     label: str | None = None
     probabilities: dict[str, float] | None = None
     reason: str = ""
+    maps: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types: image, class, probabilities, error."""
+        """Returns JSON types: image, class, probabilities, error; and the path of each picture drawn, by kind."""
         return {
             "image": self.image,
             "class": self.label,
             "probabilities": self.probabilities,
             "error": self.reason or None,
+            **self.maps,
         }
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Probabilities (classes,) of an image and its features (height, width, channels), or the reason for none."""
+
+    probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    features: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float32))
+    reason: str = ""
+
+
+Draw = Callable[[str, Path, npt.NDArray[np.float32], npt.NDArray[Any]], dict[str, str]]
 
 
 def find_sources(arguments: Sequence[str], downloads: Path) -> list[Source]:
@@ -134,6 +151,7 @@ def predict(
     *,
     batch_size: int,
     on_batch: Callable[[int], object] = lambda count: None,
+    draw: Draw | None = None,
 ) -> Iterator[Prediction]:
     """Yields the prediction of each source, in order; one that cannot be used has its reason and stops no other.
 
@@ -147,47 +165,52 @@ def predict(
         sources: The images.
         batch_size: Images in a forward pass.
         on_batch: Called after every batch with the number of images in it.
+        draw: Draws maps of an image that could be used: given its name, its file, its probabilities (classes,) and the
+            features of the image as it is, it returns the pictures' paths by kind.
 
     Raises:
         BottleneckError: The backbone gives features that are not finite.
     """
     usable = [source for source in sources if not source.reason]
-    made = _probabilities(head, backbone, views, [source.path for source in usable], batch_size)
+    made = _outcomes(head, backbone, views, [source.path for source in usable], batch_size, plain=draw is not None)
     for source in sources:
-        if source.reason:
-            on_batch(1)
-            yield Prediction(source.name, reason=source.reason)
-            continue
-        probabilities, reason = next(made)
+        outcome = _Outcome(reason=source.reason) if source.reason else next(made)
         on_batch(1)
-        if reason:
-            yield Prediction(source.name, reason=reason)
+        if outcome.reason:
+            yield Prediction(source.name, reason=outcome.reason)
             continue
+        probabilities = outcome.probabilities
         named = dict(zip(head.metadata.classes, probabilities.tolist(), strict=True))
-        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named)
+        maps = draw(source.name, source.path, probabilities, outcome.features) if draw else {}
+        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named, maps=maps)
 
 
-def _probabilities(
-    head: Head, backbone: FeatureMaker, views: Sequence[View], paths: Sequence[Path], batch_size: int
-) -> Iterator[tuple[npt.NDArray[np.float32], str]]:
-    """Yields (classes,) probabilities of each image, and the reason where there are none."""
+def _outcomes(
+    head: Head, backbone: FeatureMaker, views: Sequence[View], paths: Sequence[Path], batch_size: int, *, plain: bool
+) -> Iterator[_Outcome]:
+    """Yields what comes of each image.
+
+    Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
+    """
     from heads.scoring import average_views, predict_batch  # noqa: PLC0415  beside Keras
 
+    shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
+    place = shown.index(_IDENTITY) if plain else 0
     size = max(1, min(batch_size, len(paths)))
     batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
-    for batch in bottlenecks(paths, backbone, views, batches=batches, batch_size=size, dtype="float32"):
+    for batch in bottlenecks(paths, backbone, shown, batches=batches, batch_size=size, dtype="float32"):
         with np.errstate(over="ignore"):
             features = batch.features.astype(head.metadata.dtype)
         finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
         features[~finite] = 0
         rows = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
-        for index, row, fits in zip(batch.indices, rows, finite, strict=True):
+        for index, row, fits, own in zip(batch.indices, rows, finite, features, strict=True):
             reason = batch.reasons.get(index, "")
             if not reason and not fits:
                 reason = f"features too large for {head.metadata.dtype}"
             elif not reason and not np.isfinite(row).all():
                 reason = "the head's probabilities are not finite"
-            yield row, reason
+            yield _Outcome(row, own[place], reason)
 
 
 def main(
@@ -210,6 +233,16 @@ def main(
     views: Annotated[
         str | None, typer.Option(help="Views to average over, e.g. identity,flip; else the head's.", show_default=False)
     ] = None,
+    heatmaps: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw what speaks for each image's class (Grad-CAM).", show_default=False),
+    ] = None,
+    occlusion: Annotated[
+        bool,
+        typer.Option(
+            "--occlusion", help="Also draw by how much the class suffers where a patch covers it; takes its time."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images in a forward pass.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
@@ -227,14 +260,26 @@ def main(
         preprocessing=preprocessing,
     )
     chosen = parse_views(",".join(metadata.views) if views is None else views)
+    if heatmaps is not None:
+        make_folder(heatmaps)
+    elif occlusion:
+        raise InputError("--occlusion", expected="--heatmaps DIR, where the maps go", found="none")
     start_backend()
     loaded = load_head(head)
     built = rebuild_backbone(head, metadata, spec)
+    occlusion_batch = batch_size if occlusion else 0
+    draw = _drawing(heatmaps, loaded, built, chosen, occlusion_batch) if heatmaps is not None else None
     with TemporaryDirectory(prefix="predict-") as downloads, progress("images") as display:
         sources = find_sources(images, Path(downloads))
         task = display.add_task("predicting", total=len(sources))
         made = predict(
-            loaded, built, chosen, sources, batch_size=batch_size, on_batch=lambda n: display.advance(task, n)
+            loaded,
+            built,
+            chosen,
+            sources,
+            batch_size=batch_size,
+            on_batch=lambda n: display.advance(task, n),
+            draw=draw,
         )
         predictions = list(made)
     if as_json:
@@ -245,6 +290,12 @@ def main(
     failed = sum(bool(prediction.reason) for prediction in predictions)
     if failed:
         raise BottleneckError(f"{failed} of {len(predictions)} images could not be used")
+
+
+def _drawing(folder: Path, head: Head, backbone: FeatureMaker, views: Sequence[View], occlusion_batch: int) -> Draw:
+    from heads.maps import MapFolder  # noqa: PLC0415  beside Keras
+
+    return MapFolder(folder, head, backbone, views, occlusion_batch=occlusion_batch).draw
 
 
 def _table(predictions: Sequence[Prediction], classes: Sequence[str]) -> Table:

@@ -18,6 +18,8 @@ COMMANDS = (
     "heads.predict",
     "search.run",
     "search.export",
+    "search.report",
+    "search.dashboard",
 )
 WRONG = {
     "features.extract": ("no/such/folder", "out.h5"),

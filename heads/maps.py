@@ -1,0 +1,80 @@
+"""The maps of predicted images: computed, drawn and written, for ``heads.predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.decode import decode_image, original_image
+from features.pipeline import FeatureMaker
+from features.views import View
+from heads.files import Head
+from heads.gradcam import class_activation_map
+from heads.heatmaps import picture_name, save_heatmap
+from heads.occlusion import occlusion_map
+from heads.scoring import Probabilities
+
+NOTICEABLE = 0.02
+"""Occlusion maps are drawn on the scale of their largest fall, but not of a smaller one: that would enlarge noise."""
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """A folder of maps, of two images never under one name.
+
+    Attributes:
+        folder: It exists.
+        head: The head.
+        backbone: The one whose features it takes.
+        views: Over which predictions are averaged.
+        occlusion_batch: Images in a forward pass for an occlusion map; 0 for none.
+    """
+
+    folder: Path
+    head: Head
+    backbone: FeatureMaker
+    views: Sequence[View]
+    occlusion_batch: int = 0
+
+    def draw(self, name: str, path: Path, probabilities: Probabilities, features: npt.NDArray[Any]) -> dict[str, str]:
+        """Writes the maps of an image's most probable class, each a picture and the numbers beside it as ``.npy``.
+
+        Args:
+            name: Of the image: a path, or an address.
+            path: Where its content is.
+            probabilities: (classes,).
+            features: (height, width, channels) of the image as it is, in no other view.
+
+        Returns:
+            The pictures' paths: ``heatmap``, and ``occlusion`` where it was asked for.
+
+        Raises:
+            BottleneckError: The disk is full, or there is not enough memory.
+        """
+        called = int(probabilities.argmax())
+        image, file = original_image(path), self.folder / f"{picture_name(name)}.png"
+        said = f"{self.head.metadata.classes[called]} {probabilities[called]:.3f}"
+        heat = class_activation_map(self.head.model, features, called)
+        remark = "" if heat.any() else ", nothing to see for it"
+        drawn = {"heatmap": str(save_heatmap(file, image, heat, heat, said + remark))}
+        if self.occlusion_batch:
+            falls = occlusion_map(
+                self.head,
+                self.backbone,
+                self.views,
+                decode_image(path, self.backbone.image_size),
+                called,
+                aspect=image.width / image.height,
+                batch_size=self.occlusion_batch,
+            )
+            largest = float(falls.max())
+            shown = np.clip(falls, 0, None) / max(largest, NOTICEABLE)
+            said += f", at most {max(largest, 0):.3f} less where covered"
+            file = file.with_suffix(".occlusion.png")
+            drawn["occlusion"] = str(save_heatmap(file, image, falls, shown, said))
+        return drawn
