@@ -1,29 +1,34 @@
-"""What a head file may hold: a chain of plain Keras layers, read from its JSON without Keras deserialising anything.
+"""What a head file may hold: chains of plain Keras layers, read from its JSON without Keras deserialising anything.
 
-``keras.models.load_model`` builds whatever a file names. Here the file's JSON is data: every layer's class and every
-key of its configuration must be known, every value is checked, and only then are layers built from those values. Both
-dialects are read: that of Keras 2 (and of tf.keras) and that of Keras 3; Functional and Sequential.
+A head is one chain from features to class probabilities; an ensemble is several from the same features, averaged at
+their ends. ``keras.models.load_model`` builds whatever a file names. Here the file's JSON is data: every layer's class
+and every key of its configuration must be known, every value is checked, and only then are layers built from those
+values. Both dialects are read: that of Keras 2 (and of tf.keras) and that of Keras 3; Functional and Sequential.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from features.errors import InputError
 from heads.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, quoted, refuse
 
-MAX_LAYERS = 100
+MAX_LAYERS = 256
+"""Of the whole file: twenty-five of the deepest heads of a search, averaged, have 252."""
 MAX_ELEMENTS = 2**24
-"""Numbers in the output of one layer for one image."""
+"""Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
 ACTIVATIONS = (
     *("linear", "relu", "relu6", "gelu", "silu", "swish", "elu", "selu"),
     *("tanh", "sigmoid", "softplus", "softmax"),
 )
+_AVERAGE = "Average"
+_ONE_WAY = "one chain of layers from one input to one output, or several that one Average joins there"
 Shape = tuple[int, ...]
 """Of one image's data, without the batch axis."""
 
@@ -51,19 +56,26 @@ class PlainLayer:
 
 @dataclass(frozen=True)
 class PlainModel:
-    """A chain of layers from features to class probabilities.
+    """Chains of layers from the same features to class probabilities: one for a head, several for an ensemble.
 
     Attributes:
         name: The model's name.
         input_name: The input layer's name.
         feature_shape: (height, width, channels) that it takes.
-        layers: The layers after the input, in order.
+        chains: The layers of each chain after the input, in order; as many classes at the end of each.
+        average: Name of the layer that averages the chains; empty where there is one.
     """
 
     name: str
     input_name: str
     feature_shape: tuple[int, int, int]
-    layers: tuple[PlainLayer, ...]
+    chains: tuple[tuple[PlainLayer, ...], ...]
+    average: str = ""
+
+    @property
+    def layers(self) -> tuple[PlainLayer, ...]:
+        """All layers that may have weights, chain by chain."""
+        return tuple(chain.from_iterable(self.chains))
 
     @property
     def classes(self) -> int:
@@ -75,10 +87,29 @@ class PlainModel:
         import keras  # noqa: PLC0415  the command chooses the backend first
 
         inputs = keras.Input(self.feature_shape, dtype="float32", name=self.input_name)
-        outputs = inputs
-        for layer in self.layers:
-            outputs = getattr(keras.layers, layer.kind)(**layer.options, name=layer.name, dtype="float32")(outputs)
-        return keras.Model(inputs, outputs, name=self.name)
+        ends = []
+        for layers in self.chains:
+            outputs = inputs
+            for layer in layers:
+                outputs = getattr(keras.layers, layer.kind)(**layer.options, name=layer.name, dtype="float32")(outputs)
+            ends.append(outputs)
+        mean = keras.layers.Average(name=self.average, dtype="float32")(ends) if self.average else ends[0]
+        return keras.Model(inputs, mean, name=self.name)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The layers of a file in the order in which data passes them, their configurations not read yet.
+
+    Attributes:
+        start: The input layer.
+        chains: (class, configuration) of the layers of each chain.
+        average: The layer that averages the chains, where there is one.
+    """
+
+    start: LayerConfig
+    chains: list[list[tuple[str, LayerConfig]]]
+    average: LayerConfig | None = None
 
 
 def parse_model(path: Path, text: str) -> PlainModel:
@@ -97,12 +128,12 @@ def parse_model(path: Path, text: str) -> PlainModel:
         raise InputError(path, field="model_config", expected="JSON", found=f"damaged ({error})") from error
     kind, values, _ = keras_object(path, "model", config)
     if kind in ("Functional", "Model"):
-        entries = _functional(path, values)
+        graph = _functional(path, values)
     elif kind == "Sequential":
-        entries = _sequential(path, values)
+        graph = _sequential(path, values)
     else:
         refuse(path, "model_config", "a Functional or Sequential model", kind)
-    return _chain(path, _model_name(values), entries)
+    return _plain_model(path, _model_name(values), graph)
 
 
 def _model_name(values: Any) -> str:
@@ -110,18 +141,17 @@ def _model_name(values: Any) -> str:
     return name if isinstance(name, str) and NAME.fullmatch(name) else "head"
 
 
-def _entries(path: Path, layers: Any) -> list[tuple[str, LayerConfig, dict[str, Any]]]:
-    """(class, configuration, rest) of each layer; names are checked and differ."""
+def _entries(path: Path, layers: Any, kinds: tuple[str, ...]) -> list[tuple[str, LayerConfig, dict[str, Any]]]:
+    """(class, configuration, rest) of each layer; its class is one of ``kinds``, names are checked and differ."""
     if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
         count = len(layers) if isinstance(layers, list) else "none"
         refuse(path, "model_config", f"1 to {MAX_LAYERS} layers", f"{count}")
     entries = []
     for number, entry in enumerate(layers):
         kind, values, rest = keras_object(path, f"layer {number}", entry)
-        if kind != "InputLayer" and kind not in _READERS:
+        if kind not in kinds:
             name = values.get("name", number) if isinstance(values, dict) else number
-            allowed = ", ".join(("InputLayer", *_READERS))
-            refuse(path, f"layer {quoted(name)}", f"one of {allowed}", kind)
+            refuse(path, f"layer {quoted(name)}", f"one of {', '.join(kinds)}", kind)
         if not isinstance(values, dict):
             refuse(path, f"layer {number}", "a configuration", values)
         entries.append((kind, LayerConfig(path, number, values), rest))
@@ -132,38 +162,55 @@ def _entries(path: Path, layers: Any) -> list[tuple[str, LayerConfig, dict[str, 
     return entries
 
 
-def _sequential(path: Path, values: Any) -> list[tuple[str, LayerConfig]]:
+def _sequential(path: Path, values: Any) -> _Graph:
     layers = values.get("layers") if isinstance(values, dict) else values  # Keras 2.1 has the bare list
-    entries = [(kind, config) for kind, config, _ in _entries(path, layers)]
+    entries = [(kind, config) for kind, config, _ in _entries(path, layers, ("InputLayer", *_READERS))]
     if entries[0][0] == "InputLayer":
-        return entries
+        return _Graph(entries[0][1], [entries[1:]])
     first = entries[0][1]
     shape = first.given("batch_shape") or first.given("batch_input_shape")
     if shape is None and isinstance(values, dict):
         shape = values.get("build_input_shape")
-    return [("InputLayer", LayerConfig(path, 0, {"name": "features", "batch_shape": shape})), *entries]
+    return _Graph(LayerConfig(path, 0, {"name": "features", "batch_shape": shape}), [entries])
 
 
-def _functional(path: Path, values: Any) -> list[tuple[str, LayerConfig]]:
-    """The layers in the order in which data passes them; anything but one chain is refused."""
+def _functional(path: Path, values: Any) -> _Graph:
+    """Sorts the layers into chains; whatever is no chain, nor several that are averaged at the end, is refused."""
     if not isinstance(values, dict):
         refuse(path, "model_config", "a configuration", values)
-    follower: dict[str | None, tuple[str, LayerConfig]] = {}
-    entries = _entries(path, values.get("layers"))
-    for kind, config, rest in entries:
-        before = _source(path, config.name, rest.get("inbound_nodes"))
-        if before in follower or (before is None) != (kind == "InputLayer"):
-            refuse(path, f"layer {config.name!r}", "one chain of layers from one input", "another graph")
-        follower[before] = (kind, config)
-    ordered: list[tuple[str, LayerConfig]] = []
-    at: str | None = None
-    while at in follower:
-        ordered.append(follower.pop(at))
-        at = ordered[-1][1].name
-    ends = (_only(values.get("input_layers")), _only(values.get("output_layers")))
-    if follower or ends != (ordered[0][1].name, at):
-        refuse(path, "model_config", "one chain of layers from one input to one output", "another graph")
-    return ordered
+    starts: list[LayerConfig] = []
+    averages: list[tuple[LayerConfig, list[str]]] = []
+    followers: dict[str, list[tuple[str, LayerConfig]]] = {}
+    for kind, config, rest in _entries(path, values.get("layers"), ("InputLayer", *_READERS, _AVERAGE)):
+        sources = _sources(path, config.name, rest.get("inbound_nodes"), several=kind == _AVERAGE)
+        if (not sources) != (kind == "InputLayer"):
+            refuse(path, f"layer {config.name!r}", _ONE_WAY, "another graph")
+        if kind == "InputLayer":
+            starts.append(config)
+        elif kind == _AVERAGE:
+            averages.append((config, sources))
+        else:
+            followers.setdefault(sources[0], []).append((kind, config))
+    if len(starts) != 1 or len(averages) > 1:
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    chains = {layers[-1][1].name: layers for layers in _chains(starts[0].name, followers)}
+    average, ends = averages[0] if averages else (None, list(chains)[:1])
+    # What is left in ``followers`` hangs from a fork, a cycle or the average.
+    if followers or not ends or sorted(ends) != sorted(chains):
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    outer = (_only(values.get("input_layers")), _only(values.get("output_layers")))
+    if outer != (starts[0].name, average.name if average else ends[0]):
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    return _Graph(starts[0], [chains[end] for end in ends], average)
+
+
+def _chains(start: str, followers: dict[str, list[tuple[str, LayerConfig]]]) -> Iterator[list[tuple[str, LayerConfig]]]:
+    """Takes from ``followers`` what follows the input, as far as each layer is followed by one."""
+    for first in followers.pop(start, []):
+        layers = [first]
+        while len(followers.get(layers[-1][1].name, ())) == 1:
+            layers += followers.pop(layers[-1][1].name)
+        yield layers
 
 
 def _only(ends: Any) -> Any:
@@ -173,37 +220,61 @@ def _only(ends: Any) -> Any:
     return ends[0] if isinstance(ends, list) and len(ends) == 3 and ends[1:] == [0, 0] else None
 
 
-def _source(path: Path, name: str, nodes: Any) -> str | None:
-    """Which layer the only call of a layer takes its input from; None for the input layer."""
+def _sources(path: Path, name: str, nodes: Any, *, several: bool) -> list[str]:
+    """Which layers the only call of a layer takes its inputs from: one, or ``several``; none for the input layer."""
     if nodes == []:
-        return None
+        return []
+    expected = "one call with several inputs" if several else "one call with one input"
     try:
-        (node,) = nodes
-        if isinstance(node, dict):  # Keras 3
-            (tensor,), options = node["args"], node["kwargs"]
-            history = tensor["config"]["keras_history"]
-        else:  # Keras 2
-            (history,) = node
-            history, options = history[:3], dict(*history[3:])
-        source, call, output = history
+        inputs = [(source, call, output, options) for source, call, output, options in _inputs(nodes, several)]
     except (TypeError, ValueError, KeyError):
-        refuse(path, f"layer {name!r}", "one call with one input", nodes)
+        refuse(path, f"layer {name!r}", expected, nodes)
     harmless = {"mask": (None,), "training": (None, False, True)}
-    if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
-        refuse(path, f"layer {name!r}", "one call with one input", nodes)
-    for key, value in options.items():
-        if not any(value is allowed for allowed in harmless.get(key, ())):
-            refuse(path, f"layer {name!r}", "a call without further arguments", f"{key}={value!r}")
-    return source
+    for source, call, output, options in inputs:
+        if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
+            refuse(path, f"layer {name!r}", expected, nodes)
+        for key, value in options.items():
+            if not any(value is allowed for allowed in harmless.get(key, ())):
+                refuse(path, f"layer {name!r}", "a call without further arguments", f"{key}={value!r}")
+    if several != (len(inputs) > 1) or not inputs:
+        refuse(path, f"layer {name!r}", expected, nodes)
+    return [source for source, *_ in inputs]
 
 
-def _chain(path: Path, name: str, entries: list[tuple[str, LayerConfig]]) -> PlainModel:
+def _inputs(nodes: Any, several: bool) -> list[tuple[Any, ...]]:
+    """(layer, which call of it, which output, options) of each input; fails in many ways where there is none."""
+    (node,) = nodes
+    if isinstance(node, dict):  # Keras 3
+        (tensors,), options = node["args"], node["kwargs"]
+        return [(*one["config"]["keras_history"], options) for one in (tensors if several else [tensors])]
+    return [(*history, {}) if len(history) == 3 else tuple(history) for history in node]  # Keras 2
+
+
+def _plain_model(path: Path, name: str, graph: _Graph) -> PlainModel:
+    """Reads the layers, and makes sure that the whole is a head, or an ensemble of heads, of sane size."""
+    feature_shape = _input_shape(graph.start)
+    chains = tuple(_chain(path, layers, feature_shape) for layers in graph.chains)
+    if graph.average:
+        graph.average.finish()
+    plain = PlainModel(name, graph.start.name, feature_shape, chains, graph.average.name if graph.average else "")
+    other = next((layers[-1] for layers in chains if layers[-1].output != (plain.classes,)), None)
+    if other:
+        found = f"{other.output[0]} of layer {other.name!r}"
+        refuse(path, "model_config", f"{plain.classes} classes at the end of every chain", found)
+    parameters = sum(math.prod(shape) for layer in plain.layers for shape in layer.weights.values())
+    if parameters > MAX_PARAMETERS:
+        refuse(path, "model_config", f"at most {MAX_PARAMETERS} parameters", parameters)
+    elements = sum(math.prod(layer.output) for layer in plain.layers)
+    if elements > MAX_ELEMENTS:
+        refuse(path, "model_config", f"at most {MAX_ELEMENTS} numbers in the outputs of all layers", elements)
+    return plain
+
+
+def _chain(path: Path, entries: list[tuple[str, LayerConfig]], feature_shape: Shape) -> tuple[PlainLayer, ...]:
     """Reads the layers one after the other, each with the shape that the one before it returns."""
-    (_, first), *rest = entries
-    feature_shape = _input_shape(first)
-    shape: Shape = feature_shape
+    shape = feature_shape
     layers: list[PlainLayer] = []
-    for kind, config in rest:
+    for kind, config in entries:
         if kind == "InputLayer":
             refuse(path, f"layer {config.name!r}", "one input", "another")
         layer = _READERS[kind](config, shape)
@@ -212,12 +283,10 @@ def _chain(path: Path, name: str, entries: list[tuple[str, LayerConfig]]) -> Pla
             refuse(path, f"layer {config.name!r}", f"an output of 1 to {MAX_ELEMENTS} numbers", layer.output)
         layers.append(layer)
         shape = layer.output
-    parameters = sum(math.prod(shape) for layer in layers for shape in layer.weights.values())
-    if parameters > MAX_PARAMETERS:
-        refuse(path, "model_config", f"at most {MAX_PARAMETERS} parameters", parameters)
     if not layers or len(shape) != 1 or not _gives_probabilities(layers):
-        refuse(path, "model_config", "a head that ends in softmax over the classes", f"an output of shape {shape}")
-    return PlainModel(name, first.name, feature_shape, tuple(layers))
+        found = f"an output of shape {shape}" + (f" of layer {layers[-1].name!r}" if layers else "")
+        refuse(path, "model_config", "a head that ends in softmax over the classes", found)
+    return tuple(layers)
 
 
 def _gives_probabilities(layers: list[PlainLayer]) -> bool:
