@@ -11,7 +11,8 @@ The map of an ensemble is the mean of its members' maps, each weighted by its me
 probability of the class. With p the mean of the members' p_m, that is what differentiation gives: the gradient of log p
 is the sum of p_m / (p_1 + p_2 + ...) times the gradient of log p_m. So a member that does not call the class has no say
 in what speaks for it. Maps are in [0, 1] before they are weighted: how far apart a member's scores lie depends on how
-it was trained, and is no measure of what it saw.
+it was trained, and is no measure of what it saw. The mean is not stretched to 1 again: where members see different
+places it is fainter, and stretching would show the map of a member without any say where the others have none.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ def class_activation_map(model: Any, features: npt.NDArray[Any], class_index: in
 
     Returns:
         (height, width) or (images, height, width) in [0, 1], of the size of the last convolution's output (of the
-        features, where an ensemble's convolutions differ in that): 1 at the place that speaks most for the class; 0
-        everywhere where nothing speaks for it.
+        features, where an ensemble's convolutions differ in that): 1 at the place that speaks most for the class, of an
+        ensemble only where its members agree on that place; 0 everywhere where nothing speaks for it.
     """
     images = features if features.ndim == 4 else features[None]
     heads = members_of(model)
     maps = [_map(head, images, class_index) for head in heads]
-    joint = maps[0] if len(heads) == 1 else _scaled(_mean(maps, _shares(heads, images, class_index), images.shape[1:3]))
+    joint = maps[0] if len(heads) == 1 else _mean(maps, _shares(heads, images, class_index), images.shape[1:3])
     return joint if features.ndim == 4 else joint[0]
 
 
@@ -58,11 +59,7 @@ def _map(head: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[A
     """The maps (images, height, width) of a head that is one chain of layers."""
     activation, gradient = activation_gradient(head, features, class_index)
     weights = gradient.mean(axis=(1, 2))
-    return _scaled(np.maximum(np.einsum("nhwk,nk->nhw", activation, weights), 0))
-
-
-def _scaled(maps: Floats) -> Floats:
-    """Each map divided by its largest value."""
+    maps = np.maximum(np.einsum("nhwk,nk->nhw", activation, weights), 0)
     largest = maps.max(axis=(1, 2), keepdims=True)
     # A subnormal largest value would divide to infinity: there is nothing to see either.
     seen = largest > np.finfo(np.float32).tiny
@@ -83,7 +80,8 @@ def _mean(maps: Sequence[Floats], shares: Floats, size: tuple[int, ...]) -> Floa
     if len({one.shape for one in maps}) > 1:
         resize = keras.ops.image.resize
         maps = [_array(resize(one[..., None], size, data_format="channels_last"))[..., 0] for one in maps]
-    return np.asarray(np.einsum("mnhw,mn->nhw", np.stack(maps), shares), np.float32)
+    mean = np.einsum("mnhw,mn->nhw", np.stack(maps), shares)
+    return np.asarray(mean.clip(0, 1), np.float32)  # rounding may lead out of it
 
 
 def activation_gradient(
