@@ -244,6 +244,16 @@ def _average_of_averages(config: Any) -> None:
     config["config"]["output_layers"][0] = "again"
 
 
+def _unused_average(config: Any) -> None:
+    _average_of_averages(config)
+    config["config"]["output_layers"][0] = "average"
+
+
+def _no_input(config: Any) -> None:
+    del config["config"]["layers"][0]
+    assert not any(entry["class_name"] == "InputLayer" for entry in config["config"]["layers"])
+
+
 def _cycle(config: Any) -> None:
     follow(inputs_of(config, "head_1_conv")[0], "head_1_pooling")
 
@@ -306,6 +316,8 @@ REFUSED = {
     "an average that feeds elsewhere": (lambda config: add_after(config, "average", "more"), ONE_WAY),
     "a branch that feeds elsewhere": (lambda config: add_after(config, "head_1_pooling", "more"), ONE_WAY),
     "an average of averages": (_average_of_averages, ONE_WAY),
+    "an average that nothing takes": (_unused_average, ONE_WAY),
+    "no input": (_no_input, ONE_WAY),
     "a shared trunk": (lambda config: follow(inputs_of(config, "head_1_conv")[0], "head_0_conv"), ONE_WAY),
     "the features averaged, too": (lambda config: follow(inputs_of(config, "average")[0], "features"), ONE_WAY),
     "a cycle": (_cycle, ONE_WAY),
