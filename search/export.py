@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,19 @@ from features.command import console, run_command
 from features.errors import InputError
 from search.config import StudyConfig
 
+if TYPE_CHECKING:
+    from heads.files import HeadMetadata
+
 
 def main(
     *,
     study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT.hdf5", help="File to write.", show_default=False)],
-    trial: Annotated[int | None, typer.Option(min=0, help="Trial number; else the best.", show_default=False)] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="The head of this trial, as it was scored; else the chosen one.", show_default=False),
+    ] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="One model that averages the finalists' heads.")] = False,
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="One model from image to class, preprocessing included.")
     ] = False,
@@ -26,7 +33,11 @@ def main(
     ] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
-    """Writes the head of a study's best trial, or of another that was kept, to a plain Keras .hdf5 file."""
+    """Writes a study's head to a plain Keras .hdf5 file.
+
+    The one that the study chose, trained on training and validation rows together; with --trial that of any trial
+    that was kept, as its value was recorded.
+    """
     if out.suffix not in (".hdf5", ".h5"):
         raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
     if out.is_dir() or not out.absolute().parent.is_dir():
@@ -35,13 +46,13 @@ def main(
         raise InputError("--weights", expected="--with-backbone beside it", found="none")
     config = StudyConfig.read(study)
     use_backend(backend or config.backend)
-    number = _best(study, config) if trial is None else trial
+    number = _chosen(study) if trial is None else trial
 
     start_backend()
     from heads.files import load_head, save_head  # noqa: PLC0415  after the choice of the backend
-    from search.shelf import find_head  # noqa: PLC0415
+    from search.head_files import find_head  # noqa: PLC0415
 
-    path = find_head(study, number)
+    path = find_head(study, number, refitted=trial is None)
     head = load_head(path)
     if with_backbone:
         from heads.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
@@ -53,21 +64,32 @@ def main(
             _say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")
     else:
         save_head(out, head.model, head.metadata)
-    typer.echo(f"{out}: trial {number} of {config.name}, validation {config.objective} {head.metadata.value:.4f}")
+    typer.echo(f"{out}: trial {number} of {config.name}, {_scored(head.metadata, config.objective)}")
+
+
+def _scored(metadata: HeadMetadata, objective: str) -> str:
+    """What is known of the head: what it scored itself, or what heads like it did."""
+    if metadata.value is not None:
+        return f"validation {objective} {metadata.value:.4f}"
+    again = metadata.refit or {}
+    trained = f"trained on {again.get('rows', 0):,} rows for {again.get('epochs')} epochs"
+    if again.get("mean") is None:
+        return trained
+    return f"{trained}; validation {objective} of {again['repeats']} heads like it {again['mean']:.4f} on the mean"
 
 
 def _say(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _best(folder: Path, config: StudyConfig) -> int:
-    from search.storage import load_study  # noqa: PLC0415
-    from search.trials import ranking  # noqa: PLC0415
+def _chosen(folder: Path) -> int:
+    """The trial that the repeats chose; before the end of a search, the best so far."""
+    from search.record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
 
-    best = next(iter(ranking(load_study(folder, config.name, config.storage))), None)
+    best = read_record(folder).summary["best"]
     if best is None:
         raise InputError(folder, field="trials", expected="one that completed", found="none")
-    return best.number
+    return int(best["number"])
 
 
 if __name__ == "__main__":
