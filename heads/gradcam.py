@@ -6,17 +6,26 @@ and softmax: their gradients are written down here, so they are the same on ever
 Gradients are averaged over the places, as in the paper. Without that (HiResCAM, arXiv:2011.08891) a map is exact for a
 flattening head, but agrees less with what covering a place does: on 20 scans and four heads a rank correlation with
 ``heads.occlusion`` of 0.22 to 0.43 instead of 0.34 to 0.47.
+
+The map of an ensemble is the mean of its members' maps, each weighted by its member's share of the ensemble's
+probability of the class. With p the mean of the members' p_m, that is what differentiation gives: the gradient of log p
+is the sum of p_m / (p_1 + p_2 + ...) times the gradient of log p_m. So a member that does not call the class has no say
+in what speaks for it. Maps are in [0, 1] before they are weighted: how far apart a member's scores lie depends on how
+it was trained, and is no measure of what it saw. The mean is not stretched to 1 again: where members see different
+places it is fainter, and stretching would show the map of a member without any say where the others have none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from heads.ensemble import members_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,23 +39,49 @@ def class_activation_map(model: Any, features: npt.NDArray[Any], class_index: in
     """Computes where a head sees what speaks for a class.
 
     Args:
-        model: A head as ``heads.files.load_head`` returns it, or ``heads.model.build_head``.
+        model: A head as ``heads.files.load_head`` returns it, or ``heads.model.build_head``; or an ensemble of such.
         features: Bottlenecks of one image (height, width, channels) or of several (images, height, width, channels).
         class_index: The class, one for all images, or (images,) one for each.
 
     Returns:
-        (height, width) or (images, height, width) in [0, 1], of the size of the last convolution's output: 1 at the
-        place that speaks most for the class; 0 everywhere where nothing speaks for it.
+        (height, width) or (images, height, width) in [0, 1], of the size of the last convolution's output (of the
+        features, where an ensemble's convolutions differ in that): 1 at the place that speaks most for the class, of an
+        ensemble only where its members agree on that place; 0 everywhere where nothing speaks for it.
     """
     images = features if features.ndim == 4 else features[None]
-    activation, gradient = activation_gradient(model, images, class_index)
+    heads = members_of(model)
+    maps = [_map(head, images, class_index) for head in heads]
+    joint = maps[0] if len(heads) == 1 else _mean(maps, _shares(heads, images, class_index), images.shape[1:3])
+    return joint if features.ndim == 4 else joint[0]
+
+
+def _map(head: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]) -> Floats:
+    """The maps (images, height, width) of a head that is one chain of layers."""
+    activation, gradient = activation_gradient(head, features, class_index)
     weights = gradient.mean(axis=(1, 2))
     maps = np.maximum(np.einsum("nhwk,nk->nhw", activation, weights), 0)
     largest = maps.max(axis=(1, 2), keepdims=True)
     # A subnormal largest value would divide to infinity: there is nothing to see either.
     seen = largest > np.finfo(np.float32).tiny
     scaled: Floats = np.divide(maps, largest, out=np.zeros_like(maps), where=seen).astype(np.float32)
-    return scaled if features.ndim == 4 else scaled[0]
+    return scaled
+
+
+def _shares(heads: Sequence[Any], features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]) -> Floats:
+    """(heads, images): which part of the class's probability comes from each head; equal where there is none."""
+    tensor, classes = keras.ops.convert_to_tensor(features, "float32"), np.broadcast_to(class_index, len(features))
+    said = np.stack([_array(head(tensor, training=False))[np.arange(len(classes)), classes] for head in heads])
+    said = said.astype(np.float64) + np.finfo(np.float32).tiny
+    return np.asarray(said / said.sum(axis=0), np.float32)
+
+
+def _mean(maps: Sequence[Floats], shares: Floats, size: tuple[int, ...]) -> Floats:
+    """Weighted mean of maps; those of different sizes are brought to one."""
+    if len({one.shape for one in maps}) > 1:
+        resize = keras.ops.image.resize
+        maps = [_array(resize(one[..., None], size, data_format="channels_last"))[..., 0] for one in maps]
+    mean = np.einsum("mnhw,mn->nhw", np.stack(maps), shares)
+    return np.asarray(mean.clip(0, 1), np.float32)  # rounding may lead out of it
 
 
 def activation_gradient(
@@ -58,7 +93,7 @@ def activation_gradient(
     is sure.
 
     Args:
-        model: A head.
+        model: A head, no ensemble.
         features: (images, height, width, channels).
         class_index: The class, one for all images, or (images,) one for each.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from heads.calibration import fit_temperature
 from heads.files import load_head
-from heads.scoring import Probabilities, predict_probabilities
+from heads.scoring import Probabilities, average_views, predict_probabilities
 from heads.spec import HeadSpec
 from search.config import StudyConfig
 from search.data import SearchData
@@ -90,15 +90,17 @@ def conclude(choice: Choice, shelf: Shelf, earlier: dict[str, Any]) -> dict[str,
         if not candidates or number in refits
     }
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
+    described = _describe_ensemble(ensemble, probabilities, data)
     test = score_on_test(
         data,
         heads,
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
-        ensemble=ensemble,
+        ensemble=described,
         earlier=earlier.get("test"),
     )
     return {
+        "ensemble": described,
         "finalists": {"cost": choice.cost, "heads": [finalist.to_dict() for finalist in choice.finalists]}
         if choice.finalists
         else None,
@@ -141,6 +143,20 @@ def _validation(choice: Choice, shelf: Shelf) -> dict[int, Sequence[Probabilitie
         return {}
     head = load_head(find_head(shelf.folder, choice.trial))
     return {choice.trial: [predict_probabilities(head.model, shelf.data.validation)]}
+
+
+def _describe_ensemble(
+    members: Sequence[int], probabilities: Mapping[int, Sequence[Probabilities]], data: SearchData
+) -> dict[str, Any] | None:
+    """Which heads ``search.export --ensemble`` averages, and what calibrates them.
+
+    Averages of the members' repeats are ensembles like it, of heads that were not trained on the validation rows: one
+    for each seed with which no member diverged.
+    """
+    if len(members) < 2:
+        return None
+    of_seeds = zip(*(probabilities[number] for number in members), strict=False)
+    return {"trials": list(members), "temperature": _temperature([average_views(seed) for seed in of_seeds], data)}
 
 
 def _temperature(probabilities: Sequence[Probabilities], data: SearchData) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def score_on_test(
     *,
     winner: int,
     article: int | None,
-    ensemble: Sequence[int],
+    ensemble: Mapping[str, Any] | None,
     earlier: Mapping[str, Any] | None,
 ) -> dict[str, Any] | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
@@ -37,7 +37,7 @@ def score_on_test(
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
         winner: The chosen head's trial.
         article: The article's trial; None where it has no head.
-        ensemble: Trials whose heads are averaged; fewer than two are no ensemble.
+        ensemble: ``trials`` whose heads are averaged, and the average's ``temperature``.
         earlier: What this function returned at the end of the last run, if there was one.
 
     Returns:
@@ -72,9 +72,9 @@ def score_on_test(
     if article is not None:
         told["article"] = {"trial": article, **described(found[article])}
         told["difference"] = _difference(mine.right(labels), found[article].right(labels), groups_of(patients))
-    if len(ensemble) > 1:
-        together = _Tested(average_views([found[number].plain for number in ensemble]), None)
-        told["ensemble"] = {"trials": list(ensemble), **described(together)}
+    if ensemble:
+        together = _Tested(average_views([found[n].plain for n in ensemble["trials"]]), ensemble["temperature"])
+        told["ensemble"] = {"trials": ensemble["trials"], **described(together)}
     return told
 
 

@@ -71,6 +71,11 @@ class StudyRecord:
         return list(told["heads"]) if told else []
 
     @property
+    def ensemble(self) -> dict[str, Any]:
+        """Which trials' heads an ensemble averages, and its temperature; empty where there is none."""
+        return dict(self.concluded.get("ensemble") or {}) if self.finalists else {}
+
+    @property
     def article(self) -> FrozenTrial | None:
         """The article's head, if it has run to its end."""
         return article_trial(self.study)

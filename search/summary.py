@@ -47,6 +47,7 @@ def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = 
         "best": _describe(best) if best else None,
         "article": _describe(article) if article else {"number": None, "value": None},
         "finalists": None,
+        "ensemble": None,
         "refit": None,
         "calibration": None,
         "test": None,

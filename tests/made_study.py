@@ -109,6 +109,7 @@ class MadeStudy:
             finalists.append({**self.finalist(article, 0.7), "is_article": True})
         summary = summarise(self.opened.study, self.config, chosen=finalists[0]["trial"])
         summary["finalists"] = {"cost": {"trial_epochs": 90, "seconds": 2.5}, "heads": finalists}
+        summary["ensemble"] = {"trials": [one["trial"] for one in finalists], "temperature": 0.9}
         summary["refit"] = {"trial": finalists[0]["trial"], "rows": 500, "epochs": 7, "parts": ["train", "validation"]}
         calibration = {"temperature": 1.3, "ece_before": 0.061, "ece_after": 0.024}
         summary["calibration"] = calibration

@@ -136,6 +136,11 @@ def check_exports(folder: Path, store: Path, place: Path) -> None:
     assert head.metadata.refit["parts"] == ["train", "validation"] == again["parts"]
     assert head.metadata.refit["rows"] == split["counts"]["train"] + split["counts"]["validation"] == again["rows"]
     assert head.metadata.temperature == summary["calibration"]["temperature"] > 0
+    run("search.export", folder, place / "all.hdf5", "--ensemble")
+    together = json.loads(run("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").stdout)
+    assert load_head(place / "all.hdf5").metadata.trials == tuple(summary["ensemble"]["trials"])
+    assert together["confusion"] == summary["test"]["ensemble"]["confusion"]
+    assert together["loss"] == pytest.approx(summary["test"]["ensemble"]["loss"], rel=1e-4)
     run("search.export", folder, place / "first.hdf5", "--trial", 0)
     assert load_head(place / "first.hdf5").metadata.trial == 0
 
