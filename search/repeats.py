@@ -39,6 +39,7 @@ from search.sizing import whole_bank
 from search.snapshot import read_snapshot
 from search.space import Space
 from search.storage import open_study
+from search.summary import search_seconds
 from search.trials import ARTICLE_ORDINAL, article_trial, is_counted, merit_of, ranking
 
 FOLDER = "finalists"
@@ -157,7 +158,7 @@ def run_repeats(
         )
         keeper = _Predictions(own / _PREDICTIONS)
         with Display(opened.study, own_config, what="repeat") as display:
-            meter, _ = run_pool(
+            run_pool(
                 own,
                 opened,
                 shape=shape,
@@ -171,8 +172,9 @@ def run_repeats(
         finalists = _read(opened.study, trials, config, keeper, data.validation_labels)
     finally:
         opened.close()
-    trial_epochs = sum(t.user_attrs.get("epochs", 0) for t in opened.study.get_trials(deepcopy=False) if is_counted(t))
-    return finalists, {"trial_epochs": trial_epochs, "seconds": round(meter.seconds, 3)}
+    told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
+    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in told)
+    return finalists, {"trial_epochs": trial_epochs, "seconds": round(search_seconds(told), 3)}
 
 
 def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
