@@ -33,7 +33,8 @@ State = dict[str, Arrays]
 and ``slot_arrays``. Padding, free pages and free slots hold zeros."""
 Settings = Arrays
 """Numbers constant within an epoch. Of the heads: ``owner`` and ``page_in_head`` (P,) int32; (H,) each of
-``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,) float32."""
+``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,) float32.
+"""
 
 
 class Tools(Protocol):

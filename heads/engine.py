@@ -307,9 +307,12 @@ class Engine:
 
     def score_exactly(self, heads: Sequence[Finished]) -> list[Score]:
         """Scores what ``predict_exactly`` returns."""
-        labels = [self._validation.store.labels[rows] for rows in self._scoring.rows_of]
         found = zip(heads, self.predict_exactly(heads), strict=True)
-        return [score(probabilities, labels[head.fold], self.objective) for head, probabilities in found]
+        return [self.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
+
+    def score_predicted(self, probabilities: Probabilities, *, fold: int = 0) -> Score:
+        """Scores probabilities of a fold's validation rows, (rows, classes)."""
+        return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
     def _settings(self) -> dict[str, npt.NDArray[Any]]:
         return {

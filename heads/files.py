@@ -13,7 +13,9 @@ A file is what Keras writes, with attributes beside Keras' own at its root, read
 | ``store_fingerprint``, ``study`` | text | where it was trained; empty where unknown |
 | ``trial``, ``value`` | int, float | the study's trial and its recorded validation value; absent where there is none |
 | ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |
+| ``temperature`` | float | calibrates its probabilities (``heads.calibration``); absent where none was fitted |
 | ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
+| ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
 | ``versions`` | JSON | package versions that made it |
 """
 
@@ -43,11 +45,11 @@ SCHEMA = 1
 KIND = "head"
 IMAGE_MODEL = "image_model"
 SUFFIXES = (".hdf5", ".h5")
-_JSON = ("spec", "split", "versions")
+_JSON = ("spec", "split", "refit", "versions")
 _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
-_NUMBERS = ("alpha", "value")
+_NUMBERS = ("alpha", "value", "temperature")
 EXPECTED = "a head (.hdf5 as Keras saves it)"
 
 
@@ -71,7 +73,11 @@ class HeadMetadata:
         study: Name of its study, empty where there was none.
         trial: Its number there; None for an ensemble.
         trials: Of an ensemble, the numbers of its members' trials, in the members' order.
-        value: The study's recorded validation value.
+        value: The study's recorded validation value: what this very head scored.
+        temperature: What calibrates its probabilities (``heads.calibration``); fitted on validation rows that the heads
+            it was fitted by were not trained on.
+        refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
+            ``rows`` and ``epochs``, and ``repeats``, ``mean`` and ``sd`` of the values of heads like it.
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.
@@ -94,7 +100,9 @@ class HeadMetadata:
     trial: int | None = None
     trials: tuple[int, ...] = ()
     value: float | None = None
+    temperature: float | None = None
     split: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = None
     versions: dict[str, str]
 
     @classmethod
@@ -305,6 +313,8 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
         raise InputError(path, field="trials", expected=expected, found=len(metadata.trials))
     if metadata.dtype not in DTYPES:
         raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=_shown(metadata.dtype))
+    if metadata.temperature is not None and not metadata.temperature > 0:
+        raise InputError(path, field="temperature", expected="a number above 0", found=metadata.temperature)
     if not metadata.views:
         raise InputError(path, field="views", expected="at least one name", found="none")
 

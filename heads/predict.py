@@ -192,7 +192,8 @@ def _outcomes(
 
     Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
     """
-    from heads.scoring import average_views, predict_batch  # noqa: PLC0415  beside Keras
+    from heads.calibration import with_temperature  # noqa: PLC0415  beside Keras
+    from heads.scoring import average_views, predict_batch  # noqa: PLC0415
 
     shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
     place = shown.index(_IDENTITY) if plain else 0
@@ -203,7 +204,8 @@ def _outcomes(
             features = batch.features.astype(head.metadata.dtype)
         finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
         features[~finite] = 0
-        rows = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        seen = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        rows = with_temperature(seen, head.metadata.temperature)
         for index, row, fits, own in zip(batch.indices, rows, finite, features, strict=True):
             reason = batch.reasons.get(index, "")
             if not reason and not fits:

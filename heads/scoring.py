@@ -32,6 +32,11 @@ class Scores(NamedTuple):
     merit: npt.NDArray[np.float64]
 
 
+def lower_is_better(objective: str) -> bool:
+    """Whether less of an objective is better."""
+    return objective == "loss"
+
+
 @dataclass(frozen=True)
 class Score:
     """How well a head does on some rows.
@@ -130,7 +135,7 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
         merit = np.full(heads, np.nan)
         merit[sound] = _areas(probabilities[sound], labels, classes)
     else:
-        merit = -loss if objective == "loss" else accuracy
+        merit = -loss if lower_is_better(objective) else accuracy
     return Scores(*(np.where(sound, numbers, np.nan) for numbers in (loss, accuracy, merit)))
 
 

@@ -110,6 +110,12 @@ class Book:
         """Notes the score of an epoch (1-based)."""
         asked.trial.report(self._value(record.validation), record.epoch)
 
+    def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
+        """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
+        config = self.config
+        waited = epochs - best.epoch if best else 0
+        return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
+
     def should_prune(self, asked: Asked) -> bool:
         """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
         if asked.is_article:

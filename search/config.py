@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from features.atomic import write_json
 from features.errors import InputError
+from heads.scoring import lower_is_better
 
 SCHEMA = 1
 FILE = "study.json"
@@ -23,7 +24,7 @@ class StudyConfig:
 
     Attributes:
         name: Its name in the storage.
-        objective: What a trial's value is, of its best epoch, on validation rows: see ``heads.scoring``. Ties are broken
+        objective: What a trial's value is, of its best epoch, on validation rows (``heads.scoring``). Ties are broken
             by the loss.
         class_weights: ``none``, or ``balanced``: rows of rare classes count more in the training loss.
         seed: Decides the split, the samples, the initial weights and the batches.
@@ -73,7 +74,7 @@ class StudyConfig:
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which way values are better."""
-        return "minimize" if self.objective == "loss" else "maximize"
+        return "minimize" if lower_is_better(self.objective) else "maximize"
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""

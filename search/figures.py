@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -16,8 +16,10 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from heads.scoring import lower_is_better
 from search.record import best_by, curve, epochs_of
-from search.trials import is_counted, score_of
+from search.storage import Direction
+from search.trials import is_counted
 
 MOST_CURVES = 200
 MOST_POINTS = 400
@@ -36,31 +38,47 @@ class Point(NamedTuple):
     value: float
 
 
+def in_words(objective: str) -> str:
+    """What an axis of values is called."""
+    return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"
+
+
 def state_of(trial: FrozenTrial) -> str:
     """Returns ``completed``, ``pruned``, ``failed`` or ``running``."""
     return _STATES.get(trial.state, "running")
 
 
-def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None) -> go.Figure:
+def value_of(trial: FrozenTrial) -> float:
+    """The value of a completed trial."""
+    assert trial.value is not None
+    return trial.value
+
+
+def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: str = "accuracy") -> go.Figure:
     """Values of the completed trials, the best so far, and the article's head as a line."""
     trials = sorted(ranked, key=lambda trial: trial.number)
     numbers = [trial.number for trial in trials]
-    values = [_short(score_of(trial).accuracy) for trial in trials]
-    best = list(accumulate(values, max))
-    figure = _figure("trial", "validation accuracy")
+    values = [_short(value_of(trial)) for trial in trials]
+    best = list(accumulate(values, min if lower_is_better(objective) else max))
+    figure = _figure("trial", in_words(objective))
     figure.add_scatter(x=numbers, y=values, mode="markers", name="completed", marker=_dots("completed"))
     figure.add_scatter(
         x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": BEST_COLOUR, "width": 2}
     )
     if article is not None:
-        _article_line(figure, score_of(article).accuracy)
+        _article_line(figure, value_of(article))
     return figure
 
 
-def curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, article: FrozenTrial | None) -> go.Figure:
-    """Validation accuracy after each epoch, of at most ``MOST_CURVES`` trials chosen evenly by rank."""
-    figure = _figure("epoch", "validation accuracy")
-    shown = thinned([trial for trial in trials if trial.intermediate_values], MOST_CURVES)
+def curves(
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial | None,
+    article: FrozenTrial | None,
+    objective: str = "accuracy",
+) -> go.Figure:
+    """The objective after each epoch, of at most ``MOST_CURVES`` trials chosen evenly by rank."""
+    figure = _figure("epoch", in_words(objective))
+    shown = thinned([trial for trial in trials if trial.intermediate_values], MOST_CURVES, objective)
     for state, colour in COLOURS.items():
         members = [trial for trial in shown if state_of(trial) == state]
         if not members:
@@ -79,11 +97,11 @@ def curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None, article: Fro
     return figure
 
 
-def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None) -> go.Figure:
-    """Accuracy against the number of parameters, with the heads that no smaller one beats joined by a line."""
-    front = pareto_front(points(ranked))
-    others = points(thinned(ranked, MOST_POINTS))
-    figure = _figure("parameters", "validation accuracy")
+def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: str = "accuracy") -> go.Figure:
+    """The objective against the number of parameters, with the heads that no smaller one beats joined by a line."""
+    front = pareto_front(points(ranked), objective)
+    others = points(thinned(ranked, MOST_POINTS, objective))
+    figure = _figure("parameters", in_words(objective))
     figure.update_xaxes(type="log", dtick=1, minor={"dtick": "D1"})
     for name, group, mode, style in (
         ("completed", others, "markers", {"marker": _dots("completed")}),
@@ -103,6 +121,39 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None) -> go.Figu
     return figure
 
 
+def repeats(finalists: Sequence[Mapping[str, Any]], objective: str) -> go.Figure:
+    """Each repeat of each finalist, best on the mean at the top, with the means as bars.
+
+    Args:
+        finalists: As in summary.json, best first.
+        objective: Of the values.
+    """
+    names = [f"trial {one['trial']}" + (" (article)" if one["is_article"] else "") for one in finalists]
+    figure = _figure(in_words(objective), "")
+    pairs = [(v, name) for one, name in zip(finalists, names, strict=True) for v in one["values"] if v is not None]
+    figure.add_scatter(
+        x=[_short(value) for value, _ in pairs],
+        y=[name for _, name in pairs],
+        mode="markers",
+        name="each seed",
+        marker={**_dots("completed"), "size": 8},
+    )
+    means = [
+        (one["mean"], one["sd"], name) for one, name in zip(finalists, names, strict=True) if one["mean"] is not None
+    ]
+    figure.add_scatter(
+        x=[_short(mean) for mean, _, _ in means],
+        y=[name for _, _, name in means],
+        error_x={"type": "data", "array": [_short(sd or 0) for _, sd, _ in means], "thickness": 1.5},
+        mode="markers",
+        name="mean ± sd",
+        marker={"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": BEST_COLOUR}},
+    )
+    figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
+    figure.update_layout(height=120 + 44 * len(names))
+    return figure
+
+
 def endings(trials: Sequence[FrozenTrial], epochs: int) -> go.Figure:
     """How many trials ended after how many epochs, and how."""
     figure = _figure("epochs trained", "trials")
@@ -117,21 +168,22 @@ def endings(trials: Sequence[FrozenTrial], epochs: int) -> go.Figure:
     return figure
 
 
-def importance(trials: Sequence[FrozenTrial]) -> go.Figure | None:
+def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
     """How much each parameter decides, by PED-ANOVA (Watanabe et al. 2023, doi:10.24963/ijcai.2023/488).
 
-    Completed trials are few and all good, where weak ones are pruned. So there are two sets of bars: accuracy after the
-    epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or of
-    equal values, is left out; ``None`` where nothing is left.
+    Completed trials are few and all good, where weak ones are pruned. So there are two sets of bars: the objective
+    after the epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or
+    of equal values, is left out; ``None`` where nothing is left.
     """
     counted = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
     completed = [trial for trial in counted if trial.state == TrialState.COMPLETE]
     shares = {}
     early = min((epochs_of(trial) for trial in counted), default=0)
     if early and len(completed) < len(counted):
-        scored = [(trial, value) for trial in counted if (value := best_by(trial, early)) is not None]
-        shares[f"after {early} epochs, {len(scored)} trials"] = _importances(scored)
-    shares[f"at the end, {len(completed)} trials"] = _importances([(t, score_of(t).accuracy) for t in completed])
+        scored = [(trial, value) for trial in counted if (value := best_by(trial, early, objective)) is not None]
+        shares[f"after {early} epochs, {len(scored)} trials"] = _importances(scored, objective)
+    at_end = [(trial, value_of(trial)) for trial in completed]
+    shares[f"at the end, {len(completed)} trials"] = _importances(at_end, objective)
     shares = {name: share for name, share in shares.items() if share}
     if not shares:
         return None
@@ -144,20 +196,25 @@ def importance(trials: Sequence[FrozenTrial]) -> go.Figure | None:
     return figure
 
 
-def parallel_coordinates(ranked: Sequence[FrozenTrial]) -> go.Figure | None:
+def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
     """At most ``MOST_POINTS`` completed trials as lines over all parameters; ``None`` for fewer than two.
 
     Unlike Optuna's figure of this name it is one trace, whose axes can be brushed.
     """
-    shown = thinned(ranked, MOST_POINTS)
+    shown = thinned(ranked, MOST_POINTS, objective)
     if len(shown) < 2:
         return None
-    accuracies = [_short(score_of(trial).accuracy) for trial in shown]
+    values = [_short(value_of(trial)) for trial in shown]
     axes = [_axis(shown, name) for name in parameter_names(shown)]
     figure = _figure("", "")
     figure.add_parcoords(
-        line={"color": accuracies, "colorscale": "Viridis", "showscale": False},
-        dimensions=[{"label": "accuracy", "values": accuracies}, *axes],
+        line={
+            "color": values,
+            "colorscale": "Viridis",
+            "reversescale": lower_is_better(objective),
+            "showscale": False,
+        },
+        dimensions=[{"label": objective.replace("_", " "), "values": values}, *axes],
         labelangle=-25,
     )
     figure.update_layout(height=430, margin={"l": 70, "r": 40, "t": 100, "b": 24})
@@ -170,16 +227,17 @@ def parameter_names(trials: Iterable[FrozenTrial]) -> list[str]:
     return [name for name in names if name.removeprefix("use_") not in names or not name.startswith("use_")]
 
 
-def slice_of(ranked: Sequence[FrozenTrial], name: str) -> go.Figure:
-    """Accuracy against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
-    shown = [trial for trial in thinned(ranked, MOST_POINTS) if name in trial.params and _has_effect(trial, name)]
+def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accuracy") -> go.Figure:
+    """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
+    shown = thinned(ranked, MOST_POINTS, objective)
+    shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
     figure = _figure(name, "")
     figure.update_layout(height=260, margin={"l": 48, "r": 12, "t": 12, "b": 48}, showlegend=False)
-    figure.update_yaxes(range=_span(score_of(trial).accuracy for trial in ranked))  # that of all, to compare by eye
+    figure.update_yaxes(range=_span(value_of(trial) for trial in ranked))  # that of all, to compare by eye
     if not shown:
         return figure
     distribution = shown[0].distributions[name]
-    values = [_short(score_of(trial).accuracy) for trial in shown]
+    values = [_short(value_of(trial)) for trial in shown]
     labels = [f"trial {trial.number}" for trial in shown]
     if isinstance(distribution, CategoricalDistribution):
         figure.add_box(
@@ -209,23 +267,25 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str) -> go.Figure:
 
 def points(trials: Iterable[FrozenTrial]) -> list[Point]:
     """Returns what completed trials cost and score."""
-    return [Point(t.number, int(t.user_attrs["parameters"]), score_of(t).accuracy) for t in trials]
+    return [Point(t.number, int(t.user_attrs["parameters"]), value_of(t)) for t in trials]
 
 
-def pareto_front(all_points: Iterable[Point]) -> list[Point]:
+def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> list[Point]:
     """Returns the points that no other beats or equals with as few parameters or fewer, smallest first."""
+    sign = -1 if lower_is_better(objective) else 1
     front: list[Point] = []
-    for point in sorted(all_points, key=lambda p: (p.parameters, -p.value, p.number)):
-        if not front or point.value > front[-1].value:
+    for point in sorted(all_points, key=lambda p: (p.parameters, -sign * p.value, p.number)):
+        if not front or sign * point.value > sign * front[-1].value:
             front.append(point)
     return front
 
 
-def thinned(trials: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
+def thinned(trials: Sequence[FrozenTrial], most: int, objective: str = "accuracy") -> list[FrozenTrial]:
     """Returns at most ``most`` trials, best and worst among them, the others chosen evenly by rank."""
     if len(trials) <= most:
         return list(trials)
-    ranked = sorted(trials, key=_rank)
+    sign = -1 if lower_is_better(objective) else 1
+    ranked = sorted(trials, key=lambda trial: (-sign * _reached(trial, objective), trial.number))
     return [ranked[place * (len(ranked) - 1) // (most - 1)] for place in range(most)]
 
 
@@ -313,17 +373,17 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
     return {"label": name, "values": logs, "tickvals": [*ticks], "ticktext": [*ticks.values()], "range": [floor, high]}
 
 
-def _importances(scored: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]:
+def _importances(scored: Sequence[tuple[FrozenTrial, float]], objective: str) -> dict[str, float]:
     if len(scored) < FEWEST_FOR_IMPORTANCE or len({value for _, value in scored}) < 2:
         return {}
-    study = _study_of(scored)
+    study = _study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _study_of(scored: Iterable[tuple[FrozenTrial, float]]) -> optuna.Study:
+def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction) -> optuna.Study:
     """A study in memory of completed trials with the given values, for Optuna's own functions to look at."""
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction=direction)
     for trial, value in scored:
         study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=value))
     return study
@@ -341,10 +401,12 @@ def _ordered(choices: Sequence[Any]) -> list[str]:
     return [str(choice) for choice in (sorted(choices) if numeric else choices)]
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, int]:
-    reached = max((v for v in trial.intermediate_values.values() if not math.isnan(v)), default=0.0)
-    value = trial.value if trial.value is not None and not math.isnan(trial.value) else reached
-    return -value, trial.number
+def _reached(trial: FrozenTrial, objective: str) -> float:
+    """A trial's value, or the best that it came to before it was stopped."""
+    if trial.value is not None and not math.isnan(trial.value):
+        return trial.value
+    best = best_by(trial, epochs_of(trial), objective)
+    return best if best is not None else math.inf if lower_is_better(objective) else 0.0
 
 
 def _short(value: float) -> float:

@@ -84,6 +84,11 @@ def prose(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def strong(text: str) -> str:
+    """A paragraph that is read first."""
+    return f'<p class="verdict">{escape(text)}</p>'
+
+
 def note(text: str) -> str:
     """A remark in small print."""
     return f'<p class="note">{escape(text)}</p>'
@@ -139,6 +144,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: any
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
 p { max-width: 46rem; overflow-wrap: anywhere; margin: .6rem 0; }
 .subtitle, .note { color: var(--soft); }
+.verdict { font-size: 1.1rem; font-weight: 600; border-left: .25rem solid var(--blue); padding-left: .75rem; }
 .note { font-size: .875rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin-top: 1.25rem; }
 .card { background: var(--ground); border: 1px solid var(--rule); border-radius: .5rem; padding: .75rem .9rem; }

@@ -80,7 +80,7 @@ def test_a_running_study_is_shown_as_it_grows_and_its_journal_is_not_touched(mad
     assert "5 of 12 trials" in shown["note"]["body"]
     assert shown["objective_names"] == ["validation accuracy"]
     names = {one["id"] for one in shown["plotly_graph_objects"]}
-    assert names == {"accuracy-and-size", "learning-curves", "what-ended-when"}
+    assert names == {"value-and-size", "learning-curves", "what-ended-when"}
     assert (made.folder / JOURNAL).read_bytes() == before
 
     made.train(2)

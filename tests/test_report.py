@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from search.record import Progress, is_running, read_record
 from search.report import describe_head, main, make_report
 from search.space import Space, read_study_file
 from search.study_file import command_line, to_toml
+from search.trials import ranking
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)>&"'
 
@@ -94,21 +96,33 @@ def test_it_is_one_small_file_that_loads_nothing(page, finished):
 def test_the_leaderboard_is_the_ranking(page, finished):
     record = read_record(finished)
     winner = record.ranked[0]
-    rows = Reader(page).rows_after("", "trial", "accuracy")
+    rows = Reader(page).rows_after("", "trial", "repeated", "accuracy")
     assert [row[1] for row in rows[:20]] == [str(trial.number) for trial in record.ranked[:20]]
-    assert rows[0][2:4] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
-    assert rows[0][6] == f"{winner.user_attrs['parameters']:,}"
-    assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][7]
-    assert any("The article's head:" in row[7] for row in rows[:21])
+    assert winner.number == record.summary["best"]["number"] == record.finalists[0]["trial"]
+    by_value = ranking(record.study)
+    assert winner.number == by_value[2].number  # the repeats decide, not the value
+    assert [trial.number for trial in record.ranked[4:]] == [
+        trial.number for trial in by_value if trial.number not in {one["trial"] for one in record.finalists}
+    ]
+    assert rows[0][2] == "90.00% ± 2.00%"
+    assert rows[0][3:5] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
+    assert rows[0][7] == f"{winner.user_attrs['parameters']:,}"
+    assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][8]
+    assert any("The article's head:" in row[8] for row in rows[:21])
 
 
 def test_it_tells_what_the_summary_tells(page, finished):
     summary = json.loads((finished / "summary.json").read_text())
     text = re.sub(r"<[^>]*>", " ", page.split("<script")[0])
     assert f"{100 * summary['best']['value']:.2f}%" in text
-    assert f"{100 * (summary['best']['value'] - summary['article']['value']):+.2f}" in text
+    assert html.escape(summary["verdict"]) in text
+    assert "No difference shown: +5.0 points may well be chance (95% interval -1.2 to +11.0 points)" in text
     assert "95% interval 77.03% to 92.15%" in text
-    assert "one validation row is 1.00" in text
+    assert "one row is 1.00%" in text
+    assert "90.00% ± 2.00%" in text
+    assert "trained on 500 rows (train and validation together) for 7 epochs" in text
+    assert "80 test rows of 40 patients were used once" in text
+    assert "0.0610 before, 0.0240 after" in text
     told = ["6.5 on average", "123.4 GFLOP/s", "321", "5 min 21 s one at a time", "91.00%", "4.76% of the time"]
     told += ["40 of 40 trials", "ab" * 32, "cd" * 8, "optuna 5.0.0", "python -m search.export", "diverged"]
     for part in told:
@@ -122,10 +136,14 @@ def test_every_figure_has_its_data_and_its_place(page, finished):
     drawn = json.loads(reader.ids["figures"])
     assert len(drawn) == page.count('class="figure"')
     assert all(figure["data"] for figure in drawn)
-    first = drawn[0]["data"]
+    repeats, history = (figure["data"] for figure in drawn[:2])
+    told = json.loads((finished / "summary.json").read_text())["finalists"]["heads"]
+    assert repeats[0]["x"] == pytest.approx([value for one in told for value in one["values"]])
+    assert repeats[1]["x"] == pytest.approx([one["mean"] for one in told])
+    first = history
     record = read_record(finished)
     assert first[0]["x"] == [trial.number for trial in record.trials if trial.state == TrialState.COMPLETE]
-    assert max(first[1]["y"]) == pytest.approx(record.ranked[0].value)
+    assert max(first[1]["y"]) == pytest.approx(ranking(record.study)[0].value)
     assert first[1]["y"] == sorted(first[1]["y"])
 
 
@@ -249,7 +267,7 @@ def test_the_front_is_what_no_smaller_head_beats():
 
 
 def test_thinning_keeps_the_best_and_the_worst(finished):
-    ranked = read_record(finished).ranked
+    ranked = ranking(read_record(finished).study)
     few = figures.thinned(ranked, 5)
     assert len(few) == 5
     assert few[0].number == ranked[0].number
