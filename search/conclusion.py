@@ -124,7 +124,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
     """
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
-        return [Candidate(one.trial, one.spec, one.epochs, one.rates) for one in sound]
+        return [Candidate(one.trial, one.ordinal, one.spec, one.epochs, one.rates) for one in sound]
     if not config.folds:
         return []
     return [_of_trial(trial) for trial in finalists_of(study, 1)]
@@ -132,7 +132,8 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
 
 def _of_trial(trial: FrozenTrial) -> Candidate:
     told = trial.user_attrs
-    return Candidate(trial.number, HeadSpec.from_dict(told["spec"]), told["best_epoch"], told["learning_rates"])
+    spec = HeadSpec.from_dict(told["spec"])
+    return Candidate(trial.number, told["ordinal"], spec, told["best_epoch"], told["learning_rates"])
 
 
 def _validation(choice: Choice, shelf: Shelf) -> dict[int, Sequence[Probabilities]]:

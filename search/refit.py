@@ -31,13 +31,15 @@ class Candidate:
     """A head to be trained without validation.
 
     Attributes:
-        trial: Number of the trial that it comes from; decides the seed.
+        trial: Number of the trial that it comes from.
+        ordinal: Its place in the study, see ``search.book.Asked``: decides the seed.
         spec: The head.
         epochs: How long it trains.
         rates: Learning rate of each of these epochs.
     """
 
     trial: int
+    ordinal: int
     spec: HeadSpec
     epochs: int
     rates: Sequence[float]
@@ -115,7 +117,7 @@ def _train(
         resident=held <= resident_budget(),
         class_weights=data.class_weights(config.class_weights),
     )
-    newcomers = [Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.trial),)) for one in candidates]
+    newcomers = [Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.ordinal),)) for one in candidates]
     slots = dict(zip(engine.insert(newcomers), candidates, strict=True))
     plan_seed = derive_seed(config.seed, "refit batches")
     found: dict[int, Refit] = {}

@@ -52,6 +52,7 @@ class Finalist:
 
     Attributes:
         trial: Number of the trial that it comes from.
+        ordinal: Its place in the study, see ``search.book.Asked``.
         spec: The head.
         is_article: Whether it is the article's.
         values: The objective of each repeat, in the order of the seeds; None where a repeat diverged.
@@ -64,6 +65,7 @@ class Finalist:
     """
 
     trial: int
+    ordinal: int
     spec: HeadSpec
     is_article: bool
     values: tuple[float | None, ...]
@@ -248,6 +250,7 @@ def _read(
         finalists.append(
             Finalist(
                 trial=trial.number,
+                ordinal=trial.user_attrs["ordinal"],
                 spec=HeadSpec.from_dict(trial.user_attrs["spec"]),
                 is_article=trial.number == article,
                 values=tuple(one.value if one in through else None for one in mine),
