@@ -195,7 +195,7 @@ def _add_figures(page: Page, record: StudyRecord) -> None:
     )
     across = page.figure(figures.parallel_coordinates(ranked), "all parameters of completed trials", wide=True)
     page.add(
-        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the brighter, the better.")
+        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
     page.add("Accuracy and size", page.figure(figures.sizes(ranked, article), "accuracy against parameters"), remark)
 
