@@ -390,10 +390,11 @@ def _ordered(choices: Sequence[Any]) -> list[str]:
     return [str(choice) for choice in (sorted(choices) if numeric else choices)]
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, int]:
+def _rank(trial: FrozenTrial) -> float:
+    """Sorts by value; equal trials stay in the order that they come in: that of the loss, where they are ranked."""
     reached = max((v for v in trial.intermediate_values.values() if not math.isnan(v)), default=0.0)
     value = trial.value if trial.value is not None and not math.isnan(trial.value) else reached
-    return -value, trial.number
+    return -value
 
 
 def _short(value: float) -> float:

@@ -7,7 +7,7 @@ hundred lines need none of that.
 
 STYLE = """
 .parallel { display: block; width: 100%; height: 100%; font-size: 12px; }
-.parallel .line { fill: none; stroke-opacity: .75; }
+.parallel .line { fill: none; }
 .parallel .line:hover { stroke: #c9862b; stroke-width: 3; stroke-opacity: 1; }
 .parallel .off { stroke: #e4e8ee; stroke-opacity: .5; pointer-events: none; }
 .parallel .axis { stroke: #9aa5b1; }
@@ -49,10 +49,12 @@ function drawParallel(place, trace, height) {
   const parent = document.getElementById(place);
   const svg = make("svg", {class: "parallel", viewBox: `0 0 ${WIDTH} ${height}`}, parent);
 
-  // The best are drawn last, and darkest: by rank, so that a few very weak trials do not take all the shades.
-  const values = trace.line.color, order = values.map((_, at) => at).sort((a, b) => values[a] - values[b]);
+  // The best are drawn last, and darkest: by rank, so that a few very weak trials do not take all the shades; and
+  // steeply, so that of hundreds the best still stand out. Of equal ones the first is the best.
+  const values = trace.line.color, order = values.map((_, at) => at).sort((a, b) => values[a] - values[b] || b - a);
+  const faint = Math.min(0.8, 0.3 + 30 / order.length);
   const lines = order.map((row, rank) => {
-    const share = order.length > 1 ? rank / (order.length - 1) : 1;
+    const best = rank === order.length - 1, share = best ? 1 : (rank / (order.length - 1)) ** 3;
     const mix = (from, to) => Math.round(from + (to - from) * share);
     let pen = "M";
     const path = axes.map((axis) => {
@@ -61,8 +63,10 @@ function drawParallel(place, trace, height) {
       pen = "L";
       return step;
     }).join("");
-    const look = {class: "line", d: path, stroke: `rgb(${mix(190, 8)},${mix(206, 48)},${mix(226, 107)})`};
-    const line = make("path", {...look, "stroke-width": rank === order.length - 1 ? 2.5 : 1.1}, svg);
+    const stroke = best ? "#0a0a0a" : `rgb(${mix(196, 8)},${mix(211, 48)},${mix(230, 107)})`;
+    const opacity = best ? 1 : faint + (1 - faint) * share ** 2;
+    const look = {stroke, "stroke-width": best ? 2.5 : 1.1, "stroke-opacity": opacity};
+    const line = make("path", {class: "line", d: path, ...look}, svg);
     make("title", {}, line, `trial ${trace.customdata[row]}: ${axes[0].label} ${values[row]}`);
     return {row, line};
   });
@@ -90,7 +94,7 @@ function drawParallel(place, trace, height) {
     const grip = make("rect", {class: "grip", x: axis.x - 11, width: 22, y: TOP - 6, height: BOTTOM - TOP + 12}, svg);
     const pick = (from, to) => {
       const some = Math.abs(from - to) > 3, [upper, lower] = from < to ? [from, to] : [to, from];
-      axis.picked = some ? [axis.back(lower), axis.back(upper)] : null;
+      axis.picked = some ? [axis.back(lower + 0.5), axis.back(upper - 0.5)] : null;  // the ends of an axis are inside
       picked.setAttribute("y", upper);
       picked.setAttribute("height", some ? lower - upper : 0);
       refresh();
@@ -106,4 +110,7 @@ function drawParallel(place, trace, height) {
   });
 }
 """
-"""``drawParallel(id of an element, parcoords trace, height)``; the trace's ``customdata`` are numbers of trials."""
+"""``drawParallel(id of an element, parcoords trace, height)``.
+
+The trace's first dimension is what its lines are coloured by, its ``customdata`` are numbers of trials, the best first.
+"""

@@ -188,6 +188,7 @@ def test_ranges_of_parallel_coordinates_can_be_picked(browser, made):
         visit.page.mouse.move(x, middle, steps=3)
         visit.page.mouse.up()
         kept = drawing.locator(".line:not(.off) title").all_text_contents()
+        assert kept[-1].startswith(f"trial {ranked[0].number}:")  # the best is drawn over all others
         values = [trial.value for trial in ranked]
         upper = [t for t in ranked if t.value > (min(values) + max(values)) / 2 + 0.005]
         assert 0 < len(upper) < len(ranked)

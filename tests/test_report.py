@@ -10,6 +10,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import optuna
 import pytest
 from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
@@ -254,6 +255,14 @@ def test_thinning_keeps_the_best_and_the_worst(finished):
     assert few[0].number == ranked[0].number
     assert few[-1].number == ranked[-1].number
     assert figures.thinned(ranked, 1000) == ranked
+
+
+def test_thinning_keeps_the_winner_of_equal_values():
+    """Which is that of the lower loss: ranked first, whatever its number."""
+    trials = [optuna.trial.create_trial(value=0.9) for _ in range(9)]
+    for number, trial in enumerate(reversed(trials)):
+        trial.number = number
+    assert figures.thinned(trials, 3)[0].number == 8
 
 
 def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
