@@ -17,6 +17,7 @@ from features.atomic import replacing
 from features.images import printable
 from features.split import Rows
 from features.store import FeatureStore
+from heads import printing
 from heads.curves import reliability, roc
 from heads.metrics import Metrics
 from heads.mistakes import Mistake, Sight, mistakes, sights
@@ -86,11 +87,13 @@ def report_page(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
         figures.append(reliability_figure(scored.probabilities, scored.labels))
     return _PAGE.format(
         policy=_POLICY,
-        style=_STYLE,
+        style=_STYLE + printing.STYLE,
         title=escape(printable(scored.title)),
         summary=escape(_summary(scored.metrics)),
         caveat=escape(scored.caveat),
         plotly=get_plotlyjs(),
+        printable=printing.SCRIPT,
+        width=printing.PAGE_WIDTH // 2,
         places="\n".join(f'<div class="figure" id="figure-{place}"></div>' for place in range(len(figures))),
         # "<" would end the script element that the data stands in
         figures=f"[{','.join(figure.to_json() for figure in figures)}]".replace("<", "\\u003c"),
@@ -144,6 +147,8 @@ def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> g
 def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
     """How often the called class is right, by its probability."""
     bins = reliability(probabilities, labels)
+    padded = [1.0, *bins.accuracy.tolist(), 1.0]
+    dips = [padded[at] > padded[at + 1] < padded[at + 2] for at in range(len(bins.rows))]
     figure = go.Figure(_diagonal())
     figure.add_scatter(
         x=bins.confidence.tolist(),
@@ -151,11 +156,11 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         text=[f"{rows}" for rows in bins.rows],
         hovertemplate="%{text} rows: said %{x:.3f}, right %{y:.3f}<extra></extra>",
         mode="lines+markers+text",
-        textposition="bottom right",
+        textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
     figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.03])
-    figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.03])
+    figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.08])
     return _laid_out(figure, f"Reliability (mean gap {bins.error:.3f})")
 
 
@@ -165,9 +170,12 @@ def _diagonal() -> go.Scatter:
 
 
 def _laid_out(figure: go.Figure, title: str) -> go.Figure:
+    font = {"family": "system-ui, sans-serif", "color": "#1a1a1a"}
     legend = {"x": 0.98, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
     margin = {"l": 60, "r": 20, "t": 50, "b": 50}
-    return figure.update_layout(title=title, height=420, template="plotly_white", legend=legend, margin=margin)
+    return figure.update_layout(
+        title=title, height=420, template="plotly_white", font=font, legend=legend, margin=margin
+    )
 
 
 def _summary(metrics: Metrics) -> str:
@@ -225,9 +233,15 @@ p { margin: .25rem 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
 .figure { min-width: 0; }
 article { border-top: 1px solid #dfe4ea; padding: 1rem 0; break-inside: avoid; }
-.pictures { display: flex; flex-wrap: wrap; gap: .75rem; }
-figure { margin: 0; }
+.pictures { display: flex; gap: .75rem; }
+figure { margin: 0; min-width: 0; }
 img { display: block; max-width: 100%; height: auto; }
+@media print {
+  @page { margin: 14mm; }
+  body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .figures { grid-template-columns: 1fr 1fr; }
+  h2 { break-after: avoid; }
+}
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -251,9 +265,12 @@ _PAGE = """<!DOCTYPE html>
 {gallery}
 <script type="application/json" id="figures">{figures}</script>
 <script>{plotly}</script>
-<script>
-JSON.parse(document.getElementById("figures").textContent).forEach(({{data, layout}}, place) =>
-  Plotly.newPlot("figure-" + place, data, layout, {{displayModeBar: false, responsive: true}}));
+<script>{printable}
+const figures = JSON.parse(document.getElementById("figures").textContent);
+Promise.all(figures.map(({{data, layout}}, place) =>
+  Plotly.newPlot("figure-" + place, data, layout, {{displayModeBar: false, responsive: true}})
+    .then((figure) => printable(figure, {width}))
+)).then((drawn) => {{ document.body.dataset.drawn = drawn.length; }});
 </script>
 </body>
 </html>

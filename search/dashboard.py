@@ -30,6 +30,7 @@ from search import figures
 from search.config import StudyConfig
 from search.head_files import kept_numbers, path_of, refit_path_of
 from search.overlay import Overlay
+from search.page import TEMPLATE
 from search.record import Progress, StudyRecord, curve, read_record, read_split
 from search.report import describe_head
 from search.sketch import confusion_svg, curve_svg
@@ -112,15 +113,17 @@ class View:
         """Pins the note, the figures and the artifacts of the best heads as they are now."""
         from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
 
-        record = read_record(self.folder, self.storage)
+        record = read_record(self.folder, self.storage.record)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)
         state = (record.progress, [(t.number, t.state) for t in record.trials])
         if state == self._shown:
             return record
         save_note(study, note_on(record))
         for name, figure in small_figures(record):
-            title = {"text": name.replace("-", " "), "y": 0.97, "yanchor": "top"}
-            figure.update_layout(title=title, margin={"t": 110})  # the dashboard's buttons lie over the top
+            title = {"text": name.replace("-", " "), "x": 0.03, "y": 0.96, "yanchor": "top"}
+            # the dashboard's buttons lie over the top, and its frame is of Plotly's own height
+            figure.update_layout(title=title, margin={"t": 96}, height=450)
+            figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
             save_plotly_graph_object(study, figure, graph_object_id=name)
         for trial in kept_trials(record):
             drawn = curve_svg(curve(trial), f"trial {trial.number}, {figures.in_words(self.config.objective)}")

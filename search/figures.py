@@ -65,8 +65,16 @@ def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objectiv
     figure.add_scatter(
         x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": BEST_COLOUR, "width": 2}
     )
-    if article is not None:
-        _article_line(figure, value_of(article))
+    if article is not None and numbers:
+        level = _short(value_of(article))
+        figure.add_scatter(
+            x=[numbers[0], numbers[-1]],
+            y=[level, level],
+            mode="lines",
+            name=f"article's head, {level:.4f}",
+            line={"color": ARTICLE_COLOUR, "dash": "dash", "width": 1.5},
+        )
+    _even(figure, values)
     return figure
 
 
@@ -83,17 +91,19 @@ def curves(
         members = [trial for trial in shown if state_of(trial) == state]
         if not members:
             continue
-        x, y, names = _joined(members)
-        line = {"color": colour, "width": 1}
-        figure.add_scatter(
-            x=x, y=y, text=names, mode="lines", name=state, line=line, opacity=0.45, hovertemplate=_CURVE_HOVER
-        )
-    marked = ((article, "article's head", ARTICLE_COLOUR), (best, "best", BEST_COLOUR))
+        _add_curves(figure, members, state, colour)
+    marked = [(best, "best", BEST_COLOUR)]
+    if article is not None and best is not None and article.number == best.number:
+        marked = [(best, "best: the article's head", BEST_COLOUR)]
+    elif article is not None:
+        marked.insert(0, (article, "article's head", ARTICLE_COLOUR))
     for trial, name, colour in marked:
         if trial is not None and trial.intermediate_values:
-            x, y, names = _joined([trial])
+            x, y, numbers = _joined([trial])
             line = {"color": colour, "width": 2.5}
-            figure.add_scatter(x=x, y=y, text=names, mode="lines", name=name, line=line, hovertemplate=_CURVE_HOVER)
+            figure.add_scatter(
+                x=x, y=y, customdata=numbers, mode="lines", name=name, line=line, hovertemplate=_CURVE_HOVER
+            )
     return figure
 
 
@@ -102,7 +112,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
     front = pareto_front(points(ranked), objective)
     others = points(thinned(ranked, MOST_POINTS, objective))
     figure = _figure("parameters", in_words(objective))
-    figure.update_xaxes(type="log", dtick=1, minor={"dtick": "D1"})
+    figure.update_xaxes(type="log", **_log_ticks([point.parameters for point in [*front, *others]], least=3))
     for name, group, mode, style in (
         ("completed", others, "markers", {"marker": _dots("completed")}),
         ("no smaller head is better", front, "lines+markers", {"line": {"shape": "hv", "color": BEST_COLOUR}}),
@@ -118,6 +128,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
                 hovertemplate="%{text}: %{y:.4f}, %{x:,} parameters<extra></extra>",
                 **style,
             )
+    _even(figure, [point.value for point in others])
     return figure
 
 
@@ -164,7 +175,9 @@ def endings(trials: Sequence[FrozenTrial], epochs: int) -> go.Figure:
         if counts:
             at = sorted(counts)
             figure.add_bar(x=at, y=[counts[x] for x in at], name=state, marker={"color": COLOURS[state]}, width=width)
-    figure.update_layout(barmode="stack", xaxis={"range": [0, epochs + 1]}, yaxis={"rangemode": "tozero"})
+    figure.update_layout(
+        barmode="stack", xaxis={"range": [-epochs / 50, epochs * 1.02 + 0.5]}, yaxis={"rangemode": "tozero"}
+    )
     return figure
 
 
@@ -181,14 +194,14 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
     early = min((epochs_of(trial) for trial in counted), default=0)
     if early and len(completed) < len(counted):
         scored = [(trial, value) for trial in counted if (value := best_by(trial, early, objective)) is not None]
-        shares[f"after {early} epochs, {len(scored)} trials"] = _importances(scored, objective)
+        shares[f"after {early} epoch{'s' * (early > 1)}, {len(scored)} trials"] = _importances(scored, objective)
     at_end = [(trial, value_of(trial)) for trial in completed]
     shares[f"at the end, {len(completed)} trials"] = _importances(at_end, objective)
     shares = {name: share for name, share in shares.items() if share}
     if not shares:
         return None
     order = sorted(next(iter(shares.values())), key=lambda name: next(iter(shares.values()))[name])
-    figure = _figure("share of what the parameters decide", "")
+    figure = _figure("importance (sum: 1)", "")
     for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
         x = [_short(share.get(parameter, 0.0)) for parameter in order]
         figure.add_bar(x=x, y=order, name=name, orientation="h", marker={"color": colour})
@@ -199,25 +212,21 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
 def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
     """At most ``MOST_POINTS`` completed trials as lines over all parameters; ``None`` for fewer than two.
 
-    Unlike Optuna's figure of this name it is one trace, whose axes can be brushed.
+    One trace, whose axes can be brushed: by Plotly with WebGL, or by ``search.parallel`` without it.
     """
     shown = thinned(ranked, MOST_POINTS, objective)
     if len(shown) < 2:
         return None
     values = [_short(value_of(trial)) for trial in shown]
+    merits = [-value for value in values] if lower_is_better(objective) else values
     axes = [_axis(shown, name) for name in parameter_names(shown)]
     figure = _figure("", "")
     figure.add_parcoords(
-        line={
-            "color": values,
-            "colorscale": "Viridis",
-            "reversescale": lower_is_better(objective),
-            "showscale": False,
-        },
+        line={"color": merits, "colorscale": "Blues", "showscale": False},
         dimensions=[{"label": objective.replace("_", " "), "values": values}, *axes],
-        labelangle=-25,
+        customdata=[trial.number for trial in shown],
     )
-    figure.update_layout(height=430, margin={"l": 70, "r": 40, "t": 100, "b": 24})
+    figure.update_layout(height=430)
     return figure
 
 
@@ -261,7 +270,7 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
         marker=_dots("completed"),
     )
     if getattr(distribution, "log", False):
-        figure.update_xaxes(type="log", dtick=1, exponentformat="power")
+        figure.update_xaxes(type="log", **_log_ticks([trial.params[name] for trial in shown], least=2))
     return figure
 
 
@@ -281,15 +290,18 @@ def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> li
 
 
 def thinned(trials: Sequence[FrozenTrial], most: int, objective: str = "accuracy") -> list[FrozenTrial]:
-    """Returns at most ``most`` trials, best and worst among them, the others chosen evenly by rank."""
+    """Returns at most ``most`` trials, best and worst among them, the others chosen evenly by rank.
+
+    Trials of equal value stay in the order that they come in: that of the loss, where they are ranked.
+    """
     if len(trials) <= most:
         return list(trials)
     sign = -1 if lower_is_better(objective) else 1
-    ranked = sorted(trials, key=lambda trial: (-sign * _reached(trial, objective), trial.number))
+    ranked = sorted(trials, key=lambda trial: -sign * _reached(trial, objective))
     return [ranked[place * (len(ranked) - 1) // (most - 1)] for place in range(most)]
 
 
-_CURVE_HOVER = "%{text}, epoch %{x}: %{y:.4f}<extra></extra>"
+_CURVE_HOVER = "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>"
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},
@@ -312,15 +324,6 @@ def _figure(x: str, y: str) -> go.Figure:
     return figure
 
 
-def _article_line(figure: go.Figure, value: float) -> None:
-    figure.add_hline(
-        y=_short(value),
-        line={"color": ARTICLE_COLOUR, "dash": "dash", "width": 1.5},
-        annotation={"text": f"article's head {value:.4f}", "font": {"color": ARTICLE_COLOUR}},
-        annotation_position="bottom right",
-    )
-
-
 def _dots(state: str) -> dict[str, Any]:
     return {"color": COLOURS[state], "size": 6, "opacity": 0.55}
 
@@ -329,17 +332,62 @@ def _star() -> dict[str, Any]:
     return {"color": ARTICLE_COLOUR, "size": 14, "symbol": "star"}
 
 
-def _joined(trials: Iterable[FrozenTrial]) -> tuple[list[int | None], list[float | None], list[str | None]]:
+def _joined(trials: Iterable[FrozenTrial]) -> tuple[list[int | None], list[float | None], list[int | None]]:
     """Strings curves into one trace with gaps between them: hundreds of traces would be slow to draw."""
     x: list[int | None] = []
     y: list[float | None] = []
-    names: list[str | None] = []
+    numbers: list[int | None] = []
     for trial in trials:
         known = {epoch: value for epoch, value in curve(trial).items() if not math.isnan(value)}
         x += [*known, None]
         y += [*map(_short, known.values()), None]
-        names += [*[f"trial {trial.number}"] * len(known), None]
-    return x, y, names
+        numbers += [*[trial.number] * len(known), None]
+    return x, y, numbers
+
+
+def _add_curves(figure: go.Figure, trials: Iterable[FrozenTrial], state: str, colour: str) -> None:
+    """Adds curves of trials: pale lines, dots where there is one epoch only, a line in the legend that is not pale."""
+    x, y, numbers = _joined(trials)
+    line = {"color": colour, "width": 1}
+    common: dict[str, Any] = {"name": state, "legendgroup": state, "hovertemplate": _CURVE_HOVER}
+    figure.add_scatter(x=x, y=y, customdata=numbers, mode="lines", line=line, opacity=0.45, showlegend=False, **common)
+    # a curve ends at None: a point between two of them is a whole curve, of which a line shows nothing
+    gaps = [None, *x]
+    alone = [at for at in range(len(x) - 1) if x[at] is not None and gaps[at] is None and x[at + 1] is None]
+    if alone:
+        dots = {"color": colour, "size": 4, "opacity": 0.45}
+        some = {"x": [x[at] for at in alone], "y": [y[at] for at in alone]}
+        some["customdata"] = [numbers[at] for at in alone]
+        figure.add_scatter(**some, mode="markers", marker=dots, showlegend=False, **common)
+    figure.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 2}, **common)
+
+
+def _even(figure: go.Figure, values: Iterable[float]) -> None:
+    """Gives equal values an axis of their own size: Plotly's would go from one below to one above."""
+    if len(set(known := list(values))) == 1:
+        figure.update_yaxes(range=[_short(known[0] - 0.02), _short(known[0] + 0.02)])
+
+
+def _log_ticks(values: Sequence[float], *, least: int) -> dict[str, Any]:
+    """Places and texts for an axis of logarithms: powers of ten; where those are fewer than ``least``, 2 and 5 too."""
+    low, high = min(values) / 1.2, max(values) * 1.2
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [at for exponent in exponents for step in steps if low <= (at := step * 10.0**exponent) <= high]
+        if len(ticks) >= least:
+            break
+    return {"tickvals": [_short(at) for at in ticks], "ticktext": [_brief(at) for at in ticks]}
+
+
+def _brief(value: float) -> str:
+    """A round number in few characters: 0.01, 1e-5, 20k, 2M."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    if value >= 1e-2:
+        return f"{value:g}"
+    digits, exponent = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 def _span(values: Iterable[float]) -> list[float]:
@@ -366,7 +414,7 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
         }
     low, high = math.log10(distribution.low), math.log10(distribution.high)
     floor = low if all(used) else low - 0.15 * max(high - low, 1)
-    ticks: dict[float, str] = {at: f"{10**at:g}" for at in range(math.ceil(low), math.floor(high) + 1)}
+    ticks: dict[float, str] = {at: _brief(10.0**at) for at in range(math.ceil(low), math.floor(high) + 1)}
     if not all(used):
         ticks[floor] = "0"
     logs = [_short(math.log10(t.params[name])) if on else floor for t, on in zip(trials, used, strict=True)]

@@ -198,7 +198,7 @@ def _add_figures(page: Page, record: StudyRecord) -> None:
     drawn = figures.parallel_coordinates(ranked, objective)
     across = page.figure(drawn, "all parameters of completed trials", wide=True)
     page.add(
-        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the brighter, the better.")
+        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
     drawn = figures.sizes(ranked, article, objective)
     page.add("Value and size", page.figure(drawn, f"{objective} against parameters"), remark)
