@@ -57,6 +57,7 @@ class Book:
         space: Space,
         *,
         planned: Sequence[HeadSpec] = (ARTICLE,),
+        spare_article: bool = True,
         going_on: Collection[int] = (),
     ) -> None:
         """Opens the book.
@@ -66,12 +67,14 @@ class Book:
             config: What was resolved.
             space: What trials draw from.
             planned: The heads of the first trials, whether the space can express them or not.
+            spare_article: Whether the first trial, where it is the article's head, is never pruned.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
         """
         self.study = study
         self.config = config
         self.space = space
         self._planned = dict(enumerate(planned))
+        self._spare_article = spare_article
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._close_interrupted(going_on)
         trials = study.get_trials(deepcopy=False)
@@ -118,7 +121,7 @@ class Book:
 
     def should_prune(self, asked: Asked) -> bool:
         """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
-        if asked.is_article:
+        if asked.is_article and self._spare_article:
             return False
         return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
 

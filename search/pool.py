@@ -82,7 +82,13 @@ class Completed:
 
 
 class Keeper(Protocol):
-    """What becomes of the heads of trials that ran to their end."""
+    """What becomes of the heads of trials that ran to their end.
+
+    Attributes:
+        takes_pruned: Whether it also wants those that were pruned.
+    """
+
+    takes_pruned: bool
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
@@ -266,8 +272,9 @@ class Pool:
         return None
 
     def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
-        """Takes out the heads that ran to their end and scores them in full precision: what their files will give."""
-        members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
+        """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
+        wanted = [outcome for outcome in outcomes if not outcome.failure]
+        members = [outcome.member for outcome in wanted if not outcome.pruned or self.keeper.takes_pruned]
         weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
         heads = [
             Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
@@ -287,8 +294,11 @@ class Pool:
         self.display.epoch(len(self.members))
         if not outcomes:
             return
+        pruned = {outcome.member.slot for outcome in outcomes if outcome.pruned}
         for one in completed:
-            self._complete(one)
+            self.keeper.offer(one.member.asked, one.weights, one.score, one.probabilities)
+            if one.member.slot not in pruned:
+                self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
@@ -305,7 +315,6 @@ class Pool:
         member, weights, score = completed.member, completed.weights, completed.score
         assert member.best is not None
         best = replace(member.best, validation=score)
-        self.keeper.offer(member.asked, weights, score, completed.probabilities)
         member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
         parameters = sum(array.size for array in weights[0])
         self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)

@@ -19,14 +19,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from features.atomic import replacing
 from heads.model import Weights
 from heads.program import default_dtype
-from heads.scoring import Probabilities, Score
+from heads.scoring import Probabilities, Score, score
 from heads.spec import HeadSpec
 from search.book import Asked, Book
 from search.config import FILE, StudyConfig
@@ -34,13 +33,14 @@ from search.data import SearchData
 from search.display import Display
 from search.fused import run_pool
 from search.pool import plan_of
+from search.pruning import FinalistPruner, rungs
 from search.seeds import derive_seed
 from search.sizing import whole_bank
 from search.snapshot import read_snapshot
 from search.space import Space
 from search.storage import open_study
 from search.summary import search_seconds
-from search.trials import ARTICLE_ORDINAL, article_trial, is_counted, merit_of, ranking
+from search.trials import article_trial, is_article, is_counted, merit_of, ranking
 
 FOLDER = "finalists"
 _PREDICTIONS = "validation"
@@ -55,13 +55,14 @@ class Finalist:
         ordinal: Its place in the study, see ``search.book.Asked``.
         spec: The head.
         is_article: Whether it is the article's.
-        values: The objective of each repeat, in the order of the seeds; None where a repeat diverged.
-        accuracies: Likewise.
+        values: The objective of each repeat, in the order of the seeds; None where one diverged. With folds each is of
+            one fold.
         losses: Likewise.
-        best_epochs: Likewise.
-        rates: Mean learning rate of each epoch, up to the last that was a repeat's best.
-        probabilities: On the validation rows, of every repeat that came through: (rows, classes) each.
-        labels: Of these rows.
+        best_epochs: Of each run, which with folds is a repeat for each of them; None where it diverged.
+        stopped_after: Epochs after which it was clear that it would not win; None where it was trained to the end.
+        epochs: How long to train where nothing is left to validate on.
+        rates: Learning rate of each of these epochs.
+        probabilities: On the validation rows, of every run that came through: (rows, classes) each.
     """
 
     trial: int
@@ -69,12 +70,12 @@ class Finalist:
     spec: HeadSpec
     is_article: bool
     values: tuple[float | None, ...]
-    accuracies: tuple[float | None, ...]
     losses: tuple[float | None, ...]
     best_epochs: tuple[int | None, ...]
-    rates: tuple[float, ...]
+    stopped_after: int | None
+    epochs: int
+    rates: Sequence[float]
     probabilities: tuple[Probabilities, ...]
-    labels: npt.NDArray[np.int32]
 
     @property
     def sound(self) -> list[float]:
@@ -91,11 +92,6 @@ class Finalist:
         """Standard deviation over the repeats; None for fewer than two."""
         return stdev(self.sound) if len(self.sound) > 1 else None
 
-    @property
-    def epochs(self) -> int:
-        """The epochs to train for where nothing is left to validate on: what the repeats found best, on the mean."""
-        return max(1, round(mean(epoch for epoch in self.best_epochs if epoch is not None)))
-
     def to_dict(self) -> dict[str, Any]:
         """Returns what summary.json says of it."""
         return {
@@ -105,8 +101,8 @@ class Finalist:
             "sd": self.sd,
             "repeats": len(self.values),
             "diverged": self.values.count(None),
+            "stopped_after": self.stopped_after,
             "values": list(self.values),
-            "accuracies": list(self.accuracies),
             "losses": list(self.losses),
             "best_epochs": list(self.best_epochs),
         }
@@ -117,7 +113,9 @@ def run_repeats(
 ) -> tuple[list[Finalist], dict[str, Any]]:
     """Trains the finalists again, or goes on where a killed run stopped.
 
-    All repeats see the same batches, as everything in one bank does; first weights and dropout differ.
+    All repeats see the same batches, as everything in one bank does; first weights and dropout differ. With folds a run
+    is a head for each of them, each from a seed of its own: so many repeats, which between them judge every row once.
+    Finalists that fall behind are stopped: see ``search.pruning.FinalistPruner``.
 
     Args:
         folder: The study directory.
@@ -128,12 +126,13 @@ def run_repeats(
         snapshot_every: Seconds between two snapshots of the bank.
 
     Returns:
-        The finalists, best first: fewest diverged, then mean value, then mean loss; and ``trial_epochs`` and
-        ``seconds`` that it took.
+        The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and
+        ``trial_epochs`` and ``seconds`` that it took.
     """
     trials = finalists_of(study, config.finalists)
     specs = [HeadSpec.from_dict(trial.user_attrs["spec"]) for trial in trials]
-    planned = [spec for spec in specs for _ in range(config.repeats)]
+    runs = -(-config.repeats // max(1, config.folds))
+    planned = [spec for spec in specs for _ in range(runs)]
     gc.collect()  # the search's bank, before the next one is made
     own, own_config = _settle(folder, config, planned)
     saved = read_snapshot(own)
@@ -147,7 +146,9 @@ def run_repeats(
     )
     try:
         going_on = saved.going_on if saved else ()
-        book = Book(opened.study, own_config, space, planned=planned, going_on=going_on)
+        book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
+        spared = [place for place, trial in enumerate(trials) if is_article(trial)]
+        opened.study.pruner = FinalistPruner(rungs(config.epochs), runs=runs, spared=spared)
         dtype = str(own_config.dtype)
         plan, _ = plan_of(data, config.batch_size, own_config.seed, 0)
         shape = whole_bank(
@@ -158,7 +159,7 @@ def run_repeats(
             folds=max(1, config.folds),
             dtype=dtype,
         )
-        keeper = _Predictions(own / _PREDICTIONS)
+        keeper = _Predictions(own / _PREDICTIONS, data, config)
         with Display(opened.study, own_config, what="repeat") as display:
             run_pool(
                 own,
@@ -171,7 +172,7 @@ def run_repeats(
                 saved=saved,
                 snapshot_every=snapshot_every,
             )
-        finalists = _read(opened.study, trials, config, keeper, data.validation_labels)
+        finalists = _read(opened.study, trials, runs, keeper)
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
@@ -188,7 +189,7 @@ def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
 
 def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> tuple[Path, StudyConfig]:
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
-    identity = json.dumps([config.repeats, config.epochs, [spec.identity for spec in planned]])
+    identity = json.dumps([config.repeats, config.epochs, config.patience, [spec.identity for spec in planned]])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     own = replace(
         config,
@@ -210,10 +211,15 @@ def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> t
 
 
 class _Predictions:
-    """Keeps what the repeats make of the validation rows, one small file for each."""
+    """Keeps what the repeats make of the validation rows, one small file for each run, and scores it."""
 
-    def __init__(self, folder: Path) -> None:
+    takes_pruned = True
+
+    def __init__(self, folder: Path, data: SearchData, config: StudyConfig) -> None:
         self.folder = folder
+        rows = data.folds or (data.validation.rows,)
+        self._labels = [data.validation.store.labels[part] for part in rows]
+        self._objective = config.objective
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
@@ -229,47 +235,70 @@ class _Predictions:
         """Returns (rows, classes)."""
         return np.asarray(np.load(self._path(ordinal)))
 
+    def scores(self, probabilities: Probabilities) -> list[Score]:
+        """Scores each fold."""
+        ends = np.cumsum([len(labels) for labels in self._labels])[:-1]
+        parts = zip(np.split(probabilities, ends), self._labels, strict=True)
+        return [score(part, labels, self._objective) for part, labels in parts]
+
+    @property
+    def folds(self) -> int:
+        """Scores that a run has."""
+        return len(self._labels)
+
     def _path(self, ordinal: int) -> Path:
         return self.folder / f"{ordinal}.npy"
 
 
-def _read(
-    study: optuna.Study,
-    trials: Sequence[FrozenTrial],
-    config: StudyConfig,
-    keeper: _Predictions,
-    labels: npt.NDArray[np.int32],
-) -> list[Finalist]:
-    """Gathers the repeats of each finalist."""
+def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, keeper: _Predictions) -> list[Finalist]:
+    """Gathers the runs of each finalist."""
     told = {t.user_attrs["ordinal"]: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
-    article = next((trial.number for trial in trials if trial.user_attrs["ordinal"] == ARTICLE_ORDINAL), None)
-    finalists = []
-    for place, trial in enumerate(trials):
-        mine = [told[place * config.repeats + repeat] for repeat in range(config.repeats)]
-        through = [one for one in mine if one.state == TrialState.COMPLETE]
-        finalists.append(
-            Finalist(
-                trial=trial.number,
-                ordinal=trial.user_attrs["ordinal"],
-                spec=HeadSpec.from_dict(trial.user_attrs["spec"]),
-                is_article=trial.number == article,
-                values=tuple(one.value if one in through else None for one in mine),
-                accuracies=tuple(one.user_attrs.get("validation_accuracy") for one in mine),
-                losses=tuple(one.user_attrs.get("validation_loss") for one in mine),
-                best_epochs=tuple(one.user_attrs.get("best_epoch") for one in mine),
-                rates=_mean_rates([one.user_attrs["learning_rates"] for one in through]),
-                probabilities=tuple(keeper.read(one.user_attrs["ordinal"]) for one in through),
-                labels=labels,
-            )
-        )
+    finalists = [
+        _finalist(study, trial, [told[place * runs + run] for run in range(runs)], keeper)
+        for place, trial in enumerate(trials)
+    ]
     return sorted(finalists, key=lambda finalist: _rank(study, finalist))
+
+
+def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTrial], keeper: _Predictions) -> Finalist:
+    values: list[float | None] = []
+    losses: list[float | None] = []
+    probabilities = []
+    for run in runs:
+        if run.state == TrialState.FAIL:
+            values += [None] * keeper.folds
+            losses += [None] * keeper.folds
+            continue
+        probabilities.append(keeper.read(run.user_attrs["ordinal"]))
+        scores = keeper.scores(probabilities[-1])
+        values += [merit_of(study, one.merit) for one in scores]
+        losses += [one.loss for one in scores]
+    through = [run for run in runs if run.state == TrialState.COMPLETE]
+    stopped = [run for run in runs if run.state == TrialState.PRUNED]
+    best_epochs = [run.user_attrs["best_epoch"] for run in through]
+    # One that was stopped has not shown how long it should train, but as a trial it has.
+    schedules = [run.user_attrs["learning_rates"] for run in through or [trial]]
+    return Finalist(
+        trial=trial.number,
+        ordinal=trial.user_attrs["ordinal"],
+        spec=HeadSpec.from_dict(trial.user_attrs["spec"]),
+        is_article=is_article(trial),
+        values=tuple(values),
+        losses=tuple(losses),
+        best_epochs=tuple(run.user_attrs.get("best_epoch") for run in runs),
+        stopped_after=stopped[0].user_attrs["epochs"] if stopped else None,
+        epochs=max(1, round(mean(best_epochs))) if best_epochs else trial.user_attrs["best_epoch"],
+        rates=_mean_rates(schedules),
+        probabilities=tuple(probabilities),
+    )
 
 
 def _rank(study: optuna.Study, finalist: Finalist) -> tuple[float, ...]:
     if not finalist.sound:
-        return (len(finalist.values), math.inf, math.inf, finalist.trial)
+        return (len(finalist.values), 0, math.inf, math.inf, finalist.trial)
     losses = [loss for loss in finalist.losses if loss is not None]
-    return (finalist.values.count(None), -merit_of(study, finalist.mean), mean(losses), finalist.trial)
+    trained = finalist.stopped_after or math.inf
+    return (finalist.values.count(None), -trained, -merit_of(study, finalist.mean), mean(losses), finalist.trial)
 
 
 def _mean_rates(schedules: Sequence[Sequence[float]]) -> tuple[float, ...]:

@@ -265,7 +265,8 @@ def _repeated(finalist: dict[str, Any]) -> str:
         return "diverged"
     spread = f" ± {finalist['sd']:.4f}" if finalist["sd"] is not None else ""
     through = finalist["repeats"] - finalist["diverged"]
-    return f"{finalist['mean']:.4f}{spread} over {through} seeds"
+    stopped = f", stopped after {finalist['stopped_after']} epochs" if finalist["stopped_after"] else ""
+    return f"{finalist['mean']:.4f}{spread} over {through} seeds{stopped}"
 
 
 def _describe_test(table: Table, summary: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ KEEP = 5
 class Shelf:
     """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them."""
 
+    takes_pruned = False
+
     def __init__(
         self, folder: Path, study: optuna.Study, config: StudyConfig, data: SearchData, *, keep: int = KEEP
     ) -> None:

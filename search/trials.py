@@ -43,6 +43,11 @@ def ranking(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(completed, key=lambda t: (-scores[t.number].merit, scores[t.number].loss, t.number))
 
 
+def is_article(trial: FrozenTrial) -> bool:
+    """Whether a trial is the article's head."""
+    return bool(trial.user_attrs["ordinal"] == ARTICLE_ORDINAL)
+
+
 def article_trial(study: optuna.Study) -> FrozenTrial | None:
     """The article's head, if it has run to its end."""
-    return next((t for t in ranking(study) if t.user_attrs["ordinal"] == ARTICLE_ORDINAL), None)
+    return next((trial for trial in ranking(study) if is_article(trial)), None)

@@ -30,11 +30,11 @@ def repeats(page: Page, record: StudyRecord) -> Iterable[str]:
     yield prose(
         f"The best trials and the article's head were trained again from {record.config.repeats} seeds each. Nobody has"
         " chosen among these values, so their means are not too high as that of the best trial is; the winner is"
-        " chosen by them."
+        " chosen by them. Those that fell behind were stopped early: at each rung the better half went on."
     )
     yield page.figure(figures.repeats(finalists, objective), "value of each repeat of each finalist")
     yield table(
-        ("", "trial", "mean ± sd", "repeats", "best epochs", "each"),
+        ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),
         [_finalist(place, one, objective) for place, one in enumerate(finalists, 1)],
     )
     share = cost["seconds"] / record.summary["search_seconds"] if record.summary["search_seconds"] else 0
@@ -50,6 +50,7 @@ def _finalist(place: int, finalist: dict[str, Any], objective: str) -> tuple[str
         f"{finalist['trial']}" + (" (the article's)" if finalist["is_article"] else ""),
         mean_in_words(objective, finalist),
         f"{finalist['repeats']}{diverged}",
+        f"stopped after {finalist['stopped_after']}" if finalist["stopped_after"] else "all",
         ", ".join("-" if epoch is None else f"{epoch}" for epoch in finalist["best_epochs"]),
         ", ".join(value_in_words(objective, value) for value in finalist["values"]),
     )

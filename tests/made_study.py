@@ -165,8 +165,8 @@ class MadeStudy:
             "sd": 0.02,
             "repeats": 3,
             "diverged": 0,
+            "stopped_after": None,
             "values": values,
-            "accuracies": values,
             "losses": [1 - value for value in values],
             "best_epochs": [5, 7, 8],
         }
