@@ -18,7 +18,7 @@ from heads.spec import HeadSpec
 from search.config import StudyConfig
 from search.data import SearchData
 from search.final import describe_calibration, score_on_test
-from search.head_files import find_head
+from search.head_files import find_head, path_of
 from search.refit import Candidate, Refit, refit, require_refit
 from search.repeats import Finalist, finalists_of, run_repeats
 from search.shelf import Shelf
@@ -137,13 +137,18 @@ def _of_trial(trial: FrozenTrial) -> Candidate:
 
 
 def _validation(choice: Choice, shelf: Shelf) -> dict[int, Sequence[Probabilities]]:
-    """What heads that were not trained on the validation rows make of them, by trial."""
-    if choice.finalists:
-        return {finalist.trial: finalist.probabilities for finalist in choice.finalists}
-    if shelf.config.folds:
-        return {}
-    head = load_head(find_head(shelf.folder, choice.trial))
-    return {choice.trial: [predict_probabilities(head.model, shelf.data.validation)]}
+    """What heads that were not trained on the validation rows make of them, by trial.
+
+    A finalist's repeats; of one that was stopped the head that it had as a trial, where there is one.
+    """
+    found: dict[int, Sequence[Probabilities]] = {
+        finalist.trial: finalist.probabilities for finalist in choice.finalists if not finalist.stopped_after
+    }
+    for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
+        path = path_of(shelf.folder, number)
+        if number not in found and path.is_file():
+            found[number] = [predict_probabilities(load_head(path).model, shelf.data.validation)]
+    return found
 
 
 def _describe_ensemble(
@@ -156,7 +161,7 @@ def _describe_ensemble(
     """
     if len(members) < 2:
         return None
-    of_seeds = zip(*(probabilities[number] for number in members), strict=False)
+    of_seeds = zip(*(probabilities.get(number, ()) for number in members), strict=False)
     return {"trials": list(members), "temperature": _temperature([average_views(seed) for seed in of_seeds], data)}
 
 
