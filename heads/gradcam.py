@@ -81,12 +81,26 @@ def activation_gradient(
     Returns:
         Both (images, height, width, channels of the convolution).
     """
+    count = model.output_shape[-1]
+    shares: Floats = np.eye(count, dtype=np.float32) - np.float32(1 / count)
+    return score_gradient(model, features, shares[np.broadcast_to(class_index, len(features))])
+
+
+def score_gradient(model: Any, features: npt.NDArray[Any], shares: Floats) -> tuple[Floats, Floats]:
+    """Computes the activation of a head's last convolution, and the gradient of a sum of its scores.
+
+    Args:
+        model: A head.
+        features: (images, height, width, channels).
+        shares: (images, classes) by which the scores before softmax are multiplied, then added up.
+
+    Returns:
+        Both (images, height, width, channels of the convolution).
+    """
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     outputs = _outputs(layers, features)
     target, end = _last_convolution(layers), _softmax(layers)
-    classes = np.broadcast_to(class_index, len(features))
-    count = model.output_shape[-1]
-    gradient: Floats = (np.eye(count, dtype=np.float32) - np.float32(1 / count))[classes]
+    gradient = shares
     if type(layers[end]).__name__ == "Dense":
         gradient = gradient @ _array(layers[end].kernel).T
     gradient = gradient.reshape(outputs[end].shape)

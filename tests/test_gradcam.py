@@ -250,8 +250,8 @@ def planted_weights(spec: HeadSpec, weights: list[np.ndarray]) -> list[np.ndarra
     conv[..., [0, 1], [0, 1]] += 1
     for number, kernel in enumerate(kernels):
         by_place = kernel.reshape(-1, spec.conv_width if number == 0 else len(kernel), kernel.shape[1])
-        for evidence in (0, 1):
-            by_place[:, evidence, 1 - evidence if kernel is kernels[-1] else evidence] += 1
+        for sign in (0, 1):
+            by_place[:, sign, 1 - sign if kernel is kernels[-1] else sign] += 1
     biases = dense[1::2]
     return [conv, *statistics, *(array for pair in zip(kernels, biases, strict=True) for array in pair)]
 
