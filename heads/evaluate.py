@@ -162,6 +162,7 @@ def main(
             title=title, store=opened, rows=rows, probabilities=probabilities, metrics=metrics, caveat=caveat
         )
         write_report(report / "index.html", scored, loaded.model, images=images)
+        console.print(f"report: {report / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
         typer.echo(json.dumps(told | metrics.to_dict(), indent=2))

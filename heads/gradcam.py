@@ -3,9 +3,11 @@
 As in the article, the maps are taken from the head's own convolution. What follows it is dropout, pooling, dense layers
 and softmax: their gradients are written down here, so they are the same on every backend and nothing is traced.
 
-Gradients are averaged over the places, as in the paper. Without that (HiResCAM, arXiv:2011.08891) a map is exact for a
-flattening head, but agrees less with what covering a place does: on 20 scans and four heads a rank correlation with
-``heads.occlusion`` of 0.22 to 0.43 instead of 0.34 to 0.47.
+The paper differentiates the class's score before softmax. Here it is that score less the mean of all classes' scores.
+What all scores have in common softmax takes away again: two heads with the same probabilities for every image may
+differ in it, and a map of it is of nothing that anybody is told. Gradients are averaged over the places, as in the
+paper; without that (HiResCAM, arXiv:2011.08891) a map is exact for a flattening head. What was compared, on real scans
+and against what covering a place does, is in docs/architecture.md.
 
 The map of an ensemble is the mean of its members' maps, each weighted by its member's share of the ensemble's
 probability of the class. With p the mean of the members' p_m, that is what differentiation gives: the gradient of log p
@@ -60,9 +62,7 @@ def class_activation_map(model: Any, features: npt.NDArray[Any], class_index: in
 
 def _map(head: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]) -> Floats:
     """The maps (images, height, width) of a head that is one chain of layers."""
-    activation, gradient = activation_gradient(head, features, class_index)
-    weights = gradient.mean(axis=(1, 2))
-    maps = np.maximum(np.einsum("nhwk,nk->nhw", activation, weights), 0)
+    maps = np.maximum(evidence(head, features, class_index), 0)
     largest = maps.max(axis=(1, 2), keepdims=True)
     # A subnormal largest value would divide to infinity: there is nothing to see either.
     seen = largest > np.finfo(np.float32).tiny
@@ -87,13 +87,29 @@ def _mean(maps: Sequence[Floats], shares: Floats, size: tuple[int, ...]) -> Floa
     return np.asarray(mean.clip(0, 1), np.float32)  # rounding may lead out of it
 
 
+def evidence(model: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]) -> Floats:
+    """Computes what speaks for a class at each place, and, below 0, what speaks against it.
+
+    Args:
+        model: A head.
+        features: (images, height, width, channels).
+        class_index: The class, one for all images, or (images,) one for each.
+
+    Returns:
+        (images, height, width) in the unit of the scores before softmax, so that maps can be compared and added up.
+    """
+    activation, gradient = activation_gradient(model, features, class_index)
+    weights = gradient.mean(axis=(1, 2))
+    return np.asarray(np.einsum("nhwk,nk->nhw", activation, weights), np.float32)
+
+
 def activation_gradient(
     model: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]
 ) -> tuple[Floats, Floats]:
     """Computes the activation of a head's last convolution, and the gradient of a class's score with respect to it.
 
-    The score is the one before softmax, as in the paper: the gradient of the probability itself vanishes where the head
-    is sure.
+    The score is the one before softmax, as in the paper (the gradient of the probability itself vanishes where the head
+    is sure), less the mean over the classes: probabilities alone determine it.
 
     Args:
         model: A head, no ensemble.
@@ -103,11 +119,26 @@ def activation_gradient(
     Returns:
         Both (images, height, width, channels of the convolution).
     """
+    count = model.output_shape[-1]
+    shares: Floats = np.eye(count, dtype=np.float32) - np.float32(1 / count)
+    return score_gradient(model, features, shares[np.broadcast_to(class_index, len(features))])
+
+
+def score_gradient(model: Any, features: npt.NDArray[Any], shares: Floats) -> tuple[Floats, Floats]:
+    """Computes the activation of a head's last convolution, and the gradient of a sum of its scores.
+
+    Args:
+        model: A head.
+        features: (images, height, width, channels).
+        shares: (images, classes) by which the scores before softmax are multiplied, then added up.
+
+    Returns:
+        Both (images, height, width, channels of the convolution).
+    """
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     outputs = _outputs(layers, features)
     target, end = _last_convolution(layers), _softmax(layers)
-    classes = np.broadcast_to(class_index, len(features))
-    gradient: Floats = np.eye(model.output_shape[-1], dtype=np.float32)[classes]
+    gradient = shares
     if type(layers[end]).__name__ == "Dense":
         gradient = gradient @ _array(layers[end].kernel).T
     gradient = gradient.reshape(outputs[end].shape)

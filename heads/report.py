@@ -97,6 +97,7 @@ def report_page(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
         places="\n".join(f'<div class="figure" id="figure-{place}"></div>' for place in range(len(figures))),
         # "<" would end the script element that the data stands in
         figures=f"[{','.join(figure.to_json() for figure in figures)}]".replace("<", "\\u003c"),
+        table=_class_table(scored.metrics),
         count=int((scored.probabilities.argmax(axis=1) != scored.labels).sum()),
         remark=escape(remark),
         gallery="\n".join(_card(mistake, sight, classes) for mistake, sight in shown),
@@ -205,16 +206,38 @@ def _remark(found: Sequence[Mistake], store: FeatureStore, *, with_images: bool)
 def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
     called, true = (escape(classes[index]) for index in (mistake.called, mistake.true))
     sure, chance = (f"{mistake.probabilities[index]:.3f}" for index in (mistake.called, mistake.true))
-    pictures = [(sight.image, "as it is"), (sight.for_called, f"for {called}"), (sight.for_true, f"for {true}")]
-    shown = "".join(
-        f'<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>'
-        for address, name in pictures
-        if address
-    )
+    shown = _picture(sight.image or None, "as it is")
+    shown += _picture(sight.for_called, f"for {called}") + _picture(sight.for_true, f"for {true}")
     reason = f'<p class="soft">{escape(sight.reason)}</p>' if sight.reason else ""
     head = f"<h3>{called} {sure} <small>is {true} {chance}</small></h3>"
     path = escape(printable(mistake.path))
     return f'<article>{head}<p class="soft">{path}</p>{reason}<div class="pictures">{shown}</div></article>'
+
+
+def _picture(address: str | None, name: str) -> str:
+    """One picture of a card, or the remark that there is nothing to see; '' for None."""
+    if address is None:
+        return ""
+    if not address:
+        return f"<figure><figcaption>nothing speaks {name}</figcaption></figure>"
+    return f'<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+
+
+def _class_table(metrics: Metrics) -> str:
+    names = ("rows", "sensitivity", "specificity", "precision", "AUC")
+    rows = [
+        (f"{one.rows}", *map(_number, (one.sensitivity, one.specificity, one.precision, one.auc)))
+        for one in metrics.per_class
+    ]
+    body = "".join(
+        f"<tr><th>{escape(printable(one.name))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for one, cells in zip(metrics.per_class, rows, strict=True)
+    )
+    return f"<table><tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>{body}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -235,6 +258,10 @@ p { margin: .25rem 0; }
 article { border-top: 1px solid #dfe4ea; padding: 1rem 0; break-inside: avoid; }
 .pictures { display: flex; gap: .75rem; }
 figure { margin: 0; min-width: 0; }
+table { border-collapse: collapse; margin-top: 1rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .75rem; text-align: right; border-bottom: 1px solid #dfe4ea; font-weight: 400; }
+th:first-child { text-align: left; }
+tr:first-child th { color: #5b6672; font-size: .875rem; }
 img { display: block; max-width: 100%; height: auto; }
 @media print {
   @page { margin: 14mm; }
@@ -260,6 +287,7 @@ _PAGE = """<!DOCTYPE html>
 <div class="figures">
 {places}
 </div>
+{table}
 <h2>Called wrongly: {count}</h2>
 <p class="soft">{remark}</p>
 {gallery}
