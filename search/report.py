@@ -37,9 +37,18 @@ def main(
     if path.is_dir() or (out and not path.absolute().parent.is_dir()):
         raise InputError("--out", expected="a file in a folder that exists", found=path)
     record = read_record(study)
+    write_report(path, record)
+    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
+
+
+def write_report(path: Path, record: StudyRecord) -> None:
+    """Writes the report's HTML, whole or not at all.
+
+    Raises:
+        BottleneckError: The disk is full or cannot be written.
+    """
     with replacing(path) as temporary:
         temporary.write_text(make_report(record), encoding="utf-8")
-    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
 
 
 def make_report(record: StudyRecord) -> str:

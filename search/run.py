@@ -125,6 +125,7 @@ def main(
             config, summary = _search(options, config, data, opened, saved, snapshot_every=snapshot_every)
         finally:
             opened.close()
+    _report(options.folder)
     _conclude(options.folder, config, summary)
 
 
@@ -233,6 +234,14 @@ def _search(
     return config, summary
 
 
+def _report(folder: Path) -> None:
+    from search.record import read_record  # noqa: PLC0415  after the choice of the backend
+    from search.report import FILE as REPORT  # noqa: PLC0415
+    from search.report import write_report  # noqa: PLC0415
+
+    write_report(folder / REPORT, read_record(folder))
+
+
 def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:
     best, article = summary["best"], summary["article"]
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
@@ -257,6 +266,7 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
     where = shlex.quote(str(folder))
     _say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
+    _say(f"read its report:       {where}/report.html")
     _say(f"review the study:      optuna-dashboard {review}")
 
 
