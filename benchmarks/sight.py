@@ -1,4 +1,4 @@
-"""Where maps of real scans lie, and whether they tell what covering a place does: Grad-CAM in four ways, and occlusion.
+"""Where maps of real scans lie, and whether they tell what covering a place does: Grad-CAM in several ways, occlusion.
 
     python benchmarks/sight.py --images oct --store store.h5 --weights FILE [--scans 40] [--epochs 12] [--head FILE...]
 
@@ -50,11 +50,11 @@ def main() -> None:
     for model in read_heads(arguments.head) if arguments.head else trained_heads(train, validation, arguments.epochs):
         for name, numbers in compared(model, features, bands).items():
             found.setdefault(name, []).append(numbers)
-    print(f"{'map':34}{'rank correlation':>20}{'in the retina':>20}{'in the border':>20}")
+    print(f"{'map':42}{'rank correlation':>20}{'in the retina':>20}{'in the border':>20}")
     for name, numbers in found.items():
         correlation, retina, border = np.array(numbers).T
         columns = ((correlation, correlation.min()), (retina, retina.min()), (border, border.max()))
-        print(f"{name:34}" + "".join(f"{f'{values.mean():.2f} ({worst:.2f})':>20}" for values, worst in columns))
+        print(f"{name:42}" + "".join(f"{f'{values.mean():.2f} ({worst:.2f})':>20}" for values, worst in columns))
 
 
 def parse() -> argparse.Namespace:
@@ -154,12 +154,21 @@ def compared(model, features: np.ndarray, bands: np.ndarray) -> dict[str, tuple[
     odds = np.log(np.maximum(own, PROBABILITY_FLOOR)) - np.log(np.maximum(1 - own, PROBABILITY_FLOOR))
     side = round((features.shape[1] - 1) ** 0.5)
     falls, odds_falls = ((one[:, :1] - one[:, 1:]).reshape(-1, side, side) for one in (own, odds))
-    maps = {"occlusion, fall of the probability": falls}
-    for score, shares in (("the class's score", np.eye(count)), ("score less the mean", np.eye(count) - 1 / count)):
-        activation, gradient = score_gradient(model, features[:, 0], shares[called].astype(np.float32))
+    maps = {"occlusion": falls}
+    chosen = np.eye(count)[called]
+    others = probabilities[:, 0] * (1 - chosen)
+    scores = {
+        "its score": chosen,
+        "less the mean": chosen - 1 / count,
+        "less the nearest rival's": chosen - np.eye(count)[others.argmax(axis=1)],
+        "less the others' by probability": chosen - others / others.sum(axis=1, keepdims=True),
+    }
+    for score, shares in scores.items():
+        activation, gradient = score_gradient(model, features[:, 0], shares.astype(np.float32))
         weights = gradient.mean(axis=(1, 2), keepdims=True)
         maps[f"Grad-CAM, {score}"] = (activation * weights).sum(axis=3)
-        maps[f"HiResCAM, {score}"] = (activation * gradient).sum(axis=3)
+        if score in ("its score", "less the mean"):
+            maps[f"HiResCAM, {score}"] = (activation * gradient).sum(axis=3)
     found = {}
     for name, heat in maps.items():
         pairs = zip(heat, odds_falls, strict=True)

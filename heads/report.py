@@ -123,6 +123,7 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
         showscale=False,
     )
     names = {"tickvals": list(range(len(classes))), "ticktext": [escape(name) for name in classes]}
+    names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
     figure.update_xaxes(title="called", **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
@@ -160,7 +161,7 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
-    figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.03])
+    figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.12])  # room for the last number
     figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.08])
     return _laid_out(figure, f"Reliability (mean gap {bins.error:.3f})")
 
@@ -258,9 +259,10 @@ p { margin: .25rem 0; }
 article { border-top: 1px solid #dfe4ea; padding: 1rem 0; break-inside: avoid; }
 .pictures { display: flex; gap: .75rem; }
 figure { margin: 0; min-width: 0; }
-table { border-collapse: collapse; margin-top: 1rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .75rem; text-align: right; border-bottom: 1px solid #dfe4ea; font-weight: 400; }
-th:first-child { text-align: left; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin-top: 1rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #dfe4ea; font-weight: 400; }
+th:first-child { text-align: left; padding-left: 0; }
 tr:first-child th { color: #5b6672; font-size: .875rem; }
 img { display: block; max-width: 100%; height: auto; }
 @media print {
@@ -287,7 +289,7 @@ _PAGE = """<!DOCTYPE html>
 <div class="figures">
 {places}
 </div>
-{table}
+<div class="scroll">{table}</div>
 <h2>Called wrongly: {count}</h2>
 <p class="soft">{remark}</p>
 {gallery}
