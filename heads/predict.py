@@ -127,6 +127,8 @@ def _download(url: str, path: Path) -> Source:
         path.write_bytes(fetch(url))
     except RemoteError as error:
         return Source(url, path, str(error))
+    except OSError as error:  # a full disk
+        return Source(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
     return Source(url, path)
 
 

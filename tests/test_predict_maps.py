@@ -171,6 +171,10 @@ class TestImages:
         assert gone["error"].startswith("HTTP 404 ")
         assert wrong["error"] == "not an address (Invalid IPv6 URL)"
 
+    def test_an_address_whose_content_finds_no_room(self, site: str, tmp_path: Path) -> None:
+        (source,) = find_sources([f"{site}/dark/dark-0-0.png"], tmp_path / "gone")
+        assert source.reason == f"cannot be kept in {tmp_path / 'gone'}: No such file or directory"
+
     def test_a_name_that_is_too_long(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         status, out, err = invoke(predict, made_world.head, "x" * 300, "--heatmaps", tmp_path, "--json")
         assert (status, json.loads(out)[0]["error"]) == (1, "File name too long")
