@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -106,3 +106,17 @@ class Visit:
     def wait_until_drawn(self) -> None:
         """Waits for the last figure of one of our own pages, which says so."""
         self.page.wait_for_selector("body[data-drawn]", state="attached")
+
+    def meter(self) -> Callable[[], float]:
+        """Returns what tells how many seconds a processor has worked for the page's main thread, from now on.
+
+        Unlike the time by the clock this depends little on what else the machine does.
+        """
+        session = self._context.new_cdp_session(self.page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def read() -> float:
+            metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+            return float(metrics["TaskDuration"])
+
+        return read
