@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -312,24 +311,21 @@ def large(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_thousand_trials_are_a_small_page_soon(large):
-    begun = time.perf_counter()
+def test_two_thousand_trials_are_a_small_page(large):  # how soon: benchmarks/report.py
     text = make_report(read_record(large))
-    assert time.perf_counter() - begun < 20
     assert len(text.encode()) < 6_000_000
     assert "200 of 2,000 curves" in text
 
 
 @pytest.mark.slow
-def test_a_page_of_two_thousand_trials_opens_soon(large, tmp_path):
+def test_a_page_of_two_thousand_trials_opens(large, tmp_path):
     require(what_is_missing())
     path = tmp_path / "large.html"
     main(study=large, out=path)
     with chromium() as browser, Visit(browser) as visit:
-        processor_seconds = visit.meter()
         visit.page.goto(path.as_uri())
         visit.wait_until_drawn()
-        assert 0.2 < processor_seconds() < 3  # by the clock a busy machine takes longer
+        assert visit.errors == []
 
 
 def test_the_command_says_where_it_wrote(finished, tmp_path):
