@@ -12,16 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from features.audit import Audit, Part, audit, count_patients, default_parts
 from features.command import progress, run_command
-from features.errors import BottleneckError
+from features.errors import BottleneckError, InputError
+from features.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store import SCHEMA, FeatureStore, RowState
 
 CHUNK_BYTES = 32 * 2**20
 """Upper bound of the features held at once while they are checked (one row at least)."""
 LISTED = 10
-"""Rows named in a problem before the rest is only counted."""
+"""Rows named in a problem, or pairs of images shown, before the rest is only counted."""
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
@@ -138,13 +141,43 @@ def _chunks(store: FeatureStore) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         yield start, flat.reshape(rows, len(store.header.views), -1)
 
 
+def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
+    """Returns the parts that a search would use, or all rows as one part, '', and the reason why it could not."""
+    if not store.complete:
+        return [Part("", store, store.usable)], "not all rows are there yet"
+    try:
+        return default_parts(store), ""
+    except InputError as error:
+        return [Part("", store, store.usable)], str(error)
+
+
 def _listed(rows: Iterable[int]) -> str:
     numbers = [str(row) for row in rows]
     more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
     return f"row{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:LISTED])}{more}"
 
 
-def _table(path: Path, told: dict[str, Any], problems: list[str]) -> Table:
+def _parts_text(found: Audit, reason: str) -> str:
+    if reason:
+        return f"none: {reason}"
+    parts = (f"{name} {rows:,} rows of {found.patients[name]:,} patients" for name, rows in found.rows.items())
+    return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them (the default of search.run)"
+
+
+def _pairs_text(found: Audit) -> str:
+    if found.pairs is None:
+        return "not looked for"
+    if not found.pairs:
+        return "no pair of different patients or classes"
+    number = f"{len(found.pairs):,}{' or more' if found.truncated else ''}"
+    across = sum(pair.across for pair in found.pairs)
+    lines = [f"{number} pairs of different patients or classes, {across:,} of them across these parts"]
+    lines += map(str, found.pairs[:LISTED])
+    lines += [f"and {len(found.pairs) - LISTED:,} more (--json has them)"] if len(found.pairs) > LISTED else []
+    return "\n".join(lines)
+
+
+def _table(path: Path, told: dict[str, Any], problems: list[str], found: Audit, reason: str) -> Table:
     """Returns the description as a two-column table for people."""
     patients = told["patients"]
     finished = "complete" if told["complete"] else "NOT complete"
@@ -154,6 +187,8 @@ def _table(path: Path, told: dict[str, Any], problems: list[str]) -> Table:
         "classes": ", ".join(f"{name} {count:,}" for name, count in told["classes"].items()),
         "patients": f"{patients['number']:,} (known for {patients['rows_known']:,} rows), "
         f"{patients['in_several_classes']:,} of them in more than one class",
+        "parts": _parts_text(found, reason),
+        "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
         "backbone": told["backbone"] + (f", alpha {told['alpha']:g}" if told["alpha"] is not None else ""),
         "weights": f"{told['weights']} (sha256 {told['weights_sha256'][:16] or 'unknown'})",
@@ -181,19 +216,29 @@ def main(
 ) -> None:
     """Shows what is in a feature store and checks it. Works while an extraction is writing it.
 
-    Exit status 1 where a check fails.
+    Exit status 1 where a check fails. Near-identical images are listed and fail nothing.
     """
     opened = FeatureStore(store)
+    parts, reason = split_parts(opened)
     with progress("rows") as display:
         task = display.add_task("checking", total=len(opened), visible=not quick)
         problems = find_problems(opened, features=not quick, advance=lambda rows: display.advance(task, rows))
-    told = describe(opened) | {"problems": problems}
+        compared = len(opened.usable) and not quick and not problems
+        found = _audit(parts, display) if compared else count_patients(parts)
+    split = {"seed": SEED, "validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
+    leaks = {"split": None if reason else split, **found.to_dict()}
+    told = describe(opened) | {"leaks": leaks, "problems": problems}
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
-        Console(highlight=False, markup=False).print(_table(store, told, problems))
+        Console(highlight=False, markup=False).print(_table(store, told, problems, found, reason))
     if problems:
         raise BottleneckError(f"{store}: {len(problems)} {'problems' if len(problems) > 1 else 'problem'} found")
+
+
+def _audit(parts: list[Part], display: Progress) -> Audit:
+    task = display.add_task("comparing")
+    return audit(parts, within_parts=True, report=lambda done, total: display.update(task, completed=done, total=total))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from features.errors import InputError
 Rows = npt.NDArray[np.int64]
 GROUP_PATTERN = r"^[^-]+-(?P<patient>[^-]+)-[^-]+$"
 """Fits OCT2017's ``<CLASS>-<patient>-<image>`` (the file name without its ending)."""
+SEED = 0
+VALIDATION_FRACTION = TEST_FRACTION = 0.15
+"""The split of a search that is not told another one."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import InputError
+from features.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store import FeatureStore
 from search.config import FILE, StudyConfig, package_versions
 from search.data import SearchData
@@ -20,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 50,
     "patience": 0,
     "batch_size": 100,
-    "seed": 0,
+    "seed": SEED,
     "folds": 0,
     "engine": "fused",
     "sampler": "tpe",
@@ -29,8 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "class_weights": "none",
     "finalists": 5,
     "repeats": 5,
-    "validation_fraction": 0.15,
-    "test_fraction": 0.15,
+    "validation_fraction": VALIDATION_FRACTION,
+    "test_fraction": TEST_FRACTION,
 }
 """Where neither the command line nor the study file says anything."""
 RECORDED = (

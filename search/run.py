@@ -18,6 +18,7 @@ from features.command import console, progress, run_command
 from features.errors import BottleneckError
 from features.lock import WriterLock
 from features.store import FeatureStore
+from search.audit import audit_study, describe
 from search.config import FILE, SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
@@ -168,11 +169,17 @@ def _demonstration(folder: Path) -> Path:
 def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
     for remark in data.remarks:
         _say(f"note: {remark}")
-    counts, patients = config.split["counts"], config.split["patients"]
-    parts = ", ".join(f"{counts[name]:,} {name} rows of {patients[name]:,} patients" for name in counts if counts[name])
-    parts += f" (in {config.folds} folds)" if config.folds else ""
     shape = " x ".join(map(str, data.store.header.feature_shape))
-    _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views; {parts}; no patient in two parts")
+    _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
+    with progress("images") as display:
+        task = display.add_task("comparing", visible=False)  # not where an earlier run has done it
+        found = audit_study(
+            options.folder,
+            data,
+            report=lambda done, total: display.update(task, completed=done, total=total, visible=True),
+        )
+    for line in describe(found):
+        _say(line)
     _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
 
 

@@ -19,6 +19,7 @@ from features.feed import Feed
 from features.store import FeatureStore
 from heads.files import load_head
 from heads.scoring import predict_probabilities, score
+from search.audit import read_audit
 from search.storage import load_study
 from search.trials import is_counted, ranking
 
@@ -85,6 +86,11 @@ def test_a_study_from_store_to_exported_head(tmp_path, store, study_file):
     parts = [set(opened.patients[split["rows"][name]]) for name in ("train", "validation", "test")]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert sum(split["counts"].values()) == 240
+    audit = read_audit(folder)
+    assert (audit["rows"], audit["patients"], audit["patients_shared"]) == (split["counts"], split["patients"], 0)
+    assert "patients in two parts: 0" in done.stderr
+    assert "near-identical images across parts: none" in done.stderr
+    audited = (folder / "audit.json").stat().st_mtime_ns
     assert summary["test"]["rows"] == split["counts"]["test"]
     assert summary["test"]["uses"] == 1
 
@@ -108,6 +114,8 @@ def test_a_study_from_store_to_exported_head(tmp_path, store, study_file):
     ]
     resumed = run("search.run", "--out", folder, "--resume", "--trials", 10)
     assert "trial 8" in resumed.stderr
+    assert "near-identical images across parts: none" in resumed.stderr
+    assert (folder / "audit.json").stat().st_mtime_ns == audited
     after = json.loads((folder / "summary.json").read_text())
     assert after["trials"] == 10
     moved = after["test"]["heads"] != summary["test"]["heads"]
