@@ -61,6 +61,8 @@ def make_report(record: StudyRecord) -> str:
         page.add("Repeats", *trust.repeats(page, record))
     if record.summary["best"]:
         page.add("On new patients", *trust.tested(record))
+    if leaks := list(trust.leaks(record)):
+        page.add("Leaks", *leaks)
     if record.finalists and record.concluded.get("calibration"):
         page.add("Calibration", *trust.calibration(record))
     _add_figures(page, record)

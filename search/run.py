@@ -18,7 +18,7 @@ from features.command import console, progress, run_command
 from features.errors import BottleneckError
 from features.lock import WriterLock
 from features.store import FeatureStore
-from search.audit import audit_study, describe
+from search.audit import audit_study, describe, read_audit
 from search.config import FILE, SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
@@ -235,6 +235,8 @@ def _search(
     choice = choose(folder, study, config, options.space, data, snapshot_every=snapshot_every)
     summary = summarise(study, config, chosen=choice.trial) | {"bank": bank}
     summary |= conclude(choice, shelf, read_summary(folder))
+    found = read_audit(folder)
+    summary["audit"] = {name: found[name] for name in ("patients_shared", "near_identical")}
     if bank:
         summary["one_at_a_time"] = one_at_a_time(study, config, data)
     write_summary(folder, summary)

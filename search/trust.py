@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from search import figures
+from search.audit import PAIRS_FILE, read_audit
 from search.page import Page, facts, note, prose, table
 from search.record import StudyRecord
 
@@ -99,6 +100,25 @@ def tested(record: StudyRecord) -> Iterable[str]:
     )
     counts = [(name, *map(str, row)) for name, row in zip(names, test["confusion"], strict=True)]
     yield table(("true \\ called", *names), counts, marked_diagonal=True)
+
+
+def leaks(record: StudyRecord) -> Iterable[str]:
+    """What the parts share and should not."""
+    found = read_audit(record.folder)
+    if not found:
+        return
+    patients = ", ".join(f"{name} {count:,}" for name, count in found["patients"].items())
+    yield prose(f"Patients: {patients}; in two parts: {found['patients_shared']:,}.")
+    number = found["near_identical"]
+    if not number:
+        yield prose("Images in different parts that are nearly identical: none found.")
+        return
+    yield prose(f"Images in different parts that are nearly identical: {number:,} pairs; {PAIRS_FILE} lists them.")
+    rows = []
+    for one in found["pairs"]:
+        places = [f"{one[f'{which}_part']}: {one[f'{which}_path']}" for which in ("first", "second")]
+        rows.append((f"{one['similarity']:.4f}", *places))
+    yield table(("similarity", "one", "the other"), rows, wide=True)
 
 
 def calibration(record: StudyRecord) -> Iterable[str]:

@@ -100,6 +100,8 @@ def test_a_study_from_store_to_exported_head(tmp_path, store, study_file):
     names = {f"trial-{number}.hdf5" for number in {*best[:5], 0}}
     assert kept == names | {f"refit-{number}.hdf5" for number in finalists}
 
+    assert summary["audit"]["patients_shared"] == 0
+    assert "Patients: train" in (folder / "report.html").read_text(encoding="utf-8")
     check_exports(folder, store, tmp_path)
     check_repeats(summary, finalists)
     assert summary["verdict"] in done.stdout.replace("\n", " ")
