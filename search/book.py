@@ -88,7 +88,7 @@ class Book:
 
     def ask(self) -> Asked | None:
         """Returns the next trial to run, or ``None`` when the study has as many as it was to have."""
-        if self._asked >= self.config.trials:
+        if self.is_exhausted:
             return None
         self._asked += 1
         self.study.sampler = make_sampler(self.config.sampler, seed=self.config.seed, ordinal=self._next_ordinal)
@@ -112,6 +112,11 @@ class Book:
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
         asked.trial.report(self._value(record.validation), record.epoch)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the study has as many trials as it was to have, running ones included."""
+        return self._asked >= self.config.trials
 
     def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
         """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""

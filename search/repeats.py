@@ -171,6 +171,7 @@ def run_repeats(
                 display=display,
                 saved=saved,
                 snapshot_every=snapshot_every,
+                shrinks=True,
             )
         finalists = _read(opened.study, trials, runs, keeper)
     finally:

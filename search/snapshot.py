@@ -19,6 +19,7 @@ import numpy as np
 
 from features.atomic import replacing
 from features.errors import InputError
+from heads.pages import BankShape
 from heads.scoring import EpochRecord, Score
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ class Snapshot:
 
     Attributes:
         epoch: Epochs that the bank has trained.
+        shape: Of the bank.
         members: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         meter: Totals so far, see ``search.meter``.
-        places: For each member its slot and pages.
+        places: For each member its slot and pages; None for any.
         states: For each member the state of each fold's head.
     """
 
     epoch: int
+    shape: BankShape
     members: list[Member]
     waiting: list[int]
     meter: dict[str, Any]
-    places: list[Place]
+    places: list[Place | None]
     states: list[tuple[HeadState, ...]]
 
 
@@ -85,11 +88,18 @@ class Saved:
             members.append(Member(asked, -1, noted["first_epoch"], noted["epochs"], best, rates))
             states.append(tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"])))
         content = self.content
-        places = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
-        return Snapshot(content["epoch"], members, content["waiting"], content["meter"], places, states)
+        places: list[Place | None] = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
+        return Snapshot(
+            content["epoch"], _shape(content["shape"]), members, content["waiting"], content["meter"], places, states
+        )
 
     def _state(self, prefix: str) -> HeadState:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+
+def _shape(noted: dict[str, Any]) -> BankShape:
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
+    return BankShape(**values)
 
 
 def _record(noted: dict[str, Any]) -> EpochRecord:
@@ -124,6 +134,7 @@ class Snapshots:
             "schema": SCHEMA,
             "journal_bytes": self._journal_bytes(),
             "epoch": snapshot.epoch,
+            "shape": asdict(snapshot.shape),
             "folds": len(snapshot.states[0]) if snapshot.states else 1,
             "waiting": snapshot.waiting,
             "meter": snapshot.meter,

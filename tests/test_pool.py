@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import build_store
+from optuna.trial import TrialState
 
 from features.feed import Feed
 from features.store import FeatureStore
@@ -46,7 +47,7 @@ def store(tmp_path_factory) -> Path:
     return build_store(tmp_path_factory.mktemp("store") / "store.h5", rows=120, views=("identity", "flip"), shape=SHAPE)
 
 
-def search(store: Path, folder: Path, space: dict, **changes) -> SimpleNamespace:
+def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **changes) -> SimpleNamespace:
     """Runs a study in this process; returns what there is to look at."""
     folder.mkdir()
     settings = {"trials": 14, "epochs": 5, "folds": 0, "pruner": "halving", "pages": 10, "dtype": "float32", **changes}
@@ -90,6 +91,7 @@ def search(store: Path, folder: Path, space: dict, **changes) -> SimpleNamespace
             display=display,
             saved=None,
             snapshot_every=1e9,
+            shrinks=shrinks,
         )
     opened.close()
     bank = describe_bank(shape, str(config.dtype), meter, compilations)
@@ -187,3 +189,22 @@ def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
     assert all(0 <= value <= 1 for value in values)
     assert len(set(values)) > 1
     assert json.dumps(found.bank)
+
+
+def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path):
+    """Most of the trials are pruned at once, and none comes in: the others end in another bank."""
+    options = {"trials": 8, "epochs": 8, "pages": 32}
+    whole = search(store, tmp_path / "whole", SPACE, **options)
+    shrunk = search(store, tmp_path / "shrunk", SPACE, shrinks=True, **options)
+    assert whole.bank["compilations"] == 2
+    assert shrunk.bank["compilations"] >= 4
+    assert shrunk.bank["page_occupancy"] > 1.3 * whole.bank["page_occupancy"]
+    compared = 0
+    for one, other in zip(whole.study.get_trials(), shrunk.study.get_trials(), strict=True):
+        assert (one.state, one.params) == (other.state, other.params)
+        assert one.intermediate_values.keys() == other.intermediate_values.keys()
+        if one.state == TrialState.COMPLETE:  # rounding differs with the number of pages
+            compared += 1
+            assert one.user_attrs["learning_rates"] == other.user_attrs["learning_rates"]
+            assert one.user_attrs["validation_loss"] == pytest.approx(other.user_attrs["validation_loss"], rel=1e-3)
+    assert compared >= 1
