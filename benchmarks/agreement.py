@@ -110,7 +110,7 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     taken[0, slots] = True
     for epoch in range(arguments.epochs):
         engine.train_epoch(plan(epoch))
-        losses, accuracies = engine.validate()
+        losses, accuracies, _ = engine.validate()
         engine.plateau.update(losses, taken)
         improved = np.zeros_like(taken)
         for slot in slots:

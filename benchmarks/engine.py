@@ -231,7 +231,7 @@ class Fused:
             self.flops.append(self.engine.epoch_flops(len(plan)) / (trained - begun))
             self.peaks.append(self.peak())
             self.aside += time.perf_counter() - trained
-        losses, accuracies = self.engine.validate()
+        losses, accuracies, _ = self.engine.validate()
         self.engine.plateau.update(losses, ~np.isnan(losses))
         improved = np.nan_to_num(accuracies, nan=-1.0) > best
         best[improved] = accuracies[improved]

@@ -21,7 +21,6 @@ from keras import ops
 from heads.masks import kept, keys
 from heads.model import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from heads.pages import STATISTICS, BankShape
-from heads.scoring import PROBABILITY_FLOOR
 from heads.solo import ADAM_EPSILON
 from heads.spec import PAGE
 
@@ -33,8 +32,9 @@ State = dict[str, Arrays]
 ``steps`` (F, H) int32. Arrays in pages are (F, P, ...), those of slots (F, H, ...), float32: ``BankShape.page_arrays``
 and ``slot_arrays``. Padding, free pages and free slots hold zeros."""
 Settings = Arrays
-"""Numbers of the heads, constant within an epoch: ``owner`` and ``page_in_head`` (P,) int32; (H,) each of
-``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32."""
+"""Numbers constant within an epoch. Of the heads: ``owner`` and ``page_in_head`` (P,) int32; (H,) each of
+``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,) float32.
+"""
 
 
 class Tools(Protocol):
@@ -68,12 +68,14 @@ class Present(NamedTuple):
         slots: (G·H,) each: hyperparameters.
         channels: (N,) each: ``activation`` and ``pooling`` int32, ``batch_norm`` bool, ``dropout`` float32, ``key``
             uint32.
+        class_weight: (K,) float32: what a row of each class counts in the loss.
     """
 
     owner: Tensor
     owned: Tensor
     slots: Arrays
     channels: Arrays
+    class_weight: Tensor
 
 
 class Batch(NamedTuple):
@@ -90,35 +92,12 @@ class Batch(NamedTuple):
     fold: Tensor
 
 
-class ScoringBatch(NamedTuple):
-    """Rows to score.
-
-    Attributes:
-        views: Features of each view, (B·S, C) in the products' dtype.
-        labels: (B,) int32.
-        real: (B,) bool: False for rows that only fill the batch up.
-        fold: int32 scalar: whose head is scored.
-    """
-
-    views: list[Tensor]
-    labels: Tensor
-    real: Tensor
-    fold: Tensor
-
-
 class Norm(NamedTuple):
     """Batch norm of the channels computed, (N,) float32 each."""
 
     beta: Tensor
     mean: Tensor
     variance: Tensor
-
-
-class Sums(NamedTuple):
-    """What scoring adds up, float32: losses, and rows whose most probable class is the true one."""
-
-    loss: Tensor
-    right: Tensor
 
 
 class Gradients(NamedTuple):
@@ -200,7 +179,8 @@ class Bank:
         place = settings["page_in_head"][:, None] * PAGE + np.arange(PAGE, dtype=np.int32)
         place = ops.tile(ops.reshape(place, (-1,)), (groups,))
         channels["key"] = keys(channels.pop("seed"), channels.pop("steps"), place, layer=0)
-        return Present(owner, ops.tile(settings["owner"] >= 0, (groups,)), slots, channels)
+        owned = ops.tile(settings["owner"] >= 0, (groups,))
+        return Present(owner, owned, slots, channels, settings["class_weight"])
 
     # --- training ---------------------------------------------------------------------------------------------
 
@@ -305,8 +285,9 @@ class Bank:
         target = ops.one_hot(labels, shape.classes, dtype="float32")[None] * (1 - smoothing) + smoothing / shape.classes
         # The class scores, not the probabilities, as Keras does behind a softmax on TensorFlow: on other backends it
         # clips the probabilities at 1e-7, which takes the gradient from just those rows that are most wrong.
-        loss = ops.mean(-ops.sum(target * ops.log_softmax(logits), axis=-1), axis=-1)
-        error = (ops.softmax(logits) - target) / shape.batch
+        counts = ops.take(present.class_weight, labels, axis=0)[None]
+        loss = ops.mean(-ops.sum(target * ops.log_softmax(logits), axis=-1) * counts, axis=-1)
+        error = (ops.softmax(logits) - target) * counts[..., None] / shape.batch
         taken = slots["taken"]
         error = ops.where(taken[:, None, None], error, 0.0)
         error, gradients = self._dense_gradients(layers, weights, error, slots)
@@ -464,36 +445,22 @@ class Bank:
         """``classify`` as in use: probabilities (G·H, B, K) float32."""
         return ops.softmax(self._dense_layers(sums, weights, present, training=False)[-1].outputs)
 
-    def score(self, weights: Arrays, steps: Tensor, settings: Settings, batch: ScoringBatch, sums: Sums) -> Sums:
-        """Adds up over batches what ``heads.scoring.score`` averages.
+    def predict(self, weights: Arrays, steps: Tensor, settings: Settings, views: list[Tensor], fold: Tensor) -> Tensor:
+        """Predicts rows with the heads of one fold, averaged over the views; the host scores what comes of it.
 
         Args:
             weights: The state's.
             steps: The state's counter.
             settings: See ``Settings``.
-            batch: See ``ScoringBatch``.
-            sums: So far, (F, H) each.
+            views: Features of each view, (B·S, C) in the products' dtype.
+            fold: int32 scalar: whose heads; without meaning where there is one fold.
 
         Returns:
-            The sums with this batch's added to those of its fold; both are NaN where a probability is.
+            (H, B, K) float32.
         """
-        partitions = None if self.shape.folds == 1 else ops.reshape(batch.fold, (1,))
-        found = [self.probabilities(weights, steps, settings, view, partitions) for view in batch.views]
-        probabilities = sum(found[1:], found[0]) / len(found)
-        here = (ops.arange(self.shape.folds, dtype="int32") == batch.fold)[:, None]
-        new = self._sums(probabilities, batch)
-        return Sums(*(ops.where(here, old + more[None], old) for old, more in zip(sums, new, strict=True)))
-
-    def _sums(self, probabilities: Tensor, batch: ScoringBatch) -> Sums:
-        """Of one batch, (H,) each, from (H, B, K) float32."""
-        target = ops.one_hot(batch.labels, self.shape.classes, dtype="float32")[None]
-        true = ops.sum(probabilities * target, axis=-1)
-        loss = ops.sum(ops.where(batch.real, -ops.log(ops.maximum(true, PROBABILITY_FLOOR)), 0.0), axis=-1)
-        hits = ops.cast(ops.argmax(probabilities, axis=-1), "int32") == batch.labels[None]
-        right = ops.sum(ops.cast(ops.logical_and(hits, batch.real), "float32"), axis=-1)
-        unknown = ops.any(ops.isnan(probabilities), axis=-1)
-        broken = ops.any(ops.logical_and(unknown, batch.real), axis=-1)
-        return Sums(ops.where(broken, math.nan, loss), ops.where(broken, math.nan, right))
+        partitions = None if self.shape.folds == 1 else ops.reshape(fold, (1,))
+        found = [self.probabilities(weights, steps, settings, view, partitions) for view in views]
+        return sum(found[1:], found[0]) / len(found)
 
     # --- pieces of the first layer ----------------------------------------------------------------------------
 
@@ -545,7 +512,7 @@ class Bank:
         return ops.reshape(error, scaled.shape)
 
 
-_NOT_PER_TRIAL = ("owner", "page_in_head", "learning_rate", "seed")
+_NOT_PER_TRIAL = ("owner", "page_in_head", "learning_rate", "seed", "class_weight")
 
 
 class _Layer(NamedTuple):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.feed import EpochPlan, Feed
 from features.split import Rows
-from heads.exact import Finished, score_exactly
+from heads.exact import Finished, predict_exactly
 from heads.model import Weights, initial_weights
 from heads.pages import (
     BankShape,
@@ -29,7 +29,7 @@ from heads.pages import (
 )
 from heads.plateau import Plateau
 from heads.program import Held, Program, ScoringPlan, TrainingPlan, default_dtype, make_program
-from heads.scoring import Score
+from heads.scoring import Probabilities, Score, Scores, score, score_all
 from heads.spec import HeadSpec
 
 DTYPES = ("bfloat16", "float32")
@@ -69,6 +69,8 @@ class Engine:
             goes with one fold only.
         dtype: Of products and stored activations; by default what ``default_dtype`` says.
         resident: Whether features are held on the device as a whole; by default where the feeds hold them in memory.
+        objective: What ``validate`` returns the merit by, see ``heads.scoring``.
+        class_weights: What a row of each class counts in the training loss; 1 by default.
 
     Raises:
         ValueError: Feeds and shape do not fit together.
@@ -90,8 +92,11 @@ class Engine:
         validation_rows: Sequence[Rows] | None = None,
         dtype: str | None = None,
         resident: bool | None = None,
+        objective: str = "accuracy",
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        self.shape, self.dtype = shape, dtype or default_dtype()
+        self.shape, self.dtype, self.objective = shape, dtype or default_dtype(), objective
+        self._class_weights = np.asarray(class_weights or [1] * shape.classes, np.float32)
         self._train, self._validation = train, validation or train
         rows = [self._validation.rows] if validation_rows is None else list(validation_rows)
         _require("dtype", self.dtype, " or ".join(DTYPES), self.dtype in DTYPES)
@@ -257,22 +262,21 @@ class Engine:
         sat_out = np.bincount(folds, minlength=self.shape.folds) if with_folds else np.zeros(1, np.int64)
         return self._of_heads(losses / np.maximum(steps - sat_out, 1)[:, None].astype(np.float32))
 
-    def validate(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def validate(self) -> Scores:
         """Scores every head on its validation rows, probabilities averaged over the views.
 
         Returns:
-            Loss and accuracy as ``heads.scoring.Score`` defines them, (folds, slots) each; computed in the bank's
-            dtype (see ``score_exactly``).
+            (folds, slots) each; of probabilities computed in the bank's dtype (see ``predict_exactly``).
         """
         rows, views = self._scoring, self._validation.views
         if self._held:
             index = (np.searchsorted(self._validation.rows, rows.rows) * views).astype(np.int32)
-            plan = ScoringPlan(index, rows.labels, rows.real, rows.folds)
-            sums = self._program.score_held(self._settings(), self._held[-1], plan, views)
+            plan = ScoringPlan(index, rows.folds)
+            found = self._program.predict_held(self._settings(), self._held[-1], plan, views)
         else:
-            sums = self._program.score_stream(self._settings(), rows.batches(self._validation))
-        counts = np.where(rows.counts, rows.counts, np.nan)[:, None]
-        return self._of_heads(sums.loss / counts), self._of_heads(sums.right / counts)
+            found = self._program.predict_stream(self._settings(), rows.batches(self._validation))
+        scores = [score_all(*rows.of_fold(found, fold), self.objective) for fold in range(self.shape.folds)]
+        return Scores(*(self._of_heads(np.stack(numbers)) for numbers in zip(*scores, strict=True)))
 
     def keep(self, improved: npt.NDArray[np.bool_]) -> None:
         """Makes the current weights of some heads their best ones: (folds, slots) bool."""
@@ -283,19 +287,32 @@ class Engine:
         """Sets the rates, (folds, slots), for schedules other than ``plateau``'s."""
         self.plateau.rates[:] = rates
 
-    def score_exactly(self, heads: Sequence[Finished]) -> list[Score]:
-        """Scores heads in float32 on the features as stored: what plain Keras gives for the exported file.
+    def predict_exactly(self, heads: Sequence[Finished]) -> list[Probabilities]:
+        """Predicts validation rows in float32 on the features as stored: as plain Keras does with the exported file.
 
         Args:
             heads: Any number, of any kinds; those of one fold share a small bank of their own.
+
+        Returns:
+            For each head (rows of its fold, classes), averaged over the views; the rows in the order of
+            ``validation_rows``.
         """
-        scores: dict[int, Score] = {}
+        found: dict[int, Probabilities] = {}
         for fold in sorted({head.fold for head in heads}):
             chosen = [number for number, head in enumerate(heads) if head.fold == fold]
             rows = self._scoring.rows_of[fold]
-            found = score_exactly([heads[number] for number in chosen], self._validation, rows, self.shape)
-            scores.update(zip(chosen, found, strict=True))
-        return [scores[number] for number in range(len(heads))]
+            predicted = predict_exactly([heads[number] for number in chosen], self._validation, rows, self.shape)
+            found.update(zip(chosen, predicted, strict=True))
+        return [found[number] for number in range(len(heads))]
+
+    def score_exactly(self, heads: Sequence[Finished]) -> list[Score]:
+        """Scores what ``predict_exactly`` returns."""
+        found = zip(heads, self.predict_exactly(heads), strict=True)
+        return [self.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
+
+    def score_predicted(self, probabilities: Probabilities, *, fold: int = 0) -> Score:
+        """Scores probabilities of a fold's validation rows, (rows, classes)."""
+        return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
     def _settings(self) -> dict[str, npt.NDArray[Any]]:
         return {
@@ -304,6 +321,7 @@ class Engine:
             **hyperparameters(self.shape, self.specs),
             "learning_rate": self.plateau.rates.copy(),
             "seed": self._mask_seeds.copy(),
+            "class_weight": self._class_weights,
         }
 
     def _of_heads(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -349,7 +367,6 @@ class _ScoringRows:
         labels: (batches, batch) int32.
         real: (batches, batch) bool: False for what only fills up.
         folds: (batches,) int32.
-        counts: (folds,) rows of each.
         rows_of: The rows of each fold.
     """
 
@@ -357,7 +374,6 @@ class _ScoringRows:
     labels: npt.NDArray[np.int32]
     real: npt.NDArray[np.bool_]
     folds: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
     rows_of: list[Rows]
 
     @classmethod
@@ -371,13 +387,20 @@ class _ScoringRows:
             real[number, : len(inside)] = True
         labels = np.asarray(feed.store.labels[rows], np.int32)
         folds = np.array([fold for fold, _ in starts], np.int32)
-        return cls(rows, labels, real, folds, np.array([len(part) for part in rows_of]), rows_of)
+        return cls(rows, labels, real, folds, rows_of)
 
-    def batches(self, feed: Feed) -> Iterable[tuple[Any, Any, Any, Any]]:
-        """Yields (features (views, batch, h, w, c), labels, real, fold) from the feed."""
-        for number, rows in enumerate(self.rows):
-            features = np.stack([feed.take(rows, view) for view in range(feed.views)])
-            yield features, self.labels[number], self.real[number], self.folds[number]
+    def batches(self, feed: Feed) -> Iterable[tuple[Any, Any]]:
+        """Yields (features (views, batch, h, w, c), fold) from the feed."""
+        for rows, fold in zip(self.rows, self.folds, strict=True):
+            yield np.stack([feed.take(rows, view) for view in range(feed.views)]), fold
+
+    def of_fold(
+        self, found: npt.NDArray[np.float32], fold: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """Returns, of (batches, slots, batch, classes), the fold's (slots, rows, classes), and its labels."""
+        mine = self.folds == fold
+        real = self.real[mine]
+        return found[mine].swapaxes(1, 2)[real].swapaxes(0, 1), self.labels[mine][real]
 
 
 class _Write:

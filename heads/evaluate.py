@@ -142,18 +142,18 @@ def main(
         if report is None:
             raise InputError("--images", expected="--report DIR, which shows them", found="none")
         check_images(images, opened)
-    caveat = ""
-    if part is Part.ALL and metadata.store_fingerprint == opened.fingerprint:
-        caveat = "includes the rows that the head was trained on: its score on new images will be lower"
+    caveat = _caveat(part, metadata, opened)
+    if caveat:
         console.print(f"{store}: {caveat}", highlight=False, markup=False, soft_wrap=True)
     if report is not None:
         make_folder(report)
     start_backend()
+    from heads.calibration import with_temperature  # noqa: PLC0415
     from heads.metrics import measure  # noqa: PLC0415  scikit-learn takes its time, too
 
     loaded = load_head(head)
-    probabilities = score_rows(loaded.model, opened, rows)
-    metrics = measure(probabilities, opened.labels[rows], opened.classes)
+    probabilities = with_temperature(score_rows(loaded.model, opened, rows), metadata.temperature)
+    metrics = measure(probabilities, opened.labels[rows], opened.classes, patients=opened.patients[rows])
     title = f"{head} on {store}, {part} rows"
     if report is not None:
         from heads.report import Scored, write_report  # noqa: PLC0415
@@ -162,6 +162,7 @@ def main(
             title=title, store=opened, rows=rows, probabilities=probabilities, metrics=metrics, caveat=caveat
         )
         write_report(report / "index.html", scored, loaded.model, images=images)
+        console.print(f"report: {report / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
         typer.echo(json.dumps(told | metrics.to_dict(), indent=2))
@@ -169,13 +170,23 @@ def main(
         Console(highlight=False, markup=False).print(_tables(metrics, title))
 
 
+def _caveat(part: Part, metadata: HeadMetadata, store: FeatureStore) -> str:
+    """What to know about the rows, or ''."""
+    trained = ["train", *(metadata.refit or {}).get("parts", ())]
+    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or part.value in trained):
+        return "includes rows that the head was trained on: its score on new images will be lower"
+    return ""
+
+
 def _tables(metrics: Metrics, title: str) -> Group:
     summary = Table(title=printable(title), show_header=False, title_justify="left")
     summary.add_column()
     summary.add_column(justify="right")
-    summary.add_row("rows", f"{metrics.rows}")
+    patients = "" if metrics.patients is None else f" of {metrics.patients} patients"
+    summary.add_row("rows", f"{metrics.rows}{patients}")
     interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
-    summary.add_row("accuracy (95 % interval, rows as units)", _number(metrics.accuracy) + interval)
+    units = "rows" if metrics.patients is None else "patients"
+    summary.add_row(f"accuracy (95 % interval, {units} as units)", _number(metrics.accuracy) + interval)
     summary.add_row("balanced accuracy", _number(metrics.balanced_accuracy))
     summary.add_row("loss in nats", _number(metrics.loss))
     return Group(summary, _class_table(metrics), _confusion_table(metrics))

@@ -1,4 +1,4 @@
-"""The score that is recorded of a finished head: float32, on the features as stored.
+"""What the recorded score of a finished head is taken of: float32, on the features as stored.
 
 While a study runs, epochs are scored in the bank's own dtype. A finished head's score must be what plain Keras gives
 for the file exported from it, so the heads that finish in an epoch are packed into a small bank of their own and sent
@@ -20,7 +20,7 @@ from heads.bank import zero_state
 from heads.model import Weights
 from heads.pages import BankShape, PageTable, hyperparameters, named, pack, pages_of
 from heads.program import compiles_by_shape, exact_forward
-from heads.scoring import Probabilities, Score, average_views, score
+from heads.scoring import Probabilities, average_views
 from heads.spec import HeadSpec
 
 
@@ -39,18 +39,20 @@ class Finished:
     fold: int = 0
 
 
-def score_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape) -> list[Score]:
-    """Scores heads on the same rows, probabilities averaged over the views.
+def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape) -> list[Probabilities]:
+    """Predicts the same rows with several heads, averaged over the views.
 
     Args:
         heads: At least one, of any kinds; their folds do not matter here.
         feed: Where the features come from.
         rows: Row indices in the feed's store.
         shape: Of the bank that they were in.
+
+    Returns:
+        (rows, classes) of each head.
     """
     small = _small_shape(heads, shape)
     forward, bank = exact_forward(small), _small_bank(small, heads)
-    labels = np.asarray(feed.store.labels[rows])
     views = []
     for view in range(feed.views):
         found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
@@ -58,7 +60,7 @@ def score_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: Bank
             part = rows[start : start + small.batch]
             found.append(_predict(forward, bank, feed.take(part, view), small)[: len(heads), : len(part)])
         views.append(np.concatenate(found, axis=1))
-    return [score(probabilities, labels) for probabilities in average_views(views)]
+    return list(average_views(views))
 
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
@@ -95,6 +97,7 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
         **hyperparameters(shape, specs),
         "learning_rate": np.zeros_like(steps, np.float32),
         "seed": np.zeros_like(steps),
+        "class_weight": np.ones(shape.classes, np.float32),
     }
     convert = keras.ops.convert_to_tensor
     weights = {name: convert(values) for name, values in state["weights"].items()}

@@ -12,7 +12,10 @@ A file is what Keras writes, with attributes beside Keras' own at its root, read
 | ``image_size``, ``alpha`` | int, float | as in the feature store; ``alpha`` is absent where the backbone has none |
 | ``store_fingerprint``, ``study`` | text | where it was trained; empty where unknown |
 | ``trial``, ``value`` | int, float | the study's trial and its recorded validation value; absent where there is none |
+| ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |
+| ``temperature`` | float | calibrates its probabilities (``heads.calibration``); absent where none was fitted |
 | ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
+| ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
 | ``versions`` | JSON | package versions that made it |
 """
 
@@ -23,6 +26,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +45,11 @@ SCHEMA = 1
 KIND = "head"
 IMAGE_MODEL = "image_model"
 SUFFIXES = (".hdf5", ".h5")
-_JSON = ("spec", "split", "versions")
+_JSON = ("spec", "split", "refit", "versions")
 _LISTS = ("classes", "views")
+_COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
-_NUMBERS = ("alpha", "value")
+_NUMBERS = ("alpha", "value", "temperature")
 EXPECTED = "a head (.hdf5 as Keras saves it)"
 
 
@@ -66,8 +71,13 @@ class HeadMetadata:
         spec: What was trained, where it was one of ours.
         store_fingerprint: Of the store that it was trained on, empty where unknown.
         study: Name of its study, empty where there was none.
-        trial: Its number there.
-        value: The study's recorded validation value.
+        trial: Its number there; None for an ensemble.
+        trials: Of an ensemble, the numbers of its members' trials, in the members' order.
+        value: The study's recorded validation value: what this very head scored.
+        temperature: What calibrates its probabilities (``heads.calibration``); fitted on validation rows that the heads
+            it was fitted by were not trained on.
+        refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
+            ``rows`` and ``epochs``, and ``repeats``, ``mean`` and ``sd`` of the values of heads like it.
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.
@@ -88,8 +98,11 @@ class HeadMetadata:
     store_fingerprint: str = ""
     study: str = ""
     trial: int | None = None
+    trials: tuple[int, ...] = ()
     value: float | None = None
+    temperature: float | None = None
     split: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = None
     versions: dict[str, str]
 
     @classmethod
@@ -117,6 +130,13 @@ class Head:
 
     model: Any
     metadata: HeadMetadata
+
+    @cached_property
+    def members(self) -> tuple[Any, ...]:
+        """The chains of layers that the model averages, each a keras.Model with its very weights; else the model."""
+        from heads.ensemble import members_of  # noqa: PLC0415  beside Keras
+
+        return members_of(self.model)
 
 
 def save_head(path: Path, model: Any, metadata: HeadMetadata) -> None:
@@ -170,7 +190,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for field in fields(metadata):
         value = getattr(metadata, field.name)
-        if value is None:
+        if value is None or (field.name == "trials" and not value):
             continue
         if isinstance(value, HeadSpec):
             value = value.to_dict()
@@ -178,7 +198,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
             value = json.dumps(value, sort_keys=True, allow_nan=False)
         elif field.name in _LISTS:
             value = np.array(value, dtype=h5py.string_dtype("utf-8"))
-        elif field.name == "feature_shape":
+        elif field.name in _COUNTS:
             value = np.array(value, np.int64)
         attributes[field.name] = value
     return attributes
@@ -288,8 +308,13 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
     if len(set(names)) != len(names) or len(names) != plain.classes:
         expected = f"{plain.classes} different names, one for each output"
         raise InputError(path, field="classes", expected=expected, found=len(set(names)))
+    if metadata.trials and len(metadata.trials) != len(plain.chains):
+        expected = f"{len(plain.chains)}, one for each chain of layers"
+        raise InputError(path, field="trials", expected=expected, found=len(metadata.trials))
     if metadata.dtype not in DTYPES:
         raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=_shown(metadata.dtype))
+    if metadata.temperature is not None and not metadata.temperature > 0:
+        raise InputError(path, field="temperature", expected="a number above 0", found=metadata.temperature)
     if not metadata.views:
         raise InputError(path, field="views", expected="at least one name", found="none")
 
@@ -318,7 +343,7 @@ def _field(path: Path, file: Any, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
     if name in _JSON:
         return _json_field(path, file, name)
-    if name in _LISTS or name == "feature_shape":
+    if name in _LISTS or name in _COUNTS:
         return _list_field(path, file, name)
     if name not in _WHOLE and name not in _NUMBERS:
         return _text(path, file, name)
@@ -332,10 +357,11 @@ def _field(path: Path, file: Any, name: str) -> Any:
 
 def _list_field(path: Path, file: Any, name: str) -> tuple[Any, ...]:
     value = np.asarray(file.attrs[name])
-    if name == "feature_shape":
-        if value.shape != (3,) or value.dtype.kind != "i":
-            raise InputError(path, field=name, expected="3 whole numbers", found=_shown(value))
-        return tuple(int(side) for side in value)
+    if name in _COUNTS:
+        count = 3 if name == "feature_shape" else value.size
+        if value.shape != (count,) or value.dtype.kind != "i":
+            raise InputError(path, field=name, expected=f"{count} whole numbers", found=_shown(value))
+        return tuple(int(number) for number in value)
     if value.ndim != 1 or not all(isinstance(text, str) and _is_text(text) for text in value):
         raise InputError(path, field=name, expected="texts", found=_shown(value))
     return tuple(value.tolist())

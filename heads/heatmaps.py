@@ -77,10 +77,17 @@ def picture_name(name: str) -> str:
     Args:
         name: Path or address.
     """
-    place = urlsplit(name).path if is_url(name) else name
-    stem = _SAFE.sub("_", PurePosixPath(place).stem).strip("._-")[:_NAME_LENGTH]
+    stem = _SAFE.sub("_", PurePosixPath(_place(name)).stem).strip("._-")[:_NAME_LENGTH]
     identity = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:10]
     return f"{stem}-{identity}" if stem else identity
+
+
+def _place(name: str) -> str:
+    """The part of an address that names a file; a path is one."""
+    try:
+        return urlsplit(name).path if is_url(name) else name
+    except ValueError:  # no proper address
+        return ""
 
 
 def make_folder(folder: Path) -> None:

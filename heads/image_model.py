@@ -19,7 +19,7 @@ def build_image_model(backbone: Backbone, head: Head) -> keras.Model:
         probabilities differ from those on a float16 store by that much.
     """
     pixels = backbone.image_model()
-    return keras.Model(pixels.inputs, head.model(pixels.outputs[0]), name="image_to_class")
+    return keras.Model(pixels.inputs[0], head.model(pixels.outputs[0]), name="image_to_class")
 
 
 def save_image_model(path: Path, backbone: Backbone, head: Head) -> None:

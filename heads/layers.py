@@ -1,39 +1,34 @@
-"""What a head file may hold: a chain of plain Keras layers, read from its JSON without Keras deserialising anything.
+"""What a head file may hold: chains of plain Keras layers, read from its JSON without Keras deserialising anything.
 
-``keras.models.load_model`` builds whatever a file names. Here the file's JSON is data: every layer's class and every
-key of its configuration must be known, every value is checked, and only then are layers built from those values. Both
-dialects are read: that of Keras 2 (and of tf.keras) and that of Keras 3; Functional and Sequential.
+A head is one chain from features to class probabilities; an ensemble is several from the same features, averaged at
+their ends. ``keras.models.load_model`` builds whatever a file names. Here the file's JSON is data: every layer's class
+and every key of its configuration must be known, every value is checked, and only then are layers built from those
+values. Both dialects are read: that of Keras 2 (and of tf.keras) and that of Keras 3; Functional and Sequential.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from features.errors import InputError
+from heads.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, quoted, refuse
 
-MAX_LAYERS = 100
-MAX_PARAMETERS = 2**26
-"""256 MB of float32; the largest head of the widest search space has a twentieth of it."""
+MAX_LAYERS = 256
+"""Of the whole file: twenty-five of the deepest heads of a search, averaged, have 252."""
 MAX_ELEMENTS = 2**24
-"""Numbers in the output of one layer for one image."""
+"""Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
 ACTIVATIONS = (
     *("linear", "relu", "relu6", "gelu", "silu", "swish", "elu", "selu"),
     *("tanh", "sigmoid", "softplus", "softmax"),
 )
-_INITIALIZERS = (
-    *("Zeros", "Ones", "Constant", "GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform"),
-    *("LecunNormal", "VarianceScaling", "RandomUniform", "RandomNormal", "TruncatedNormal", "Orthogonal"),
-)
-"""Accepted by name and never made: the weights are in the file."""
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_INERT = ("trainable", "batch_input_shape", "batch_shape")
-_UNSET = object()
+_AVERAGE = "Average"
+_ONE_WAY = "one chain of layers from one input to one output, or several that one Average joins there"
 Shape = tuple[int, ...]
 """Of one image's data, without the batch axis."""
 
@@ -61,19 +56,26 @@ class PlainLayer:
 
 @dataclass(frozen=True)
 class PlainModel:
-    """A chain of layers from features to class probabilities.
+    """Chains of layers from the same features to class probabilities: one for a head, several for an ensemble.
 
     Attributes:
         name: The model's name.
         input_name: The input layer's name.
         feature_shape: (height, width, channels) that it takes.
-        layers: The layers after the input, in order.
+        chains: The layers of each chain after the input, in order; as many classes at the end of each.
+        average: Name of the layer that averages the chains; empty where there is one.
     """
 
     name: str
     input_name: str
     feature_shape: tuple[int, int, int]
-    layers: tuple[PlainLayer, ...]
+    chains: tuple[tuple[PlainLayer, ...], ...]
+    average: str = ""
+
+    @property
+    def layers(self) -> tuple[PlainLayer, ...]:
+        """All layers that may have weights, chain by chain."""
+        return tuple(chain.from_iterable(self.chains))
 
     @property
     def classes(self) -> int:
@@ -85,10 +87,29 @@ class PlainModel:
         import keras  # noqa: PLC0415  the command chooses the backend first
 
         inputs = keras.Input(self.feature_shape, dtype="float32", name=self.input_name)
-        outputs = inputs
-        for layer in self.layers:
-            outputs = getattr(keras.layers, layer.kind)(**layer.options, name=layer.name, dtype="float32")(outputs)
-        return keras.Model(inputs, outputs, name=self.name)
+        ends = []
+        for layers in self.chains:
+            outputs = inputs
+            for layer in layers:
+                outputs = getattr(keras.layers, layer.kind)(**layer.options, name=layer.name, dtype="float32")(outputs)
+            ends.append(outputs)
+        mean = keras.layers.Average(name=self.average, dtype="float32")(ends) if self.average else ends[0]
+        return keras.Model(inputs, mean, name=self.name)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The layers of a file in the order in which data passes them, their configurations not read yet.
+
+    Attributes:
+        start: The input layer.
+        chains: (class, configuration) of the layers of each chain.
+        average: The layer that averages the chains, where there is one.
+    """
+
+    start: LayerConfig
+    chains: list[list[tuple[str, LayerConfig]]]
+    average: LayerConfig | None = None
 
 
 def parse_model(path: Path, text: str) -> PlainModel:
@@ -105,100 +126,91 @@ def parse_model(path: Path, text: str) -> PlainModel:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(path, field="model_config", expected="JSON", found=f"damaged ({error})") from error
-    kind, values, _ = _entry(path, "model", config)
+    kind, values, _ = keras_object(path, "model", config)
     if kind in ("Functional", "Model"):
-        entries = _functional(path, values)
+        graph = _functional(path, values)
     elif kind == "Sequential":
-        entries = _sequential(path, values)
+        graph = _sequential(path, values)
     else:
-        _refuse(path, "model_config", "a Functional or Sequential model", kind)
-    return _chain(path, _model_name(values), entries)
-
-
-def _refuse(path: Path, field: str, expected: str, found: object) -> NoReturn:
-    shown = found if isinstance(found, str) else json.dumps(found, default=repr)
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
-    raise InputError(path, field=field, expected=expected, found=shown if len(shown) <= 80 else shown[:80] + "...")
-
-
-def _entry(path: Path, what: str, entry: Any) -> tuple[str, Any, dict[str, Any]]:
-    """Class name, configuration and the rest of a serialised object that says it is one of Keras' own."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str) or "config" not in entry:
-        _refuse(path, what, "class_name and config", entry)
-    rest = {key: value for key, value in entry.items() if key not in ("class_name", "config")}
-    kind = entry["class_name"]
-    module, registered = rest.pop("module", None), rest.pop("registered_name", None)
-    if not (module is None or (isinstance(module, str) and module.split(".")[0] == "keras")):
-        _refuse(path, what, f"a {kind} of Keras' own", f"one of module {module}")
-    if registered not in (None, kind):
-        _refuse(path, what, f"a {kind} of Keras' own", f"one registered as {registered}")
-    return kind, entry["config"], rest
+        refuse(path, "model_config", "a Functional or Sequential model", kind)
+    return _plain_model(path, _model_name(values), graph)
 
 
 def _model_name(values: Any) -> str:
     name = values.get("name") if isinstance(values, dict) else None
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else "head"
+    return name if isinstance(name, str) and NAME.fullmatch(name) else "head"
 
 
-def _entries(path: Path, layers: Any) -> list[tuple[str, _Config, dict[str, Any]]]:
-    """(class, configuration, rest) of each layer; names are checked and differ."""
+def _entries(path: Path, layers: Any, kinds: tuple[str, ...]) -> list[tuple[str, LayerConfig, dict[str, Any]]]:
+    """(class, configuration, rest) of each layer; its class is one of ``kinds``, names are checked and differ."""
     if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
         count = len(layers) if isinstance(layers, list) else "none"
-        _refuse(path, "model_config", f"1 to {MAX_LAYERS} layers", f"{count}")
+        refuse(path, "model_config", f"1 to {MAX_LAYERS} layers", f"{count}")
     entries = []
     for number, entry in enumerate(layers):
-        kind, values, rest = _entry(path, f"layer {number}", entry)
-        if kind != "InputLayer" and kind not in _READERS:
+        kind, values, rest = keras_object(path, f"layer {number}", entry)
+        if kind not in kinds:
             name = values.get("name", number) if isinstance(values, dict) else number
-            allowed = ", ".join(("InputLayer", *_READERS))
-            _refuse(path, f"layer {_quoted(name)}", f"one of {allowed}", kind)
+            refuse(path, f"layer {quoted(name)}", f"one of {', '.join(kinds)}", kind)
         if not isinstance(values, dict):
-            _refuse(path, f"layer {number}", "a configuration", values)
-        entries.append((kind, _Config(path, number, values), rest))
+            refuse(path, f"layer {number}", "a configuration", values)
+        entries.append((kind, LayerConfig(path, number, values), rest))
     names = [config.name for _, config, _ in entries]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        _refuse(path, "model_config", "layers with different names", f"{twice} twice")
+        refuse(path, "model_config", "layers with different names", f"{twice} twice")
     return entries
 
 
-def _quoted(name: object) -> str:
-    text = repr(name)
-    return text if len(text) <= 60 else text[:60] + "..."
-
-
-def _sequential(path: Path, values: Any) -> list[tuple[str, _Config]]:
+def _sequential(path: Path, values: Any) -> _Graph:
     layers = values.get("layers") if isinstance(values, dict) else values  # Keras 2.1 has the bare list
-    entries = [(kind, config) for kind, config, _ in _entries(path, layers)]
+    entries = [(kind, config) for kind, config, _ in _entries(path, layers, ("InputLayer", *_READERS))]
     if entries[0][0] == "InputLayer":
-        return entries
+        return _Graph(entries[0][1], [entries[1:]])
     first = entries[0][1]
     shape = first.given("batch_shape") or first.given("batch_input_shape")
     if shape is None and isinstance(values, dict):
         shape = values.get("build_input_shape")
-    return [("InputLayer", _Config(path, 0, {"name": "features", "batch_shape": shape})), *entries]
+    return _Graph(LayerConfig(path, 0, {"name": "features", "batch_shape": shape}), [entries])
 
 
-def _functional(path: Path, values: Any) -> list[tuple[str, _Config]]:
-    """The layers in the order in which data passes them; anything but one chain is refused."""
+def _functional(path: Path, values: Any) -> _Graph:
+    """Sorts the layers into chains; whatever is no chain, nor several that are averaged at the end, is refused."""
     if not isinstance(values, dict):
-        _refuse(path, "model_config", "a configuration", values)
-    follower: dict[str | None, tuple[str, _Config]] = {}
-    entries = _entries(path, values.get("layers"))
-    for kind, config, rest in entries:
-        before = _source(path, config.name, rest.get("inbound_nodes"))
-        if before in follower or (before is None) != (kind == "InputLayer"):
-            _refuse(path, f"layer {config.name!r}", "one chain of layers from one input", "another graph")
-        follower[before] = (kind, config)
-    ordered: list[tuple[str, _Config]] = []
-    at: str | None = None
-    while at in follower:
-        ordered.append(follower.pop(at))
-        at = ordered[-1][1].name
-    ends = (_only(values.get("input_layers")), _only(values.get("output_layers")))
-    if follower or ends != (ordered[0][1].name, at):
-        _refuse(path, "model_config", "one chain of layers from one input to one output", "another graph")
-    return ordered
+        refuse(path, "model_config", "a configuration", values)
+    starts: list[LayerConfig] = []
+    averages: list[tuple[LayerConfig, list[str]]] = []
+    followers: dict[str, list[tuple[str, LayerConfig]]] = {}
+    for kind, config, rest in _entries(path, values.get("layers"), ("InputLayer", *_READERS, _AVERAGE)):
+        sources = _sources(path, config.name, rest.get("inbound_nodes"), several=kind == _AVERAGE)
+        if (not sources) != (kind == "InputLayer"):
+            refuse(path, f"layer {config.name!r}", _ONE_WAY, "another graph")
+        if kind == "InputLayer":
+            starts.append(config)
+        elif kind == _AVERAGE:
+            averages.append((config, sources))
+        else:
+            followers.setdefault(sources[0], []).append((kind, config))
+    if len(starts) != 1 or len(averages) > 1:
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    chains = {layers[-1][1].name: layers for layers in _chains(starts[0].name, followers)}
+    average, ends = averages[0] if averages else (None, list(chains)[:1])
+    # What is left in ``followers`` hangs from a fork, a cycle or the average.
+    if followers or not ends or sorted(ends) != sorted(chains):
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    outer = (_only(values.get("input_layers")), _only(values.get("output_layers")))
+    if outer != (starts[0].name, average.name if average else ends[0]):
+        refuse(path, "model_config", _ONE_WAY, "another graph")
+    return _Graph(starts[0], [chains[end] for end in ends], average)
+
+
+def _chains(start: str, followers: dict[str, list[tuple[str, LayerConfig]]]) -> Iterator[list[tuple[str, LayerConfig]]]:
+    """Takes from ``followers`` what follows the input, as far as each layer is followed by one."""
+    for first in followers.pop(start, []):
+        layers = [first]
+        while len(followers.get(layers[-1][1].name, ())) == 1:
+            layers += followers.pop(layers[-1][1].name)
+        yield layers
 
 
 def _only(ends: Any) -> Any:
@@ -208,51 +220,73 @@ def _only(ends: Any) -> Any:
     return ends[0] if isinstance(ends, list) and len(ends) == 3 and ends[1:] == [0, 0] else None
 
 
-def _source(path: Path, name: str, nodes: Any) -> str | None:
-    """Which layer the only call of a layer takes its input from; None for the input layer."""
+def _sources(path: Path, name: str, nodes: Any, *, several: bool) -> list[str]:
+    """Which layers the only call of a layer takes its inputs from: one, or ``several``; none for the input layer."""
     if nodes == []:
-        return None
+        return []
+    expected = "one call with several inputs" if several else "one call with one input"
     try:
-        (node,) = nodes
-        if isinstance(node, dict):  # Keras 3
-            (tensor,), options = node["args"], node["kwargs"]
-            history = tensor["config"]["keras_history"]
-        else:  # Keras 2
-            (history,) = node
-            history, options = history[:3], dict(*history[3:])
-        source, call, output = history
+        inputs = [(source, call, output, options) for source, call, output, options in _inputs(nodes, several)]
     except (TypeError, ValueError, KeyError):
-        _refuse(path, f"layer {name!r}", "one call with one input", nodes)
+        refuse(path, f"layer {name!r}", expected, nodes)
     harmless = {"mask": (None,), "training": (None, False, True)}
-    if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
-        _refuse(path, f"layer {name!r}", "one call with one input", nodes)
-    for key, value in options.items():
-        if not any(value is allowed for allowed in harmless.get(key, ())):
-            _refuse(path, f"layer {name!r}", "a call without further arguments", f"{key}={value!r}")
-    return source
+    for source, call, output, options in inputs:
+        if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
+            refuse(path, f"layer {name!r}", expected, nodes)
+        for key, value in options.items():
+            if not any(value is allowed for allowed in harmless.get(key, ())):
+                refuse(path, f"layer {name!r}", "a call without further arguments", f"{key}={value!r}")
+    if several != (len(inputs) > 1) or not inputs:
+        refuse(path, f"layer {name!r}", expected, nodes)
+    return [source for source, *_ in inputs]
 
 
-def _chain(path: Path, name: str, entries: list[tuple[str, _Config]]) -> PlainModel:
+def _inputs(nodes: Any, several: bool) -> list[tuple[Any, ...]]:
+    """(layer, which call of it, which output, options) of each input; fails in many ways where there is none."""
+    (node,) = nodes
+    if isinstance(node, dict):  # Keras 3
+        (tensors,), options = node["args"], node["kwargs"]
+        return [(*one["config"]["keras_history"], options) for one in (tensors if several else [tensors])]
+    return [(*history, {}) if len(history) == 3 else tuple(history) for history in node]  # Keras 2
+
+
+def _plain_model(path: Path, name: str, graph: _Graph) -> PlainModel:
+    """Reads the layers, and makes sure that the whole is a head, or an ensemble of heads, of sane size."""
+    feature_shape = _input_shape(graph.start)
+    chains = tuple(_chain(path, layers, feature_shape) for layers in graph.chains)
+    if graph.average:
+        graph.average.finish()
+    plain = PlainModel(name, graph.start.name, feature_shape, chains, graph.average.name if graph.average else "")
+    other = next((layers[-1] for layers in chains if layers[-1].output != (plain.classes,)), None)
+    if other:
+        found = f"{other.output[0]} of layer {other.name!r}"
+        refuse(path, "model_config", f"{plain.classes} classes at the end of every chain", found)
+    parameters = sum(math.prod(shape) for layer in plain.layers for shape in layer.weights.values())
+    if parameters > MAX_PARAMETERS:
+        refuse(path, "model_config", f"at most {MAX_PARAMETERS} parameters", parameters)
+    elements = sum(math.prod(layer.output) for layer in plain.layers)
+    if elements > MAX_ELEMENTS:
+        refuse(path, "model_config", f"at most {MAX_ELEMENTS} numbers in the outputs of all layers", elements)
+    return plain
+
+
+def _chain(path: Path, entries: list[tuple[str, LayerConfig]], feature_shape: Shape) -> tuple[PlainLayer, ...]:
     """Reads the layers one after the other, each with the shape that the one before it returns."""
-    (_, first), *rest = entries
-    feature_shape = _input_shape(first)
-    shape: Shape = feature_shape
+    shape = feature_shape
     layers: list[PlainLayer] = []
-    for kind, config in rest:
+    for kind, config in entries:
         if kind == "InputLayer":
-            _refuse(path, f"layer {config.name!r}", "one input", "another")
+            refuse(path, f"layer {config.name!r}", "one input", "another")
         layer = _READERS[kind](config, shape)
         config.finish()
         if math.prod(layer.output) > MAX_ELEMENTS or not all(layer.output):
-            _refuse(path, f"layer {config.name!r}", f"an output of 1 to {MAX_ELEMENTS} numbers", layer.output)
+            refuse(path, f"layer {config.name!r}", f"an output of 1 to {MAX_ELEMENTS} numbers", layer.output)
         layers.append(layer)
         shape = layer.output
-    parameters = sum(math.prod(shape) for layer in layers for shape in layer.weights.values())
-    if parameters > MAX_PARAMETERS:
-        _refuse(path, "model_config", f"at most {MAX_PARAMETERS} parameters", parameters)
     if not layers or len(shape) != 1 or not _gives_probabilities(layers):
-        _refuse(path, "model_config", "a head that ends in softmax over the classes", f"an output of shape {shape}")
-    return PlainModel(name, first.name, feature_shape, tuple(layers))
+        found = f"an output of shape {shape}" + (f" of layer {layers[-1].name!r}" if layers else "")
+        refuse(path, "model_config", "a head that ends in softmax over the classes", found)
+    return tuple(layers)
 
 
 def _gives_probabilities(layers: list[PlainLayer]) -> bool:
@@ -260,99 +294,7 @@ def _gives_probabilities(layers: list[PlainLayer]) -> bool:
     return bool(working) and working[-1].ends_in_softmax
 
 
-class _Config:
-    """The configuration of one layer; every key must be asked for before ``finish``."""
-
-    def __init__(self, path: Path, number: int, values: dict[str, Any]) -> None:
-        self._path, self._left = path, dict(values)
-        self.name: str = self._left.pop("name", None)
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            _refuse(path, f"layer {number}: name", "letters, digits, _, - and .", _quoted(self.name))
-        self._check_dtype()
-
-    def _check_dtype(self) -> None:
-        dtype = self._left.pop("dtype", "float32")
-        if isinstance(dtype, dict):
-            kind, policy, _ = _entry(self._path, f"layer {self.name!r}: dtype", dtype)
-            dtype = policy.get("name") if kind == "DTypePolicy" and isinstance(policy, dict) else kind
-        if dtype not in (None, "float32"):
-            self.refuse("dtype", "float32", dtype)
-
-    def refuse(self, key: str, expected: str, found: object) -> NoReturn:
-        _refuse(self._path, f"layer {self.name!r}: {key}", expected, found)
-
-    def given(self, key: str) -> Any:
-        """The value as it stands in the file, not taken out; None where there is none."""
-        return self._left.get(key)
-
-    def take(self, key: str, default: Any = _UNSET) -> Any:
-        value = self._left.pop(key, default)
-        if value is _UNSET:
-            self.refuse(key, "a value", "none")
-        return value
-
-    def whole(self, key: str, *, least: int = 1) -> int:
-        value = self.take(key)
-        if type(value) is not int or not least <= value <= MAX_PARAMETERS:
-            self.refuse(key, f"a whole number from {least} to {MAX_PARAMETERS}", value)
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.take(key, default)
-        if type(value) is not bool:
-            self.refuse(key, "true or false", value)
-        return value
-
-    def number(self, key: str, default: float, *, low: float = -math.inf, high: float = math.inf) -> float:
-        """A finite number in [low, high)."""
-        value = self.take(key, default)
-        if type(value) not in (int, float) or not (math.isfinite(value) and low <= value < high):
-            self.refuse(key, f"a number in [{low:g}, {high:g})", value)
-        return float(value)
-
-    def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
-        value = self.take(key, default)
-        if not isinstance(value, str) or value not in choices:
-            self.refuse(key, f"one of {', '.join(choices)}", value)
-        return value
-
-    def pair(self, key: str, default: Any = _UNSET) -> tuple[int, int]:
-        value = self.take(key, default)
-        pair = value if isinstance(value, list | tuple) else [value, value]
-        if len(pair) != 2 or not all(type(number) is int and 1 <= number <= 2**12 for number in pair):
-            self.refuse(key, "two whole numbers of at least 1", value)
-        return pair[0], pair[1]
-
-    def only(self, key: str, *allowed: Any) -> None:
-        """A key that may be absent, or have one of these values; the first is shown."""
-        value = self._left.pop(key, allowed[0])
-        if not any(type(value) is type(one) and value == one for one in allowed):
-            self.refuse(key, json.dumps(allowed[0]), value)
-
-    def initializers(self, *names: str) -> None:
-        for name in names:
-            key = f"{name}_initializer"
-            value = self._left.pop(key, None)
-            if isinstance(value, dict):
-                value = _entry(self._path, f"layer {self.name!r}: {key}", value)[0]
-            known = {spelt for one in _INITIALIZERS for spelt in (one, _snake(one))}
-            if value is not None and (not isinstance(value, str) or value not in known):
-                self.refuse(key, "an initialiser of Keras' own", value)
-            for other in ("regularizer", "constraint"):
-                self.only(f"{name}_{other}", None)
-
-    def finish(self) -> None:
-        """Refuses what nobody asked for, unless it is off: newer versions of Keras add such keys."""
-        for key, value in self._left.items():
-            if key not in _INERT and value is not None and value is not False:
-                self.refuse(_quoted(key), "no such key", value)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def _input_shape(config: _Config) -> tuple[int, int, int]:
+def _input_shape(config: LayerConfig) -> tuple[int, int, int]:
     shape = config.take("batch_shape", None) or config.take("batch_input_shape", None)
     whole = isinstance(shape, list) and all(type(side) is int and side >= 1 for side in shape[1:])
     if not whole or len(shape) != 4 or math.prod(shape[1:]) > MAX_ELEMENTS:
@@ -361,13 +303,13 @@ def _input_shape(config: _Config) -> tuple[int, int, int]:
     return shape[1], shape[2], shape[3]
 
 
-def _need_rank(config: _Config, shape: Shape, rank: int) -> None:
+def _need_rank(config: LayerConfig, shape: Shape, rank: int) -> None:
     if len(shape) != rank:
         wanted = "(height, width, channels)" if rank == 3 else "(units)"
         config.refuse("input", f"a shape {wanted}", str(shape))
 
 
-def _conv(config: _Config, shape: Shape) -> PlainLayer:
+def _conv(config: LayerConfig, shape: Shape) -> PlainLayer:
     _need_rank(config, shape, 3)
     filters, size, strides = config.whole("filters"), config.pair("kernel_size"), config.pair("strides", 1)
     padding = config.choice("padding", "valid", ("valid", "same"))
@@ -388,7 +330,7 @@ def _conv(config: _Config, shape: Shape) -> PlainLayer:
     return PlainLayer("Conv2D", config.name, options, weights, (*sides, filters))
 
 
-def _batch_norm(config: _Config, shape: Shape) -> PlainLayer:
+def _batch_norm(config: LayerConfig, shape: Shape) -> PlainLayer:
     config.only("axis", -1, len(shape), [len(shape)], [-1])
     momentum = config.number("momentum", 0.99, low=0, high=1.000001)
     epsilon = config.number("epsilon", 1e-3, low=0, high=1)
@@ -402,12 +344,12 @@ def _batch_norm(config: _Config, shape: Shape) -> PlainLayer:
     return PlainLayer("BatchNormalization", config.name, options, dict.fromkeys(names, shape[-1:]), shape)
 
 
-def _activation(config: _Config, shape: Shape) -> PlainLayer:
+def _activation(config: LayerConfig, shape: Shape) -> PlainLayer:
     activation = config.choice("activation", "linear", ACTIVATIONS)
     return PlainLayer("Activation", config.name, {"activation": activation}, {}, shape, activation == "softmax")
 
 
-def _relu(config: _Config, shape: Shape) -> PlainLayer:
+def _relu(config: LayerConfig, shape: Shape) -> PlainLayer:
     options: dict[str, float | None] = {"max_value": None}
     if config.given("max_value") is not None:
         options["max_value"] = config.number("max_value", 0, low=0)
@@ -416,12 +358,12 @@ def _relu(config: _Config, shape: Shape) -> PlainLayer:
     return PlainLayer("ReLU", config.name, options, {}, shape)
 
 
-def _softmax(config: _Config, shape: Shape) -> PlainLayer:
+def _softmax(config: LayerConfig, shape: Shape) -> PlainLayer:
     config.only("axis", -1, len(shape))
     return PlainLayer("Softmax", config.name, {"axis": -1}, {}, shape, ends_in_softmax=True)
 
 
-def _dropout(config: _Config, shape: Shape) -> PlainLayer:
+def _dropout(config: LayerConfig, shape: Shape) -> PlainLayer:
     rate, seed = config.number("rate", 0, low=0, high=1), config.take("seed", None)
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
         config.refuse("seed", "a whole number below 2^32, or none", seed)
@@ -429,13 +371,13 @@ def _dropout(config: _Config, shape: Shape) -> PlainLayer:
     return PlainLayer("Dropout", config.name, {"rate": rate, "seed": seed}, {}, shape)
 
 
-def _flatten(config: _Config, shape: Shape) -> PlainLayer:
+def _flatten(config: LayerConfig, shape: Shape) -> PlainLayer:
     config.only("data_format", "channels_last", None)
     return PlainLayer("Flatten", config.name, {"data_format": "channels_last"}, {}, (math.prod(shape),))
 
 
-def _global_pooling(kind: str) -> Callable[[_Config, Shape], PlainLayer]:
-    def read(config: _Config, shape: Shape) -> PlainLayer:
+def _global_pooling(kind: str) -> Callable[[LayerConfig, Shape], PlainLayer]:
+    def read(config: LayerConfig, shape: Shape) -> PlainLayer:
         _need_rank(config, shape, 3)
         config.only("data_format", "channels_last", None)
         config.only("keepdims", False)
@@ -444,7 +386,7 @@ def _global_pooling(kind: str) -> Callable[[_Config, Shape], PlainLayer]:
     return read
 
 
-def _dense(config: _Config, shape: Shape) -> PlainLayer:
+def _dense(config: LayerConfig, shape: Shape) -> PlainLayer:
     _need_rank(config, shape, 1)
     units, use_bias = config.whole("units"), config.flag("use_bias", True)
     activation = config.choice("activation", "linear", ACTIVATIONS)
@@ -455,7 +397,7 @@ def _dense(config: _Config, shape: Shape) -> PlainLayer:
     return PlainLayer("Dense", config.name, options, weights, (units,), activation == "softmax")
 
 
-_READERS: dict[str, Callable[[_Config, Shape], PlainLayer]] = {
+_READERS: dict[str, Callable[[LayerConfig, Shape], PlainLayer]] = {
     "Conv2D": _conv,
     "BatchNormalization": _batch_norm,
     "Activation": _activation,

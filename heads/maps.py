@@ -32,7 +32,7 @@ class MapFolder:
         head: The head.
         backbone: The one whose features it takes.
         views: Over which predictions are averaged.
-        occlusion_batch: Images in a forward pass for an occlusion map; 0 for none.
+        occlusion_batch: Upper bound of images in a forward pass for an occlusion map; 0 for no such maps.
     """
 
     folder: Path
@@ -54,14 +54,15 @@ class MapFolder:
             The pictures' paths: ``heatmap``, and ``occlusion`` where it was asked for.
 
         Raises:
+            UndecodableError: The image cannot be had in its own resolution.
             BottleneckError: The disk is full, or there is not enough memory.
         """
         called = int(probabilities.argmax())
         image, file = original_image(path), self.folder / f"{picture_name(name)}.png"
         said = f"{self.head.metadata.classes[called]} {probabilities[called]:.3f}"
         heat = class_activation_map(self.head.model, features, called)
-        remark = "" if heat.any() else ", nothing to see for it"
-        drawn = {"heatmap": str(save_heatmap(file, image, heat, heat, said + remark))}
+        remark = "Grad-CAM" if heat.any() else "Grad-CAM: nothing speaks for it"
+        drawn = {"heatmap": str(save_heatmap(file, image, heat, heat, f"{said}, {remark}"))}
         if self.occlusion_batch:
             falls = occlusion_map(
                 self.head,
@@ -74,7 +75,7 @@ class MapFolder:
             )
             largest = float(falls.max())
             shown = np.clip(falls, 0, None) / max(largest, NOTICEABLE)
-            said += f", at most {max(largest, 0):.3f} less where covered"
+            said += f", up to {max(largest, 0):.3f} less where covered"
             file = file.with_suffix(".occlusion.png")
             drawn["occlusion"] = str(save_heatmap(file, image, falls, shown, said))
         return drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from features.errors import BottleneckError
+from features.split import groups_of
+from heads.intervals import accuracy_interval, wilson_interval
 from heads.scoring import score
-
-_Z95 = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +38,14 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """How well a head does on some rows. The rows, one an image, are the units of the interval.
-
-    Images of one patient resemble each other, so the interval is too narrow where patients have several.
+    """How well a head does on some rows, one an image.
 
     Attributes:
         rows: Number of rows.
+        patients: Number of patients; a row whose patient is unknown counts as one. None where nobody asked.
         accuracy: Share of the rows whose most probable class is the true one.
-        accuracy_interval: Wilson's 95 % interval of it (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+        accuracy_interval: 95 % interval of it: with ``patients`` by resampling these, else Wilson's over the rows,
+            which is too narrow where patients have several images (``heads.intervals``).
         balanced_accuracy: Mean sensitivity of the classes that have rows.
         loss: Mean of -log(probability of the true class), in nats.
         per_class: In label order.
@@ -55,6 +53,7 @@ class Metrics:
     """
 
     rows: int
+    patients: int | None
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
     balanced_accuracy: float | None
@@ -71,13 +70,20 @@ class Metrics:
         return data
 
 
-def measure(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: tuple[str, ...]) -> Metrics:
+def measure(
+    probabilities: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    classes: tuple[str, ...],
+    *,
+    patients: npt.NDArray[Any] | None = None,
+) -> Metrics:
     """Measures class probabilities against the true classes.
 
     Args:
         probabilities: (rows, classes); with several views, their average.
         labels: (rows,) index of the true class.
         classes: Names, in label order.
+        patients: (rows,) patient of each row, '' where unknown; decides the units of the interval.
 
     Raises:
         BottleneckError: A probability is not finite.
@@ -93,24 +99,20 @@ def measure(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: 
     per_class = tuple(_of_class(label, classes[label], probabilities, labels, confusion) for label in everything)
     recalls = [one.sensitivity for one in per_class if one.sensitivity is not None]
     correct, rows = int(np.trace(confusion)), len(labels)
+    groups = None if patients is None else groups_of(patients)
+    interval = wilson_interval(correct, rows) if rows else None
+    if rows and groups is not None:
+        interval = accuracy_interval(probabilities.argmax(1) == labels, groups)
     return Metrics(
         rows=rows,
+        patients=None if groups is None else len(np.unique(groups)),
         accuracy=_share(correct, rows),
-        accuracy_interval=wilson_interval(correct, rows) if rows else None,
+        accuracy_interval=interval,
         balanced_accuracy=float(np.mean(recalls)) if recalls else None,
         loss=score(probabilities, labels).loss if rows else None,
         per_class=per_class,
         confusion=tuple(tuple(int(count) for count in counts) for counts in confusion),
     )
-
-
-def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
-    """Returns Wilson's 95 % interval of a share: unlike the normal one it is sound near 1 and for few rows."""
-    share, square = correct / rows, _Z95**2 / rows
-    centre = (share + square / 2) / (1 + square)
-    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    # rounding must not leave the share itself outside
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _of_class(

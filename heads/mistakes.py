@@ -15,6 +15,7 @@ from PIL import Image
 
 from features.decode import UndecodableError, original_image
 from features.errors import InputError
+from features.images import printable
 from features.split import Rows
 from features.store import FeatureStore
 from heads.heatmaps import draw_heatmap
@@ -46,18 +47,19 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Sight:
-    """Pictures of a mistake, as addresses that contain them (``data:``); '' for what cannot be had.
+    """Pictures of a mistake, as addresses that contain them (``data:``).
 
     Attributes:
-        image: The image.
-        for_called: What speaks for the class that it was called, over the image.
-        for_true: What speaks for its true class.
+        image: The image, or '' where it cannot be had.
+        for_called: What speaks for the class that it was called, over the image; '' where nothing does, None where that
+            cannot be said.
+        for_true: What speaks for its true class, likewise.
         reason: Why there is no picture, or ''.
     """
 
     image: str = ""
-    for_called: str = ""
-    for_true: str = ""
+    for_called: str | None = None
+    for_true: str | None = None
     reason: str = ""
 
 
@@ -91,9 +93,10 @@ def check_images(images: Path, store: FeatureStore) -> None:
         InputError: Naming the folder, and an image that is not in it.
     """
     paths = store.header.paths
-    if not any(_inside(images, path).is_file() for path in paths):
-        found = "none of them" if images.is_dir() else "no such folder"
-        raise InputError(images, expected=f"the folder with {store.path}'s images, such as {paths[0]}", found=found)
+    if not any(_is_file(_inside(images, path)) for path in paths):
+        found = "none of them" if _is_folder(images) else "no such folder"
+        expected = f"the folder with {store.path}'s images, such as {printable(paths[0])}"
+        raise InputError(images, expected=expected, found=found)
 
 
 def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) -> Iterator[Sight]:
@@ -121,21 +124,40 @@ def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) 
 
 
 def _sight(path: Path, size: int, for_called: npt.NDArray[Any] | None, for_true: npt.NDArray[Any] | None) -> Sight:
-    if size and path.is_file() and path.stat().st_size != size:
+    if size and _is_file(path) and path.stat().st_size != size:
         return Sight(reason=f"another file: {path.stat().st_size} bytes, where the store was made of one of {size}")
     try:
         image = original_image(path)
     except UndecodableError as error:
         return Sight(reason=str(error))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
-    drawn = ["" if heat is None else _address(draw_heatmap(image, heat)) for heat in (for_called, for_true)]
-    return Sight(_address(image), *drawn)
+    return Sight(_address(image), _drawn(image, for_called), _drawn(image, for_true))
+
+
+def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None) -> str | None:
+    if heat is None:
+        return None
+    return _address(draw_heatmap(image, heat)) if heat.any() else ""
 
 
 def _inside(images: Path, path: str) -> Path:
     """The image in the folder: a store that was made by others may not lead out of it."""
     parts = PurePosixPath(path).parts
     return images.joinpath(*(part for part in parts if part not in ("/", "..")))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _address(image: Image.Image) -> str:

@@ -50,7 +50,7 @@ def occlusion_map(
         picture: The image as the backbone is shown it: (size, size, 3).
         class_index: The class.
         aspect: Width / height of the original image.
-        batch_size: Images in a forward pass.
+        batch_size: Upper bound of images in a forward pass.
         places: Places along the original's shorter side; the longer one has more, as its length asks.
         cover: Side of a patch, in places.
 
@@ -65,11 +65,12 @@ def occlusion_map(
     upright = [_stretch(row, rows, cover, len(picture)) for row in range(rows)]
     across = [_stretch(column, columns, cover, len(picture)) for column in range(columns)]
     patches = [_NOTHING, *product(upright, across)]
+    # Always a full batch, and the same for images of any aspect, so that the backbone's program is compiled once.
+    size = min(batch_size, places**2 + 1)
     grey = np.rint(picture.mean(axis=(0, 1))).astype(np.uint8)
     found: list[Probabilities] = []
-    for start in range(0, len(patches), batch_size):
-        # Always a full batch, so that the backbone's program is compiled once.
-        covered = np.repeat(picture[None], batch_size, axis=0)
+    for start in range(0, len(patches), size):
+        covered = np.repeat(picture[None], size, axis=0)
         for image, patch in zip(covered, patches[start:], strict=False):
             image[patch] = grey
         seen = [_probabilities(head, backbone, np.stack([view.apply(image) for image in covered])) for view in views]
@@ -87,4 +88,5 @@ def _probabilities(head: Head, backbone: FeatureMaker, pictures: npt.NDArray[np.
 def _stretch(place: int, places: int, cover: float, size: int) -> slice:
     """The pixels of one side that a patch covers: it is centred on its place, and cut at the border."""
     first, last = (round((place + 0.5 + edge * cover / 2) * size / places) for edge in (-1, 1))
-    return slice(max(0, first), max(last, first + 1))
+    first = min(max(0, first), size - 1)
+    return slice(first, max(last, first + 1))

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from features.backend import start_backend, use_backend
-from features.command import progress, run_command
+from features.command import console, progress, run_command
+from features.decode import UndecodableError
 from features.errors import BottleneckError, InputError
 from features.images import IMAGE_SUFFIXES, printable
 from features.pipeline import FeatureMaker, bottlenecks
@@ -92,16 +93,19 @@ class _Outcome:
 Draw = Callable[[str, Path, npt.NDArray[np.float32], npt.NDArray[Any]], dict[str, str]]
 
 
-def find_sources(arguments: Sequence[str], downloads: Path) -> list[Source]:
+def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None) -> list[Source]:
     """Turns arguments into images: addresses are read, folders walked (sorted, hidden entries left out).
 
     Args:
         arguments: Files, folders, http and https addresses.
         downloads: Folder for what is read from addresses; the caller removes it.
+        leave_out: A folder that is not walked where it lies in one of the arguments: that of the maps, which are
+            pictures, too.
 
     Returns:
         At least one source for each argument, in their order; a folder without images is one that has a reason.
     """
+    hidden = None if leave_out is None else leave_out.resolve()
     with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
         try:
             fetched = {
@@ -111,7 +115,7 @@ def find_sources(arguments: Sequence[str], downloads: Path) -> list[Source]:
             }
             sources: list[Source] = []
             for number, text in enumerate(arguments):
-                sources += [fetched[number].result()] if number in fetched else _local(Path(text))
+                sources += [fetched[number].result()] if number in fetched else _local(Path(text), hidden)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -123,21 +127,29 @@ def _download(url: str, path: Path) -> Source:
         path.write_bytes(fetch(url))
     except RemoteError as error:
         return Source(url, path, str(error))
+    except OSError as error:  # a full disk
+        return Source(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
     return Source(url, path)
 
 
-def _local(path: Path) -> list[Source]:
-    if not path.is_dir():
+def _local(path: Path, hidden: Path | None) -> list[Source]:
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        return [Source(str(path), path, f"{error.strerror}")]
+    if not folder:
         return [Source(str(path), path)]
     problems: list[OSError] = []
-    found = [Source(str(image), image) for image in _walk(path, problems.append)]
+    found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
     found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
     return found or [Source(str(path), path, "a folder without images")]
 
 
-def _walk(folder: Path, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
+def _walk(folder: Path, hidden: Path | None, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
     for at, folders, files in os.walk(folder, onerror=on_problem):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (Path(at) / name).resolve() != hidden
+        )
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(at) / name
@@ -181,7 +193,11 @@ def predict(
             continue
         probabilities = outcome.probabilities
         named = dict(zip(head.metadata.classes, probabilities.tolist(), strict=True))
-        maps = draw(source.name, source.path, probabilities, outcome.features) if draw else {}
+        try:
+            maps = draw(source.name, source.path, probabilities, outcome.features) if draw else {}
+        except UndecodableError as error:  # it was decoded at a reduced scale before
+            yield Prediction(source.name, reason=str(error))
+            continue
         yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named, maps=maps)
 
 
@@ -192,7 +208,8 @@ def _outcomes(
 
     Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
     """
-    from heads.scoring import average_views, predict_batch  # noqa: PLC0415  beside Keras
+    from heads.calibration import with_temperature  # noqa: PLC0415  beside Keras
+    from heads.scoring import average_views, predict_batch  # noqa: PLC0415
 
     shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
     place = shown.index(_IDENTITY) if plain else 0
@@ -203,7 +220,8 @@ def _outcomes(
             features = batch.features.astype(head.metadata.dtype)
         finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
         features[~finite] = 0
-        rows = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        seen = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        rows = with_temperature(seen, head.metadata.temperature)
         for index, row, fits, own in zip(batch.indices, rows, finite, features, strict=True):
             reason = batch.reasons.get(index, "")
             if not reason and not fits:
@@ -261,6 +279,7 @@ def main(
     )
     chosen = parse_views(",".join(metadata.views) if views is None else views)
     if heatmaps is not None:
+        _check_maps(heatmaps, images)
         make_folder(heatmaps)
     elif occlusion:
         raise InputError("--occlusion", expected="--heatmaps DIR, where the maps go", found="none")
@@ -269,8 +288,10 @@ def main(
     built = rebuild_backbone(head, metadata, spec)
     occlusion_batch = batch_size if occlusion else 0
     draw = _drawing(heatmaps, loaded, built, chosen, occlusion_batch) if heatmaps is not None else None
+    predictions: list[Prediction] = []
+    problem: BottleneckError | None = None
     with TemporaryDirectory(prefix="predict-") as downloads, progress("images") as display:
-        sources = find_sources(images, Path(downloads))
+        sources = find_sources(images, Path(downloads), leave_out=heatmaps)
         task = display.add_task("predicting", total=len(sources))
         made = predict(
             loaded,
@@ -281,15 +302,39 @@ def main(
             on_batch=lambda n: display.advance(task, n),
             draw=draw,
         )
-        predictions = list(made)
+        try:
+            for prediction in made:
+                predictions.append(prediction)
+        except BottleneckError as error:
+            problem = error  # what was predicted until then is told all the same
+    if problem and not predictions:
+        raise problem
     if as_json:
         typer.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
     else:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
         Console(highlight=False, markup=False, width=width).print(_table(predictions, metadata.classes))
+    if heatmaps is not None:
+        drawn = sum(bool(prediction.maps) for prediction in predictions)
+        console.print(
+            f"maps of {drawn} of {len(predictions)} images: {heatmaps}", highlight=False, markup=False, soft_wrap=True
+        )
+    if problem:
+        raise problem
     failed = sum(bool(prediction.reason) for prediction in predictions)
     if failed:
         raise BottleneckError(f"{failed} of {len(predictions)} images could not be used")
+
+
+def _check_maps(folder: Path, images: Sequence[str]) -> None:
+    """Refuses to draw maps into a folder whose images are predicted: the next time they would be among them.
+
+    Raises:
+        InputError: Naming the folder.
+    """
+    if any(not is_url(text) and Path(text).resolve() == folder.resolve() for text in images):
+        expected = "a folder of its own, apart from the images"
+        raise InputError("--heatmaps", expected=expected, found=f"{folder}, which is to be predicted")
 
 
 def _drawing(folder: Path, head: Head, backbone: FeatureMaker, views: Sequence[View], occlusion_batch: int) -> Draw:

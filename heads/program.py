@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import InputError
-from heads.bank import Sums
 from heads.pages import BankShape, HeadArrays
 
 CHUNK = 16
@@ -42,14 +41,10 @@ class ScoringPlan(NamedTuple):
 
     Attributes:
         places: (batches, batch) int32, of each row's first view in ``Held``.
-        labels: (batches, batch) int32.
-        real: (batches, batch) bool: False for rows that only fill a batch up.
-        folds: (batches,) int32.
+        folds: (batches,) int32: whose heads are scored on a batch.
     """
 
     places: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.int32]
-    real: npt.NDArray[np.bool_]
     folds: npt.NDArray[np.int32]
 
 
@@ -75,11 +70,11 @@ class Program(Protocol):
     ) -> npt.NDArray[np.float32]:
         """The same with (features (batch, h, w, c), labels (batch,)) from the host."""
 
-    def score_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Sums:
-        """Sums over each head's rows, (folds, slots)."""
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
+        """Class probabilities averaged over the views, (batches, slots, batch, classes)."""
 
-    def score_stream(self, settings: Any, batches: Iterable[tuple[Any, Any, Any, Any]]) -> Sums:
-        """The same with (features (views, batch, h, w, c), labels, real, fold) from the host."""
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+        """The same with (features (views, batch, h, w, c), fold) from the host."""
 
     def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
         """Copies the current weights of some heads, (folds, slots), to the best ones."""

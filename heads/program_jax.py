@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank import Arrays, Bank, Batch, PlainTools, ScoringBatch, State, Sums, zero_state
+from heads.bank import Arrays, Bank, Batch, PlainTools, State, zero_state
 from heads.pages import BankShape, HeadArrays
 from heads.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 
@@ -25,8 +25,8 @@ class BankProgram:
         self._state: State = zero_state(shape, jnp.zeros)
         self._train_epoch = jax.jit(self._loop, donate_argnums=0)
         self._train_batch = jax.jit(self._one, donate_argnums=0)
-        self._score_epoch = jax.jit(self._score_loop, static_argnums=4)
-        self._score_batch = jax.jit(self._score_one)
+        self._predict_all = jax.jit(self._predict_loop, static_argnums=4)
+        self._predict_batch = jax.jit(self._predict_one)
         self._keep = jax.jit(self._bank.keep, donate_argnums=1)
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
@@ -49,17 +49,13 @@ class BankProgram:
             self._state |= state
         return np.asarray(losses)
 
-    def score_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Sums:
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        sums = self._score_epoch(self._scored(), settings, held, plan, views)
-        return Sums(*(np.asarray(total) for total in sums))
+        return np.asarray(self._predict_all(self._scored(), settings, held, plan, views))
 
-    def score_stream(self, settings: Any, batches: Iterable[tuple[Any, Any, Any, Any]]) -> Sums:
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        sums = Sums(self._zeros(), self._zeros())
-        for batch in batches:
-            sums = self._score_batch(self._scored(), settings, sums, batch)
-        return Sums(*(np.asarray(total) for total in sums))
+        return np.stack([np.asarray(self._predict_batch(self._scored(), settings, *batch)) for batch in batches])
 
     def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
         """See ``Program``."""
@@ -126,25 +122,22 @@ class BankProgram:
         gradients = self._bank.gradients(state["weights"], state["counters"]["steps"], settings, batch)
         return self._bank.update(state, gradients, settings, batch.fold, losses)
 
-    def _score_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
+    def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
         self.traces += 1
 
-        def step(sums: Sums, batch: ScoringPlan) -> Any:
+        def step(carry: None, batch: ScoringPlan) -> Any:
             features = [held[batch.places + view] for view in range(views)]
-            return self._score(state, settings, sums, features, tuple(batch[1:])), None
+            return carry, self._predict(state, settings, features, batch.folds)
 
-        zeros = jnp.asarray(self._zeros())
-        return jax.lax.scan(step, Sums(zeros, zeros), plan)[0]
+        return jax.lax.scan(step, None, plan)[1]
 
-    def _score_one(self, state: State, settings: Any, sums: Sums, batch: tuple[Any, Any, Any, Any]) -> Any:
+    def _predict_one(self, state: State, settings: Any, views: Any, fold: Any) -> Any:
         self.traces += 1
-        return self._score(state, settings, sums, list(batch[0]), batch[1:])
+        return self._predict(state, settings, list(views), fold)
 
-    def _score(self, state: State, settings: Any, sums: Sums, views: list[Any], batch: tuple[Any, ...]) -> Sums:
+    def _predict(self, state: State, settings: Any, views: list[Any], fold: Any) -> Any:
         rows = [self._rows(view) for view in views]
-        return self._bank.score(
-            state["weights"], state["counters"]["steps"], settings, ScoringBatch(rows, *batch), sums
-        )
+        return self._bank.predict(state["weights"], state["counters"]["steps"], settings, rows, fold)
 
     def _rows(self, features: Any) -> Any:
         return features.reshape(-1, self._shape.feature_shape[2]).astype(self._dtype)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from heads.bank import Bank, Batch, Gradients, ScoringBatch, State, Sums, zero_state
+from heads.bank import Bank, Batch, Gradients, State, zero_state
 from heads.pages import BankShape, HeadArrays
 from heads.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 
@@ -44,8 +44,8 @@ class BankProgram:
         self._put_pages, self._put_slots = _fused(self._put), _fused(self._put)
         self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
         self._train_batch = tf.function(self._one, autograph=False)
-        self._score_epoch = tf.function(self._score_loop, autograph=False)
-        self._score_batch = tf.function(self._score_one, autograph=False)
+        self._predict_all = tf.function(self._predict_loop, autograph=False)
+        self._predict_batch = tf.function(self._predict_one, autograph=False)
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
         """See ``Program``."""
@@ -64,17 +64,14 @@ class BankProgram:
             losses = self._train_batch(settings, _tensors(Batch(features, labels, fold)), losses)
         return np.asarray(losses)
 
-    def score_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Sums:
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        sums = self._score_epoch(_tensors(settings), held, _tensors(plan), views)
-        return Sums(*(np.asarray(total) for total in sums))
+        return np.asarray(self._predict_all(_tensors(settings), held, _tensors(plan), views))
 
-    def score_stream(self, settings: Any, batches: Iterable[tuple[Any, Any, Any, Any]]) -> Sums:
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        settings, sums = _tensors(settings), Sums(self._zeros(), self._zeros())
-        for batch in batches:
-            sums = self._score_batch(settings, sums, _tensors(batch))
-        return Sums(*(np.asarray(total) for total in sums))
+        settings = _tensors(settings)
+        return np.stack([np.asarray(self._predict_batch(settings, *_tensors(batch))) for batch in batches])
 
     def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
         """See ``Program``."""
@@ -144,25 +141,25 @@ class BankProgram:
     def _keep_improved(self, improved: Any, owner: Any) -> None:
         self._assign("best", self._bank.keep(self._part("weights"), self._part("best"), improved, owner))
 
-    def _score_loop(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
+    def _predict_loop(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
         self.traces += 1
-
-        def step(number: Any, sums: Any) -> Any:
-            features = [tf.gather(held, plan.places[number] + view) for view in range(views)]
-            return number + 1, self._score(settings, sums, features, tuple(part[number] for part in plan[1:]))
-
-        start = (tf.constant(0), Sums(self._zeros(), self._zeros()))
         batches = tf.shape(plan.folds)[0]
-        return tf.while_loop(lambda number, _: number < batches, step, start, parallel_iterations=1)[1]
 
-    def _score_one(self, settings: Any, sums: Sums, batch: tuple[Any, Any, Any, Any]) -> Any:
+        def step(number: Any, found: Any) -> Any:
+            features = [tf.gather(held, plan.places[number] + view) for view in range(views)]
+            return number + 1, found.write(number, self._predict(settings, features, plan.folds[number]))
+
+        start = (tf.constant(0), tf.TensorArray(tf.float32, size=batches))
+        return tf.while_loop(lambda number, _: number < batches, step, start, parallel_iterations=1)[1].stack()
+
+    def _predict_one(self, settings: Any, views: Any, fold: Any) -> Any:
         self.traces += 1
-        return self._score(settings, sums, tf.unstack(batch[0]), batch[1:])
+        return self._predict(settings, tf.unstack(views), fold)
 
-    def _score(self, settings: Any, sums: Sums, views: list[Any], batch: tuple[Any, ...]) -> Sums:
+    def _predict(self, settings: Any, views: list[Any], fold: Any) -> Any:
         steps = tf.convert_to_tensor(self._state["counters"]["steps"])
-        scored = ScoringBatch([self._rows(view) for view in views], *batch)
-        return self._bank.score(self._part("weights"), steps, settings, scored, sums)
+        rows = [self._rows(view) for view in views]
+        return self._bank.predict(self._part("weights"), steps, settings, rows, fold)
 
     def _rows(self, features: Any) -> Any:
         return tf.cast(tf.reshape(features, (-1, self._shape.feature_shape[2])), self._dtype)

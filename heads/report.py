@@ -17,6 +17,7 @@ from features.atomic import replacing
 from features.images import printable
 from features.split import Rows
 from features.store import FeatureStore
+from heads import printing
 from heads.curves import reliability, roc
 from heads.metrics import Metrics
 from heads.mistakes import Mistake, Sight, mistakes, sights
@@ -86,14 +87,17 @@ def report_page(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
         figures.append(reliability_figure(scored.probabilities, scored.labels))
     return _PAGE.format(
         policy=_POLICY,
-        style=_STYLE,
+        style=_STYLE + printing.STYLE,
         title=escape(printable(scored.title)),
         summary=escape(_summary(scored.metrics)),
         caveat=escape(scored.caveat),
         plotly=get_plotlyjs(),
+        printable=printing.SCRIPT,
+        width=printing.PAGE_WIDTH // 2,
         places="\n".join(f'<div class="figure" id="figure-{place}"></div>' for place in range(len(figures))),
         # "<" would end the script element that the data stands in
         figures=f"[{','.join(figure.to_json() for figure in figures)}]".replace("<", "\\u003c"),
+        table=_class_table(scored.metrics),
         count=int((scored.probabilities.argmax(axis=1) != scored.labels).sum()),
         remark=escape(remark),
         gallery="\n".join(_card(mistake, sight, classes) for mistake, sight in shown),
@@ -119,6 +123,7 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
         showscale=False,
     )
     names = {"tickvals": list(range(len(classes))), "ticktext": [escape(name) for name in classes]}
+    names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
     figure.update_xaxes(title="called", **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
@@ -144,6 +149,8 @@ def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> g
 def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
     """How often the called class is right, by its probability."""
     bins = reliability(probabilities, labels)
+    padded = [1.0, *bins.accuracy.tolist(), 1.0]
+    dips = [padded[at] > padded[at + 1] < padded[at + 2] for at in range(len(bins.rows))]
     figure = go.Figure(_diagonal())
     figure.add_scatter(
         x=bins.confidence.tolist(),
@@ -151,11 +158,11 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         text=[f"{rows}" for rows in bins.rows],
         hovertemplate="%{text} rows: said %{x:.3f}, right %{y:.3f}<extra></extra>",
         mode="lines+markers+text",
-        textposition="bottom right",
+        textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
-    figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.03])
-    figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.03])
+    figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.12])  # room for the last number
+    figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.08])
     return _laid_out(figure, f"Reliability (mean gap {bins.error:.3f})")
 
 
@@ -165,9 +172,12 @@ def _diagonal() -> go.Scatter:
 
 
 def _laid_out(figure: go.Figure, title: str) -> go.Figure:
+    font = {"family": "system-ui, sans-serif", "color": "#1a1a1a"}
     legend = {"x": 0.98, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
     margin = {"l": 60, "r": 20, "t": 50, "b": 50}
-    return figure.update_layout(title=title, height=420, template="plotly_white", legend=legend, margin=margin)
+    return figure.update_layout(
+        title=title, height=420, template="plotly_white", font=font, legend=legend, margin=margin
+    )
 
 
 def _summary(metrics: Metrics) -> str:
@@ -197,16 +207,38 @@ def _remark(found: Sequence[Mistake], store: FeatureStore, *, with_images: bool)
 def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
     called, true = (escape(classes[index]) for index in (mistake.called, mistake.true))
     sure, chance = (f"{mistake.probabilities[index]:.3f}" for index in (mistake.called, mistake.true))
-    pictures = [(sight.image, "as it is"), (sight.for_called, f"for {called}"), (sight.for_true, f"for {true}")]
-    shown = "".join(
-        f'<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>'
-        for address, name in pictures
-        if address
-    )
+    shown = _picture(sight.image or None, "as it is")
+    shown += _picture(sight.for_called, f"for {called}") + _picture(sight.for_true, f"for {true}")
     reason = f'<p class="soft">{escape(sight.reason)}</p>' if sight.reason else ""
     head = f"<h3>{called} {sure} <small>is {true} {chance}</small></h3>"
     path = escape(printable(mistake.path))
     return f'<article>{head}<p class="soft">{path}</p>{reason}<div class="pictures">{shown}</div></article>'
+
+
+def _picture(address: str | None, name: str) -> str:
+    """One picture of a card, or the remark that there is nothing to see; '' for None."""
+    if address is None:
+        return ""
+    if not address:
+        return f"<figure><figcaption>nothing speaks {name}</figcaption></figure>"
+    return f'<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+
+
+def _class_table(metrics: Metrics) -> str:
+    names = ("rows", "sensitivity", "specificity", "precision", "AUC")
+    rows = [
+        (f"{one.rows}", *map(_number, (one.sensitivity, one.specificity, one.precision, one.auc)))
+        for one in metrics.per_class
+    ]
+    body = "".join(
+        f"<tr><th>{escape(printable(one.name))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for one, cells in zip(metrics.per_class, rows, strict=True)
+    )
+    return f"<table><tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>{body}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -225,9 +257,20 @@ p { margin: .25rem 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
 .figure { min-width: 0; }
 article { border-top: 1px solid #dfe4ea; padding: 1rem 0; break-inside: avoid; }
-.pictures { display: flex; flex-wrap: wrap; gap: .75rem; }
-figure { margin: 0; }
+.pictures { display: flex; gap: .75rem; }
+figure { margin: 0; min-width: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin-top: 1rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #dfe4ea; font-weight: 400; }
+th:first-child { text-align: left; padding-left: 0; }
+tr:first-child th { color: #5b6672; font-size: .875rem; }
 img { display: block; max-width: 100%; height: auto; }
+@media print {
+  @page { margin: 14mm; }
+  body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .figures { grid-template-columns: 1fr 1fr; }
+  h2 { break-after: avoid; }
+}
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -246,14 +289,18 @@ _PAGE = """<!DOCTYPE html>
 <div class="figures">
 {places}
 </div>
+<div class="scroll">{table}</div>
 <h2>Called wrongly: {count}</h2>
 <p class="soft">{remark}</p>
 {gallery}
 <script type="application/json" id="figures">{figures}</script>
 <script>{plotly}</script>
-<script>
-JSON.parse(document.getElementById("figures").textContent).forEach(({{data, layout}}, place) =>
-  Plotly.newPlot("figure-" + place, data, layout, {{displayModeBar: false, responsive: true}}));
+<script>{printable}
+const figures = JSON.parse(document.getElementById("figures").textContent);
+Promise.all(figures.map(({{data, layout}}, place) =>
+  Plotly.newPlot("figure-" + place, data, layout, {{displayModeBar: false, responsive: true}})
+    .then((figure) => printable(figure, {width}))
+)).then((drawn) => {{ document.body.dataset.drawn = drawn.length; }});
 </script>
 </body>
 </html>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,29 @@ import numpy.typing as npt
 from features.feed import Feed
 
 PROBABILITY_FLOOR = 1e-7
+OBJECTIVES = ("accuracy", "balanced_accuracy", "auc", "loss")
+"""What heads can be ranked by; of ``loss`` less is better."""
 Probabilities = npt.NDArray[np.float32]
 """(rows, classes), each row summing to 1."""
+
+
+class Scores(NamedTuple):
+    """How well many heads do on the same rows: arrays of one shape, NaN where a probability is or there are no rows.
+
+    Attributes:
+        loss: As in ``Score``.
+        accuracy: As in ``Score``.
+        merit: As in ``Score``.
+    """
+
+    loss: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+    merit: npt.NDArray[np.float64]
+
+
+def lower_is_better(objective: str) -> bool:
+    """Whether less of an objective is better."""
+    return objective == "loss"
 
 
 @dataclass(frozen=True)
@@ -23,18 +44,35 @@ class Score:
     Attributes:
         loss: Mean of -log(probability of the true class), not smoothed, in nats.
         accuracy: Share of the rows whose most probable class is the true one, in [0, 1].
+        merit: What heads are ranked by: the objective, the negative of it for ``loss``. Where it is not given, the
+            accuracy.
     """
 
     loss: float
     accuracy: float
+    merit: float = np.nan
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.merit):
+            object.__setattr__(self, "merit", self.accuracy)
+
+    @property
+    def finite(self) -> bool:
+        """Whether it is a score at all."""
+        return bool(np.isfinite([self.loss, self.accuracy, self.merit]).all())
 
     def better_than(self, other: Score | None) -> bool:
-        """Higher accuracy is better, at equal accuracy the lower loss; a score with NaN is better than nothing."""
-        if np.isnan(self.loss) or np.isnan(self.accuracy):
+        """Higher merit is better, at equal merit the lower loss; a score with NaN is better than nothing."""
+        if not self.finite:
             return False
-        if other is None or np.isnan(other.loss) or np.isnan(other.accuracy):
+        if other is None or not other.finite:
             return True
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        return (self.merit, -self.loss) > (other.merit, -other.loss)
+
+    @classmethod
+    def mean(cls, scores: Sequence[Score]) -> Score:
+        """Returns the mean over the folds."""
+        return cls(*(float(np.mean([getattr(s, name) for s in scores])) for name in ("loss", "accuracy", "merit")))
 
 
 @dataclass(frozen=True)
@@ -43,7 +81,7 @@ class EpochRecord:
 
     Attributes:
         epoch: 1 for the first.
-        train_loss: Mean loss over the epoch's batches as trained on: smoothed labels, dropout active.
+        train_loss: Mean loss over the epoch's batches as trained on: smoothed labels, class weights, dropout active.
         validation: Score after the epoch.
         learning_rate: The rate used in this epoch.
     """
@@ -54,21 +92,69 @@ class EpochRecord:
     learning_rate: float
 
 
-def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Score:
+def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str = "accuracy") -> Score:
     """Scores class probabilities.
 
     Args:
         probabilities: (rows, classes); with several views, their average.
         labels: (rows,) index of the true class.
+        objective: One of ``OBJECTIVES``.
 
     Returns:
-        The score; both numbers are NaN where a probability is, or where there are no rows.
+        The score; its numbers are NaN where a probability is, or where there are no rows.
     """
-    if not len(labels) or np.isnan(probabilities).any():
-        return Score(float("nan"), float("nan"))
-    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    loss = -np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean()
-    return Score(float(loss), float((probabilities.argmax(1) == labels).mean()))
+    return Score(*(float(number[0]) for number in score_all(probabilities[None], labels, objective)))
+
+
+def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str) -> Scores:
+    """Scores many heads on the same rows.
+
+    Args:
+        probabilities: (heads, rows, classes).
+        labels: (rows,) index of the true class.
+        objective: One of ``OBJECTIVES``. The AUC is the unweighted mean of each class against all others, over those
+            that have rows and leave rows; balanced accuracy the mean sensitivity of those that have rows.
+
+    Returns:
+        (heads,) each.
+    """
+    assert objective in OBJECTIVES, objective
+    heads, rows, classes = probabilities.shape
+    sound = ~np.isnan(probabilities).any(axis=(1, 2)) if rows else np.zeros(heads, bool)
+    if not sound.any():
+        return Scores(*np.full((3, heads), np.nan))
+    # Contiguous, so that a head's sum is added up in one order however many there are.
+    true = np.ascontiguousarray(probabilities[:, np.arange(rows), labels], np.float64)
+    with np.errstate(invalid="ignore"):
+        loss = -np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean(axis=1)
+    right = probabilities.argmax(axis=2) == labels
+    accuracy = right.mean(axis=1)
+    if objective == "balanced_accuracy":
+        merit = np.mean([right[:, labels == label].mean(axis=1) for label in np.unique(labels)], axis=0)
+    elif objective == "auc":
+        merit = np.full(heads, np.nan)
+        merit[sound] = _areas(probabilities[sound], labels, classes)
+    else:
+        merit = -loss if lower_is_better(objective) else accuracy
+    return Scores(*(np.where(sound, numbers, np.nan) for numbers in (loss, accuracy, merit)))
+
+
+def _areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:
+    """Mean area under the ROC curves of the classes, (heads,): Mann and Whitney's U by ranks, ties shared.
+
+    As ``sklearn.metrics.roc_auc_score``, for all heads at once.
+    """
+    from scipy.stats import rankdata  # noqa: PLC0415  slow to import, and seldom needed
+
+    areas = []
+    for label in range(classes):
+        own = labels == label
+        positives, negatives = int(own.sum()), int((~own).sum())
+        if positives and negatives:
+            ranks = rankdata(probabilities[:, :, label], axis=1)
+            above = ranks[:, own].sum(axis=1) - positives * (positives + 1) / 2
+            areas.append(above / (positives * negatives))
+    return np.mean(areas, axis=0) if areas else np.full(len(probabilities), np.nan)
 
 
 def predict_probabilities(

@@ -52,6 +52,8 @@ def train_solo(
     seed: int,
     plan_seed: int,
     first_epoch: int = 0,
+    objective: str = "accuracy",
+    class_weights: Sequence[float] | None = None,
     on_epoch: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainedHead:
     """Trains one head.
@@ -66,6 +68,9 @@ def train_solo(
         seed: Decides the first weights and the dropout masks.
         plan_seed: Decides the batches.
         first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
+        objective: What decides the best epoch, see ``heads.scoring``.
+        class_weights: What a row of each class counts in the training loss; 1 by default. The validation loss counts
+            every row alike.
         on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
 
     Returns:
@@ -74,10 +79,11 @@ def train_solo(
     Raises:
         DivergedError: Loss or weights stopped being finite.
     """
-    batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
+    weights = np.asarray(class_weights or [1] * len(train.store.classes), np.float32)
+    batches = _Batches(train, weights, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
     model.set_weights(without_statistics(spec, model.get_weights()))
-    recorder = _Recorder(spec, batches, validation)
+    recorder = _Recorder(spec, batches, validation, objective)
     best = _BestEpoch(recorder)
     try:
         _compile(model, spec)
@@ -87,41 +93,6 @@ def train_solo(
         # Keras' global state keeps every model of a study alive otherwise.
         keras.backend.clear_session()
     return TrainedHead(spec, best.weights, recorder.curve[best.index], tuple(recorder.curve))
-
-
-def retrain(
-    spec: HeadSpec, train: Feed, rates: Sequence[float], *, batch_size: int, seed: int, plan_seed: int
-) -> Weights:
-    """Trains one head on all rows there are, where none are left to validate on.
-
-    Args:
-        spec: The head.
-        train: Rows to train on.
-        rates: Learning rate of each epoch, as found where there were rows to validate on; their number is the epochs'.
-        batch_size: Upper bound of rows in a batch.
-        seed: Decides the first weights and the dropout masks.
-        plan_seed: Decides the batches.
-
-    Returns:
-        The weights after the last epoch, in the order of ``model.get_weights()``.
-
-    Raises:
-        DivergedError: Loss or weights stopped being finite.
-    """
-    batches = _Batches(train, batch_size=batch_size, seed=plan_seed, first_epoch=0)
-    model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
-    model.set_weights(without_statistics(spec, model.get_weights()))
-    try:
-        _compile(model, spec)
-        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
-        plan = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch))
-        model.fit(batches, epochs=len(rates), shuffle=False, verbose=0, callbacks=[schedule, plan])
-        weights = unbiased(spec, model.get_weights(), len(rates) * len(batches))
-    finally:
-        keras.backend.clear_session()
-    if not all(np.isfinite(array).all() for array in weights):
-        raise DivergedError(f"diverged within {len(rates)} epochs: weights not finite")
-    return weights
 
 
 class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
@@ -155,11 +126,14 @@ def _plateau(spec: HeadSpec) -> Any:
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels float32)."""
+    """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels, row weights)."""
 
-    def __init__(self, feed: Feed, *, batch_size: int, seed: int, first_epoch: int) -> None:
+    def __init__(
+        self, feed: Feed, class_weights: npt.NDArray[np.float32], *, batch_size: int, seed: int, first_epoch: int
+    ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed, self._batch_size, self._seed, self._first_epoch = feed, batch_size, seed, first_epoch
+        self._class_weights = class_weights
         self._one_hot = np.eye(len(feed.store.classes), dtype=np.float32)
         self.start(0)
 
@@ -176,9 +150,10 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         rows = self.plan.rows[step]
-        return self.feed.take(rows, self.plan.views[step]), self._one_hot[self.feed.store.labels[rows]]
+        labels = self.feed.store.labels[rows]
+        return self.feed.take(rows, self.plan.views[step]), self._one_hot[labels], self._class_weights[labels]
 
 
 class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
@@ -189,9 +164,9 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         weights: Those that were scored last, see ``heads.model.unbiased``.
     """
 
-    def __init__(self, spec: HeadSpec, batches: _Batches, validation: Feed) -> None:
+    def __init__(self, spec: HeadSpec, batches: _Batches, validation: Feed, objective: str) -> None:
         super().__init__()
-        self._spec, self._batches, self._validation = spec, batches, validation
+        self._spec, self._batches, self._validation, self._objective = spec, batches, validation, objective
         self.curve: list[EpochRecord] = []
         self.weights: Weights = []
 
@@ -206,7 +181,8 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.weights = unbiased(self._spec, trained, (epoch + 1) * len(self._batches))
         self._require_finite(epoch + 1, "weights", *self.weights)
         self.model.set_weights(self.weights)
-        validation = score(predict_probabilities(self.model, self._validation), self._validation.labels)
+        probabilities = predict_probabilities(self.model, self._validation)
+        validation = score(probabilities, self._validation.labels, self._objective)
         self.model.set_weights(trained)
         self._require_finite(epoch + 1, "validation loss", validation.loss)
         logs["val_loss"], logs["val_accuracy"] = validation.loss, validation.accuracy

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from heads.scoring import EpochRecord
+from heads.scoring import EpochRecord, Score
 from heads.spec import HeadSpec
 from search.config import StudyConfig
 from search.pruning import is_last_survivor, make_pruner
 from search.samplers import make_sampler
 from search.seeds import derive_seed
 from search.space import ARTICLE, Space
-from search.trials import ARTICLE_ORDINAL, INTERRUPTED, is_counted
+from search.trials import ARTICLE_ORDINAL, INTERRUPTED, is_counted, merit_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,14 @@ class Book:
     """Asks, reports, judges and tells the trials of one study."""
 
     def __init__(
-        self, study: optuna.Study, config: StudyConfig, space: Space, *, going_on: Collection[int] = ()
+        self,
+        study: optuna.Study,
+        config: StudyConfig,
+        space: Space,
+        *,
+        planned: Sequence[HeadSpec] = (ARTICLE,),
+        spare_article: bool = True,
+        going_on: Collection[int] = (),
     ) -> None:
         """Opens the book.
 
@@ -59,17 +66,24 @@ class Book:
             study: Optuna's study.
             config: What was resolved.
             space: What trials draw from.
+            planned: The heads of the first trials, whether the space can express them or not.
+            spare_article: Whether the first trial, where it is the article's head, is never pruned.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
         """
         self.study = study
         self.config = config
         self.space = space
+        self._planned = dict(enumerate(planned))
+        self._spare_article = spare_article
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._close_interrupted(going_on)
         trials = study.get_trials(deepcopy=False)
-        if not trials:
-            study.enqueue_trial(space.article(), user_attrs={"ordinal": ARTICLE_ORDINAL})
-        self._next_ordinal = 1 + max((t.user_attrs.get("ordinal", 0) for t in trials), default=ARTICLE_ORDINAL)
+        enqueued = {t.user_attrs.get("ordinal") for t in trials}
+        for ordinal, spec in self._planned.items():
+            if ordinal not in enqueued:
+                study.enqueue_trial(space.parameters_of(spec), user_attrs={"ordinal": ordinal})
+        last = max(t.user_attrs.get("ordinal", 0) for t in study.get_trials(deepcopy=False))
+        self._next_ordinal = 1 + last
         self._asked = sum(is_counted(t) for t in trials) + len(going_on)
 
     def ask(self) -> Asked | None:
@@ -84,7 +98,7 @@ class Book:
             ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
             trial.set_user_attr("ordinal", ordinal)
         suggested = self.space.suggest(trial)
-        spec = ARTICLE if ordinal == ARTICLE_ORDINAL else suggested
+        spec = self._planned.get(ordinal, suggested)
         trial.set_user_attr("spec", spec.to_dict())
         return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
 
@@ -97,18 +111,26 @@ class Book:
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
-        asked.trial.report(record.validation.accuracy, record.epoch)
+        asked.trial.report(self._value(record.validation), record.epoch)
+
+    def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
+        """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
+        config = self.config
+        waited = epochs - best.epoch if best else 0
+        return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
 
     def should_prune(self, asked: Asked) -> bool:
         """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
-        if asked.is_article:
+        if asked.is_article and self._spare_article:
             return False
         return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
 
     def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
-        """Tells a trial that ran to its end; its value is the accuracy of its best epoch."""
-        self._note(asked, epochs, best_epoch=best.epoch, validation_loss=best.validation.loss, parameters=parameters)
-        self.study.tell(asked.trial, best.validation.accuracy)
+        """Tells a trial that ran to its end; its value is the objective in its best epoch."""
+        score = best.validation
+        told = {"validation_loss": score.loss, "validation_accuracy": score.accuracy, "parameters": parameters}
+        self._note(asked, epochs, best_epoch=best.epoch, **told)
+        self.study.tell(asked.trial, self._value(score))
 
     def prune(self, asked: Asked, *, epochs: int) -> None:
         """Tells a trial that was pruned after ``epochs`` epochs."""
@@ -119,6 +141,10 @@ class Book:
         """Tells a trial that could not go on."""
         self._note(asked, epochs, failure=reason)
         self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def _value(self, score: Score) -> float:
+        """The objective itself: lower is better for a loss."""
+        return merit_of(self.study, score.merit)  # which undoes itself
 
     def _note(self, asked: Asked, epochs: int, **attributes: Any) -> None:
         for name, value in {"epochs": epochs, **attributes}.items():
@@ -142,8 +168,9 @@ class Book:
 
     def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
         """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
-        if trial.user_attrs.get("ordinal") == ARTICLE_ORDINAL:
-            return dict(self.space.article())
+        planned = self._planned.get(trial.user_attrs.get("ordinal", -1))
+        if planned is not None:
+            return dict(self.space.parameters_of(planned))
         if "spec" in trial.user_attrs:
             return trial.params
         origin = trial.user_attrs.get("rerun_of")

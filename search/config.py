@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from features.atomic import write_json
 from features.errors import InputError
+from heads.scoring import lower_is_better
 
 SCHEMA = 1
 FILE = "study.json"
@@ -23,11 +24,13 @@ class StudyConfig:
 
     Attributes:
         name: Its name in the storage.
-        direction: ``maximize``.
-        objective: What a trial's value is: the validation accuracy of its best epoch, ties broken by the loss.
+        objective: What a trial's value is, of its best epoch, on validation rows (``heads.scoring``). Ties are broken
+            by the loss.
+        class_weights: ``none``, or ``balanced``: rows of rare classes count more in the training loss.
         seed: Decides the split, the samples, the initial weights and the batches.
         trials: Trials to run; may grow on ``--resume``.
-        epochs: Epochs of a trial that is not pruned.
+        epochs: Epochs of a trial that is not pruned, at most.
+        patience: Epochs without a better one after which a trial is complete; 0 for never.
         batch_size: Upper bound of the rows in a batch.
         folds: Folds to validate on in turn; 0 for one validation part.
         engine: ``fused`` or ``solo``.
@@ -36,6 +39,8 @@ class StudyConfig:
         sampler: See ``search.samplers``.
         pruner: See ``search.pruning``.
         backend: Keras backend.
+        finalists: How many of the best trials are trained again; 0 for none.
+        repeats: How often, each time from another seed.
         storage: Optuna storage URL, ``None`` for the journal in the study directory.
         space: As in a study file.
         stores: Path and fingerprint of the ``features``, ``validation`` and ``test`` stores.
@@ -44,11 +49,12 @@ class StudyConfig:
     """
 
     name: str
-    direction: str = "maximize"
     objective: str = "accuracy"
+    class_weights: str = "none"
     seed: int
     trials: int
     epochs: int
+    patience: int = 0
     batch_size: int
     folds: int
     engine: str
@@ -56,12 +62,19 @@ class StudyConfig:
     dtype: str | None
     sampler: str
     pruner: str
+    finalists: int = 0
+    repeats: int = 1
     backend: str
     storage: str | None
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]
     split: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Which way values are better."""
+        return "minimize" if lower_is_better(self.objective) else "maximize"
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""
@@ -95,8 +108,8 @@ class StudyConfig:
         """Compares this study, on disk, with what a command was told.
 
         Raises:
-            InputError: Naming the first difference that would make it another study. The number of trials, the
-                engine's versions and paths may differ.
+            InputError: Naming the first difference that would make it another study. The number of trials,
+                what happens to the best of them after the search, versions and paths may differ.
         """
         mine, theirs = _identity(self), _identity(given)
         for key, value in mine.items():
@@ -117,10 +130,11 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {
         name: getattr(config, name)
         for name in (
-            "direction",
             "objective",
+            "class_weights",
             "seed",
             "epochs",
+            "patience",
             "batch_size",
             "folds",
             "sampler",

@@ -28,10 +28,13 @@ from features.errors import BottleneckError, InputError
 from heads.spec import HeadSpec
 from search import figures
 from search.config import StudyConfig
+from search.head_files import kept_numbers, path_of, refit_path_of
 from search.overlay import Overlay
+from search.page import TEMPLATE
 from search.record import Progress, StudyRecord, curve, read_record, read_split
 from search.report import describe_head
 from search.sketch import confusion_svg, curve_svg
+from search.trust import mean_in_words
 
 REFRESH_SECONDS = 20.0
 CURVES = 40
@@ -110,21 +113,23 @@ class View:
         """Pins the note, the figures and the artifacts of the best heads as they are now."""
         from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
 
-        record = read_record(self.folder, self.storage)
+        record = read_record(self.folder, self.storage.record)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)
         state = (record.progress, [(t.number, t.state) for t in record.trials])
         if state == self._shown:
             return record
         save_note(study, note_on(record))
         for name, figure in small_figures(record):
-            title = {"text": name.replace("-", " "), "y": 0.97, "yanchor": "top"}
-            figure.update_layout(title=title, margin={"t": 110})  # the dashboard's buttons lie over the top
+            title = {"text": name.replace("-", " "), "x": 0.03, "y": 0.96, "yanchor": "top"}
+            # the dashboard's buttons lie over the top, and its frame is of Plotly's own height
+            figure.update_layout(title=title, margin={"t": 96}, height=450)
+            figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
             save_plotly_graph_object(study, figure, graph_object_id=name)
         for trial in kept_trials(record):
-            self._pin(
-                trial, "learning-curve.svg", curve_svg(curve(trial), f"trial {trial.number}, validation accuracy")
-            )
-            self._pin_file(trial, self.folder / "heads" / f"trial-{trial.number}.hdf5")
+            drawn = curve_svg(curve(trial), f"trial {trial.number}, {figures.in_words(self.config.objective)}")
+            self._pin(trial, "learning-curve.svg", drawn)
+            for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
+                self._pin_file(trial, path)
         if record.test:
             test, names = record.test, [one["name"] for one in record.test["per_class"]]
             picture = confusion_svg(test["confusion"], names, f"{test['rows']} test rows")
@@ -196,18 +201,19 @@ def read_only(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[byt
 
 
 def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
-    """Returns the trials whose heads are in the study directory, best first."""
-    return [trial for trial in record.ranked if (record.folder / "heads" / f"trial-{trial.number}.hdf5").is_file()]
+    """Returns the trials of which a head is in the study directory, best first."""
+    kept = set(kept_numbers(record.folder))
+    return [trial for trial in record.ranked if trial.number in kept]
 
 
 def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
     """Yields the figures that the dashboard has not itself, and their names: few points, few digits."""
-    ranked = record.ranked
+    ranked, objective = record.ranked, record.config.objective
     if ranked:
-        yield "accuracy-and-size", figures.sizes(ranked, record.article)
-    some = figures.thinned([trial for trial in record.trials if trial.intermediate_values], CURVES)
+        yield "value-and-size", figures.sizes(ranked, record.article, objective)
+    some = figures.thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
     if some:
-        yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article)
+        yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article, objective)
         yield "what-ended-when", figures.endings(record.trials, record.config.epochs)
 
 
@@ -218,29 +224,31 @@ def note_on(record: StudyRecord) -> str:
     if record.article is not None:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
     if record.test:
-        low, high = record.test["accuracy_interval"]
-        lines += [f"The best head on test rows: {record.test['accuracy']:.4f}, {low:.4f} to {high:.4f} (95%).", ""]
+        lines += [record.concluded["verdict"], ""]
+    means = {one["trial"]: mean_in_words(config.objective, one) for one in record.finalists}
     if record.ranked:
-        lines += ["| trial | accuracy | parameters | head |", "| ---: | ---: | ---: | --- |"]
+        lines += [
+            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters | head |",
+            "| ---: | ---: | ---: | ---: | --- |",
+        ]
     for trial in record.ranked[:5]:
-        spec = HeadSpec.from_dict(trial.user_attrs["spec"])
-        lines.append(
-            f"| {trial.number} | {trial.value:.4f} | {trial.user_attrs['parameters']:,} | {describe_head(spec)} |"
-        )
+        spec, mean = HeadSpec.from_dict(trial.user_attrs["spec"]), means.get(trial.number, "-")
+        size = f"{trial.user_attrs['parameters']:,}"
+        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {describe_head(spec)} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
 
 
 def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:
-    """Yields the (true, called) counts on the validation rows and the class names, for each head that was kept.
+    """Yields the (true, called) counts on the validation rows and the class names, for each trial's own head.
 
-    Nothing with folds, where a kept head was trained on the rows that judged it.
+    Nothing with folds, where a trial has no head of its own.
 
     Raises:
         InputError: The store has gone or is another one now.
     """
     config = record.config
     store = config.stores["validation"] or config.stores["features"]
-    trials = kept_trials(record)
+    trials = [trial for trial in kept_trials(record) if path_of(record.folder, trial.number).is_file()]
     if config.folds or not store or not trials:
         return
     from features.feed import Feed  # noqa: PLC0415
@@ -259,7 +267,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
 
     feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
     for trial in trials:
-        head = load_head(record.folder / "heads" / f"trial-{trial.number}.hdf5")
+        head = load_head(path_of(record.folder, trial.number))
         metrics = measure(predict_probabilities(head.model, feed), feed.labels, opened.classes)
         yield trial, [list(counts) for counts in metrics.confusion], list(opened.classes)
 

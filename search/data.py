@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features.errors import InputError
 from features.feed import Feed
+from features.joined import JoinedStore
 from features.memory import resident_budget
 from features.split import Rows, Split, fold_rows, split_rows
 from features.store import FeatureStore
@@ -41,11 +43,45 @@ class SearchData:
         return self.train.store
 
     @property
-    def remakeable_split(self) -> dict[str, Any] | None:
-        """What ``split_rows`` needs to make the split again; None where a part came from a store of its own."""
-        parts = (self.validation, self.test)
+    def validation_labels(self) -> npt.NDArray[np.int32]:
+        """Labels of the rows that judge; with folds those of all folds, one behind the other."""
         if self.folds:
+            return np.concatenate([self.store.labels[rows] for rows in self.folds])
+        return self.validation.labels
+
+    @property
+    def parts_but_test(self) -> tuple[str, ...]:
+        """Names of the parts that ``all_but_test`` is made of."""
+        merges = not self.folds and self.validation.store.header.views == self.store.header.views
+        return ("train", "validation") if merges else ("train",)
+
+    @property
+    def all_but_test(self) -> tuple[FeatureStore, Rows]:
+        """The store of the training and the validation rows together, and these rows.
+
+        Validation rows of a store with other views than the first one's are left out.
+        """
+        first, second = self.store, self.validation.store
+        if second is first:
+            return first, np.union1d(self.train.rows, self.validation.rows)
+        if "validation" not in self.parts_but_test:
+            return first, self.train.rows
+        return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
+
+    def class_weights(self, kind: str) -> list[float] | None:
+        """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
+        if kind == "none":
             return None
+        counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
+        return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
+
+    @property
+    def remakeable_split(self) -> dict[str, Any] | None:
+        """What ``split_rows`` needs to make the split again; None where a part came from a store of its own.
+
+        With folds there is no validation part: all that is not for the test is training rows.
+        """
+        parts = (self.validation, self.test)
         if any(part is not None and part.store is not self.store for part in parts):
             return None
         return {name: self.split[name] for name in ("seed", "validation", "test", "identity")}

@@ -23,9 +23,10 @@ REDRAW_EVERY = 0.25
 class Display:
     """A table that is redrawn in a terminal; elsewhere (a log, a pipe) one line for each finished trial."""
 
-    def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
+    def __init__(self, study: optuna.Study, config: StudyConfig, *, what: str = "trial") -> None:
         self.study = study
         self.config = config
+        self.what = what
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._begun = time.monotonic()
         self._epochs = 0
@@ -52,7 +53,7 @@ class Display:
         done, left = self._progress()
         reason = f" ({trial.user_attrs['failure']})" if "failure" in trial.user_attrs else ""
         console.print(
-            f"trial {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
+            f"{self.what} {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
             + (f", about {left:.0f} s left" if left is not None else ""),
             highlight=False,
             soft_wrap=True,
@@ -72,7 +73,7 @@ class Display:
         table = Table(show_header=False, box=None, padding=(0, 2))
         states = {state: sum(t.state == state for t in trials) for state in TrialState}
         table.add_row(
-            "trials",
+            f"{self.what}s",
             f"{done} of {self.config.trials} done, {states[TrialState.RUNNING]} running, "
             f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL]} failed",
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +13,20 @@ from features.command import console, run_command
 from features.errors import InputError
 from search.config import StudyConfig
 
+if TYPE_CHECKING:
+    from heads.files import Head, HeadMetadata
+    from search.record import StudyRecord
+
 
 def main(
     *,
     study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT.hdf5", help="File to write.", show_default=False)],
-    trial: Annotated[int | None, typer.Option(min=0, help="Trial number; else the best.", show_default=False)] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="The head of this trial, as it was scored; else the chosen one.", show_default=False),
+    ] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="One model that averages the finalists' heads.")] = False,
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="One model from image to class, preprocessing included.")
     ] = False,
@@ -26,23 +35,30 @@ def main(
     ] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
-    """Writes the head of a study's best trial, or of another that was kept, to a plain Keras .hdf5 file."""
+    """Writes a study's head to a plain Keras .hdf5 file.
+
+    The one that the study chose, trained on training and validation rows together; with --trial that of any trial
+    that was kept, as its value was recorded.
+    """
     if out.suffix not in (".hdf5", ".h5"):
         raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(out, expected="a file in a folder that exists", found="none")
     if weights is not None and not with_backbone:
         raise InputError("--weights", expected="--with-backbone beside it", found="none")
+    if ensemble and trial is not None:
+        raise InputError("--ensemble", expected="no --trial beside it", found=f"--trial {trial}")
     config = StudyConfig.read(study)
     use_backend(backend or config.backend)
-    number = _best(study, config) if trial is None else trial
+    record = _read(study)
+    if ensemble and not record.ensemble:
+        expected = "a study that has ended with finalists, at least two of them"
+        raise InputError("--ensemble", expected=expected, found="none")
 
     start_backend()
-    from heads.files import load_head, save_head  # noqa: PLC0415  after the choice of the backend
-    from search.shelf import find_head  # noqa: PLC0415
+    from heads.files import save_head  # noqa: PLC0415  after the choice of the backend
 
-    path = find_head(study, number)
-    head = load_head(path)
+    path, head = _ensemble(record) if ensemble else _single(record, trial)
     if with_backbone:
         from heads.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
         from heads.image_model import save_image_model  # noqa: PLC0415
@@ -53,21 +69,58 @@ def main(
             _say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")
     else:
         save_head(out, head.model, head.metadata)
-    typer.echo(f"{out}: trial {number} of {config.name}, validation {config.objective} {head.metadata.value:.4f}")
+    typer.echo(f"{out}: {_scored(head.metadata, config)}")
+
+
+def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
+    """The head of a trial, or the one that the study chose, and its file."""
+    from heads.files import load_head  # noqa: PLC0415
+    from search.head_files import find_head  # noqa: PLC0415
+
+    number = record.summary["best"]["number"] if trial is None else trial
+    path = find_head(record.folder, number, refitted=trial is None)
+    return path, load_head(path)
+
+
+def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
+    """The average of the finalists, and the file of one of them."""
+    from heads.ensemble import join_heads  # noqa: PLC0415
+    from heads.files import load_head  # noqa: PLC0415
+    from search.head_files import find_head  # noqa: PLC0415
+
+    told = record.ensemble
+    paths = [find_head(record.folder, number, refitted=True) for number in told["trials"]]
+    joined = join_heads([load_head(path) for path in paths])
+    return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told["temperature"]))
+
+
+def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
+    """What the head is, and what is known of it: what it scored itself, or what heads like it did."""
+    if metadata.trials:
+        return f"the average of trials {', '.join(map(str, metadata.trials))} of {config.name}"
+    name = f"trial {metadata.trial} of {config.name}"
+    if metadata.value is not None:
+        return f"{name}, validation {config.objective} {metadata.value:.4f}"
+    again = metadata.refit or {}
+    trained = f"{name}, trained on {again.get('rows', 0):,} rows for {again.get('epochs')} epochs"
+    if again.get("mean") is None:
+        return trained
+    return (
+        f"{trained}; validation {config.objective} of {again['repeats']} heads like it {again['mean']:.4f} on the mean"
+    )
 
 
 def _say(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _best(folder: Path, config: StudyConfig) -> int:
-    from search.storage import load_study  # noqa: PLC0415
-    from search.trials import ranking  # noqa: PLC0415
+def _read(folder: Path) -> StudyRecord:
+    from search.record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
 
-    best = next(iter(ranking(load_study(folder, config.name, config.storage))), None)
-    if best is None:
+    record = read_record(folder)
+    if not record.summary["best"]:
         raise InputError(folder, field="trials", expected="one that completed", found="none")
-    return best.number
+    return record
 
 
 if __name__ == "__main__":

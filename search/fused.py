@@ -17,8 +17,7 @@ from search.config import StudyConfig
 from search.data import SearchData
 from search.display import Display
 from search.meter import Meter
-from search.pool import Pool, plan_of
-from search.shelf import Shelf
+from search.pool import Keeper, Pool, plan_of
 from search.sizing import bank_shape, step_rate
 from search.snapshot import Saved, Snapshots
 from search.space import Space
@@ -50,12 +49,12 @@ def run_pool(
     shape: BankShape,
     data: SearchData,
     book: Book,
-    shelf: Shelf,
+    keeper: Keeper,
     display: Display,
     saved: Saved | None,
     snapshot_every: float,
-) -> dict[str, Any]:
-    """Runs a study's trials in a bank; returns what summary.json says of it."""
+) -> tuple[Meter, int]:
+    """Runs a study's trials in a bank; returns where the time went, and how often a program was compiled."""
     dtype = book.config.dtype
     meter = Meter(**saved.content["meter"]) if saved else Meter()
     engine = Engine(
@@ -65,9 +64,11 @@ def run_pool(
         validation_rows=data.folds or None,
         dtype=dtype,
         resident=_bytes(data, dtype) <= resident_budget(),
+        objective=book.config.objective,
+        class_weights=data.class_weights(book.config.class_weights),
     )
     snapshots = Snapshots(folder, opened.journal_bytes, every=snapshot_every) if opened.journal_bytes else None
-    pool = Pool(book, data, engine, shelf, display, flush=opened.flush, snapshots=snapshots, meter=meter)
+    pool = Pool(book, data, engine, keeper, display, flush=opened.flush, snapshots=snapshots, meter=meter)
     if saved:
         pool.restore(saved.bring_back(book.back))
     try:
@@ -75,8 +76,13 @@ def run_pool(
     finally:
         if snapshots:
             snapshots.close()
-    peak = step_rate(shape, str(dtype))
-    return {"pages": shape.pages, "dtype": dtype, "compilations": engine.traces, **meter.describe(peak)}
+    return meter, engine.traces
+
+
+def describe_bank(shape: BankShape, dtype: str, meter: Meter, compilations: int) -> dict[str, Any]:
+    """Returns what summary.json says of a bank; measures the machine's rate of products."""
+    measured = meter.describe(step_rate(shape, dtype))
+    return {"pages": shape.pages, "dtype": dtype, "compilations": compilations, **measured}
 
 
 def _bytes(data: SearchData, dtype: str | None) -> int:

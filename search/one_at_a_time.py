@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from heads.model import Weights
 from heads.scoring import EpochRecord
-from heads.solo import DivergedError, train_solo
+from heads.solo import DivergedError, TrainedHead, train_solo
 from search.book import Asked, Book
 from search.data import SearchData
 from search.display import Display
@@ -37,15 +36,19 @@ class OneAtATime:
 
     def _run(self, asked: Asked) -> None:
         config, epochs, pruned = self.book.config, 0, False
+        best: EpochRecord | None = None
 
         def on_epoch(record: EpochRecord) -> bool:
-            nonlocal epochs, pruned
+            nonlocal best, epochs, pruned
             epochs = record.epoch
+            if record.validation.better_than(best.validation if best else None):
+                best = record
             self.book.report(asked, record)
-            pruned = epochs < config.epochs and self.book.should_prune(asked)
+            through = self.book.is_through(epochs, best)
+            pruned = not through and self.book.should_prune(asked)
             self.flush()
             self.display.epoch()
-            return not pruned
+            return not (through or pruned)
 
         try:
             trained = train_solo(
@@ -56,6 +59,8 @@ class OneAtATime:
                 batch_size=config.batch_size,
                 seed=asked.seed,
                 plan_seed=derive_seed(config.seed, "batches"),
+                objective=config.objective,
+                class_weights=self.data.class_weights(config.class_weights),
                 on_epoch=on_epoch,
             )
         except DivergedError as error:
@@ -64,8 +69,10 @@ class OneAtATime:
         if pruned:
             self.book.prune(asked, epochs=epochs)
         else:
-            self._complete(asked, trained.weights, trained.best, epochs)
+            self._complete(asked, trained, epochs)
 
-    def _complete(self, asked: Asked, weights: Weights, best: EpochRecord, epochs: int) -> None:
-        self.shelf.offer(asked, weights, best.validation)
-        self.book.complete(asked, best, epochs=epochs, parameters=sum(array.size for array in weights))
+    def _complete(self, asked: Asked, trained: TrainedHead, epochs: int) -> None:
+        best = trained.best
+        self.shelf.offer(asked, [trained.weights], best.validation)
+        asked.trial.set_user_attr("learning_rates", [record.learning_rate for record in trained.curve[: best.epoch]])
+        self.book.complete(asked, best, epochs=epochs, parameters=sum(array.size for array in trained.weights))

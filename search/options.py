@@ -19,18 +19,24 @@ STUDIES = Path("studies")
 DEFAULTS: dict[str, Any] = {
     "trials": 200,
     "epochs": 50,
+    "patience": 0,
     "batch_size": 100,
     "seed": SEED,
     "folds": 0,
     "engine": "fused",
     "sampler": "tpe",
     "pruner": "halving",
+    "objective": "accuracy",
+    "class_weights": "none",
+    "finalists": 5,
+    "repeats": 5,
     "validation_fraction": VALIDATION_FRACTION,
     "test_fraction": TEST_FRACTION,
 }
 """Where neither the command line nor the study file says anything."""
 RECORDED = (
-    *("seed", "trials", "epochs", "batch_size", "folds", "engine", "sampler", "pruner"),
+    *("seed", "trials", "epochs", "patience", "batch_size", "folds", "engine", "sampler", "pruner"),
+    *("objective", "class_weights", "finalists", "repeats"),
     *("storage", "pages", "dtype"),
 )
 """Options that study.json takes over as they are."""
@@ -48,6 +54,7 @@ class Given:
     storage: str | None
     trials: int | None
     epochs: int | None
+    patience: int | None
     batch_size: int | None
     seed: int | None
     folds: int | None
@@ -56,6 +63,10 @@ class Given:
     dtype: str | None
     sampler: str | None
     pruner: str | None
+    objective: str | None
+    class_weights: str | None
+    finalists: int | None
+    repeats: int | None
     validation_fraction: float | None
     test_fraction: float | None
 

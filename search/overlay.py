@@ -10,9 +10,11 @@ database (``--storage``) is looked at in the same way.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Container, Sequence
 from copy import copy
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,12 +30,17 @@ from features.errors import BottleneckError
 from search.storage import JOURNAL, open_storage
 from search.trials import ranking
 
+LINE = 96
+"""Characters that are shown of an attribute: the dashboard breaks no line, its page grows as wide as the longest."""
 TAIL = 512
 """Bytes before the end that tell a journal that has grown from one that was cut back and has grown anew."""
 
 
 class Overlay(BaseStorage):
-    """Reads a study's record through, keeps what is attached to studies in memory, refuses all else."""
+    """Reads a study's record through, keeps what is attached to studies in memory, refuses all else.
+
+    Long attributes of trials are shown in short; ``record`` has them as they are.
+    """
 
     def __init__(self, folder: Path, url: str | None) -> None:
         """Opens the record of a study directory.
@@ -53,7 +60,7 @@ class Overlay(BaseStorage):
         self._on_trials: dict[int, dict[str, Any]] = {}
 
     @property
-    def _source(self) -> BaseStorage:
+    def record(self) -> BaseStorage:
         """The record. ``--resume`` cuts a journal back to the last snapshot: then it is read from its start again."""
         if self._journal is None:
             return self._opened
@@ -74,11 +81,11 @@ class Overlay(BaseStorage):
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Returns the record's attributes and what was pinned on them."""
-        return self._source.get_study_system_attrs(study_id) | self._on_studies.get(study_id, {})
+        return self.record.get_study_system_attrs(study_id) | self._on_studies.get(study_id, {})
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Returns the studies with what was pinned on them."""
-        studies = self._source.get_all_studies()
+        studies = self.record.get_all_studies()
         for study in studies:
             study.system_attrs = study.system_attrs | self._on_studies.get(study._study_id, {})
         return studies
@@ -89,13 +96,13 @@ class Overlay(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Returns a trial with what was pinned on it."""
-        return self._with_pins(self._source.get_trial(trial_id))
+        return self._with_pins(self.record.get_trial(trial_id))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Returns a study's trials with what was pinned on them."""
-        trials = self._source.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        trials = self.record.get_all_trials(study_id, deepcopy=deepcopy, states=states)
         return [self._with_pins(trial) for trial in trials]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
@@ -109,19 +116,19 @@ class Overlay(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Reads through."""
-        return self._source.get_study_id_from_name(study_name)
+        return self.record.get_study_id_from_name(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """Reads through."""
-        return self._source.get_study_name_from_id(study_id)
+        return self.record.get_study_name_from_id(study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """Reads through."""
-        return self._source.get_study_directions(study_id)
+        return self.record.get_study_directions(study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Reads through."""
-        return self._source.get_study_user_attrs(study_id)
+        return self.record.get_study_user_attrs(study_id)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Refused."""
@@ -158,12 +165,26 @@ class Overlay(BaseStorage):
         _refuse()
 
     def _with_pins(self, trial: FrozenTrial) -> FrozenTrial:
-        pinned = self._on_trials.get(trial._trial_id)
-        if not pinned:
-            return trial
         trial = copy(trial)  # the record's own objects stay as they are
-        trial._system_attrs = trial._system_attrs | pinned
+        trial._system_attrs = trial._system_attrs | self._on_trials.get(trial._trial_id, {})
+        trial._user_attrs = {name: in_short(value) for name, value in trial._user_attrs.items()}
         return trial
+
+
+def in_short(value: Any) -> Any:
+    """Returns lists and dictionaries that are long in JSON as one line: repeats counted, few digits, an ellipsis."""
+    if not isinstance(value, (list, dict)) or len(json.dumps(value)) <= LINE:
+        return value
+    if isinstance(value, dict):
+        parts = [f"{name} {_digits(one)}" for name, one in value.items()]
+    else:
+        parts = [f"{text} x {len([*same])}" for text, same in groupby(map(_digits, value))]
+    text = ", ".join(parts)
+    return text if len(text) <= LINE else f"{text[: LINE - 1]}…"
+
+
+def _digits(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _refuse() -> NoReturn:

@@ -13,6 +13,9 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from heads import printing
+from search import parallel
+
 
 class Page:
     """A page under construction.
@@ -70,18 +73,23 @@ class Page:
             policy=escape(_POLICY, quote=False),
             title=escape(self.title),
             subtitle=escape(self.subtitle),
-            style=_STYLE,
+            style=_STYLE + parallel.STYLE + printing.STYLE,
             body="\n".join(self._body),
             plotly=get_plotlyjs() if self._figures else "",
-            template=_script_json(_TEMPLATE),
+            template=_script_json(TEMPLATE),
             figures=_script_json(self._figures),
-            draw=_DRAW if self._figures else "",
+            draw=parallel.DRAW + printing.SCRIPT + _DRAW if self._figures else "",
         )
 
 
 def prose(text: str) -> str:
     """A paragraph."""
     return f"<p>{escape(text)}</p>"
+
+
+def strong(text: str) -> str:
+    """A paragraph that is read first."""
+    return f'<p class="verdict">{escape(text)}</p>'
 
 
 def note(text: str) -> str:
@@ -107,10 +115,11 @@ def table(
     """A table; the last column of a ``wide`` one holds sentences, the diagonal is marked for a confusion matrix."""
     lines = []
     for number, row in enumerate(rows):
-        cells = (
-            f"<td{' class=hit' if marked_diagonal and number == place - 1 else ''}>{escape(cell)}</td>"
-            for place, cell in enumerate(row)
-        )
+        cells = []
+        for place, (name, cell) in enumerate(zip(head, row, strict=True)):
+            hit = " class=hit" if marked_diagonal and number == place - 1 else ""
+            named = f' data-name="{escape(name)}"' if wide else ""
+            cells.append(f"<td{hit}{named}>{escape(cell)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     kind = ' class="wordy"' if wide else ""
@@ -124,11 +133,17 @@ def _script_json(data: Any) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-_AXIS = {"gridcolor": "#e4e8ee", "linecolor": "#9aa5b1", "zerolinecolor": "#e4e8ee", "automargin": True}
-_TEMPLATE = {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}}
+_AXIS = {
+    "gridcolor": "#e4e8ee",
+    "linecolor": "#9aa5b1",
+    "zerolinecolor": "#e4e8ee",
+    "automargin": True,
+    "title": {"font": {"size": 13}},
+}
+TEMPLATE = {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}}
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
-"""Nothing is loaded; Plotly's parallel coordinates compile their shaders' callers, hence unsafe-eval."""
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""Nothing is loaded, and no script is made of text."""
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1a1a1a; --soft: #5b6672; --rule: #dfe4ea; --ground: #f6f7f9; --blue: #1f5fa8; }
@@ -139,12 +154,17 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: any
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
 p { max-width: 46rem; overflow-wrap: anywhere; margin: .6rem 0; }
 .subtitle, .note { color: var(--soft); }
+.verdict { font-size: 1.1rem; font-weight: 600; border-left: .25rem solid var(--blue); padding-left: .75rem; }
 .note { font-size: .875rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin-top: 1.25rem; }
 .card { background: var(--ground); border: 1px solid var(--rule); border-radius: .5rem; padding: .75rem .9rem; }
 .card .number { font-size: 1.6rem; font-weight: 650; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .card .what, .card .remark { font-size: .85rem; color: var(--soft); }
-.scroll { overflow-x: auto; margin: .75rem 0; }
+.scroll { overflow-x: auto; margin: .75rem 0;  /* shaded at an edge behind which there is more */
+  background: linear-gradient(90deg, #fff 40%, #fff0) 0 0 / 2rem 100% no-repeat local,
+    linear-gradient(270deg, #fff 40%, #fff0) 100% 0 / 2rem 100% no-repeat local,
+    linear-gradient(90deg, #1a1a1a2e, #fff0) 0 0 / .8rem 100% no-repeat scroll,
+    linear-gradient(270deg, #1a1a1a2e, #fff0) 100% 0 / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .65rem; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th:first-child, td:first-child, .facts td, .wordy th:last-child, .wordy td:last-child { text-align: left; }
@@ -159,32 +179,51 @@ summary { cursor: pointer; color: var(--blue); }
 .figure { width: 100%; }
 .wide { min-width: 64rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: .5rem; }
-@media (max-width: 48rem) { .wordy td:last-child { min-width: 34rem; } }
+@media screen and (max-width: 48rem) {
+  .cards { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
+  table { font-size: .8rem; }
+  th, td { padding: .3rem .4rem; }
+  .facts th { white-space: normal; min-width: 7rem; }
+  .wordy thead { display: none; }  /* each row is a block: the numbers with their names, then the words */
+  .wordy tr { display: flex; flex-wrap: wrap; column-gap: 1rem; padding: .4rem 0;
+    border-bottom: 1px solid var(--rule); }
+  .wordy td { border: 0; padding: .1rem 0; text-align: left; }
+  .wordy td:last-child { flex-basis: 100%; min-width: 0; }
+  .wordy td:not(:last-child)::before { content: attr(data-name) " "; color: var(--soft); }
+}
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  section, .card, .figure, tr { break-inside: avoid; }
-  .scroll { overflow: visible; }
-  .wide { min-width: 0; }
-  .wordy td:last-child { min-width: 0; }
-  pre { white-space: pre-wrap; }
-  h2 { break-after: avoid; }
+  @page { margin: 14mm; }
+  :root { font-size: 9.5pt; }
+  body { max-width: none; padding: 0; font-size: 1rem; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .card, tr { break-inside: avoid; }
+  h2 { break-after: avoid; margin-top: 1.5rem; }
+  p { max-width: none; orphans: 3; widows: 3; }
+  .scroll { overflow: visible; background: none; }
+  .wide, .wordy td:last-child { min-width: 0; }
+  .grid { grid-template-columns: repeat(3, 1fr); }
+  th, td { padding: .2rem .5rem; }
+  .wordy thead th { white-space: normal; }
+  .cards { grid-template-columns: repeat(5, 1fr); }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 """
 
-_DRAW = """
+_DRAW = f"""
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const template = JSON.parse(document.getElementById("template").textContent);
-const options = {responsive: true, displayModeBar: false};
-function draw(place) {
-  if (place === figures.length) { document.body.dataset.drawn = place; return; }
-  const {data, layout} = figures[place];
-  const done = () => setTimeout(draw, 0, place + 1);
-  Plotly.newPlot("figure-" + place, data, {...layout, template, autosize: true}, options).then(done, done);
-}
-draw(0);
-const redraw = () => document.querySelectorAll(".figure").forEach((figure) => Plotly.Plots.resize(figure));
-window.addEventListener("beforeprint", redraw);
-window.addEventListener("afterprint", redraw);
+const options = {{responsive: true, displayModeBar: false}};
+async function draw(place, {{data, layout}}) {{
+  if (data[0] && data[0].type === "parcoords") return drawParallel("figure-" + place, data[0], layout.height);
+  const figure = await Plotly.newPlot("figure-" + place, data, {{...layout, template, autosize: true}}, options);
+  printable(figure, {printing.PAGE_WIDTH} / (figure.closest(".grid") ? 3 : 1));
+}}
+(async () => {{
+  for (const [place, figure] of figures.entries()) {{
+    await draw(place, figure).catch((error) => console.error("figure", place, error));
+    await new Promise((done) => setTimeout(done));  // so that the page can be scrolled in between
+  }}
+  document.body.dataset.drawn = figures.length;
+}})();
 """
 
 _FRAME = """<!DOCTYPE html>

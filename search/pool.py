@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,12 @@ from heads.engine import Engine, Newcomer
 from heads.exact import Finished
 from heads.model import Weights
 from heads.pages import pages_of
-from heads.scoring import EpochRecord, Score
+from heads.scoring import EpochRecord, Probabilities, Score, Scores
 from search.book import Asked, Book
 from search.data import SearchData
 from search.display import Display
 from search.meter import Meter
 from search.seeds import derive_seed
-from search.shelf import Shelf
 from search.snapshot import Snapshot, Snapshots
 from search.stopping import heeding_ctrl_c
 
@@ -72,12 +71,32 @@ class Completed:
     Attributes:
         member: The trial.
         weights: Those of its best epoch, one list for each fold.
-        score: Of these, in float32; with folds the mean over them.
+        probabilities: On the validation rows of each fold, in float32: (rows, classes).
+        score: Of these; with folds the mean over them.
     """
 
     member: Member
     weights: list[Weights]
+    probabilities: list[Probabilities]
     score: Score
+
+
+class Keeper(Protocol):
+    """What becomes of the heads of trials that ran to their end.
+
+    Attributes:
+        takes_pruned: Whether it also wants those that were pruned.
+    """
+
+    takes_pruned: bool
+
+    def offer(
+        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
+    ) -> None:
+        """Takes a head, with folds one for each, and what it makes of the validation rows; told only afterwards."""
+
+    def write_out(self) -> None:
+        """Brings to disk what the record, which is flushed next, takes for granted."""
 
 
 class Pool:
@@ -88,7 +107,7 @@ class Pool:
         book: Book,
         data: SearchData,
         engine: Engine,
-        shelf: Shelf,
+        keeper: Keeper,
         display: Display,
         *,
         flush: Callable[[], None],
@@ -101,7 +120,7 @@ class Pool:
             book: Gives out the trials and takes what becomes of them.
             data: Rows to train and validate on.
             engine: An empty bank that has room for every head of the space.
-            shelf: Keeps the best heads.
+            keeper: Takes the heads that ran to their end.
             display: Shows how far it is.
             flush: Brings the record to disk.
             snapshots: Where the bank is saved, and brought back from; None for nowhere.
@@ -110,7 +129,7 @@ class Pool:
         self.book = book
         self.data = data
         self.engine = engine
-        self.shelf = shelf
+        self.keeper = keeper
         self.display = display
         self.flush = flush
         self.snapshots = snapshots
@@ -141,7 +160,7 @@ class Pool:
                     losses, scores = self._train()
                 with self.meter.bookkeeping():
                     ahead.result()
-                    outcomes = self._settle(losses, *scores)
+                    outcomes = self._settle(losses, scores)
                 with self.meter.training():
                     completed = self._take_out(outcomes)
                 with self.meter.bookkeeping():
@@ -204,7 +223,7 @@ class Pool:
 
     # --- an epoch -----------------------------------------------------------------------------------------------
 
-    def _train(self) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    def _train(self) -> tuple[npt.NDArray[Any], Scores]:
         plan, fold_of_batch = plan_of(self.data, self.book.config.batch_size, self.book.config.seed, self.epoch)
         losses = self.engine.train_epoch(plan, fold_of_batch)
         scores = self.engine.validate()
@@ -217,20 +236,20 @@ class Pool:
         self.epoch += 1
         return losses, scores
 
-    def _settle(self, losses: npt.NDArray[Any], loss: npt.NDArray[Any], accuracy: npt.NDArray[Any]) -> list[Outcome]:
+    def _settle(self, losses: npt.NDArray[Any], scores: Scores) -> list[Outcome]:
         """Reports every head, then judges every head; returns those that are through."""
         rates = self.engine.plateau.rates.copy()
-        heads = np.zeros(loss.shape, bool)
+        heads = np.zeros(losses.shape, bool)
         heads[:, [member.slot for member in self.members]] = True
-        self.engine.plateau.update(loss, heads)
-        improved = np.zeros(loss.shape, bool)
+        self.engine.plateau.update(scores.loss, heads)
+        improved = np.zeros(losses.shape, bool)
         failed, sound = [], []
         for member in self.members:
             member.epochs += 1
             slot = member.slot
-            score = Score(float(loss[:, slot].mean()), float(accuracy[:, slot].mean()))
+            score = Score(*(float(numbers[:, slot].mean()) for numbers in scores))
             train_loss = float(losses[:, slot].mean())
-            if not np.isfinite([train_loss, score.loss, score.accuracy]).all():
+            if not (np.isfinite(train_loss) and score.finite):
                 failed.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
                 continue
             sound.append(member)
@@ -245,7 +264,7 @@ class Pool:
         return failed + [outcome for member in sound if (outcome := self._judge(member))]
 
     def _judge(self, member: Member) -> Outcome | None:
-        if member.epochs >= self.book.config.epochs:
+        if self.book.is_through(member.epochs, member.best):
             return Outcome(member)
         if self.book.should_prune(member.asked):
             self.book.prune(member.asked, epochs=member.epochs)  # told at once: the last survivor must be known
@@ -253,20 +272,21 @@ class Pool:
         return None
 
     def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
-        """Takes out the heads that ran to their end and scores them in full precision: what their files will give."""
-        members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
+        """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
+        wanted = [outcome for outcome in outcomes if not outcome.failure]
+        members = [outcome.member for outcome in wanted if not outcome.pruned or self.keeper.takes_pruned]
         weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
         heads = [
             Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
             for member, folds in zip(members, weights, strict=True)
             for fold, of_fold in enumerate(folds)
         ]
-        scores = iter(self.engine.score_exactly(heads)) if heads else iter(())
+        found = iter(self.engine.predict_exactly(heads)) if heads else iter(())
         completed = []
         for member, folds in zip(members, weights, strict=True):
-            exact = [next(scores) for _ in self._folds]
-            mean = Score(float(np.mean([s.loss for s in exact])), float(np.mean([s.accuracy for s in exact])))
-            completed.append(Completed(member, folds, mean))
+            exact = [next(found) for _ in self._folds]
+            scores = [self.engine.score_predicted(one, fold=fold) for fold, one in enumerate(exact)]
+            completed.append(Completed(member, folds, exact, Score.mean(scores)))
         return completed
 
     def _tell(self, outcomes: Sequence[Outcome], completed: Sequence[Completed]) -> None:
@@ -274,8 +294,11 @@ class Pool:
         self.display.epoch(len(self.members))
         if not outcomes:
             return
+        pruned = {outcome.member.slot for outcome in outcomes if outcome.pruned}
         for one in completed:
-            self._complete(one)
+            self.keeper.offer(one.member.asked, one.weights, one.score, one.probabilities)
+            if one.member.slot not in pruned:
+                self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
@@ -284,7 +307,7 @@ class Pool:
             self.engine.remove(sorted(gone))
         self.members = [member for member in self.members if member.slot not in gone]
         if not self.snapshots:  # the record is elsewhere, and durable at once
-            self.shelf.write_out()
+            self.keeper.write_out()
         for outcome in outcomes:
             self.display.finished(outcome.member.asked.number)
 
@@ -292,8 +315,6 @@ class Pool:
         member, weights, score = completed.member, completed.weights, completed.score
         assert member.best is not None
         best = replace(member.best, validation=score)
-        if len(weights) == 1:  # with folds there is no one head of the trial yet, see search.refit
-            self.shelf.offer(member.asked, weights[0], score)
         member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
         parameters = sum(array.size for array in weights[0])
         self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
@@ -310,7 +331,7 @@ class Pool:
             self._snapshot_at = now
 
     def _flush(self) -> None:
-        self.shelf.write_out()
+        self.keeper.write_out()
         self.flush()
 
     def _take_snapshot(self) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Collection
+from statistics import mean
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from search.trials import is_interrupted
+from search.trials import is_interrupted, merit_of
 
 REDUCTION = 2
 """Of the trials that reach a rung, one in this many goes on."""
+LEAST_FINALISTS = 2
+"""So many are trained to the end, beside the article's head."""
 MINIMUM_PEERS = 4
 """Below this many scores at a rung nobody is judged there."""
 
@@ -52,6 +57,46 @@ class RungPruner(BasePruner):
         last_in = values[math.ceil(len(values) / self.reduction) - 1]
         mine = trial.intermediate_values[step]
         return mine < last_in if higher_is_better else mine > last_in
+
+
+class FinalistPruner(BasePruner):
+    """Successive halving among finalists: all runs of one are judged together, by their mean.
+
+    At each rung the better half goes on, and at least two do; ``spared`` ones always, and are not counted. A finalist
+    is judged once all of its runs are there, among those of which that is so.
+    """
+
+    def __init__(self, rung_epochs: tuple[int, ...], *, runs: int, spared: Collection[int]) -> None:
+        """Prepares.
+
+        Args:
+            rung_epochs: Epochs (1-based) after which finalists are judged.
+            runs: Runs of each finalist: those of finalist ``i`` have the ordinals from ``i * runs`` on.
+            spared: Finalists that are never stopped.
+        """
+        self.rung_epochs = rung_epochs
+        self.runs = runs
+        self.spared = set(spared)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Judges a run at the epoch it reported last."""
+        step, mine = trial.last_step, trial.user_attrs["ordinal"] // self.runs
+        if step not in self.rung_epochs or mine in self.spared:
+            return False
+        reached: dict[int, list[float]] = {}
+        gone: Counter[int] = Counter()
+        for other in study.get_trials(deepcopy=False):
+            finalist = other.user_attrs["ordinal"] // self.runs
+            if is_interrupted(other) or finalist in self.spared:
+                continue
+            if step in other.intermediate_values:
+                values = (value for epoch, value in other.intermediate_values.items() if epoch <= step)
+                reached.setdefault(finalist, []).append(max(merit_of(study, value) for value in values))
+            elif other.state == TrialState.FAIL:
+                gone[finalist] += 1
+        means = {one: mean(values) for one, values in reached.items() if len(values) + gone[one] >= self.runs}
+        best = sorted(means, key=lambda one: (-means[one], one))
+        return mine in means and best.index(mine) >= max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION))
 
 
 def make_pruner(name: str, *, epochs: int) -> BasePruner:

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from features.errors import InputError
+from heads.scoring import lower_is_better
 from search.config import FILE as STUDY_FILE
 from search.config import SPLIT_FILE, StudyConfig
 from search.storage import load_study
@@ -58,8 +59,21 @@ class StudyRecord:
 
     @property
     def ranked(self) -> list[FrozenTrial]:
-        """The completed trials, best first."""
-        return ranking(self.study)
+        """The completed trials, best first: the finalists by the means of their repeats, then the others by value."""
+        ranked = ranking(self.study)
+        order = {one["trial"]: place for place, one in enumerate(self.finalists)}
+        return sorted(ranked, key=lambda trial: order.get(trial.number, len(ranked)))
+
+    @property
+    def finalists(self) -> list[dict[str, Any]]:
+        """What summary.json says of each finalist, best first; empty where there are none, or the search went on."""
+        told = self.concluded.get("finalists") if _chosen(self.study, self.concluded) is not None else None
+        return list(told["heads"]) if told else []
+
+    @property
+    def ensemble(self) -> dict[str, Any]:
+        """Which trials' heads an ensemble averages, and its temperature; empty where there is none."""
+        return dict(self.concluded.get("ensemble") or {}) if self.finalists else {}
 
     @property
     def article(self) -> FrozenTrial | None:
@@ -99,10 +113,17 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         concluded = read_summary(folder)
     except ValueError as error:
         raise InputError(folder / FILE, expected="a study's summary", found=f"something else ({error})") from error
-    summary = summarise(study, config)
+    summary = summarise(study, config, chosen=_chosen(study, concluded))
     done = summary["trials"] >= config.trials
     progress = Progress.RUNNING if running else Progress.FINISHED if done else Progress.STOPPED
     return StudyRecord(folder, config, study, progress, summary, concluded)
+
+
+def _chosen(study: optuna.Study, concluded: dict[str, Any]) -> int | None:
+    """The trial that the repeats chose, unless the search has gone on since."""
+    counted = sum(is_counted(trial) for trial in study.get_trials(deepcopy=False))
+    best = concluded.get("best")
+    return int(best["number"]) if best and concluded.get("trials") == counted else None
 
 
 def read_split(folder: Path) -> dict[str, Any]:
@@ -132,7 +153,7 @@ def is_running(folder: Path) -> bool:
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:
-    """Returns the validation accuracy after each epoch (1-based), as reported, in order."""
+    """Returns the objective after each epoch (1-based), as reported, in order."""
     return dict(sorted(trial.intermediate_values.items()))
 
 
@@ -141,12 +162,12 @@ def epochs_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get("epochs", max(trial.intermediate_values, default=0)))
 
 
-def best_by(trial: FrozenTrial, epoch: int) -> float | None:
-    """Returns a trial's best accuracy in its first epochs; None where it has not got so far, or was NaN there."""
+def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> float | None:
+    """Returns a trial's best value in its first epochs; None where it has not got so far, or was NaN there."""
     if epochs_of(trial) < epoch:
         return None
-    reached = (value for at, value in trial.intermediate_values.items() if at <= epoch and not math.isnan(value))
-    return max(reached, default=None)
+    reached = [value for at, value in trial.intermediate_values.items() if at <= epoch and not math.isnan(value)]
+    return (min if lower_is_better(objective) else max)(reached, default=None)
 
 
 def _copy(study: optuna.Study, config: StudyConfig) -> optuna.Study:

@@ -1,46 +1,149 @@
-"""A trial with folds is several heads; what leaves the study is one, trained on the rows of all folds."""
+"""Heads as they leave a study: trained once more on the training and the validation rows together.
+
+Nothing is left to validate on then, so a head trains for the epochs, and with the learning rates, that were found best
+where there was something. On a few hundred rows the additional ones are worth as much as the search.
+"""
 
 from __future__ import annotations
 
-import optuna
-from optuna.trial import FrozenTrial
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from features.errors import BottleneckError
+from features.feed import Feed, plan_epoch
+from features.memory import resident_budget
+from heads.engine import Engine, Newcomer
 from heads.model import Weights
-from heads.solo import retrain
+from heads.pages import BankShape, pages_of
+from heads.program import default_dtype
 from heads.spec import HeadSpec
 from search.config import StudyConfig
 from search.data import SearchData
 from search.seeds import derive_seed
-from search.shelf import Shelf, path_of
-from search.trials import article_trial, ranking, score_of
+from search.sizing import whole_bank
 
 
-def refit_best(study: optuna.Study, config: StudyConfig, data: SearchData, shelf: Shelf) -> None:
-    """Puts one head of the best trial, and of the article's, on the shelf.
+@dataclass(frozen=True)
+class Candidate:
+    """A head to be trained without validation.
 
-    Raises:
-        DivergedError: One of them did not come through this time.
+    Attributes:
+        trial: Number of the trial that it comes from.
+        ordinal: Its place in the study, see ``search.book.Asked``: decides the seed.
+        spec: The head.
+        epochs: How long it trains.
+        rates: Learning rate of each of these epochs.
     """
-    article = article_trial(study)
-    for trial in {t.number: t for t in (ranking(study)[0], article) if t}.values():
-        if not path_of(shelf.folder, trial.number).is_file():
-            spec = HeadSpec.from_dict(trial.user_attrs["spec"])
-            shelf.save(trial.number, spec, refit(trial, config, data), value=score_of(trial).accuracy)
+
+    trial: int
+    ordinal: int
+    spec: HeadSpec
+    epochs: int
+    rates: Sequence[float]
 
 
-def refit(trial: FrozenTrial, config: StudyConfig, data: SearchData) -> Weights:
-    """Trains the head of a completed trial on all rows of the folds.
+@dataclass(frozen=True)
+class Refit:
+    """A head that was trained on all rows but those of the test.
 
-    For as many epochs as the folds found best on the mean, with the learning rates that they had there, on the mean.
-
-    Raises:
-        DivergedError: It did not come through this time.
+    Attributes:
+        trial: Number of the trial that it comes from.
+        spec: The head.
+        weights: After its last epoch, in the order of ``model.get_weights()``.
+        epochs: How long it trained.
+        rows: Rows that it trained on.
     """
-    return retrain(
-        HeadSpec.from_dict(trial.user_attrs["spec"]),
-        data.train,
-        trial.user_attrs["learning_rates"],
-        batch_size=config.batch_size,
-        seed=derive_seed(config.seed, "refit", trial.user_attrs["ordinal"]),
-        plan_seed=derive_seed(config.seed, "batches"),
+
+    trial: int
+    spec: HeadSpec
+    weights: Weights
+    epochs: int
+    rows: int
+
+
+def refit(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
+    """Trains heads in one bank, each for its own number of epochs; in several where memory asks for it.
+
+    Returns:
+        By trial number; a head that diverged is left out.
+    """
+    found: dict[int, Refit] = {}
+    left = list(candidates)
+    while left:
+        gc.collect()
+        feed = _feed(data)
+        plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=0, epoch=0)
+        shape = whole_bank(
+            [candidate.spec for candidate in left],
+            feature_shape=feed.shape,
+            classes=len(data.store.classes),
+            batch=plan.rows.shape[1],
+            folds=1,
+            dtype=config.dtype or default_dtype(),
+        )
+        now = _fitting(left, shape)
+        found |= _train(now, shape, feed, config, data)
+        left = left[len(now) :]
+    return found
+
+
+def _feed(data: SearchData) -> Feed:
+    """The rows to train on; the features are held by the bank."""
+    return Feed(*data.all_but_test, memory_bytes=0)
+
+
+def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidate]:
+    """As many of the first ones as there are pages for; the widest fits by itself."""
+    taken: list[Candidate] = []
+    for candidate in candidates:
+        if sum(pages_of(one.spec) for one in [*taken, candidate]) > shape.pages:
+            break
+        taken.append(candidate)
+    return taken
+
+
+def _train(
+    candidates: Sequence[Candidate], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
+) -> dict[int, Refit]:
+    size = 2 if (config.dtype or default_dtype()) == "bfloat16" else 4
+    held = len(feed.rows) * int(np.prod(feed.store.features.shape[1:])) * size
+    engine = Engine(
+        shape,
+        train=feed,
+        dtype=config.dtype,
+        resident=held <= resident_budget(),
+        class_weights=data.class_weights(config.class_weights),
     )
+    newcomers = [Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.ordinal),)) for one in candidates]
+    slots = dict(zip(engine.insert(newcomers), candidates, strict=True))
+    plan_seed = derive_seed(config.seed, "refit batches")
+    found: dict[int, Refit] = {}
+    for epoch in range(max(candidate.epochs for candidate in candidates)):
+        rates = engine.plateau.rates.copy()
+        for slot, candidate in slots.items():
+            rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
+        engine.set_learning_rates(rates)
+        plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
+        engine.train_epoch(plan)
+        done = {slot: candidate for slot, candidate in slots.items() if candidate.epochs == epoch + 1}
+        for slot, one in done.items():
+            weights = engine.take_out(slot, which="current")
+            if all(np.isfinite(array).all() for array in weights):
+                found[one.trial] = Refit(one.trial, one.spec, weights, one.epochs, len(feed.rows))
+            del slots[slot]
+        engine.remove(done)
+    return found
+
+
+def require_refit(refits: dict[int, Refit], trial: int) -> Refit:
+    """Returns the refit of a trial's head.
+
+    Raises:
+        BottleneckError: It diverged.
+    """
+    if trial not in refits:
+        raise BottleneckError(f"trial {trial}: its head diverged when it was trained on all rows")
+    return refits[trial]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +14,12 @@ from features.atomic import replacing
 from features.command import run_command
 from features.errors import InputError
 from heads.spec import HeadSpec
-from search import figures
-from search.page import Page, facts, note, plain, prose, table
+from search import figures, trust
+from search.page import Page, facts, note, plain, prose, strong, table
 from search.record import Progress, StudyRecord, epochs_of, read_record
 from search.storage import JOURNAL
 from search.study_file import command_line, to_toml
+from search.trust import mean_in_words, value_in_words
 
 FILE = "report.html"
 LEADERS = 20
@@ -36,9 +37,18 @@ def main(
     if path.is_dir() or (out and not path.absolute().parent.is_dir()):
         raise InputError("--out", expected="a file in a folder that exists", found=path)
     record = read_record(study)
+    write_report(path, record)
+    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
+
+
+def write_report(path: Path, record: StudyRecord) -> None:
+    """Writes the report's HTML, whole or not at all.
+
+    Raises:
+        BottleneckError: The disk is full or cannot be written.
+    """
     with replacing(path) as temporary:
         temporary.write_text(make_report(record), encoding="utf-8")
-    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
 
 
 def make_report(record: StudyRecord) -> str:
@@ -47,6 +57,14 @@ def make_report(record: StudyRecord) -> str:
     page.cards(_headline(record))
     page.add("What was found", *_findings(record))
     page.add("Leaderboard", *_leaderboard(record))
+    if record.finalists:
+        page.add("Repeats", *trust.repeats(page, record))
+    if record.summary["best"]:
+        page.add("On new patients", *trust.tested(record))
+    if leaks := list(trust.leaks(record)):
+        page.add("Leaks", *leaks)
+    if record.finalists and record.concluded.get("calibration"):
+        page.add("Calibration", *trust.calibration(record))
     _add_figures(page, record)
     page.add("Cost", *_cost(record))
     page.add("The study, resolved", *_resolved(record))
@@ -81,20 +99,23 @@ def _state(record: StudyRecord) -> str:
 
 def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
     best, article, test = record.summary["best"], record.summary["article"], record.test
-    if best:
-        yield (
-            "found, on validation",
-            _percent(best["value"]),
-            f"trial {best['number']}, {best['parameters']:,} parameters",
-        )
-    if article["value"] is not None:
-        yield "the article's head, same rows", _percent(article["value"]), f"{article['parameters']:,} parameters"
-    if best and article["value"] is not None:
-        points = 100 * (best["value"] - article["value"])
-        yield "difference, in points", f"{points:+.2f}", f"one validation row is {100 / record.judging_rows:.2f}"
+    objective, finalists = record.config.objective, record.finalists
+    name = figures.in_words(objective)
+    if best and finalists:
+        compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f["is_article"]), None)}
+        for what, one in compared.items():
+            if one:
+                yield f"{what}, {name}", mean_in_words(objective, one), f"mean over {one['repeats']} seeds"
+    elif best:
+        found = f"trial {best['number']}, {best['parameters']:,} parameters"
+        yield f"found, {name}", value_in_words(objective, best["value"]), found
+        if article["value"] is not None:
+            value = value_in_words(objective, article["value"])
+            yield f"the article's head, {name}", value, f"{article['parameters']:,} parameters"
     if test:
         low, high = test["accuracy_interval"]
-        yield "found, on test rows", _percent(test["accuracy"]), f"95% interval {_percent(low)} to {_percent(high)}"
+        interval = f"95% interval {_percent(low)} to {_percent(high)}"
+        yield "found, accuracy on test rows", _percent(test["accuracy"]), interval
     alone = record.concluded.get("one_at_a_time")
     seconds = record.summary["search_seconds"]
     if seconds:
@@ -103,39 +124,20 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
 
 
 def _findings(record: StudyRecord) -> Iterable[str]:
-    best, test = record.summary["best"], record.test
+    best = record.summary["best"]
     if not best:
         yield note("No trial has completed yet.")
         return
-    yield prose(f"The best head: {describe_head(_spec(record.ranked[0]))}.")
+    if record.test:
+        yield strong(record.concluded["verdict"])
+    yield prose(f"The head: {describe_head(_spec(record.ranked[0]))}.")
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
+    value = value_in_words(record.config.objective, best["value"])
     yield prose(
-        f"Its value is the validation accuracy of its best epoch ({best['best_epoch']}), {folds}. As the best of"
-        f" {record.summary['trials']} trials on the same rows it is higher than it will be on new patients."
+        f"As trial {best['number']} its {figures.in_words(record.config.objective)} was {value} in its best epoch"
+        f" ({best['best_epoch']}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
+        f" {record.summary['trials']} trials on the same rows that is higher than it will be on new patients."
     )
-    if not test:
-        yield note("The test rows have not been shown to this head; that is done once, at the end of the search.")
-        return
-    uses = "once, by this head" if test["uses"] == 1 else f"{test['uses']} times, as the study was resumed"
-    yield prose(
-        f"The {test['rows']} test rows, of other patients, were used {uses}: accuracy {_percent(test['accuracy'])},"
-        f" balanced {_percent(test['balanced_accuracy'])}, loss {test['loss']:.4f} nats."
-        " The interval counts images, not patients."
-    )
-    names = [one["name"] for one in test["per_class"]]
-    yield table(
-        ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
-        [
-            (
-                one["name"],
-                f"{one['rows']}",
-                *(_number(one[k]) for k in ("sensitivity", "specificity", "precision", "auc")),
-            )
-            for one in test["per_class"]
-        ],
-    )
-    counts = [(name, *map(str, row)) for name, row in zip(names, test["confusion"], strict=True)]
-    yield table(("true \\ called", *names), counts, marked_diagonal=True)
 
 
 def _leaderboard(record: StudyRecord) -> Iterable[str]:
@@ -143,22 +145,32 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
     if not ranked:
         yield note("No trial has completed yet.")
         return
+    objective = record.config.objective
+    means = {one["trial"]: mean_in_words(objective, one) for one in record.finalists}
     shown = ranked[:LEADERS]
-    rows = [_leader(f"{place}", trial, article) for place, trial in enumerate(shown, 1)]
+    rows = [_leader(f"{place}", trial, article, means) for place, trial in enumerate(shown, 1)]
     if article is not None and article.number not in {trial.number for trial in shown}:
         place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
-        rows.append(_leader(f"{place}", article, article))
-    head = ("", "trial", "accuracy", "loss", "epochs", "best epoch", "parameters", "head")
+        rows.append(_leader(f"{place}", article, article, means))
+    name = "AUC" if objective == "auc" else objective.replace("_", " ")
+    repeated = ("repeated",) if means else ()
+    head = ("", "trial", *repeated, name, "loss", "epochs", "best epoch", "parameters", "head")
     yield table(head, rows, wide=True)
-    yield note("By accuracy on validation, then loss, then number." + (" First 20." if len(ranked) > LEADERS else ""))
+    first = "The finalists by the mean of their repeats, the others by" if means else "By"
+    yield note(f"{first} {name} on validation, then loss, then number." + _first(len(ranked)))
 
 
-def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None) -> tuple[str, ...]:
+def _first(count: int) -> str:
+    return f" First {LEADERS}." if count > LEADERS else ""
+
+
+def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: Mapping[int, str]) -> tuple[str, ...]:
     attributes = trial.user_attrs
     is_article = article is not None and trial.number == article.number
     return (
         place,
         f"{trial.number}",
+        *((means.get(trial.number, "-"),) if means else ()),
         _number(trial.value),
         _number(attributes["validation_loss"]),
         f"{epochs_of(trial)}",
@@ -169,18 +181,19 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None) -> tupl
 
 
 def _add_figures(page: Page, record: StudyRecord) -> None:
-    trials, ranked, article = record.trials, record.ranked, record.article
+    trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
     best = ranked[0] if ranked else None
     if ranked:
-        page.add("History", page.figure(figures.history(ranked, article), "value of each completed trial"))
+        page.add("History", page.figure(figures.history(ranked, article, objective), "value of each completed trial"))
     if any(trial.intermediate_values for trial in trials):
         some = [t for t in trials if t.intermediate_values]
         remark = _thinned(len(some), figures.MOST_CURVES, "curves")
-        page.add("Learning curves", page.figure(figures.curves(trials, best, article), "accuracy by epoch"), remark)
+        drawn = figures.curves(trials, best, article, objective)
+        page.add("Learning curves", page.figure(drawn, f"{objective} by epoch"), remark)
     if any(trial.state.is_finished() for trial in trials):
         ended = page.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
         page.add("What ended when", ended, prose(_pruning(record)))
-    importance = figures.importance(trials)
+    importance = figures.importance(trials, objective)
     text = note(f"Not shown for fewer than {figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
         text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
@@ -189,15 +202,17 @@ def _add_figures(page: Page, record: StudyRecord) -> None:
         return
     remark = _thinned(len(ranked), figures.MOST_POINTS, "completed trials")
     names = figures.parameter_names(ranked)
-    slices = [page.figure(figures.slice_of(ranked, name), f"accuracy against {name}") for name in names]
+    slices = [page.figure(figures.slice_of(ranked, name, objective), f"{objective} against {name}") for name in names]
     page.add(
         "Parameters one by one", page.grid(slices), remark, prose("Only trials in which the parameter had an effect.")
     )
-    across = page.figure(figures.parallel_coordinates(ranked), "all parameters of completed trials", wide=True)
+    drawn = figures.parallel_coordinates(ranked, objective)
+    across = page.figure(drawn, "all parameters of completed trials", wide=True)
     page.add(
-        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the brighter, the better.")
+        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
-    page.add("Accuracy and size", page.figure(figures.sizes(ranked, article), "accuracy against parameters"), remark)
+    drawn = figures.sizes(ranked, article, objective)
+    page.add("Value and size", page.figure(drawn, f"{objective} against parameters"), remark)
 
 
 def _thinned(count: int, most: int, what: str) -> str:
@@ -265,12 +280,15 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
         for part, store in config.stores.items()
         if store
     ]
+    patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
     engine = f"{config.engine}, {config.pages} pages, {config.dtype}" if config.pages else config.engine
     yield facts(
         [
             ("seed", f"{config.seed}"),
+            ("objective", f"{config.objective}; class weights: {config.class_weights}"),
             ("sampler, pruner", f"{config.sampler}, {config.pruner}"),
-            ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}"),
+            ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}{patience}"),
+            ("finalists", f"{config.finalists}, repeated {config.repeats} times" if config.finalists else "none"),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{engine} on {config.backend}"),
             ("split", f"identity {config.split['identity']}; no patient in two parts"),
@@ -282,8 +300,10 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
 
 def _commands(record: StudyRecord) -> Iterable[str]:
     folder, config = shlex.quote(str(record.folder)), record.config
-    yield prose("The best head as a plain Keras file:")
-    yield plain(f"python -m search.export {folder} best.hdf5")
+    yield prose("The chosen head as a plain Keras file; the average of the finalists; a trial's own head:")
+    export = f"python -m search.export {folder}"
+    lines = [f"{export} best.hdf5", f"{export} ensemble.hdf5 --ensemble", f"{export} trial.hdf5 --trial NUMBER"]
+    yield plain("\n".join(lines))
     yield prose("The study in the Optuna dashboard, without touching its record:")
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:

@@ -18,7 +18,7 @@ from features.command import console, progress, run_command
 from features.errors import BottleneckError
 from features.lock import WriterLock
 from features.store import FeatureStore
-from search.audit import audit_study, describe
+from search.audit import audit_study, describe, read_audit
 from search.config import FILE, SPLIT_FILE, StudyConfig
 from search.data import SearchData, load_data
 from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
@@ -43,7 +43,10 @@ def main(
     validation: Annotated[Path | None, _optional("Store to validate on; else split off --features.")] = None,
     test: Annotated[Path | None, _optional("Store to test on; else split off --features.")] = None,
     trials: Annotated[int | None, _help("Heads to try.", "trials", min=1)] = None,
-    epochs: Annotated[int | None, _help("Epochs of a head that is not pruned.", "epochs", min=1)] = None,
+    epochs: Annotated[int | None, _help("Epochs of a head that is not pruned, at most.", "epochs", min=1)] = None,
+    patience: Annotated[
+        int | None, _help("Epochs without a better one after which a head is complete; 0: never.", "patience", min=0)
+    ] = None,
     study: Annotated[Path | None, _optional(f"Study file. [default: {DEFAULT_STUDY}]")] = None,
     out: Annotated[Path | None, _optional("Study directory. [default: studies/NAME of the study file]")] = None,
     storage: Annotated[str | None, _optional("Optuna storage URL; else a journal in the study directory.")] = None,
@@ -59,6 +62,16 @@ def main(
         Literal["halving", "hyperband", "median", "none"] | None, _help("Who stops weak heads early.", "pruner")
     ] = None,
     sampler: Annotated[Literal["tpe", "random", "qmc"] | None, _help("Who draws heads.", "sampler")] = None,
+    objective: Annotated[
+        Literal["accuracy", "balanced_accuracy", "auc", "loss"] | None, _help("What heads are ranked by.", "objective")
+    ] = None,
+    class_weights: Annotated[
+        Literal["none", "balanced"] | None, _help("Whether rows of rare classes count more.", "class_weights")
+    ] = None,
+    finalists: Annotated[
+        int | None, _help("Best heads to train again after the search; 0: none.", "finalists", min=0)
+    ] = None,
+    repeats: Annotated[int | None, _help("Seeds to train each of them from.", "repeats", min=1)] = None,
     batch_size: Annotated[int | None, _help("Rows in a batch, at most.", "batch_size", min=1)] = None,
     validation_fraction: Annotated[float | None, _help("Share to validate on.", "validation_fraction")] = None,
     test_fraction: Annotated[float | None, _help("Share to test on.", "test_fraction")] = None,
@@ -79,6 +92,7 @@ def main(
         storage=storage,
         trials=trials,
         epochs=epochs,
+        patience=patience,
         batch_size=batch_size,
         seed=seed,
         folds=folds,
@@ -87,6 +101,10 @@ def main(
         dtype=dtype,
         sampler=sampler,
         pruner=pruner,
+        objective=objective,
+        class_weights=class_weights,
+        finalists=finalists,
+        repeats=repeats,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
     )
@@ -99,7 +117,7 @@ def main(
             options.folder,
             config.name,
             config.storage,
-            direction="maximize",
+            direction=config.direction,
             resume=resume,
             keep_bytes=saved.journal_bytes if saved else None,
         )
@@ -108,6 +126,7 @@ def main(
             config, summary = _search(options, config, data, opened, saved, snapshot_every=snapshot_every)
         finally:
             opened.close()
+    _report(options.folder)
     _conclude(options.folder, config, summary)
 
 
@@ -176,11 +195,10 @@ def _search(
     """Runs the trials that are left and scores the winner; returns the config as settled, and the summary."""
     start_backend()
     from search.book import Book  # noqa: PLC0415  after the choice of the backend
+    from search.conclusion import choose, conclude  # noqa: PLC0415
     from search.display import Display  # noqa: PLC0415
-    from search.final import score_winner  # noqa: PLC0415
-    from search.fused import run_pool, settle_bank  # noqa: PLC0415
+    from search.fused import describe_bank, run_pool, settle_bank  # noqa: PLC0415
     from search.one_at_a_time import OneAtATime  # noqa: PLC0415
-    from search.refit import refit_best  # noqa: PLC0415
     from search.shelf import Shelf  # noqa: PLC0415
     from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
     from search.yardstick import one_at_a_time  # noqa: PLC0415
@@ -196,34 +214,45 @@ def _search(
     bank: dict[str, Any] | None = None
     with Display(study, config) as display:
         if shape:
-            bank = run_pool(
+            meter, compilations = run_pool(
                 folder,
                 opened,
                 shape=shape,
                 data=data,
                 book=book,
-                shelf=shelf,
+                keeper=shelf,
                 display=display,
                 saved=saved,
                 snapshot_every=snapshot_every,
             )
+            bank = describe_bank(shape, str(config.dtype), meter, compilations)
         else:
             OneAtATime(book, data, shelf, display, flush=opened.flush).run()
-    summary = summarise(study, config) | {"bank": bank}
-    if bank:
-        summary["one_at_a_time"] = one_at_a_time(study, config, data)
+    summary = summarise(study, config)
     if not summary["best"]:
         reasons = sorted(set(summary["failures"].values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    if config.folds:
-        refit_best(study, config, data, shelf)
-    summary["test"] = score_winner(folder, study, data, read_summary(folder).get("test"))
+    choice = choose(folder, study, config, options.space, data, snapshot_every=snapshot_every)
+    summary = summarise(study, config, chosen=choice.trial) | {"bank": bank}
+    summary |= conclude(choice, shelf, read_summary(folder))
+    found = read_audit(folder)
+    summary["audit"] = {name: found[name] for name in ("patients_shared", "near_identical")}
+    if bank:
+        summary["one_at_a_time"] = one_at_a_time(study, config, data)
     write_summary(folder, summary)
     return config, summary
 
 
+def _report(folder: Path) -> None:
+    from search.record import read_record  # noqa: PLC0415  after the choice of the backend
+    from search.report import FILE as REPORT  # noqa: PLC0415
+    from search.report import write_report  # noqa: PLC0415
+
+    write_report(folder / REPORT, read_record(folder))
+
+
 def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:
-    best, article, test = summary["best"], summary["article"], summary["test"]
+    best, article = summary["best"], summary["article"]
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
     table.add_row("trials", f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed")
     table.add_row(
@@ -231,19 +260,43 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
     )
     if article["value"] is not None:
         table.add_row("article's head", f"{article['value']:.4f} on the same rows")
-    if test:
-        low, high = test["accuracy_interval"]
-        table.add_row(
-            "best on test", f"{test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), {test['rows']} rows"
-        )
+    for finalist in (summary["finalists"] or {"heads": ()})["heads"]:
+        name = "article's head" if finalist["is_article"] else f"trial {finalist['trial']}"
+        table.add_row(f"{name}, repeated", _repeated(finalist))
+    if summary["refit"]:
+        again = summary["refit"]
+        table.add_row("exported head", f"trained on {again['rows']:,} rows for {again['epochs']} epochs")
+    _describe_test(table, summary)
     table.add_row("time", f"{summary['search_seconds']:.0f} s, {summary['trial_epochs_per_second']} trial-epochs/s")
     if summary["bank"]:
         _describe_bank(table, summary)
     Console(highlight=False).print(table)
+    typer.echo(summary["verdict"])
     where = shlex.quote(str(folder))
     _say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
+    _say(f"read its report:       {where}/report.html")
     _say(f"review the study:      optuna-dashboard {review}")
+
+
+def _repeated(finalist: dict[str, Any]) -> str:
+    if finalist["mean"] is None:
+        return "diverged"
+    spread = f" ± {finalist['sd']:.4f}" if finalist["sd"] is not None else ""
+    through = finalist["repeats"] - finalist["diverged"]
+    stopped = f", stopped after {finalist['stopped_after']} epochs" if finalist["stopped_after"] else ""
+    return f"{finalist['mean']:.4f}{spread} over {through} seeds{stopped}"
+
+
+def _describe_test(table: Table, summary: dict[str, Any]) -> None:
+    test = summary["test"]
+    if not test:
+        return
+    for name, one in (("best", test), ("article's head", test["article"]), ("ensemble", test["ensemble"])):
+        if one and not (name == "article's head" and test["is_article"]):
+            low, high = one["accuracy_interval"]
+            text = f"{one['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})"
+            table.add_row(f"{name} on test", f"{text}, {one['rows']} rows of {one['patients']} patients")
 
 
 def _describe_bank(table: Table, summary: dict[str, Any]) -> None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 
-from features.errors import InputError
 from heads.files import HeadMetadata, save_head
 from heads.model import Weights, build_head
-from heads.scoring import Score
+from heads.scoring import Probabilities, Score
 from heads.spec import HeadSpec
 from search.book import Asked
 from search.config import StudyConfig, package_versions
 from search.data import SearchData
-from search.trials import article_trial, ranking, score_of
+from search.head_files import FOLDER, path_of, refit_path_of
+from search.refit import Refit
+from search.trials import article_trial, merit_of, ranking, score_of
 
 KEEP = 5
-FOLDER = "heads"
 
 
 class Shelf:
     """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them."""
+
+    takes_pruned = False
 
     def __init__(
         self, folder: Path, study: optuna.Study, config: StudyConfig, data: SearchData, *, keep: int = KEEP
@@ -35,11 +39,19 @@ class Shelf:
         (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
-    def offer(self, asked: Asked, weights: Weights, score: Score) -> None:
-        """Holds a head that belongs to the best so far; ``write_out`` brings it to disk if it still does then."""
+    def offer(
+        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities] = ()
+    ) -> None:
+        """Holds a head that belongs to the best so far; ``write_out`` brings it to disk if it still does then.
+
+        With folds there is no one head of the trial: see ``search.refit``.
+        """
+        if len(weights) > 1:
+            return
         best = ranking(self.study)[: self.keep]
-        if len(best) < self.keep or score.better_than(score_of(best[-1])) or asked.is_article:
-            self._held[asked.number] = (asked.spec, weights, score)
+        worst = score_of(self.study, best[-1]) if best else None
+        if len(best) < self.keep or score.better_than(worst) or asked.is_article:
+            self._held[asked.number] = (asked.spec, weights[0], score)
 
     def write_out(self) -> None:
         """Writes the heads held and removes files of heads that are no longer among the best.
@@ -50,29 +62,44 @@ class Shelf:
         kept = self._kept()
         for number, (spec, weights, score) in self._held.items():
             if number in kept:
-                self.save(number, spec, weights, value=score.accuracy)
+                self.save(number, spec, weights, value=merit_of(self.study, score.merit))
         self._held.clear()
         self.clear_out()
 
     def save(self, number: int, spec: HeadSpec, weights: Weights, *, value: float) -> None:
-        """Writes the head of a trial; ``value`` is the trial's."""
-        metadata = self._metadata(number, spec, value)
-        model = build_head(spec, metadata.feature_shape, len(metadata.classes))
-        model.set_weights(weights)
-        save_head(path_of(self.folder, number), model, metadata)
+        """Writes the head of a trial; ``value`` is what it scored."""
+        self._write(path_of(self.folder, number), weights, self._metadata(number, spec, value=value))
+
+    def save_refit(self, made: Refit, finalist: Mapping[str, Any], temperature: float | None) -> None:
+        """Writes a head that was trained on all rows; ``finalist`` is what summary.json says of its repeats."""
+        told = {name: finalist.get(name) for name in ("repeats", "mean", "sd")}
+        training = {"parts": list(self.data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
+        metadata = self._metadata(made.trial, made.spec, refit=training, temperature=temperature)
+        self._write(refit_path_of(self.folder, made.trial), made.weights, metadata)
 
     def clear_out(self) -> None:
-        """Removes the files of heads that are no longer among the best."""
+        """Removes the files of trials' heads that are no longer among the best."""
         files = {path_of(self.folder, number) for number in self._kept()}
-        for path in (self.folder / FOLDER).glob("*.hdf5"):
+        for path in (self.folder / FOLDER).glob("trial-*.hdf5"):
             if path not in files:
                 path.unlink()
+
+    def forget_refits(self) -> None:
+        """Removes the heads that an earlier end of the study had left."""
+        for path in (self.folder / FOLDER).glob("refit-*.hdf5"):
+            path.unlink()
+
+    def _write(self, path: Path, weights: Weights, metadata: HeadMetadata) -> None:
+        assert metadata.spec is not None
+        model = build_head(metadata.spec, metadata.feature_shape, len(metadata.classes))
+        model.set_weights(weights)
+        save_head(path, model, metadata)
 
     def _kept(self) -> set[int]:
         article = article_trial(self.study)
         return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
 
-    def _metadata(self, number: int, spec: HeadSpec, value: float) -> HeadMetadata:
+    def _metadata(self, number: int, spec: HeadSpec, **more: Any) -> HeadMetadata:
         store, config = self.data.store, self.config
         return HeadMetadata.of_store(
             store.header,
@@ -80,26 +107,7 @@ class Shelf:
             spec=spec,
             study=config.name,
             trial=number,
-            value=value,
+            **more,
             split=self.data.remakeable_split,
             versions=package_versions(config.backend),
         )
-
-
-def path_of(folder: Path, number: int) -> Path:
-    """Where a study directory keeps the head of a trial."""
-    return folder / FOLDER / f"trial-{number}.hdf5"
-
-
-def find_head(folder: Path, number: int) -> Path:
-    """Returns the file of a trial's head.
-
-    Raises:
-        InputError: It was not kept; those that were are named.
-    """
-    path = path_of(folder, number)
-    if not path.is_file():
-        kept = sorted(int(p.stem.removeprefix("trial-")) for p in (folder / FOLDER).glob("trial-*.hdf5"))
-        names = ", ".join(map(str, kept)) or "none yet"
-        raise InputError("--trial", expected=f"one of those kept, {names}", found=number)
-    return path

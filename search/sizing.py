@@ -72,6 +72,35 @@ def bank_shape(
     return shape(max(least, min(affordable, int(trials * usual / COHORTS))))
 
 
+def whole_bank(
+    specs: Sequence[HeadSpec],
+    *,
+    feature_shape: tuple[int, int, int],
+    classes: int,
+    batch: int,
+    folds: int,
+    dtype: str,
+) -> BankShape:
+    """Returns a bank that holds these heads at once, or as many of them as memory allows, and no other kinds.
+
+    Args:
+        specs: The heads, each as often as it is to be held.
+        feature_shape: (height, width, channels) of one bottleneck.
+        classes: Number of classes.
+        batch: Rows in a batch.
+        folds: Partitions.
+        dtype: Of the products.
+    """
+    widest = max(pages_of(spec) for spec in specs)
+
+    def shape(pages: int) -> BankShape:
+        return BankShape.covering(
+            specs, pages=pages, feature_shape=feature_shape, classes=classes, batch=batch, folds=folds
+        )
+
+    return shape(max(widest, min(sum(map(pages_of, specs)), _affordable(shape(widest), dtype))))
+
+
 def step_rate(shape: BankShape, dtype: str) -> float:
     """Measured rate of the bare products of this bank's first layers, in operations per second."""
     rows = shape.batch * shape.positions

@@ -57,6 +57,11 @@ class RunDefaults(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     sampler: Literal["tpe", "random", "qmc"] | None = None
     pruner: Literal["halving", "hyperband", "median", "none"] | None = None
+    objective: Literal["accuracy", "balanced_accuracy", "auc", "loss"] | None = None
+    class_weights: Literal["none", "balanced"] | None = None
+    patience: int | None = Field(default=None, ge=0)
+    finalists: int | None = Field(default=None, ge=0)
+    repeats: int | None = Field(default=None, ge=1)
 
 
 class _StudyFile(BaseModel):
@@ -86,11 +91,11 @@ class Space:
             values[name] = _suggest(trial, name, domain)
         return HeadSpec(**values)
 
-    def article(self) -> dict[str, Scalar]:
-        """The parameters to enqueue for the article's head, with those left out that this space cannot express."""
+    def parameters_of(self, spec: HeadSpec) -> dict[str, Scalar]:
+        """The parameters to enqueue for a head, with those left out that this space cannot express."""
         values: dict[str, Scalar] = {}
         for name, domain in self.parameters.items():
-            value = getattr(ARTICLE, name)
+            value = getattr(spec, name)
             if isinstance(domain, tuple):
                 values |= {name: value} if value in domain else {}
                 continue

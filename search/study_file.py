@@ -8,6 +8,11 @@ from typing import Any
 
 from search.config import StudyConfig
 
+_OPTIONS = (
+    *("trials", "epochs", "patience", "batch_size", "folds", "seed", "sampler", "pruner", "objective"),
+    *("class_weights", "finalists", "repeats", "engine", "pages", "dtype"),
+)
+
 
 def to_toml(config: StudyConfig) -> str:
     """Returns a study file of the resolved space; ``search.space.read_study_file`` reads it back."""
@@ -23,7 +28,7 @@ def command_line(config: StudyConfig) -> str:
         if store:
             options[part] = store["path"]
     options |= {"study": f"{config.name}.toml", "out": f"{config.name}-again"}
-    for name in ("trials", "epochs", "batch_size", "folds", "seed", "sampler", "pruner", "engine", "pages", "dtype"):
+    for name in _OPTIONS:
         options[name] = getattr(config, name)
     options["backend"] = config.backend
     for part in ("validation", "test"):

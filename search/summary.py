@@ -18,13 +18,20 @@ from search.trials import article_trial, is_counted, ranking
 FILE = "summary.json"
 
 
-def summarise(study: optuna.Study, config: StudyConfig) -> dict[str, Any]:
-    """Returns the content of summary.json; what the winner does on the test rows comes in afterwards."""
+def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> dict[str, Any]:
+    """Returns the content of summary.json; what comes after the search, see ``search.conclusion``, is still empty.
+
+    Args:
+        study: The study.
+        config: What was resolved.
+        chosen: Number of the trial whose head the repeats chose; the best by its value where they have not.
+    """
     trials = study.get_trials(deepcopy=False)
     counted = [trial for trial in trials if is_counted(trial)]
     seconds = search_seconds(trials)
     trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in counted)
-    best = next(iter(ranking(study)), None)
+    ranked = ranking(study)
+    best = next((trial for trial in ranked if trial.number == chosen), next(iter(ranked), None))
     article = article_trial(study)
     return {
         "name": config.name,
@@ -39,7 +46,12 @@ def summarise(study: optuna.Study, config: StudyConfig) -> dict[str, Any]:
         "trial_epochs_per_second": round(trial_epochs / seconds, 4) if seconds else None,
         "best": _describe(best) if best else None,
         "article": _describe(article) if article else {"number": None, "value": None},
+        "finalists": None,
+        "ensemble": None,
+        "refit": None,
+        "calibration": None,
         "test": None,
+        "verdict": None,
         "split": {name: config.split[name] for name in ("counts", "patients", "identity")},
         "store": config.stores["features"],
         "seed": config.seed,
@@ -83,6 +95,7 @@ def _describe(trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "value": trial.value,
         "validation_loss": trial.user_attrs["validation_loss"],
+        "validation_accuracy": trial.user_attrs["validation_accuracy"],
         "best_epoch": trial.user_attrs["best_epoch"],
         "params": params,
         "parameters": trial.user_attrs["parameters"],

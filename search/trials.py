@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from heads.scoring import Score
@@ -23,18 +24,30 @@ def is_counted(trial: FrozenTrial) -> bool:
     return trial.state.is_finished() and not is_interrupted(trial)
 
 
-def score_of(trial: FrozenTrial) -> Score:
+def merit_of(study: optuna.Study, value: float) -> float:
+    """A value as a number of which more is better: see ``heads.scoring.Score``."""
+    return -value if study.direction == StudyDirection.MINIMIZE else value
+
+
+def score_of(study: optuna.Study, trial: FrozenTrial) -> Score:
     """The score of a completed trial's best epoch."""
     assert trial.value is not None
-    return Score(loss=trial.user_attrs["validation_loss"], accuracy=trial.value)
+    told = trial.user_attrs
+    return Score(told["validation_loss"], told["validation_accuracy"], merit_of(study, trial.value))
 
 
 def ranking(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed trials, best first: accuracy, then validation loss, then number."""
+    """The completed trials, best first: value, then validation loss, then number."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(completed, key=lambda t: (-score_of(t).accuracy, score_of(t).loss, t.number))
+    scores = {trial.number: score_of(study, trial) for trial in completed}
+    return sorted(completed, key=lambda t: (-scores[t.number].merit, scores[t.number].loss, t.number))
+
+
+def is_article(trial: FrozenTrial) -> bool:
+    """Whether a trial is the article's head."""
+    return bool(trial.user_attrs["ordinal"] == ARTICLE_ORDINAL)
 
 
 def article_trial(study: optuna.Study) -> FrozenTrial | None:
     """The article's head, if it has run to its end."""
-    return next((t for t in ranking(study) if t.user_attrs["ordinal"] == ARTICLE_ORDINAL), None)
+    return next((trial for trial in ranking(study) if is_article(trial)), None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from features.backend import use_backend
 from features.store import RowState, StoreHeader, StoreWriter
+
+if TYPE_CHECKING:
+    from made_pictures import World
 
 use_backend()  # before any test imports keras
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,6 +101,28 @@ def build_store(
 def make_store() -> Callable[..., Path]:
     """``build_store``, for tests that would rather not import it."""
     return build_store
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command's module in this process: (exit status, standard output, standard error)."""
+    from features.command import run_command
+
+    def invoke(command: Any, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            run_command(command.main)
+        return caught.value.code, *capsys.readouterr()
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def made_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Made images, their store and a head; not to be changed."""
+    from made_pictures import make_world
+
+    return make_world(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ def plan(engine: Engine, epoch: int) -> EpochPlan:
 def run_epoch(engine: Engine, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Trains and scores one epoch and moves the learning rates on: train losses, losses, accuracies."""
     train = engine.train_epoch(plan(engine, epoch))
-    losses, accuracies = engine.validate()
+    losses, accuracies, _ = engine.validate()
     heads = np.broadcast_to([spec is not None for spec in engine.specs], losses.shape)
     engine.plateau.update(losses, heads)
     return train, losses, accuracies
@@ -115,7 +115,8 @@ class Curve:
         self.best = 0
 
     def note(self, train: np.ndarray, losses: np.ndarray, accuracies: np.ndarray, rate: float) -> bool:
-        self.scores.append(Score(float(losses[0, self.slot]), float(accuracies[0, self.slot])))
+        merit = self.engine.validate().merit if self.engine.objective != "accuracy" else accuracies
+        self.scores.append(Score(*(float(numbers[0, self.slot]) for numbers in (losses, accuracies, merit))))
         self.train.append(float(train[0, self.slot]))
         self.rates.append(rate)
         improved = self.scores[-1].better_than(self.scores[self.best] if len(self.scores) > 1 else None)
@@ -133,15 +134,16 @@ def follow(engine: Engine, curves: dict[int, Curve], epochs: range) -> None:
         engine.keep(improved)
 
 
-def assert_same_as_solo(curve: Curve, spec: HeadSpec, feeds, seed: int, first_epoch: int = 0) -> None:
+def assert_same_as_solo(curve: Curve, spec: HeadSpec, feeds, seed: int, first_epoch: int = 0, **more) -> None:
     epochs = len(curve.scores)
-    arguments = {"epochs": epochs, "batch_size": BATCH, "seed": seed, "plan_seed": PLAN_SEED}
+    arguments = {"epochs": epochs, "batch_size": BATCH, "seed": seed, "plan_seed": PLAN_SEED, **more}
     solo = train_solo(spec, *feeds, first_epoch=first_epoch, **arguments)
     assert curve.rates == [record.learning_rate for record in solo.curve], spec
     assert curve.best == solo.best.epoch - 1, spec
     for found, record in zip(curve.scores, solo.curve, strict=True):
         assert found.loss == pytest.approx(record.validation.loss, abs=2e-5), (spec, record.epoch)
         assert found.accuracy == pytest.approx(record.validation.accuracy, abs=1e-6), (spec, record.epoch)
+        assert found.merit == pytest.approx(record.validation.merit, abs=2e-5), (spec, record.epoch)
     assert curve.train == pytest.approx([record.train_loss for record in solo.curve], abs=2e-5), spec
     weights = curve.engine.take_out(curve.slot)
     assert [array.shape for array in weights] == [array.shape for array in solo.weights]
@@ -177,6 +179,19 @@ def test_fused_equals_solo(engine, feeds, specs, first_seed):
     assert_same_as_solo(curves[late], specs[-1], feeds, seeds[-1], first_epoch=2)
 
 
+def test_fused_equals_solo_with_class_weights_and_another_objective(feeds):
+    more = {"objective": "auc", "class_weights": (0.5, 3.0, 1.0, 1.5)}
+    specs = [HeadSpec(dropout=0, label_smoothing=0.1), HeadSpec(conv_width=16, dropout=0, pooling="average")]
+    shape = BankShape.covering(specs, pages=6, feature_shape=SHAPE, classes=4, batch=BATCH)
+    engine = Engine(shape, train=feeds[0], validation=feeds[1], dtype="float32", **more)
+    slots = engine.insert([Newcomer(spec=spec, seeds=(seed,)) for seed, spec in enumerate(specs)])
+    curves = {slot: Curve(engine, slot) for slot in slots}
+    follow(engine, curves, range(4))
+    for seed, (slot, spec) in enumerate(zip(slots, specs, strict=True)):
+        assert_same_as_solo(curves[slot], spec, feeds, seed, **more)
+    assert any(found.merit != found.accuracy for curve in curves.values() for found in curve.scores)
+
+
 @pytest.mark.parametrize("spec", [*EXTREMES, HeadSpec(dense_layers=1, dense_units=5, dense_dropout=0.3)], ids=str)
 def test_gradients_are_those_of_autodiff(spec):
     """The backward pass is written by hand; here with dropout, and rows enough for the stranded sums."""
@@ -201,6 +216,7 @@ def test_gradients_are_those_of_autodiff(spec):
         **hyperparameters(shape, heads),
         "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
         "seed": generator.integers(0, 2**31, (1, shape.slots), dtype=np.int32),
+        "class_weight": generator.uniform(0.5, 2, 4).astype(np.float32),
     }
     tensor = keras.ops.convert_to_tensor
     fixed = {name: tensor(values) for name, values in settings_.items()}
@@ -362,7 +378,7 @@ def test_a_folds_head_is_trained_on_the_other_folds(folded):
     plans = [folded_plan(parts, epoch) for epoch in range(2)]
     for planned, fold_of_batch in plans:
         engine.train_epoch(planned, fold_of_batch)
-    losses, accuracies = engine.validate()
+    losses, accuracies, _ = engine.validate()
     for slot, spec in zip(slots, specs, strict=True):
         for fold, seed in enumerate((10, 20, 30)):
             model = build_head(spec, SHAPE, 4, seed=seed)
@@ -447,7 +463,7 @@ def test_exact_scores_are_those_of_plain_keras(engine, feeds):
         run_epoch(engine, epoch)
     engine.keep(np.ones((1, engine.shape.slots), bool))
     heads = [Finished(spec=spec, weights=engine.take_out(slot)) for spec, slot in zip(kinds, slots, strict=True)]
-    losses, accuracies = engine.validate()
+    losses, accuracies, _ = engine.validate()
     found = engine.score_exactly(heads)
     assert engine.score_exactly([]) == []
     for head, slot, exact in zip(heads, slots, found, strict=True):

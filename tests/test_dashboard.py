@@ -80,7 +80,7 @@ def test_a_running_study_is_shown_as_it_grows_and_its_journal_is_not_touched(mad
     assert "5 of 12 trials" in shown["note"]["body"]
     assert shown["objective_names"] == ["validation accuracy"]
     names = {one["id"] for one in shown["plotly_graph_objects"]}
-    assert names == {"accuracy-and-size", "learning-curves", "what-ended-when"}
+    assert names == {"value-and-size", "learning-curves", "what-ended-when"}
     assert (made.folder / JOURNAL).read_bytes() == before
 
     made.train(2)
@@ -152,6 +152,7 @@ def test_the_best_trial_is_the_searchs_own(made):
     for loss in (0.5, 0.2, 0.3):
         trial = study.ask()
         trial.set_user_attr("validation_loss", loss)
+        trial.set_user_attr("validation_accuracy", 0.9)
         study.tell(trial, 0.9)
     made.opened.flush()
     overlay = Overlay(made.folder, None)
@@ -169,6 +170,25 @@ def test_what_is_pinned_stays_where_it_was_pinned(made):
     assert [t._system_attrs.get("pin") for t in overlay.get_all_trials(0, deepcopy=False)] == [None, 2]
     fresh = Overlay(made.folder, None)
     assert "pin" not in fresh.get_study_system_attrs(0)
+
+
+def test_long_attributes_are_shown_in_a_line_and_recorded_whole(made):
+    made.train(1)
+    trial = made.opened.study.ask()
+    rates = [0.001 / 3] * 30 + [0.0005] * 20
+    trial.set_user_attr("learning_rates", rates)
+    trial.set_user_attr("short", [1, 2])
+    made.opened.study.tell(trial, state=TrialState.FAIL)
+    made.opened.flush()
+    overlay = Overlay(made.folder, None)
+    shown = overlay.get_trial(1).user_attrs
+    assert shown == {"learning_rates": "0.0003333 x 30, 0.0005 x 20", "short": [1, 2]}
+    assert overlay.get_all_trials(0)[1].user_attrs == shown
+    assert overlay.record.get_trial(1).user_attrs == {"learning_rates": rates, "short": [1, 2]}
+    spec = overlay.get_trial(0).user_attrs["spec"]
+    assert len(spec) == 96
+    assert spec.startswith("schema 1, conv_width 64, ")
+    assert spec.endswith("…")
 
 
 @pytest.mark.parametrize("after", [1, 3, 8])
@@ -217,7 +237,7 @@ def test_five_hundred_trials_are_answered_soon_and_figures_stay_small(tmp_path):
     status, body = ask(view.app, "/api/studies/0?after=500")
     assert time.perf_counter() - begun < 2
     assert status == "200 OK"
-    assert len(body) < 400_000  # of every poll: the note and the figures
+    assert len(body) < 80_000  # of every poll: the note and the figures
     begun = time.perf_counter()
     view.refresh()
     assert time.perf_counter() - begun < 5

@@ -42,7 +42,7 @@ def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
     assert summary["best"]["value"] >= summary["article"]["value"] > 0.5
     assert summary["test"]["accuracy"] > 0.5
 
-    run("search.export", study, best)
+    run("search.export", study, best, "--trial", summary["best"]["number"])
     rows = np.array(json.loads((study / "split.json").read_text())["rows"]["validation"])
     opened = FeatureStore(store)
     feed = Feed(opened, rows, memory_bytes=2**30)
@@ -57,6 +57,13 @@ def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
     )
     from_store = predict_probabilities(model, Feed(opened, rows[:6], memory_bytes=2**30))
     assert [entry["class"] for entry in found] == [opened.classes[label] for label in from_store.argmax(1)]
+
+    run("search.export", study, best)  # the one that was trained on all rows but those of the test
+    tested = json.loads(run("heads.evaluate", best, store, "--part", "test", "--json"))
+    assert [tested[name] for name in ("accuracy", "accuracy_interval")] == [
+        summary["test"][name] for name in ("accuracy", "accuracy_interval")
+    ]
+    assert summary["test"]["article"]["accuracy"] > 0.5
 
     whole = tmp_path / "whole.hdf5"
     run("search.export", study, whole, "--with-backbone", "--weights", weights)

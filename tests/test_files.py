@@ -309,7 +309,7 @@ REFUSED = {
         lambda config: config.update(class_name="Evil"),
         "or Sequential model, found Evil",
     ),
-    "no layers": (lambda config: config["config"].update(layers=[]), "1 to 100 layers"),
+    "no layers": (lambda config: config["config"].update(layers=[]), "1 to 256 layers"),
     "a line break": (_entry("pooling", "class_name", "Evil\nline"), r"found Evil\\nline"),
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from heads.files import load_head
-from heads.gradcam import activation_gradient, class_activation_map
+from heads.gradcam import activation_gradient, class_activation_map, evidence
 from heads.layers import ACTIVATIONS
 from heads.model import build_head
 from heads.spec import HeadSpec
@@ -48,7 +48,7 @@ def some_features(rows: int = 5, shape: tuple[int, int, int] = SHAPE) -> np.ndar
 
 
 def by_tape(model: Any, target: str, features: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The activation of a layer and the gradient of the score before softmax, by TensorFlow, in float64."""
+    """The activation of a layer and the gradient of the score less the mean score, by TensorFlow, in float64."""
     tensorflow = pytest.importorskip("tensorflow")
     double = keras.models.clone_model(model, clone_function=as_double)
     double.set_weights(model.get_weights())
@@ -60,7 +60,7 @@ def by_tape(model: Any, target: str, features: np.ndarray, classes: np.ndarray) 
             if place == layers[target]:
                 activation = tensor
                 tape.watch(activation)
-        # log(p) is the score less a number that is the same for all classes
+        # log(p) is the score less a number that is the same for all classes, and so is what is left of it here
         log = tensorflow.math.log(tensor)
         scores = log - tensorflow.reduce_mean(log, axis=1, keepdims=True)
         chosen = tensorflow.reduce_sum(scores * np.eye(scores.shape[1])[classes])
@@ -73,17 +73,9 @@ def as_double(layer: Any) -> Any:
     return type(layer).from_config(config)
 
 
-def centred(model: Any, features: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Activation and gradient of the class's score less the mean score, which probabilities alone determine."""
-    count = model.output_shape[-1]
-    activation, gradient = activation_gradient(model, features, classes)
-    every = [activation_gradient(model, features, each)[1] for each in range(count)]
-    return activation, gradient - np.mean(every, axis=0)
-
-
 def assert_same_as_tape(model: Any, target: str, features: np.ndarray) -> None:
     classes = np.arange(len(features)) % model.output_shape[-1]
-    activation, gradient = centred(model, features, classes)
+    activation, gradient = activation_gradient(model, features, classes)
     expected_activation, expected = by_tape(model, target, features, classes)
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(activation, expected_activation, rtol=1e-4, atol=1e-5)
@@ -115,15 +107,15 @@ class TestGradient:
         model = chain(layers)
         activation, gradient = activation_gradient(model, some_features(), 2)
         np.testing.assert_array_equal(activation, some_features().astype(np.float32))
-        kernel = model.get_layer("out").get_weights()[0][:, 2].reshape(SHAPE)
-        np.testing.assert_array_equal(gradient, np.broadcast_to(kernel, gradient.shape))
+        kernel = model.get_layer("out").get_weights()[0]
+        expected = (kernel[:, 2] - kernel.mean(axis=1)).reshape(SHAPE)
+        np.testing.assert_allclose(gradient, np.broadcast_to(expected, gradient.shape), atol=1e-6)
 
     def test_straight_from_pooling_to_softmax(self) -> None:
         layers = [LAYERS.Conv2D(3, 1, name="conv"), LAYERS.GlobalAveragePooling2D(), act("softmax")]
         gradient = activation_gradient(chain(layers), some_features(2), 1)[1]
-        expected = np.zeros((2, *SHAPE[:2], 3))
-        expected[..., 1] = 1 / (SHAPE[0] * SHAPE[1])
-        np.testing.assert_allclose(gradient, expected)
+        expected = np.broadcast_to(np.array([-1, 2, -1]) / 3 / (SHAPE[0] * SHAPE[1]), gradient.shape)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
     def test_equal_maxima_share(self) -> None:
         """After ReLU whole channels are 0: no place of them is more the maximum than another."""
@@ -160,7 +152,8 @@ for pooling, activation in (("flatten", "gelu"), ("average", "silu"), ("max", "r
     def score(tensor):
         for layer in after:
             tensor = layer(tensor, training=False)
-        return (tensor @ last.kernel.value + last.bias.value)[:, 2].sum()
+        scores = tensor @ last.kernel.value + last.bias.value
+        return (scores[:, 2] - scores.mean(axis=1)).sum()
 
     found, gradient = activation_gradient(model, features, 2)
     np.testing.assert_allclose(gradient, jax.grad(score)(jax.numpy.asarray(found)), rtol=1e-4, atol=1e-6)
@@ -199,7 +192,7 @@ class TestMap:
 
     def test_one_and_many(self) -> None:
         model = with_random_weights(build_head(HeadSpec(conv_width=16), SHAPE, 4))
-        features, classes = some_features(4), np.array([2, 0, 3, 2])
+        features, classes = some_features(4), np.array([2, 0, 3, 1])
         many = class_activation_map(model, features, classes)
         assert (many.shape, many.dtype) == ((4, *SHAPE[:2]), np.float32)
         assert many.min() >= 0
@@ -211,16 +204,29 @@ class TestMap:
     def test_nothing_speaks_for_it(self) -> None:
         model = build_head(HeadSpec(conv_width=16, batch_norm=False), SHAPE, 2)
         conv, kernel, bias = model.get_weights()
-        model.set_weights([conv, -np.abs(kernel), bias])
+        model.set_weights([conv, np.abs(kernel) * [1, -1], bias])
         np.testing.assert_array_equal(class_activation_map(model, some_features(), 1), 0)
+        assert class_activation_map(model, some_features(), 0).min(axis=(1, 2)).max() > 0
+
+    @pytest.mark.parametrize("spec", [spec for spec in TOPOLOGIES if spec.dense_layers < 2], ids=label)
+    def test_depends_on_nothing_that_probabilities_do_not_show(self, spec: HeadSpec) -> None:
+        """Softmax takes away what all scores share; the bare gradient would be full of it."""
+        model = with_random_weights(build_head(spec, SHAPE, 4))
+        maps, probabilities = class_activation_map(model, some_features(), 2), np.asarray(model(some_features()))
+        *rest, kernel, bias = model.get_weights()
+        shared = np.random.default_rng(5).normal(0, 3, (len(kernel), 1))
+        model.set_weights([*rest, kernel + shared, bias])
+        np.testing.assert_allclose(np.asarray(model(some_features())), probabilities, atol=1e-5)
+        np.testing.assert_allclose(class_activation_map(model, some_features(), 2), maps, atol=1e-3)
 
     def test_average_pooling_splits_the_score_exactly(self) -> None:
         """With one linear layer after average pooling the map before clipping is the score, place by place (CAM)."""
         model = with_random_weights(build_head(HeadSpec(conv_width=16, pooling="average", dropout=0.0), SHAPE, 3))
-        activation, gradient = activation_gradient(model, some_features(), 1)
+        activation, _ = activation_gradient(model, some_features(), 1)
         kernel, bias = model.layers[-1].get_weights()
         scores = activation.mean(axis=(1, 2)) @ kernel + bias
-        np.testing.assert_allclose((activation * gradient).sum(axis=(1, 2, 3)) + bias[1], scores[:, 1], atol=1e-5)
+        found = evidence(model, some_features(), 1).sum(axis=(1, 2)) + bias[1] - bias.mean()
+        np.testing.assert_allclose(found, scores[:, 1] - scores.mean(axis=1), atol=1e-5)
 
     def test_of_the_articles_file(self, article_file: Path) -> None:
         head = load_head(article_file)
@@ -230,7 +236,7 @@ class TestMap:
         assert np.isfinite(maps).all()
         assert maps.max() == 1
         classes = np.arange(3)
-        activation, gradient = centred(head.model, features, classes)
+        activation, gradient = activation_gradient(head.model, features, classes)
         expected_activation, expected = by_tape(head.model, "activation_1", features, classes)
         np.testing.assert_allclose(activation, expected_activation, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -244,8 +250,8 @@ def planted_weights(spec: HeadSpec, weights: list[np.ndarray]) -> list[np.ndarra
     conv[..., [0, 1], [0, 1]] += 1
     for number, kernel in enumerate(kernels):
         by_place = kernel.reshape(-1, spec.conv_width if number == 0 else len(kernel), kernel.shape[1])
-        for evidence in (0, 1):
-            by_place[:, evidence, 1 - evidence if kernel is kernels[-1] else evidence] += 1
+        for sign in (0, 1):
+            by_place[:, sign, 1 - sign if kernel is kernels[-1] else sign] += 1
     biases = dense[1::2]
     return [conv, *statistics, *(array for pair in zip(kernels, biases, strict=True) for array in pair)]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from features.errors import BottleneckError
-from heads.metrics import measure, wilson_interval
+from heads.intervals import wilson_interval
+from heads.metrics import measure
 from heads.scoring import score
 
 NAMES = ("a", "b", "c")

@@ -20,7 +20,7 @@ from search.book import Book
 from search.config import StudyConfig
 from search.data import SearchData, load_data
 from search.display import Display
-from search.fused import run_pool, settle_bank
+from search.fused import describe_bank, run_pool, settle_bank
 from search.seeds import derive_seed
 from search.shelf import Shelf, path_of
 from search.space import Space
@@ -80,18 +80,19 @@ def search(store: Path, folder: Path, space: dict, **changes) -> SimpleNamespace
     book = Book(opened.study, config, parsed)
     shelf = Shelf(folder, opened.study, config, data)
     with Display(opened.study, config) as display:
-        bank = run_pool(
+        meter, compilations = run_pool(
             folder,
             opened,
             shape=shape,
             data=data,
             book=book,
-            shelf=shelf,
+            keeper=shelf,
             display=display,
             saved=None,
             snapshot_every=1e9,
         )
     opened.close()
+    bank = describe_bank(shape, str(config.dtype), meter, compilations)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
 

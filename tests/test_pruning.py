@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from search.pruning import RungPruner, is_last_survivor, make_pruner, rungs
+from search.pruning import FinalistPruner, RungPruner, is_last_survivor, make_pruner, rungs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -96,3 +96,57 @@ def test_the_last_survivor_is_known():
     assert not is_last_survivor(study, first.number)
     study.tell(first, state=TrialState.PRUNED)
     assert is_last_survivor(study, second.number)
+
+
+def race(curves: list[list[list[float]]], *, spared: int, direction: str = "maximize") -> list[int | None]:
+    """Runs of finalists epoch by epoch, each finalist some curves; returns the epoch after which each was stopped."""
+    runs, epochs = len(curves[0]), len(curves[0][0])
+    pruner = FinalistPruner((2, 4), runs=runs, spared=[spared])
+    study = optuna.create_study(direction=direction, pruner=pruner)
+    trials = {}
+    for ordinal, curve in enumerate(curve for finalist in curves for curve in finalist):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        trials[ordinal] = (study.ask(), curve)
+    stopped: list[int | None] = [None] * len(curves)
+    for epoch in range(1, epochs + 1):
+        for trial, curve in trials.values():
+            trial.report(curve[epoch - 1], epoch)
+        out = []
+        for ordinal, (trial, _) in trials.items():
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                out.append(ordinal)
+        for ordinal in out:
+            del trials[ordinal]
+            stopped[ordinal // runs] = epoch
+        assert all(len([o for o in trials if o // runs == one]) in (0, runs) for one in range(len(curves)))
+    return stopped
+
+
+def test_finalists_are_halved_by_the_mean_of_their_runs_and_two_are_left():
+    levels = [0.5, 0.9, 0.7, 0.6, 0.8, 0.1]
+    curves = [[[level + noise] * 5 for noise in (-0.08, 0.0, 0.08)] for level in levels]
+    assert race(curves, spared=5) == [2, None, 4, 2, None, None]
+    losses = [[[1 - value for value in curve] for curve in finalist] for finalist in curves]
+    assert race(losses, spared=5, direction="minimize") == [2, None, 4, 2, None, None]
+
+
+def test_two_finalists_are_never_stopped():
+    assert race([[[0.9] * 5], [[0.1] * 5], [[0.0] * 5]], spared=2) == [None, None, None]
+
+
+def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others_waiting():
+    falling = [[0.9, 0.2, 0.2, 0.2, 0.2]]
+    steady = [[0.5] * 5]
+    assert race([falling, steady, [[0.6] * 5], [[0.0] * 5]], spared=3)[0] is None
+    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[]))
+    asked = []
+    for ordinal in range(6):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        asked.append(study.ask())
+    for trial, value in zip(asked, (0.9, 0.8, 0.7, 0.6, 0.1, 0.1), strict=True):
+        if trial is not asked[5]:
+            trial.report(value, 1)
+    assert not asked[4].should_prune()  # its other run has not got so far
+    study.tell(asked[5], state=TrialState.FAIL)
+    assert asked[4].should_prune()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import optuna
 import pytest
+from browser import Visit, chromium, require, what_is_missing
 from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
 
@@ -23,6 +24,7 @@ from search.record import Progress, is_running, read_record
 from search.report import describe_head, main, make_report
 from search.space import Space, read_study_file
 from search.study_file import command_line, to_toml
+from search.trials import ranking
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)>&"'
 
@@ -94,21 +96,33 @@ def test_it_is_one_small_file_that_loads_nothing(page, finished):
 def test_the_leaderboard_is_the_ranking(page, finished):
     record = read_record(finished)
     winner = record.ranked[0]
-    rows = Reader(page).rows_after("", "trial", "accuracy")
+    rows = Reader(page).rows_after("", "trial", "repeated", "accuracy")
     assert [row[1] for row in rows[:20]] == [str(trial.number) for trial in record.ranked[:20]]
-    assert rows[0][2:4] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
-    assert rows[0][6] == f"{winner.user_attrs['parameters']:,}"
-    assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][7]
-    assert any("The article's head:" in row[7] for row in rows[:21])
+    assert winner.number == record.summary["best"]["number"] == record.finalists[0]["trial"]
+    by_value = ranking(record.study)
+    assert winner.number == by_value[2].number  # the repeats decide, not the value
+    assert [trial.number for trial in record.ranked[4:]] == [
+        trial.number for trial in by_value if trial.number not in {one["trial"] for one in record.finalists}
+    ]
+    assert rows[0][2] == "90.00% ± 2.00%"
+    assert rows[0][3:5] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
+    assert rows[0][7] == f"{winner.user_attrs['parameters']:,}"
+    assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][8]
+    assert any("The article's head:" in row[8] for row in rows[:21])
 
 
 def test_it_tells_what_the_summary_tells(page, finished):
     summary = json.loads((finished / "summary.json").read_text())
     text = re.sub(r"<[^>]*>", " ", page.split("<script")[0])
     assert f"{100 * summary['best']['value']:.2f}%" in text
-    assert f"{100 * (summary['best']['value'] - summary['article']['value']):+.2f}" in text
+    assert html.escape(summary["verdict"]) in text
+    assert "No difference shown: +5.0 points may well be chance (95% interval -1.2 to +11.0 points)" in text
     assert "95% interval 77.03% to 92.15%" in text
-    assert "one validation row is 1.00" in text
+    assert "one row is 1.00%" in text
+    assert "90.00% ± 2.00%" in text
+    assert "trained on 500 rows (train and validation together) for 7 epochs" in text
+    assert "80 test rows of 40 patients were used once" in text
+    assert "0.0610 before, 0.0240 after" in text
     told = ["6.5 on average", "123.4 GFLOP/s", "321", "5 min 21 s one at a time", "91.00%", "4.76% of the time"]
     told += ["40 of 40 trials", "ab" * 32, "cd" * 8, "optuna 5.0.0", "python -m search.export", "diverged"]
     for part in told:
@@ -122,10 +136,14 @@ def test_every_figure_has_its_data_and_its_place(page, finished):
     drawn = json.loads(reader.ids["figures"])
     assert len(drawn) == page.count('class="figure"')
     assert all(figure["data"] for figure in drawn)
-    first = drawn[0]["data"]
+    repeats, history = (figure["data"] for figure in drawn[:2])
+    told = json.loads((finished / "summary.json").read_text())["finalists"]["heads"]
+    assert repeats[0]["x"] == pytest.approx([value for one in told for value in one["values"]])
+    assert repeats[1]["x"] == pytest.approx([one["mean"] for one in told])
+    first = history
     record = read_record(finished)
     assert first[0]["x"] == [trial.number for trial in record.trials if trial.state == TrialState.COMPLETE]
-    assert max(first[1]["y"]) == pytest.approx(record.ranked[0].value)
+    assert max(first[1]["y"]) == pytest.approx(ranking(record.study)[0].value)
     assert first[1]["y"] == sorted(first[1]["y"])
 
 
@@ -249,12 +267,20 @@ def test_the_front_is_what_no_smaller_head_beats():
 
 
 def test_thinning_keeps_the_best_and_the_worst(finished):
-    ranked = read_record(finished).ranked
+    ranked = ranking(read_record(finished).study)
     few = figures.thinned(ranked, 5)
     assert len(few) == 5
     assert few[0].number == ranked[0].number
     assert few[-1].number == ranked[-1].number
     assert figures.thinned(ranked, 1000) == ranked
+
+
+def test_thinning_keeps_the_winner_of_equal_values():
+    """Which is that of the lower loss: ranked first, whatever its number."""
+    trials = [optuna.trial.create_trial(value=0.9) for _ in range(9)]
+    for number, trial in enumerate(reversed(trials)):
+        trial.number = number
+    assert figures.thinned(trials, 3)[0].number == 8
 
 
 def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
@@ -285,43 +311,21 @@ def large(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_thousand_trials_are_a_small_page_soon(large):
-    begun = time.perf_counter()
+def test_two_thousand_trials_are_a_small_page(large):  # how soon: benchmarks/report.py
     text = make_report(read_record(large))
-    assert time.perf_counter() - begun < 20
     assert len(text.encode()) < 6_000_000
     assert "200 of 2,000 curves" in text
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the report in")
-
-
-def dump_dom(path: Path) -> str:
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--virtual-time-budget=20000", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
 @pytest.mark.slow
-@needs_browser
-def test_a_browser_draws_every_figure(page, finished):
-    shown = dump_dom(finished / "report.html")
-    count = page.count('class="figure"')
-    assert f'data-drawn="{count}"' in shown
-    assert shown.count('class="plot-container plotly"') == count
-
-
-@pytest.mark.slow
-@needs_browser
-def test_a_browser_runs_nothing_of_a_hostile_name(tmp_path):
-    made = MadeStudy(tmp_path / "study", make_config(name="</title><script>document.body.id='run'</script>"))
-    made.train(12, reason="<script>document.body.id='run'</script>")
-    made.conclude(classes=("<img src=x onerror=\"document.body.id='run'\">", "B"))
-    main(study=made.close())
-    shown = dump_dom(made.folder / "report.html")
-    assert 'id="run"' not in shown
-    assert "data-drawn" in shown
+def test_a_page_of_two_thousand_trials_opens(large, tmp_path):
+    require(what_is_missing())
+    path = tmp_path / "large.html"
+    main(study=large, out=path)
+    with chromium() as browser, Visit(browser) as visit:
+        visit.page.goto(path.as_uri())
+        visit.wait_until_drawn()
+        assert visit.errors == []
 
 
 def test_the_command_says_where_it_wrote(finished, tmp_path):
