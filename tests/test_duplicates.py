@@ -95,6 +95,16 @@ def test_the_flip_view_finds_mirrored_copies_that_the_map_does_not(tmp_path):
     assert rows_of(find(write_store(tmp_path / "b.h5", straight))) == set()
 
 
+def test_one_store_with_the_flip_view_is_enough(tmp_path):
+    straight, flipped = draw_images(120), draw_images(60, seed=1)
+    straight[70] = flipped[7]
+    with_views = write_store(tmp_path / "a.h5", np.stack([straight[:60], flipped], 1), views=("identity", "flip"))
+    without = write_store(tmp_path / "b.h5", straight[60:])
+    for parts in ([with_views, without], [without, with_views]):
+        found = find_near_identical(Images([(part, part.usable) for part in parts]), np.arange(120))
+        assert rows_of(found) == {(7, 70) if parts[0] is with_views else (10, 67)}
+
+
 def test_an_image_that_is_there_forty_times_is_no_common_direction(tmp_path):
     images = draw_images(200)
     images[:40] = blurred(np.repeat(images[:1], 40, 0), 0.4)
@@ -122,7 +132,7 @@ def test_the_full_bottlenecks_decide_near_the_threshold(tmp_path):
     """Sketches are off by some hundredths: they may neither lose a pair nor make one."""
     images = draw_images(240)
     noise = np.random.default_rng(1).normal(0, 1, (60, *SHAPE))
-    images[180:] = images[:60] + np.linspace(0.5, 2.5, 60)[:, None, None, None] * noise
+    images[180:] = images[:60] + np.linspace(1.4, 2.4, 60)[:, None, None, None] * noise
     store = write_store(tmp_path / "a.h5", images)
     found = find(store)
     listed = Images([(store, store.usable)])
