@@ -163,7 +163,7 @@ def test_a_study_lists_pairs_across_its_parts(tmp_path, images):
     counts, patients = data.split["counts"], data.split["patients"]
     assert f"test {counts['test']} rows of {patients['test']} patients; patients in two parts: 0" in lines[0]
     assert lines[1] == "warning: near-identical images across parts: 2 pairs, listed in near_identical.csv"
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert data.store.header.paths[tested] in lines[2]
 
 
@@ -184,7 +184,7 @@ def test_folds_are_parts_and_many_pairs_are_cut_short(tmp_path, images):
     assert {(pair["first_part"], pair["second_part"]) for pair in found["pairs"]} == {("fold 1", "fold 3")}
     assert len(found["pairs"]) == 10
     assert (tmp_path / PAIRS_FILE).read_text().count("\n") == 15
-    assert list(describe(found))[-1] == "  and 9 more"
+    assert "  and 9 more" in list(describe(found))
 
 
 def test_stores_of_their_own_are_compared(tmp_path, images):
