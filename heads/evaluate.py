@@ -172,9 +172,9 @@ def main(
 
 def _caveat(part: Part, metadata: HeadMetadata, store: FeatureStore) -> str:
     """What to know about the rows, or ''."""
-    trained = ["train", *(metadata.refit or {}).get("parts", ())]
-    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or part.value in trained):
-        return "includes rows that the head was trained on: its score on new images will be lower"
+    again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
+    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or again):
+        return "includes the rows that the head was trained on: its score on new images will be lower"
     return ""
 
 

@@ -91,7 +91,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {ListedPair(**pair)}"
     if number > SHOWN:
         yield f"  and {number - SHOWN:,} more"
-    yield "  where they are copies, scores are too good: remove one of each, or name one patient in both, and extract again"
+    yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
 
 
 def _record(audited: Audit) -> dict[str, Any]:

@@ -220,7 +220,9 @@ def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
 def note_on(record: StudyRecord) -> str:
     """Returns what the study found so far, as Markdown."""
     summary, config = record.summary, record.config
+    searched = ", ".join(name for name, domain in config.space.items() if isinstance(domain, (list, dict)))
     lines = [f"{summary['trials']} of {config.trials} trials, {record.progress}.", ""]
+    lines += [f"Searched: {searched}; by {figures.in_words(config.objective)}.", ""]
     if record.article is not None:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
     if record.test:

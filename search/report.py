@@ -105,7 +105,9 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
         compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f["is_article"]), None)}
         for what, one in compared.items():
             if one:
-                yield f"{what}, {name}", mean_in_words(objective, one), f"mean over {one['repeats']} seeds"
+                spread = f"± {value_in_words(objective, one['sd'])} " if one["sd"] is not None else ""
+                mean = value_in_words(objective, one["mean"])
+                yield f"{what}, {name}", mean, f"mean {spread}over {one['repeats']} seeds"
     elif best:
         found = f"trial {best['number']}, {best['parameters']:,} parameters"
         yield f"found, {name}", value_in_words(objective, best["value"]), found

@@ -19,9 +19,11 @@ def value_in_words(objective: str, value: float | None) -> str:
 
 
 def mean_in_words(objective: str, finalist: dict[str, Any]) -> str:
-    """Returns mean ± sd over the repeats of a finalist."""
+    """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
     mean, sd = (value_in_words(objective, finalist[name]) for name in ("mean", "sd"))
-    return mean if finalist["sd"] is None else f"{mean} ± {sd}"
+    stopped = f" (after {finalist['stopped_after']} epochs)" if finalist["stopped_after"] else ""
+    # no-break spaces: the numbers belong together
+    return (mean if finalist["sd"] is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
 
 
 def repeats(page: Page, record: StudyRecord) -> Iterable[str]:
@@ -65,12 +67,10 @@ def tested(record: StudyRecord) -> Iterable[str]:
         return
     uses = "once" if test["uses"] == 1 else f"{test['uses']} times, as the study was resumed"
     again = record.concluded.get("refit")
-    trained = (
-        f"Before that it was trained on {again['rows']:,} rows ({' and '.join(again['parts'])} together) for"
-        f" {again['epochs']} epochs. "
-        if again
-        else ""
-    )
+    trained = ""
+    if again:
+        parts = " of all folds" if record.config.folds else f" ({' and '.join(again['parts'])} together)"
+        trained = f"Before that it was trained on {again['rows']:,} rows{parts} for {again['epochs']} epochs. "
     yield prose(f"{trained}The {test['rows']} test rows of {test['patients']} patients were used {uses}, at the end.")
     heads = [("found head", test)]
     heads += [("article's head", test["article"])] if test["article"] and not test["is_article"] else []

@@ -18,6 +18,7 @@ from features.command import run_command
 from features.errors import InputError
 from features.split import split_rows
 from features.store import FeatureStore, StoreHeader, StoreWriter
+from heads.calibration import with_temperature
 from heads.evaluate import Part, check_fits, main, rows_of
 from heads.files import HeadMetadata, load_head, save_head
 from heads.metrics import measure
@@ -64,7 +65,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def by_hand(head: Path, store: FeatureStore, rows: np.ndarray) -> dict[str, Any]:
     model = load_head(head).model
     views = [model.predict(store.features[rows, view].astype(np.float32), verbose=0) for view in range(2)]
-    return measure(np.mean(views, axis=0), store.labels[rows], CLASSES).to_dict()
+    patients = store.patients[rows]
+    return measure(np.mean(views, axis=0), store.labels[rows], CLASSES, patients=patients).to_dict()
 
 
 def test_all_rows(run: Any, head: Path, store: FeatureStore) -> None:
@@ -78,7 +80,8 @@ def test_all_rows(run: Any, head: Path, store: FeatureStore) -> None:
 
 def assert_same(told: dict[str, Any], expected: dict[str, Any]) -> None:
     assert told["confusion"] == expected["confusion"]
-    assert told["accuracy"] == expected["accuracy"]
+    for name in ("accuracy", "accuracy_interval", "patients"):
+        assert told[name] == expected[name], name
     assert told["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     for one, other in zip(told["per_class"], expected["per_class"], strict=True):
         assert one == pytest.approx(other)
@@ -242,3 +245,23 @@ def test_from_the_shell(head: Path, store: FeatureStore) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == len(split_of(store).test)
     assert "Traceback" not in done.stderr
+
+
+def test_a_calibrated_head_is_scored_as_it_is_said_to_be(
+    run: Any, head: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    """As predict does: the same calls, at another certainty; and rows that a refit has seen are said to be such."""
+    loaded = load_head(head)
+    again = {"parts": ["train", "validation"], "rows": 80, "epochs": 3, "repeats": 5, "mean": 0.9, "sd": 0.01}
+    warm = tmp_path / "warm.hdf5"
+    save_head(warm, loaded.model, replace(loaded.metadata, temperature=2.5, value=None, refit=again))
+    assert load_head(warm).metadata.refit == again
+    plain, calibrated = (json.loads(run(one, store.path, "--json", "--part", "test")[1]) for one in (head, warm))
+    assert plain["confusion"] == calibrated["confusion"]
+    rows = split_of(store).test
+    views = [loaded.model.predict(store.features[rows, view].astype(np.float32), verbose=0) for view in range(2)]
+    cooled = with_temperature(np.mean(views, axis=0), 2.5)
+    assert calibrated["loss"] == pytest.approx(measure(cooled, store.labels[rows], CLASSES).loss, rel=1e-4)
+    assert calibrated["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+    assert "trained on" in run(warm, store.path, "--json", "--part", "validation")[2]
+    assert "trained on" not in run(head, store.path, "--json", "--part", "validation")[2]

@@ -104,7 +104,7 @@ def test_the_leaderboard_is_the_ranking(page, finished):
     assert [trial.number for trial in record.ranked[4:]] == [
         trial.number for trial in by_value if trial.number not in {one["trial"] for one in record.finalists}
     ]
-    assert rows[0][2] == "90.00% ± 2.00%"
+    assert rows[0][2] == "90.00%\u00a0±\u00a02.00%"
     assert rows[0][3:5] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
     assert rows[0][7] == f"{winner.user_attrs['parameters']:,}"
     assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][8]
@@ -119,7 +119,8 @@ def test_it_tells_what_the_summary_tells(page, finished):
     assert "No difference shown: +5.0 points may well be chance (95% interval -1.2 to +11.0 points)" in text
     assert "95% interval 77.03% to 92.15%" in text
     assert "one row is 1.00%" in text
-    assert "90.00% ± 2.00%" in text
+    assert "90.00%\u00a0±\u00a02.00%" in text
+    assert "mean ± 2.00% over 3 seeds" in text
     assert "trained on 500 rows (train and validation together) for 7 epochs" in text
     assert "80 test rows of 40 patients were used once" in text
     assert "0.0610 before, 0.0240 after" in text
