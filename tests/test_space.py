@@ -38,7 +38,7 @@ def test_shipped_study_files_draw_valid_heads_and_every_trial_has_every_paramete
 def test_the_articles_head_enqueued_is_the_articles_head(path):
     space = read_study_file(path).space
     study = optuna.create_study()
-    study.enqueue_trial(dict(space.article()))
+    study.enqueue_trial(dict(space.parameters_of(ARTICLE)))
     drawn = space.suggest(study.ask())
     for field in space.parameters:
         assert getattr(drawn, field) == getattr(ARTICLE, field)
