@@ -19,12 +19,11 @@ import numpy as np
 
 from features.atomic import replacing
 from features.errors import InputError
-from heads.pages import BankShape
 from heads.scoring import EpochRecord, Score
 
 if TYPE_CHECKING:
     from heads.engine import HeadState
-    from heads.pages import Place
+    from heads.pages import BankShape, Place
     from search.book import Asked
     from search.pool import Member
 
@@ -98,6 +97,8 @@ class Saved:
 
 
 def _shape(noted: dict[str, Any]) -> BankShape:
+    from heads.pages import BankShape  # noqa: PLC0415  beside Keras
+
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
     return BankShape(**values)
 
