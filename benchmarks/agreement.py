@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from features.backend import start_backend, use_backend
+from features.runtime.backend import start_backend, use_backend
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     use_backend(arguments.backend)
     start_backend()
-    from search.data import load_data
+    from search.setup.data import load_data
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = load_data(
@@ -57,8 +57,8 @@ def main() -> None:
 
 def draw(count: int):  # noqa: ANN201
     """Heads at random from the full space."""
-    from search.options import find_study_file
-    from search.space import read_study_file
+    from search.setup.options import find_study_file
+    from search.setup.space import read_study_file
 
     space = read_study_file(find_study_file(Path("studies/heads.toml"))).space
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
@@ -67,7 +67,7 @@ def draw(count: int):  # noqa: ANN201
 
 def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     """Best validation accuracy of each head trained alone."""
-    from heads.solo import train_solo
+    from heads.model.fit import train_solo
 
     return [
         train_solo(
@@ -85,11 +85,11 @@ def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
 
 def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     """The same of heads that train together."""
-    from features.feed import plan_epoch
-    from heads.engine import Engine, Newcomer
-    from heads.exact import Finished
-    from heads.pages import BankShape, pages_of
-    from heads.scoring import Score
+    from features.rows.feed import plan_epoch
+    from heads.bank.engine import Engine, Newcomer
+    from heads.bank.exact import Finished
+    from heads.bank.shape import BankShape, pages_of
+    from heads.metrics.scoring import Score
 
     def plan(epoch: int):  # noqa: ANN202
         rows, views = data.train.rows, data.train.views

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from features.backend import use_backend
+from features.runtime.backend import use_backend
 
 SHAPE, CLASSES, BATCH = (8, 8, 2048), 4, 100
 
@@ -32,8 +32,8 @@ SHAPE, CLASSES, BATCH = (8, 8, 2048), 4, 100
 def main() -> None:
     arguments = parse()
     use_backend(arguments.backend)
-    from features.feed import Feed
-    from heads.engine import default_dtype
+    from features.rows.feed import Feed
+    from heads.bank.backends import default_dtype
 
     dtype = arguments.dtype or default_dtype()
     train_rows, validation_rows, epochs = (300, 100, 2) if arguments.quick else (1200, 300, 6)
@@ -89,7 +89,9 @@ def parse() -> argparse.Namespace:
 
 def write_store(path: Path, rows: int) -> Any:
     """Writes a store of generated features, classes a little apart in a tenth of the channels."""
-    from features.store import FeatureStore, RowState, StoreHeader, StoreWriter
+    from features.store.reader import FeatureStore
+    from features.store.schema import RowState, StoreHeader
+    from features.store.writer import StoreWriter
 
     generator = np.random.default_rng(0)
     labels = generator.integers(0, CLASSES, rows)
@@ -181,9 +183,9 @@ class Fused:
     def __init__(self, feeds: list[Any], *, epochs: int, width: int | None, pages: int | None, dtype: str) -> None:
         import optuna
 
-        from heads.engine import Engine
-        from heads.pages import BankShape, pages_of
-        from heads.spec import HeadSpec
+        from heads.bank.engine import Engine
+        from heads.bank.shape import BankShape, pages_of
+        from heads.model.spec import HeadSpec
 
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         specs = [HeadSpec(**suggest(study.ask(), width)) for _ in range(32)]
@@ -201,7 +203,8 @@ class Fused:
 
     def run(self) -> float:
         """Trains all trials from their first weights to their exact scores; returns trial-epochs per second."""
-        from heads.engine import Finished, Newcomer
+        from heads.bank.engine import Newcomer
+        from heads.bank.exact import Finished
 
         begun, first = time.perf_counter(), not self.rates
         slots = self.engine.insert([Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate(self.specs)])
@@ -221,7 +224,7 @@ class Fused:
 
     def epoch(self, epoch: int, best: Any, *, measured: bool) -> None:
         """Trains and scores one epoch and keeps what is best."""
-        from features.feed import plan_epoch
+        from features.rows.feed import plan_epoch
 
         plan = plan_epoch(self.feeds[0].rows, batch_size=BATCH, views=1, seed=0, epoch=epoch)
         begun = time.perf_counter()
@@ -239,11 +242,11 @@ class Fused:
 
     def peak(self) -> float:
         """Measures the bare products of the bank's first layers."""
-        from heads.pages import PAGE
-        from heads.peak import product_rate
+        from heads.bank.matmul_rate import matmul_rate
+        from heads.model.spec import PAGE
 
         rows, outputs = BATCH * SHAPE[0] * SHAPE[1], self.shape.pages * PAGE
-        return product_rate(rows=rows, channels=SHAPE[2], outputs=outputs, dtype=self.engine.dtype, repetitions=2)
+        return matmul_rate(rows=rows, channels=SHAPE[2], outputs=outputs, dtype=self.engine.dtype, repetitions=2)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from features.backend import start_backend, use_backend
-from features.decode import decode_image
-from features.images import scan_folder
-from features.views import parse_views
+from features.images.decode import decode_image
+from features.images.folder import scan_folder
+from features.images.views import parse_views
+from features.runtime.backend import start_backend, use_backend
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ class Moment:
 
 def extraction(arguments: argparse.Namespace, store: Path) -> tuple[float, Pace]:
     """Extracts into a fresh store; returns the seconds up to the first batch, and the pace from then on."""
-    from features.extract import extract
+    from features.extraction.extraction import extract
 
     moments = [Moment.now(0)]
     extract(
@@ -105,7 +105,7 @@ def extraction(arguments: argparse.Namespace, store: Path) -> tuple[float, Pace]
         views=parse_views(arguments.views),
         batch_size=arguments.batch_size,
         limit=arguments.limit,
-        report=lambda settled, total: moments.append(Moment.now(settled)),
+        on_progress=lambda settled, total: moments.append(Moment.now(settled)),
     )
     store.unlink()
     begun, first = moments[0], moments[2]  # the second is the report that precedes all work
@@ -114,7 +114,7 @@ def extraction(arguments: argparse.Namespace, store: Path) -> tuple[float, Pace]
 
 def forward(arguments: argparse.Namespace) -> tuple[int, Pace]:
     """Runs the backbone on images in memory; returns their number and the pace without the first batch."""
-    from features.backbones import build_backbone
+    from features.extraction.backbones import build_backbone
 
     table = scan_folder(arguments.images, limit=arguments.limit)
     views = parse_views(arguments.views)
@@ -133,7 +133,7 @@ def forward(arguments: argparse.Namespace) -> tuple[int, Pace]:
 
 
 def spec_of(arguments: argparse.Namespace):  # noqa: ANN201
-    from features.backbones import BackboneSpec
+    from features.extraction.backbone_spec import BackboneSpec
 
     return BackboneSpec(name=arguments.backbone, weights=arguments.weights)
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from features.backend import start_backend, use_backend
-from features.duplicates import find_near_identical
-from features.images import scan_folder
-from features.similarity import Images, Similarity
-from features.split import groups_of
-from features.store import FeatureStore
-from features.views import parse_views
+from features.images.folder import scan_folder
+from features.images.views import parse_views
+from features.leaks.duplicates import find_near_identical
+from features.leaks.similarity import Images, Similarity
+from features.rows.split import groups_of
+from features.runtime.backend import start_backend, use_backend
+from features.store.reader import FeatureStore
 
 EVERY = 8
 COPY = "copy"
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
 
 
 def demonstration(folder: Path) -> Path:
-    from features.demonstration import make_scans
+    from features.extraction.demonstration import make_scans
 
     make_scans(folder, seed=0)
     return folder
@@ -118,8 +118,8 @@ def plant(images: Path, planted: Path) -> None:
 
 
 def extracted(arguments: argparse.Namespace, folder: Path) -> FeatureStore:
-    from features.backbones import BackboneSpec
-    from features.extract import extract
+    from features.extraction.backbone_spec import BackboneSpec
+    from features.extraction.extraction import extract
 
     spec = BackboneSpec(
         name=arguments.backbone, weights=arguments.weights, image_size=arguments.image_size, alpha=arguments.alpha

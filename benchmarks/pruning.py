@@ -19,9 +19,9 @@ from statistics import mean
 import optuna
 from optuna.trial import TrialState
 
-from search.config import StudyConfig
-from search.pruning import RungPruner, is_last_survivor, make_pruner, rungs
-from search.storage import load_study
+from search.record.storage import load_study
+from search.setup.config import StudyConfig
+from search.trials.pruning import RungPruner, is_last_survivor, make_pruner, rungs
 
 Curve = list[float]
 

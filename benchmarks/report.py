@@ -85,7 +85,7 @@ def write_and_open(browser: Any, folder: Path, repeat: int) -> None:
     seconds, processor = [], []
     for _ in range(repeat):
         with Visit(browser) as visit:
-            processor_seconds = visit.meter()
+            processor_seconds = visit.throughput()
             begun = time.perf_counter()
             visit.page.goto(page.as_uri(), wait_until="commit")
             visit.wait_until_drawn()

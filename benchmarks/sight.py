@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.backend import use_backend
+from features.runtime.backend import use_backend
 
 TOPOLOGIES = (("relu", 0, True), ("silu", 0, True), ("gelu", 1, True), ("relu", 1, False), ("silu", 2, True))
 """Activation, hidden layers, batch norm; each with every pooling."""
@@ -30,10 +30,11 @@ BORDER = SIDE // 10
 def main() -> None:
     arguments = parse()
     use_backend()
-    from features.backbones import BackboneSpec, build_backbone
-    from features.feed import Feed
-    from features.split import split_rows
-    from features.store import FeatureStore
+    from features.extraction.backbone_spec import BackboneSpec
+    from features.extraction.backbones import build_backbone
+    from features.rows.feed import Feed
+    from features.rows.split import split_rows
+    from features.store.reader import FeatureStore
 
     store = FeatureStore(arguments.store)
     split = split_rows(store.usable, store.labels, store.patients, validation=0.15, test=0.15, seed=0)
@@ -69,15 +70,15 @@ def parse() -> argparse.Namespace:
 
 
 def read_heads(paths):  # noqa: ANN001, ANN201
-    from heads.files import load_head
+    from heads.files.head_file import load_head
 
     return [load_head(path).model for path in paths]
 
 
 def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
-    from heads.model import build_head
-    from heads.solo import train_solo
-    from heads.spec import POOLINGS, HeadSpec
+    from heads.model.build import build_head
+    from heads.model.fit import train_solo
+    from heads.model.spec import POOLINGS, HeadSpec
 
     for pooling, (activation, dense, norm) in product(POOLINGS, TOPOLOGIES):
         spec = HeadSpec(pooling=pooling, activation=activation, dense_layers=dense, dense_units=32, batch_norm=norm)
@@ -90,8 +91,8 @@ def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
 
 def covered_features(backbone, paths) -> np.ndarray:  # noqa: ANN001
     """Features, (scans, 1 + places, ...), of each scan as it is and with each of its places covered."""
-    from features.decode import decode_image
-    from heads.occlusion import COVER, PLACES, _stretch
+    from features.images.decode import decode_image
+    from heads.saliency.occlusion import COVER, PLACES, _stretch
 
     found = []
     for path in paths:
@@ -110,7 +111,7 @@ def retina_band(path: Path) -> np.ndarray:
 
     What the device filled in white, above and below a scan that it turned, is none of it.
     """
-    from features.decode import original_image
+    from features.images.decode import original_image
 
     scan = np.array(original_image(path).convert("L"), np.float32)
     white = scan >= 250
@@ -145,8 +146,8 @@ def compared(model, features: np.ndarray, bands: np.ndarray) -> dict[str, tuple[
     """Of each kind of map: rank correlation, share in the retina, share in the border."""
     from scipy.stats import spearmanr
 
-    from heads.gradcam import score_gradient
-    from heads.scoring import PROBABILITY_FLOOR, predict_batch
+    from heads.metrics.scoring import PROBABILITY_FLOOR, predict_batch
+    from heads.saliency.gradcam import score_gradient
 
     probabilities = np.stack([predict_batch(model, scan, len(scan)) for scan in features])
     called, count = probabilities[:, 0].argmax(axis=1), probabilities.shape[2]

@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from features.backend import use_backend
+from features.runtime.backend import use_backend
 
 
 def main() -> None:
     arguments = parse()
     use_backend(arguments.backend)
-    from features.backbones import BackboneSpec, build_backbone
-    from features.extract import extract
-    from features.feed import Feed
-    from features.store import FeatureStore
-    from features.views import parse_views
+    from features.extraction.backbone_spec import BackboneSpec
+    from features.extraction.backbones import build_backbone
+    from features.extraction.extraction import extract
+    from features.images.views import parse_views
+    from features.rows.feed import Feed
+    from features.store.reader import FeatureStore
 
     spec = BackboneSpec(name=arguments.backbone, weights=arguments.weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,9 +75,9 @@ class Uncached:
     def __init__(self, backbone, folder, store, batch_size) -> None:  # noqa: ANN001
         import keras
 
-        from features.decode import decode_image
-        from heads.model import build_head
-        from heads.spec import HeadSpec
+        from features.images.decode import decode_image
+        from heads.model.build import build_head
+        from heads.model.spec import HeadSpec
 
         images = keras.Input((backbone.image_size, backbone.image_size, 3))
         head = build_head(HeadSpec(), backbone.feature_shape, len(store.classes))
@@ -109,8 +110,8 @@ class Cached:
     def __init__(self, feed, batch_size) -> None:  # noqa: ANN001
         import keras
 
-        from heads.model import build_head
-        from heads.spec import HeadSpec
+        from heads.model.build import build_head
+        from heads.model.spec import HeadSpec
 
         self.model = build_head(HeadSpec(), feed.shape, len(feed.store.classes))
         self.model.compile("adam", "sparse_categorical_crossentropy", jit_compile=keras.backend.backend() == "jax")

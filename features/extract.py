@@ -2,240 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal, Self
 
-import numpy as np
 import typer
 from rich.progress import TaskID
 
-from features.backbones import BACKBONES, IMAGENET, Backbone, BackboneSpec, build_backbone
-from features.backend import start_backend, use_backend
-from features.command import console, progress, run_command
-from features.errors import BottleneckError
-from features.images import ImageTable, printable, scan_folder
-from features.pipeline import Batch, bottlenecks
-from features.skipped import skipped_images, skipped_path, write_skipped
-from features.split import GROUP_PATTERN
-from features.store import FeatureStore, RowState, StoreHeader, StoreWriter
-from features.views import View, parse_views
+from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
+from features.extraction.extraction import ExtractionSummary, extract
+from features.extraction.skipped import skipped_path
+from features.images.patients import GROUP_PATTERN
+from features.images.views import parse_views
+from features.runtime.backend import use_backend
+from features.runtime.command import console, progress, run_command
+from features.runtime.text import printable
 
-IDENTITY = (View("identity"),)
 _LISTED = 5
 """How many of the skipped images the summary names; the file beside the store names all."""
-
-Say = Callable[[str], object]
-"""Called with a line for the user."""
-Report = Callable[[int, int], object]
-"""Called with the number of rows that are settled and their number in all: before any work is done, then whenever a
-batch is on the disk, by the thread that writes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionSummary:
-    """What an extraction did.
-
-    Attributes:
-        store: The finished store.
-        bytes: Its size.
-        images: Rows of the store.
-        settled: Rows that this run settled; the others were there already.
-        seconds: How long that took, compilation included.
-        skipped: Reason of each image that could not be decoded, in row order.
-        counts: Usable images of each class.
-        patients: Known patients of each class, among the usable images.
-        unknown: Usable images whose patient is unknown.
-    """
-
-    store: Path
-    bytes: int
-    images: int
-    settled: int
-    seconds: float
-    skipped: dict[str, str]
-    counts: dict[str, int]
-    patients: dict[str, int]
-    unknown: int
-
-
-def extract(
-    images: Path,
-    store: Path,
-    *,
-    spec: BackboneSpec,
-    views: Sequence[View] = IDENTITY,
-    batch_size: int = 32,
-    group_pattern: str = GROUP_PATTERN,
-    dtype: str = "float16",
-    limit: int | None = None,
-    strict: bool = False,
-    say: Say = lambda line: None,
-    report: Report = lambda settled, total: None,
-) -> ExtractionSummary:
-    """Extracts an image folder into a store, or goes on with an unfinished store of the same extraction.
-
-    Images that cannot be decoded become rows that are never used, and are listed in ``<STORE>.skipped.csv``. A run
-    that was killed and resumed leaves the same bytes as one that was not.
-
-    Args:
-        images: Folder with one sub-folder a class.
-        store: File to make or to finish.
-        spec: The backbone.
-        views: The variants of each image.
-        batch_size: Images in a forward pass, and rows that are written at once.
-        group_pattern: Where in a file's name the patient is, see ``split``.
-        dtype: ``float16`` or ``float32``, of the features.
-        limit: Take at most this many images, evenly from the classes.
-        strict: Stop at the first image that cannot be decoded.
-        say: Told what the user should know about the folder.
-        report: Told of the progress after each batch.
-
-    Raises:
-        InputError: Folder, backbone or weights do not fit, or the store is another one; the field is named.
-        BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
-            with ``strict`` one cannot.
-    """
-    table = scan_folder(images, group_pattern=group_pattern, limit=limit)
-    plan = _Plan(table, spec, tuple(views), dtype, batch_size)
-    plan.check_early(store)
-    for remark in table.remarks:
-        say(f"note: {remark}")
-    start_backend()
-    backbone = build_backbone(spec)
-    with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
-        if strict:
-            _refuse(table, skipped_images(writer, table, {}))
-        already = int(np.count_nonzero(writer.done))
-        started = time.perf_counter()
-        reasons = _compute(writer, table, backbone, views, strict=strict, report=report)
-        seconds = time.perf_counter() - started
-        skipped = skipped_images(writer, table, reasons)
-        write_skipped(store, skipped)
-        if len(skipped) == len(table):
-            path, reason = next(iter(skipped.items()))
-            store.unlink()  # nothing in it can be used, and it would be in the way of mended images
-            raise BottleneckError(
-                f"{images}: none of {len(table)} images can be decoded; {printable(path)}: {reason};"
-                f" all of them: {skipped_path(store)}"
-            )
-        writer.finish()
-        return _summary(writer, table, settled=len(table) - already, seconds=seconds, skipped=skipped)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """All that decides a store but the backbone's weights."""
-
-    table: ImageTable
-    spec: BackboneSpec
-    views: tuple[View, ...]
-    dtype: str
-    batch_size: int
-
-    def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
-        return StoreHeader(
-            classes=self.table.classes,
-            paths=self.table.paths,
-            sizes=self.table.sizes,
-            labels=self.table.labels,
-            patients=self.table.patients,
-            feature_shape=feature_shape,
-            views=tuple(view.name for view in self.views),
-            backbone=self.spec.name,
-            alpha=self.spec.alpha,
-            weights=self.spec.weights_name,
-            weights_sha256=weights_sha256,
-            image_size=self.spec.size,
-            preprocessing=self.spec.preprocessing,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            created=self.table.newest,
-            versions=dict(_versions()),
-        )
-
-    def check_early(self, path: Path) -> None:
-        """Refuses another store before seconds are spent on the backbone."""
-        if path.exists():
-            stored = FeatureStore(path).header
-            stored.check_same(path, self.header(stored.feature_shape, stored.weights_sha256))
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in ("h5py", "keras", "numpy", "pillow", use_backend()):
-        yield package, version(package)
-
-
-def _compute(
-    writer: StoreWriter,
-    table: ImageTable,
-    backbone: Backbone,
-    views: Sequence[View],
-    *,
-    strict: bool,
-    report: Report,
-) -> dict[int, str]:
-    """Settles all pending rows; returns the reasons of those it skipped. A batch is written while the next is made."""
-    header = writer.header
-    reasons: dict[int, str] = {}
-    report(int(np.count_nonzero(writer.done)), len(table))
-
-    def settle(batch: Batch) -> None:
-        states = np.full(len(batch.indices), RowState.DONE, np.uint8)
-        states[[row - batch.indices.start for row in batch.reasons]] = RowState.SKIPPED
-        writer.write(batch.indices, batch.features, states)
-        reasons.update(batch.reasons)
-        report(int(np.count_nonzero(writer.done)), len(table))
-
-    made = bottlenecks(
-        [table.folder / path for path in table.paths],
-        backbone,
-        views,
-        batches=list(writer.pending()),
-        batch_size=header.batch_size,
-        dtype=header.dtype,
-    )
-    writing: Future[None] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
-        for batch in made:
-            if strict:
-                _refuse(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
-            if writing is not None:
-                writing.result()
-            writing = disk.submit(settle, batch)
-        if writing is not None:
-            writing.result()
-    return reasons
-
-
-def _refuse(table: ImageTable, skipped: dict[str, str]) -> None:
-    """Stops a strict run where something would be skipped."""
-    for path, reason in skipped.items():
-        raise BottleneckError(f"{table.folder / printable(path)}: {reason}; without --strict it is skipped")
-
-
-def _summary(
-    writer: StoreWriter, table: ImageTable, *, settled: int, seconds: float, skipped: dict[str, str]
-) -> ExtractionSummary:
-    usable = np.flatnonzero(writer.done == RowState.DONE).tolist()
-    found = [(table.classes[table.labels[row]], table.patients[row]) for row in usable]
-    return ExtractionSummary(
-        store=writer.path,
-        bytes=writer.path.stat().st_size,
-        images=len(table),
-        settled=settled,
-        seconds=seconds,
-        skipped=skipped,
-        counts={name: sum(label == name for label, _ in found) for name in table.classes},
-        patients={name: len({who for label, who in found if label == name} - {""}) for name in table.classes},
-        unknown=sum(not patient for _, patient in found),
-    )
 
 
 def describe(summary: ExtractionSummary) -> Iterator[str]:
@@ -318,14 +103,14 @@ def main(
             limit=limit,
             strict=strict,
             say=_say,
-            report=display,
+            on_progress=display,
         )
     for line in describe(summary):
         _say(line)
 
 
 class _Progress:
-    """Shows a ``Report``, from the first one on; nothing where there is nothing to do. Use as a context manager."""
+    """An ``OnProgress`` for a terminal; nothing where there is nothing to do. Use as a context manager."""
 
     def __init__(self) -> None:
         self._display = progress("images")

@@ -1,45 +1,25 @@
 """``python -m search.dashboard STUDY_DIR``: the Optuna dashboard on a study, which it cannot change.
 
 Notes, figures and the best heads' artifacts are pinned on the study in memory and in a temporary folder
-(``search.overlay`` says why), brought up to date while the search runs, and gone with the dashboard.
+(``search.review.overlay`` says why), brought up to date while the search runs, and gone with the dashboard.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import socketserver
 import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import optuna
 import typer
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from optuna.trial import FrozenTrial
 
-from features.backend import start_backend, use_backend
-from features.command import console, run_command
-from features.errors import BottleneckError, InputError
-from heads.spec import HeadSpec
-from search import figures
-from search.config import StudyConfig
-from search.head_files import kept_numbers, path_of, refit_path_of
-from search.overlay import Overlay
-from search.page import TEMPLATE
-from search.record import Progress, StudyRecord, curve, read_record, read_split
-from search.report import describe_head
-from search.sketch import confusion_svg, curve_svg
-from search.trust import mean_in_words
-
-REFRESH_SECONDS = 20.0
-CURVES = 40
-"""Every figure is sent again at each poll of the browser: they are kept small."""
-REFUSAL = "this dashboard only looks at the study: its search alone writes it"
+from features.runtime.command import run_command
+from features.runtime.errors import InputError
+from search.review.view import View
+from search.setup.config import StudyConfig
 
 
 def main(
@@ -67,211 +47,6 @@ def main(
                 server.serve_forever()
             finally:
                 view.stop()
-
-
-class View:
-    """A study as the dashboard shows it.
-
-    Attributes:
-        app: The WSGI application; whatever is not a look is refused.
-        storage: What it shows.
-    """
-
-    def __init__(self, folder: Path, config: StudyConfig, artifacts: Path) -> None:
-        """Opens the study and pins on it what there is.
-
-        Args:
-            folder: The study directory.
-            config: Its study.json.
-            artifacts: A folder of its own for copies of what is pinned on trials; made where there is none.
-
-        Raises:
-            InputError: There is no such study.
-            BottleneckError: optuna-dashboard is not installed.
-        """
-        try:
-            from optuna_dashboard import wsgi  # noqa: PLC0415  an extra
-        except ImportError as error:
-            raise BottleneckError(
-                "optuna-dashboard is not installed: pip install 'bottleneck-search[dashboard]'"
-            ) from error
-        artifacts.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.config = config
-        self.storage = Overlay(folder, config.storage)
-        self.app = read_only(wsgi(self.storage, artifact_store=FileSystemArtifactStore(str(artifacts))))
-        self._store = FileSystemArtifactStore(str(artifacts))
-        self._pinned: set[tuple[int, str]] = set()
-        self._shown: object = None
-        self._stopped = threading.Event()
-        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            study = optuna.load_study(study_name=config.name, storage=self.storage)
-            study.set_metric_names([f"validation {config.objective}"])
-        self.refresh()
-
-    def refresh(self) -> StudyRecord:
-        """Pins the note, the figures and the artifacts of the best heads as they are now."""
-        from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
-
-        record = read_record(self.folder, self.storage.record)
-        study = optuna.load_study(study_name=self.config.name, storage=self.storage)
-        state = (record.progress, [(t.number, t.state) for t in record.trials])
-        if state == self._shown:
-            return record
-        save_note(study, note_on(record))
-        for name, figure in small_figures(record):
-            title = {"text": name.replace("-", " "), "x": 0.03, "y": 0.96, "yanchor": "top"}
-            # the dashboard's buttons lie over the top, and its frame is of Plotly's own height
-            figure.update_layout(title=title, margin={"t": 96}, height=450)
-            figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
-            save_plotly_graph_object(study, figure, graph_object_id=name)
-        for trial in kept_trials(record):
-            drawn = curve_svg(curve(trial), f"trial {trial.number}, {figures.in_words(self.config.objective)}")
-            self._pin(trial, "learning-curve.svg", drawn)
-            for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
-                self._pin_file(trial, path)
-        if record.test:
-            test, names = record.test, [one["name"] for one in record.test["per_class"]]
-            picture = confusion_svg(test["confusion"], names, f"{test['rows']} test rows")
-            self._pin(record.ranked[0], "confusion-test.svg", picture)
-        self._shown = state
-        return record
-
-    def keep_up(self) -> None:
-        """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows."""
-        scored = False
-        while not self._stopped.is_set():
-            try:
-                record = self.refresh()
-                if record.progress is not Progress.RUNNING and not scored:
-                    scored = True  # not beside a running search, which needs the processors
-                    self.pin_confusions(record)
-            except (BottleneckError, OSError, KeyError, ValueError) as error:
-                console.print(f"not brought up to date: {error}", highlight=False, markup=False, soft_wrap=True)
-            self._stopped.wait(REFRESH_SECONDS)
-
-    def stop(self) -> None:
-        """Ends ``keep_up`` at its next turn."""
-        self._stopped.set()
-
-    def pin_confusions(self, record: StudyRecord) -> None:
-        """Scores the kept heads on the validation rows and pins their confusion matrices.
-
-        Raises:
-            InputError: The store has gone or is another one now.
-        """
-        for trial, counts, names in validation_confusions(record):
-            rows = sum(map(sum, counts))
-            self._pin(trial, "confusion-validation.svg", confusion_svg(counts, names, f"{rows} validation rows"))
-
-    def _pin(self, trial: FrozenTrial, name: str, text: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            self._pin_file(trial, path)
-
-    def _pin_file(self, trial: FrozenTrial, path: Path) -> None:
-        key = (trial.number, path.name)
-        if key in self._pinned or not path.is_file():
-            return
-        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
-        there = self.storage.get_trial(trial_id)
-        upload_artifact(artifact_store=self._store, file_path=str(path), study_or_trial=there, storage=self.storage)
-        self._pinned.add(key)
-
-    @property
-    def study_id(self) -> int:
-        """The study's number in its storage."""
-        return self.storage.get_study_id_from_name(self.config.name)
-
-
-def read_only(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """Returns a WSGI application that looks, and answers all else with 403 and the reason.
-
-    What the dashboard would write could only be kept in memory, and be lost: better to say so than to seem to save it.
-    """
-
-    def looking(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ.get("REQUEST_METHOD", "GET") in ("GET", "HEAD"):
-            return app(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": REFUSAL}).encode()]
-
-    return looking
-
-
-def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
-    """Returns the trials of which a head is in the study directory, best first."""
-    kept = set(kept_numbers(record.folder))
-    return [trial for trial in record.ranked if trial.number in kept]
-
-
-def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
-    """Yields the figures that the dashboard has not itself, and their names: few points, few digits."""
-    ranked, objective = record.ranked, record.config.objective
-    if ranked:
-        yield "value-and-size", figures.sizes(ranked, record.article, objective)
-    some = figures.thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
-    if some:
-        yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article, objective)
-        yield "what-ended-when", figures.endings(record.trials, record.config.epochs)
-
-
-def note_on(record: StudyRecord) -> str:
-    """Returns what the study found so far, as Markdown."""
-    summary, config = record.summary, record.config
-    searched = ", ".join(name for name, domain in config.space.items() if isinstance(domain, (list, dict)))
-    lines = [f"{summary['trials']} of {config.trials} trials, {record.progress}.", ""]
-    lines += [f"Searched: {searched}; by {figures.in_words(config.objective)}.", ""]
-    if record.article is not None:
-        lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
-    if record.test:
-        lines += [record.concluded["verdict"], ""]
-    means = {one["trial"]: mean_in_words(config.objective, one) for one in record.finalists}
-    if record.ranked:
-        lines += [
-            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters | head |",
-            "| ---: | ---: | ---: | ---: | --- |",
-        ]
-    for trial in record.ranked[:5]:
-        spec, mean = HeadSpec.from_dict(trial.user_attrs["spec"]), means.get(trial.number, "-")
-        size = f"{trial.user_attrs['parameters']:,}"
-        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {describe_head(spec)} |")
-    return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
-
-
-def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:
-    """Yields the (true, called) counts on the validation rows and the class names, for each trial's own head.
-
-    Nothing with folds, where a trial has no head of its own.
-
-    Raises:
-        InputError: The store has gone or is another one now.
-    """
-    config = record.config
-    store = config.stores["validation"] or config.stores["features"]
-    trials = [trial for trial in kept_trials(record) if path_of(record.folder, trial.number).is_file()]
-    if config.folds or not store or not trials:
-        return
-    from features.feed import Feed  # noqa: PLC0415
-    from features.store import FeatureStore  # noqa: PLC0415
-
-    opened = FeatureStore(Path(store["path"]))
-    if opened.fingerprint != store["fingerprint"]:
-        raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
-    use_backend(config.backend)
-    start_backend()
-    import numpy as np  # noqa: PLC0415
-
-    from heads.files import load_head  # noqa: PLC0415  after the choice of the backend
-    from heads.metrics import measure  # noqa: PLC0415
-    from heads.scoring import predict_probabilities  # noqa: PLC0415
-
-    feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
-    for trial in trials:
-        head = load_head(path_of(record.folder, trial.number))
-        metrics = measure(predict_probabilities(head.model, feed), feed.labels, opened.classes)
-        yield trial, [list(counts) for counts in metrics.confusion], list(opened.classes)
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.backend import start_backend, use_backend
-from features.command import console, run_command
-from features.errors import InputError
-from search.config import StudyConfig
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.command import console, run_command
+from features.runtime.errors import InputError
+from search.setup.config import StudyConfig
 
 if TYPE_CHECKING:
-    from heads.files import Head, HeadMetadata
-    from search.record import StudyRecord
+    from heads.files.head_file import Head
+    from heads.files.metadata import HeadMetadata
+    from search.record.study_record import StudyRecord
 
 
 def main(
@@ -56,12 +57,12 @@ def main(
         raise InputError("--ensemble", expected=expected, found="none")
 
     start_backend()
-    from heads.files import save_head  # noqa: PLC0415  after the choice of the backend
+    from heads.files.head_file import save_head  # noqa: PLC0415  after the choice of the backend
 
     path, head = _ensemble(record) if ensemble else _single(record, trial)
     if with_backbone:
-        from heads.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
-        from heads.image_model import save_image_model  # noqa: PLC0415
+        from heads.files.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
+        from heads.files.image_model import save_image_model  # noqa: PLC0415
 
         spec = backbone_spec(path, head.metadata, weights=weights)
         save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
@@ -74,8 +75,8 @@ def main(
 
 def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
     """The head of a trial, or the one that the study chose, and its file."""
-    from heads.files import load_head  # noqa: PLC0415
-    from search.head_files import find_head  # noqa: PLC0415
+    from heads.files.head_file import load_head  # noqa: PLC0415
+    from search.record.head_files import find_head  # noqa: PLC0415
 
     number = record.summary["best"]["number"] if trial is None else trial
     path = find_head(record.folder, number, refitted=trial is None)
@@ -84,9 +85,9 @@ def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
 
 def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
     """The average of the finalists, and the file of one of them."""
-    from heads.ensemble import join_heads  # noqa: PLC0415
-    from heads.files import load_head  # noqa: PLC0415
-    from search.head_files import find_head  # noqa: PLC0415
+    from heads.files.ensemble import join_heads  # noqa: PLC0415
+    from heads.files.head_file import load_head  # noqa: PLC0415
+    from search.record.head_files import find_head  # noqa: PLC0415
 
     told = record.ensemble
     paths = [find_head(record.folder, number, refitted=True) for number in told["trials"]]
@@ -115,7 +116,7 @@ def _say(line: str) -> None:
 
 
 def _read(folder: Path) -> StudyRecord:
-    from search.record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
+    from search.record.study_record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
 
     record = read_record(folder)
     if not record.summary["best"]:

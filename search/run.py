@@ -12,18 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from features.atomic import write_json
-from features.backend import start_backend, use_backend
-from features.command import console, progress, run_command
-from features.errors import BottleneckError
-from features.lock import WriterLock
-from features.store import FeatureStore
-from search.audit import audit_study, describe, read_audit
-from search.config import FILE, SPLIT_FILE, StudyConfig
-from search.data import SearchData, load_data
-from search.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
-from search.snapshot import Saved, read_snapshot
-from search.storage import JOURNAL, OpenedStudy, open_study
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.command import console, progress, run_command
+from features.runtime.errors import BottleneckError
+from features.runtime.files import write_json
+from features.runtime.lock import WriterLock
+from features.store.reader import FeatureStore
+from search.record.storage import JOURNAL, OpenedStudy, open_study
+from search.setup.audit import audit_study, describe, read_audit
+from search.setup.config import FILE, SPLIT_FILE, StudyConfig
+from search.setup.data import SearchData, load_data
+from search.setup.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
+from search.training.snapshot import Saved, read_snapshot
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
@@ -154,7 +154,7 @@ def _load(path: Path, options: Options) -> SearchData:
 
 
 def _demonstration(folder: Path) -> Path:
-    from features.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
+    from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
     _say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
     with progress("scans") as display:
@@ -162,7 +162,7 @@ def _demonstration(folder: Path) -> Path:
         return make_demonstration(
             folder / "demonstration",
             seed=DEMONSTRATION_SEED,
-            report=lambda done, total: display.update(task, completed=done, total=total),
+            on_progress=lambda done, total: display.update(task, completed=done, total=total),
         )
 
 
@@ -176,7 +176,7 @@ def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
         found = audit_study(
             options.folder,
             data,
-            report=lambda done, total: display.update(task, completed=done, total=total, visible=True),
+            on_progress=lambda done, total: display.update(task, completed=done, total=total, visible=True),
         )
     for line in describe(found):
         _say(line)
@@ -194,14 +194,16 @@ def _search(
 ) -> tuple[StudyConfig, dict[str, Any]]:
     """Runs the trials that are left and scores the winner; returns the config as settled, and the summary."""
     start_backend()
-    from search.book import Book  # noqa: PLC0415  after the choice of the backend
-    from search.conclusion import choose, conclude  # noqa: PLC0415
-    from search.display import Display  # noqa: PLC0415
-    from search.fused import describe_bank, run_pool, settle_bank  # noqa: PLC0415
-    from search.one_at_a_time import OneAtATime  # noqa: PLC0415
-    from search.shelf import Shelf  # noqa: PLC0415
-    from search.summary import read_summary, summarise, write_summary  # noqa: PLC0415
-    from search.yardstick import one_at_a_time  # noqa: PLC0415
+    from search.finish.baseline import one_at_a_time  # noqa: PLC0415
+    from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
+    from search.finish.conclusion import choose, conclude  # noqa: PLC0415
+    from search.record.summary import read_summary, summarise, write_summary  # noqa: PLC0415
+    from search.training.display import Display  # noqa: PLC0415
+    from search.training.runner import run_pool  # noqa: PLC0415
+    from search.training.sizing import settle_bank  # noqa: PLC0415
+    from search.training.solo import OneAtATime  # noqa: PLC0415
+    from search.training.throughput import describe_bank  # noqa: PLC0415
+    from search.trials.ask_tell import Book  # noqa: PLC0415  after the choice of the backend
 
     folder, study = options.folder, opened.study
     shape = None
@@ -210,31 +212,31 @@ def _search(
     write_json(folder / SPLIT_FILE, data.split)
     config.write(folder)  # from here on the study can be resumed
     book = Book(study, config, options.space, going_on=saved.going_on if saved else ())
-    shelf = Shelf(folder, study, config, data)
+    checkpoints = TopCheckpoints(folder, study, config, data)
     bank: dict[str, Any] | None = None
     with Display(study, config) as display:
         if shape:
-            meter, compilations = run_pool(
+            throughput, compilations = run_pool(
                 folder,
                 opened,
                 shape=shape,
                 data=data,
                 book=book,
-                keeper=shelf,
+                sink=checkpoints,
                 display=display,
                 saved=saved,
                 snapshot_every=snapshot_every,
             )
-            bank = describe_bank(shape, str(config.dtype), meter, compilations)
+            bank = describe_bank(shape, str(config.dtype), throughput, compilations)
         else:
-            OneAtATime(book, data, shelf, display, flush=opened.flush).run()
+            OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
     summary = summarise(study, config)
     if not summary["best"]:
         reasons = sorted(set(summary["failures"].values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
     choice = choose(folder, study, config, options.space, data, snapshot_every=snapshot_every)
     summary = summarise(study, config, chosen=choice.trial) | {"bank": bank}
-    summary |= conclude(choice, shelf, read_summary(folder))
+    summary |= conclude(choice, checkpoints, read_summary(folder))
     found = read_audit(folder)
     summary["audit"] = {name: found[name] for name in ("patients_shared", "near_identical")}
     if bank:
@@ -244,9 +246,9 @@ def _search(
 
 
 def _report(folder: Path) -> None:
-    from search.record import read_record  # noqa: PLC0415  after the choice of the backend
-    from search.report import FILE as REPORT  # noqa: PLC0415
-    from search.report import write_report  # noqa: PLC0415
+    from search.record.study_record import read_record  # noqa: PLC0415  after the choice of the backend
+    from search.review.report import FILE as REPORT  # noqa: PLC0415
+    from search.review.report import write_report  # noqa: PLC0415
 
     write_report(folder / REPORT, read_record(folder))
 

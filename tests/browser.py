@@ -107,7 +107,7 @@ class Visit:
         """Waits for the last figure of one of our own pages, which says so."""
         self.page.wait_for_selector("body[data-drawn]", state="attached")
 
-    def meter(self) -> Callable[[], float]:
+    def throughput(self) -> Callable[[], float]:
         """Returns what tells how many seconds a processor has worked for the page's main thread, from now on.
 
         Unlike the time by the clock this depends little on what else the machine does.

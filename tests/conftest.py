@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from features.backend import use_backend
-from features.store import RowState, StoreHeader, StoreWriter
+from features.runtime.backend import use_backend
+from features.store.schema import RowState, StoreHeader
+from features.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from made_pictures import World
@@ -22,7 +23,8 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def build_header(
@@ -106,7 +108,7 @@ def make_store() -> Callable[..., Path]:
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command's module in this process: (exit status, standard output, standard error)."""
-    from features.command import run_command
+    from features.runtime.command import run_command
 
     def invoke(command: Any, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, arguments)])

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.backbones import BackboneSpec
-from features.extract import extract
-from features.feed import Feed
-from features.split import Rows
-from features.store import FeatureStore
-from features.views import parse_views
-from heads.files import HeadMetadata, save_head
-from heads.model import build_head
-from heads.solo import train_solo
-from heads.spec import HeadSpec
+from features.extraction.backbone_spec import BackboneSpec
+from features.extraction.extraction import extract
+from features.images.views import parse_views
+from features.rows.feed import Feed
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from heads.files.head_file import save_head
+from heads.files.metadata import HeadMetadata
+from heads.model.build import build_head
+from heads.model.fit import train_solo
+from heads.model.spec import HeadSpec
 
 KINDS = ("bright", "dark", "striped")
 SIZE = (60, 48)

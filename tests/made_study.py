@@ -6,19 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+from conftest import ROOT
 from optuna.trial import FrozenTrial
 
-from features.atomic import write_json
-from heads.scoring import EpochRecord, Score
-from search.book import Asked, Book
-from search.config import SPLIT_FILE, StudyConfig
-from search.space import Space, read_study_file
-from search.storage import OpenedStudy, open_study
-from search.summary import summarise, write_summary
-from search.trials import article_trial, ranking
-from search.verdict import verdict
+from features.runtime.files import write_json
+from heads.metrics.scoring import EpochRecord, Score
+from search.finish.verdict import verdict
+from search.record.storage import OpenedStudy, open_study
+from search.record.summary import summarise, write_summary
+from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.space import Space, read_study_file
+from search.trials.ask_tell import Asked, Book
+from search.trials.ranking import article_trial, ranking
 
-SPACE = read_study_file(Path(__file__).resolve().parents[1] / "studies" / "heads.toml").space
+SPACE = read_study_file(ROOT / "studies" / "heads.toml").space
 COUNTS = {"train": 400, "validation": 100, "test": 80}
 PATIENTS = {"train": 200, "validation": 50, "test": 40}
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
+from conftest import ROOT
 
-from features.feed import Feed
-from features.store import FeatureStore
-from heads.scoring import predict_probabilities, score
-
-ROOT = Path(__file__).resolve().parents[1]
+from features.rows.feed import Feed
+from features.store.reader import FeatureStore
+from heads.metrics.scoring import predict_probabilities, score
 
 
 def run(module: str, *arguments: object) -> str:

@@ -1,0 +1,1 @@
+"""Images through a frozen backbone into a feature store."""

@@ -1,0 +1,185 @@
+"""The frozen networks of keras.applications that turn images into bottlenecks: size, preprocessing, weights, hash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from features.extraction.backbone_spec import IMAGENET, BackboneSpec
+from features.extraction.preprocessing import Preprocessing
+from features.extraction.random_weights import randomise
+from features.runtime.errors import BottleneckError, InputError
+
+_DOWNLOAD_TIMEOUT_S = 10
+
+
+class Backbone:
+    """A frozen network with its preprocessing.
+
+    Attributes:
+        spec: What it was built from.
+        model: keras.Model from preprocessed images (batch, size, size, 3) float32 to features; not trainable.
+        image_size: Side in pixels of the square that it is shown.
+        feature_shape: (height, width, channels) of one bottleneck.
+        weights_name: ``imagenet``, ``random:SEED`` or the file's name.
+        weights_sha256: Hash over the weight arrays and their shapes, in the model's order.
+    """
+
+    def __init__(self, spec: BackboneSpec, model: Any) -> None:
+        import keras  # noqa: PLC0415  the command chooses the backend first
+
+        model.trainable = False
+        self.spec = spec
+        self.model = model
+        self.image_size = spec.size
+        height, width, channels = model.output_shape[1:]
+        self.feature_shape: tuple[int, int, int] = (height, width, channels)
+        self.weights_name = spec.weights_name
+        self.weights_sha256 = _sha256_of(model)
+        self._preprocessing = Preprocessing.of(spec, model)
+        self._program = self._with_preprocessing("uint8")
+        # Asked for, XLA compiles for the CPU 14 times slower depthwise convolutions than TensorFlow's own kernels;
+        # JAX always compiles with XLA.
+        self._program.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Computes bottlenecks in one compiled program for each batch size that it meets.
+
+        Args:
+            images: (batch, size, size, 3), RGB.
+
+        Returns:
+            (batch, height, width, channels).
+
+        Raises:
+            BottleneckError: The batch does not fit into memory.
+        """
+        try:
+            return np.asarray(self._program.predict_on_batch(images), np.float32)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            raise BottleneckError(
+                f"{self.spec.name}: not enough memory for {len(images)} images of {self.image_size} x"
+                f" {self.image_size} pixels at once: use a smaller --batch-size"
+            ) from error
+
+    def image_model(self) -> Any:
+        """Returns a plain keras.Model from RGB images (batch, size, size, 3) float32, 0 to 255, to features."""
+        return self._with_preprocessing("float32")
+
+    def _with_preprocessing(self, dtype: str) -> Any:
+        import keras  # noqa: PLC0415
+
+        images = keras.Input((self.image_size, self.image_size, 3), dtype=dtype, name="images")
+        return keras.Model(images, self.model(self._preprocessing.apply(images)), name=f"{self.spec.name}_on_images")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """TensorFlow has a class of its own for it, JAX a status in the message."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError"}) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def build_backbone(spec: BackboneSpec) -> Backbone:
+    """Builds a backbone and loads, downloads or draws its weights.
+
+    Raises:
+        InputError: The weights do not fit, or cannot be downloaded.
+    """
+    model = _construct(spec)
+    if spec.seed is not None:
+        randomise(model, spec, spec.seed)
+    elif spec.weights != IMAGENET:
+        _load(model, spec)
+    return Backbone(spec, model)
+
+
+def _construct(spec: BackboneSpec) -> Any:
+    import keras  # noqa: PLC0415
+
+    weights = IMAGENET if spec.weights == IMAGENET else None
+    options: dict[str, Any] = {} if spec.alpha is None else {"alpha": spec.alpha}
+    factory = getattr(keras.applications, spec.architecture.factory)
+    try:
+        # Keras reports its download on standard output, and warns where a size is not one of its own
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _download_timeout():
+            warnings.simplefilter("ignore")
+            return factory(include_top=False, weights=weights, input_shape=(spec.size, spec.size, 3), **options)
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        if weights is None:
+            raise InputError("--backbone", expected=f"what {spec.name} can be built with", found=error) from error
+        reason = str(error).rpartition(" -- ")[2]
+        raise InputError(
+            "--weights",
+            expected=f"to download {spec.name}'s imagenet weights",
+            found=f"no way to them ({reason})",
+            hint=f"pass a file with --weights FILE.h5, e.g. a copy of {_url_in(str(error))}",
+        ) from error
+
+
+def _url_in(message: str) -> str:
+    found = re.search(r"https://\S+\.h5", message)
+    return found[0] if found else "the no_top file that keras.applications publishes"
+
+
+@contextlib.contextmanager
+def _download_timeout() -> Iterator[None]:
+    """A host that does not answer must not hold a command for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load(model: Any, spec: BackboneSpec) -> None:
+    path = Path(spec.weights)
+    expected = f"the weights of {spec.name}" + ("" if spec.alpha is None else f" with alpha {spec.alpha:g}")
+    expected += " without its top (include_top=False)"
+    if not h5py.is_hdf5(path):
+        raise InputError(path, expected=expected, found="a file that is no HDF5")
+    try:
+        _load_weights(model, path)
+    except Exception as error:  # a file that is no weights file makes Keras stumble anywhere
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(path, expected=expected, found=f"others ({lines[0][:160].rstrip('.')})") from error
+    if not all(np.isfinite(array).all() for array in model.get_weights()):
+        raise InputError(path, expected=expected, found="weights that are not finite")
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    """``load_weights`` tells its two formats by the ending alone; here the content decides."""
+    with h5py.File(path, "r") as file:
+        layered = "layer_names" in file.attrs or "model_weights" in file
+        endings = (".h5", ".hdf5") if layered else (".weights.h5",)
+    if path.name.endswith(endings) and path.name.endswith(".weights.h5") != layered:
+        model.load_weights(path)
+        return
+    import tempfile  # noqa: PLC0415  rarely needed
+
+    with tempfile.TemporaryDirectory() as folder:
+        alias = Path(folder) / f"alias{endings[0]}"
+        alias.symlink_to(path.resolve())
+        model.load_weights(alias)
+
+
+def _sha256_of(model: Any) -> str:
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        if not np.isfinite(array).all():
+            raise BottleneckError(f"the weights of {model.name} are not finite")
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""The list of images that could not be decoded, beside the store: ``<STORE>.skipped.csv``, columns path and reason."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from features.images.decode import UndecodableError, decode_image
+from features.images.folder import ImageTable
+from features.runtime.files import replacing
+from features.store.schema import RowState
+from features.store.writer import StoreWriter
+
+
+def skipped_path(store: Path) -> Path:
+    """Where the list of a store's skipped images is."""
+    return store.with_name(f"{store.name}.skipped.csv")
+
+
+def skipped_images(writer: StoreWriter, table: ImageTable, known: Mapping[int, str]) -> dict[str, str]:
+    """Returns the reason of each skipped image, by path, in row order.
+
+    Rows that an earlier, killed run skipped are decoded once more for their reasons: they are few, and the list is
+    then the same as that of a run which was not killed.
+
+    Args:
+        writer: The store.
+        table: Its images.
+        known: Reasons that this run met, by row.
+    """
+    rows = np.flatnonzero(writer.done == RowState.SKIPPED).tolist()
+    size = writer.header.image_size
+    return {table.paths[row]: known.get(row) or _reason(table.folder / table.paths[row], size) for row in rows}
+
+
+def _reason(path: Path, size: int) -> str:
+    try:
+        decode_image(path, size)  # in the store's size, which what Pillow says of a damaged JPEG may depend on
+    except UndecodableError as error:
+        return str(error)
+    return "could not be decoded when the store was made"
+
+
+def write_skipped(store: Path, skipped: Mapping[str, str]) -> None:
+    """Writes the list, atomically; where nothing was skipped, removes one that is there.
+
+    Raises:
+        BottleneckError: The list cannot be written.
+    """
+    path = skipped_path(store)
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("path", "reason"))
+        rows.writerows(skipped.items())

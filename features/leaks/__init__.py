@@ -1,0 +1,1 @@
+"""What parts of a data set share and should not: patients, and near-identical images."""

@@ -1,0 +1,1 @@
+"""Which rows serve what: parts and folds by patient, and rows to batches."""

@@ -1,0 +1,147 @@
+"""Rows to batches: which row and which view when, and their features, read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+
+Features = npt.NDArray[Any]
+"""(batch, height, width, channels) in the store's dtype."""
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch trains on.
+
+    Attributes:
+        rows: (steps, batch) row indices.
+        views: (steps, batch) view of each.
+    """
+
+    rows: npt.NDArray[np.int64]
+    views: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def plan_epoch(rows: Rows, *, batch_size: int, views: int, seed: int, epoch: int) -> EpochPlan:
+    """Shuffles rows into equal batches and draws one view for each row.
+
+    Every row comes at least once. Shapes never change between epochs: the rows are spread over
+    ceil(rows / batch_size) equal batches, and the few places left over are filled from the head of the shuffle.
+
+    Args:
+        rows: Row indices to train on.
+        batch_size: Upper bound of a batch.
+        views: Views of each row to draw from.
+        seed: Seed of the run; with ``epoch`` it decides the plan alone.
+        epoch: Any whole number of at least 0.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    shuffled = generator.permutation(rows)
+    steps = -(-len(rows) // batch_size)
+    batch = -(-len(rows) // steps)
+    placed = np.resize(shuffled, steps * batch).reshape(steps, batch)
+    return EpochPlan(placed, generator.integers(0, views, placed.shape))
+
+
+def plan_fold_epoch(
+    folds: Sequence[Rows], *, batch_size: int, views: int, seed: int, epoch: int
+) -> tuple[EpochPlan, npt.NDArray[np.int32]]:
+    """Plans an epoch over several folds, each batch drawn from one of them, in shuffled order.
+
+    All batches are equal: as large as the largest fold needs to fit into ceil(rows / batch_size) of them. Every row
+    comes at least once; the places left over in a fold's batches are filled from the head of its shuffle.
+
+    Args:
+        folds: Row indices of each fold.
+        batch_size: Upper bound of a batch.
+        views: Views of each row to draw from.
+        seed: Seed of the run.
+        epoch: Any whole number of at least 0.
+
+    Returns:
+        The plan, and the fold of each of its batches, (steps,).
+    """
+    generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    steps = [-(-len(rows) // batch_size) for rows in folds]
+    batch = max(-(-len(rows) // count) for rows, count in zip(folds, steps, strict=True))
+    placed = [
+        np.resize(generator.permutation(rows), count * batch).reshape(count, batch)
+        for rows, count in zip(folds, steps, strict=True)
+    ]
+    order = generator.permutation(sum(steps))
+    batches = np.concatenate(placed)[order]
+    of_fold = np.repeat(np.arange(len(folds), dtype=np.int32), steps)[order]
+    return EpochPlan(batches, generator.integers(0, views, batches.shape)), of_fold
+
+
+class Feed:
+    """Features of chosen rows of a store, in memory where they fit, from the disk where they do not.
+
+    Args:
+        store: The store.
+        rows: The rows that will be asked for; no others may be.
+        memory_bytes: Upper bound of what may be held in memory.
+    """
+
+    def __init__(self, store: FeatureStore, rows: Rows, *, memory_bytes: int) -> None:
+        self.store = store
+        self.rows = np.sort(rows)
+        row_bytes = int(np.prod(store.features.shape[1:])) * store.features.dtype.itemsize
+        self.resident = len(rows) * row_bytes <= memory_bytes
+        self._features = store.features[self.rows] if self.resident else None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one bottleneck."""
+        return self.store.header.feature_shape
+
+    @property
+    def views(self) -> int:
+        """Number of views of each row."""
+        return len(self.store.header.views)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """(rows,) class index of each of ``self.rows``."""
+        return np.asarray(self.store.labels[self.rows])
+
+    def take(self, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | int) -> Features:
+        """Returns the features of some rows (any order, repeats allowed), each in its view."""
+        if self._features is not None:
+            return np.asarray(self._features[np.searchsorted(self.rows, rows), views])
+        order = np.argsort(rows)  # in file order, so that the disk's own read-ahead helps
+        taken = np.asarray(self.store.features[rows[order], views if isinstance(views, int) else views[order]])
+        placed = np.empty_like(taken)
+        placed[order] = taken
+        return placed
+
+    def train_batches(self, plan: EpochPlan) -> Iterator[tuple[Features, npt.NDArray[np.int32]]]:
+        """Yields (features, labels) of every step of a plan, the next one read while this one is used."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead = None
+            for rows, views in zip(plan.rows, plan.views, strict=True):
+                following = reader.submit(self.take, rows, views)
+                if ahead is not None:
+                    yield ahead[0].result(), self.store.labels[ahead[1]]
+                ahead = (following, rows)
+            if ahead is not None:
+                yield ahead[0].result(), self.store.labels[ahead[1]]
+
+    def score_batches(self, batch_size: int, view: int) -> Iterator[Features]:
+        """Yields the features of all rows in one view, in the order of ``self.rows``; the last batch may be short."""
+        for start in range(0, len(self.rows), batch_size):
+            if self._features is not None:
+                yield self._features[start : start + batch_size, view]
+            else:
+                yield self.take(self.rows[start : start + batch_size], view)

@@ -1,0 +1,82 @@
+"""Which Keras backend a process uses: chosen once, before the first ``import keras``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from features.runtime.errors import InputError
+
+BACKENDS = ("tensorflow", "jax")
+
+
+def use_backend(name: str | None = None) -> str:
+    """Sets the Keras backend of this process and quietens TensorFlow's start-up log.
+
+    Args:
+        name: ``tensorflow``, ``jax``, or ``None`` for: the environment's ``KERAS_BACKEND``, else TensorFlow
+            where it is installed, else JAX.
+
+    Returns:
+        The name of the backend in force.
+
+    Raises:
+        InputError: The backend is unknown, is not installed, or Keras was imported with another one.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    given = name or os.environ.get("KERAS_BACKEND")
+    chosen = given or next((b for b in BACKENDS if find_spec(b)), BACKENDS[0])
+    if chosen not in BACKENDS:
+        raise InputError("--backend", expected=" or ".join(BACKENDS), found=chosen)
+    if not find_spec(chosen):
+        raise InputError("--backend", expected=f"{chosen} to be installed", found="no such package")
+    if "keras" in sys.modules:
+        import keras  # noqa: PLC0415  importing it before the choice would make the choice
+
+        if keras.backend.backend() != chosen:
+            raise InputError("--backend", expected=f"{keras.backend.backend()}, already in use", found=chosen)
+    os.environ["KERAS_BACKEND"] = chosen
+    return chosen
+
+
+def start_backend() -> None:
+    """Imports Keras and its backend, seconds of work; a command calls it once its input is known to be sound.
+
+    TensorFlow's C++ side writes to standard error while it starts, whatever the log level, and before anything in
+    Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile; while TensorFlow's C++ side is imported it would get lost.
+    """
+    sys.stderr.flush()
+    with _interrupts_held(), tempfile.TemporaryFile() as unseen:
+        stderr = os.dup(2)
+        os.dup2(unseen.fileno(), 2)
+        try:
+            import keras  # noqa: F401, PLC0415
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Puts Ctrl-C off to the end."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt

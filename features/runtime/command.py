@@ -1,0 +1,85 @@
+"""The frame around every command: expected errors in one line, exit statuses, Ctrl-C, one progress display."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from features.runtime.errors import BottleneckError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+console = Console(stderr=True)
+"""Where progress and remarks go; standard output carries results only."""
+
+
+def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
+    """Runs ``main`` as a Typer command and turns what it raises into an exit status.
+
+    Args:
+        main: The command; its signature is the command line.
+        resume_hint: What to tell the user after Ctrl-C.
+
+    Raises:
+        SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        status = app(standalone_mode=False)
+    except BottleneckError as error:
+        _say(f"error: {error}")
+        status = error.exit_status
+    except typer.TyperException as error:
+        _say(f"error: {' '.join(error.format_message().split())} (see --help)")
+        status = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except BrokenPipeError:  # `| head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
+        _say("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
+    sys.exit(status or 0)
+
+
+def _say(line: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+class RateColumn(ProgressColumn):
+    """Steps per second since the start of the task, with its unit."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Returns e.g. ``41.2 images/s``."""
+        done = task.completed - task.fields.get("already", 0)
+        rate = done / task.elapsed if task.elapsed else 0.0
+        return Text(f"{rate:.1f} {self.unit}/s")
+
+
+def progress(unit: str) -> Progress:
+    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeRemainingColumn(),
+        console=console,
+        transient=False,
+    )

@@ -1,0 +1,82 @@
+"""Complete or absent: a file is written under a temporary name, synced, then renamed. And what a full disk says."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from features.runtime.errors import BottleneckError, InputError
+
+
+@contextmanager
+def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
+    """Yields a temporary path with ``path``'s ending; on leaving, what was written there takes ``path``'s place.
+
+    Two processes that may write the same ``path`` at the same time need a lock (``features.runtime.lock``).
+
+    Args:
+        path: The file to make or to replace.
+        needed: Bytes that it will take, for the message where they do not fit; 0 for unknown.
+
+    Raises:
+        BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
+    """
+    temporary = path.with_name(f".{path.stem}.new{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error, needed=needed) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
+    """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
+    need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
+    need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
+    return BottleneckError(f"{path}: disk full: {need}; make room and run the same command again")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes indented JSON, atomically. NaN is refused: it is no JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder that pictures go to.
+
+    Raises:
+        InputError: There is a file of that name, or the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(folder, expected="a folder", found="a file") from error
+    except OSError as error:
+        raise InputError(folder, expected="a folder that can be made", found=error.strerror) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(folder, expected="a folder that can be written to", found="no permission")

@@ -1,0 +1,1 @@
+"""The feature store (docs/store.md): schema, writer, reader, and the article's layout beside it."""

@@ -1,0 +1,140 @@
+"""A store described, and held against itself."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.store.reader import FeatureStore
+from features.store.schema import SCHEMA, RowState
+
+CHUNK_BYTES = 32 * 2**20
+"""Upper bound of the features held at once while they are checked (one row at least)."""
+
+
+LISTED = 10
+"""Rows named in a problem, or pairs of images shown, before the rest is only counted."""
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """Returns what the store says of itself, as JSON types; reads no features.
+
+    The store may be unfinished, and may be written while it is described.
+    """
+    header = store.header
+    states = Counter(store.done.tolist())
+    counts = np.bincount(store.labels, minlength=len(header.classes))
+    known = [(patient, label) for patient, label in zip(header.patients, header.labels, strict=True) if patient]
+    classes_of = defaultdict(set)
+    for patient, label in known:
+        classes_of[patient].add(label)
+    return {
+        "schema": SCHEMA,
+        "rows": len(store),
+        "done": states[RowState.DONE],
+        "skipped": states[RowState.SKIPPED],
+        "pending": states[RowState.PENDING],
+        "complete": store.complete,
+        "classes": dict(zip(header.classes, counts.tolist(), strict=True)),
+        "patients": {
+            "rows_known": len(known),
+            "number": len(classes_of),
+            "in_several_classes": sum(len(labels) > 1 for labels in classes_of.values()),
+        },
+        "views": list(header.views),
+        "backbone": header.backbone,
+        "alpha": header.alpha,
+        "weights": header.weights,
+        "weights_sha256": header.weights_sha256,
+        "image_size": header.image_size,
+        "preprocessing": header.preprocessing,
+        "shape": list(header.shape),
+        "dtype": header.dtype,
+        "batch_size": header.batch_size,
+        "bytes": store.path.stat().st_size,
+        "fingerprint": store.fingerprint,
+        "created": header.created,
+        "versions": header.versions,
+    }
+
+
+def find_problems(
+    store: FeatureStore, *, features: bool = True, advance: Callable[[int], object] = lambda rows: None
+) -> list[str]:
+    """Checks a store against itself.
+
+    That labels are in range and the file is long enough was checked when it was opened.
+
+    Args:
+        store: The store, finished or not.
+        features: Whether to read every bottleneck too (bounded memory, whatever the store's size).
+        advance: Called with the number of rows checked since the last call.
+
+    Returns:
+        One line for each problem: the field, what was expected, what was found. Empty for a sound store.
+    """
+    problems = list(_header_problems(store))
+    if features:
+        problems += _feature_problems(store, advance)
+    return problems
+
+
+def _header_problems(store: FeatureStore) -> Iterator[str]:
+    recomputed = store.header.fingerprint
+    if recomputed != store.fingerprint:
+        yield f"fingerprint: expected {recomputed} from the contents, found {store.fingerprint}"
+    pending = np.count_nonzero(store.done == RowState.PENDING)
+    # The reverse, all rows settled but not marked complete, is the moment before a writer's last act: no damage.
+    if store.complete and pending:
+        yield f"complete: expected every row done or skipped, found {pending} pending"
+    unknown = np.flatnonzero(store.done > max(RowState))
+    if len(unknown):
+        yield f"done: expected 0, 1 or 2, found {store.done[unknown[0]]} in {_listed(unknown)}"
+    path, times = Counter(store.header.paths).most_common(1)[0]
+    if times > 1:
+        yield f"paths: expected every file once, found {path} {times} times"
+
+
+def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> list[str]:
+    """Reads all rows that are settled, in file order, and names those whose features cannot be right."""
+    not_finite: list[int] = []
+    all_zero: list[int] = []
+    not_zero: list[int] = []
+    for start, chunk in _chunks(store):
+        rows = np.arange(start, start + len(chunk))
+        done, skipped = (store.done[rows] == state for state in (RowState.DONE, RowState.SKIPPED))
+        finite = np.isfinite(chunk).all(axis=(1, 2))
+        filled = (chunk != 0).any(axis=2)
+        not_finite += rows[done & ~finite].tolist()
+        all_zero += rows[done & ~filled.all(axis=1)].tolist()
+        not_zero += rows[skipped & filled.any(axis=1)].tolist()
+        advance(len(chunk))
+    found = (
+        ("finite values in every row that is done", "others", not_finite),
+        ("every row that is done to hold features in every view", "zeros only", all_zero),
+        ("zeros in every row that was skipped", "others", not_zero),
+    )
+    return [f"features: expected {rule}, found {what} in {_listed(rows)}" for rule, what, rows in found if rows]
+
+
+def _chunks(store: FeatureStore) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yields (first row, features as (rows, views, values)) from the file, without mapping it into memory."""
+    values = int(np.prod(store.header.shape[1:]))
+    row_bytes = values * np.dtype(store.header.dtype).itemsize
+    step = max(1, CHUNK_BYTES // row_bytes)
+    offset = int(getattr(store.features, "offset", 0))
+    for start in range(0, len(store), step):
+        rows = min(step, len(store) - start)
+        place = offset + start * row_bytes
+        flat = np.fromfile(store.path, store.header.dtype, rows * values, offset=place)
+        yield start, flat.reshape(rows, len(store.header.views), -1)
+
+
+def _listed(rows: Iterable[int]) -> str:
+    numbers = [str(row) for row in rows]
+    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:LISTED])}{more}"

@@ -1,0 +1,145 @@
+"""The one writer of a feature store.
+
+Every dataset is contiguous and allocated when the file is made, so rows are written with ``pwrite`` at the dataset's
+offset: after creation a killed writer can leave no half-written HDF5 metadata.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.runtime.files import disk_error, replacing
+from features.runtime.lock import WriterLock
+from features.store.contiguous import allocated, declare, write_at
+from features.store.schema import (
+    RowState,
+    StoreHeader,
+    dataset_offset,
+    fixed_width,
+    header_attributes,
+    open_hdf5,
+    read_header,
+)
+
+
+class StoreWriter:
+    """Makes a store, or goes on with an unfinished one. Use as a context manager: it holds the writer's lock.
+
+    Features are flushed to disk before ``done`` says that they are there. Every write is one ``pwrite``: an error
+    (a full disk, say) surfaces as an exception, where a memory map would end in SIGBUS.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: StoreHeader) -> None:
+        """Takes the lock, then creates the file or checks that the existing one is the same store.
+
+        Raises:
+            InputError: The store exists and differs from ``header``; the field is named.
+            BottleneckError: Another process is writing it, or the disk is too small.
+        """
+        self.path = Path(path)
+        self.header = header
+        self._lock = WriterLock(self.path)
+        self._descriptor = -1
+        try:
+            if self.path.exists():
+                self._check_existing()
+            else:
+                _create(self.path, header)
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_existing(self) -> None:
+        with open_hdf5(self.path) as file:
+            stored = read_header(self.path, file)
+        stored.check_same(self.path, self.header)
+
+    def _open(self) -> None:
+        with open_hdf5(self.path) as file:
+            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
+            self._done_at = dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
+            self.done: npt.NDArray[np.uint8] = file["done"][:]
+            self.complete = bool(file.attrs["complete"])
+        self._descriptor = os.open(self.path, os.O_RDWR)
+        self._row_bytes = int(np.prod(self.header.shape[1:])) * np.dtype(self.header.dtype).itemsize
+
+    def pending(self) -> Iterator[range]:
+        """Yields the batches (row ranges, aligned to ``batch_size``) that are not all settled yet."""
+        size = self.header.batch_size
+        for start in range(0, len(self.header), size):
+            rows = range(start, min(start + size, len(self.header)))
+            if np.any(self.done[start : rows.stop] == RowState.PENDING):
+                yield rows
+
+    def write(self, rows: range, features: npt.NDArray[Any], states: npt.NDArray[np.uint8]) -> None:
+        """Writes rows: features, flush, then states, flush.
+
+        Args:
+            rows: A batch from ``pending``, or a part of one.
+            features: (len(rows), views, height, width, channels) in the store's dtype; rows that are skipped hold 0.
+            states: (len(rows),) of DONE or SKIPPED.
+
+        Raises:
+            BottleneckError: The disk is full or failed; what was written before stays valid.
+        """
+        expected = (len(rows), *self.header.shape[1:])
+        assert features.shape == expected, f"{features.shape=} {expected=}"
+        assert features.dtype == self.header.dtype, f"{features.dtype=}"
+        try:
+            write_at(self._descriptor, features, self._features_at + rows.start * self._row_bytes)
+            os.fdatasync(self._descriptor)
+            write_at(self._descriptor, states.astype(np.uint8), self._done_at + rows.start)
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        self.done[rows.start : rows.stop] = states
+
+    def finish(self) -> None:
+        """Marks the store complete once every row is settled."""
+        assert not np.any(self.done == RowState.PENDING)
+        if not self.complete:
+            os.fsync(self._descriptor)
+            with open_hdf5(self.path, "r+") as file:
+                file.attrs.modify("complete", np.bool_(True))
+            os.fsync(self._descriptor)
+            self.complete = True
+
+    def close(self) -> None:
+        """Gives the lock back; the store stays as it is, finished or resumable."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _create(path: Path, header: StoreHeader) -> None:
+    """Makes the whole file, features allocated but empty."""
+    paths, patients = fixed_width(header.paths), fixed_width(header.patients)
+    labels, sizes = np.asarray(header.labels, np.int32), np.asarray(header.sizes, np.int64)
+    needed = int(np.prod(header.shape)) * np.dtype(header.dtype).itemsize + len(header)
+    needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
+    with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
+        declare(file, "features", header.shape, header.dtype)
+        declare(file, "done", (len(header),), "uint8")
+        file.create_dataset("labels", data=labels)
+        file.create_dataset("sizes", data=sizes)
+        file.create_dataset("paths", data=paths)
+        file.create_dataset("patients", data=patients)
+        for name, value in header_attributes(header).items():
+            file.attrs[name] = value

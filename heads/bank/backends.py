@@ -1,0 +1,61 @@
+"""Which backend a bank runs on.
+
+``heads.bank.on_tensorflow`` and ``heads.bank.on_jax`` are the only files that import TensorFlow or JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import keras
+
+from features.runtime.errors import InputError
+from heads.bank.program import Program
+from heads.bank.shape import BankShape
+
+
+def make_program(shape: BankShape, dtype: str) -> Program:
+    """Makes an empty bank on the Keras backend in use."""
+    program: Program = _backend().BankProgram(shape, dtype)
+    return program
+
+
+def default_dtype() -> str:
+    """``bfloat16`` where the machine multiplies it faster than float32, else ``float32``.
+
+    That is on GPUs, and under TensorFlow on CPUs with AVX512_BF16 or AMX. XLA's own products on CPUs, which JAX uses,
+    are slower in bfloat16.
+    """
+    return "bfloat16" if _backend().fast_in_bfloat16() else "float32"
+
+
+def exact_forward(shape: BankShape) -> Callable[..., Any]:
+    """Returns ``Bank.probabilities`` of all heads in float32: (weights, steps, settings, features) to (H, B, K)."""
+    forward: Callable[..., Any] = _backend().exact_forward(shape)
+    return forward
+
+
+def bare_product() -> Callable[..., Any]:
+    """Returns ``Tools.product`` as a bank's program runs it, to be called by itself."""
+    product: Callable[..., Any] = _backend().bare_product()
+    return product
+
+
+def compiles_by_shape() -> bool:
+    """Whether even ``exact_forward`` is compiled anew for every shape of bank."""
+    return bool(keras.backend.backend() == "jax")
+
+
+def _backend() -> ModuleType:
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        from heads.bank import on_tensorflow  # noqa: PLC0415
+
+        return on_tensorflow
+    if name == "jax":
+        from heads.bank import on_jax  # noqa: PLC0415
+
+        return on_jax
+    raise InputError("KERAS_BACKEND", expected="tensorflow or jax for the fused engine", found=name)

@@ -1,0 +1,355 @@
+"""A bank at work: features on the device, heads in and out, whole epochs as one compiled program (docs/bank.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.feed import EpochPlan, Feed
+from features.store.schema import Rows
+from heads.bank.backends import default_dtype, make_program
+from heads.bank.exact import Finished, predict_exactly
+from heads.bank.pages import HeadArrays, PageTable, Place, hyperparameters, listed, named, unpack
+from heads.bank.plateau import Plateau
+from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan
+from heads.bank.shape import BankShape, pages_of
+from heads.bank.validation_rows import ValidationRows
+from heads.bank.writes import HeadWrites
+from heads.metrics.scoring import Probabilities, Score, Scores, score, score_all
+from heads.model.spec import HeadSpec
+from heads.model.weights import Weights, initial_weights
+
+DTYPES = ("bfloat16", "float32")
+
+
+_HELD_ROWS = 256  # read at once while features are copied to the device
+
+
+HeadState = dict[str, npt.NDArray[Any]]
+"""A head in the middle of its training, in its own shapes: ``np.savez`` takes it, ``Newcomer`` brings it back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newcomer:
+    """A trial that moves in.
+
+    Attributes:
+        spec: Its head.
+        seeds: One for each fold: first weights (``heads.model.weights.initial_weights``) and dropout masks.
+        states: One for each fold, from ``Engine.save_state``, to go on where it was; seeds are then the saved ones.
+        place: Where it was, see ``Engine.place_of``; taken again if it is free.
+    """
+
+    spec: HeadSpec
+    seeds: tuple[int, ...] = ()
+    states: tuple[HeadState, ...] | None = None
+    place: Place | None = None
+
+
+class Engine:
+    """Trains a bank.
+
+    Every result per head is an array (folds, slots); of free slots it holds NaN. A slot is a trial's place, the same
+    in all folds.
+
+    Args:
+        shape: What the bank has room for.
+        train: Rows to train on; with folds, all of them.
+        validation: Rows to score on; None: those of ``train``.
+        validation_rows: For each fold the rows of ``validation`` that score its head; by default all of them, which
+            goes with one fold only.
+        dtype: Of products and stored activations; by default what ``default_dtype`` says.
+        resident: Whether features are held on the device as a whole; by default where the feeds hold them in memory.
+        objective: What ``validate`` returns the ranking_score by, see ``heads.metrics.scoring``.
+        class_weights: What a row of each class counts in the training loss; 1 by default.
+
+    Raises:
+        ValueError: Feeds and shape do not fit together.
+
+    Attributes:
+        shape: As given.
+        dtype: In force.
+        table: Who owns which page; read only.
+        plateau: The learning rates; call its ``update`` after each epoch.
+        specs: The head of each slot, or None.
+    """
+
+    def __init__(
+        self,
+        shape: BankShape,
+        *,
+        train: Feed,
+        validation: Feed | None = None,
+        validation_rows: Sequence[Rows] | None = None,
+        dtype: str | None = None,
+        resident: bool | None = None,
+        objective: str = "accuracy",
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        self.shape, self.dtype, self.objective = shape, dtype or default_dtype(), objective
+        self._class_weights = np.asarray(class_weights or [1] * shape.classes, np.float32)
+        self._train, self._validation = train, validation or train
+        rows = [self._validation.rows] if validation_rows is None else list(validation_rows)
+        _require("dtype", self.dtype, " or ".join(DTYPES), self.dtype in DTYPES)
+        _require("folds of validation rows", len(rows), str(shape.folds), len(rows) == shape.folds)
+        for feed in (self._train, self._validation):
+            _require("feature shape", feed.shape, str(shape.feature_shape), feed.shape == shape.feature_shape)
+        self.table = PageTable(shape.pages, shape.slots)
+        self.plateau = Plateau((shape.folds, shape.slots))
+        self.specs: list[HeadSpec | None] = [None] * shape.slots
+        self._seeds = np.zeros((shape.folds, shape.slots), np.int64)
+        self._mask_seeds = np.zeros((shape.folds, shape.slots), np.int32)
+        self._program = make_program(shape, self.dtype)
+        held = self._train.resident and self._validation.resident if resident is None else resident
+        self._held = [_hold(self._program, feed, self.dtype) for feed in self._feeds()] if held else None
+        self._scoring = ValidationRows.of(rows, self._validation, shape.batch)
+
+    @property
+    def traces(self) -> int:
+        """How often a training or scoring program was compiled since the start."""
+        return self._program.traces
+
+    def epoch_flops(self, steps: int) -> int:
+        """Floating-point operations in the matrix products of a training epoch, free pages included."""
+        return steps * self.shape.step_flops
+
+    # --- heads in and out -------------------------------------------------------------------------------------
+
+    def has_room(self, spec: HeadSpec) -> bool:
+        """Whether a trial could move in now."""
+        return self.table.has_room(pages_of(spec))
+
+    def insert(self, newcomers: Sequence[Newcomer]) -> list[int]:
+        """Moves trials in, all in one write.
+
+        Returns:
+            Their slots.
+
+        Raises:
+            ValueError: A head is of a kind that the bank was not made for, or there is no room; nothing has changed.
+        """
+        room = self.table.free, self.specs.count(None)
+        needed = sum(pages_of(newcomer.spec) for newcomer in newcomers), len(newcomers)
+        _require("free pages and slots", needed, f"at most {room}", needed[0] <= room[0] and needed[1] <= room[1])
+        for newcomer in newcomers:
+            self.shape.require(newcomer.spec)
+            given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
+            _require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
+        write = HeadWrites(self.shape)
+        slots = [self._settle(newcomer, write) for newcomer in newcomers]
+        write.run(self._program)
+        return slots
+
+    def _settle(self, newcomer: Newcomer, write: HeadWrites) -> int:
+        spec = newcomer.spec
+        slot = self.table.place(pages_of(spec), wanted=newcomer.place)
+        self.specs[slot] = spec
+        pages = self.table.of(slot)
+        for fold in range(self.shape.folds):
+            place = fold, slot
+            if newcomer.states is None:
+                seed = newcomer.seeds[fold]
+                self.plateau.start(place, spec)
+                weights = initial_weights(spec, self.shape.feature_shape, self.shape.classes, seed=seed)
+                write.add(place, pages, spec, {"weights": named(spec, weights)}, steps=0)
+            else:
+                state = newcomer.states[fold]
+                seed = int(state["seed"])
+                self.plateau.load(place, _inside(state, "plateau"))
+                parts = {part: _inside(state, part) for part in self.shape.state_parts}
+                write.add(place, pages, spec, parts, steps=int(state["steps"]))
+            self._seeds[place], self._mask_seeds[place] = seed, mask_seed(seed)
+        return slot
+
+    def remove(self, slots: Iterable[int]) -> None:
+        """Frees slots and zeroes what lay in them.
+
+        Raises:
+            KeyError: A slot holds no head.
+        """
+        write = HeadWrites(self.shape)
+        for slot in slots:
+            pages = self.table.of(slot)
+            for fold in range(self.shape.folds):
+                write.clear((fold, slot), pages)
+            self.table.release(slot)
+            self.specs[slot] = None
+            self.plateau.rates[:, slot] = 0
+        write.run(self._program)
+
+    def place_of(self, slot: int) -> Place:
+        """Returns where a head lies: its slot and its pages.
+
+        Raises:
+            KeyError: The slot holds no head.
+        """
+        return slot, tuple(self.table.of(slot).tolist())
+
+    def take_out(self, slot: int, *, fold: int = 0, which: str = "best") -> Weights:
+        """Copies a head's weights to the host, in the order of ``model.get_weights()``; the head stays.
+
+        Args:
+            slot: The trial's slot.
+            fold: Which of its heads.
+            which: ``best`` (as last kept, see ``keep``) or ``current``.
+        """
+        spec = self._spec(slot)
+        part = {"best": "best", "current": "weights"}[which]
+        return listed(spec, self._read(part, slot, fold))
+
+    def save_state(self, slot: int, *, fold: int = 0) -> HeadState:
+        """Copies everything that a head's further training depends on, in the head's own shapes.
+
+        Returns:
+            ``spec`` (its JSON), ``seed``, ``steps``, ``plateau/*`` and, by name, ``weights/*``, ``best/*``, ``first/*``
+            and ``second/*`` (Adam's moments).
+        """
+        spec = self._spec(slot)
+        state: HeadState = {
+            "spec": np.array(json.dumps(spec.to_dict(), sort_keys=True)),
+            "seed": np.array(self._seeds[fold, slot]),
+            "steps": np.asarray(self._program.read("counters", fold, self.table.of(slot), slot)[1]["steps"]),
+            **{f"plateau/{name}": value for name, value in self.plateau.save((fold, slot)).items()},
+        }
+        for part in self.shape.state_parts:
+            state |= {f"{part}/{name}": array for name, array in self._read(part, slot, fold).items()}
+        return state
+
+    def _read(self, part: str, slot: int, fold: int) -> HeadArrays:
+        in_pages, in_slot = self._program.read(part, fold, self.table.of(slot), slot)
+        return unpack(self.shape, self._spec(slot), in_pages, in_slot)
+
+    def _spec(self, slot: int) -> HeadSpec:
+        spec = self.specs[slot]
+        if spec is None:
+            raise KeyError(f"slot {slot} holds no head")
+        return spec
+
+    # --- an epoch ---------------------------------------------------------------------------------------------
+
+    def train_epoch(self, plan: EpochPlan, fold_of_batch: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
+        """Trains every head on an epoch's batches.
+
+        Args:
+            plan: (steps, batch) rows and views; on JAX a new number of steps compiles anew.
+            fold_of_batch: (steps,) with folds: the fold that each batch is drawn from. Its heads sit the batch out.
+
+        Returns:
+            (folds, slots): mean training loss over the batches that a head trained on.
+        """
+        steps, batch = plan.rows.shape
+        _require("rows in a batch", batch, str(self.shape.batch), batch == self.shape.batch)
+        with_folds = self.shape.folds > 1
+        given = fold_of_batch is not None
+        _require("fold_of_batch given", given, f"{with_folds} with {self.shape.folds} folds", given == with_folds)
+        folds = np.zeros(steps, np.int32) if fold_of_batch is None else np.asarray(fold_of_batch, np.int32)
+        if self._held:
+            index = np.searchsorted(self._train.rows, plan.rows) * self._train.views + plan.views
+            labels = np.asarray(self._train.store.labels[plan.rows], np.int32)
+            planned = TrainingPlan(index.astype(np.int32), labels, folds)
+            losses = self._program.train_epoch(self._settings(), self._held[0], planned)
+        else:
+            losses = self._program.train_stream(self._settings(), self._train.train_batches(plan), folds)
+        sat_out = np.bincount(folds, minlength=self.shape.folds) if with_folds else np.zeros(1, np.int64)
+        return self._of_heads(losses / np.maximum(steps - sat_out, 1)[:, None].astype(np.float32))
+
+    def validate(self) -> Scores:
+        """Scores every head on its validation rows, probabilities averaged over the views.
+
+        Returns:
+            (folds, slots) each; of probabilities computed in the bank's dtype (see ``predict_exactly``).
+        """
+        rows, views = self._scoring, self._validation.views
+        if self._held:
+            index = (np.searchsorted(self._validation.rows, rows.rows) * views).astype(np.int32)
+            plan = ScoringPlan(index, rows.folds)
+            found = self._program.predict_held(self._settings(), self._held[-1], plan, views)
+        else:
+            found = self._program.predict_stream(self._settings(), rows.batches(self._validation))
+        scores = [score_all(*rows.of_fold(found, fold), self.objective) for fold in range(self.shape.folds)]
+        return Scores(*(self._of_heads(np.stack(numbers)) for numbers in zip(*scores, strict=True)))
+
+    def keep(self, improved: npt.NDArray[np.bool_]) -> None:
+        """Makes the current weights of some heads their best ones: (folds, slots) bool."""
+        if improved.any():
+            self._program.keep(improved, self.table.owner)
+
+    def set_learning_rates(self, rates: npt.NDArray[Any]) -> None:
+        """Sets the rates, (folds, slots), for schedules other than ``plateau``'s."""
+        self.plateau.rates[:] = rates
+
+    def predict_exactly(self, heads: Sequence[Finished]) -> list[Probabilities]:
+        """Predicts validation rows in float32 on the features as stored: as plain Keras does with the exported file.
+
+        Args:
+            heads: Any number, of any kinds; those of one fold share a small bank of their own.
+
+        Returns:
+            For each head (rows of its fold, classes), averaged over the views; the rows in the order of
+            ``validation_rows``.
+        """
+        found: dict[int, Probabilities] = {}
+        for fold in sorted({head.fold for head in heads}):
+            chosen = [number for number, head in enumerate(heads) if head.fold == fold]
+            rows = self._scoring.rows_of[fold]
+            predicted = predict_exactly([heads[number] for number in chosen], self._validation, rows, self.shape)
+            found.update(zip(chosen, predicted, strict=True))
+        return [found[number] for number in range(len(heads))]
+
+    def score_exactly(self, heads: Sequence[Finished]) -> list[Score]:
+        """Scores what ``predict_exactly`` returns."""
+        found = zip(heads, self.predict_exactly(heads), strict=True)
+        return [self.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
+
+    def score_predicted(self, probabilities: Probabilities, *, fold: int = 0) -> Score:
+        """Scores probabilities of a fold's validation rows, (rows, classes)."""
+        return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
+
+    def _settings(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "owner": self.table.owner.copy(),
+            "page_in_head": self.table.page_in_head.copy(),
+            **hyperparameters(self.shape, self.specs),
+            "learning_rate": self.plateau.rates.copy(),
+            "seed": self._mask_seeds.copy(),
+            "class_weight": self._class_weights,
+        }
+
+    def _of_heads(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        taken = np.array([spec is not None for spec in self.specs])
+        return np.where(taken[None], values, np.array(np.nan, values.dtype))
+
+    def _feeds(self) -> list[Feed]:
+        same = self._validation is self._train
+        return [self._train] if same else [self._train, self._validation]
+
+
+def mask_seed(seed: int) -> int:
+    """Returns the seed of a head's dropout masks, below 2^31, so that it fits an int32."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
+
+
+def _require(name: str, found: object, expected: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, found {found}")
+
+
+def _inside(state: HeadState, part: str) -> HeadArrays:
+    return {name.removeprefix(f"{part}/"): array for name, array in state.items() if name.startswith(f"{part}/")}
+
+
+def _hold(program: Program, feed: Feed, dtype: str) -> Held:
+    """Copies a feed's features to the device: (rows · views, positions · channels) in the products' dtype."""
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
+    held = np.empty((len(feed.rows), feed.views, int(np.prod(feed.shape))), kind)
+    for start in range(0, len(feed.rows), _HELD_ROWS):
+        rows = feed.rows[start : start + _HELD_ROWS]
+        for view in range(feed.views):
+            held[start : start + len(rows), view] = feed.take(rows, view).reshape(len(rows), -1)
+    return program.hold(held.reshape(-1, held.shape[-1]))

@@ -1,0 +1,113 @@
+"""What the recorded score of a finished head is taken of: float32, on the features as stored.
+
+While a study runs, epochs are scored in the bank's own dtype. A finished head's score must be what plain Keras gives
+for the file exported from it, so the heads that finish in an epoch are packed into a small bank of their own and sent
+through the same forward pass in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from features.rows.feed import Feed
+from features.store.schema import Rows
+from heads.bank.backends import compiles_by_shape, exact_forward
+from heads.bank.mathematics import zero_state
+from heads.bank.pages import PageTable, hyperparameters, named, pack
+from heads.bank.shape import BankShape, pages_of
+from heads.metrics.scoring import Probabilities, average_views
+from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A head taken out of the bank.
+
+    Attributes:
+        spec: The head.
+        weights: In the order of ``model.get_weights()``.
+        fold: Whose validation rows it is scored on.
+    """
+
+    spec: HeadSpec
+    weights: Weights
+    fold: int = 0
+
+
+def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape) -> list[Probabilities]:
+    """Predicts the same rows with several heads, averaged over the views.
+
+    Args:
+        heads: At least one, of any kinds; their folds do not matter here.
+        feed: Where the features come from.
+        rows: Row indices in the feed's store.
+        shape: Of the bank that they were in.
+
+    Returns:
+        (rows, classes) of each head.
+    """
+    small = _small_shape(heads, shape)
+    forward, bank = exact_forward(small), _small_bank(small, heads)
+    views = []
+    for view in range(feed.views):
+        found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
+        for start in range(0, len(rows), small.batch):
+            part = rows[start : start + small.batch]
+            found.append(_predict(forward, bank, feed.take(part, view), small)[: len(heads), : len(part)])
+        views.append(np.concatenate(found, axis=1))
+    return list(average_views(views))
+
+
+def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
+    pages = sum(pages_of(head.spec) for head in heads)
+    if compiles_by_shape():  # so of few shapes
+        size = 1 << (pages - 1).bit_length()
+        return replace(shape, folds=1, pages=size, slots=size)
+    small = BankShape.covering(
+        [head.spec for head in heads],
+        pages=pages,
+        feature_shape=shape.feature_shape,
+        classes=shape.classes,
+        batch=shape.batch,
+    )
+    return replace(small, slots=len(heads))
+
+
+def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, Any]:
+    """Lays heads out in a bank of one partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
+    table, state = PageTable(shape.pages, shape.slots), zero_state(shape, np.zeros)
+    specs: list[HeadSpec | None] = [None] * shape.slots
+    for head in heads:
+        slot = table.place(pages_of(head.spec))
+        specs[slot] = head.spec
+        in_pages, in_slot = pack(shape, head.spec, named(head.spec, head.weights))
+        for name, values in in_pages.items():
+            state["weights"][name][0, table.of(slot)] = values
+        for name, values in in_slot.items():
+            state["weights"][name][0, slot] = values
+    steps = state["counters"]["steps"]
+    settings = {
+        "owner": table.owner,
+        "page_in_head": table.page_in_head,
+        **hyperparameters(shape, specs),
+        "learning_rate": np.zeros_like(steps, np.float32),
+        "seed": np.zeros_like(steps),
+        "class_weight": np.ones(shape.classes, np.float32),
+    }
+    convert = keras.ops.convert_to_tensor
+    weights = {name: convert(values) for name, values in state["weights"].items()}
+    return weights, convert(steps), {name: convert(values) for name, values in settings.items()}
+
+
+def _predict(forward: Any, bank: tuple[Any, Any, Any], features: Any, shape: BankShape) -> Probabilities:
+    """Predicts up to a batch of rows; returns (slots, batch, classes)."""
+    padded = np.zeros((shape.batch, *shape.feature_shape), np.float32)
+    padded[: len(features)] = features
+    rows = keras.ops.convert_to_tensor(padded.reshape(-1, shape.feature_shape[2]))
+    return np.asarray(keras.ops.convert_to_numpy(forward(*bank, rows)), np.float32)

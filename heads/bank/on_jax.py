@@ -1,0 +1,185 @@
+"""A bank on JAX: an epoch is one XLA program, to which the state is donated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from heads.bank.mathematics import Arrays, Bank, Batch, PlainTools, State, zero_state
+from heads.bank.pages import HeadArrays
+from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
+from heads.bank.shape import BankShape
+
+
+class BankProgram:
+    """See ``heads.bank.program.Program``."""
+
+    def __init__(self, shape: BankShape, dtype: str) -> None:
+        self._shape, self._dtype, self.traces = shape, dtype, 0
+        self._bank = Bank(shape, dtype, PlainTools())
+        self._state: State = zero_state(shape, jnp.zeros)
+        self._train_epoch = jax.jit(self._loop, donate_argnums=0)
+        self._train_batch = jax.jit(self._one, donate_argnums=0)
+        self._predict_all = jax.jit(self._predict_loop, static_argnums=4)
+        self._predict_batch = jax.jit(self._predict_one)
+        self._keep = jax.jit(self._bank.keep, donate_argnums=1)
+
+    def hold(self, features: npt.NDArray[Any]) -> Held:
+        """See ``Program``."""
+        return jnp.asarray(features)
+
+    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        state, losses = self._train_epoch(self._changing(), settings, held, plan)
+        self._state |= state
+        return np.asarray(losses)
+
+    def train_stream(
+        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        losses = self._zeros()
+        for (features, labels), fold in zip(batches, folds, strict=True):
+            state, losses = self._train_batch(self._changing(), settings, Batch(features, labels, fold), losses)
+            self._state |= state
+        return np.asarray(losses)
+
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        return np.asarray(self._predict_all(self._scored(), settings, held, plan, views))
+
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+        """See ``Program``."""
+        return np.stack([np.asarray(self._predict_batch(self._scored(), settings, *batch)) for batch in batches])
+
+    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
+        """See ``Program``."""
+        self._state["best"] = self._keep(self._state["weights"], self._state["best"], improved, owner)
+
+    def write(
+        self,
+        pages: npt.NDArray[np.int32],
+        in_pages: dict[str, HeadArrays],
+        slots: npt.NDArray[np.int32],
+        in_slots: dict[str, HeadArrays],
+    ) -> None:
+        """See ``Program``."""
+        for where, parts in ((pages, in_pages), (slots, in_slots)):
+            for start in range(0, len(where), CHUNK):
+                end = start + CHUNK
+                for part, values in parts.items():
+                    old = {name: self._state[part][name] for name in values}
+                    new = {name: filled(array[start:end]) for name, array in values.items()}
+                    self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
+
+    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
+        """See ``Program``."""
+        in_pages = self._read(part, self._shape.page_arrays, [(fold, int(page)) for page in pages])
+        in_slot = self._read(part, (*self._shape.slot_arrays, "steps"), [(fold, slot)])
+        return in_pages, {name: array[0] for name, array in in_slot.items()}
+
+    def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
+        arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
+        chunks = []
+        for start in range(0, len(places), CHUNK):
+            where = np.array(places[start : start + CHUNK], np.int32)
+            taken = _get(arrays, filled(where))
+            chunks.append({name: np.asarray(array)[: len(where)] for name, array in taken.items()})
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in arrays}
+
+    def _changing(self) -> State:
+        return {part: arrays for part, arrays in self._state.items() if part != "best"}
+
+    def _scored(self) -> State:
+        return {part: self._state[part] for part in ("weights", "counters")}
+
+    def _zeros(self) -> npt.NDArray[np.float32]:
+        return np.zeros((self._shape.folds, self._shape.slots), np.float32)
+
+    # --- traced -----------------------------------------------------------------------------------------------
+
+    def _loop(self, state: State, settings: Any, held: Held, plan: TrainingPlan) -> Any:
+        self.traces += 1
+
+        def step(carry: Any, batch: TrainingPlan) -> Any:
+            state, losses = carry
+            rows = Batch(held[batch.places], batch.labels, batch.folds)
+            return self._train(state, losses, settings, rows), None
+
+        return jax.lax.scan(step, (state, jnp.asarray(self._zeros())), plan)[0]
+
+    def _one(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
+        self.traces += 1
+        return self._train(state, losses, settings, batch)
+
+    def _train(self, state: State, losses: Any, settings: Any, batch: Batch) -> Any:
+        batch = batch._replace(features=self._rows(batch.features))
+        gradients = self._bank.gradients(state["weights"], state["counters"]["steps"], settings, batch)
+        return self._bank.update(state, gradients, settings, batch.fold, losses)
+
+    def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
+        self.traces += 1
+
+        def step(carry: None, batch: ScoringPlan) -> Any:
+            features = [held[batch.places + view] for view in range(views)]
+            return carry, self._predict(state, settings, features, batch.folds)
+
+        return jax.lax.scan(step, None, plan)[1]
+
+    def _predict_one(self, state: State, settings: Any, views: Any, fold: Any) -> Any:
+        self.traces += 1
+        return self._predict(state, settings, list(views), fold)
+
+    def _predict(self, state: State, settings: Any, views: list[Any], fold: Any) -> Any:
+        rows = [self._rows(view) for view in views]
+        return self._bank.predict(state["weights"], state["counters"]["steps"], settings, rows, fold)
+
+    def _rows(self, features: Any) -> Any:
+        return features.reshape(-1, self._shape.feature_shape[2]).astype(self._dtype)
+
+
+def fast_in_bfloat16() -> bool:
+    """Whether products in bfloat16 beat those in float32."""
+    return bool(jax.default_backend() != "cpu")
+
+
+@lru_cache(maxsize=32)
+def exact_forward(shape: BankShape) -> Callable[..., Any]:
+    """See ``heads.bank.backends.exact_forward``."""
+    bank = Bank(shape, "float32", PlainTools())
+    forward = jax.jit(
+        lambda weights, steps, settings, features: bank.probabilities(weights, steps, settings, features, None)
+    )
+
+    def run(*arguments: Any) -> Any:
+        with jax.default_matmul_precision("float32"):  # on GPUs the default is TensorFloat-32
+            return forward(*arguments)
+
+    return run
+
+
+def bare_product() -> Callable[..., Any]:
+    """See ``heads.bank.backends.bare_product``."""
+    product: Callable[..., Any] = jax.jit(PlainTools().product, static_argnames=("transpose_a", "transpose_b"))
+    return product
+
+
+def _get_now(arrays: Arrays, where: Any) -> Arrays:
+    return {name: array[where[:, 0], where[:, 1]] for name, array in arrays.items()}
+
+
+def _put_now(arrays: Arrays, where: Any, values: Arrays) -> Arrays:
+    place = where[:, 0], where[:, 1]
+    return {name: array.at[place].set(values[name]) for name, array in arrays.items()}
+
+
+_get = jax.jit(_get_now)
+
+
+_put = jax.jit(_put_now, donate_argnums=0)

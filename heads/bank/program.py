@@ -1,0 +1,93 @@
+"""What a backend has to offer so that a bank can run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.bank.pages import HeadArrays
+
+CHUNK = 16
+"""Pages or slots in one write or read: one compiled shape, whatever the heads."""
+
+
+Held = Any
+"""Features on the device, (n, positions · channels) in the products' dtype."""
+
+
+class TrainingPlan(NamedTuple):
+    """An epoch on features held on the device.
+
+    Attributes:
+        places: (steps, batch) int32, of each row and view in ``Held``.
+        labels: (steps, batch) int32.
+        folds: (steps,) int32: the fold that a batch is drawn from.
+    """
+
+    places: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    folds: npt.NDArray[np.int32]
+
+
+class ScoringPlan(NamedTuple):
+    """Rows to score, in equal batches, each of one fold.
+
+    Attributes:
+        places: (batches, batch) int32, of each row's first view in ``Held``.
+        folds: (batches,) int32: whose heads are scored on a batch.
+    """
+
+    places: npt.NDArray[np.int32]
+    folds: npt.NDArray[np.int32]
+
+
+class Program(Protocol):
+    """A bank's state on a device and the compiled programs over it; arrays in and out are NumPy's.
+
+    ``settings`` are ``heads.bank.mathematics.Settings``.
+
+    Attributes:
+        traces: How often a training or scoring program was traced, and so compiled.
+    """
+
+    traces: int
+
+    def hold(self, features: npt.NDArray[Any]) -> Held:
+        """Copies features to the device."""
+
+    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+        """Trains on held features; returns the sums of the losses, (folds, slots)."""
+
+    def train_stream(
+        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """The same with (features (batch, h, w, c), labels (batch,)) from the host."""
+
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
+        """Class probabilities averaged over the views, (batches, slots, batch, classes)."""
+
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+        """The same with (features (views, batch, h, w, c), fold) from the host."""
+
+    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
+        """Copies the current weights of some heads, (folds, slots), to the best ones."""
+
+    def write(
+        self,
+        pages: npt.NDArray[np.int32],
+        in_pages: dict[str, HeadArrays],
+        slots: npt.NDArray[np.int32],
+        in_slots: dict[str, HeadArrays],
+    ) -> None:
+        """Writes values, by part and name, at (n, 2) pages and (m, 2) slots: (fold, place) each."""
+
+    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
+        """Returns one part of the arrays of a head: of its pages, and of its slot."""
+
+
+def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Fills a chunk up by repeating its last entry, so that what fills it up writes what is written anyway."""
+    return np.concatenate([array, np.repeat(array[-1:], CHUNK - len(array), axis=0)])

@@ -1,0 +1,168 @@
+"""The rows that a head calls wrongly, and pictures of what it saw in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from features.images.decode import UndecodableError, original_image
+from features.runtime.errors import InputError
+from features.runtime.text import printable
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from heads.metrics.scoring import Probabilities
+from heads.saliency.pictures import draw_heatmap
+
+PICTURE_SIDE = 320
+"""Pixels of the longer side of a picture."""
+
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row that was called wrongly.
+
+    Attributes:
+        row: In the store.
+        path: Of the image, relative to the image folder.
+        true: Index of the true class.
+        called: Index of the most probable class.
+        probabilities: (classes,).
+    """
+
+    row: int
+    path: str
+    true: int
+    called: int
+    probabilities: Probabilities
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Pictures of a mistake, as addresses that contain them (``data:``).
+
+    Attributes:
+        image: The image, or '' where it cannot be had.
+        for_called: What speaks for the class that it was called, over the image; '' where nothing does, None where that
+            cannot be said.
+        for_true: What speaks for its true class, likewise.
+        reason: Why there is no picture, or ''.
+    """
+
+    image: str = ""
+    for_called: str | None = None
+    for_true: str | None = None
+    reason: str = ""
+
+
+def mistakes(probabilities: Probabilities, store: FeatureStore, rows: Rows) -> list[Mistake]:
+    """Returns the rows called wrongly, those of which the head was surest first.
+
+    Args:
+        probabilities: (rows, classes).
+        store: Where the rows are.
+        rows: In the order of the probabilities.
+    """
+    called = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(called != store.labels[rows])
+    wrong = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")]
+    return [
+        Mistake(
+            row=int(rows[place]),
+            path=store.header.paths[rows[place]],
+            true=int(store.labels[rows[place]]),
+            called=int(called[place]),
+            probabilities=probabilities[place],
+        )
+        for place in wrong
+    ]
+
+
+def check_images(images: Path, store: FeatureStore) -> None:
+    """Refuses a folder that holds none of a store's images.
+
+    Raises:
+        InputError: Naming the folder, and an image that is not in it.
+    """
+    paths = store.header.paths
+    if not any(_is_file(_inside(images, path)) for path in paths):
+        found = "none of them" if _is_folder(images) else "no such folder"
+        expected = f"the folder with {store.path}'s images, such as {printable(paths[0])}"
+        raise InputError(images, expected=expected, found=found)
+
+
+def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) -> Iterator[Sight]:
+    """Yields the pictures of each mistake; the maps come from the features that the store holds.
+
+    Args:
+        model: The head.
+        store: Its view ``identity`` is what the maps are made of; without that view there are none.
+        found: The mistakes.
+        images: The folder that the store was extracted from.
+    """
+    from heads.saliency.gradcam import class_activation_map  # noqa: PLC0415  beside Keras
+
+    views = store.header.views
+    for start in range(0, len(found), _BATCH):
+        batch = found[start : start + _BATCH]
+        maps: list[Any] = [(None, None)] * len(batch)
+        if "identity" in views:
+            features = store.features[[one.row for one in batch], views.index("identity")]
+            kinds = ([one.called for one in batch], [one.true for one in batch])
+            maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))
+        for one, (for_called, for_true) in zip(batch, maps, strict=True):
+            size = store.header.sizes[one.row]
+            yield _sight(_inside(images, one.path), size, for_called, for_true)
+
+
+def _sight(path: Path, size: int, for_called: npt.NDArray[Any] | None, for_true: npt.NDArray[Any] | None) -> Sight:
+    if size and _is_file(path) and path.stat().st_size != size:
+        return Sight(reason=f"another file: {path.stat().st_size} bytes, where the store was made of one of {size}")
+    try:
+        image = original_image(path)
+    except UndecodableError as error:
+        return Sight(reason=str(error))
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
+    return Sight(_address(image), _drawn(image, for_called), _drawn(image, for_true))
+
+
+def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None) -> str | None:
+    if heat is None:
+        return None
+    return _address(draw_heatmap(image, heat)) if heat.any() else ""
+
+
+def _inside(images: Path, path: str) -> Path:
+    """The image in the folder: a store that was made by others may not lead out of it."""
+    parts = PurePosixPath(path).parts
+    return images.joinpath(*(part for part in parts if part not in ("/", "..")))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _address(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

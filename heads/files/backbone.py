@@ -1,0 +1,98 @@
+"""The backbone that a head's features came from, built again from what the head's file says of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from features.extraction.backbone_spec import IMAGENET, BackboneSpec
+from features.extraction.backbones import Backbone, build_backbone
+from features.runtime.errors import InputError
+from heads.files.metadata import HeadMetadata
+
+_UNKNOWN = "unknown"
+
+
+_WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
+
+
+def backbone_spec(
+    head: Path,
+    metadata: HeadMetadata,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    alpha: float | None = None,
+    image_size: int | None = None,
+    preprocessing: str | None = None,
+) -> BackboneSpec:
+    """Returns which backbone a head needs: as its file says, or as named where the file does not say.
+
+    Args:
+        head: The head's file, for messages.
+        metadata: What it says of itself.
+        backbone: ``--backbone``.
+        weights: ``--weights``; where the weights came from a file, the file: only its name is recorded.
+        alpha: ``--alpha``.
+        image_size: ``--image-size``.
+        preprocessing: ``--preprocessing``.
+
+    Raises:
+        InputError: Something is not known and not named, or named otherwise than the file says.
+    """
+    known = metadata.backbone != _UNKNOWN
+    recorded = {
+        "backbone": metadata.backbone if known else None,
+        "alpha": metadata.alpha,
+        "image_size": metadata.image_size or None,
+        "preprocessing": metadata.preprocessing if metadata.preprocessing != _UNKNOWN else None,
+    }
+    named = {"backbone": backbone, "alpha": alpha, "image_size": image_size, "preprocessing": preprocessing}
+    chosen: dict[str, Any] = {}
+    for name, value in named.items():
+        option, says = f"--{name.replace('_', '-')}", recorded[name]
+        if says is None and known and name == "alpha" and value not in (None, 1.0):
+            raise InputError(option, expected=f"none, as {head} says", found=value)
+        if None not in (says, value) and says != value:
+            raise InputError(option, expected=f"{says}, as {head} says", found=value)
+        chosen[name] = value if says is None else says
+    for name in ("backbone", "preprocessing"):
+        if chosen[name] is None:
+            hint = "the head's file does not say; features of another kind would give meaningless classes"
+            raise InputError(f"--{name}", expected=f"the one that {head} was trained with", found="none", hint=hint)
+    return BackboneSpec(
+        name=chosen["backbone"],
+        weights=weights or _recorded_weights(metadata),
+        alpha=chosen["alpha"],
+        image_size=chosen["image_size"],
+        preprocessing=chosen["preprocessing"],
+    )
+
+
+def _recorded_weights(metadata: HeadMetadata) -> str:
+    name = metadata.weights
+    if name == _UNKNOWN:
+        return IMAGENET
+    if not _WITHOUT_FILE.fullmatch(name) and not Path(name).is_file():
+        raise InputError("--weights", expected=f"where the file {name} is", found="none")
+    return name
+
+
+def rebuild_backbone(head: Path, metadata: HeadMetadata, spec: BackboneSpec) -> Backbone:
+    """Builds the backbone and makes sure that it is the head's.
+
+    Raises:
+        InputError: Its weights are not those that the head's file names by their hash, or its features have another
+            shape than the head takes.
+    """
+    backbone = build_backbone(spec)
+    if backbone.feature_shape != metadata.feature_shape:
+        expected = f"a backbone with features {metadata.feature_shape}, as {head} takes"
+        found = f"{backbone.feature_shape} of {spec.name} at {spec.size} pixels"
+        raise InputError("--backbone", expected=expected, found=found)
+    if metadata.weights_sha256 and backbone.weights_sha256 != metadata.weights_sha256:
+        expected = f"{metadata.weights} with hash {metadata.weights_sha256[:16]}, as {head} says"
+        found = f"{backbone.weights_name} with hash {backbone.weights_sha256[:16]}"
+        raise InputError("--weights", expected=expected, found=found)
+    return backbone

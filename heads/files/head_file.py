@@ -1,0 +1,236 @@
+"""Heads as plain Keras ``.hdf5`` files: out, and safely in; and the metadata that travels in them.
+
+A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone:
+
+| attribute | type | meaning |
+|---|---|---|
+| ``kind`` | text | ``head``; ``image_model`` for a model from image to class, which is no head |
+| ``schema`` | int | 1 |
+| ``classes``, ``views`` | texts | class names in label order; views of the features that it was trained on |
+| ``feature_shape`` | 3 ints | height, width, channels |
+| ``backbone``, ``weights``, ``weights_sha256``, ``preprocessing``, ``dtype`` | text | as in the feature store |
+| ``image_size``, ``alpha`` | int, float | as in the feature store; ``alpha`` is absent where the backbone has none |
+| ``store_fingerprint``, ``study`` | text | where it was trained; empty where unknown |
+| ``trial``, ``value`` | int, float | the study's trial and its recorded validation value; absent where there is none |
+| ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |
+| ``temperature`` | float | calibrates its probabilities (``heads.metrics.calibration``); absent where none was fitted |
+| ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
+| ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
+| ``versions`` | JSON | package versions that made it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from features.runtime.errors import InputError
+from features.runtime.files import replacing
+from heads.files.metadata import (
+    IMAGE_MODEL,
+    KIND,
+    SCHEMA,
+    HeadMetadata,
+    metadata_attributes,
+    parse_metadata,
+    shown,
+    text_attribute,
+)
+from heads.files.plain_layers import PlainLayer, parse_model
+
+SUFFIXES = (".hdf5", ".h5")
+
+
+EXPECTED = "a head (.hdf5 as Keras saves it)"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that was read from a file.
+
+    Attributes:
+        model: Uncompiled keras.Model from features (batch, height, width, channels) to probabilities (batch, classes).
+        metadata: What the file says of itself.
+    """
+
+    model: Any
+    metadata: HeadMetadata
+
+
+def save_head(path: Path, model: Any, metadata: HeadMetadata) -> None:
+    """Writes a head, without its optimizer, so that ``keras.models.load_model`` needs nothing of ours to read it.
+
+    Args:
+        path: Ends in .hdf5 or .h5; replaced atomically if it exists.
+        model: keras.Model of built-in layers from features to class probabilities.
+        metadata: Goes into the file's attributes, see above.
+
+    Raises:
+        InputError: The name has another ending.
+        BottleneckError: The file cannot be written; one that was there before is unchanged.
+    """
+    path = Path(path)
+    assert tuple(model.input_shape[1:]) == metadata.feature_shape, f"{model.input_shape=} {metadata.feature_shape=}"
+    assert model.output_shape[1:] == (len(metadata.classes),), f"{model.output_shape=} {metadata.classes=}"
+    save_model(path, model, {"kind": KIND, "schema": SCHEMA, **metadata_attributes(metadata)})
+
+
+def save_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    """Writes an uncompiled Keras model to HDF5, with attributes at the file's root, complete or not at all.
+
+    Raises:
+        InputError: The name ends neither in .hdf5 nor in .h5.
+        BottleneckError: The file cannot be written; one that was there before is unchanged.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(path, expected="a name that ends in .hdf5 or .h5", found=path.suffix or "none")
+    assert not getattr(model, "compiled", False), "a compiled model's file would not load in other versions of Keras"
+    image = _file_image(model, attributes)
+    with replacing(path, needed=len(image)) as temporary:
+        temporary.write_bytes(image)
+
+
+def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
+    """The file's content, made in memory: on a full disk HDF5 crashes the process (a fault in H5Fflush)."""
+    # ``model.save`` takes names only; this is what it calls for .hdf5
+    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5  # noqa: PLC0415
+
+    with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
+        save_model_to_hdf5(model, file, include_optimizer=False)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def load_head(path: Path) -> Head:
+    """Reads a head: one of ours, or a plain Keras file such as the article's, of Keras 2 or 3.
+
+    Nothing in the file is executed or deserialised by Keras: see ``heads.files.plain_layers``.
+
+    Raises:
+        InputError: It is no head, is damaged, holds other than plain layers, or its weights do not fit them.
+    """
+    path = Path(path)
+    with _reading(path) as file:
+        plain = parse_model(path, _model_config(path, file))
+        metadata = parse_metadata(path, file, plain)
+        weights = [_layer_weights(path, file, layer) for layer in plain.layers]
+    model = plain.build()
+    for layer, arrays in zip(plain.layers, weights, strict=True):
+        model.get_layer(layer.name).set_weights(arrays)
+    return Head(model, metadata)
+
+
+def read_metadata(path: Path) -> HeadMetadata:
+    """Reads only what a head file says of itself, without starting Keras.
+
+    Raises:
+        InputError: As ``load_head``, but for the weights.
+    """
+    path = Path(path)
+    with _reading(path) as file:
+        return parse_metadata(path, file, parse_model(path, _model_config(path, file)))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Opens a head file; whatever HDF5 stumbles over in it, then or later, is said in one line."""
+    if not path.exists():
+        raise InputError(path, expected=EXPECTED, found="no such file")
+    if not path.is_file():
+        raise InputError(path, expected=EXPECTED, found="a folder" if path.is_dir() else "no regular file")
+    try:
+        _check_start(path)
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except PermissionError as error:
+        raise InputError(path, expected=EXPECTED, found="no permission to read it") from error
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises whatever a damaged file makes it stumble over
+        reason = str(error).strip("'\"")
+        raise InputError(path, expected=EXPECTED, found=f"a damaged file ({shown(reason)})") from error
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    if start == b"PK\3\4":
+        hint = "save it as .hdf5: keras.models.load_model(FILE, compile=False).save(NAME.hdf5)"
+        raise InputError(path, expected=EXPECTED, found="a .keras archive", hint=hint)
+    if not h5py.is_hdf5(path):
+        raise InputError(path, expected=EXPECTED, found="no HDF5" if start else "an empty file")
+
+
+def _model_config(path: Path, file: Any) -> str:
+    """Returns the architecture as JSON text, once the file is known to be a head's."""
+    kind = text_attribute(path, file, "kind") if "kind" in file.attrs else KIND
+    if kind == IMAGE_MODEL:
+        hint = "search.export without --with-backbone writes a head"
+        raise InputError(path, field="kind", expected=EXPECTED, found="a model from image to class", hint=hint)
+    if kind != KIND:
+        raise InputError(path, field="kind", expected=KIND, found=repr(kind[:60]))
+    if "model_config" in file.attrs:
+        return text_attribute(path, file, "model_config")
+    if "features" in file or "features-0" in file:
+        found = "a feature store" if "features" in file else "features in the article's layout"
+        raise InputError(path, expected=EXPECTED, found=found)
+    found = "weights without their model" if "layer_names" in file.attrs else "no such attribute"
+    raise InputError(path, field="model_config", expected=EXPECTED, found=found)
+
+
+def _layer_weights(path: Path, file: Any, layer: PlainLayer) -> list[npt.NDArray[np.float32]]:
+    """Reads a layer's weights in the order of ``get_weights``; they are known to be small enough."""
+    if not layer.weights:
+        return []
+    group = _inside(path, file, f"model_weights/{layer.name}")
+    listed = np.asarray(group.attrs.get("weight_names", ())).tolist() if isinstance(group, h5py.Group) else []
+    places = {_leaf(name): name for name in (_decoded(name) for name in listed)}
+    if len(places) != len(listed) or set(places) != set(layer.weights):
+        expected = f"the weights {', '.join(layer.weights)}"
+        found = ", ".join(sorted(places)) or "none"
+        raise InputError(path, field=f"layer {layer.name!r}", expected=expected, found=found[:80])
+    return [
+        _array(path, f"model_weights/{layer.name}/{places[name]}", file, shape) for name, shape in layer.weights.items()
+    ]
+
+
+def _decoded(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _leaf(name: str) -> str:
+    """``dense_1/kernel:0`` (Keras 2) and ``dense_1/kernel`` (Keras 3) are ``kernel``."""
+    return name.rpartition("/")[2].removesuffix(":0")
+
+
+def _inside(path: Path, file: Any, name: str) -> Any:
+    """Follows a path of hard links: others may lead into another file."""
+    node = file
+    for part in name.split("/"):
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) and part else None
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(path, field=name[:120], expected="weights in the file itself", found="none")
+        node = node[part]
+    return node
+
+
+def _array(path: Path, name: str, file: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    dataset = _inside(path, file, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise InputError(path, field=name, expected="weights in the file itself", found="another object")
+    if dataset.shape != shape or dataset.dtype.kind != "f":
+        found = f"{dataset.dtype} {dataset.shape}"
+        raise InputError(path, field=name, expected=f"float32 {shape}", found=found)
+    values = np.asarray(dataset[()], np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(path, field=name, expected="finite weights", found="NaN or infinite ones")
+    return values

@@ -1,0 +1,234 @@
+"""What a head's file says of itself, out of HDF5 attributes that are not believed before they are checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from features.runtime.errors import InputError
+from features.store.article import class_names
+from features.store.schema import DTYPES, StoreHeader
+from heads.files.plain_layers import PlainModel
+from heads.model.spec import HeadSpec
+
+SCHEMA = 1
+
+
+KIND = "head"
+
+
+IMAGE_MODEL = "image_model"
+
+
+_JSON = ("spec", "split", "refit", "versions")
+
+
+_LISTS = ("classes", "views")
+
+
+_COUNTS = ("feature_shape", "trials")
+
+
+_WHOLE = ("image_size", "trial")
+
+
+_NUMBERS = ("alpha", "value", "temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadMetadata:
+    """Where a head comes from and what it takes.
+
+    Attributes:
+        classes: Class names; the head's outputs are in their order.
+        feature_shape: (height, width, channels) of one bottleneck.
+        views: Names of the views of each image that it was trained on; predictions are averaged over them.
+        backbone: Name in keras.applications, or ``unknown``.
+        alpha: Width multiplier of the backbone, where it has one.
+        weights: ``imagenet``, ``random:SEED`` or the file's name.
+        weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
+        image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
+        preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown.
+        dtype: ``float16`` or ``float32``, of the features that it was trained on.
+        spec: What was trained, where it was one of ours.
+        store_fingerprint: Of the store that it was trained on, empty where unknown.
+        study: Name of its study, empty where there was none.
+        trial: Its number there; None for an ensemble.
+        trials: Of an ensemble, the numbers of its members' trials, in the members' order.
+        value: The study's recorded validation value: what this very head scored.
+        temperature: What calibrates its probabilities (``heads.metrics.calibration``); fitted on validation rows that
+            the heads it was fitted by were not trained on.
+        refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
+            ``rows`` and ``epochs``, and ``repeats``, ``mean`` and ``sd`` of the values of heads like it.
+        split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
+            of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
+            their own.
+        versions: Package versions that made it.
+    """
+
+    classes: tuple[str, ...]
+    feature_shape: tuple[int, int, int]
+    views: tuple[str, ...] = ("identity",)
+    backbone: str = "unknown"
+    alpha: float | None = None
+    weights: str = "unknown"
+    weights_sha256: str = ""
+    image_size: int = 0
+    preprocessing: str = "unknown"
+    dtype: str = "float16"
+    spec: HeadSpec | None = None
+    store_fingerprint: str = ""
+    study: str = ""
+    trial: int | None = None
+    trials: tuple[int, ...] = ()
+    value: float | None = None
+    temperature: float | None = None
+    split: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = None
+    versions: dict[str, str]
+
+    @classmethod
+    def of_store(cls, header: StoreHeader, fingerprint: str, **rest: Any) -> HeadMetadata:
+        """Returns the metadata of a head that was trained on a store.
+
+        Args:
+            header: The store's header.
+            fingerprint: The store's fingerprint.
+            rest: Fields that the store does not know: spec, study, trial, value, split, versions.
+        """
+        own = {field.name for field in fields(cls)}
+        shared = {field.name: getattr(header, field.name) for field in fields(header) if field.name in own}
+        return cls(**(shared | {"store_fingerprint": fingerprint} | rest))
+
+
+def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
+    """Returns the HDF5 attributes that stand for the metadata; what is unknown is left out."""
+    attributes: dict[str, Any] = {}
+    for field in fields(metadata):
+        value = getattr(metadata, field.name)
+        if value is None or (field.name == "trials" and not value):
+            continue
+        if isinstance(value, HeadSpec):
+            value = value.to_dict()
+        if field.name in _JSON:
+            value = json.dumps(value, sort_keys=True, allow_nan=False)
+        elif field.name in _LISTS:
+            value = np.array(value, dtype=h5py.string_dtype("utf-8"))
+        elif field.name in _COUNTS:
+            value = np.array(value, np.int64)
+        attributes[field.name] = value
+    return attributes
+
+
+def parse_metadata(path: Path, file: Any, plain: PlainModel) -> HeadMetadata:
+    """Reads the attributes of an open head file; they must agree with its layers.
+
+    Raises:
+        InputError: One is missing or wrong; it is named.
+    """
+    attributes = file.attrs
+    if "kind" not in attributes:
+        keras_version = {"keras": text_attribute(path, file, "keras_version")} if "keras_version" in attributes else {}
+        names = class_names(None, plain.classes)
+        return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
+    schema = attributes.get("schema")
+    if not isinstance(schema, np.integer) or schema != SCHEMA:
+        raise InputError(path, field="schema", expected=f"{SCHEMA}", found=shown(schema))
+    values = {field.name: _field(path, file, field.name) for field in fields(HeadMetadata) if field.name in attributes}
+    missing = next((name for name in ("classes", "feature_shape", "versions") if name not in values), None)
+    if missing:
+        raise InputError(path, field=missing, expected="an attribute of that name", found="none")
+    metadata = HeadMetadata(**values)
+    _check_fits(path, metadata, plain)
+    return metadata
+
+
+def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
+    """The attributes must agree with the layers: a hand-edited file is not believed."""
+    if metadata.feature_shape != plain.feature_shape:
+        found = metadata.feature_shape
+        raise InputError(path, field="feature_shape", expected=f"{plain.feature_shape} as its input layer", found=found)
+    names = metadata.classes
+    if len(set(names)) != len(names) or len(names) != plain.classes:
+        expected = f"{plain.classes} different names, one for each output"
+        raise InputError(path, field="classes", expected=expected, found=len(set(names)))
+    if metadata.trials and len(metadata.trials) != len(plain.chains):
+        expected = f"{len(plain.chains)}, one for each chain of layers"
+        raise InputError(path, field="trials", expected=expected, found=len(metadata.trials))
+    if metadata.dtype not in DTYPES:
+        raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=shown(metadata.dtype))
+    if metadata.temperature is not None and not metadata.temperature > 0:
+        raise InputError(path, field="temperature", expected="a number above 0", found=metadata.temperature)
+    if not metadata.views:
+        raise InputError(path, field="views", expected="at least one name", found="none")
+
+
+def shown(value: object) -> str:
+    """Returns a value as a message shows it: not too long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def text_attribute(path: Path, file: Any, name: str) -> str:
+    """Returns an attribute that must be text.
+
+    Raises:
+        InputError: It is not.
+    """
+    value = file.attrs[name]
+    if not isinstance(value, str | bytes) or not _is_text(value):
+        raise InputError(path, field=name, expected="a text", found=shown(value))
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be printed and written: h5py hands on what is no UTF-8 as surrogates."""
+    try:
+        return bool(value.decode() if isinstance(value, bytes) else value.encode()) or not value
+    except (UnicodeError, AttributeError):
+        return False
+
+
+def _field(path: Path, file: Any, name: str) -> Any:
+    """Reads one attribute as the type of the metadata's field."""
+    if name in _JSON:
+        return _json_field(path, file, name)
+    if name in _LISTS or name in _COUNTS:
+        return _list_field(path, file, name)
+    if name not in _WHOLE and name not in _NUMBERS:
+        return text_attribute(path, file, name)
+    value = file.attrs[name]
+    kinds = (np.integer,) if name in _WHOLE else (np.integer, np.floating)
+    if not isinstance(value, kinds) or not math.isfinite(value):
+        expected = "a whole number" if name in _WHOLE else "a number"
+        raise InputError(path, field=name, expected=expected, found=shown(value))
+    return int(value) if name in _WHOLE else float(value)
+
+
+def _list_field(path: Path, file: Any, name: str) -> tuple[Any, ...]:
+    value = np.asarray(file.attrs[name])
+    if name in _COUNTS:
+        count = 3 if name == "feature_shape" else value.size
+        if value.shape != (count,) or value.dtype.kind != "i":
+            raise InputError(path, field=name, expected=f"{count} whole numbers", found=shown(value))
+        return tuple(int(number) for number in value)
+    if value.ndim != 1 or not all(isinstance(text, str) and _is_text(text) for text in value):
+        raise InputError(path, field=name, expected="texts", found=shown(value))
+    return tuple(value.tolist())
+
+
+def _json_field(path: Path, file: Any, name: str) -> Any:
+    text = text_attribute(path, file, name)
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"found {shown(data)}")
+        return HeadSpec.from_dict(data) if name == "spec" else data
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(path, field=name, expected="a JSON object that fits", found=f"another ({error})") from error

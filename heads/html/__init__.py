@@ -1,0 +1,1 @@
+"""One HTML file for reports: its frame, its figures on paper, parallel coordinates."""

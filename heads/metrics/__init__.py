@@ -1,0 +1,1 @@
+"""What a head is worth, how surely, and whether its probabilities can be believed."""

@@ -1,0 +1,56 @@
+"""Calibration: probabilities that can be believed (temperature scaling, Guo et al. 2017, arXiv:1706.04599)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.metrics.curves import reliability
+from heads.metrics.scoring import PROBABILITY_FLOOR, Probabilities, score
+
+COLDEST, HOTTEST = 0.05, 20.0
+"""Temperatures outside are those of rows that say nothing: all called rightly and surely, or none."""
+
+
+def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Returns the temperature that makes the true classes of some rows most probable.
+
+    Args:
+        probabilities: (rows, classes) of rows that the head was not trained on, at least one.
+        labels: (rows,) index of the true class.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415  slow to import, and needed once a study
+
+    def loss(logarithm: float) -> float:
+        return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss
+
+    bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def with_temperature(probabilities: npt.NDArray[Any], temperature: float | None) -> Probabilities:
+    """Returns softmax(log(probabilities) / temperature): above 1 less sure, below 1 surer; the ranking stays.
+
+    Args:
+        probabilities: (..., classes); with several views, their average.
+        temperature: Above 0; None leaves them as they are.
+    """
+    if temperature is None:
+        return np.asarray(probabilities, np.float32)
+    scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), PROBABILITY_FLOOR)) / temperature
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def describe_calibration(
+    probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], temperature: float | None
+) -> dict[str, Any]:
+    """Returns ``temperature``, and the expected calibration error (``ece``) before and after it."""
+    after = with_temperature(probabilities, temperature)
+    return {
+        "temperature": temperature,
+        "ece_before": reliability(probabilities, labels).error,
+        "ece_after": reliability(after, labels).error,
+    }

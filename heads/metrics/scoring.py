@@ -1,0 +1,212 @@
+"""How a head is scored: the same for the solo run, the fused bank, the study and ``heads.evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.feed import Feed
+
+PROBABILITY_FLOOR = 1e-7
+
+
+OBJECTIVES = ("accuracy", "balanced_accuracy", "auc", "loss")
+"""What heads can be ranked by; of ``loss`` less is better."""
+
+
+Probabilities = npt.NDArray[np.float32]
+"""(rows, classes), each row summing to 1."""
+
+
+class Scores(NamedTuple):
+    """How well many heads do on the same rows: arrays of one shape, NaN where a probability is or there are no rows.
+
+    Attributes:
+        loss: As in ``Score``.
+        accuracy: As in ``Score``.
+        ranking_score: As in ``Score``.
+    """
+
+    loss: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+    ranking_score: npt.NDArray[np.float64]
+
+
+def lower_is_better(objective: str) -> bool:
+    """Whether less of an objective is better."""
+    return objective == "loss"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a head does on some rows.
+
+    Attributes:
+        loss: Mean of -log(probability of the true class), not smoothed, in nats.
+        accuracy: Share of the rows whose most probable class is the true one, in [0, 1].
+        ranking_score: What heads are ranked by, higher is better: the objective, of ``loss`` its negative. Where it is
+            not given, the accuracy.
+    """
+
+    loss: float
+    accuracy: float
+    ranking_score: float = np.nan
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.ranking_score):
+            object.__setattr__(self, "ranking_score", self.accuracy)
+
+    @property
+    def finite(self) -> bool:
+        """Whether it is a score at all."""
+        return bool(np.isfinite([self.loss, self.accuracy, self.ranking_score]).all())
+
+    def better_than(self, other: Score | None) -> bool:
+        """The higher ranking score is better, of equal ones the lower loss; a score with NaN is better than nothing."""
+        if not self.finite:
+            return False
+        if other is None or not other.finite:
+            return True
+        return (self.ranking_score, -self.loss) > (other.ranking_score, -other.loss)
+
+    @classmethod
+    def mean(cls, scores: Sequence[Score]) -> Score:
+        """Returns the mean over the folds."""
+        return cls(
+            *(float(np.mean([getattr(s, name) for s in scores])) for name in ("loss", "accuracy", "ranking_score"))
+        )
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of one head.
+
+    Attributes:
+        epoch: 1 for the first.
+        train_loss: Mean loss over the epoch's batches as trained on: smoothed labels, class weights, dropout active.
+        validation: Score after the epoch.
+        learning_rate: The rate used in this epoch.
+    """
+
+    epoch: int
+    train_loss: float
+    validation: Score
+    learning_rate: float
+
+
+def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str = "accuracy") -> Score:
+    """Scores class probabilities.
+
+    Args:
+        probabilities: (rows, classes); with several views, their average.
+        labels: (rows,) index of the true class.
+        objective: One of ``OBJECTIVES``.
+
+    Returns:
+        The score; its numbers are NaN where a probability is, or where there are no rows.
+    """
+    return Score(*(float(number[0]) for number in score_all(probabilities[None], labels, objective)))
+
+
+def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str) -> Scores:
+    """Scores many heads on the same rows.
+
+    Args:
+        probabilities: (heads, rows, classes).
+        labels: (rows,) index of the true class.
+        objective: One of ``OBJECTIVES``. The AUC is the unweighted mean of each class against all others, over those
+            that have rows and leave rows; balanced accuracy the mean sensitivity of those that have rows.
+
+    Returns:
+        (heads,) each.
+    """
+    assert objective in OBJECTIVES, objective
+    heads, rows, classes = probabilities.shape
+    sound = ~np.isnan(probabilities).any(axis=(1, 2)) if rows else np.zeros(heads, bool)
+    if not sound.any():
+        return Scores(*np.full((3, heads), np.nan))
+    # Contiguous, so that a head's sum is added up in one order however many there are.
+    true = np.ascontiguousarray(probabilities[:, np.arange(rows), labels], np.float64)
+    with np.errstate(invalid="ignore"):
+        loss = -np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean(axis=1)
+    right = probabilities.argmax(axis=2) == labels
+    accuracy = right.mean(axis=1)
+    if objective == "balanced_accuracy":
+        ranking_score = np.mean([right[:, labels == label].mean(axis=1) for label in np.unique(labels)], axis=0)
+    elif objective == "auc":
+        ranking_score = np.full(heads, np.nan)
+        ranking_score[sound] = _areas(probabilities[sound], labels, classes)
+    else:
+        ranking_score = -loss if lower_is_better(objective) else accuracy
+    return Scores(*(np.where(sound, numbers, np.nan) for numbers in (loss, accuracy, ranking_score)))
+
+
+def _areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:
+    """Mean area under the ROC curves of the classes, (heads,): Mann and Whitney's U by ranks, ties shared.
+
+    As ``sklearn.metrics.roc_auc_score``, for all heads at once.
+    """
+    from scipy.stats import rankdata  # noqa: PLC0415  slow to import, and seldom needed
+
+    areas = []
+    for label in range(classes):
+        own = labels == label
+        positives, negatives = int(own.sum()), int((~own).sum())
+        if positives and negatives:
+            ranks = rankdata(probabilities[:, :, label], axis=1)
+            above = ranks[:, own].sum(axis=1) - positives * (positives + 1) / 2
+            areas.append(above / (positives * negatives))
+    return np.mean(areas, axis=0) if areas else np.full(len(probabilities), np.nan)
+
+
+def predict_probabilities(
+    model: Any, feed: Feed, *, batch_size: int = 256, on_batch: Callable[[int], object] | None = None
+) -> Probabilities:
+    """Predicts all rows of a feed in every view and averages over the views.
+
+    Args:
+        model: Keras model from (batch, height, width, channels) to (batch, classes).
+        feed: The rows.
+        batch_size: Rows in a batch; the last one is padded, so that every batch has one shape.
+        on_batch: Called after every batch of every view with the number of rows in it.
+
+    Returns:
+        (rows, classes) float32 in the order of ``feed.rows``.
+    """
+    size = min(batch_size, len(feed.rows)) or 1
+    views = []
+    for view in range(feed.views):
+        batches = []
+        for features in feed.score_batches(size, view):
+            batches.append(predict_batch(model, features, size))
+            if on_batch is not None:
+                on_batch(len(features))
+        views.append(np.concatenate(batches))
+    return average_views(views)
+
+
+def average_views(views: Sequence[Probabilities]) -> Probabilities:
+    """Returns the mean over the views, float32: of (rows, classes) each."""
+    return np.asarray(np.mean(views, axis=0, dtype=np.float32))
+
+
+def predict_batch(model: Any, features: npt.NDArray[Any], size: int) -> Probabilities:
+    """Predicts up to ``size`` rows, padded to ``size``; returns (rows, classes) float32.
+
+    The model is called directly: a compiled ``predict`` would be traced anew for every head of a study, which costs
+    more than it saves on so small a model.
+    """
+    rows = len(features)
+    if rows < size:
+        features = np.concatenate([features, np.zeros((size - rows, *features.shape[1:]), features.dtype)])
+    return np.asarray(_to_numpy(model(features, training=False))[:rows], np.float32)
+
+
+def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
+    import keras  # noqa: PLC0415  what scores arrays alone need not start a backend
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

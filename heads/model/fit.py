@@ -1,0 +1,219 @@
+"""One head trained by Keras ``fit`` with the article's callbacks: the reference for the fused bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.feed import Feed, plan_epoch
+from features.runtime.errors import BottleneckError
+from heads.metrics.scoring import EpochRecord, predict_probabilities, score
+from heads.model.build import build_head
+from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec
+from heads.model.weights import Weights, unbiased, without_statistics
+
+
+class DivergedError(BottleneckError):
+    """The loss or the weights of a head are no longer finite."""
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head after its training.
+
+    Attributes:
+        spec: The head.
+        weights: Those of the best epoch, in the order of ``model.get_weights()``.
+        best: The best epoch.
+        curve: All epochs, in order.
+    """
+
+    spec: HeadSpec
+    weights: Weights
+    best: EpochRecord
+    curve: tuple[EpochRecord, ...]
+
+
+def train_solo(
+    spec: HeadSpec,
+    train: Feed,
+    validation: Feed,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    plan_seed: int,
+    first_epoch: int = 0,
+    objective: str = "accuracy",
+    class_weights: Sequence[float] | None = None,
+    on_epoch: Callable[[EpochRecord], bool] | None = None,
+) -> TrainedHead:
+    """Trains one head.
+
+    Args:
+        spec: The head and how it is trained.
+        train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=plan_seed,
+            epoch=first_epoch + e - 1)``.
+        validation: Rows that decide the learning rate and the best epoch, averaged over their views.
+        epochs: Upper bound of epochs, at least 1.
+        batch_size: Upper bound of rows in a batch.
+        seed: Decides the first weights and the dropout masks.
+        plan_seed: Decides the batches.
+        first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
+        objective: What decides the best epoch, see ``heads.metrics.scoring``.
+        class_weights: What a row of each class counts in the training loss; 1 by default. The validation loss counts
+            every row alike.
+        on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
+
+    Returns:
+        The head with the weights of its best epoch.
+
+    Raises:
+        DivergedError: Loss or weights stopped being finite.
+    """
+    weights = np.asarray(class_weights or [1] * len(train.store.classes), np.float32)
+    batches = _Batches(train, weights, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
+    model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
+    model.set_weights(without_statistics(spec, model.get_weights()))
+    recorder = _Recorder(spec, batches, validation, objective)
+    best = _BestEpoch(recorder)
+    try:
+        _compile(model, spec)
+        callbacks = [recorder, _plateau(spec), best, _Report(recorder, on_epoch)]
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    finally:
+        # Keras' global state keeps every model of a study alive otherwise.
+        keras.backend.clear_session()
+    return TrainedHead(spec, best.weights, recorder.curve[best.index], tuple(recorder.curve))
+
+
+class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Keras' Adam, without the sum of the gradients over replicas, of which there is one.
+
+    For that sum TensorFlow registers a gradient in every trace and never forgets it, nor the graph that it belongs to:
+    5 to 13 MB for every head of a study.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
+        return grads_and_vars
+
+
+def _compile(model: Any, spec: HeadSpec) -> None:
+    model.compile(
+        optimizer=_Adam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=spec.weight_decay or None, name="adam"),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
+        # XLA compiles for seconds in every trial and gains nothing on so small a model; JAX has no other way.
+        jit_compile=keras.backend.backend() != "tensorflow",
+    )
+
+
+def _plateau(spec: HeadSpec) -> Any:
+    return keras.callbacks.ReduceLROnPlateau(
+        monitor="val_loss",
+        factor=spec.plateau_factor,
+        patience=spec.plateau_patience,
+        min_delta=PLATEAU_MIN_DELTA,
+        min_lr=PLATEAU_MIN_RATE,
+    )
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels, row weights)."""
+
+    def __init__(
+        self, feed: Feed, class_weights: npt.NDArray[np.float32], *, batch_size: int, seed: int, first_epoch: int
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.feed, self._batch_size, self._seed, self._first_epoch = feed, batch_size, seed, first_epoch
+        self._class_weights = class_weights
+        self._one_hot = np.eye(len(feed.store.classes), dtype=np.float32)
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Plans an epoch of this head, counted from 0."""
+        self.plan = plan_epoch(
+            self.feed.rows,
+            batch_size=self._batch_size,
+            views=self.feed.views,
+            seed=self._seed,
+            epoch=self._first_epoch + epoch,
+        )
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        rows = self.plan.rows[step]
+        labels = self.feed.store.labels[rows]
+        return self.feed.take(rows, self.plan.views[step]), self._one_hot[labels], self._class_weights[labels]
+
+
+class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+    """Plans each epoch, scores the model after it, and refuses what is not finite.
+
+    Attributes:
+        curve: All epochs so far.
+        weights: Those that were scored last, see ``heads.model.weights.unbiased``.
+    """
+
+    def __init__(self, spec: HeadSpec, batches: _Batches, validation: Feed, objective: str) -> None:
+        super().__init__()
+        self._spec, self._batches, self._validation, self._objective = spec, batches, validation, objective
+        self.curve: list[EpochRecord] = []
+        self.weights: Weights = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._batches.start(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        train_loss = float(logs["loss"])
+        self._require_finite(epoch + 1, "training loss", train_loss)
+        trained = self.model.get_weights()
+        self.weights = unbiased(self._spec, trained, (epoch + 1) * len(self._batches))
+        self._require_finite(epoch + 1, "weights", *self.weights)
+        self.model.set_weights(self.weights)
+        probabilities = predict_probabilities(self.model, self._validation)
+        validation = score(probabilities, self._validation.labels, self._objective)
+        self.model.set_weights(trained)
+        self._require_finite(epoch + 1, "validation loss", validation.loss)
+        logs["val_loss"], logs["val_accuracy"] = validation.loss, validation.accuracy
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.curve.append(EpochRecord(epoch + 1, train_loss, validation, rate))
+
+    @staticmethod
+    def _require_finite(epoch: int, what: str, *values: Any) -> None:
+        if not all(np.isfinite(value).all() for value in values):
+            raise DivergedError(f"diverged in epoch {epoch}: {what} not finite")
+
+
+class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the weights of the best epoch."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self.index = -1
+        self.weights: Weights = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        best = self._recorder.curve[self.index].validation if self.weights else None
+        if self._recorder.curve[-1].validation.better_than(best):
+            self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
+
+
+class _Report(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the caller of each epoch, and stops where the caller says so."""
+
+    def __init__(self, recorder: _Recorder, on_epoch: Callable[[EpochRecord], bool] | None) -> None:
+        super().__init__()
+        self._recorder, self._on_epoch = recorder, on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._on_epoch is not None and not self._on_epoch(self._recorder.curve[-1]):
+            self.model.stop_training = True

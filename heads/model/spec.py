@@ -1,0 +1,144 @@
+"""HeadSpec: one head and how it is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+SCHEMA = 1
+
+
+PAGE = 16
+"""Channels in a page: a head's convolution width is a multiple of it (see docs/bank.md)."""
+
+
+ACTIVATIONS = ("relu", "gelu", "silu")
+
+
+POOLINGS = ("flatten", "average", "max")
+
+
+MAX_DENSE_LAYERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """One head and how it is trained; the defaults are the article's head.
+
+    Conv2D 1x1 without bias, batch normalisation, activation, dropout, pooling, ``dense_layers`` hidden layers,
+    softmax. Adam, ReduceLROnPlateau on the validation loss, weights of the best epoch kept.
+
+    Attributes:
+        conv_width: Channels of the 1x1 convolution, a positive multiple of 16.
+        batch_norm: Whether BatchNormalization (no scale) follows the convolution.
+        activation: ``relu``, ``gelu`` or ``silu``; after the convolution and after each hidden layer.
+        dropout: Share of the convolution's outputs dropped in training, in [0, 1).
+        pooling: ``flatten`` keeps the positions, ``average`` and ``max`` reduce over them.
+        dense_layers: Hidden layers between pooling and softmax: 0, 1 or 2.
+        dense_units: Units of each hidden layer; without effect where there is none.
+        dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1).
+        learning_rate: Adam's initial rate.
+        weight_decay: Decoupled decay per step as a multiple of the learning rate (AdamW, as in Keras); 0 for none.
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        plateau_factor: Factor of ReduceLROnPlateau, in (0, 1).
+        plateau_patience: Epochs without improvement of the validation loss before the rate is cut, at least 1.
+    """
+
+    conv_width: int = 64
+    batch_norm: bool = True
+    activation: str = "relu"
+    dropout: float = 0.5
+    pooling: str = "flatten"
+    dense_layers: int = 0
+    dense_units: int = 64
+    dense_dropout: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, field.type, getattr(self, field.name)))
+        width = self.conv_width
+        _require("conv_width", width, f"a positive multiple of {PAGE}", width >= PAGE and width % PAGE == 0)
+        _require("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}", self.activation in ACTIVATIONS)
+        _require("pooling", self.pooling, f"one of {', '.join(POOLINGS)}", self.pooling in POOLINGS)
+        for name in ("dropout", "dense_dropout", "label_smoothing"):
+            _require(name, getattr(self, name), "a number in [0, 1)", 0 <= getattr(self, name) < 1)
+        _require("dense_layers", self.dense_layers, "0, 1 or 2", 0 <= self.dense_layers <= MAX_DENSE_LAYERS)
+        _require("dense_units", self.dense_units, "at least 1", self.dense_units >= 1)
+        _require("learning_rate", self.learning_rate, "a number above 0", self.learning_rate > 0)
+        _require("weight_decay", self.weight_decay, "a number of at least 0", self.weight_decay >= 0)
+        _require("plateau_factor", self.plateau_factor, "a number in (0, 1)", 0 < self.plateau_factor < 1)
+        _require("plateau_patience", self.plateau_patience, "at least 1", self.plateau_patience >= 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields and the schema number, JSON types only."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> HeadSpec:
+        """Rebuilds a spec from ``to_dict``'s form.
+
+        Raises:
+            ValueError: The schema is another one, a field is unknown, or a value is out of range.
+        """
+        values = dict(data)
+        schema = values.pop("schema", SCHEMA)
+        _require("schema", schema, str(SCHEMA), schema == SCHEMA)
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            _require(name, "an unknown field", f"one of {', '.join(sorted(known))}", name in known)
+        return cls(**values)
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def parameters(self, feature_shape: tuple[int, int, int], classes: int) -> int:
+        """Number of parameters, moving statistics included, on features of (height, width, channels)."""
+        height, width, channels = feature_shape
+        inputs = self.conv_width * (height * width if self.pooling == "flatten" else 1)
+        total = channels * self.conv_width + (3 * self.conv_width if self.batch_norm else 0)
+        for units in (*[self.dense_units] * self.dense_layers, classes):
+            total += (inputs + 1) * units
+            inputs = units
+        return total
+
+
+def _require(name: str, found: object, expected: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, found {found}")
+
+
+def _plain(name: str, kind: object, value: Any) -> Any:
+    """Returns ``value`` as the plain Python type of the field, so that equal specs have one canonical form."""
+    if kind == "bool":
+        _require(name, repr(value), "true or false", isinstance(value, bool))
+    elif kind == "int":
+        whole = not isinstance(value, bool) and hasattr(value, "__index__")
+        _require(name, repr(value), "a whole number", whole)
+        value = int(value)
+    elif kind == "float":
+        number = not isinstance(value, (bool, str)) and hasattr(value, "__float__")
+        _require(name, repr(value), "a number", number and math.isfinite(value))
+        value = float(value) + 0.0  # -0.0 is 0.0, and has one spelling
+    else:
+        _require(name, repr(value), "a text", isinstance(value, str))
+    return value
+
+
+ADAM_EPSILON = 1e-7
+
+
+PLATEAU_MIN_DELTA = 1e-4
+
+
+PLATEAU_MIN_RATE = 5e-5

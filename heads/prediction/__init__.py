@@ -1,0 +1,1 @@
+"""Images, folders and addresses to classes, with heat maps."""

@@ -1,0 +1,136 @@
+"""Images to class probabilities through a backbone and a head, in batches, whatever cannot be read named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.extraction.pipeline import FeatureMaker, bottlenecks
+from features.images.decode import UndecodableError
+from features.images.views import View
+from heads.files.head_file import Head
+from heads.prediction.sources import Source
+
+_IDENTITY = View("identity")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a head makes of one image.
+
+    Attributes:
+        image: Path or address.
+        label: The most probable class; None where the image could not be used.
+        probabilities: By class name; None where the image could not be used.
+        reason: Why it could not be used, or ''.
+        maps: Pictures that were drawn of it, by kind.
+    """
+
+    image: str
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    reason: str = ""
+    maps: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON types: image, class, probabilities, error; and the path of each picture drawn, by kind."""
+        return {
+            "image": self.image,
+            "class": self.label,
+            "probabilities": self.probabilities,
+            "error": self.reason or None,
+            **self.maps,
+        }
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Probabilities (classes,) of an image and its features (height, width, channels), or the reason for none."""
+
+    probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    features: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float32))
+    reason: str = ""
+
+
+Draw = Callable[[str, Path, npt.NDArray[np.float32], npt.NDArray[Any]], dict[str, str]]
+
+
+def predict(
+    head: Head,
+    backbone: FeatureMaker,
+    views: Sequence[View],
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    on_batch: Callable[[int], object] = lambda count: None,
+    draw: Draw | None = None,
+) -> Iterator[Prediction]:
+    """Yields the prediction of each source, in order; one that cannot be used has its reason and stops no other.
+
+    Features are rounded to the dtype of the store that the head was trained on, so that an image gets the class here
+    that it gets there.
+
+    Args:
+        head: The head.
+        backbone: The one whose features it takes.
+        views: Probabilities are averaged over these views of each image.
+        sources: The images.
+        batch_size: Images in a forward pass.
+        on_batch: Called after every batch with the number of images in it.
+        draw: Draws maps of an image that could be used: given its name, its file, its probabilities (classes,) and the
+            features of the image as it is, it returns the pictures' paths by kind.
+
+    Raises:
+        BottleneckError: The backbone gives features that are not finite.
+    """
+    usable = [source for source in sources if not source.reason]
+    made = _outcomes(head, backbone, views, [source.path for source in usable], batch_size, plain=draw is not None)
+    for source in sources:
+        outcome = _Outcome(reason=source.reason) if source.reason else next(made)
+        on_batch(1)
+        if outcome.reason:
+            yield Prediction(source.name, reason=outcome.reason)
+            continue
+        probabilities = outcome.probabilities
+        named = dict(zip(head.metadata.classes, probabilities.tolist(), strict=True))
+        try:
+            maps = draw(source.name, source.path, probabilities, outcome.features) if draw else {}
+        except UndecodableError as error:  # it was decoded at a reduced scale before
+            yield Prediction(source.name, reason=str(error))
+            continue
+        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named, maps=maps)
+
+
+def _outcomes(
+    head: Head, backbone: FeatureMaker, views: Sequence[View], paths: Sequence[Path], batch_size: int, *, plain: bool
+) -> Iterator[_Outcome]:
+    """Yields what comes of each image.
+
+    Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
+    """
+    from heads.metrics.calibration import with_temperature  # noqa: PLC0415  beside Keras
+    from heads.metrics.scoring import average_views, predict_batch  # noqa: PLC0415
+
+    shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
+    place = shown.index(_IDENTITY) if plain else 0
+    size = max(1, min(batch_size, len(paths)))
+    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+    for batch in bottlenecks(paths, backbone, shown, batches=batches, batch_size=size, dtype="float32"):
+        with np.errstate(over="ignore"):
+            features = batch.features.astype(head.metadata.dtype)
+        finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
+        features[~finite] = 0
+        seen = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        rows = with_temperature(seen, head.metadata.temperature)
+        for index, row, fits, own in zip(batch.indices, rows, finite, features, strict=True):
+            reason = batch.reasons.get(index, "")
+            if not reason and not fits:
+                reason = f"features too large for {head.metadata.dtype}"
+            elif not reason and not np.isfinite(row).all():
+                reason = "the head's probabilities are not finite"
+            yield _Outcome(row, own[place], reason)

@@ -1,0 +1,92 @@
+"""What the user named, as images: files, folders, addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.images.folder import IMAGE_SUFFIXES
+from heads.prediction.download import RemoteError, fetch, is_url
+
+_FETCHES = 8
+"""Addresses that are read at the same time."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be predicted.
+
+    Attributes:
+        name: As the user knows it: a path, or an address.
+        path: Where its content is.
+        reason: Why there is none, or ''.
+    """
+
+    name: str
+    path: Path
+    reason: str = ""
+
+
+def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None) -> list[Source]:
+    """Turns arguments into images: addresses are read, folders walked (sorted, hidden entries left out).
+
+    Args:
+        arguments: Files, folders, http and https addresses.
+        downloads: Folder for what is read from addresses; the caller removes it.
+        leave_out: A folder that is not walked where it lies in one of the arguments: that of the maps, which are
+            pictures, too.
+
+    Returns:
+        At least one source for each argument, in their order; a folder without images is one that has a reason.
+    """
+    hidden = None if leave_out is None else leave_out.resolve()
+    with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
+        try:
+            fetched = {
+                number: pool.submit(_download, text, downloads / f"{number}")
+                for number, text in enumerate(arguments)
+                if is_url(text)
+            }
+            sources: list[Source] = []
+            for number, text in enumerate(arguments):
+                sources += [fetched[number].result()] if number in fetched else _local(Path(text), hidden)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sources
+
+
+def _download(url: str, path: Path) -> Source:
+    try:
+        path.write_bytes(fetch(url))
+    except RemoteError as error:
+        return Source(url, path, str(error))
+    except OSError as error:  # a full disk
+        return Source(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
+    return Source(url, path)
+
+
+def _local(path: Path, hidden: Path | None) -> list[Source]:
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        return [Source(str(path), path, f"{error.strerror}")]
+    if not folder:
+        return [Source(str(path), path)]
+    problems: list[OSError] = []
+    found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
+    found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
+    return found or [Source(str(path), path, "a folder without images")]
+
+
+def _walk(folder: Path, hidden: Path | None, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
+    for at, folders, files in os.walk(folder, onerror=on_problem):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (Path(at) / name).resolve() != hidden
+        )
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(at) / name

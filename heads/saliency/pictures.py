@@ -1,0 +1,93 @@
+"""Heat maps as pictures: a map over the image that it explains, and a folder of such pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from features.runtime.errors import BottleneckError
+from features.runtime.files import replacing
+from features.runtime.text import printable
+
+ALPHA = 0.6
+"""Opacity of the warmest place."""
+
+
+_INFERNO = "000003 1b0c41 4b0c6b 781c6d a52c60 cf4446 ed6925 fb9a06 f7d03c fcfea4"
+"""Nine equal steps of the colour map of that name (van der Walt and Smith 2015, CC0): even in lightness, and readable
+without colour vision."""
+
+
+_CAPTION_LENGTH = 100
+
+
+def _palette() -> list[int]:
+    """Red, green, blue of 256 levels."""
+    stops = np.array([list(bytes.fromhex(colour)) for colour in _INFERNO.split()])
+    places = np.linspace(0, len(stops) - 1, 256)
+    levels = [np.interp(places, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+    return [int(level) for level in np.rint(np.stack(levels, axis=1)).ravel()]
+
+
+def draw_heatmap(image: Image.Image, heat: npt.NDArray[Any], *, alpha: float = ALPHA) -> Image.Image:
+    """Lays a map over the image that it explains.
+
+    A place is the more opaque the warmer it is, so that the image stays what it is where there is nothing to see.
+
+    Args:
+        image: RGB, at its own resolution and aspect.
+        heat: (height, width) in [0, 1], each value the mean over its share of the image; enlarged bilinearly.
+        alpha: Opacity of a value of 1, in [0, 1].
+
+    Returns:
+        An RGB image of the image's size.
+    """
+    small = Image.fromarray(np.asarray(heat, np.float32) * 255)
+    levels = small.resize(image.size, Image.Resampling.BILINEAR).convert("L")
+    colours = levels.copy()
+    colours.putpalette(_palette())
+    return Image.composite(colours.convert("RGB"), image, levels.point([round(level * alpha) for level in range(256)]))
+
+
+def with_caption(image: Image.Image, text: str) -> Image.Image:
+    """Returns the image with a line of text beneath it, on a strip of its own; wider where the text is."""
+    text = printable(text)[:_CAPTION_LENGTH]
+    font = ImageFont.load_default(min(40, max(12, image.width // 28)))
+    left, top, right, bottom = font.getbbox(text)
+    margin = int(bottom - top) // 2
+    width = max(image.width, int(right - left) + 2 * margin)
+    page = Image.new("RGB", (width, image.height + int(bottom - top) + 2 * margin))
+    page.paste(image)
+    ImageDraw.Draw(page).text((margin - left, image.height + margin - top), text, font=font, fill="white")
+    return page
+
+
+def save_heatmap(path: Path, image: Image.Image, heat: npt.NDArray[Any], drawn: npt.NDArray[Any], text: str) -> Path:
+    """Writes a picture of a map, and the map itself as ``.npy`` beside it.
+
+    Args:
+        path: The picture: ends in .png.
+        image: RGB, what the map explains.
+        heat: The map, (height, width).
+        drawn: The same map in [0, 1].
+        text: The caption.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        BottleneckError: The disk is full or cannot be written.
+    """
+    try:
+        picture = with_caption(draw_heatmap(image, drawn), text)
+    except MemoryError as error:
+        raise BottleneckError(f"{path}: not enough memory to draw {image.width} x {image.height} pixels") from error
+    with replacing(path.with_suffix(".npy")) as temporary:
+        np.save(temporary, heat)
+    with replacing(path) as temporary:
+        picture.save(temporary)
+    return path

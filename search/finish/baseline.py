@@ -1,0 +1,85 @@
+"""What a study's trials would have taken one at a time: measured on a few of them, on a few batches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from features.rows.feed import Feed
+from heads.metrics.scoring import EpochRecord
+from heads.model.fit import train_solo
+from heads.model.spec import HeadSpec
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData
+from search.trials.ranking import is_counted
+
+SAMPLES = 3
+
+
+BATCHES = 6
+"""Batches of the sampled epochs: enough for a rate."""
+
+
+@dataclass
+class _Stopwatch:
+    """Notes when epochs end."""
+
+    ends: list[float]
+
+    def __call__(self, record: EpochRecord) -> bool:
+        self.ends.append(time.perf_counter())
+        return True
+
+
+def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) -> dict[str, Any]:
+    """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
+
+    The sample is spread over the trials' widths. Each head trains three epochs of a few batches, of which the first,
+    with its start-up, counts once for each trial, and the others for each trial-epoch.
+
+    Returns:
+        ``seconds`` for the whole study, ``seconds_per_trial`` of start-up, ``seconds_per_epoch``, ``sampled`` trials.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
+    sound = [trial for trial in trials if "failure" not in trial.user_attrs]
+    by_width = sorted(sound, key=lambda trial: (_spec(trial).conv_width, trial.number))
+    count = min(SAMPLES, len(by_width))
+    sampled = [by_width[(2 * place + 1) * len(by_width) // (2 * count)] for place in range(count)]
+    rows = data.train.rows
+    few = Feed(data.store, rows[: BATCHES * config.batch_size], memory_bytes=2**30)
+    validated = Feed(data.validation.store, data.validation.rows[: 2 * config.batch_size], memory_bytes=2**30)
+    share = len(few.rows) / len(rows)
+    starts, epochs = [], []
+    for trial in sampled:
+        watch = _Stopwatch([time.perf_counter()])
+        train_solo(
+            _spec(trial),
+            few,
+            validated,
+            epochs=3,
+            batch_size=config.batch_size,
+            seed=0,
+            plan_seed=0,
+            on_epoch=watch,
+        )
+        first, *rest = (after - before for before, after in zip(watch.ends, watch.ends[1:], strict=False))
+        starts.append(max(0.0, first - min(rest)))
+        epochs.append(min(rest) / share)
+    folds = max(1, config.folds)
+    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in trials)
+    seconds = folds * (len(trials) * mean(starts) + trial_epochs * mean(epochs))
+    return {
+        "seconds": round(seconds, 1),
+        "seconds_per_trial": round(mean(starts), 4),
+        "seconds_per_epoch": round(mean(epochs), 4),
+        "sampled": [trial.number for trial in sampled],
+    }
+
+
+def _spec(trial: FrozenTrial) -> HeadSpec:
+    return HeadSpec.from_dict(trial.user_attrs["spec"])

@@ -1,0 +1,115 @@
+"""The best few heads on disk, and never more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from heads.files.head_file import save_head
+from heads.files.metadata import HeadMetadata
+from heads.metrics.scoring import Probabilities, Score
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
+from search.finish.refit import Refit
+from search.record.head_files import FOLDER, path_of, refit_path_of
+from search.setup.config import StudyConfig, package_versions
+from search.setup.data import SearchData
+from search.trials.ask_tell import Asked
+from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
+
+KEEP = 5
+
+
+class TopCheckpoints:
+    """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them."""
+
+    takes_pruned = False
+
+    def __init__(
+        self, folder: Path, study: optuna.Study, config: StudyConfig, data: SearchData, *, keep: int = KEEP
+    ) -> None:
+        self.folder = folder
+        self.study = study
+        self.config = config
+        self.data = data
+        self.keep = keep
+        self._held: dict[int, tuple[HeadSpec, Weights, Score]] = {}
+        (folder / FOLDER).mkdir(exist_ok=True)
+        self.clear_out()
+
+    def offer(
+        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
+    ) -> None:
+        """Holds a head that belongs to the best so far; ``write_out`` brings it to disk if it still does then.
+
+        With folds there is no one head of the trial: see ``search.finish.refit``.
+        """
+        if len(weights) > 1:
+            return
+        best = ranking(self.study)[: self.keep]
+        worst = score_of(self.study, best[-1]) if best else None
+        if len(best) < self.keep or score.better_than(worst) or asked.is_article:
+            self._held[asked.number] = (asked.spec, weights[0], score)
+
+    def write_out(self) -> None:
+        """Writes the heads held and removes files of heads that are no longer among the best.
+
+        To be called when trials have been told, before the record is flushed: what the record says was told has its
+        file. Not for every trial, since many are soon surpassed.
+        """
+        kept = self._kept()
+        for number, (spec, weights, score) in self._held.items():
+            if number in kept:
+                self.save(number, spec, weights, value=ranking_score_of(self.study, score.ranking_score))
+        self._held.clear()
+        self.clear_out()
+
+    def save(self, number: int, spec: HeadSpec, weights: Weights, *, value: float) -> None:
+        """Writes the head of a trial; ``value`` is what it scored."""
+        self._write(path_of(self.folder, number), weights, self._metadata(number, spec, value=value))
+
+    def save_refit(self, made: Refit, finalist: Mapping[str, Any], temperature: float | None) -> None:
+        """Writes a head that was trained on all rows; ``finalist`` is what summary.json says of its repeats."""
+        told = {name: finalist.get(name) for name in ("repeats", "mean", "sd")}
+        training = {"parts": list(self.data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
+        metadata = self._metadata(made.trial, made.spec, refit=training, temperature=temperature)
+        self._write(refit_path_of(self.folder, made.trial), made.weights, metadata)
+
+    def clear_out(self) -> None:
+        """Removes the files of trials' heads that are no longer among the best."""
+        files = {path_of(self.folder, number) for number in self._kept()}
+        for path in (self.folder / FOLDER).glob("trial-*.hdf5"):
+            if path not in files:
+                path.unlink()
+
+    def forget_refits(self) -> None:
+        """Removes the heads that an earlier end of the study had left."""
+        for path in (self.folder / FOLDER).glob("refit-*.hdf5"):
+            path.unlink()
+
+    def _write(self, path: Path, weights: Weights, metadata: HeadMetadata) -> None:
+        assert metadata.spec is not None
+        model = build_head(metadata.spec, metadata.feature_shape, len(metadata.classes))
+        model.set_weights(weights)
+        save_head(path, model, metadata)
+
+    def _kept(self) -> set[int]:
+        article = article_trial(self.study)
+        return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
+
+    def _metadata(self, number: int, spec: HeadSpec, **more: Any) -> HeadMetadata:
+        store, config = self.data.store, self.config
+        return HeadMetadata.of_store(
+            store.header,
+            store.fingerprint,
+            spec=spec,
+            study=config.name,
+            trial=number,
+            **more,
+            split=self.data.remakeable_split,
+            versions=package_versions(config.backend),
+        )

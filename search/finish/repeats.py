@@ -1,0 +1,309 @@
+"""The finalists: the best trials, and the article's head, trained again from several seeds, all at once.
+
+The best value of many noisy ones is too high, and too high for the lucky more than for the good. So the best few are
+trained again, and the choice between them is made on the means of values that nobody has selected. The repeats are a
+small study of their own, in ``STUDY_DIR/finalists``: asked, told, snapshotted and resumed as every other.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from features.runtime.files import replacing
+from heads.bank.backends import default_dtype
+from heads.metrics.scoring import Probabilities, Score, score
+from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
+from search.record.storage import open_study
+from search.record.summary import search_seconds
+from search.setup.config import FILE, StudyConfig
+from search.setup.data import SearchData, plan_of
+from search.setup.seeds import derive_seed
+from search.setup.space import Space
+from search.training.display import Display
+from search.training.runner import run_pool
+from search.training.sizing import whole_bank
+from search.training.snapshot import read_snapshot
+from search.trials.ask_tell import Asked, Book
+from search.trials.pruning import FinalistPruner, rungs
+from search.trials.ranking import finalists_of, is_article, is_counted, ranking_score_of
+
+FOLDER = "finalists"
+
+
+_PREDICTIONS = "validation"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A head that was trained again.
+
+    Attributes:
+        trial: Number of the trial that it comes from.
+        ordinal: Its place in the study, see ``search.trials.ask_tell.Asked``.
+        spec: The head.
+        is_article: Whether it is the article's.
+        values: The objective of each repeat, in the order of the seeds; None where one diverged. With folds each is of
+            one fold.
+        losses: Likewise.
+        best_epochs: Of each run, which with folds is a repeat for each of them; None where it diverged.
+        stopped_after: Epochs after which it was clear that it would not win; None where it was trained to the end.
+        epochs: How long to train where nothing is left to validate on.
+        rates: Learning rate of each of these epochs.
+        probabilities: On the validation rows, of every run that came through: (rows, classes) each.
+    """
+
+    trial: int
+    ordinal: int
+    spec: HeadSpec
+    is_article: bool
+    values: tuple[float | None, ...]
+    losses: tuple[float | None, ...]
+    best_epochs: tuple[int | None, ...]
+    stopped_after: int | None
+    epochs: int
+    rates: Sequence[float]
+    probabilities: tuple[Probabilities, ...]
+
+    @property
+    def sound(self) -> list[float]:
+        """The values of the repeats that came through."""
+        return [value for value in self.values if value is not None]
+
+    @property
+    def mean(self) -> float:
+        """Mean value of the repeats that came through; NaN where none did."""
+        return mean(self.sound) if self.sound else math.nan
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over the repeats; None for fewer than two."""
+        return stdev(self.sound) if len(self.sound) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what summary.json says of it."""
+        return {
+            "trial": self.trial,
+            "is_article": self.is_article,
+            "mean": None if math.isnan(self.mean) else self.mean,
+            "sd": self.sd,
+            "repeats": len(self.values),
+            "diverged": self.values.count(None),
+            "stopped_after": self.stopped_after,
+            "values": list(self.values),
+            "losses": list(self.losses),
+            "best_epochs": list(self.best_epochs),
+        }
+
+
+def run_repeats(
+    folder: Path, study: optuna.Study, config: StudyConfig, space: Space, data: SearchData, *, snapshot_every: float
+) -> tuple[list[Finalist], dict[str, Any]]:
+    """Trains the finalists again, or goes on where a killed run stopped.
+
+    All repeats see the same batches, as everything in one bank does; first weights and dropout differ. With folds a run
+    is a head for each of them, each from a seed of its own: so many repeats, which between them judge every row once.
+    Finalists that fall behind are stopped: see ``search.trials.pruning.FinalistPruner``.
+
+    Args:
+        folder: The study directory.
+        study: The study; at least one trial has completed.
+        config: What was resolved.
+        space: What its trials drew from.
+        data: Rows to train and validate on.
+        snapshot_every: Seconds between two snapshots of the bank.
+
+    Returns:
+        The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and
+        ``trial_epochs`` and ``seconds`` that it took.
+    """
+    trials = finalists_of(study, config.finalists)
+    specs = [HeadSpec.from_dict(trial.user_attrs["spec"]) for trial in trials]
+    runs = -(-config.repeats // max(1, config.folds))
+    planned = [spec for spec in specs for _ in range(runs)]
+    gc.collect()  # the search's bank, before the next one is made
+    own, own_config = _settle(folder, config, planned)
+    saved = read_snapshot(own)
+    opened = open_study(
+        own,
+        own_config.name,
+        config.storage,
+        direction=config.direction,
+        resume=True,
+        keep_bytes=saved.journal_bytes if saved else None,
+    )
+    try:
+        going_on = saved.going_on if saved else ()
+        book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
+        spared = [place for place, trial in enumerate(trials) if is_article(trial)]
+        opened.study.pruner = FinalistPruner(rungs(config.epochs), runs=runs, spared=spared)
+        dtype = str(own_config.dtype)
+        plan, _ = plan_of(data, config.batch_size, own_config.seed, 0)
+        shape = whole_bank(
+            planned,
+            feature_shape=data.store.header.feature_shape,
+            classes=len(data.store.classes),
+            batch=plan.rows.shape[1],
+            folds=max(1, config.folds),
+            dtype=dtype,
+        )
+        sink = _Predictions(own / _PREDICTIONS, data, config)
+        with Display(opened.study, own_config, what="repeat") as display:
+            run_pool(
+                own,
+                opened,
+                shape=shape,
+                data=data,
+                book=book,
+                sink=sink,
+                display=display,
+                saved=saved,
+                snapshot_every=snapshot_every,
+                shrinks=True,
+            )
+        finalists = _read(opened.study, trials, runs, sink)
+    finally:
+        opened.close()
+    told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
+    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in told)
+    return finalists, {"trial_epochs": trial_epochs, "seconds": round(search_seconds(told), 3)}
+
+
+def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> tuple[Path, StudyConfig]:
+    """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
+    identity = json.dumps([config.repeats, config.epochs, config.patience, [spec.identity for spec in planned]])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    own = replace(
+        config,
+        name=f"{config.name}-{FOLDER}-{digest}",
+        seed=derive_seed(config.seed, FOLDER),
+        trials=len(planned),
+        pruner="none",
+        sampler="random",
+        engine="fused",
+        dtype=config.dtype or default_dtype(),
+        finalists=0,
+    )
+    place = folder / FOLDER
+    if (place / FILE).is_file() and StudyConfig.read(place).name != own.name:
+        shutil.rmtree(place)
+    (place / _PREDICTIONS).mkdir(parents=True, exist_ok=True)
+    own.write(place)
+    return place, own
+
+
+class _Predictions:
+    """Keeps what the repeats make of the validation rows, one small file for each run, and scores it."""
+
+    takes_pruned = True
+
+    def __init__(self, folder: Path, data: SearchData, config: StudyConfig) -> None:
+        self.folder = folder
+        rows = data.folds or (data.validation.rows,)
+        self._labels = [data.validation.store.labels[part] for part in rows]
+        self._objective = config.objective
+
+    def offer(
+        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
+    ) -> None:
+        """Writes the probabilities, those of all folds one behind the other."""
+        with replacing(self._path(asked.ordinal)) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(probabilities))
+
+    def write_out(self) -> None:
+        """Everything is on the disk already."""
+
+    def read(self, ordinal: int) -> Probabilities:
+        """Returns (rows, classes)."""
+        return np.asarray(np.load(self._path(ordinal)))
+
+    def scores(self, probabilities: Probabilities) -> list[Score]:
+        """Scores each fold."""
+        ends = np.cumsum([len(labels) for labels in self._labels])[:-1]
+        parts = zip(np.split(probabilities, ends), self._labels, strict=True)
+        return [score(part, labels, self._objective) for part, labels in parts]
+
+    @property
+    def folds(self) -> int:
+        """Scores that a run has."""
+        return len(self._labels)
+
+    def _path(self, ordinal: int) -> Path:
+        return self.folder / f"{ordinal}.npy"
+
+
+def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: _Predictions) -> list[Finalist]:
+    """Gathers the runs of each finalist."""
+    told = {t.user_attrs["ordinal"]: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
+    finalists = [
+        _finalist(study, trial, [told[place * runs + run] for run in range(runs)], sink)
+        for place, trial in enumerate(trials)
+    ]
+    return sorted(finalists, key=lambda finalist: _rank(study, finalist))
+
+
+def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTrial], sink: _Predictions) -> Finalist:
+    values: list[float | None] = []
+    losses: list[float | None] = []
+    probabilities = []
+    for run in runs:
+        if run.state == TrialState.FAIL:
+            values += [None] * sink.folds
+            losses += [None] * sink.folds
+            continue
+        probabilities.append(sink.read(run.user_attrs["ordinal"]))
+        scores = sink.scores(probabilities[-1])
+        values += [ranking_score_of(study, one.ranking_score) for one in scores]
+        losses += [one.loss for one in scores]
+    through = [run for run in runs if run.state == TrialState.COMPLETE]
+    stopped = [run for run in runs if run.state == TrialState.PRUNED]
+    best_epochs = [run.user_attrs["best_epoch"] for run in through]
+    # One that was stopped has not shown how long it should train, but as a trial it has.
+    schedules = [run.user_attrs["learning_rates"] for run in through or [trial]]
+    return Finalist(
+        trial=trial.number,
+        ordinal=trial.user_attrs["ordinal"],
+        spec=HeadSpec.from_dict(trial.user_attrs["spec"]),
+        is_article=is_article(trial),
+        values=tuple(values),
+        losses=tuple(losses),
+        best_epochs=tuple(run.user_attrs.get("best_epoch") for run in runs),
+        stopped_after=stopped[0].user_attrs["epochs"] if stopped else None,
+        epochs=max(1, round(mean(best_epochs))) if best_epochs else trial.user_attrs["best_epoch"],
+        rates=_mean_rates(schedules),
+        probabilities=tuple(probabilities),
+    )
+
+
+def _rank(study: optuna.Study, finalist: Finalist) -> tuple[float, ...]:
+    if not finalist.sound:
+        return (len(finalist.values), 0, math.inf, math.inf, finalist.trial)
+    losses = [loss for loss in finalist.losses if loss is not None]
+    trained = finalist.stopped_after or math.inf
+    return (
+        finalist.values.count(None),
+        -trained,
+        -ranking_score_of(study, finalist.mean),
+        mean(losses),
+        finalist.trial,
+    )
+
+
+def _mean_rates(schedules: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Mean over the schedules that reach an epoch, for each epoch that one reaches."""
+    longest = max(map(len, schedules), default=0)
+    reached = ([rates[epoch] for rates in schedules if epoch < len(rates)] for epoch in range(longest))
+    return tuple(mean(rates) for rates in reached)

@@ -1,0 +1,1 @@
+"""What a study leaves on disk: the journal or another storage, heads, the summary."""

@@ -1,0 +1,44 @@
+"""Where a study directory keeps the heads of its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from features.runtime.errors import InputError
+
+FOLDER = "heads"
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where a study directory keeps the head of a trial."""
+    return folder / FOLDER / f"trial-{number}.hdf5"
+
+
+def refit_path_of(folder: Path, number: int) -> Path:
+    """Where a study directory keeps a trial's head that was trained again on all rows but those of the test."""
+    return folder / FOLDER / f"refit-{number}.hdf5"
+
+
+def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
+    """Returns the file of a trial's head: its own, as its value was scored, or the one trained again on all rows.
+
+    Args:
+        folder: The study directory.
+        number: Of the trial.
+        refitted: Which one is preferred. With folds a trial has no head of its own; before a search has ended none was
+            trained again.
+
+    Raises:
+        InputError: It was not kept; those that were are named.
+    """
+    wanted = [path_of(folder, number), refit_path_of(folder, number)]
+    path = next((path for path in (reversed(wanted) if refitted else wanted) if path.is_file()), None)
+    if path is None:
+        names = ", ".join(map(str, kept_numbers(folder))) or "none yet"
+        raise InputError("--trial", expected=f"one of those kept, {names}", found=number)
+    return path
+
+
+def kept_numbers(folder: Path) -> list[int]:
+    """Returns the trials of which a head is kept."""
+    return sorted({int(path.stem.partition("-")[2]) for path in (folder / FOLDER).glob("*-*.hdf5")})

@@ -1,0 +1,102 @@
+"""An Optuna journal file with one writer: appended to in memory, brought to disk in batches.
+
+Optuna's own file backend takes a lock, appends, syncs and re-reads for every single operation (0.3 to 2.5 ms each).
+A search has one writer, so it needs the lock once and the sync only where a loss would matter; the file stays the
+format of ``optuna.storages.journal.JournalFileBackend``, which the dashboard reads while the search runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from features.runtime.errors import BottleneckError, InputError
+
+
+class BufferedJournal(BaseJournalBackend):
+    """A journal file of which this process is the only writer."""
+
+    def __init__(self, path: Path, *, keep_bytes: int | None = None) -> None:
+        """Opens the file, or makes it; a last line that a killed writer left torn is cut off.
+
+        Args:
+            path: The file.
+            keep_bytes: Cut off what comes after so many bytes, too.
+
+        Raises:
+            InputError: The file is damaged before its last line, or shorter than ``keep_bytes``.
+        """
+        self.path = path
+        if keep_bytes is not None:
+            _cut(path, keep_bytes)
+        _cut_torn_line(path)
+        self._logs: list[dict[str, Any]] = _read(path) if path.exists() else []
+        self._first = 0  # log number of self._logs[0]: what was read once is not kept
+        self._file = path.open("ab")
+        self._unwritten: list[bytes] = []
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Returns the operations from a number on. The storage reads each one once, so earlier ones are let go."""
+        self._logs = self._logs[log_number_from - self._first :]
+        self._first = log_number_from
+        return list(self._logs)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Takes operations in; ``flush`` brings them to disk."""
+        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        self._unwritten += lines
+        self._logs += [json.loads(line) for line in lines]  # as a reader of the file would see them
+
+    def flush(self) -> None:
+        """Writes and syncs all that was appended.
+
+        Raises:
+            BottleneckError: The disk is full or failed.
+        """
+        if not self._unwritten:
+            return
+        try:
+            self._file.write(b"".join(self._unwritten))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise BottleneckError(f"{self.path}: {error.strerror}; make room and go on with --resume") from error
+        self._unwritten.clear()
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        self.flush()
+        self._file.close()
+
+
+def _cut(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else 0
+    if found < size:
+        raise InputError(path, expected=f"at least the {size} bytes that the snapshot goes with", found=found)
+    os.truncate(path, size)
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(JournalFileBackend(str(path)).read_logs(0))
+    except ValueError as error:
+        raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error

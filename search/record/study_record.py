@@ -1,0 +1,179 @@
+"""A study's record as it stands: read from its directory at one moment, whether its search is running or over."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from features.runtime.errors import InputError
+from heads.metrics.scoring import lower_is_better
+from search.record.storage import load_study
+from search.record.summary import FILE, read_summary, summarise
+from search.setup.config import FILE as STUDY_FILE
+from search.setup.config import SPLIT_FILE, StudyConfig
+from search.trials.ranking import article_trial, is_counted, ranking
+
+
+class Progress(StrEnum):
+    """How far a search is."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What a study directory says of its study.
+
+    Attributes:
+        folder: The study directory.
+        config: What was resolved.
+        study: A copy of the study in memory, with the same trial numbers: it does not move while it is looked at.
+        progress: Whether the search runs, was stopped, or has finished.
+        summary: As ``summary.json`` has it, counted anew from the trials.
+        concluded: ``summary.json`` itself, empty before the first end of the search: what was measured, not counted.
+    """
+
+    folder: Path
+    config: StudyConfig
+    study: optuna.Study
+    progress: Progress
+    summary: dict[str, Any]
+    concluded: dict[str, Any]
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials in order, not those that were interrupted and run again."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if is_counted(trial) or not trial.state.is_finished()]
+
+    @property
+    def ranked(self) -> list[FrozenTrial]:
+        """The completed trials, best first: the finalists by the means of their repeats, then the others by value."""
+        ranked = ranking(self.study)
+        order = {one["trial"]: place for place, one in enumerate(self.finalists)}
+        return sorted(ranked, key=lambda trial: order.get(trial.number, len(ranked)))
+
+    @property
+    def finalists(self) -> list[dict[str, Any]]:
+        """What summary.json says of each finalist, best first; empty where there are none, or the search went on."""
+        told = self.concluded.get("finalists") if _chosen(self.study, self.concluded) is not None else None
+        return list(told["heads"]) if told else []
+
+    @property
+    def ensemble(self) -> dict[str, Any]:
+        """Which trials' heads an ensemble averages, and its temperature; empty where there is none."""
+        return dict(self.concluded.get("ensemble") or {}) if self.finalists else {}
+
+    @property
+    def article(self) -> FrozenTrial | None:
+        """The article's head, if it has run to its end."""
+        return article_trial(self.study)
+
+    @property
+    def test(self) -> dict[str, Any] | None:
+        """What the best trial's head did on the test rows; None where another head, or none, was scored there."""
+        test, best = self.concluded.get("test"), self.summary["best"]
+        return dict(test) if test and best and test.get("trial") == best["number"] else None
+
+    @property
+    def judging_rows(self) -> int:
+        """Rows that a trial's value is the accuracy on; with folds, all that is not test."""
+        return int(self.config.split["counts"]["train" if self.config.folds else "validation"])
+
+
+def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord:
+    """Reads a study directory. Nothing in it is written, and a running search goes on undisturbed.
+
+    Args:
+        folder: The study directory.
+        storage: Its storage, where that is open already.
+
+    Raises:
+        InputError: The folder is no study directory, or a file in it is damaged.
+    """
+    config = StudyConfig.read(folder)
+    running = is_running(folder)
+    if storage is None:
+        study = load_study(folder, config.name, config.storage)
+    else:
+        study = optuna.load_study(study_name=config.name, storage=storage)
+    study = _copy(study, config)
+    try:
+        concluded = read_summary(folder)
+    except ValueError as error:
+        raise InputError(folder / FILE, expected="a study's summary", found=f"something else ({error})") from error
+    summary = summarise(study, config, chosen=_chosen(study, concluded))
+    done = summary["trials"] >= config.trials
+    progress = Progress.RUNNING if running else Progress.FINISHED if done else Progress.STOPPED
+    return StudyRecord(folder, config, study, progress, summary, concluded)
+
+
+def _chosen(study: optuna.Study, concluded: dict[str, Any]) -> int | None:
+    """The trial that the repeats chose, unless the search has gone on since."""
+    counted = sum(is_counted(trial) for trial in study.get_trials(deepcopy=False))
+    best = concluded.get("best")
+    return int(best["number"]) if best and concluded.get("trials") == counted else None
+
+
+def read_split(folder: Path) -> dict[str, Any]:
+    """Reads ``split.json``: which rows are in which part.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path = folder / SPLIT_FILE
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, expected="the rows of a study's parts", found=str(error)) from error
+    return data
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a search holds the study's lock; a shared one, held for a moment, finds out."""
+    try:
+        with (folder / f".{STUDY_FILE}.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def curve(trial: FrozenTrial) -> dict[int, float]:
+    """Returns the objective after each epoch (1-based), as reported, in order."""
+    return dict(sorted(trial.intermediate_values.items()))
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """Epochs that a trial has trained, or has trained so far."""
+    return int(trial.user_attrs.get("epochs", max(trial.intermediate_values, default=0)))
+
+
+def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> float | None:
+    """Returns a trial's best value in its first epochs; None where it has not got so far, or was NaN there."""
+    if epochs_of(trial) < epoch:
+        return None
+    reached = [value for at, value in trial.intermediate_values.items() if at <= epoch and not math.isnan(value)]
+    return (min if lower_is_better(objective) else max)(reached, default=None)
+
+
+def _copy(study: optuna.Study, config: StudyConfig) -> optuna.Study:
+    """Copies a study as it stands into memory, so that all figures are of one moment and nothing is read twice."""
+    storage = optuna.storages.InMemoryStorage()
+    copied = storage.create_new_study(study.directions, config.name)
+    for trial in study.get_trials(deepcopy=False):
+        storage.create_new_trial(copied, template_trial=trial)
+    return optuna.load_study(study_name=config.name, storage=storage)

@@ -1,0 +1,322 @@
+"""A study's report: one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from features.runtime.files import replacing
+from heads.html.document import Page, facts, note, plain, prose, strong, table
+from heads.model.spec import HeadSpec
+from search.record.storage import JOURNAL
+from search.record.study_record import Progress, StudyRecord, epochs_of
+from search.review import figures, trust
+from search.review.words import describe_head, in_words, mean_in_words, value_in_words
+from search.setup.reproduce import command_line, to_toml
+
+FILE = "report.html"
+
+
+LEADERS = 20
+
+
+def write_report(path: Path, record: StudyRecord) -> None:
+    """Writes the report's HTML, whole or not at all.
+
+    Raises:
+        BottleneckError: The disk is full or cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(make_report(record), encoding="utf-8")
+
+
+def make_report(record: StudyRecord) -> str:
+    """Returns the report's HTML."""
+    page = Page(title=f"Study {record.config.name}", subtitle=_state(record))
+    page.cards(_headline(record))
+    page.add("What was found", *_findings(record))
+    page.add("Leaderboard", *_leaderboard(record))
+    if record.finalists:
+        page.add("Repeats", *trust.repeats(page, record))
+    if record.summary["best"]:
+        page.add("On new patients", *trust.tested(record))
+    if leaks := list(trust.leaks(record)):
+        page.add("Leaks", *leaks)
+    if record.finalists and record.concluded.get("calibration"):
+        page.add("Calibration", *trust.calibration(record))
+    _add_figures(page, record)
+    page.add("Cost", *_cost(record))
+    page.add("The study, resolved", *_resolved(record))
+    page.add("Again, and out of here", *_commands(record))
+    return page.html()
+
+
+def _state(record: StudyRecord) -> str:
+    summary, config = record.summary, record.config
+    done = f"{summary['trials']} of {config.trials} trials"
+    if record.progress is Progress.RUNNING:
+        return f"The search is still running: {done} so far. Write the report again for later ones."
+    if record.progress is Progress.STOPPED:
+        return f"The search was stopped: {done}. It goes on with --resume."
+    return f"The search is over: {done}."
+
+
+def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
+    best, article, test = record.summary["best"], record.summary["article"], record.test
+    objective, finalists = record.config.objective, record.finalists
+    name = in_words(objective)
+    if best and finalists:
+        compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f["is_article"]), None)}
+        for what, one in compared.items():
+            if one:
+                spread = f"± {value_in_words(objective, one['sd'])} " if one["sd"] is not None else ""
+                mean = value_in_words(objective, one["mean"])
+                yield f"{what}, {name}", mean, f"mean {spread}over {one['repeats']} seeds"
+    elif best:
+        found = f"trial {best['number']}, {best['parameters']:,} parameters"
+        yield f"found, {name}", value_in_words(objective, best["value"]), found
+        if article["value"] is not None:
+            value = value_in_words(objective, article["value"])
+            yield f"the article's head, {name}", value, f"{article['parameters']:,} parameters"
+    if test:
+        low, high = test["accuracy_interval"]
+        interval = f"95% interval {_percent(low)} to {_percent(high)}"
+        yield "found, accuracy on test rows", _percent(test["accuracy"]), interval
+    alone = record.concluded.get("one_at_a_time")
+    seconds = record.summary["search_seconds"]
+    if seconds:
+        beside = f"about {_duration(alone['seconds'])} one at a time, by a sample" if alone else "with trials under way"
+        yield "search time", _duration(seconds), beside
+
+
+def _findings(record: StudyRecord) -> Iterable[str]:
+    best = record.summary["best"]
+    if not best:
+        yield note("No trial has completed yet.")
+        return
+    if record.test:
+        yield strong(record.concluded["verdict"])
+    yield prose(f"The head: {describe_head(_spec(record.ranked[0]))}.")
+    folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
+    value = value_in_words(record.config.objective, best["value"])
+    yield prose(
+        f"As trial {best['number']} its {in_words(record.config.objective)} was {value} in its best epoch"
+        f" ({best['best_epoch']}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
+        f" {record.summary['trials']} trials on the same rows that is higher than it will be on new patients."
+    )
+
+
+def _leaderboard(record: StudyRecord) -> Iterable[str]:
+    ranked, article = record.ranked, record.article
+    if not ranked:
+        yield note("No trial has completed yet.")
+        return
+    objective = record.config.objective
+    means = {one["trial"]: mean_in_words(objective, one) for one in record.finalists}
+    shown = ranked[:LEADERS]
+    rows = [_leader(f"{place}", trial, article, means) for place, trial in enumerate(shown, 1)]
+    if article is not None and article.number not in {trial.number for trial in shown}:
+        place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
+        rows.append(_leader(f"{place}", article, article, means))
+    name = "AUC" if objective == "auc" else objective.replace("_", " ")
+    repeated = ("repeated",) if means else ()
+    head = ("", "trial", *repeated, name, "loss", "epochs", "best epoch", "parameters", "head")
+    yield table(head, rows, wide=True)
+    first = "The finalists by the mean of their repeats, the others by" if means else "By"
+    yield note(f"{first} {name} on validation, then loss, then number." + _first(len(ranked)))
+
+
+def _first(count: int) -> str:
+    return f" First {LEADERS}." if count > LEADERS else ""
+
+
+def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: Mapping[int, str]) -> tuple[str, ...]:
+    attributes = trial.user_attrs
+    is_article = article is not None and trial.number == article.number
+    return (
+        place,
+        f"{trial.number}",
+        *((means.get(trial.number, "-"),) if means else ()),
+        _number(trial.value),
+        _number(attributes["validation_loss"]),
+        f"{epochs_of(trial)}",
+        f"{attributes['best_epoch']}",
+        f"{attributes['parameters']:,}",
+        ("The article's head: " if is_article else "") + describe_head(_spec(trial)),
+    )
+
+
+def _add_figures(page: Page, record: StudyRecord) -> None:
+    trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
+    best = ranked[0] if ranked else None
+    if ranked:
+        page.add("History", page.figure(figures.history(ranked, article, objective), "value of each completed trial"))
+    if any(trial.intermediate_values for trial in trials):
+        some = [t for t in trials if t.intermediate_values]
+        remark = _thinned(len(some), figures.MOST_CURVES, "curves")
+        drawn = figures.curves(trials, best, article, objective)
+        page.add("Learning curves", page.figure(drawn, f"{objective} by epoch"), remark)
+    if any(trial.state.is_finished() for trial in trials):
+        ended = page.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
+        page.add("What ended when", ended, prose(_pruning(record)))
+    importance = figures.importance(trials, objective)
+    text = note(f"Not shown for fewer than {figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
+    if importance:
+        text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
+    page.add("Which parameters matter", page.figure(importance, "importance of parameters"), text)
+    if len(ranked) < 2:
+        return
+    remark = _thinned(len(ranked), figures.MOST_POINTS, "completed trials")
+    names = figures.parameter_names(ranked)
+    slices = [page.figure(figures.slice_of(ranked, name, objective), f"{objective} against {name}") for name in names]
+    page.add(
+        "Parameters one by one", page.grid(slices), remark, prose("Only trials in which the parameter had an effect.")
+    )
+    drawn = figures.parallel_coordinates(ranked, objective)
+    across = page.figure(drawn, "all parameters of completed trials", wide=True)
+    page.add(
+        "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
+    )
+    drawn = figures.sizes(ranked, article, objective)
+    page.add("Value and size", page.figure(drawn, f"{objective} against parameters"), remark)
+
+
+def _thinned(count: int, most: int, what: str) -> str:
+    return note(f"{most} of {count:,} {what}, chosen evenly by rank.") if count > most else ""
+
+
+def _pruning(record: StudyRecord) -> str:
+    summary = record.summary
+    told = f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed"
+    full = record.config.epochs * summary["trials"]
+    share = f": {100 * summary['trial_epochs'] / full:.0f}% of what training all to the end would be" if full else ""
+    return f"{told}. {summary['trial_epochs']:,} trial-epochs{share}."
+
+
+def _cost(record: StudyRecord) -> Iterable[str]:
+    summary, concluded = record.summary, record.concluded
+    rate = summary["trial_epochs_per_second"]
+    rows = [
+        ("trials", f"{summary['trials']:,}, and {summary['interrupted']} interrupted and run again"),
+        ("trial-epochs", f"{summary['trial_epochs']:,}"),
+        ("time with trials under way", _duration(summary["search_seconds"])),
+        ("rate", f"{rate:g} trial-epochs a second" if rate else "-"),
+    ]
+    bank, alone = concluded.get("bank"), concluded.get("one_at_a_time")
+    if bank:
+        rows += [
+            ("heads at once", f"{bank['heads_at_once']:g} on average, in {bank['pages']} pages of 16 channels"),
+            ("pages in use", _percent(bank["page_occupancy"])),
+            ("matrix products", _speed(bank)),
+            ("bookkeeping", f"{_percent(bank['bookkeeping_share'])} of the time, {bank['bookkeeping_seconds']:g} s"),
+        ]
+    if alone:
+        rows.append(("one at a time, by Keras fit", _alone(alone, summary["search_seconds"])))
+    yield facts(rows)
+    if concluded and concluded.get("trials") != summary["trials"]:
+        yield note(f"What was measured is of the last finished run, after {concluded.get('trials')} trials.")
+    reasons: dict[str, list[str]] = {}
+    for number, reason in summary["failures"].items():
+        reasons.setdefault(reason, []).append(number)
+    if reasons:
+        yield table(("why trials failed", "trials"), [(why, _listed(numbers)) for why, numbers in reasons.items()])
+
+
+def _speed(bank: dict[str, Any]) -> str:
+    speed = f"{bank['gflops']:g} GFLOP/s in {bank['dtype']}"
+    return speed + (f", {_percent(bank['fraction_of_peak'])} of the bare products" if bank["fraction_of_peak"] else "")
+
+
+def _alone(alone: dict[str, Any], seconds: float) -> str:
+    times = f", {alone['seconds'] / seconds:.1f} times as long" if seconds else ""
+    sampled = ", ".join(map(str, alone["sampled"]))
+    return f"about {_duration(alone['seconds'])}{times}: reckoned from a few batches of trials {sampled}"
+
+
+def _resolved(record: StudyRecord) -> Iterable[str]:
+    config = record.config
+    yield facts((name, _listed_value(value)) for name, value in config.space.items())
+    parts = config.split["counts"]
+    patients = config.split["patients"]
+    yield table(
+        ("part", "rows", "patients"), [(name, f"{count:,}", f"{patients[name]:,}") for name, count in parts.items()]
+    )
+    stores = [
+        (f"{part} store", f"{store['path']}, fingerprint {store['fingerprint']}")
+        for part, store in config.stores.items()
+        if store
+    ]
+    patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
+    engine = f"{config.engine}, {config.pages} pages, {config.dtype}" if config.pages else config.engine
+    yield facts(
+        [
+            ("seed", f"{config.seed}"),
+            ("objective", f"{config.objective}; class weights: {config.class_weights}"),
+            ("sampler, pruner", f"{config.sampler}, {config.pruner}"),
+            ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}{patience}"),
+            ("finalists", f"{config.finalists}, repeated {config.repeats} times" if config.finalists else "none"),
+            ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
+            ("engine", f"{engine} on {config.backend}"),
+            ("split", f"identity {config.split['identity']}; no patient in two parts"),
+            *stores,
+            ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
+        ]
+    )
+
+
+def _commands(record: StudyRecord) -> Iterable[str]:
+    folder, config = shlex.quote(str(record.folder)), record.config
+    yield prose("The chosen head as a plain Keras file; the average of the finalists; a trial's own head:")
+    export = f"python -m search.export {folder}"
+    lines = [f"{export} best.hdf5", f"{export} ensemble.hdf5 --ensemble", f"{export} trial.hdf5 --trial NUMBER"]
+    yield plain("\n".join(lines))
+    yield prose("The study in the Optuna dashboard, without touching its record:")
+    yield plain(f"python -m search.dashboard {folder}")
+    if record.progress is not Progress.FINISHED:
+        yield prose("Should the search have stopped before its end, it goes on with:")
+        yield plain(f"python -m search.run --out {folder} --resume")
+    yield prose(f"The same study again: the space as {config.name}.toml, and")
+    yield plain(command_line(config))
+    yield plain(to_toml(config), folded=f"{config.name}.toml")
+    yield note(f"The record: {config.storage or record.folder / JOURNAL}")
+
+
+def _spec(trial: FrozenTrial) -> HeadSpec:
+    return HeadSpec.from_dict(trial.user_attrs["spec"])
+
+
+def _listed_value(domain: Any) -> str:
+    if isinstance(domain, list):
+        return ", ".join(map(_plain_value, domain))
+    if not isinstance(domain, dict):
+        return f"{_plain_value(domain)}, fixed"
+    step = f" in steps of {domain['step']:g}" if "step" in domain else ""
+    scale = ", logarithmic" if domain.get("log") else ""
+    return f"{domain['low']:g} to {domain['high']:g}{step}{scale}{', or 0' if domain.get('or_zero') else ''}"
+
+
+def _plain_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _listed(numbers: Sequence[str], most: int = 12) -> str:
+    return ", ".join(numbers[:most]) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}%"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

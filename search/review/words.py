@@ -1,0 +1,42 @@
+"""Heads, objectives and values in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heads.model.spec import HeadSpec
+
+
+def describe_head(spec: HeadSpec) -> str:
+    """Returns a head in words: what it is made of and how it is trained, without what has no effect."""
+    made = [f"1x1 convolution to {spec.conv_width} channels"]
+    made += ["batch norm"] if spec.batch_norm else []
+    made += [spec.activation, *([f"dropout {spec.dropout:.2g}"] if spec.dropout else []), spec.pooling]
+    if spec.dense_layers:
+        dropout = f" with dropout {spec.dense_dropout:.2g}" if spec.dense_dropout else ""
+        made.append(f"{spec.dense_layers} hidden of {spec.dense_units} units{dropout}")
+    trained = [f"learning rate {spec.learning_rate:.2g}"]
+    trained += [f"weight decay {spec.weight_decay:.2g}"] if spec.weight_decay else []
+    trained += [f"label smoothing {spec.label_smoothing:.2g}"] if spec.label_smoothing else []
+    trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
+    return f"{', '.join(made)}; {', '.join(trained)}"
+
+
+def value_in_words(objective: str, value: float | None) -> str:
+    """Returns an objective's value as people read it: shares in percent, others as numbers."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}%" if objective.endswith("accuracy") else f"{value:.4f}"
+
+
+def mean_in_words(objective: str, finalist: dict[str, Any]) -> str:
+    """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
+    mean, sd = (value_in_words(objective, finalist[name]) for name in ("mean", "sd"))
+    stopped = f" (after {finalist['stopped_after']} epochs)" if finalist["stopped_after"] else ""
+    # no-break spaces: the numbers belong together
+    return (mean if finalist["sd"] is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
+
+
+def in_words(objective: str) -> str:
+    """What an axis of values is called."""
+    return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"

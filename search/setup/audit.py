@@ -1,0 +1,123 @@
+"""What the parts of a study share and should not, counted before its first trial: ``audit.json``.
+
+Patients are never shared, and that is counted here once more, in the rows that the search uses. Near-identical images
+of different patients are reported and stay where they are (docs/architecture.md says why).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from features.leaks.audit import Audit, ListedPair, Part, audit
+from features.runtime.files import replacing, write_json
+from features.runtime.progress import OnProgress, unwatched
+from search.setup.data import SearchData
+
+FILE = "audit.json"
+
+
+PAIRS_FILE = "near_identical.csv"
+
+
+METHOD = 1
+"""To be raised when other pairs would be found: a study that is resumed is then audited anew."""
+
+
+LISTED = 10
+"""Pairs that audit.json has; near_identical.csv has them all."""
+
+
+SHOWN = 5
+"""Pairs that a search prints."""
+
+
+def parts_of(data: SearchData) -> list[Part]:
+    """Returns the parts of a study; with folds, each fold is one."""
+    train, validation, test = data.train, data.validation, data.test
+    parts = [Part(f"fold {number}", data.store, rows) for number, rows in enumerate(data.folds, start=1)]
+    parts = parts or [Part("train", data.store, train.rows), Part("validation", validation.store, validation.rows)]
+    return parts + ([Part("test", test.store, test.rows)] if test else [])
+
+
+def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unwatched) -> dict[str, Any]:
+    """Audits a study's parts and writes what was found; an audit of the same parts that is there already is returned.
+
+    Args:
+        folder: The study directory.
+        data: Its rows.
+        on_progress: Told how many of how many images are compared.
+
+    Returns:
+        The content of audit.json.
+
+    Raises:
+        BottleneckError: The files cannot be written.
+    """
+    parts = parts_of(data)
+    identity = _identity(parts)
+    found = read_audit(folder)
+    if found.get("identity") == identity and (folder / PAIRS_FILE).is_file():
+        return found
+    audited = audit(parts, on_progress=on_progress)
+    _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
+    record = {"identity": identity, **_record(audited)}
+    write_json(folder / FILE, record)  # last: where it is, the pairs are too
+    return record
+
+
+def read_audit(folder: Path) -> dict[str, Any]:
+    """Returns the content of a study's audit.json; empty where there is none, or one that is damaged.
+
+    Its keys: ``rows`` and ``patients`` of each part, ``patients_shared``, ``near_identical`` (pairs across parts),
+    ``threshold``, ``truncated`` (whether there may be more pairs), ``pairs`` (the first 10), ``identity``.
+    """
+    try:
+        data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def describe(found: dict[str, Any]) -> Iterator[str]:
+    """Yields what a search says of its audit, a line each."""
+    parts = (f"{name} {rows:,} rows of {found['patients'][name]:,} patients" for name, rows in found["rows"].items())
+    yield f"{', '.join(parts)}; patients in two parts: {found['patients_shared']:,}"
+    number = found["near_identical"]
+    if not number:
+        yield "near-identical images across parts: none"
+        return
+    more = " or more" if found["truncated"] else ""
+    yield f"warning: near-identical images across parts: {number:,}{more} pairs, listed in {PAIRS_FILE}"
+    for pair in found["pairs"][:SHOWN]:
+        yield f"  {ListedPair(**pair)}"
+    if number > SHOWN:
+        yield f"  and {number - SHOWN:,} more"
+    yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
+
+
+def _record(audited: Audit) -> dict[str, Any]:
+    record = audited.to_dict(listed=LISTED)
+    del record["near_identical_across_parts"]  # all of them are
+    return record
+
+
+def _identity(parts: Sequence[Part]) -> str:
+    """16 hexadecimal digits that stand for the method, and for which row of which store is in which part."""
+    digest = hashlib.sha256(f"{METHOD}".encode())
+    for part in parts:
+        digest.update(f"\0{part.name}\0{part.store.fingerprint}\0{len(part.rows)}\0".encode())
+        digest.update(part.rows.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_pairs(path: Path, pairs: Sequence[ListedPair]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(ListedPair)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(pair) for pair in pairs)

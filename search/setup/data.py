@@ -1,0 +1,235 @@
+"""The rows a study trains on, validates on and is tested on, from one to three stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
+from features.rows.split import Split, fold_rows, split_rows
+from features.runtime.errors import InputError
+from features.runtime.memory import resident_budget
+from features.store.joined import JoinedStore
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from search.setup.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """The three parts of a study's data.
+
+    Attributes:
+        train: Rows to train on; with folds, all of their rows.
+        validation: Rows that decide between heads; with folds, ``train`` itself.
+        folds: Rows of each fold; empty where one validation part decides.
+        test: Rows that are touched once, by the chosen head; ``None`` where there are none.
+        split: The parts as JSON: shares, seed, rows, patients, identity.
+        remarks: What the user should know about them.
+    """
+
+    train: Feed
+    validation: Feed
+    folds: tuple[Rows, ...]
+    test: Feed | None
+    split: dict[str, Any]
+    remarks: tuple[str, ...]
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store that is trained on."""
+        return self.train.store
+
+    @property
+    def validation_labels(self) -> npt.NDArray[np.int32]:
+        """Labels of the rows that judge; with folds those of all folds, one behind the other."""
+        if self.folds:
+            return np.concatenate([self.store.labels[rows] for rows in self.folds])
+        return self.validation.labels
+
+    @property
+    def parts_but_test(self) -> tuple[str, ...]:
+        """Names of the parts that ``all_but_test`` is made of."""
+        merges = not self.folds and self.validation.store.header.views == self.store.header.views
+        return ("train", "validation") if merges else ("train",)
+
+    @property
+    def all_but_test(self) -> tuple[FeatureStore, Rows]:
+        """The store of the training and the validation rows together, and these rows.
+
+        Validation rows of a store with other views than the first one's are left out.
+        """
+        first, second = self.store, self.validation.store
+        if second is first:
+            return first, np.union1d(self.train.rows, self.validation.rows)
+        if "validation" not in self.parts_but_test:
+            return first, self.train.rows
+        return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
+
+    def class_weights(self, kind: str) -> list[float] | None:
+        """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
+        if kind == "none":
+            return None
+        counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
+        return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
+
+    @property
+    def remakeable_split(self) -> dict[str, Any] | None:
+        """What ``split_rows`` needs to make the split again; None where a part came from a store of its own.
+
+        With folds there is no validation part: all that is not for the test is training rows.
+        """
+        parts = (self.validation, self.test)
+        if any(part is not None and part.store is not self.store for part in parts):
+            return None
+        return {name: self.split[name] for name in ("seed", "validation", "test", "identity")}
+
+
+def load_data(
+    features: Path,
+    *,
+    validation: Path | None,
+    test: Path | None,
+    validation_share: float,
+    test_share: float,
+    folds: int = 0,
+    seed: int,
+    resident: bool = True,
+) -> SearchData:
+    """Opens the stores and splits their rows by patient.
+
+    A part that has a store of its own is all of that store; the others are split off ``features``. Patients are never
+    shared: rows of a patient of the test part are dropped from the other two, of the validation part from training.
+
+    Args:
+        features: Store to train on.
+        validation: Store to validate on, or ``None`` to split ``validation_share`` of the rows off.
+        test: Store to test on, or ``None`` to split ``test_share`` off.
+        validation_share: Share of the rows of ``features``, in [0, 1).
+        test_share: Likewise.
+        folds: Number of folds to validate on in turn instead of one validation part; 0 for none.
+        seed: Decides the split.
+        resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
+
+    Raises:
+        InputError: A store is unfinished or does not fit the first, or the rows are too few to split.
+    """
+    store = _open(features)
+    validation_store = _fitting(store, validation)
+    test_store = _fitting(store, test)
+    if folds and validation:
+        raise InputError("--folds", expected="no --validation STORE beside it", found=folds)
+    shares = {"validation": 0.0 if validation or folds else validation_share, "test": 0.0 if test else test_share}
+    if not validation and not folds and not validation_share:
+        raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
+    if shares["validation"] + shares["test"] >= 1:
+        raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
+    try:
+        split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed)
+    except InputError as error:
+        raise error.within(store.path) from error
+    remarks = _patient_remarks(store)
+
+    tested = (test_store, test_store.usable) if test_store else (store, split.test)
+    validated = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
+    validated = (validated[0], _without(*validated, [tested], "validation", remarks))
+    trained = _without(store, split.train, [tested, validated], "training", remarks)
+    checked = {"training": (store, trained)} | ({} if folds else {"validation": validated})
+    for name, (part_store, rows) in checked.items():
+        if not len(rows):
+            raise InputError(part_store.path, field=name, expected="rows to use", found="none left")
+    _check_classes(store, trained)
+
+    kept = Split(trained, validated[1], tested[1])
+    record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}
+    budget = resident_budget() if resident else 0
+    train = Feed(store, trained, memory_bytes=budget * 4 // 5)
+    return SearchData(
+        train=train,
+        validation=train if folds else Feed(*validated, memory_bytes=budget // 5),
+        folds=_fold(store, trained, folds, seed) if folds else (),
+        test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
+        split=record,
+        remarks=tuple(remarks),
+    )
+
+
+def _fold(store: FeatureStore, rows: Rows, folds: int, seed: int) -> tuple[Rows, ...]:
+    try:
+        return tuple(fold_rows(rows, store.labels, store.patients, folds=folds, seed=seed + 2))
+    except InputError as error:
+        raise error.within(store.path) from error
+
+
+def _open(path: Path) -> FeatureStore:
+    store = FeatureStore(path)
+    store.require_complete()
+    return store
+
+
+def _fitting(first: FeatureStore, path: Path | None) -> FeatureStore | None:
+    """Opens another store of the same kind of features."""
+    if path is None:
+        return None
+    other = _open(path)
+    for name in ("classes", "feature_shape", "backbone", "alpha", "weights_sha256", "image_size", "preprocessing"):
+        expected, found = getattr(first.header, name), getattr(other.header, name)
+        if expected != found:
+            raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
+    return other
+
+
+def _patient_remarks(store: FeatureStore) -> list[str]:
+    unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
+    if not unknown:
+        return []
+    return [f"{store.path}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+
+
+def _without(
+    store: FeatureStore, rows: Rows, others: list[tuple[FeatureStore, Rows]], name: str, remarks: list[str]
+) -> Rows:
+    """Drops the rows whose patient is in one of the other parts."""
+    theirs = {str(patient) for other, taken in others for patient in other.patients[taken]} - {""}
+    shared = np.isin(store.patients[rows], sorted(theirs))
+    if np.any(shared):
+        count = int(np.count_nonzero(shared))
+        remarks.append(f"{store.path}: {count} {name} rows left out: their patients are in another part")
+    return rows[~shared]
+
+
+def _check_classes(store: FeatureStore, rows: Rows) -> None:
+    missing = sorted(set(range(len(store.classes))) - set(store.labels[rows].tolist()))
+    if missing:
+        names = ", ".join(store.classes[label] for label in missing)
+        raise InputError(store.path, field="labels", expected="training rows of every class", found=f"none of {names}")
+
+
+def _describe(
+    split: Split, store: FeatureStore, validation_store: FeatureStore, test_store: FeatureStore
+) -> dict[str, Any]:
+    """What goes into study.json and split.json."""
+    parts = {
+        "train": (store, split.train),
+        "validation": (validation_store, split.validation),
+        "test": (test_store, split.test),
+    }
+    return {
+        "identity": split.identity,
+        "counts": {name: len(rows) for name, (_, rows) in parts.items()},
+        "patients": {name: len(set(part.patients[rows].tolist()) - {""}) for name, (part, rows) in parts.items()},
+        "rows": {name: rows.tolist() for name, (_, rows) in parts.items()},
+    }
+
+
+def plan_of(data: SearchData, batch_size: int, seed: int, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:
+    """Plans an epoch of the pool: the batches, and with folds the fold of each."""
+    batches = derive_seed(seed, "batches")
+    rows, views = data.train.rows, data.train.views
+    if data.folds:
+        return plan_fold_epoch(data.folds, batch_size=batch_size, views=views, seed=batches, epoch=epoch)
+    return plan_epoch(rows, batch_size=batch_size, views=views, seed=batches, epoch=epoch), None

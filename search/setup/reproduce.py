@@ -1,0 +1,45 @@
+"""A resolved study as what it was started with: the study file of its space, and the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from search.setup.config import StudyConfig
+
+_OPTIONS = (
+    *("trials", "epochs", "patience", "batch_size", "folds", "seed", "sampler", "pruner", "objective"),
+    *("class_weights", "finalists", "repeats", "engine", "pages", "dtype"),
+)
+
+
+def to_toml(config: StudyConfig) -> str:
+    """Returns a study file of the resolved space; ``search.setup.space.read_study_file`` reads it back."""
+    lines = [f"name = {_value(config.name)}", "", "[space]"]
+    lines += [f"{name} = {_value(domain)}" for name, domain in config.space.items()]
+    return "\n".join(lines) + "\n"
+
+
+def command_line(config: StudyConfig) -> str:
+    """Returns the command that runs this study anew, with its study file in the current folder."""
+    options: dict[str, Any] = {}
+    for part, store in config.stores.items():
+        if store:
+            options[part] = store["path"]
+    options |= {"study": f"{config.name}.toml", "out": f"{config.name}-again"}
+    for name in _OPTIONS:
+        options[name] = getattr(config, name)
+    options["backend"] = config.backend
+    for part in ("validation", "test"):
+        if not config.stores.get(part) and not (part == "validation" and config.folds):
+            options[f"{part}_fraction"] = config.split[part]
+    given = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
+    return " \\\n    ".join(["python -m search.run", *given])
+
+
+def _value(value: Any) -> str:
+    """A value in TOML, of the kinds that a study file has; JSON's strings, numbers and lists are TOML's as well."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_value(one)}" for name, one in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=True)

@@ -1,0 +1,262 @@
+"""A study file (studies/*.toml): what a trial may suggest, checked key by key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from features.runtime.errors import InputError
+from heads.model.spec import HeadSpec
+
+ARTICLE = HeadSpec()
+"""The article's head: trial 0 of every study."""
+
+
+SAMPLERS = ("tpe", "random", "qmc")
+
+
+PRUNERS = ("halving", "hyperband", "median", "none")
+
+
+Scalar = bool | int | float | str
+
+
+class Range(BaseModel):
+    """A range of numbers: ``{ low = 16, high = 256, step = 16 }`` or ``{ low = 1e-4, high = 1e-2, log = true }``.
+
+    ``or_zero`` adds the value 0 as a choice of its own, drawn as often as a number of the range: the way to search
+    over "none, or something on a logarithmic scale".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+    or_zero: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, found low = {self.low:g} and high = {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"expected low > 0 on a logarithmic scale, found {self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("expected log or step, found both")
+        return self
+
+
+class RunDefaults(BaseModel):
+    """``[run]``: options of ``search.run`` that the file sets; the command line has the last word."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    sampler: Literal["tpe", "random", "qmc"] | None = None
+    pruner: Literal["halving", "hyperband", "median", "none"] | None = None
+    objective: Literal["accuracy", "balanced_accuracy", "auc", "loss"] | None = None
+    class_weights: Literal["none", "balanced"] | None = None
+    patience: int | None = Field(default=None, ge=0)
+    finalists: int | None = Field(default=None, ge=0)
+    repeats: int | None = Field(default=None, ge=1)
+
+
+class _StudyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    description: str = ""
+    run: RunDefaults = RunDefaults()
+    space: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a trial suggests: each field of ``HeadSpec`` fixed, chosen from a list, or drawn from a range.
+
+    Every parameter is suggested in every trial, whatever the topology uses: multivariate TPE draws jointly only those
+    that all trials have.
+    """
+
+    parameters: Mapping[str, Range | tuple[Scalar, ...]]
+    fixed: Mapping[str, Scalar]
+
+    def suggest(self, trial: optuna.Trial) -> HeadSpec:
+        """Draws one head."""
+        values: dict[str, Any] = dict(self.fixed)
+        for name, domain in self.parameters.items():
+            values[name] = _suggest(trial, name, domain)
+        return HeadSpec(**values)
+
+    def parameters_of(self, spec: HeadSpec) -> dict[str, Scalar]:
+        """The parameters to enqueue for a head, with those left out that this space cannot express."""
+        values: dict[str, Scalar] = {}
+        for name, domain in self.parameters.items():
+            value = getattr(spec, name)
+            if isinstance(domain, tuple):
+                values |= {name: value} if value in domain else {}
+                continue
+            zero = domain.or_zero and value == 0
+            if domain.or_zero:
+                values[_switch(name)] = not zero
+            if not zero and domain.low <= value <= domain.high:
+                values[name] = value
+        return values
+
+    def extremes(self) -> list[HeadSpec]:
+        """Heads that between them take every choice, both ends of every range, and the article's head."""
+        ends = {name: _ends(name, domain) for name, domain in self.parameters.items()}
+        most = {**self.fixed, **{name: max(values) for name, values in ends.items()}}
+        variants = [{**most, name: value} for name, values in ends.items() for value in values]
+        return [ARTICLE, *(HeadSpec(**values) for values in (most, *variants))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of the study file's ``[space]``, all fields present."""
+        data: dict[str, Any] = dict(self.fixed)
+        for name, domain in self.parameters.items():
+            data[name] = list(domain) if isinstance(domain, tuple) else domain.model_dump(exclude_defaults=True)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> Space:
+        """Reads ``[space]``; fields left out stay at the article's value.
+
+        Raises:
+            InputError: Naming the key at fault.
+        """
+        known = {field.name: field.type for field in fields(HeadSpec)}
+        parameters: dict[str, Range | tuple[Scalar, ...]] = {}
+        fixed: dict[str, Scalar] = {name: getattr(ARTICLE, name) for name in known if name not in data}
+        for name, raw in data.items():
+            if name not in known:
+                raise InputError(where, field=f"space.{name}", expected=f"one of {', '.join(known)}", found="unknown")
+            if isinstance(raw, dict):
+                parameters[name] = _read_range(where, name, str(known[name]), raw)
+            elif isinstance(raw, list):
+                parameters[name] = _read_choices(where, name, raw)
+            else:
+                fixed[name] = _checked(where, f"space.{name}", name, raw)
+        return cls(parameters, fixed)
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file that has been read and checked."""
+
+    path: Path
+    name: str
+    description: str
+    run: RunDefaults
+    space: Space
+
+
+def read_study_file(path: Path) -> StudyFile:
+    """Reads and checks a study file.
+
+    Raises:
+        InputError: The file is missing, is not TOML, or a key of it is wrong; the key is named.
+    """
+    if not path.is_file():
+        raise InputError(path, expected="a study file (TOML)", found="a folder" if path.is_dir() else "no such file")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        parsed = _StudyFile.model_validate(data)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(path, expected="TOML", found=str(error)) from error
+    except ValidationError as error:
+        raise _one_line(path, error) from error
+    space = Space.from_dict(parsed.space, str(path))
+    if not space.parameters:
+        raise InputError(path, field="space", expected="at least one list or range to search over", found="none")
+    return StudyFile(path, parsed.name, parsed.description, parsed.run, space)
+
+
+def _suggest(trial: optuna.Trial, name: str, domain: Range | tuple[Scalar, ...]) -> Scalar:
+    if isinstance(domain, tuple):
+        return trial.suggest_categorical(name, domain)  # type: ignore[return-value]
+    whole = isinstance(getattr(ARTICLE, name), int)
+    used = trial.suggest_categorical(_switch(name), (True, False)) if domain.or_zero else True
+    value: Scalar
+    if whole:
+        step = int(domain.step or 1)
+        value = trial.suggest_int(name, int(domain.low), int(domain.high), step=step, log=domain.log)
+    else:
+        value = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+    return value if used else 0
+
+
+def _ends(name: str, domain: Range | tuple[Scalar, ...]) -> tuple[Any, ...]:
+    if isinstance(domain, tuple):
+        return domain
+    kind = type(getattr(ARTICLE, name))
+    return tuple(kind(value) for value in ((0,) if domain.or_zero else ()) + (domain.low, domain.high))
+
+
+def _switch(name: str) -> str:
+    return f"use_{name}"
+
+
+def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
+    if kind not in ("int", "float"):
+        raise InputError(where, field=f"space.{name}", expected="a list of choices", found="a range")
+    try:
+        domain = Range.model_validate(raw)
+    except ValidationError as error:
+        raise _one_line(where, error, f"space.{name}.") from error
+    for key in ("low", "high", "step"):
+        value = getattr(domain, key)
+        if kind == "int" and value is not None and value != int(value):
+            raise InputError(where, field=f"space.{name}.{key}", expected="a whole number", found=value)
+    edges = {"low": domain.low, "high": domain.high}
+    if domain.step is not None:
+        edges["step"] = min(domain.low + domain.step, domain.high)  # the first value above low
+        last = domain.low + round((domain.high - domain.low) / domain.step, 9) // 1 * domain.step
+        if abs(last - domain.high) > 1e-9:
+            found = f"low = {domain.low:g}, step = {domain.step:g}, high = {domain.high:g}"
+            raise InputError(where, field=f"space.{name}.high", expected="low plus a multiple of step", found=found)
+    elif name == "conv_width":
+        raise InputError(where, field="space.conv_width.step", expected="a multiple of 16", found="none")
+    for key, value in edges.items():
+        _checked(where, f"space.{name}.{key}", name, int(value) if kind == "int" else value)
+    if domain.or_zero:
+        _checked(where, f"space.{name}.or_zero", name, 0)
+    return domain
+
+
+def _read_choices(where: str, name: str, raw: list[Any]) -> tuple[Scalar, ...]:
+    choices = tuple(_checked(where, f"space.{name}", name, value) for value in raw)
+    if not choices or len(set(choices)) != len(choices):
+        raise InputError(where, field=f"space.{name}", expected="a list of different values", found=raw)
+    return choices
+
+
+def _checked(where: str, key: str, name: str, value: Any) -> Scalar:
+    """Returns the value as the spec would hold it; the spec's own check decides."""
+    try:
+        checked: Scalar = getattr(HeadSpec(**{name: value}), name)
+    except ValueError as error:
+        expected, _, found = str(error).partition(": expected ")[2].rpartition(", found ")
+        raise InputError(where, field=key, expected=expected, found=found) from error
+    return checked
+
+
+def _one_line(where: str | Path, error: ValidationError, prefix: str = "") -> InputError:
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, expected ")
+    if first["type"] == "value_error":
+        return InputError(where, field=key.rstrip("."), expected=message)
+    if first["type"] == "extra_forbidden":
+        return InputError(where, field=key, expected="no such key", found=repr(first["input"]))
+    if first["type"] == "missing":
+        return InputError(where, field=key, expected="a value", found="none")
+    return InputError(where, field=key, expected=message[0].lower() + message[1:], found=repr(first["input"]))

@@ -1,0 +1,28 @@
+"""Where heads go that ran to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from heads.metrics.scoring import Probabilities, Score
+from heads.model.weights import Weights
+from search.trials.ask_tell import Asked
+
+
+class CheckpointSink(Protocol):
+    """What becomes of the heads of trials that ran to their end.
+
+    Attributes:
+        takes_pruned: Whether it also wants those that were pruned.
+    """
+
+    takes_pruned: bool
+
+    def offer(
+        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
+    ) -> None:
+        """Takes a head, with folds one for each, and what it makes of the validation rows; told only afterwards."""
+
+    def write_out(self) -> None:
+        """Brings to disk what the record, which is flushed next, takes for granted."""

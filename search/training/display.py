@@ -1,0 +1,98 @@
+"""The live display of a search: how far it is, what it found, how fast it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import optuna
+from optuna.trial import TrialState
+from rich.live import Live
+from rich.table import Table
+
+from features.runtime.command import console
+from search.setup.config import StudyConfig
+from search.trials.ranking import article_trial, is_counted, ranking
+
+REDRAW_EVERY = 0.25
+"""Seconds: counting trials and ranking them must not slow epochs of 50 ms."""
+
+
+class Display:
+    """A table that is redrawn in a terminal; elsewhere (a log, a pipe) one line for each finished trial."""
+
+    def __init__(self, study: optuna.Study, config: StudyConfig, *, what: str = "trial") -> None:
+        self.study = study
+        self.config = config
+        self.what = what
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._begun = time.monotonic()
+        self._epochs = 0
+        self._drawn = 0.0
+        self.detail: Callable[[], str] | None = None
+        self._before = sum(is_counted(t) for t in study.get_trials(deepcopy=False))
+
+    def epoch(self, trained: int = 1) -> None:
+        """An epoch of ``trained`` heads has ended."""
+        self._epochs += trained
+        now = time.monotonic()
+        if self._live and now - self._drawn >= REDRAW_EVERY:
+            self._drawn = now
+            self._live.update(self._table())
+
+    def finished(self, number: int) -> None:
+        """A trial has been told."""
+        if self._live:
+            return
+        trial = self.study.get_trials(deepcopy=False)[number]
+        value = "" if trial.value is None else f" {trial.value:.4f}"
+        state = trial.state.name.lower()
+        epochs = trial.user_attrs.get("epochs", 0)
+        done, left = self._progress()
+        reason = f" ({trial.user_attrs['failure']})" if "failure" in trial.user_attrs else ""
+        console.print(
+            f"{self.what} {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
+            + (f", about {left:.0f} s left" if left is not None else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _progress(self) -> tuple[int, float | None]:
+        """Trials that have finished, and seconds left at the rate of this run."""
+        done = sum(is_counted(t) for t in self.study.get_trials(deepcopy=False))
+        fresh = done - self._before
+        elapsed = time.monotonic() - self._begun
+        return done, (self.config.trials - done) * elapsed / fresh if fresh else None
+
+    def _table(self) -> Table:
+        trials = self.study.get_trials(deepcopy=False)
+        done, left = self._progress()
+        best, article = next(iter(ranking(self.study)), None), article_trial(self.study)
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        states = {state: sum(t.state == state for t in trials) for state in TrialState}
+        table.add_row(
+            f"{self.what}s",
+            f"{done} of {self.config.trials} done, {states[TrialState.RUNNING]} running, "
+            f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL]} failed",
+        )
+        found = f"{best.value:.4f} (trial {best.number})" if best else "none yet"
+        table.add_row("best", f"{found}; article's head {f'{article.value:.4f}' if article else 'not finished'}")
+        elapsed = time.monotonic() - self._begun
+        rest = f", about {left:.0f} s left" if left is not None else ""
+        table.add_row("rate", f"{self._epochs / elapsed:.2f} trial-epochs/s{rest}")
+        if self.detail:
+            table.add_row("bank", self.detail())
+        return table
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()

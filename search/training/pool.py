@@ -1,0 +1,345 @@
+"""``--engine fused``: which trial sits where in the bank. Ask, train an epoch, report all, judge all, tell, refill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.bank.engine import Engine, Newcomer
+from heads.bank.exact import Finished
+from heads.bank.shape import pages_of
+from heads.metrics.scoring import EpochRecord, Probabilities, Score, Scores
+from heads.model.weights import Weights
+from search.setup.data import SearchData, plan_of
+from search.setup.seeds import derive_seed
+from search.training.checkpoint_sink import CheckpointSink
+from search.training.display import Display
+from search.training.member import Member
+from search.training.snapshot import Snapshot, Snapshots
+from search.training.stopping import heeding_ctrl_c
+from search.training.throughput import Throughput
+from search.trials.ask_tell import Asked, Book
+
+FLUSH_EVERY = 1.0
+"""Seconds between two syncs of the record."""
+
+
+WAITING = 6
+"""Trials that may wait for enough free pages while narrower ones are asked for."""
+
+
+ASKED_PER_EPOCH = 2
+"""Trials asked for while an epoch trains: at some 13 ms each they are ready before it ends, even if it takes 50 ms. A
+number and not a time, so that the machine's pace decides nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial that is through after an epoch: failed, pruned (which is told at once) or run to its end."""
+
+    member: Member
+    failure: str | None = None
+    pruned: bool = False
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A trial that ran to its end.
+
+    Attributes:
+        member: The trial.
+        weights: Those of its best epoch, one list for each fold.
+        probabilities: On the validation rows of each fold, in float32: (rows, classes).
+        score: Of these; with folds the mean over them.
+    """
+
+    member: Member
+    weights: list[Weights]
+    probabilities: list[Probabilities]
+    score: Score
+
+
+class Pool:
+    """Runs the trials of a study many at a time, on the same batches."""
+
+    def __init__(
+        self,
+        book: Book,
+        data: SearchData,
+        engine: Engine,
+        sink: CheckpointSink,
+        display: Display,
+        *,
+        flush: Callable[[], None],
+        snapshots: Snapshots | None,
+        throughput: Throughput,
+    ) -> None:
+        """Prepares a pool; ``run`` does the work.
+
+        Args:
+            book: Gives out the trials and takes what becomes of them.
+            data: Rows to train and validate on.
+            engine: An empty bank that has room for every head of the space.
+            sink: Takes the heads that ran to their end.
+            display: Shows how far it is.
+            flush: Brings the record to disk.
+            snapshots: Where the bank is saved, and brought back from; None for nowhere.
+            throughput: Counts time and work.
+        """
+        self.book = book
+        self.data = data
+        self.engine = engine
+        self.sink = sink
+        self.display = display
+        self.flush = flush
+        self.snapshots = snapshots
+        self.throughput = throughput
+        self.epoch = 0
+        self.members: list[Member] = []
+        self.waiting: list[Asked] = []
+        self._flushed = self._snapshot_at = time.monotonic()
+
+    def run(self, *, until_half_empty: bool = False) -> bool:
+        """Trains until every trial has been told.
+
+        Args:
+            until_half_empty: Whether to stop once no trial is left to come in and at most half of the pages are in use:
+                every page costs its time, and a smaller bank goes on faster.
+
+        Returns:
+            Whether every trial has been told.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, once the epoch has ended and a snapshot is on the disk.
+        """
+        self.display.detail = self._describe
+        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_ctrl_c() as stop:
+            with self.throughput.bookkeeping():
+                if not self.members:
+                    self._take_snapshot()  # of the empty bank: a run killed at once begins anew from here
+                self._refill()
+                self._flush()
+            while self.members:
+                # Trials are asked for while the machine computes; what they are drawn from is the study as it stands
+                # now, so that a thread's pace decides nothing.
+                ahead = asker.submit(self._ask_ahead)
+                with self.throughput.training():
+                    losses, scores = self._train()
+                with self.throughput.bookkeeping():
+                    ahead.result()
+                    outcomes = self._settle(losses, scores)
+                with self.throughput.training():
+                    completed = self._take_out(outcomes)
+                with self.throughput.bookkeeping():
+                    self._tell(outcomes, completed)
+                    self._refill()
+                    self._save()
+                if stop.asked:
+                    self._take_snapshot()
+                    raise KeyboardInterrupt
+                if until_half_empty and self.members and self._is_half_empty():
+                    return False
+            with self.throughput.bookkeeping():
+                self._flush()
+        if self.snapshots:
+            self.snapshots.clear()
+        return True
+
+    def _is_half_empty(self) -> bool:
+        return self.book.is_exhausted and not self.waiting and 2 * self.engine.table.free >= self.engine.shape.pages
+
+    def _describe(self) -> str:
+        rate = self.throughput.operations_per_second / 1e9
+        used = self.engine.shape.pages - self.engine.table.free
+        return (
+            f"{len(self.members)} heads at once on {used} of {self.engine.shape.pages} pages, {rate:.0f} GFLOP/s,"
+            f" {100 * self.throughput.bookkeeping_seconds / max(self.throughput.seconds, 1e-9):.1f}% bookkeeping"
+        )
+
+    # --- trials in ----------------------------------------------------------------------------------------------
+
+    def _ask_ahead(self) -> None:
+        """Has trials ready for the places that are freed at the next rung: half of those that train."""
+        for _ in range(ASKED_PER_EPOCH):
+            if len(self.waiting) > len(self.members) // 2 or (asked := self.book.ask()) is None:
+                return
+            self.waiting.append(asked)
+
+    def _refill(self) -> None:
+        """Fills free pages: of the trials that wait, the widest that fits; a new one where none does."""
+        free, slots = self.engine.table.free, self.engine.specs.count(None)
+        chosen: list[Asked] = []
+        while free > 0 and slots > 0:
+            fitting = [asked for asked in self.waiting if pages_of(asked.spec) <= free]
+            if fitting:
+                best = max(fitting, key=lambda asked: (pages_of(asked.spec), -asked.ordinal))
+                self.waiting.remove(best)
+                chosen.append(best)
+                free, slots = free - pages_of(best.spec), slots - 1
+            elif len(self.waiting) < WAITING and (asked := self.book.ask()) is not None:
+                self.waiting.append(asked)
+            else:
+                break
+        with self.throughput.moving():
+            placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
+        for asked, slot in zip(chosen, placed, strict=True):
+            asked.trial.set_user_attr("first_epoch", self.epoch)
+            self.members.append(Member(asked, slot, self.epoch))
+
+    def _seeds(self, asked: Asked) -> tuple[int, ...]:
+        """One seed for each fold; the first is that of a trial without folds."""
+        return tuple(asked.seed if fold == 0 else derive_seed(asked.seed, "fold", fold) for fold in self._folds)
+
+    @property
+    def _folds(self) -> range:
+        return range(self.engine.shape.folds)
+
+    # --- an epoch -----------------------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[npt.NDArray[Any], Scores]:
+        plan, fold_of_batch = plan_of(self.data, self.book.config.batch_size, self.book.config.seed, self.epoch)
+        losses = self.engine.train_epoch(plan, fold_of_batch)
+        scores = self.engine.validate()
+        self.throughput.epoch(
+            heads=len(self.members),
+            pages=self.engine.shape.pages - self.engine.table.free,
+            room=self.engine.shape.pages,
+            operations=self.engine.epoch_flops(len(plan)),
+        )
+        self.epoch += 1
+        return losses, scores
+
+    def _settle(self, losses: npt.NDArray[Any], scores: Scores) -> list[Outcome]:
+        """Reports every head, then judges every head; returns those that are through."""
+        rates = self.engine.plateau.rates.copy()
+        heads = np.zeros(losses.shape, bool)
+        heads[:, [member.slot for member in self.members]] = True
+        self.engine.plateau.update(scores.loss, heads)
+        improved = np.zeros(losses.shape, bool)
+        failed, sound = [], []
+        for member in self.members:
+            member.epochs += 1
+            slot = member.slot
+            score = Score(*(float(numbers[:, slot].mean()) for numbers in scores))
+            train_loss = float(losses[:, slot].mean())
+            if not (np.isfinite(train_loss) and score.finite):
+                failed.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
+                continue
+            sound.append(member)
+            member.rates.append(float(rates[:, slot].mean()))
+            record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
+            if score.better_than(member.best.validation if member.best else None):
+                member.best = record
+                improved[:, slot] = True
+            self.book.report(member.asked, record)
+        self.engine.keep(improved)
+        # All have been reported, so each is judged among its whole cohort.
+        return failed + [outcome for member in sound if (outcome := self._judge(member))]
+
+    def _judge(self, member: Member) -> Outcome | None:
+        if self.book.is_through(member.epochs, member.best):
+            return Outcome(member)
+        if self.book.should_prune(member.asked):
+            self.book.prune(member.asked, epochs=member.epochs)  # told at once: the last survivor must be known
+            return Outcome(member, pruned=True)
+        return None
+
+    def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
+        """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
+        wanted = [outcome for outcome in outcomes if not outcome.failure]
+        members = [outcome.member for outcome in wanted if not outcome.pruned or self.sink.takes_pruned]
+        weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
+        heads = [
+            Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
+            for member, folds in zip(members, weights, strict=True)
+            for fold, of_fold in enumerate(folds)
+        ]
+        found = iter(self.engine.predict_exactly(heads)) if heads else iter(())
+        completed = []
+        for member, folds in zip(members, weights, strict=True):
+            exact = [next(found) for _ in self._folds]
+            scores = [self.engine.score_predicted(one, fold=fold) for fold, one in enumerate(exact)]
+            completed.append(Completed(member, folds, exact, Score.mean(scores)))
+        return completed
+
+    def _tell(self, outcomes: Sequence[Outcome], completed: Sequence[Completed]) -> None:
+        """Tells what became of the trials that are through, and frees their pages."""
+        self.display.epoch(len(self.members))
+        if not outcomes:
+            return
+        pruned = {outcome.member.slot for outcome in outcomes if outcome.pruned}
+        for one in completed:
+            self.sink.offer(one.member.asked, one.weights, one.score, one.probabilities)
+            if one.member.slot not in pruned:
+                self._complete(one)
+        for outcome in outcomes:
+            if outcome.failure:
+                self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
+        gone = {outcome.member.slot for outcome in outcomes}
+        with self.throughput.moving():
+            self.engine.remove(sorted(gone))
+        self.members = [member for member in self.members if member.slot not in gone]
+        if not self.snapshots:  # the record is elsewhere, and durable at once
+            self.sink.write_out()
+        for outcome in outcomes:
+            self.display.finished(outcome.member.asked.number)
+
+    def _complete(self, completed: Completed) -> None:
+        member, weights, score = completed.member, completed.weights, completed.score
+        assert member.best is not None
+        best = replace(member.best, validation=score)
+        member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
+        parameters = sum(array.size for array in weights[0])
+        self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
+
+    # --- the record ---------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        if now - self._flushed >= FLUSH_EVERY:
+            self._flush()
+            self._flushed = now
+        if self.snapshots and now - self._snapshot_at >= self.snapshots.every:
+            self._take_snapshot()
+            self._snapshot_at = now
+
+    def _flush(self) -> None:
+        self.sink.write_out()
+        self.flush()
+
+    def _take_snapshot(self) -> None:
+        if not self.snapshots:
+            return
+        self._flush()
+        self.snapshots.save(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """Returns everything that ``restore`` needs to go on from here."""
+        return Snapshot(
+            epoch=self.epoch,
+            shape=self.engine.shape,
+            members=[replace(member, rates=list(member.rates)) for member in self.members],
+            waiting=[asked.number for asked in self.waiting],
+            throughput=self.throughput.to_dict(),
+            places=[self.engine.place_of(member.slot) for member in self.members],
+            states=[
+                tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members
+            ],
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes on where a snapshot was taken."""
+        newcomers = [
+            Newcomer(spec=member.asked.spec, states=states, place=place)
+            for member, states, place in zip(snapshot.members, snapshot.states, snapshot.places, strict=True)
+        ]
+        slots = self.engine.insert(newcomers)
+        self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]
+        self.waiting = [self.book.back(number) for number in snapshot.waiting]
+        self.epoch = snapshot.epoch

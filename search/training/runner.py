@@ -1,0 +1,110 @@
+"""Puts a pool together for a study: the bank's size, the data in it, and what a killed run left."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from features.runtime.memory import resident_budget
+from heads.bank.engine import Engine
+from heads.bank.shape import BankShape, pages_of
+from search.record.storage import OpenedStudy
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData
+from search.training.checkpoint_sink import CheckpointSink
+from search.training.display import Display
+from search.training.pool import Pool
+from search.training.snapshot import Saved, Snapshot, Snapshots
+from search.training.throughput import Throughput
+from search.trials.ask_tell import Book
+
+
+def run_pool(
+    folder: Path,
+    opened: OpenedStudy,
+    *,
+    shape: BankShape,
+    data: SearchData,
+    book: Book,
+    sink: CheckpointSink,
+    display: Display,
+    saved: Saved | None,
+    snapshot_every: float,
+    shrinks: bool = False,
+) -> tuple[Throughput, int]:
+    """Runs a study's trials in a bank.
+
+    Args:
+        folder: The study directory.
+        opened: The study.
+        shape: Of the bank.
+        data: Rows to train and validate on.
+        book: Gives out the trials.
+        sink: Takes the heads.
+        display: Shows how far it is.
+        saved: What a killed run left.
+        snapshot_every: Seconds between two snapshots.
+        shrinks: Whether a bank that is half empty gives way to one that holds what is left: that costs a compilation,
+            and pays where many leave early and nobody comes in.
+
+    Returns:
+        Where the time went, and how often a program was compiled.
+    """
+    throughput = Throughput(**saved.content["meter"]) if saved else Throughput()
+    snapshots = Snapshots(folder, opened.journal_bytes, every=snapshot_every) if opened.journal_bytes else None
+    snapshot = saved.bring_back(book.back) if saved else None
+    compilations, through = 0, False
+    try:
+        while not through:
+            engine = _engine(snapshot.shape if snapshot else shape, data, book.config)
+            pool = Pool(
+                book, data, engine, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput
+            )
+            if snapshot:
+                pool.restore(snapshot)
+            through = pool.run(until_half_empty=shrinks)
+            display.detail = None  # which holds on to the pool
+            compilations += engine.traces
+            if not through:
+                snapshot = _smaller(pool.snapshot())
+            del pool, engine
+            gc.collect()  # before the next one takes its memory
+    finally:
+        if snapshots:
+            snapshots.close()
+    return throughput, compilations
+
+
+def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
+    return Engine(
+        shape,
+        train=data.train,
+        validation=data.validation,
+        validation_rows=data.folds or None,
+        dtype=config.dtype,
+        resident=_bytes(data, config.dtype) <= resident_budget(),
+        objective=config.objective,
+        class_weights=data.class_weights(config.class_weights),
+    )
+
+
+def _smaller(snapshot: Snapshot) -> Snapshot:
+    """Returns the snapshot for a bank that has room for just the heads in it."""
+    shape, specs = snapshot.shape, [member.asked.spec for member in snapshot.members]
+    covering = BankShape.covering(
+        specs,
+        pages=sum(map(pages_of, specs)),
+        feature_shape=shape.feature_shape,
+        classes=shape.classes,
+        batch=shape.batch,
+        folds=shape.folds,
+    )
+    return replace(snapshot, shape=covering, places=[None] * len(specs))
+
+
+def _bytes(data: SearchData, dtype: str | None) -> int:
+    rows = len(data.train.rows) + (0 if data.folds else len(data.validation.rows))
+    return rows * int(np.prod(data.store.features.shape[1:])) * (2 if dtype == "bfloat16" else 4)

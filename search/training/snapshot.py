@@ -1,0 +1,207 @@
+"""The bank on disk, so that a killed search goes on in the middle of its trials.
+
+A snapshot holds the state of every head in the bank and the length of the journal at that moment. On a resume the
+journal is cut back to that length: the study and the bank are then of the same moment, and what follows is what
+followed before, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from features.runtime.errors import InputError
+from features.runtime.files import replacing
+from heads.metrics.scoring import EpochRecord, Score
+
+if TYPE_CHECKING:
+    from heads.bank.engine import HeadState
+    from heads.bank.pages import Place
+    from heads.bank.shape import BankShape
+    from search.training.member import Member
+    from search.trials.ask_tell import Asked
+
+FILE = "snapshot.npz"
+
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A pool at the end of an epoch.
+
+    Attributes:
+        epoch: Epochs that the bank has trained.
+        shape: Of the bank.
+        members: The trials in it.
+        waiting: Numbers of the trials that were asked for and have no place yet.
+        throughput: Totals so far, see ``search.training.throughput``.
+        places: For each member its slot and pages; None for any.
+        states: For each member the state of each fold's head.
+    """
+
+    epoch: int
+    shape: BankShape
+    members: list[Member]
+    waiting: list[int]
+    throughput: dict[str, Any]
+    places: list[Place | None]
+    states: list[tuple[HeadState, ...]]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A snapshot as read from its file, before the study is opened.
+
+    Attributes:
+        content: The JSON part.
+        arrays: The heads' arrays by name.
+    """
+
+    content: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @property
+    def journal_bytes(self) -> int:
+        """Length of the journal when the snapshot was taken."""
+        return int(self.content["journal_bytes"])
+
+    @property
+    def going_on(self) -> list[int]:
+        """Numbers of the trials that were running."""
+        return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
+
+    def bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
+        """Returns the snapshot, its trials looked up by number."""
+        from search.training.member import Member  # noqa: PLC0415  which imports this module
+
+        members, states = [], []
+        for place, noted in enumerate(self.content["members"]):
+            best = _record(noted["best"]) if noted["best"] else None
+            asked, rates = back(noted["number"]), list(noted["rates"])
+            members.append(Member(asked, -1, noted["first_epoch"], noted["epochs"], best, rates))
+            states.append(tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"])))
+        content = self.content
+        places: list[Place | None] = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
+        return Snapshot(
+            content["epoch"], _shape(content["shape"]), members, content["waiting"], content["meter"], places, states
+        )
+
+    def _state(self, prefix: str) -> HeadState:
+        return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+
+def _shape(noted: dict[str, Any]) -> BankShape:
+    from heads.bank.shape import BankShape  # noqa: PLC0415  beside Keras
+
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
+    return BankShape(**values)
+
+
+def _record(noted: dict[str, Any]) -> EpochRecord:
+    told = noted["validation"]
+    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told["merit"])})
+
+
+def _noted(record: EpochRecord) -> dict[str, Any]:
+    """Undoes ``_record``; files know ``ranking_score`` as ``merit``."""
+    score = record.validation
+    told = {"loss": score.loss, "accuracy": score.accuracy, "merit": score.ranking_score}
+    return {**asdict(record), "validation": told}
+
+
+class Snapshots:
+    """Writes snapshots beside a journal, one at a time, in a thread of its own."""
+
+    def __init__(self, folder: Path, journal_bytes: Callable[[], int], *, every: float) -> None:
+        """Prepares to write.
+
+        Args:
+            folder: The study directory.
+            journal_bytes: Tells the length of the journal on disk.
+            every: Seconds between two snapshots; what came after the last one is lost to SIGKILL.
+        """
+        self.path = folder / FILE
+        self.every = every
+        self._journal_bytes = journal_bytes
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._writing: Future[None] | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begins to write a snapshot; the record has just been flushed. Waits for the one before.
+
+        Raises:
+            BottleneckError: The one before could not be written.
+        """
+        self._wait()
+        content = {
+            "schema": SCHEMA,
+            "journal_bytes": self._journal_bytes(),
+            "epoch": snapshot.epoch,
+            "shape": asdict(snapshot.shape),
+            "folds": len(snapshot.states[0]) if snapshot.states else 1,
+            "waiting": snapshot.waiting,
+            "meter": snapshot.throughput,
+            "members": [
+                {
+                    "number": member.asked.number,
+                    "first_epoch": member.first_epoch,
+                    "epochs": member.epochs,
+                    "best": _noted(member.best) if member.best else None,
+                    "rates": member.rates,
+                    "place": place,
+                }
+                for member, place in zip(snapshot.members, snapshot.places, strict=True)
+            ],
+        }
+        arrays = {
+            f"{place}/{fold}/{name}": array
+            for place, folds in enumerate(snapshot.states)
+            for fold, state in enumerate(folds)
+            for name, array in state.items()
+        }
+        self._writing = self._writer.submit(self._write, content, arrays)
+
+    def _write(self, content: dict[str, Any], arrays: dict[str, Any]) -> None:
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            np.savez(file, content=np.array(json.dumps(content)), **arrays)
+
+    def clear(self) -> None:
+        """Removes the snapshot: the search has ended."""
+        self._wait()
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._writer.shutdown()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+
+def read_snapshot(folder: Path) -> Saved | None:
+    """Reads the snapshot of a study directory, if there is one.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as file:
+            content = json.loads(str(file["content"]))
+            return Saved(content, {name: file[name] for name in file.files if name != "content"})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        hint = "remove it to begin the running trials again"
+        raise InputError(path, expected="a snapshot", found=f"a damaged file ({error})", hint=hint) from error

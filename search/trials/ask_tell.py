@@ -1,0 +1,186 @@
+"""The book of trials: every trial asked for is told exactly once, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from heads.metrics.scoring import EpochRecord, Score
+from heads.model.spec import HeadSpec
+from search.setup.config import StudyConfig
+from search.setup.seeds import derive_seed
+from search.setup.space import ARTICLE, Space
+from search.trials.pruning import is_last_survivor, make_pruner
+from search.trials.ranking import ARTICLE_ORDINAL, INTERRUPTED, is_counted, ranking_score_of
+from search.trials.samplers import make_sampler
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is running.
+
+    Attributes:
+        trial: Optuna's side of it.
+        ordinal: Its place in the study, in which interrupted trials that were run again do not count; seeds and
+            samples derive from it, so they are the same with and without an interruption.
+        spec: The head.
+        seed: Decides its initial weights and dropout.
+    """
+
+    trial: Trial
+    ordinal: int
+    spec: HeadSpec
+    seed: int
+
+    @property
+    def number(self) -> int:
+        """Optuna's number of the trial."""
+        return int(self.trial.number)
+
+    @property
+    def is_article(self) -> bool:
+        """Whether this is the article's head, which is never pruned: the others are compared with it."""
+        return self.ordinal == ARTICLE_ORDINAL
+
+
+class Book:
+    """Asks, reports, judges and tells the trials of one study."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        config: StudyConfig,
+        space: Space,
+        *,
+        planned: Sequence[HeadSpec] = (ARTICLE,),
+        spare_article: bool = True,
+        going_on: Collection[int] = (),
+    ) -> None:
+        """Opens the book.
+
+        Args:
+            study: Optuna's study.
+            config: What was resolved.
+            space: What trials draw from.
+            planned: The heads of the first trials, whether the space can express them or not.
+            spare_article: Whether the first trial, where it is the article's head, is never pruned.
+            going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+        """
+        self.study = study
+        self.config = config
+        self.space = space
+        self._planned = dict(enumerate(planned))
+        self._spare_article = spare_article
+        study.pruner = make_pruner(config.pruner, epochs=config.epochs)
+        self._close_interrupted(going_on)
+        trials = study.get_trials(deepcopy=False)
+        enqueued = {t.user_attrs.get("ordinal") for t in trials}
+        for ordinal, spec in self._planned.items():
+            if ordinal not in enqueued:
+                study.enqueue_trial(space.parameters_of(spec), user_attrs={"ordinal": ordinal})
+        last = max(t.user_attrs.get("ordinal", 0) for t in study.get_trials(deepcopy=False))
+        self._next_ordinal = 1 + last
+        self._asked = sum(is_counted(t) for t in trials) + len(going_on)
+
+    def ask(self) -> Asked | None:
+        """Returns the next trial to run, or ``None`` when the study has as many as it was to have."""
+        if self.is_exhausted:
+            return None
+        self._asked += 1
+        self.study.sampler = make_sampler(self.config.sampler, seed=self.config.seed, ordinal=self._next_ordinal)
+        trial = self.study.ask()
+        ordinal = trial.user_attrs.get("ordinal")
+        if ordinal is None:
+            ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
+            trial.set_user_attr("ordinal", ordinal)
+        suggested = self.space.suggest(trial)
+        spec = self._planned.get(ordinal, suggested)
+        trial.set_user_attr("spec", spec.to_dict())
+        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+
+    def back(self, number: int) -> Asked:
+        """Returns a running trial that a snapshot brings back."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        ordinal, spec = frozen.user_attrs["ordinal"], HeadSpec.from_dict(frozen.user_attrs["spec"])
+        trial = Trial(self.study, frozen._trial_id)
+        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+
+    def report(self, asked: Asked, record: EpochRecord) -> None:
+        """Notes the score of an epoch (1-based)."""
+        asked.trial.report(self._value(record.validation), record.epoch)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the study has as many trials as it was to have, running ones included."""
+        return self._asked >= self.config.trials
+
+    def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
+        """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
+        config = self.config
+        waited = epochs - best.epoch if best else 0
+        return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
+
+    def should_prune(self, asked: Asked) -> bool:
+        """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
+        if asked.is_article and self._spare_article:
+            return False
+        return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
+
+    def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
+        """Tells a trial that ran to its end; its value is the objective in its best epoch."""
+        score = best.validation
+        told = {"validation_loss": score.loss, "validation_accuracy": score.accuracy, "parameters": parameters}
+        self._note(asked, epochs, best_epoch=best.epoch, **told)
+        self.study.tell(asked.trial, self._value(score))
+
+    def prune(self, asked: Asked, *, epochs: int) -> None:
+        """Tells a trial that was pruned after ``epochs`` epochs."""
+        self._note(asked, epochs)
+        self.study.tell(asked.trial, state=TrialState.PRUNED)
+
+    def fail(self, asked: Asked, reason: str, *, epochs: int) -> None:
+        """Tells a trial that could not go on."""
+        self._note(asked, epochs, failure=reason)
+        self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def _value(self, score: Score) -> float:
+        """The objective itself: lower is better for a loss."""
+        return ranking_score_of(self.study, score.ranking_score)  # which undoes itself
+
+    def _note(self, asked: Asked, epochs: int, **attributes: Any) -> None:
+        for name, value in {"epochs": epochs, **attributes}.items():
+            asked.trial.set_user_attr(name, value)
+
+    def _close_interrupted(self, going_on: Collection[int]) -> None:
+        """Fails the trials that a killed run left running, and enqueues each to be run again.
+
+        Left running they would mislead the sampler, which takes them for trials under way.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {t.user_attrs.get("rerun_of") for t in trials if t.state == TrialState.WAITING}
+        for trial in trials:
+            if trial.state != TrialState.RUNNING or trial.number in going_on:
+                continue
+            rerun = self._rerun(trials, trial)
+            if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
+                self.study.enqueue_trial(rerun, user_attrs={**_ordinal(trial), "rerun_of": trial.number})
+            Trial(self.study, trial._trial_id).set_user_attr("failure", INTERRUPTED)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
+        """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
+        planned = self._planned.get(trial.user_attrs.get("ordinal", -1))
+        if planned is not None:
+            return dict(self.space.parameters_of(planned))
+        if "spec" in trial.user_attrs:
+            return trial.params
+        origin = trial.user_attrs.get("rerun_of")
+        return self._rerun(trials, trials[origin]) if origin is not None else None
+
+
+def _ordinal(trial: FrozenTrial) -> dict[str, int]:
+    return {"ordinal": trial.user_attrs["ordinal"]} if "ordinal" in trial.user_attrs else {}

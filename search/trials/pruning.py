@@ -1,0 +1,120 @@
+"""Pruners, with their resources stated, so that they work from the first trials on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection
+from statistics import mean
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from search.trials.ranking import is_interrupted, ranking_score_of
+
+REDUCTION = 2
+"""Of the trials that reach a rung, one in this many goes on."""
+
+
+LEAST_FINALISTS = 2
+"""So many are trained to the end, beside the article's head."""
+
+
+MINIMUM_PEERS = 4
+"""Below this many scores at a rung nobody is judged there."""
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """The epochs (1-based) after which trials are judged: an eighth, a quarter and a half of the way."""
+    return tuple(sorted({max(1, epochs // 8), max(1, epochs // 4), max(1, epochs // 2)} - {epochs}))
+
+
+class RungPruner(BasePruner):
+    """Successive halving for cohorts and for one trial at a time.
+
+    At each rung a trial is compared with every trial of the study that has a score there, whatever became of it
+    since: running, pruned or finished (Optuna's own halving compares only with those judged before; its median
+    pruner only with finished ones, of which a first cohort has none). It goes on if it is among the best
+    1 / ``reduction`` of them; ties go on. The rule is that of asynchronous successive halving (Li et al. 2020,
+    arXiv:1810.05934).
+    """
+
+    def __init__(
+        self, rung_epochs: tuple[int, ...], *, reduction: int = REDUCTION, minimum_peers: int = MINIMUM_PEERS
+    ) -> None:
+        self.rung_epochs = rung_epochs
+        self.reduction = reduction
+        self.minimum_peers = minimum_peers
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Judges a trial at the epoch it reported last."""
+        step = trial.last_step
+        if step not in self.rung_epochs:
+            return False
+        trials = study.get_trials(deepcopy=False)
+        peers = [t for t in trials if step in t.intermediate_values and not is_interrupted(t)]
+        higher_is_better = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        values = sorted((t.intermediate_values[step] for t in peers), reverse=higher_is_better)
+        if len(values) < self.minimum_peers:
+            return False
+        last_in = values[math.ceil(len(values) / self.reduction) - 1]
+        mine = trial.intermediate_values[step]
+        return mine < last_in if higher_is_better else mine > last_in
+
+
+class FinalistPruner(BasePruner):
+    """Successive halving among finalists: all runs of one are judged together, by their mean.
+
+    At each rung the better half goes on, and at least two do; ``spared`` ones always, and are not counted. A finalist
+    is judged once all of its runs are there, among those of which that is so.
+    """
+
+    def __init__(self, rung_epochs: tuple[int, ...], *, runs: int, spared: Collection[int]) -> None:
+        """Prepares.
+
+        Args:
+            rung_epochs: Epochs (1-based) after which finalists are judged.
+            runs: Runs of each finalist: those of finalist ``i`` have the ordinals from ``i * runs`` on.
+            spared: Finalists that are never stopped.
+        """
+        self.rung_epochs = rung_epochs
+        self.runs = runs
+        self.spared = set(spared)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Judges a run at the epoch it reported last."""
+        step, mine = trial.last_step, trial.user_attrs["ordinal"] // self.runs
+        if step not in self.rung_epochs or mine in self.spared:
+            return False
+        reached: dict[int, list[float]] = {}
+        gone: Counter[int] = Counter()
+        for other in study.get_trials(deepcopy=False):
+            finalist = other.user_attrs["ordinal"] // self.runs
+            if is_interrupted(other) or finalist in self.spared:
+                continue
+            if step in other.intermediate_values:
+                values = (value for epoch, value in other.intermediate_values.items() if epoch <= step)
+                reached.setdefault(finalist, []).append(max(ranking_score_of(study, value) for value in values))
+            elif other.state == TrialState.FAIL:
+                gone[finalist] += 1
+        means = {one: mean(values) for one, values in reached.items() if len(values) + gone[one] >= self.runs}
+        best = sorted(means, key=lambda one: (-means[one], one))
+        return mine in means and best.index(mine) >= max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION))
+
+
+def make_pruner(name: str, *, epochs: int) -> BasePruner:
+    """Returns the pruner of a study whose trials take ``epochs`` epochs."""
+    if name == "halving":
+        return RungPruner(rungs(epochs))
+    if name == "hyperband":
+        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
+    if name == "median":
+        return MedianPruner(n_startup_trials=MINIMUM_PEERS, n_warmup_steps=max(1, epochs // 8))
+    return NopPruner()
+
+
+def is_last_survivor(study: optuna.Study, number: int) -> bool:
+    """Whether no other trial has finished or is running: pruning this one could leave a study without a result."""
+    alive = (TrialState.COMPLETE, TrialState.RUNNING)
+    return all(t.number == number for t in study.get_trials(deepcopy=False, states=alive))

@@ -1,0 +1,62 @@
+"""What the trials of a study say: which count, how they scored, which is best."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from heads.metrics.scoring import Score
+
+ARTICLE_ORDINAL = 0
+"""The article's head comes first in every study."""
+
+
+INTERRUPTED = "interrupted"
+"""The ``failure`` of a trial that a killed run left behind; it is run again as another trial."""
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether a trial was closed because its run was killed."""
+    return bool(trial.user_attrs.get("failure") == INTERRUPTED)
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial has finished and counts: not those that were interrupted, which are run again."""
+    return trial.state.is_finished() and not is_interrupted(trial)
+
+
+def ranking_score_of(study: optuna.Study, value: float) -> float:
+    """A value as a number of which more is better: see ``heads.metrics.scoring.Score``."""
+    return -value if study.direction == StudyDirection.MINIMIZE else value
+
+
+def score_of(study: optuna.Study, trial: FrozenTrial) -> Score:
+    """The score of a completed trial's best epoch."""
+    assert trial.value is not None
+    told = trial.user_attrs
+    return Score(told["validation_loss"], told["validation_accuracy"], ranking_score_of(study, trial.value))
+
+
+def ranking(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials, best first: value, then validation loss, then number."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    scores = {trial.number: score_of(study, trial) for trial in completed}
+    return sorted(completed, key=lambda t: (-scores[t.number].ranking_score, scores[t.number].loss, t.number))
+
+
+def is_article(trial: FrozenTrial) -> bool:
+    """Whether a trial is the article's head."""
+    return bool(trial.user_attrs["ordinal"] == ARTICLE_ORDINAL)
+
+
+def article_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The article's head, if it has run to its end."""
+    return next((trial for trial in ranking(study) if is_article(trial)), None)
+
+
+def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """Returns the best trials, and the article's behind them where it is not one of them."""
+    best, article = ranking(study)[:count], article_trial(study)
+    others = [] if article is None or article.number in {trial.number for trial in best} else [article]
+    return [*best, *others]

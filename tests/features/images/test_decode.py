@@ -1,0 +1,244 @@
+"""One file to one RGB array: every mode that Pillow knows, every orientation, every way a file can be bad."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image, ImageOps
+
+from features.images.decode import UndecodableError, decode_image, original_image
+
+SIZE = 8
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plain(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (SIZE, SIZE), colour)
+
+
+def palette(index: int, **info: object) -> bytes:
+    image = plain("P", index)
+    image.putpalette([0, 0, 0, 200, 100, 50, 7, 8, 9])
+    return encoded(image, "PNG", **info)
+
+
+def numbers(value: float, dtype: str, kind: str = "TIFF") -> bytes:
+    return encoded(Image.fromarray(np.full((SIZE, SIZE), value, dtype)), kind)
+
+
+UNIFORM = {
+    "bilevel": (encoded(plain("1", 1), "PNG"), (255, 255, 255)),
+    "grey": (encoded(plain("L", 77), "PNG"), (77, 77, 77)),
+    "grey with transparency": (encoded(plain("LA", (200, 0)), "PNG"), (0, 0, 0)),
+    "grey half transparent": (encoded(plain("LA", (200, 128)), "PNG"), (100, 100, 100)),
+    "grey with a transparent value": (encoded(plain("L", 77), "PNG", transparency=77), (0, 0, 0)),
+    "RGB": (encoded(plain("RGB", (1, 2, 3)), "PNG"), (1, 2, 3)),
+    "RGB with a transparent colour": (encoded(plain("RGB", (9, 9, 9)), "PNG", transparency=(9, 9, 9)), (0, 0, 0)),
+    "RGBA opaque": (encoded(plain("RGBA", (10, 20, 30, 255)), "PNG"), (10, 20, 30)),
+    "RGBA transparent": (encoded(plain("RGBA", (10, 20, 30, 0)), "PNG"), (0, 0, 0)),
+    "RGBA half": (encoded(plain("RGBA", (100, 200, 50, 128)), "PNG"), (50, 100, 25)),
+    "palette": (palette(1), (200, 100, 50)),
+    "palette with a transparent entry": (palette(1, transparency=1), (0, 0, 0)),
+    "palette with another entry transparent": (palette(2, transparency=1), (7, 8, 9)),
+    "GIF": (encoded(plain("L", 60), "GIF"), (60, 60, 60)),
+    "WebP lossless": (encoded(plain("RGB", (11, 22, 33)), "WEBP", lossless=True), (11, 22, 33)),
+    "BMP": (encoded(plain("RGB", (11, 22, 33)), "BMP"), (11, 22, 33)),
+    "CMYK TIFF": (encoded(plain("CMYK", (0, 0, 0, 0)), "TIFF"), (255, 255, 255)),
+    "CMYK TIFF, cyan": (encoded(plain("CMYK", (255, 0, 0, 0)), "TIFF"), (0, 255, 255)),
+    "LAB TIFF, grey": (encoded(plain("LAB", (128, 128, 128)), "TIFF"), (119, 119, 119)),
+    "16 bits, white": (numbers(65535, "uint16", "PNG"), (255, 255, 255)),
+    "16 bits, middle": (numbers(32768, "uint16", "PNG"), (128, 128, 128)),
+    "16 bits, an 8-bit value times 257": (numbers(77 * 257, "uint16", "PNG"), (77, 77, 77)),
+    "16 bits, TIFF": (numbers(25700, "uint16"), (100, 100, 100)),
+    "32 bits within 16": (numbers(25700, "int32"), (100, 100, 100)),
+    "fractions": (numbers(0.5, "float32"), (128, 128, 128)),
+    "fractions up to 255": (numbers(100.0, "float32"), (100, 100, 100)),
+    "fractions up to 65535": (numbers(25700.0, "float32"), (100, 100, 100)),
+    "nothing but NaN": (numbers(np.nan, "float32"), (0, 0, 0)),
+}
+"""Images of one colour, and that colour as RGB."""
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_every_mode_becomes_the_expected_rgb(name):
+    content, colour = UNIFORM[name]
+    picture = decode_image(content, 5)
+    assert picture.shape == (5, 5, 3)
+    assert picture.dtype == np.uint8
+    assert np.abs(picture.astype(int) - colour).max() <= 1, picture[0, 0]
+    upright = original_image(content)
+    assert (upright.mode, upright.size) == ("RGB", (SIZE, SIZE))
+
+
+def test_cmyk_jpeg_is_not_inverted():
+    colour = (200, 60, 30)
+    content = encoded(plain("RGB", colour).convert("CMYK"), "JPEG", quality=100)
+    assert np.abs(decode_image(content, 4).astype(int) - colour).max() <= 3
+
+
+@given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6)))
+def test_sixteen_bits_keep_their_order_and_their_ends(values):
+    # at the image's own size nothing is resampled
+    grey = np.asarray(original_image(encoded(Image.fromarray(values), "PNG")))
+    assert np.array_equal(grey[..., 0], np.rint(values / 257).astype(np.uint8))
+    assert (grey == grey[..., :1]).all()
+
+
+def test_numbers_outside_every_range_are_stretched():
+    values = np.array([[-1000, 0], [500, 1000]], np.int32)
+    grey = np.asarray(original_image(encoded(Image.fromarray(values), "TIFF")))[..., 0]
+    assert grey.tolist() == [[0, 128], [191, 255]]
+
+
+def test_infinities_do_not_flatten_the_rest():
+    values = np.array([[np.inf, 0.5], [-np.inf, 1.0]], np.float32)
+    grey = np.asarray(original_image(encoded(Image.fromarray(values), "TIFF")))[..., 0]
+    assert grey.tolist() == [[0, 128], [0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("WEBP", "RGB"), *((kind, mode) for kind in ("PNG", "TIFF") for mode in ("RGB", "L", "RGBA", "P", "I;16"))],
+)
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 are no orientations
+def test_orientation_is_undone_as_pillow_does_it(orientation, mode, kind):
+    values = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    image = (
+        Image.fromarray(values) if mode == "I;16" else Image.fromarray((values // 257).astype(np.uint8)).convert(mode)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    tagged = image.copy()
+    tagged.info["exif"] = exif.tobytes()
+    expected = ImageOps.exif_transpose(tagged)
+    expected_grey = np.asarray(expected) // (257 if mode == "I;16" else 1)
+    expected_grey = expected_grey if mode in ("L", "I;16") else np.asarray(expected.convert("L"))
+    upright = np.asarray(original_image(content).convert("L")).astype(int)
+    assert upright.shape == expected_grey.shape
+    assert np.abs(upright - expected_grey).max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as the module has it, where pytest has no filter of its own
+def test_damaged_exif_does_not_cost_the_image():
+    content = encoded(plain("L", 50), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert abs(int(decode_image(content, 4)[0, 0, 0]) - 50) <= 1
+
+
+def test_resizing_is_pillows_antialiased_bilinear():
+    values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    expected = Image.fromarray(values).resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode_image(encoded(Image.fromarray(values), "PNG"), 16), np.asarray(expected))
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_scale_without_visible_difference():
+    smooth = np.add.outer(np.arange(1600), np.arange(1200)) / 2800 * 255
+    content = encoded(Image.fromarray(smooth.astype(np.uint8)), "JPEG", quality=95)
+    full = original_image(content).resize((64, 64), Image.Resampling.BILINEAR)
+    assert original_image(content).size == (1200, 1600)
+    assert np.abs(decode_image(content, 64).astype(int) - np.asarray(full)).max() <= 3
+
+
+def test_a_small_jpeg_is_decoded_in_full():
+    values = np.random.default_rng(1).integers(0, 256, (60, 60), dtype=np.uint8)
+    content = encoded(Image.fromarray(values), "JPEG")
+    assert np.array_equal(decode_image(content, 32), np.asarray(original_image(content).resize((32, 32), 2)))
+
+
+def test_the_first_frame_counts():
+    content = encoded(plain("L", 10), "GIF", save_all=True, append_images=[plain("L", 200)])
+    assert (decode_image(content, 4) == 10).all()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header promises pixels that it does not have."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
+
+
+NOISE = Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+BAD = {
+    "empty": (b"", "an empty file"),
+    "text": (b"not an image at all", "not an image that Pillow reads"),
+    "truncated JPEG": (encoded(NOISE, "JPEG")[:1500], "damaged: image file is truncated"),
+    "truncated PNG": (encoded(NOISE, "PNG")[:3000], "damaged: "),
+    "truncated TIFF": (encoded(NOISE, "TIFF")[:3000], "damaged: "),
+    "header only": (encoded(NOISE, "JPEG")[:20], "not an image that Pillow reads"),
+    "bomb, where Pillow warns": (png_of(10_000, 10_000), "decompression bomb"),
+    "bomb, where Pillow raises": (png_of(60_000, 60_000), "decompression bomb"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_decoded_has_a_reason_that_never_changes(name, tmp_path):
+    content, reason = BAD[name]
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    said = set()
+    for source in (content, path, path):
+        with pytest.raises(UndecodableError) as caught:
+            decode_image(source, SIZE)
+        said.add(str(caught.value))
+    assert len(said) == 1
+    (text,) = said
+    assert reason in text
+    assert str(tmp_path) not in text
+    assert "0x" not in text
+
+
+def test_a_missing_file_a_folder_and_a_loop_have_their_reasons(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for path, reason in (("absent.png", "no such file"), ("", "a folder"), ("loop.png", "damaged: Too many levels")):
+        with pytest.raises(UndecodableError, match=reason):
+            decode_image(tmp_path / path, SIZE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_says_so(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(UNIFORM["grey"][0])
+    path.chmod(0)
+    with pytest.raises(UndecodableError, match="no permission"):
+        decode_image(path, SIZE)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"]), st.data())
+def test_any_bytes_are_an_image_or_a_reason(garbage, kind, data):
+    content = bytearray(encoded(NOISE, kind))
+    at = data.draw(st.integers(0, len(content)))
+    content[at : at + len(garbage)] = garbage
+    for source in (garbage, bytes(content)):
+        try:
+            picture = decode_image(source, SIZE)
+        except UndecodableError as error:
+            assert str(error)
+        else:
+            assert picture.shape == (SIZE, SIZE, 3)
+
+
+def test_real_scans_decode_alike_from_file_and_memory(oct_folder: Path):
+    path = next(oct_folder.glob("*/*.jpeg"))
+    picture = decode_image(path, 96)
+    assert np.array_equal(picture, decode_image(path.read_bytes(), 96))
+    assert (picture == picture[..., :1]).all()
+    assert picture.std() > 10

@@ -1,0 +1,462 @@
+"""The feature store: what is written is read, whatever kills the writer, and what does not fit is named."""
+
+import os
+import pickle
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import h5py
+import numpy as np
+import pytest
+from conftest import build_features, build_header, build_store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.lock import WriterLock
+from features.store.reader import FeatureStore
+from features.store.schema import REQUIRED, RowState, StoreHeader
+from features.store.writer import StoreWriter
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+sides = st.integers(1, 3)
+
+
+@st.composite
+def headers(draw) -> StoreHeader:
+    rows = draw(st.integers(1, 12))
+    classes = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+
+    def row_of(values):
+        return tuple(draw(st.lists(values, min_size=rows, max_size=rows)))
+
+    return StoreHeader(
+        classes=tuple(classes),
+        paths=row_of(names),
+        sizes=row_of(st.integers(0, 2**40)),
+        labels=row_of(st.integers(0, len(classes) - 1)),
+        patients=row_of(st.one_of(st.just(""), names)),
+        feature_shape=draw(st.tuples(sides, sides, sides)),
+        views=tuple(draw(st.lists(names, min_size=1, max_size=3, unique=True))),
+        backbone=draw(names),
+        alpha=draw(st.one_of(st.none(), st.floats(0.1, 4))),
+        weights=draw(names),
+        weights_sha256=draw(st.text("0123456789abcdef", max_size=64)),
+        image_size=draw(st.integers(0, 1000)),
+        preprocessing=draw(st.sampled_from(["backbone", "unit", "unknown"])),
+        dtype=draw(st.sampled_from(["float16", "float32"])),
+        batch_size=draw(st.integers(1, 8)),
+        created=draw(st.sampled_from(["", "2026-01-01T00:00:00Z"])),
+        versions=draw(st.dictionaries(names, names, max_size=3)),
+    )
+
+
+def fill(path: Path, header: StoreHeader, features: np.ndarray, states: np.ndarray, *, batches: int = 10**9) -> None:
+    """Writes up to ``batches`` batches, and finishes the store where none is left."""
+    with StoreWriter(path, header) as writer:
+        for number, rows in enumerate(writer.pending()):
+            if number == batches:
+                return
+            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
+        writer.finish()
+
+
+@given(header=headers(), seed=st.integers(0, 99), stop=st.integers(0, 12))
+@settings(max_examples=60)
+def test_what_is_written_is_read_and_stopping_changes_no_byte(header, seed, stop):
+    generator = np.random.default_rng(seed)
+    states = generator.integers(RowState.DONE, RowState.SKIPPED + 1, len(header)).astype(np.uint8)
+    features = generator.normal(size=header.shape).astype(header.dtype)
+    features[states == RowState.SKIPPED] = 0
+    with TemporaryDirectory() as folder:
+        whole, stopped = Path(folder, "whole.h5"), Path(folder, "stopped.h5")
+        fill(whole, header, features, states)
+        fill(stopped, header, features, states, batches=stop)
+        fill(stopped, header, features, states)
+        assert whole.read_bytes() == stopped.read_bytes()
+        store = FeatureStore(whole)
+        assert store.header == header
+        assert store.header.fingerprint == store.fingerprint == header.fingerprint
+        assert np.array_equal(store.features, features)
+        assert store.features.dtype == header.dtype
+        assert np.array_equal(store.done, states)
+        assert store.usable.tolist() == np.flatnonzero(states == RowState.DONE).tolist()
+        assert store.labels.tolist() == list(header.labels)
+        assert store.patients.tolist() == list(header.patients)
+        assert store.complete
+        assert sorted(path.name for path in Path(folder).iterdir()) == ["stopped.h5", "whole.h5"]
+
+
+def test_the_clock_changes_no_byte(tmp_path):
+    build_store(tmp_path / "a.h5")
+    time.sleep(1.1)  # HDF5's own time stamps, were there any, are in seconds
+    build_store(tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_everything_a_reader_gives_is_read_only(tmp_path):
+    store = FeatureStore(build_store(tmp_path / "a.h5"))
+    for array in (store.features, store.labels, store.done, store.patients):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[0]
+
+
+# What kills a writer. The script dies by SIGKILL just before, or in the midst of, its n-th call that reaches the disk.
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+from features.store.writer import StoreWriter
+
+header, features, states = pickle.loads(Path(sys.argv[1]).read_bytes())
+path, last = Path(sys.argv[2]), int(sys.argv[3])
+calls = 0
+
+def deadly(real, torn=False):
+    def call(*args, **options):
+        global calls
+        calls += 1
+        if calls == last:
+            if torn:
+                real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+    return call
+
+for name in ("fsync", "fdatasync", "posix_fallocate", "replace"):
+    setattr(os, name, deadly(getattr(os, name)))
+os.pwrite = deadly(os.pwrite, torn=True)
+with StoreWriter(path, header) as writer:
+    for rows in writer.pending():
+        writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
+        print(rows.stop, flush=True)
+    writer.finish()
+"""
+
+
+@pytest.fixture
+def material(tmp_path):
+    """A header, its features and states, and the same pickled for a subprocess."""
+    header = build_header(rows=10, batch_size=4, views=("identity", "flip"))
+    features, states = build_features(header), np.full(10, RowState.DONE, np.uint8)
+    features[6], states[6] = 0, RowState.SKIPPED
+    pickled = tmp_path / "material.pickle"
+    pickled.write_bytes(pickle.dumps((header, features, states)))
+    return header, features, states, pickled
+
+
+def run_script(pickled: Path, path: Path, last: int = 0, **options) -> subprocess.Popen:
+    command = [sys.executable, "-c", KILLED, str(pickled), str(path), str(last)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_killed_at_every_call_that_reaches_the_disk_it_resumes_to_the_same_bytes(tmp_path, material):
+    header, features, states, pickled = material
+    fill(tmp_path / "whole.h5", header, features, states)
+    points = list(range(1, 21))
+    runs = []
+    for start in range(0, len(points), 4):  # a few at a time
+        some = [run_script(pickled, tmp_path / str(point) / "a.h5", point) for point in points[start : start + 4]]
+        runs += [(process.communicate()[1], process.returncode) for process in some]
+    killed = [point for point, (_, code) in zip(points, runs, strict=True) if code == -9]
+    assert killed == list(range(1, len(killed) + 1))
+    assert len(killed) >= 3 + 4 * 3, runs  # creation, then four calls for each of the three batches
+    assert {code for _, code in runs[len(killed) :]} == {0}, runs
+    for point in points:
+        path = tmp_path / str(point) / "a.h5"
+        if path.exists():
+            store = FeatureStore(path)
+            settled = store.done != RowState.PENDING
+            assert np.array_equal(store.features[settled], features[settled])
+            assert store.complete <= bool(settled.all())
+        fill(path, header, features, states)
+        assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes(), point
+        assert [other.name for other in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_killed_from_outside_again_and_again_it_resumes_to_the_same_bytes(tmp_path):
+    header = build_header(rows=600, batch_size=2, shape=(4, 4, 8))
+    features, states = build_features(header), np.full(600, RowState.DONE, np.uint8)
+    fill(tmp_path / "whole.h5", header, features, states)
+    pickled, path = tmp_path / "material.pickle", tmp_path / "a.h5"
+    pickled.write_bytes(pickle.dumps((header, features, states)))
+    chance = random.Random(0)
+    reached = 0
+    for _ in range(3):
+        with run_script(pickled, path) as process:
+            for _ in range(chance.randrange(1, 60)):
+                reached = int(process.stdout.readline())
+            process.kill()
+        done = np.count_nonzero(FeatureStore(path).done)
+        assert done >= reached  # what it said was written is there
+    fill(path, header, features, states)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_reader_sees_only_what_is_settled_while_another_writes(tmp_path):
+    header = build_header(rows=12, batch_size=4)
+    features, states = build_features(header), np.full(12, RowState.DONE, np.uint8)
+    path = tmp_path / "a.h5"
+    with StoreWriter(path, header) as writer:
+        first = next(iter(writer.pending()))
+        writer.write(first, features[:4], states[:4])
+        store = FeatureStore(path)
+        assert store.done.tolist() == [1] * 4 + [0] * 8
+        assert np.array_equal(store.features[:4], features[:4])
+        with pytest.raises(InputError, match="complete: expected a finished store, found 4 of 12 rows; run the same"):
+            store.require_complete()
+
+
+def test_a_store_without_a_usable_row_is_refused(tmp_path):
+    path = build_store(tmp_path / "a.h5", rows=4, skipped=range(4))
+    with pytest.raises(InputError, match="done: expected at least one usable row, found none"):
+        FeatureStore(path).require_complete()
+
+
+def test_a_second_writer_is_refused_and_nothing_is_left_of_the_lock(tmp_path):
+    header, path = build_header(), tmp_path / "new" / "a.h5"
+    with StoreWriter(path, header):
+        for _ in range(2):  # the refused one must not free the first one's lock
+            with pytest.raises(BottleneckError, match=r"a\.h5: another process is writing it"):
+                StoreWriter(path, header)
+    assert [file.name for file in path.parent.iterdir()] == ["a.h5"]
+    StoreWriter(path, header).close()
+
+
+def test_the_lock_survives_that_its_file_was_removed_between_open_and_lock(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    first = WriterLock(path)
+    real, opened = os.open, []
+
+    def open_then_lose_the_race(*args, **options):
+        descriptor = real(*args, **options)
+        if not opened:
+            first.release()  # unlinks the very file that was just opened
+        opened.append(descriptor)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_then_lose_the_race)
+    second = WriterLock(path)
+    assert len(opened) == 2
+    with pytest.raises(BottleneckError, match="another process"):
+        WriterLock(path)
+    second.release()
+
+
+CHANGES = {
+    "classes": ("CNV", "DME", "DRUSEN", "HEALTHY"),
+    "paths": ("other.png",),
+    "sizes": (1,),
+    "labels": (3,),
+    "patients": ("somebody",),
+    "feature_shape": (2, 2, 9),
+    "views": ("flip",),
+    "backbone": "vgg16",
+    "alpha": None,
+    "weights": "imagenet",
+    "weights_sha256": "cd" * 32,
+    "image_size": 65,
+    "preprocessing": "unit",
+    "dtype": "float32",
+    "batch_size": 8,
+}
+ROW_FIELDS = ("paths", "sizes", "labels", "patients")
+FREE = {"versions", "created"}
+
+
+def test_every_field_of_a_header_is_compared_or_free():
+    assert CHANGES.keys() | FREE == {field.name for field in fields(StoreHeader)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_store_that_differs_is_refused_naming_the_field_and_kept(tmp_path, name):
+    header = build_header(rows=9)
+    value = CHANGES[name] if name not in ROW_FIELDS else CHANGES[name] + getattr(header, name)[1:]
+    path = build_store(tmp_path / "a.h5", rows=9)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f": {name}: expected .*, found ") as caught:
+        StoreWriter(path, replace(header, **{name: value}))
+    assert caught.value.field == name
+    assert path.read_bytes() == before
+
+
+def test_versions_and_time_may_differ_and_the_message_shows_only_the_first_other_row(tmp_path):
+    header = build_header(rows=9)
+    path = build_store(tmp_path / "a.h5", rows=9)
+    StoreWriter(path, replace(header, versions={"keras": "9"}, created="2030-01-01T00:00:00Z")).close()
+    sizes = (*header.sizes[:5], 1, *header.sizes[6:])
+    with pytest.raises(InputError, match="sizes: expected 1 in row 5, found 505; choose another store"):
+        StoreWriter(path, replace(header, sizes=sizes))
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"feature_shape", "weights", "patients", "batch_size"}))
+def test_the_fingerprint_depends_on_all_that_decides_the_features(name):
+    header = build_header(rows=9)
+    value = CHANGES[name] if name not in ROW_FIELDS else CHANGES[name] + getattr(header, name)[1:]
+    assert replace(header, **{name: value}).fingerprint != header.fingerprint
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory):
+    return build_store(tmp_path_factory.mktemp("small") / "a.h5", rows=6)
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_copy_that_was_cut_short_is_refused(small_store, share):
+    content = small_store.read_bytes()
+    cut = small_store.with_name("cut.h5")
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"cut\.h5: "):
+        FeatureStore(cut)
+
+
+def test_a_cut_copy_is_called_so(small_store):
+    cut = small_store.with_name("cut.h5")
+    cut.write_bytes(small_store.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="found a file cut short"):
+        FeatureStore(cut)
+
+
+def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("hello")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with h5py.File(tmp_path / "article.h5", "w") as file:
+        file["batches"] = 1
+    cases = {
+        tmp_path / "nothing.h5": "expected a feature store, found no such file",
+        text / "below.h5": "found no such file",
+        tmp_path: "found a folder",
+        text: "found a file that is no HDF5",
+        tmp_path / "other.h5": r"schema: expected 1 \(a feature store\), found no such attribute$",
+        tmp_path / "article.h5": "no such attribute; features.convert reads the article's layout",
+    }
+    for path, message in cases.items():
+        with pytest.raises(InputError, match=message) as caught:
+            FeatureStore(path)
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_store_without_permission_is_refused(tmp_path):
+    path = build_store(tmp_path / "a.h5")
+    path.chmod(0)
+    with pytest.raises(InputError, match="no permission to read"):
+        FeatureStore(path)
+
+
+def drop(kind):
+    def change(file, name):
+        del (file if kind == "dataset" else file.attrs)[name]
+
+    return change
+
+
+def put(value):
+    def change(file, name):
+        if name in file:
+            del file[name]
+            file[name] = value
+        else:
+            file.attrs[name] = value
+
+    return change
+
+
+def put_chunked(file, name):
+    features = file[name][:]
+    del file[name]
+    file.create_dataset(name, data=features, chunks=features.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        *[
+            (name, drop("dataset"), "expected a dataset")
+            for name in ("features", "labels", "done", "paths", "patients")
+        ],
+        *[(name, drop("attribute"), "expected an attribute of that name, found none") for name in REQUIRED],
+        ("schema", put(2), "expected 1"),
+        ("features", put_chunked, "expected a contiguous dataset"),
+        ("features", put(np.zeros((6, 2, 2), np.float16)), "expected 5 axes"),
+        ("features", put(np.zeros((6, 1, 2, 2, 8), np.int16)), "expected float16 or float32, found int16"),
+        ("done", put(np.zeros(5, np.uint8)), r"expected shape \(6,\), found \(5,\)"),
+        ("labels", put(np.full(6, 4, np.int32)), "expected 0 to 3"),
+        ("views", put(np.array(["identity", "flip"], h5py.string_dtype())), "expected 1 names, found 2"),
+        ("versions", put("{"), "expected a header that can be read"),
+        ("paths", put(np.zeros(6)), "expected a header that can be read"),
+    ],
+)
+def test_a_damaged_store_is_refused_naming_what_is_wrong(small_store, tmp_path, name, change, message):
+    path = Path(shutil.copy(small_store, tmp_path))
+    with h5py.File(path, "r+") as file:
+        change(file, name)
+    with pytest.raises(InputError, match=message) as caught:
+        FeatureStore(path)
+    assert caught.value.field in (name, None)
+
+
+LIMITED = """
+import pickle, sys
+from pathlib import Path
+from features.runtime.errors import BottleneckError
+from features.store.writer import StoreWriter
+
+header, features, states = pickle.loads(Path(sys.argv[1]).read_bytes())
+try:
+    with StoreWriter(Path(sys.argv[2]), header) as writer:
+        for rows in writer.pending():
+            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
+        writer.finish()
+except BottleneckError as error:
+    print(error)
+    sys.exit(error.exit_status)
+"""
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    header = build_header(rows=64, batch_size=8, shape=(4, 4, 64))
+    features, states = build_features(header), np.full(64, RowState.DONE, np.uint8)
+    fill(tmp_path / "whole.h5", header, features, states)
+    (tmp_path / "material.pickle").write_bytes(pickle.dumps((header, features, states)))
+    path = tmp_path / "stores" / "a.h5"
+
+    def write(limit):
+        return subprocess.run(
+            [sys.executable, "-c", LIMITED, tmp_path / "material.pickle", path],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+
+    at_creation = write(50_000)
+    assert (at_creation.returncode, at_creation.stderr) == (1, "")
+    message = r"a\.h5: disk full: [\d,]+\.\d MB free, 0\.1 MB needed; make room and run the same command again\n"
+    assert re.search(message, at_creation.stdout)
+    assert not list(path.parent.iterdir())
+
+    fill(path, header, features, states, batches=2)
+    in_the_midst = write(80_000)
+    assert (in_the_midst.returncode, in_the_midst.stderr) == (1, "")
+    assert "a.h5: disk full: " in in_the_midst.stdout
+    store = FeatureStore(path)
+    assert store.done.tolist() == [RowState.DONE] * 16 + [RowState.PENDING] * 48
+    assert np.array_equal(store.features[:16], features[:16])
+    fill(path, header, features, states)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="expected a place to write to"):
+        StoreWriter(tmp_path / "file" / "a.h5", build_header())

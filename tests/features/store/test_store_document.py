@@ -1,0 +1,60 @@
+"""docs/store.md says what the store is: its tables against a store, its code run as it stands."""
+
+import re
+import runpy
+from pathlib import Path
+
+import h5py
+import pytest
+from conftest import ROOT, build_store
+
+from features.store.reader import FeatureStore
+from features.store.schema import REQUIRED, RowState
+
+TEXT = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+
+
+def first_cells(heading: str) -> list[list[str]]:
+    """Cells of the table whose first heading is ``heading``, without back quotes."""
+    lines = TEXT.split(f"| {heading} |")[1].splitlines()[2:]
+    table = lines[: next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in table]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    return build_store(tmp_path_factory.mktemp("document") / "store.h5", rows=8, skipped=[0])
+
+
+def test_datasets_and_attributes_are_those_of_a_store(path):
+    with h5py.File(path) as file:
+        assert {row[0] for row in first_cells("dataset")} == {f"/{name}" for name in file}
+        told = {row[0]: row[2] for row in first_cells("attribute")}
+        assert told.keys() == file.attrs.keys()
+    assert {name for name, must in told.items() if must.startswith("yes")} == {"schema", *REQUIRED}
+
+
+def test_states_are_those_of_the_code():
+    assert {row[0].upper(): int(row[1]) for row in first_cells("state")} == {state.name: state for state in RowState}
+
+
+def test_what_need_not_be_there_is_read_without(tmp_path):
+    path = build_store(tmp_path / "store.h5", rows=8)
+    with h5py.File(path, "r+") as file:
+        for name, *_, must, _ in first_cells("attribute"):
+            if must.startswith("no"):
+                del file.attrs[name]
+        del file["sizes"]
+    header = FeatureStore(path).header
+    assert (header.alpha, header.weights_sha256, header.batch_size) == (None, "", 32)
+    assert (header.created, header.versions, header.sizes) == ("", {}, (0,) * 8)
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    build_store(tmp_path / "store.h5", rows=8, skipped=[0])
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) == 5  # as the document says
+    (tmp_path / "example.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("example.py")
+    assert capsys.readouterr().out == "(7, 2, 2, 8) CNV CNV/CNV-1000-2.png\n"

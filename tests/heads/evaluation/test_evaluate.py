@@ -1,0 +1,271 @@
+"""``heads.evaluate``: the right rows, the right numbers, and nothing on a store that does not fit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CLASSES, build_header, build_store
+
+from features.rows.split import split_rows
+from features.runtime.command import run_command
+from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
+from features.store.schema import StoreHeader
+from features.store.writer import StoreWriter
+from heads.evaluate import main
+from heads.evaluation.rows import Part, check_fits, rows_of
+from heads.files.head_file import load_head, save_head
+from heads.files.metadata import HeadMetadata
+from heads.metrics.calibration import with_temperature
+from heads.metrics.classification import measure
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+
+SHARES = {"seed": 5, "validation": 0.2, "test": 0.25}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """96 rows of two views, three of them skipped."""
+    folder = tmp_path_factory.mktemp("store")
+    return FeatureStore(build_store(folder / "store.h5", rows=96, views=("identity", "flip"), skipped=(1, 40, 95)))
+
+
+def split_of(store: FeatureStore) -> Any:
+    return split_rows(store.usable, store.labels, store.patients, **SHARES)
+
+
+@pytest.fixture(scope="module")
+def head(store: FeatureStore) -> Path:
+    """A head with random weights that says that it was trained on the store."""
+    path = store.path.with_name("head.hdf5")
+    split = SHARES | {"identity": split_of(store).identity}
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=split, versions={})
+    save_head(path, build_head(HeadSpec(conv_width=16), store.header.feature_shape, 4, seed=2), metadata)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["heads.evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            run_command(main)
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+def by_hand(head: Path, store: FeatureStore, rows: np.ndarray) -> dict[str, Any]:
+    model = load_head(head).model
+    views = [model.predict(store.features[rows, view].astype(np.float32), verbose=0) for view in range(2)]
+    patients = store.patients[rows]
+    return measure(np.mean(views, axis=0), store.labels[rows], CLASSES, patients=patients).to_dict()
+
+
+def test_all_rows(run: Any, head: Path, store: FeatureStore) -> None:
+    status, out, err = run(head, store.path, "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert (told["rows"], told["part"], told["views"]) == (93, "all", ["identity", "flip"])
+    assert "includes the rows that the head was trained on" in err
+    assert_same(told, by_hand(head, store, store.usable))
+
+
+def assert_same(told: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert told["confusion"] == expected["confusion"]
+    for name in ("accuracy", "accuracy_interval", "patients"):
+        assert told[name] == expected[name], name
+    assert told["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    for one, other in zip(told["per_class"], expected["per_class"], strict=True):
+        assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_is_that_of_the_study(run: Any, head: Path, store: FeatureStore, part: str) -> None:
+    status, out, err = run(head, store.path, "--json", "--part", part)
+    rows = getattr(split_of(store), part)
+    assert status == 0
+    assert "trained on" not in err
+    assert_same(json.loads(out), by_hand(head, store, rows))
+    assert json.loads(out)["rows"] == len(rows) < len(store.usable)
+
+
+def test_another_store_of_the_same_kind(run: Any, head: Path, tmp_path: Path) -> None:
+    other = build_store(tmp_path / "other.h5", rows=24, views=("identity",))
+    status, out, err = run(head, other, "--json")
+    assert (status, json.loads(out)["rows"]) == (0, 24)
+    assert "trained on" not in err
+
+
+def test_tables_for_people(run: Any, head: Path, store: FeatureStore) -> None:
+    status, out, _ = run(head, store.path, "--part", "test")
+    told = by_hand(head, store, split_of(store).test)
+    assert status == 0
+    assert f"{told['accuracy']:.4f} ({told['accuracy_interval'][0]:.4f} to" in out
+    line = next(line for line in out.splitlines() if "DRUSEN" in line)
+    drusen = told["per_class"][2]
+    for name in ("rows", "sensitivity", "specificity", "auc"):
+        shown = f"{drusen[name]}" if name == "rows" else f"{drusen[name]:.4f}"
+        assert shown in line
+
+
+def test_class_names_are_shown_as_they_are(run: Any, tmp_path: Path) -> None:
+    names = ("[red]a[/red]", "b\x1b[31m", "c\nd", "é")
+    store = FeatureStore(build_store(tmp_path / "store.h5", classes=names))
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
+    save_head(tmp_path / "head.hdf5", build_head(HeadSpec(conv_width=16), (2, 2, 8), 4), metadata)
+    status, out, _ = run(tmp_path / "head.hdf5", store.path)
+    assert status == 0
+    assert "[red]a[/red]" in out
+    assert "b\\x1b[31m" in out
+    assert "\x1b" not in out
+    assert "c\\nd" in out
+
+
+DIFFERENT = {
+    "feature_shape": ((2, 2, 9), r"feature_shape: expected \(2, 2, 9\) as .*, found \(2, 2, 8\)"),
+    "classes": (CLASSES[::-1], r"classes: expected 4 \(NORMAL, DRUSEN, .*, found 4 \(CNV, DME, DRUSEN, NORMAL\)"),
+    "backbone": ("vgg16", "backbone: expected vgg16 as .*, found mobilenet"),
+    "alpha": (0.5, r"alpha: expected 0\.5 as .*, found 0\.25"),
+    "weights_sha256": ("cd" * 32, "weights_sha256: expected cdcdcdcdcdcdcdcd as .*, found abababababababab"),
+    "image_size": (96, "image_size: expected 96 as .*, found 64"),
+    "preprocessing": ("unit", "preprocessing: expected unit as .*, found backbone"),
+}
+
+
+class TestFit:
+    def metadata(self, store: FeatureStore, **changes: Any) -> HeadMetadata:
+        return replace(HeadMetadata.of_store(store.header, store.fingerprint, versions={}), **changes)
+
+    @pytest.mark.parametrize("field", DIFFERENT)
+    def test_a_difference_is_named(self, store: FeatureStore, field: str) -> None:
+        value, message = DIFFERENT[field]
+        check_fits(Path("head.hdf5"), self.metadata(store), store)
+        with pytest.raises(InputError, match=message) as caught:
+            check_fits(Path("head.hdf5"), self.metadata(store, **{field: value}), store)
+        assert str(caught.value).startswith(f"{store.path}: ")
+
+    def test_fewer_classes(self, store: FeatureStore) -> None:
+        with pytest.raises(InputError, match=r"classes: expected 3 \(CNV, DME, DRUSEN\)"):
+            check_fits(Path("head.hdf5"), self.metadata(store, classes=CLASSES[:3]), store)
+
+    def test_what_the_head_does_not_know_is_not_compared(self, store: FeatureStore) -> None:
+        foreign = HeadMetadata(classes=CLASSES, feature_shape=(2, 2, 8), versions={})
+        check_fits(Path("head.hdf5"), foreign, store)
+
+    def test_what_the_store_does_not_know_is_not_compared(self, store: FeatureStore, tmp_path: Path) -> None:
+        header = replace(
+            build_header(rows=12),
+            backbone="unknown",
+            alpha=None,
+            weights_sha256="",
+            image_size=0,
+            preprocessing="unknown",
+        )
+        check_fits(Path("head.hdf5"), self.metadata(store), finished(tmp_path / "converted.h5", header))
+
+    def test_the_command_refuses(self, run: Any, tmp_path: Path, head: Path) -> None:
+        other = build_store(tmp_path / "other.h5", shape=(2, 2, 16))
+        status, out, err = run(head, other)
+        assert (status, out) == (2, "")
+        assert err == f"error: {other}: feature_shape: expected (2, 2, 8) as {head}, found (2, 2, 16)\n"
+
+
+def finished(path: Path, header: StoreHeader) -> FeatureStore:
+    with StoreWriter(path, header) as writer:
+        for rows in writer.pending():
+            shape = (len(rows), *header.shape[1:])
+            writer.write(rows, np.zeros(shape, header.dtype), np.ones(len(rows), np.uint8))
+        writer.finish()
+    return FeatureStore(path)
+
+
+class TestPart:
+    def refused(self, store: FeatureStore, message: str, part: Part = Part.TEST, **changes: Any) -> None:
+        split = SHARES | {"identity": split_of(store).identity}
+        metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=split, versions={})
+        assert len(rows_of(part, Path("head.hdf5"), metadata, store)) > 0
+        with pytest.raises(InputError, match=message):
+            rows_of(part, Path("head.hdf5"), replace(metadata, **changes), store)
+
+    def test_no_split(self, store: FeatureStore) -> None:
+        self.refused(store, r"head\.hdf5: split: expected how the store was split, for --part, found none", split=None)
+
+    def test_another_store(self, store: FeatureStore) -> None:
+        self.refused(store, r"store\.h5: fingerprint: expected 0000000000000000, the", store_fingerprint="0" * 64)
+
+    def test_another_split(self, store: FeatureStore) -> None:
+        split = SHARES | {"identity": "0" * 16}
+        self.refused(
+            store, r"store\.h5: split: expected split 0000000000000000 as head\.hdf5, found \w{16}", split=split
+        )
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"seed": "5"}, {"seed": -1}, {"seed": True}, {"test": None}, {"test": 0.9}, {"validation": float("nan")}],
+        ids=str,
+    )
+    def test_no_proper_split(self, store: FeatureStore, change: dict[str, Any]) -> None:
+        split = SHARES | {"identity": split_of(store).identity} | change
+        self.refused(store, r"head\.hdf5: split: expected seed, validation, test and identity", split=split)
+
+    def test_an_empty_part(self, store: FeatureStore) -> None:
+        shares = SHARES | {"test": 0.0}
+        identity = split_rows(store.usable, store.labels, store.patients, **shares).identity
+        self.refused(store, "split: expected rows in part test, found none", split=shares | {"identity": identity})
+
+
+def test_an_unfinished_store(run: Any, head: Path, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store.h5", build_header()):
+        pass
+    status, _, err = run(head, tmp_path / "store.h5")
+    assert status == 2
+    assert "complete: expected a finished store, found 0 of 48 rows" in err
+
+
+def test_the_two_arguments_exchanged(run: Any, head: Path, store: FeatureStore) -> None:
+    status, _, err = run(store.path, head)
+    assert (status, err) == (
+        2,
+        f"error: {store.path}: expected a head (.hdf5 as Keras saves it), found a feature store\n",
+    )
+
+
+def test_from_the_shell(head: Path, store: FeatureStore) -> None:
+    """Standard output is JSON and nothing else, in a process of its own."""
+    command = [sys.executable, "-m", "heads.evaluate", str(head), str(store.path), "--part", "test", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == len(split_of(store).test)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_calibrated_head_is_scored_as_it_is_said_to_be(
+    run: Any, head: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    """As predict does: the same calls, at another certainty; and rows that a refit has seen are said to be such."""
+    loaded = load_head(head)
+    again = {"parts": ["train", "validation"], "rows": 80, "epochs": 3, "repeats": 5, "mean": 0.9, "sd": 0.01}
+    warm = tmp_path / "warm.hdf5"
+    save_head(warm, loaded.model, replace(loaded.metadata, temperature=2.5, value=None, refit=again))
+    assert load_head(warm).metadata.refit == again
+    plain, calibrated = (json.loads(run(one, store.path, "--json", "--part", "test")[1]) for one in (head, warm))
+    assert plain["confusion"] == calibrated["confusion"]
+    rows = split_of(store).test
+    views = [loaded.model.predict(store.features[rows, view].astype(np.float32), verbose=0) for view in range(2)]
+    cooled = with_temperature(np.mean(views, axis=0), 2.5)
+    assert calibrated["loss"] == pytest.approx(measure(cooled, store.labels[rows], CLASSES).loss, rel=1e-4)
+    assert calibrated["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+    assert "trained on" in run(warm, store.path, "--json", "--part", "validation")[2]
+    assert "trained on" not in run(head, store.path, "--json", "--part", "validation")[2]

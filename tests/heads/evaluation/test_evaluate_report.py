@@ -1,0 +1,231 @@
+"""``heads.evaluate --report``: one page, its numbers those that are printed, the surest mistakes first."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import resource
+import shutil
+from base64 import b64decode
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import build_store
+from made_pictures import MISLABELLED, SIZE, World
+from PIL import Image
+
+from features.rows.feed import Feed
+from features.store.reader import FeatureStore
+from heads import evaluate
+from heads.evaluation import report
+from heads.files.head_file import load_head, save_head
+from heads.files.metadata import HeadMetadata
+from heads.metrics.scoring import predict_probabilities
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+
+FIGURES = r'<script type="application/json" id="figures">([^<]+)</script>'
+
+
+def written(folder: Path) -> str:
+    assert [path.name for path in folder.iterdir()] == ["index.html"]
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+def body(page: str) -> str:
+    """The page without its scripts."""
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def cards(page: str) -> list[str]:
+    return re.findall(r"<article>.*?</article>", page, re.DOTALL)
+
+
+def path_of(card: str) -> str:
+    return unescape(re.search(r'<p class="soft">([^<]+)', card).group(1))
+
+
+@pytest.fixture(scope="module")
+def untrained(made_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head with random weights, which is wrong more often than not."""
+    store = FeatureStore(made_world.store)
+    path = tmp_path_factory.mktemp("untrained") / "head.hdf5"
+    model = build_head(HeadSpec(conv_width=16), store.header.feature_shape, 3, seed=2)
+    save_head(path, model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
+    return path
+
+
+class TestPage:
+    def test_the_mislabelled_picture_is_the_surest_mistake(
+        self, invoke: Any, made_world: World, tmp_path: Path
+    ) -> None:
+        arguments = (made_world.head, made_world.store, "--json", "--report", tmp_path, "--images", made_world.images)
+        status, out, err = invoke(evaluate, *arguments)
+        told, page = json.loads(out), written(tmp_path)
+        assert status == 0
+        assert err.endswith(f"report: {tmp_path / 'index.html'}\n")
+        first, *_ = cards(page)
+        assert path_of(first) == MISLABELLED
+        assert len(cards(page)) == 28 - round(told["accuracy"] * 28)
+        assert re.search(r"<h3>bright [\d.]+ <small>is dark [\d.]+</small></h3>", first)
+
+    def test_every_mistake_in_order_with_its_pictures(
+        self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
+    ) -> None:
+        arguments = (untrained, made_world.store, "--report", tmp_path, "--images", made_world.images)
+        assert invoke(evaluate, *arguments)[0] == 0
+        store, page = FeatureStore(made_world.store), written(tmp_path)
+        feed = Feed(store, store.usable, memory_bytes=10**9)
+        probabilities = predict_probabilities(load_head(untrained).model, feed)
+        wrong = np.flatnonzero(probabilities.argmax(axis=1) != store.labels)
+        assert len(cards(page)) == len(wrong) > 5
+        assert f"Called wrongly: {len(wrong)}" in page
+        assert [path_of(card) for card in cards(page)] == [
+            store.header.paths[row] for row in sorted(wrong, key=lambda row: -probabilities[row].max())
+        ]
+        for card in cards(page):
+            called, sure, true, chance = re.search(r"<h3>(\w+) ([\d.]+) <small>is (\w+) ([\d.]+)", card).groups()
+            row = store.header.paths.index(path_of(card))
+            assert float(sure) == pytest.approx(probabilities[row].max(), abs=6e-4)
+            assert float(chance) == pytest.approx(probabilities[row, store.labels[row]], abs=6e-4)
+            assert (true, called) == (path_of(card).split("/")[0], store.classes[probabilities[row].argmax()])
+            pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', card)
+            remarks = re.findall(r"<figcaption>([^<]+)</figcaption>", card)
+            assert remarks[0] == "as it is"
+            assert [re.sub("^nothing speaks ", "", text) for text in remarks[1:]] == [f"for {called}", f"for {true}"]
+            assert len(pictures) == 3 - sum("nothing" in text for text in remarks)
+            assert {Image.open(io.BytesIO(b64decode(content))).size for content in pictures} == {SIZE}
+
+    def test_its_numbers_are_those_that_are_printed(
+        self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
+    ) -> None:
+        _, out, _ = invoke(evaluate, untrained, made_world.store, "--json", "--report", tmp_path)
+        told, page = json.loads(out), written(tmp_path)
+        confusion, roc, reliability = json.loads(re.search(FIGURES, page).group(1))
+        assert confusion["data"][0]["text"] == told["confusion"]
+        assert confusion["layout"]["yaxis"]["autorange"] == "reversed"  # the first class on top, as in the table
+        assert [curve.get("name") for curve in roc["data"][1:]] == [
+            f"{one['name']} (AUC {one['auc']:.4f})" for one in told["per_class"]
+        ]
+        for curve, one in zip(roc["data"][1:], told["per_class"], strict=True):
+            assert np.trapezoid(curve["y"], curve["x"]) == pytest.approx(one["auc"], abs=1e-6)
+        assert sum(int(rows) for rows in reliability["data"][1]["text"]) == told["rows"] == 28
+        assert f"accuracy {told['accuracy']:.4f}" in page
+        cells = re.findall(r"<td>([^<]+)</td>", page)
+        names = ("rows", "sensitivity", "specificity", "precision", "auc")
+        expected = [one[name] for one in told["per_class"] for name in names]
+        shown = ["-" if value is None else f"{value}" if type(value) is int else f"{value:.4f}" for value in expected]
+        assert cells == shown
+
+    def test_loads_nothing(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
+        arguments = (made_world.head, made_world.store, "--report", tmp_path, "--images", made_world.images)
+        invoke(evaluate, *arguments)
+        page = written(tmp_path)
+        assert "default-src 'none'" in page
+        assert not re.search(r"""(src|href)=["'](?!data:)""", body(page))
+
+    def test_without_images_the_mistakes_are_named(
+        self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
+    ) -> None:
+        assert invoke(evaluate, untrained, made_world.store, "--report", tmp_path)[0] == 0
+        page = written(tmp_path)
+        assert cards(page)
+        assert "<img" not in body(page)
+        assert "With --images FOLDER they are shown with what the head saw." in page
+
+    def test_no_more_than_a_browser_opens(
+        self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(report, "MAX_MISTAKES", 2)
+        invoke(evaluate, untrained, made_world.store, "--report", tmp_path, "--images", made_world.images)
+        page = written(tmp_path)
+        assert len(cards(page)) == 2
+        assert "The first 2 are shown." in page
+
+    def test_a_head_that_makes_no_mistake(self, invoke: Any, tmp_path: Path) -> None:
+        """And a class without rows has no curve and no shares."""
+        store = FeatureStore(build_store(tmp_path / "store.h5", rows=3, shape=(1, 1, 4)))
+        assert set(store.labels) == {0}
+        model = build_head(HeadSpec(conv_width=16, batch_norm=False), (1, 1, 4), 4)
+        *rest, bias = model.get_weights()
+        model.set_weights([*rest, bias + np.eye(4)[0] * 100])
+        save_head(tmp_path / "head.hdf5", model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
+        arguments = (tmp_path / "head.hdf5", store.path, "--report", tmp_path / "report")
+        assert invoke(evaluate, *arguments)[0] == 0
+        page = written(tmp_path / "report")
+        assert "Called wrongly: 0" in page
+        assert not cards(page)
+        confusion, roc, _ = json.loads(re.search(FIGURES, page).group(1))
+        assert confusion["data"][0]["text"][0] == [3, 0, 0, 0]
+        assert len(roc["data"]) == 1  # the diagonal
+        assert "<td>-</td>" in page
+
+
+class TestNames:
+    def test_of_classes_and_images_are_text_only(self, invoke: Any, tmp_path: Path) -> None:
+        names = ("</script><script>alert(1)</script>", 'a" onload="x', "<b>c</b>", "é\n\x1b[31m{title}")
+        store = FeatureStore(build_store(tmp_path / "store.h5", rows=24, classes=names))
+        model = build_head(HeadSpec(conv_width=16), (2, 2, 8), 4, seed=3)
+        save_head(tmp_path / "head.hdf5", model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
+        folder = tmp_path / "<i>&{report}"
+        assert invoke(evaluate, tmp_path / "head.hdf5", store.path, "--report", folder)[0] == 0
+        page = written(folder)
+        assert len(cards(page)) > 4
+        assert page.count("<script") == page.count("</script>") == 3
+        for text in ("alert(1)</script>", "<b>c", 'onload="x', "\x1b"):
+            assert text not in body(page)
+            assert text not in re.search(FIGURES, page).group(1)
+        shown = json.loads(re.search(FIGURES, page).group(1))[0]["layout"]["xaxis"]["ticktext"]
+        assert [unescape(text) for text in shown[:3]] == list(names[:3])
+        assert "<" not in "".join(shown)  # Plotly would take it for markup
+        assert shown[3] == "é\\n\\x1b[31m{title}"
+
+
+class TestFolder:
+    def test_is_made(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
+        folder = tmp_path / "a" / "b"
+        assert invoke(evaluate, made_world.head, made_world.store, "--report", folder)[0] == 0
+        assert written(folder).startswith("<!DOCTYPE html>")
+
+    def test_what_does_not_fit(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        common = (made_world.head, made_world.store)
+        such = f"the folder with {made_world.store}'s images, such as bright/bright-0-0.png"
+        cases = {
+            ("--images", made_world.images): "--images: expected --report DIR, which shows them, found none",
+            ("--images", tmp_path, "--report", tmp_path / "report"): f"{tmp_path}: expected {such}, found none of them",
+            ("--images", "gone", "--report", tmp_path / "report"): f"gone: expected {such}, found no such folder",
+            ("--report", tmp_path / "file"): f"{tmp_path / 'file'}: expected a folder, found a file",
+        }
+        for options, message in cases.items():
+            status, out, err = invoke(evaluate, *common, *options)
+            assert (status, out) == (2, "")
+            assert err.splitlines()[-1] == f"error: {message}"
+        assert not (tmp_path / "report").exists()
+
+    def test_a_full_disk_leaves_the_old_page(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
+        (tmp_path / "index.html").write_text("old")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            status, _, err = invoke(evaluate, made_world.head, made_world.store, "--report", tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert status == 1
+        assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'index.html'}: disk full: ")
+        assert written(tmp_path) == "old"
+
+    def test_images_of_another_size_are_not_shown_for_those_of_the_store(
+        self, invoke: Any, made_world: World, tmp_path: Path
+    ) -> None:
+        shutil.copytree(made_world.images, tmp_path / "images")
+        (tmp_path / "images" / MISLABELLED).write_bytes(b"short")
+        arguments = (made_world.head, made_world.store, "--report", tmp_path / "report")
+        assert invoke(evaluate, *arguments, "--images", tmp_path / "images")[0] == 0
+        first, *_ = cards(written(tmp_path / "report"))
+        assert "another file: 5 bytes" in first
+        assert "<img" not in first

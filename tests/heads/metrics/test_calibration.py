@@ -1,0 +1,54 @@
+"""Temperatures: found again where they were put in, and applied without changing who is called what."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heads.metrics.calibration import COLDEST, HOTTEST, fit_temperature, with_temperature
+from heads.metrics.curves import reliability
+from heads.metrics.scoring import score
+
+
+def believable(seed: int, rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and labels drawn from them: calibrated by construction."""
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet(np.full(4, 0.5), rows).astype(np.float32)
+    labels = (generator.random(rows)[:, None] > probabilities.cumsum(axis=1)).sum(axis=1)
+    return probabilities, np.minimum(labels, 3)
+
+
+@settings(max_examples=6)
+@given(seed=st.integers(0, 100), temperature=st.floats(0.3, 4))
+def test_a_temperature_that_was_put_in_is_found_and_undone(seed, temperature):
+    true, labels = believable(seed)
+    too_sure = with_temperature(true, temperature)
+    found = fit_temperature(too_sure, labels)
+    assert found == pytest.approx(1 / temperature, rel=0.2)
+    mended = with_temperature(too_sure, found)
+    assert score(mended, labels).loss <= score(too_sure, labels).loss + 1e-6
+    if not 0.8 < temperature < 1.25:
+        assert reliability(mended, labels).error < reliability(too_sure, labels).error
+
+
+@given(seed=st.integers(0, 100), temperature=st.floats(COLDEST, HOTTEST))
+def test_calls_and_sums_stay(seed, temperature):
+    probabilities, _ = believable(seed, 50)
+    found = with_temperature(probabilities, temperature)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    clear = np.sort(probabilities, axis=1)
+    clear = clear[:, -1] - clear[:, -2] > 1e-4
+    assert (found.argmax(1) == probabilities.argmax(1))[clear].all()
+    assert found.dtype == np.float32
+
+
+def test_none_and_1_leave_probabilities_as_they_are():
+    probabilities, _ = believable(1, 50)
+    np.testing.assert_array_equal(with_temperature(probabilities, None), probabilities)
+    np.testing.assert_allclose(with_temperature(probabilities, 1.0), probabilities, atol=1e-6)
+
+
+def test_rows_that_say_nothing_give_an_end_of_the_range():
+    sure = np.array([[0.9, 0.1]] * 5, np.float32)
+    assert COLDEST <= fit_temperature(sure, np.zeros(5, int)) < 0.2
+    assert 15 < fit_temperature(sure, np.ones(5, int)) <= HOTTEST

@@ -1,0 +1,72 @@
+"""Intervals of accuracies over patients, against what is known of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heads.metrics.intervals import accuracy_interval, difference_interval, wilson_interval
+
+
+def drawn(seed: int, patients: int, images: int, *, alike: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rightness of each image; ``alike``: all images of a patient are called rightly or none."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), images)
+    right = generator.random(patients)[groups] if alike else generator.random(len(groups))
+    return right < 0.8, groups
+
+
+def test_images_of_one_patient_that_are_alike_widen_the_interval():
+    alike, groups = drawn(1, 60, 5, alike=True)
+    apart, _ = drawn(1, 60, 5, alike=False)
+    widths = [np.diff(accuracy_interval(right, groups))[0] for right in (alike, apart)]
+    assert widths[0] > 1.7 * widths[1]  # the square root of 5 in the long run
+    one_each = np.diff(accuracy_interval(alike[::5], groups[::5]))[0]
+    assert widths[0] == pytest.approx(one_each, rel=0.02)
+
+
+def test_covers_the_true_share_about_as_often_as_it_says():
+    inside = []
+    for seed in range(60):
+        right, groups = drawn(seed, 80, 2, alike=True)
+        low, high = accuracy_interval(right, groups)
+        inside.append(low <= 0.8 <= high)
+    assert np.mean(inside) >= 0.87
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1000), patients=st.integers(2, 30))
+def test_the_share_lies_inside_and_names_of_patients_do_not_matter(seed, patients):
+    right, groups = drawn(seed, patients, 3, alike=True)
+    low, high = accuracy_interval(right, groups)
+    assert 0 <= low <= right.mean() <= high <= 1
+    order = np.random.default_rng(seed).permutation(len(right))
+    assert accuracy_interval(right[order], groups[order]) == pytest.approx((low, high))
+
+
+def test_without_an_error_the_interval_is_that_of_as_many_patients():
+    right, groups = np.ones(30, bool), np.repeat(np.arange(10), 3)
+    assert accuracy_interval(right, groups) == wilson_interval(10, 10)
+    assert accuracy_interval(~right, groups) == wilson_interval(0, 10)
+
+
+def test_differences_are_paired():
+    """Two heads that err on the same hard patients differ by little, however wide the interval of each is."""
+    right, groups = drawn(3, 100, 2, alike=True)
+    better = right.copy()
+    better[np.flatnonzero(~right)[:12]] = True
+    low, high = difference_interval(better, right, groups)
+    assert 0 < low < 12 / 200 < high < 0.12
+    assert difference_interval(right, right, groups) == (0, 0)
+    flipped = difference_interval(right, better, groups)
+    assert flipped == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_chance_alone_is_seldom_called_more_than_chance():
+    called = []
+    for seed in range(50):
+        one, groups = drawn(2 * seed, 60, 2, alike=True)
+        other, _ = drawn(2 * seed + 1, 60, 2, alike=True)
+        low, high = difference_interval(one, other, groups)
+        called.append(low > 0 or high < 0)
+    assert np.mean(called) <= 0.12

@@ -1,0 +1,73 @@
+"""Scores of many heads at once against scikit-learn's, one by one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, recall_score, roc_auc_score
+
+from heads.metrics.scoring import OBJECTIVES, Score, score, score_all
+
+CLASSES = 3
+
+
+def drawn(seed: int, rows: int, heads: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    # rounded, so that there are ties
+    raw = np.round(generator.uniform(0.05, 1, (heads, rows, CLASSES)), 1)
+    return (raw / raw.sum(axis=2, keepdims=True)).astype(np.float32), generator.integers(0, CLASSES, rows)
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 40), objective=st.sampled_from(OBJECTIVES))
+def test_many_heads_score_as_scikit_learn_scores_each(seed, rows, objective):
+    probabilities, labels = drawn(seed, rows)
+    found = score_all(probabilities, labels, objective)
+    for head, mine in enumerate(probabilities):
+        assert found.loss[head] == pytest.approx(log_loss(labels, mine, labels=range(CLASSES)), rel=1e-5)
+        assert found.accuracy[head] == np.mean(mine.argmax(1) == labels)
+        expected = {
+            "accuracy": found.accuracy[head],
+            "balanced_accuracy": mean_recall(labels, mine),
+            "auc": area(labels, mine),
+            "loss": -found.loss[head],
+        }[objective]
+        assert found.ranking_score[head] == pytest.approx(expected, nan_ok=True)
+        one = score(mine, labels, objective)
+        assert (one.loss, one.accuracy) == (found.loss[head], found.accuracy[head])
+
+
+def mean_recall(labels, probabilities) -> float:
+    there = np.unique(labels)
+    return float(recall_score(labels, probabilities.argmax(1), labels=there, average="macro"))
+
+
+def area(labels, probabilities) -> float:
+    own = [labels == label for label in range(CLASSES) if 0 < np.sum(labels == label) < len(labels)]
+    numbers = [label for label in range(CLASSES) if 0 < np.sum(labels == label) < len(labels)]
+    areas = [roc_auc_score(mine, probabilities[:, label]) for mine, label in zip(own, numbers, strict=True)]
+    return float(np.mean(areas)) if areas else np.nan
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_head_with_nan_has_no_score_and_takes_none_from_the_others(objective):
+    probabilities, labels = drawn(1, 12)
+    broken = probabilities.copy()
+    broken[1, 3, 2] = np.nan
+    before, after = score_all(probabilities, labels, objective), score_all(broken, labels, objective)
+    for mine, theirs in zip(before, after, strict=True):
+        assert np.isnan(theirs[1])
+        np.testing.assert_array_equal(np.delete(mine, 1), np.delete(theirs, 1))
+    assert not score(broken[1], labels, objective).finite
+    assert not score(broken[1, :0], labels[:0], objective).finite
+
+
+def test_better_is_by_merit_then_loss():
+    worse, better = Score(0.4, 0.9, -0.4), Score(0.3, 0.8, -0.3)
+    assert better.better_than(worse)
+    assert not worse.better_than(better)
+    assert Score(0.3, 0.9, 0.5).better_than(Score(0.4, 0.9, 0.5))
+
+
+def test_the_mean_over_folds():
+    mean = Score.mean([Score(0.25, 0.75, 0.5), Score(0.75, 0.25, 0.0)])
+    assert mean == Score(0.5, 0.5, 0.25)

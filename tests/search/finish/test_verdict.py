@@ -1,0 +1,41 @@
+"""The sentence agrees with the interval, whatever that is."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.finish.verdict import verdict
+
+
+def told(value: float, low: float, high: float, **more) -> dict:
+    return {
+        "trial": 3,
+        "is_article": False,
+        "rows": 98,
+        "patients": 64,
+        "accuracy": 0.95,
+        "accuracy_interval": [0.9, 0.98],
+        "article": {"accuracy": 0.95 - value},
+        "difference": {"value": value, "interval": [low, high], "larger_than_chance": low > 0 or high < 0},
+    } | more
+
+
+@given(value=st.floats(-0.2, 0.2), below=st.floats(0.001, 0.2), above=st.floats(0.001, 0.2))
+def test_the_sentence_agrees_with_the_interval(value, below, above):
+    low, high = value - below, value + above
+    sentence = verdict(told(value, low, high))
+    assert ("No difference shown" in sentence) == (low <= 0 <= high)
+    assert ("found head is better by" in sentence) == (low > 0)
+    assert ("found head is worse by" in sentence) == (high < 0)
+    ends = re.search(r"interval ([+-][\d.]+) to ([+-][\d.]+) points", sentence)
+    assert [float(end) for end in ends.groups()] == pytest.approx([100 * low, 100 * high], abs=0.051)
+    assert "98 test images of 64 patients" in sentence
+
+
+def test_other_ends_are_said_as_they_are():
+    assert "nothing better than the article's head" in verdict(told(0, 0, 0, is_article=True))
+    assert "did not come through" in verdict(told(0, 0, 0, article=None, difference=None))
+    assert "no test rows" in verdict(None)
+    assert "1 test image of 1 patient " in verdict(told(0, 0, 0, rows=1, patients=1))

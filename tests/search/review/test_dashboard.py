@@ -1,0 +1,356 @@
+"""The dashboard: shows a study with what was pinned on it, and leaves its record alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from xml.etree import ElementTree
+
+import numpy as np
+import optuna
+import pytest
+from conftest import build_store
+from made_study import MadeStudy, make_config
+from optuna.trial import TrialState
+
+from features.rows.feed import Feed
+from features.runtime.errors import BottleneckError, InputError
+from features.store.reader import FeatureStore
+from search.record.storage import JOURNAL
+from search.record.study_record import read_record
+from search.review.overlay import Overlay
+from search.review.svg import confusion_svg, curve_svg
+from search.review.view import View, validation_confusions
+from search.setup.config import StudyConfig
+
+pytest.importorskip("optuna_dashboard")
+
+
+def ask(app: Any, path: str, method: str = "GET") -> tuple[str, bytes]:
+    environment: dict[str, Any] = {"PATH_INFO": path.split("?", maxsplit=1)[0], "QUERY_STRING": path.partition("?")[2]}
+    environment["REQUEST_METHOD"] = method
+    setup_testing_defaults(environment)
+    answers: list[str] = []
+    answer = app(environment, lambda status, *_: answers.append(status))
+    body = b"".join(answer)
+    getattr(answer, "close", lambda: None)()  # as servers do
+    return answers[0], body
+
+
+def detail(app: Any, study: int = 0) -> dict[str, Any]:
+    status, body = ask(app, f"/api/studies/{study}")
+    assert status == "200 OK"
+    return json.loads(body)
+
+
+def put_heads(folder: Path, count: int = 3) -> list[int]:
+    """Puts files where the best heads would be."""
+    best = [trial.number for trial in read_record(folder).ranked[:count]]
+    (folder / "heads").mkdir()
+    for number in best:
+        (folder / "heads" / f"trial-{number}.hdf5").write_bytes(b"head %d" % number)
+    return best
+
+
+@pytest.fixture
+def made(tmp_path):
+    study = MadeStudy(tmp_path / "study", make_config())
+    yield study
+    study.close()
+
+
+def test_a_running_study_is_shown_as_it_grows_and_its_journal_is_not_touched(made, tmp_path):
+    made.train(5)
+    put_heads(made.folder)
+    before = (made.folder / JOURNAL).read_bytes()
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    shown = detail(view.app)
+    assert [trial["number"] for trial in shown["trials"]] == [0, 1, 2, 3, 4]
+    assert "5 of 12 trials" in shown["note"]["body"]
+    assert shown["objective_names"] == ["validation accuracy"]
+    names = {one["id"] for one in shown["plotly_graph_objects"]}
+    assert names == {"value-and-size", "learning-curves", "what-ended-when"}
+    assert (made.folder / JOURNAL).read_bytes() == before
+
+    made.train(2)
+    view.refresh()
+    assert "7 of 12 trials" in detail(view.app)["note"]["body"]
+    after = (made.folder / JOURNAL).read_bytes()
+    assert after.startswith(before)
+    made.train(5)  # the search itself never noticed
+    assert all(trial.state.is_finished() for trial in made.opened.study.get_trials())
+    assert sorted(path.name for path in made.folder.iterdir()) == ["heads", "journal.log", "split.json", "study.json"]
+
+
+def test_the_best_heads_have_their_file_and_curve_as_artifacts(made, tmp_path):
+    made.train(12)
+    made.conclude(classes=("A & <B>", "B"))
+    best = put_heads(made.folder)
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    trials = {trial["number"]: trial for trial in detail(view.app)["trials"]}
+    artifacts = {number: {one["filename"]: one for one in trial["artifacts"]} for number, trial in trials.items()}
+    assert set(artifacts[best[0]]) == {f"trial-{best[0]}.hdf5", "learning-curve.svg", "confusion-test.svg"}
+    assert set(artifacts[best[1]]) == {f"trial-{best[1]}.hdf5", "learning-curve.svg"}
+    assert all(not kept for number, kept in artifacts.items() if number not in best)
+
+    def fetch(name: str) -> bytes:
+        identity = artifacts[best[0]][name]["artifact_id"]
+        return ask(view.app, f"/artifacts/0/{trials[best[0]]['trial_id']}/{identity}")[1]
+
+    assert fetch(f"trial-{best[0]}.hdf5") == b"head %d" % best[0]
+    ElementTree.fromstring(fetch("confusion-test.svg"))
+    assert b"A &amp; &lt;B&gt;" in fetch("confusion-test.svg")
+    assert artifacts[best[0]]["learning-curve.svg"]["mimetype"] == "image/svg+xml"
+    held = list((tmp_path / "artifacts").iterdir())
+    view.refresh()
+    assert list((tmp_path / "artifacts").iterdir()) == held  # nothing is pinned twice
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_whatever_would_write_is_refused_with_the_reason(made, tmp_path, method):
+    made.train(3)
+    before = (made.folder / JOURNAL).read_bytes()
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    for path in ("/api/studies", "/api/studies/0", "/api/studies/0/note", "/api/studies/0/rename", "/api/artifacts/0"):
+        status, body = ask(view.app, path, method)
+        assert status.startswith("403")
+        assert "only looks" in json.loads(body)["reason"]
+    assert (made.folder / JOURNAL).read_bytes() == before
+    assert len(detail(view.app)["trials"]) == 3
+
+
+def test_the_storage_itself_refuses_to_change_a_trial(made):
+    made.train(2)
+    running = made.begin()
+    study = optuna.load_study(study_name="made", storage=Overlay(made.folder, None))
+    for change in (
+        study.ask,
+        lambda: study.tell(running.number, 0.5),
+        lambda: study.set_user_attr("a", 1),
+        lambda: study.enqueue_trial({}),
+        lambda: optuna.delete_study(study_name="made", storage=study._storage),
+    ):
+        with pytest.raises(BottleneckError, match="only looks"):
+            change()
+    assert [t.state for t in study.get_trials()][-1] == TrialState.RUNNING
+
+
+def test_the_best_trial_is_the_searchs_own(made):
+    """Optuna takes the first of equal values; here the loss decides."""
+    study = made.opened.study
+    for loss in (0.5, 0.2, 0.3):
+        trial = study.ask()
+        trial.set_user_attr("validation_loss", loss)
+        trial.set_user_attr("validation_accuracy", 0.9)
+        study.tell(trial, 0.9)
+    made.opened.flush()
+    overlay = Overlay(made.folder, None)
+    assert overlay.get_best_trial(0).user_attrs["validation_loss"] == 0.2
+
+
+def test_what_is_pinned_stays_where_it_was_pinned(made):
+    made.train(2)
+    overlay = Overlay(made.folder, None)
+    overlay.set_study_system_attr(0, "pin", 1)
+    overlay.set_trial_system_attr(1, "pin", 2)
+    assert overlay.get_study_system_attrs(0)["pin"] == 1
+    assert overlay.get_all_studies()[0].system_attrs["pin"] == 1
+    assert overlay.get_trial_system_attrs(1)["pin"] == 2
+    assert [t._system_attrs.get("pin") for t in overlay.get_all_trials(0, deepcopy=False)] == [None, 2]
+    fresh = Overlay(made.folder, None)
+    assert "pin" not in fresh.get_study_system_attrs(0)
+
+
+def test_long_attributes_are_shown_in_a_line_and_recorded_whole(made):
+    made.train(1)
+    trial = made.opened.study.ask()
+    rates = [0.001 / 3] * 30 + [0.0005] * 20
+    trial.set_user_attr("learning_rates", rates)
+    trial.set_user_attr("short", [1, 2])
+    made.opened.study.tell(trial, state=TrialState.FAIL)
+    made.opened.flush()
+    overlay = Overlay(made.folder, None)
+    shown = overlay.get_trial(1).user_attrs
+    assert shown == {"learning_rates": "0.0003333 x 30, 0.0005 x 20", "short": [1, 2]}
+    assert overlay.get_all_trials(0)[1].user_attrs == shown
+    assert overlay.record.get_trial(1).user_attrs == {"learning_rates": rates, "short": [1, 2]}
+    spec = overlay.get_trial(0).user_attrs["spec"]
+    assert len(spec) == 96
+    assert spec.startswith("schema 1, conv_width 64, ")
+    assert spec.endswith("…")
+
+
+@pytest.mark.parametrize("after", [1, 3, 8])
+def test_a_journal_that_was_cut_back_is_read_anew(tmp_path, after):
+    """As --resume does: shorter than before, as long, or longer by the time of the next look."""
+    made = MadeStudy(tmp_path / "study", make_config(trials=40))
+    made.train(2)
+    kept = made.opened.journal_bytes()
+    made.train(3)
+    made.begin()
+    overlay = Overlay(made.folder, None)
+    assert len(overlay.get_all_trials(0)) == 6
+    made.close()
+    with (made.folder / JOURNAL).open("r+b") as file:
+        file.truncate(kept)
+    again = MadeStudy(tmp_path / "study", make_config(trials=40), resume=True)
+    again.train(after)
+    seen = overlay.get_all_trials(0)
+    assert [t.state for t in seen] == [t.state for t in again.opened.study.get_trials()]
+    assert [t.datetime_start for t in seen] == [t.datetime_start for t in read_record(again.folder).trials]
+    again.close()
+
+
+def test_a_database_is_looked_at_in_the_same_way(tmp_path):
+    url = f"sqlite:///{tmp_path / 'heads.db'}"
+    made = MadeStudy(tmp_path / "study", make_config(trials=4, epochs=2, storage=url))
+    made.train(3)
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    shown = detail(view.app, view.study_id)
+    assert len(shown["trials"]) == 3
+    assert "3 of 4 trials" in shown["note"]["body"]
+    storage = made.opened.study._storage
+    assert not any(key.startswith("dashboard") for key in storage.get_study_system_attrs(view.study_id))
+    view.storage._opened.remove_session()
+    view.storage._opened._backend.engine.dispose()
+    storage.remove_session()
+    storage._backend.engine.dispose()
+
+
+def test_five_hundred_trials_are_answered_soon_and_figures_stay_small(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config(trials=500, epochs=30))
+    made.train(500)
+    view = View(made.close(), made.config, tmp_path / "artifacts")
+    detail(view.app)
+    begun = time.perf_counter()
+    status, body = ask(view.app, "/api/studies/0?after=500")
+    assert time.perf_counter() - begun < 2
+    assert status == "200 OK"
+    assert len(body) < 80_000  # of every poll: the note and the figures
+    begun = time.perf_counter()
+    view.refresh()
+    assert time.perf_counter() - begun < 5
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A study whose store and heads are real."""
+    from heads.files.head_file import save_head
+    from heads.files.metadata import HeadMetadata
+    from heads.model.build import build_head
+    from heads.model.spec import HeadSpec
+
+    store = FeatureStore(build_store(tmp_path / "store.h5"))
+    stores = {"features": {"path": str(store.path), "fingerprint": store.fingerprint}, "validation": None, "test": None}
+    made = MadeStudy(tmp_path / "study", make_config(stores=stores))
+    made.train(6)
+    rows = {"train": [*range(24)], "validation": [*range(24, 48)], "test": []}
+    (made.folder / "split.json").write_text(json.dumps({"rows": rows}))
+    (made.folder / "heads").mkdir()
+    best = read_record(made.folder).ranked[0]
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
+    model = build_head(HeadSpec(), metadata.feature_shape, len(metadata.classes))
+    save_head(made.folder / "heads" / f"trial-{best.number}.hdf5", model, metadata)
+    made.close()
+    return made, store, best.number, model
+
+
+def test_confusions_are_those_of_the_validation_rows(scored, tmp_path):
+    made, store, number, model = scored
+    record = read_record(made.folder)
+    [(trial, counts, names)] = validation_confusions(record)
+    assert trial.number == number
+    assert tuple(names) == store.classes
+    rows = np.arange(24, 48)
+    feed = Feed(store, rows, memory_bytes=0)
+    called = np.concatenate([np.asarray(model(batch)) for batch in feed.score_batches(8, 0)]).argmax(1)
+    expected = np.zeros((len(names), len(names)), int)
+    np.add.at(expected, (store.labels[rows], called), 1)
+    assert counts == expected.tolist()
+
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view.pin_confusions(record)
+    kept = next(one for one in detail(view.app)["trials"] if one["number"] == number)["artifacts"]
+    assert "confusion-validation.svg" in {one["filename"] for one in kept}
+
+
+def test_another_store_in_its_place_is_refused(scored, tmp_path):
+    made, _, _, _ = scored
+    (tmp_path / "store.h5").unlink()
+    other = build_store(tmp_path / "store.h5", rows=51, seed=1)
+    with pytest.raises(InputError, match=re.escape(f"{other}: fingerprint")):
+        list(validation_confusions(read_record(made.folder)))
+
+
+def test_small_pictures_are_svg_with_their_numbers():
+    text = confusion_svg([[5, 0], [1, 9]], ["a<b", "a name that is far too long"], "rows & columns")
+    found = ["".join(node.itertext()) for node in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"5", "0", "1", "9", "a<b", "rows & columns"} <= set(found)
+    for values in ({1: 0.5}, {1: 0.5, 2: 0.75, 3: 0.7}, {1: 0.5, 2: 0.5}):
+        line = ElementTree.fromstring(curve_svg(values, "t")).find("{http://www.w3.org/2000/svg}polyline")
+        assert line is not None
+        assert len(line.attrib["points"].split()) == len(values)
+
+
+def test_without_optuna_dashboard_it_says_what_to_install(made, tmp_path, monkeypatch):
+    made.train(1)
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    with pytest.raises(BottleneckError, match=r"pip install 'bottleneck-search\[dashboard\]'"):
+        View(made.folder, made.config, tmp_path / "artifacts")
+
+
+def test_what_is_no_study_is_refused(tmp_path):
+    with pytest.raises(InputError, match="study directory"):
+        StudyConfig.read(tmp_path)
+    make_config().write(tmp_path)
+    with pytest.raises(InputError, match="expected a study's journal"):
+        View(tmp_path, make_config(), tmp_path / "artifacts")
+    assert not (tmp_path / JOURNAL).exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(made, tmp_path, stop):
+    made.train(4)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "search.dashboard", str(made.folder), "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = re.match(r"(http://127\.0\.0\.1:(\d+))/dashboard/studies/0", line)
+        assert address, line
+        with urllib.request.urlopen(f"{address[1]}/api/studies/0", timeout=30) as answer:
+            assert len(json.loads(answer.read())["trials"]) == 4
+        with urllib.request.urlopen(address[0], timeout=30) as answer:
+            assert b"<html" in answer.read().lower()
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{address[1]}/api/studies/0", method="DELETE"), timeout=30)
+        refused.value.close()
+        taken = [*command[:-1], address[2]]
+        second = subprocess.run(taken, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1].startswith("error: --host, --port: expected a free one")
+        assert list(temporary.iterdir())
+        process.send_signal(stop)
+        assert process.wait(30) == 130
+        assert not list(temporary.iterdir())
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()

@@ -1,0 +1,340 @@
+"""The report: one file, from the record alone, while a search runs and after it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import optuna
+import pytest
+from browser import Visit, chromium, require, what_is_missing
+from made_study import MadeStudy, make_config
+from optuna.trial import TrialState
+
+from features.runtime.errors import InputError
+from features.runtime.lock import WriterLock
+from heads.model.spec import HeadSpec
+from search.record.study_record import Progress, is_running, read_record
+from search.report import main
+from search.review import figures
+from search.review.report import make_report
+from search.review.words import describe_head
+from search.setup.reproduce import command_line, to_toml
+from search.setup.space import Space, read_study_file
+from search.trials.ranking import ranking
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)>&"'
+
+
+class Reader(HTMLParser):
+    """Takes a page apart: its tags, the texts of its table cells, what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.rows: list[list[str]] = []
+        self.ids: dict[str, str] = {}
+        self._cell = False
+        self._script = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.loads += [given[name] for name in ("src", "href", "srcset", "data") if given.get(name)]
+        self._script = given.get("id", "") if tag == "script" else ""
+        if tag == "tr":
+            self.rows.append([])
+        self._cell = tag in ("td", "th")
+        if self._cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._cell = self._cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._cell:
+            self.rows[-1][-1] += data
+        if self._script:
+            self.ids[self._script] = self.ids.get(self._script, "") + data
+
+    def rows_after(self, *head: str) -> list[list[str]]:
+        place = next(at for at, row in enumerate(self.rows) if row[: len(head)] == list(head))
+        return self.rows[place + 1 :]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    made = MadeStudy(tmp_path_factory.mktemp("report") / "study", make_config(trials=40))
+    made.train(40)
+    made.conclude()
+    return made.close()
+
+
+@pytest.fixture(scope="module")
+def page(finished) -> str:
+    main(study=finished)
+    return (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_is_one_small_file_that_loads_nothing(page, finished):
+    reader = Reader(page)
+    assert reader.loads == []
+    assert "link" not in reader.tags
+    assert "default-src 'none'" in page[:1000]
+    assert len(page.encode()) < 6_000_000
+    assert "@import" not in page.split("</style>")[0]
+    assert "url(" not in page.split("</style>")[0]
+    assert page.count("plotly.js v") == 1
+    assert [path.name for path in finished.glob("report*")] == ["report.html"]
+
+
+def test_the_leaderboard_is_the_ranking(page, finished):
+    record = read_record(finished)
+    winner = record.ranked[0]
+    rows = Reader(page).rows_after("", "trial", "repeated", "accuracy")
+    assert [row[1] for row in rows[:20]] == [str(trial.number) for trial in record.ranked[:20]]
+    assert winner.number == record.summary["best"]["number"] == record.finalists[0]["trial"]
+    by_value = ranking(record.study)
+    assert winner.number == by_value[2].number  # the repeats decide, not the value
+    assert [trial.number for trial in record.ranked[4:]] == [
+        trial.number for trial in by_value if trial.number not in {one["trial"] for one in record.finalists}
+    ]
+    assert rows[0][2] == "90.00%\u00a0±\u00a02.00%"
+    assert rows[0][3:5] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
+    assert rows[0][7] == f"{winner.user_attrs['parameters']:,}"
+    assert f"convolution to {winner.user_attrs['spec']['conv_width']} channels" in rows[0][8]
+    assert any("The article's head:" in row[8] for row in rows[:21])
+
+
+def test_it_tells_what_the_summary_tells(page, finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    text = re.sub(r"<[^>]*>", " ", page.split("<script")[0])
+    assert f"{100 * summary['best']['value']:.2f}%" in text
+    assert html.escape(summary["verdict"]) in text
+    assert "No difference shown: +5.0 points may well be chance (95% interval -1.2 to +11.0 points)" in text
+    assert "95% interval 77.03% to 92.15%" in text
+    assert "one row is 1.00%" in text
+    assert "90.00%\u00a0±\u00a02.00%" in text
+    assert "mean ± 2.00% over 3 seeds" in text
+    assert "trained on 500 rows (train and validation together) for 7 epochs" in text
+    assert "80 test rows of 40 patients were used once" in text
+    assert "0.0610 before, 0.0240 after" in text
+    told = ["6.5 on average", "123.4 GFLOP/s", "321", "5 min 21 s one at a time", "91.00%", "4.76% of the time"]
+    told += ["40 of 40 trials", "ab" * 32, "cd" * 8, "optuna 5.0.0", "python -m search.export", "diverged"]
+    for part in told:
+        assert part in text, part
+    confusion = Reader(page).rows_after("true \\ called")
+    assert confusion[:2] == [["A", "37", "3"], ["B", "8", "32"]]
+
+
+def test_every_figure_has_its_data_and_its_place(page, finished):
+    reader = Reader(page)
+    drawn = json.loads(reader.ids["figures"])
+    assert len(drawn) == page.count('class="figure"')
+    assert all(figure["data"] for figure in drawn)
+    repeats, history = (figure["data"] for figure in drawn[:2])
+    told = json.loads((finished / "summary.json").read_text())["finalists"]["heads"]
+    assert repeats[0]["x"] == pytest.approx([value for one in told for value in one["values"]])
+    assert repeats[1]["x"] == pytest.approx([one["mean"] for one in told])
+    first = history
+    record = read_record(finished)
+    assert first[0]["x"] == [trial.number for trial in record.trials if trial.state == TrialState.COMPLETE]
+    assert max(first[1]["y"]) == pytest.approx(ranking(record.study)[0].value)
+    assert first[1]["y"] == sorted(first[1]["y"])
+
+
+def test_its_study_file_and_its_command_make_the_same_study(finished, tmp_path):
+    config = read_record(finished).config
+    path = tmp_path / "made.toml"
+    path.write_text(to_toml(config))
+    assert read_study_file(path).space == Space.from_dict(config.space, "here")
+    line = command_line(config)
+    for part in ("--features store.h5", "--trials 40", "--batch-size 10", "--seed 3", "--validation-fraction 0.15"):
+        assert part in line
+    assert "--validation store" not in line
+    spaced = make_config(stores={"features": {"path": "a b.h5", "fingerprint": ""}}, folds=3)
+    assert "--features 'a b.h5'" in command_line(spaced)
+    assert "--validation-fraction" not in command_line(spaced)
+
+
+def test_names_from_outside_are_shown_and_not_run(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config(name=HOSTILE))
+    made.train(12, reason=f"weights {HOSTILE}")
+    made.conclude(classes=(HOSTILE, "B"))
+    text = make_report(read_record(made.close()))
+    tags = Reader(text).tags
+    assert tags.count("script") == 4
+    assert "img" not in tags
+    assert "<img" not in text.split("<script>")[0]
+    assert HOSTILE in [row[0] for row in Reader(text).rows]  # as text, whole
+
+
+def test_while_the_search_runs_it_says_so_and_leaves_the_record_alone(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config())
+    lock = WriterLock(made.folder / "study.json")
+    made.train(5)
+    asked = made.begin()
+    before = (made.folder / "journal.log").read_bytes()
+    record = read_record(made.folder)
+    text = make_report(record)
+    assert record.progress is Progress.RUNNING
+    assert "still running: 5 of 12 trials so far" in text
+    assert "have not been shown to this head" in text
+    assert f"--out {made.folder} --resume" in text
+    assert asked.number in [trial.number for trial in record.trials]
+    assert '"name":"running"' in text
+    assert (made.folder / "journal.log").read_bytes() == before
+    assert sorted(path.name for path in made.folder.iterdir()) == [
+        ".study.json.lock",
+        "journal.log",
+        "split.json",
+        "study.json",
+    ]
+    lock.release()
+    assert not is_running(made.folder)
+    assert read_record(made.folder).progress is Progress.STOPPED
+    made.close()
+
+
+def test_without_a_completed_trial_it_is_a_page_all_the_same(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config())
+    made.train(0)
+    assert "No trial has completed yet." in make_report(read_record(made.folder))
+    made.begin()
+    text = make_report(read_record(made.folder))
+    assert "No trial has completed yet." in text
+    assert "Learning curves" in text
+    made.close()
+
+
+def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config())
+    made.train(12)
+    made.conclude()
+    summary = json.loads((made.folder / "summary.json").read_text())
+    summary["test"]["trial"] += 1
+    (made.folder / "summary.json").write_text(json.dumps(summary))
+    record = read_record(made.close())
+    assert record.test is None
+    assert "have not been shown to this head" in make_report(record)
+
+
+def test_what_is_no_study_is_refused_and_nothing_is_made(tmp_path):
+    with pytest.raises(InputError, match=r"study\.json: expected a study directory"):
+        main(study=tmp_path)
+    make_config().write(tmp_path)
+    with pytest.raises(InputError, match="expected a study's journal, found no such file"):
+        main(study=tmp_path)
+    with pytest.raises(InputError, match="--out"):
+        main(study=tmp_path, out=tmp_path / "none" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    made = MadeStudy(tmp_path / "study", make_config())
+    made.close()
+    (made.folder / "summary.json").write_text("{")
+    with pytest.raises(InputError, match="summary"):
+        main(study=made.folder)
+
+
+def test_a_head_in_words_leaves_out_what_has_no_effect():
+    plain = describe_head(HeadSpec())
+    assert "64 channels, batch norm, relu, dropout 0.5, flatten" in plain
+    assert "hidden" not in plain
+    assert "weight decay" not in plain
+    deep = describe_head(
+        HeadSpec(dense_layers=2, dense_units=32, dense_dropout=0.25, weight_decay=1e-4, batch_norm=False)
+    )
+    assert "2 hidden of 32 units with dropout 0.25" in deep
+    assert "weight decay 0.0001" in deep
+    assert "batch norm" not in deep
+
+
+def test_the_front_is_what_no_smaller_head_beats():
+    point = figures.Point
+    several = [
+        point(0, 10, 0.5),
+        point(1, 20, 0.7),
+        point(2, 15, 0.5),
+        point(3, 30, 0.7),
+        point(4, 20, 0.6),
+        point(5, 40, 0.9),
+    ]
+    assert [one.number for one in figures.pareto_front(several)] == [0, 1, 5]
+    assert figures.pareto_front([]) == []
+
+
+def test_thinning_keeps_the_best_and_the_worst(finished):
+    ranked = ranking(read_record(finished).study)
+    few = figures.thinned(ranked, 5)
+    assert len(few) == 5
+    assert few[0].number == ranked[0].number
+    assert few[-1].number == ranked[-1].number
+    assert figures.thinned(ranked, 1000) == ranked
+
+
+def test_thinning_keeps_the_winner_of_equal_values():
+    """Which is that of the lower loss: ranked first, whatever its number."""
+    trials = [optuna.trial.create_trial(value=0.9) for _ in range(9)]
+    for number, trial in enumerate(reversed(trials)):
+        trial.number = number
+    assert figures.thinned(trials, 3)[0].number == 8
+
+
+def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
+    ranked = read_record(finished).ranked
+    shown = figures.slice_of(ranked, "dense_units").data[0]
+    deep = [trial for trial in ranked if trial.user_attrs["spec"]["dense_layers"]]
+    assert 0 < len(deep) < len(ranked)
+    assert set(shown.text) == {f"trial {trial.number}" for trial in deep}
+    assert "use_weight_decay" not in figures.parameter_names(ranked)
+    decayed = figures.slice_of(ranked, "weight_decay")
+    assert len(decayed.data[0].x) == sum(trial.params["use_weight_decay"] for trial in ranked)
+
+
+def test_the_parameter_that_decides_is_the_most_important(finished):
+    figure = figures.importance(read_record(finished).trials)
+    assert figure is not None
+    assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
+    assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
+    assert figures.importance(read_record(finished).trials[:3]) is None
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    made = MadeStudy(tmp_path_factory.mktemp("large") / "study", make_config(trials=2000, epochs=20, sampler="random"))
+    made.train(2000)
+    made.conclude()
+    return made.close()
+
+
+@pytest.mark.slow
+def test_two_thousand_trials_are_a_small_page(large):  # how soon: benchmarks/report.py
+    text = make_report(read_record(large))
+    assert len(text.encode()) < 6_000_000
+    assert "200 of 2,000 curves" in text
+
+
+@pytest.mark.slow
+def test_a_page_of_two_thousand_trials_opens(large, tmp_path):
+    require(what_is_missing())
+    path = tmp_path / "large.html"
+    main(study=large, out=path)
+    with chromium() as browser, Visit(browser) as visit:
+        visit.page.goto(path.as_uri())
+        visit.wait_until_drawn()
+        assert visit.errors == []
+
+
+def test_the_command_says_where_it_wrote(finished, tmp_path):
+    out = tmp_path / "page.html"
+    command = [sys.executable, "-m", "search.report", str(finished), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == f"{out}: made, 40 trials, finished\n"
+    assert done.stderr == ""
+    assert out.stat().st_size > 10_000

@@ -1,0 +1,213 @@
+"""The pool: trials that share a bank are the trials they would be alone, and no page idles while one could use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import build_store
+from optuna.trial import TrialState
+
+from features.rows.feed import Feed
+from features.store.reader import FeatureStore
+from heads.files.head_file import load_head
+from heads.metrics.scoring import predict_probabilities, score
+from heads.model.fit import train_solo
+from heads.model.spec import HeadSpec
+from search.finish.checkpoints import TopCheckpoints
+from search.record.head_files import path_of
+from search.record.storage import open_study
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData, load_data
+from search.setup.seeds import derive_seed
+from search.setup.space import Space
+from search.training.display import Display
+from search.training.runner import run_pool
+from search.training.sizing import settle_bank
+from search.training.throughput import describe_bank
+from search.trials.ask_tell import Book
+from search.trials.ranking import ranking
+
+SPACE = {
+    "conv_width": {"low": 16, "high": 64, "step": 16},
+    "batch_norm": [True, False],
+    "activation": ["relu", "gelu", "silu"],
+    "dropout": 0.0,
+    "pooling": ["flatten", "average", "max"],
+    "dense_layers": [0, 1, 2],
+    "dense_units": {"low": 8, "high": 24, "step": 8},
+    "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
+    "plateau_patience": {"low": 1, "high": 3},
+}
+SHAPE = (2, 2, 8)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return build_store(tmp_path_factory.mktemp("store") / "store.h5", rows=120, views=("identity", "flip"), shape=SHAPE)
+
+
+def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **changes) -> SimpleNamespace:
+    """Runs a study in this process; returns what there is to look at."""
+    folder.mkdir()
+    settings = {"trials": 14, "epochs": 5, "folds": 0, "pruner": "halving", "pages": 10, "dtype": "float32", **changes}
+    parsed = Space.from_dict(space, "here")
+    data = load_data(
+        store,
+        validation=None,
+        test=None,
+        validation_share=0.3,
+        test_share=0.0,
+        folds=settings["folds"],
+        seed=0,
+        resident=False,
+    )
+    config = StudyConfig(
+        name="pool",
+        seed=4,
+        batch_size=25,
+        engine="fused",
+        sampler="tpe",
+        backend="tensorflow",
+        storage=None,
+        space=parsed.to_dict(),
+        stores={},
+        split=data.split,
+        versions={},
+        **settings,
+    )
+    opened = open_study(folder, "pool", None, direction="maximize", resume=False)
+    config, shape = settle_bank(config, parsed, data)
+    book = Book(opened.study, config, parsed)
+    checkpoints = TopCheckpoints(folder, opened.study, config, data)
+    with Display(opened.study, config) as display:
+        throughput, compilations = run_pool(
+            folder,
+            opened,
+            shape=shape,
+            data=data,
+            book=book,
+            sink=checkpoints,
+            display=display,
+            saved=None,
+            snapshot_every=1e9,
+            shrinks=shrinks,
+        )
+    opened.close()
+    bank = describe_bank(shape, str(config.dtype), throughput, compilations)
+    return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def found(store, tmp_path_factory) -> SimpleNamespace:
+    return search(store, tmp_path_factory.mktemp("pool") / "study", SPACE)
+
+
+def solo(found: SimpleNamespace, trial, *, epochs: int):
+    """The same trial alone."""
+    data: SearchData = found.data
+    budget = {"memory_bytes": 2**30}
+    return train_solo(
+        HeadSpec.from_dict(trial.user_attrs["spec"]),
+        Feed(data.store, data.train.rows, **budget),
+        Feed(data.store, data.validation.rows, **budget),
+        epochs=epochs,
+        batch_size=found.config.batch_size,
+        seed=derive_seed(found.config.seed, "head", trial.user_attrs["ordinal"]),
+        plan_seed=derive_seed(found.config.seed, "batches"),
+        first_epoch=trial.user_attrs["first_epoch"],
+    )
+
+
+def test_a_trial_in_the_pool_is_the_trial_alone(found):
+    trials = [t for t in found.study.get_trials() if t.user_attrs["ordinal"] != 0]  # the article's head has dropout
+    later = [t for t in trials if t.user_attrs["first_epoch"] > 0]
+    assert later, "no trial joined a running bank"
+    one_row = 1 / len(found.data.validation.rows) + 1e-9
+    for trial in [*trials[:3], *later[:3]]:
+        alone = solo(found, trial, epochs=len(trial.intermediate_values))
+        values = [record.validation.accuracy for record in alone.curve]
+        assert list(trial.intermediate_values.values()) == pytest.approx(values, abs=one_row)
+        if trial.value is not None and trial.state.name == "COMPLETE":
+            assert trial.value == pytest.approx(alone.best.validation.accuracy, abs=one_row)
+            assert trial.user_attrs["validation_loss"] == pytest.approx(alone.best.validation.loss, abs=2e-3)
+            rates = [record.learning_rate for record in alone.curve][: trial.user_attrs["best_epoch"]]
+            assert trial.user_attrs["learning_rates"] == pytest.approx(rates)
+
+
+def test_every_trial_is_told_and_each_kept_head_scores_what_was_recorded(found):
+    trials = found.study.get_trials()
+    assert len(trials) == 14
+    assert all(trial.state.is_finished() for trial in trials)
+    best = ranking(found.study)[:5]
+    opened = FeatureStore(found.data.store.path)
+    feed = Feed(opened, found.data.validation.rows, memory_bytes=2**30)
+    for trial in best:
+        head = load_head(path_of(found.folder, trial.number))
+        assert score(predict_probabilities(head.model, feed), feed.labels).accuracy == trial.value
+        assert head.model.count_params() == trial.user_attrs["parameters"]
+
+
+def test_one_compilation_serves_the_whole_study_and_pages_are_used(found):
+    assert found.bank["compilations"] == 2  # training and scoring
+    assert found.bank["page_occupancy"] > 0.6
+    assert found.bank["heads_at_once"] > 2
+    assert 0 < found.bank["bookkeeping_share"] < 1
+    assert not (found.folder / "snapshot.npz").exists()
+
+
+def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path):
+    narrow = {"conv_width": [16], "dropout": [0.0, 0.1], "pooling": "average"}
+    found = search(store, tmp_path / "study", narrow, trials=23, pages=6, epochs=2, pruner="none")
+    started = [t.user_attrs["first_epoch"] for t in found.study.get_trials()]
+    # The article's head is wider than this bank's space: 4 of 6 pages; then 2 narrow ones join it, then 6 at a time.
+    assert started == sorted(started)
+    counts = np.bincount(started)[::2]
+    assert counts[0] == 3
+    assert set(counts[1:-1].tolist()) == {6}
+
+
+def test_diverging_heads_fail_with_their_reason_and_the_others_go_on(store, tmp_path):
+    wild = {"conv_width": [16, 32], "learning_rate": [1e-3, 1e30], "batch_norm": False}
+    found = search(store, tmp_path / "study", wild, trials=10, epochs=3, pruner="none")
+    trials = found.study.get_trials()
+    failed = [trial for trial in trials if "failure" in trial.user_attrs]
+    assert failed
+    assert all("diverged in epoch" in trial.user_attrs["failure"] for trial in failed)
+    assert {trial.params["learning_rate"] for trial in failed} == {1e30}
+    assert all(t.value is not None for t in trials if t.params["learning_rate"] == 1e-3)
+
+
+def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
+    found = search(store, tmp_path / "study", SPACE, folds=3, trials=6, epochs=3, pruner="none")
+    data = found.data
+    rows = np.concatenate(data.folds)
+    assert sorted(rows.tolist()) == data.train.rows.tolist()
+    patients = [set(data.store.patients[fold].tolist()) for fold in data.folds]
+    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
+    values = [trial.value for trial in found.study.get_trials()]
+    assert all(0 <= value <= 1 for value in values)
+    assert len(set(values)) > 1
+    assert json.dumps(found.bank)
+
+
+def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path):
+    """Most of the trials are pruned at once, and none comes in: the others end in another bank."""
+    options = {"trials": 8, "epochs": 8, "pages": 32}
+    whole = search(store, tmp_path / "whole", SPACE, **options)
+    shrunk = search(store, tmp_path / "shrunk", SPACE, shrinks=True, **options)
+    assert whole.bank["compilations"] == 2
+    assert shrunk.bank["compilations"] >= 4
+    assert shrunk.bank["page_occupancy"] > 1.3 * whole.bank["page_occupancy"]
+    compared = 0
+    for one, other in zip(whole.study.get_trials(), shrunk.study.get_trials(), strict=True):
+        assert (one.state, one.params) == (other.state, other.params)
+        assert one.intermediate_values.keys() == other.intermediate_values.keys()
+        if one.state == TrialState.COMPLETE:  # rounding differs with the number of pages
+            compared += 1
+            assert one.user_attrs["learning_rates"] == other.user_attrs["learning_rates"]
+            assert one.user_attrs["validation_loss"] == pytest.approx(other.user_attrs["validation_loss"], rel=1e-3)
+    assert compared >= 1

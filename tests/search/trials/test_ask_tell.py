@@ -1,0 +1,159 @@
+"""The book of trials: each asked trial is told once, and an interrupted study continues as if it had not been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from heads.metrics.scoring import EpochRecord, Score
+from search.record.storage import OpenedStudy, load_study, open_study
+from search.setup.config import StudyConfig
+from search.setup.space import ARTICLE, Space, read_study_file
+from search.trials.ask_tell import Asked, Book
+from search.trials.ranking import article_trial, is_counted, ranking
+
+HEADS = read_study_file(ROOT / "studies" / "heads.toml").space
+EPOCHS = 8
+
+
+def make_config(*, trials: int, sampler: str = "tpe", pruner: str = "halving", space: Space = HEADS) -> StudyConfig:
+    return StudyConfig(
+        name="s",
+        seed=3,
+        trials=trials,
+        epochs=EPOCHS,
+        batch_size=10,
+        folds=0,
+        engine="solo",
+        pages=None,
+        dtype=None,
+        sampler=sampler,
+        pruner=pruner,
+        backend="tensorflow",
+        storage=None,
+        space=space.to_dict(),
+        stores={},
+        split={},
+        versions={},
+    )
+
+
+def record_of(asked: Asked, epoch: int) -> EpochRecord:
+    """A made-up curve that depends on the head alone."""
+    quality = asked.seed % 1000 / 1000
+    accuracy = round(quality * (1 - 0.5**epoch), 6)
+    return EpochRecord(epoch, 1 - accuracy, Score(loss=1 - accuracy, accuracy=accuracy), asked.spec.learning_rate)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def run(book: Book, opened: OpenedStudy, *, steps: int | None = None) -> None:
+    """Trains trials one at a time; after ``steps`` epochs the process 'ends', with what was flushed on disk."""
+    left = steps if steps is not None else 10**9
+    while (asked := book.ask()) is not None:
+        opened.flush()
+        pruned = False
+        for epoch in range(1, EPOCHS + 1):
+            if left == 0:
+                raise KilledError
+            left -= 1
+            book.report(asked, record_of(asked, epoch))
+            opened.flush()
+            pruned = epoch < EPOCHS and book.should_prune(asked)
+            if pruned:
+                book.prune(asked, epochs=epoch)
+                break
+        if asked.ordinal % 7 == 5 and not pruned:
+            book.fail(asked, "diverged", epochs=EPOCHS)
+        elif not pruned:
+            book.complete(asked, record_of(asked, EPOCHS), epochs=EPOCHS, parameters=1)
+        opened.flush()
+
+
+def table(folder: Path) -> list[tuple]:
+    trials = [t for t in load_study(folder, "s", None).get_trials() if is_counted(t)]
+    trials.sort(key=lambda t: t.user_attrs["ordinal"])
+    return [
+        (t.user_attrs["ordinal"], t.state, t.value, t.params, t.intermediate_values, t.user_attrs["spec"])
+        for t in trials
+    ]
+
+
+def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tuple]:
+    folder.mkdir()
+    for number, steps in enumerate([*kills, None]):
+        opened = open_study(folder, "s", None, direction="maximize", resume=number > 0)
+        try:
+            run(Book(opened.study, config, HEADS), opened, steps=steps)
+        except KilledError:
+            opened.study._storage._backend._file.close()  # as the kernel would; what was not flushed is lost
+        else:
+            opened.close()
+    return table(folder)
+
+
+@given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "random"]))
+def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_factory, kills, sampler):
+    folder = tmp_path_factory.mktemp("book")
+    config = make_config(trials=18, sampler=sampler)
+    undisturbed = run_through(folder / "plain", config, [])
+    assert len(undisturbed) == 18
+    assert [row[0] for row in undisturbed] == list(range(18))
+    assert run_through(folder / "killed", config, kills) == undisturbed
+
+
+def test_every_trial_is_told_and_none_is_left_running(tmp_path):
+    rows = run_through(tmp_path / "s", make_config(trials=20), [3, 9, 1])
+    trials = load_study(tmp_path / "s", "s", None).get_trials()
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len(rows) == 20
+    interrupted = [t for t in trials if t.user_attrs.get("failure") == "interrupted"]
+    assert len(interrupted) == 3
+    assert {t.state for t in interrupted} == {TrialState.FAIL}
+    assert {row[1] for row in rows} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+
+
+def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(tmp_path):
+    space = Space.from_dict({"conv_width": [16, 32], "dropout": [0.0, 0.1]}, "here")  # cannot express it
+    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    book = Book(opened.study, make_config(trials=12, space=space), space)
+    first = book.ask()
+    assert first is not None
+    assert first.is_article
+    assert first.spec == ARTICLE
+    others = [book.ask() for _ in range(8)]
+    for asked in [first, *others]:
+        book.report(asked, EpochRecord(1, 1.0, Score(1.0, 0.1 if asked is first else 0.9), 1e-3))
+    assert not book.should_prune(first)
+    opened.close()
+
+
+def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
+    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    book = Book(opened.study, make_config(trials=5), HEADS)
+    scores = [(0.8, 0.5), (0.9, 0.6), (0.9, 0.4), (0.9, 0.6), (0.7, 0.1)]
+    for accuracy, loss in scores:
+        asked = book.ask()
+        assert asked is not None
+        book.complete(asked, EpochRecord(2, 0.1, Score(loss, accuracy), 1e-3), epochs=3, parameters=1)
+    assert book.ask() is None
+    assert [trial.number for trial in ranking(opened.study)] == [2, 1, 3, 0, 4]
+    article = article_trial(opened.study)
+    assert article is not None
+    assert article.number == 0
+    opened.close()
+
+
+def test_a_larger_study_goes_on_from_a_finished_one(tmp_path):
+    small, large = make_config(trials=6), make_config(trials=14)
+    assert len(run_through(tmp_path / "s", small, [])) == 6
+    opened = open_study(tmp_path / "s", "s", None, direction="maximize", resume=True)
+    run(Book(opened.study, large, HEADS), opened)
+    opened.close()
+    assert table(tmp_path / "s") == run_through(tmp_path / "t", large, [])

@@ -1,0 +1,152 @@
+"""Pruning that works from the first epochs, on cohorts and on one trial at a time."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from search.trials.pruning import FinalistPruner, RungPruner, is_last_survivor, make_pruner, rungs
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def cohort(values: list[float], *, epoch: int, pruner: RungPruner) -> tuple[optuna.Study, list[bool]]:
+    """All trials report, then all are judged; none has finished."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    trials = [study.ask() for _ in values]
+    for trial, value in zip(trials, values, strict=True):
+        trial.report(value, epoch)
+    return study, [trial.should_prune() for trial in trials]
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=24, unique=True))
+def test_a_first_cohort_is_halved_at_a_rung_and_the_best_half_goes_on(values):
+    _, pruned = cohort(values, epoch=2, pruner=RungPruner((2, 4)))
+    kept = sorted(value for value, out in zip(values, pruned, strict=True) if not out)
+    assert len(kept) == -(-len(values) // 2)
+    assert kept == sorted(values)[-len(kept) :]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=24), st.sampled_from([1, 3, 5]))
+def test_nobody_is_judged_between_rungs(values, epoch):
+    _, pruned = cohort(values, epoch=epoch, pruner=RungPruner((2, 4)))
+    assert not any(pruned)
+
+
+def test_few_peers_are_no_evidence_and_ties_go_on():
+    assert not any(cohort([0.1, 0.5, 0.9], epoch=2, pruner=RungPruner((2,)))[1])
+    assert not any(cohort([0.5] * 8, epoch=2, pruner=RungPruner((2,)))[1])
+
+
+def test_trials_one_after_the_other_are_judged_against_all_that_came_before():
+    study = optuna.create_study(direction="maximize", pruner=RungPruner((1,), minimum_peers=4))
+    outcomes = []
+    for value in (0.9, 0.8, 0.7, 0.95, 0.1, 0.85, 0.99):
+        trial = study.ask()
+        trial.report(value, 1)
+        pruned = trial.should_prune()
+        outcomes.append(pruned)
+        study.tell(trial, None if pruned else value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
+    assert outcomes == [False, False, False, False, True, False, False]
+
+
+def test_interrupted_trials_are_no_peers_as_they_are_run_again():
+    study = optuna.create_study(direction="maximize", pruner=RungPruner((1,)))
+    for _ in range(3):
+        trial = study.ask()
+        trial.report(1.0, 1)
+        trial.set_user_attr("failure", "interrupted")
+        study.tell(trial, state=TrialState.FAIL)
+    trial = study.ask()
+    trial.report(0.1, 1)
+    assert not trial.should_prune()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 6, 12, 50, 400])
+def test_rungs_lie_before_the_end(epochs):
+    assert all(1 <= rung < epochs for rung in rungs(epochs))
+    assert bool(rungs(epochs)) == (epochs > 1)
+
+
+@pytest.mark.parametrize("name", ["halving", "hyperband", "median"])
+def test_each_pruner_prunes_weak_trials_before_the_end_of_a_short_study(name):
+    epochs, pruned = 20, []
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, epochs=epochs))
+    for number in range(24):
+        trial = study.ask()
+        quality = (number * 7 % 24) / 24
+        for epoch in range(1, epochs + 1):
+            trial.report(quality * epoch / epochs, epoch)
+            if epoch < epochs and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                pruned.append(quality)
+                break
+        else:
+            study.tell(trial, quality)
+    assert len(pruned) >= 6
+    assert max(t.value for t in study.get_trials() if t.value is not None) == pytest.approx(23 / 24)
+
+
+def test_the_last_survivor_is_known():
+    study = optuna.create_study(direction="maximize")
+    first, second = study.ask(), study.ask()
+    assert not is_last_survivor(study, first.number)
+    study.tell(first, state=TrialState.PRUNED)
+    assert is_last_survivor(study, second.number)
+
+
+def race(curves: list[list[list[float]]], *, spared: int, direction: str = "maximize") -> list[int | None]:
+    """Runs of finalists epoch by epoch, each finalist some curves; returns the epoch after which each was stopped."""
+    runs, epochs = len(curves[0]), len(curves[0][0])
+    pruner = FinalistPruner((2, 4), runs=runs, spared=[spared])
+    study = optuna.create_study(direction=direction, pruner=pruner)
+    trials = {}
+    for ordinal, curve in enumerate(curve for finalist in curves for curve in finalist):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        trials[ordinal] = (study.ask(), curve)
+    stopped: list[int | None] = [None] * len(curves)
+    for epoch in range(1, epochs + 1):
+        for trial, curve in trials.values():
+            trial.report(curve[epoch - 1], epoch)
+        out = []
+        for ordinal, (trial, _) in trials.items():
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                out.append(ordinal)
+        for ordinal in out:
+            del trials[ordinal]
+            stopped[ordinal // runs] = epoch
+        assert all(len([o for o in trials if o // runs == one]) in (0, runs) for one in range(len(curves)))
+    return stopped
+
+
+def test_finalists_are_halved_by_the_mean_of_their_runs_and_two_are_left():
+    levels = [0.5, 0.9, 0.7, 0.6, 0.8, 0.1]
+    curves = [[[level + noise] * 5 for noise in (-0.08, 0.0, 0.08)] for level in levels]
+    assert race(curves, spared=5) == [2, None, 4, 2, None, None]
+    losses = [[[1 - value for value in curve] for curve in finalist] for finalist in curves]
+    assert race(losses, spared=5, direction="minimize") == [2, None, 4, 2, None, None]
+
+
+def test_two_finalists_are_never_stopped():
+    assert race([[[0.9] * 5], [[0.1] * 5], [[0.0] * 5]], spared=2) == [None, None, None]
+
+
+def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others_waiting():
+    falling = [[0.9, 0.2, 0.2, 0.2, 0.2]]
+    steady = [[0.5] * 5]
+    assert race([falling, steady, [[0.6] * 5], [[0.0] * 5]], spared=3)[0] is None
+    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[]))
+    asked = []
+    for ordinal in range(6):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        asked.append(study.ask())
+    for trial, value in zip(asked, (0.9, 0.8, 0.7, 0.6, 0.1, 0.1), strict=True):
+        if trial is not asked[5]:
+            trial.report(value, 1)
+    assert not asked[4].should_prune()  # its other run has not got so far
+    study.tell(asked[5], state=TrialState.FAIL)
+    assert asked[4].should_prune()
