@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import copy
 from os import PathLike
+from typing import Any
 
 _NOTHING = object()
 
@@ -53,3 +54,14 @@ class InputError(BottleneckError):
         outer = copy(self)
         outer.args = (f"{where}: {self}",)
         return outer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles by the finished message: exceptions are otherwise made anew from their arguments alone."""
+        return _again, (type(self), str(self), self.field)
+
+
+def _again(kind: type[InputError], message: str, field: str | None) -> InputError:
+    error = kind.__new__(kind)
+    BottleneckError.__init__(error, message)
+    error.field = field
+    return error
