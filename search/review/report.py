@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.files import replacing
 from features.runtime.text import decimal, duration, listed, percent
-from heads.html.document import Page, facts, note, plain, prose, strong, table
+from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.model.spec import HeadSpec
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
@@ -37,7 +37,7 @@ def write_report(path: Path, record: StudyRecord) -> None:
 
 def make_report(record: StudyRecord) -> str:
     """Returns the report's HTML."""
-    page = Page(title=f"Study {record.config.name}", subtitle=_state(record))
+    page = Document(title=f"Study {record.config.name}", subtitle=_state(record))
     page.cards(_headline(record))
     page.add("What was found", *_findings(record))
     page.add("Leaderboard", *_leaderboard(record))
@@ -151,7 +151,7 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
     )
 
 
-def _add_figures(page: Page, record: StudyRecord) -> None:
+def _add_figures(page: Document, record: StudyRecord) -> None:
     trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
     best = ranked[0] if ranked else None
     if ranked:
