@@ -163,6 +163,7 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         text=[f"{rows}" for rows in bins.rows],
         hovertemplate="%{text} rows: said %{x:.3f}, right %{y:.3f}<extra></extra>",
         mode="lines+markers+text",
+        line={"color": "#1f5fa8"},
         textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
@@ -181,6 +182,7 @@ def _laid_out(figure: go.Figure, title: str) -> go.Figure:
     legend = {"x": 0.98, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
     margin = {"l": 60, "r": 20, "t": 50, "b": 50}
     heading = {"text": title, "x": 0.05}
+    figure.update_xaxes(title_standoff=15).update_yaxes(title_standoff=15)
     return figure.update_layout(
         title=heading, height=420, template="plotly_white", font=font, legend=legend, margin=margin
     )
