@@ -16,7 +16,7 @@ from features.extraction.skipped import skipped_path
 from features.images.patients import GROUP_PATTERN
 from features.images.views import parse_views
 from features.runtime.backend import use_backend
-from features.runtime.command import console, progress, run_command
+from features.runtime.command import progress, run_command, say
 from features.runtime.text import printable
 
 _LISTED = 5
@@ -102,11 +102,11 @@ def main(
             dtype=dtype,
             limit=limit,
             strict=strict,
-            say=_say,
+            say=say,
             on_progress=display,
         )
     for line in describe(summary):
-        _say(line)
+        say(line)
 
 
 class _Progress:
@@ -131,10 +131,6 @@ class _Progress:
     ) -> None:
         if self._task is not None:
             self._display.stop()
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console, progress, run_command
+from features.runtime.command import progress, run_command, say
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
-from features.runtime.text import printable
+from features.runtime.text import decimal, printable
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from heads.evaluation.mistakes import check_images
@@ -73,7 +73,7 @@ def main(
         check_images(images, opened)
     caveat = _caveat(part, metadata, opened)
     if caveat:
-        console.print(f"{store}: {caveat}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{store}: {caveat}")
     if report is not None:
         make_folder(report)
     start_backend()
@@ -91,7 +91,7 @@ def main(
             title=title, store=opened, rows=rows, probabilities=probabilities, metrics=metrics, caveat=caveat
         )
         write_report(report / "index.html", scored, loaded.model, images=images)
-        console.print(f"report: {report / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+        say(f"report: {report / 'index.html'}")
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
         typer.echo(json.dumps(told | metrics.to_dict(), indent=2))
@@ -115,9 +115,9 @@ def _tables(metrics: Metrics, title: str) -> Group:
     summary.add_row("rows", f"{metrics.rows}{patients}")
     interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
     units = "rows" if metrics.patients is None else "patients"
-    summary.add_row(f"accuracy (95 % interval, {units} as units)", _number(metrics.accuracy) + interval)
-    summary.add_row("balanced accuracy", _number(metrics.balanced_accuracy))
-    summary.add_row("loss in nats", _number(metrics.loss))
+    summary.add_row(f"accuracy (95 % interval, {units} as units)", decimal(metrics.accuracy) + interval)
+    summary.add_row("balanced accuracy", decimal(metrics.balanced_accuracy))
+    summary.add_row("loss in nats", decimal(metrics.loss))
     return Group(summary, _class_table(metrics), _confusion_table(metrics))
 
 
@@ -127,7 +127,7 @@ def _class_table(metrics: Metrics) -> Table:
         table.add_column(name, justify="right")
     for one in metrics.per_class:
         numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
-        table.add_row(printable(one.name), f"{one.rows}", *map(_number, numbers))
+        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
     return table
 
 
@@ -139,10 +139,6 @@ def _confusion_table(metrics: Metrics) -> Table:
     for name, counts in zip(names, metrics.confusion, strict=True):
         table.add_row(name, *map(str, counts))
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

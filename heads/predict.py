@@ -16,7 +16,7 @@ from rich.table import Table
 from features.extraction.pipeline import FeatureMaker
 from features.images.views import View, parse_views
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console, progress, run_command
+from features.runtime.command import progress, run_command, say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import make_folder
 from features.runtime.text import printable
@@ -115,9 +115,7 @@ def main(
         Console(highlight=False, markup=False, width=width).print(_table(predictions, metadata.classes))
     if heatmaps is not None:
         drawn = sum(bool(prediction.maps) for prediction in predictions)
-        console.print(
-            f"maps of {drawn} of {len(predictions)} images: {heatmaps}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"maps of {drawn} of {len(predictions)} images: {heatmaps}")
     if problem:
         raise problem
     failed = sum(bool(prediction.reason) for prediction in predictions)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console, run_command
+from features.runtime.command import run_command, say
 from features.runtime.errors import InputError
 from search.setup.config import StudyConfig
 
@@ -67,7 +67,7 @@ def main(
         spec = backbone_spec(path, head.metadata, weights=weights)
         save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
         if len(head.metadata.views) > 1:
-            _say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")
+            say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")
     else:
         save_head(out, head.model, head.metadata)
     typer.echo(f"{out}: {_scored(head.metadata, config)}")
@@ -109,10 +109,6 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     return (
         f"{trained}; validation {config.objective} of {again['repeats']} heads like it {again['mean']:.4f} on the mean"
     )
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _read(folder: Path) -> StudyRecord:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console, progress, run_command
+from features.runtime.command import progress, run_command, say
 from features.runtime.errors import BottleneckError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
@@ -156,7 +156,7 @@ def _load(path: Path, options: Options) -> SearchData:
 def _demonstration(folder: Path) -> Path:
     from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
-    _say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
+    say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
     with progress("scans") as display:
         task = display.add_task("making the demonstration", total=None)
         return make_demonstration(
@@ -168,9 +168,9 @@ def _demonstration(folder: Path) -> Path:
 
 def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
     for remark in data.remarks:
-        _say(f"note: {remark}")
+        say(f"note: {remark}")
     shape = " x ".join(map(str, data.store.header.feature_shape))
-    _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
+    say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
     with progress("images") as display:
         task = display.add_task("comparing", visible=False)  # not where an earlier run has done it
         found = audit_study(
@@ -179,8 +179,8 @@ def _introduce(options: Options, config: StudyConfig, data: SearchData) -> None:
             on_progress=lambda done, total: display.update(task, completed=done, total=total, visible=True),
         )
     for line in describe(found):
-        _say(line)
-    _say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
+        say(line)
+    say(f"{options.folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
 
 
 def _search(
@@ -275,10 +275,10 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
     Console(highlight=False).print(table)
     typer.echo(summary["verdict"])
     where = shlex.quote(str(folder))
-    _say(f"export the best head:  python -m search.export {where} best.hdf5")
+    say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
-    _say(f"read its report:       {where}/report.html")
-    _say(f"review the study:      optuna-dashboard {review}")
+    say(f"read its report:       {where}/report.html")
+    say(f"review the study:      optuna-dashboard {review}")
 
 
 def _repeated(finalist: dict[str, Any]) -> str:
@@ -310,10 +310,6 @@ def _describe_bank(table: Table, summary: dict[str, Any]) -> None:
         f" {bank['gflops']} GFLOP/s ({100 * bank['fraction_of_peak']:.0f}% of the bare products),"
         f" {100 * bank['bookkeeping_share']:.1f}% bookkeeping",
     )
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

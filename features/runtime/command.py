@@ -37,10 +37,10 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     try:
         status = app(standalone_mode=False)
     except BottleneckError as error:
-        _say(f"error: {error}")
+        _last_words(f"error: {error}")
         status = error.exit_status
     except typer.TyperException as error:
-        _say(f"error: {' '.join(error.format_message().split())} (see --help)")
+        _last_words(f"error: {' '.join(error.format_message().split())} (see --help)")
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -48,11 +48,16 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
-        _say("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
+        _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
     sys.exit(status or 0)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a remark, as it is, on standard error: no markup, no colours, no line breaks of its own."""
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _last_words(line: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

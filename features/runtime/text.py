@@ -1,8 +1,39 @@
-"""Text that came from elsewhere, made fit to print."""
+"""The one place for numbers and lists as people read them, and for text from elsewhere made fit to print."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
     """Returns ``text`` on one line: a newline or another control character in a file name is shown escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def percent(share: float | None, decimals: int = 2) -> str:
+    """Returns a share (0 to 1) such as ``86.25%``; ``-`` for None."""
+    return "-" if share is None else f"{100 * share:.{decimals}f}%"
+
+
+def decimal(value: float | None) -> str:
+    """Returns a score or a loss with four places; ``-`` for None."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds in the two units that tell most: ``0.25 s``, ``90 s``, ``5 min 21 s``, ``2 h 5 min``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, what: str) -> str:
+    """Returns ``1 patient``, ``1,234 patients``: for a word whose plural takes an s."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def listed(items: Iterable[object], most: int) -> str:
+    """Returns the first ``most`` items with commas between them, and how many more there are."""
+    texts = [*map(str, items)]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.text import listed
 from features.store.reader import FeatureStore
 from features.store.schema import SCHEMA, RowState
 
@@ -93,7 +94,7 @@ def _header_problems(store: FeatureStore) -> Iterator[str]:
         yield f"complete: expected every row done or skipped, found {pending} pending"
     unknown = np.flatnonzero(store.done > max(RowState))
     if len(unknown):
-        yield f"done: expected 0, 1 or 2, found {store.done[unknown[0]]} in {_listed(unknown)}"
+        yield f"done: expected 0, 1 or 2, found {store.done[unknown[0]]} in {_rows(unknown)}"
     path, times = Counter(store.header.paths).most_common(1)[0]
     if times > 1:
         yield f"paths: expected every file once, found {path} {times} times"
@@ -118,7 +119,7 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
         ("every row that is done to hold features in every view", "zeros only", all_zero),
         ("zeros in every row that was skipped", "others", not_zero),
     )
-    return [f"features: expected {rule}, found {what} in {_listed(rows)}" for rule, what, rows in found if rows]
+    return [f"features: expected {rule}, found {what} in {_rows(rows)}" for rule, what, rows in found if rows]
 
 
 def _chunks(store: FeatureStore) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -134,7 +135,6 @@ def _chunks(store: FeatureStore) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         yield start, flat.reshape(rows, len(store.header.views), -1)
 
 
-def _listed(rows: Iterable[int]) -> str:
-    numbers = [str(row) for row in rows]
-    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:LISTED])}{more}"
+def _rows(rows: Iterable[int]) -> str:
+    numbers = [*rows]
+    return f"row{'s' if len(numbers) > 1 else ''} {listed(numbers, LISTED)}"

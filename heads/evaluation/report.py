@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from features.runtime.files import replacing
-from features.runtime.text import printable
+from features.runtime.text import decimal, printable
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from heads.evaluation.mistakes import Mistake, Sight, mistakes, sights
-from heads.html import print_style as printing
+from heads.html.document import Document, exhibit, note, table
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
 from heads.metrics.scoring import Probabilities
@@ -79,35 +78,35 @@ def write_report(path: Path, scored: Scored, model: Any, *, images: Path | None)
     shown = found[:MAX_MISTAKES]
     drawn = list(sights(model, scored.store, shown, images)) if images else [Sight() for _ in shown]
     remark = _remark(found, scored.store, with_images=images is not None)
-    page = report_page(scored, list(zip(shown, drawn, strict=True)), remark=remark)
+    text = make_report(scored, list(zip(shown, drawn, strict=True)), remark=remark)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
-def report_page(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remark: str) -> str:
-    """Returns the page: HTML with all it needs inside it."""
+def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remark: str) -> str:
+    """Returns the page's HTML.
+
+    Args:
+        scored: What it is about.
+        shown: Mistakes and what the head saw in them.
+        remark: What to know about these.
+    """
     classes = [printable(name) for name in scored.store.classes]
-    figures = [confusion_figure(scored.metrics, classes)]
+    document = Document(printable(scored.title), _summary(scored.metrics))
+    document.lead(note(scored.caveat) if scored.caveat else "")
+    figures = [document.figure(confusion_figure(scored.metrics, classes), "how often each class was called what")]
     if len(scored.rows):
-        figures.append(roc_figure(scored.metrics, scored.probabilities, scored.labels))
-        figures.append(reliability_figure(scored.probabilities, scored.labels))
-    return _PAGE.format(
-        policy=_POLICY,
-        style=_STYLE + printing.STYLE,
-        title=escape(printable(scored.title)),
-        summary=escape(_summary(scored.metrics)),
-        caveat=escape(scored.caveat),
-        plotly=get_plotlyjs(),
-        printable=printing.SCRIPT,
-        width=printing.PAGE_WIDTH // 2,
-        places="\n".join(f'<div class="figure" id="figure-{place}"></div>' for place in range(len(figures))),
-        # "<" would end the script element that the data stands in
-        figures=f"[{','.join(figure.to_json() for figure in figures)}]".replace("<", "\\u003c"),
-        table=_class_table(scored.metrics),
-        count=int((scored.probabilities.argmax(axis=1) != scored.labels).sum()),
-        remark=escape(remark),
-        gallery="\n".join(_card(mistake, sight, classes) for mistake, sight in shown),
-    )
+        curves = roc_figure(scored.metrics, scored.probabilities, scored.labels)
+        figures.append(document.figure(curves, "sensitivity against specificity of each class"))
+        believed = reliability_figure(scored.probabilities, scored.labels)
+        figures.append(
+            document.figure(believed, "share of rows called rightly, by the probability of the called class")
+        )
+    document.lead(document.grid(figures, pairs=True), _class_table(scored.metrics))
+    count = int((scored.probabilities.argmax(axis=1) != scored.labels).sum())
+    cards = (_card(mistake, sight, classes) for mistake, sight in shown)
+    document.add(f"Called wrongly: {count}", note(remark) if remark else "", *cards)
+    return document.html()
 
 
 def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
@@ -164,6 +163,7 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         text=[f"{rows}" for rows in bins.rows],
         hovertemplate="%{text} rows: said %{x:.3f}, right %{y:.3f}<extra></extra>",
         mode="lines+markers+text",
+        line={"color": "#1f5fa8"},
         textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
@@ -181,8 +181,10 @@ def _laid_out(figure: go.Figure, title: str) -> go.Figure:
     font = {"family": "system-ui, sans-serif", "color": "#1a1a1a"}
     legend = {"x": 0.98, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
     margin = {"l": 60, "r": 20, "t": 50, "b": 50}
+    heading = {"text": title, "x": 0.05}
+    figure.update_xaxes(title_standoff=15).update_yaxes(title_standoff=15)
     return figure.update_layout(
-        title=title, height=420, template="plotly_white", font=font, legend=legend, margin=margin
+        title=heading, height=420, template="plotly_white", font=font, legend=legend, margin=margin
     )
 
 
@@ -211,105 +213,24 @@ def _remark(found: Sequence[Mistake], store: FeatureStore, *, with_images: bool)
 
 
 def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
-    called, true = (escape(classes[index]) for index in (mistake.called, mistake.true))
+    called, true = classes[mistake.called], classes[mistake.true]
     sure, chance = (f"{mistake.probabilities[index]:.3f}" for index in (mistake.called, mistake.true))
-    shown = _picture(sight.image or None, "as it is")
-    shown += _picture(sight.for_called, f"for {called}") + _picture(sight.for_true, f"for {true}")
-    reason = f'<p class="soft">{escape(sight.reason)}</p>' if sight.reason else ""
-    head = f"<h3>{called} {sure} <small>is {true} {chance}</small></h3>"
-    path = escape(printable(mistake.path))
-    return f'<article>{head}<p class="soft">{path}</p>{reason}<div class="pictures">{shown}</div></article>'
-
-
-def _picture(address: str | None, name: str) -> str:
-    """One picture of a card, or the remark that there is nothing to see; '' for None."""
-    if address is None:
-        return ""
-    if not address:
-        return f"<figure><figcaption>nothing speaks {name}</figcaption></figure>"
-    return f'<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+    seen = [(sight.image or None, "as it is"), (sight.for_called, f"for {called}"), (sight.for_true, f"for {true}")]
+    return exhibit(
+        f"{called} {sure}",
+        f"is {true} {chance}",
+        [printable(mistake.path), *([sight.reason] if sight.reason else [])],
+        [(address, name if address else f"nothing speaks {name}") for address, name in seen if address is not None],
+    )
 
 
 def _class_table(metrics: Metrics) -> str:
-    names = ("rows", "sensitivity", "specificity", "precision", "AUC")
     rows = [
-        (f"{one.rows}", *map(_number, (one.sensitivity, one.specificity, one.precision, one.auc)))
+        (
+            printable(one.name),
+            f"{one.rows}",
+            *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
+        )
         for one in metrics.per_class
     ]
-    body = "".join(
-        f"<tr><th>{escape(printable(one.name))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for one, cells in zip(metrics.per_class, rows, strict=True)
-    )
-    return f"<table><tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>{body}</table>"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-"""The browser may load nothing: a name in a store cannot make it."""
-
-
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; color: #1a1a1a; background: #fff;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
-h3 { font-size: 1rem; margin: 0; }
-small, .soft, figcaption { color: #5b6672; font-size: .875rem; font-weight: 400; }
-p { margin: .25rem 0; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
-.figure { min-width: 0; }
-article { border-top: 1px solid #dfe4ea; padding: 1rem 0; break-inside: avoid; }
-.pictures { display: flex; gap: .75rem; }
-figure { margin: 0; min-width: 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin-top: 1rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #dfe4ea; font-weight: 400; }
-th:first-child { text-align: left; padding-left: 0; }
-tr:first-child th { color: #5b6672; font-size: .875rem; }
-img { display: block; max-width: 100%; height: auto; }
-@media print {
-  @page { margin: 14mm; }
-  body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .figures { grid-template-columns: 1fr 1fr; }
-  h2 { break-after: avoid; }
-}
-"""
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="soft">{summary}</p>
-<p class="soft">{caveat}</p>
-<div class="figures">
-{places}
-</div>
-<div class="scroll">{table}</div>
-<h2>Called wrongly: {count}</h2>
-<p class="soft">{remark}</p>
-{gallery}
-<script type="application/json" id="figures">{figures}</script>
-<script>{plotly}</script>
-<script>{printable}
-const figures = JSON.parse(document.getElementById("figures").textContent);
-Promise.all(figures.map(({{data, layout}}, place) =>
-  Plotly.newPlot("figure-" + place, data, layout, {{displayModeBar: false, responsive: true}})
-    .then((figure) => printable(figure, {width}))
-)).then((drawn) => {{ document.body.dataset.drawn = drawn.length; }});
-</script>
-</body>
-</html>
-"""
+    return table(("", "rows", "sensitivity", "specificity", "precision", "AUC"), rows, named_rows=True)

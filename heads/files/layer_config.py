@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from features.runtime.errors import InputError
+from features.runtime.text import printable
 
 MAX_PARAMETERS = 2**26
 """256 MB of float32; the largest head of the widest search space has a twentieth of it."""
@@ -43,7 +44,7 @@ def refuse(path: Path, field: str, expected: str, found: object) -> NoReturn:
         InputError: Always.
     """
     shown = found if isinstance(found, str) else json.dumps(found, default=repr)
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
+    shown = printable(shown)
     raise InputError(path, field=field, expected=expected, found=shown if len(shown) <= 80 else shown[:80] + "...")
 
 

@@ -1,136 +1,26 @@
-"""One HTML page that holds all it needs: text first, then figures drawn one after another by the Plotly inside it.
+"""One HTML document that holds all it needs: text first, then figures drawn one after another by the Plotly inside it.
 
-Everything that comes from outside goes through ``html.escape``; data for scripts through ``_script_json``. The page's
-own policy forbids the browser to load anything.
+Its blocks are the macros of ``files/blocks.html.jinja``, which escape everything that comes from outside; what they
+return is ``Markup``, and any other text that is put into a document is escaped as well. Styles and scripts are the
+other files of that folder. The own policy of a document forbids the browser to load anything.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from html import escape
+from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from heads.html import parallel_coordinates as parallel
-from heads.html import print_style as printing
+STYLES = ("document.css", "parallel.css", "print.css")
 
 
-class Page:
-    """A page under construction.
-
-    Args:
-        title: Of the page; its first heading.
-        subtitle: A sentence below it.
-    """
-
-    def __init__(self, title: str, subtitle: str) -> None:
-        self.title = title
-        self.subtitle = subtitle
-        self._body: list[str] = []
-        self._figures: list[dict[str, Any]] = []
-
-    def cards(self, cards: Iterable[tuple[str, str, str]]) -> None:
-        """Adds large numbers: what it is, the number, a remark."""
-        cells = (
-            f'<div class="card"><div class="what">{escape(what)}</div><div class="number">{escape(number)}</div>'
-            f'<div class="remark">{escape(remark)}</div></div>'
-            for what, number, remark in cards
-        )
-        self._body.append(f'<div class="cards">{"".join(cells)}</div>')
-
-    def add(self, heading: str, *parts: str) -> None:
-        """Adds a section of HTML made by this module's functions."""
-        self._body.append(f"<section><h2>{escape(heading)}</h2>\n{chr(10).join(filter(None, parts))}</section>")
-
-    def figure(self, figure: Any | None, label: str, *, wide: bool = False) -> str:
-        """Takes a Plotly figure in, to be drawn with the page.
-
-        Args:
-            figure: ``plotly.graph_objects.Figure``; nothing is drawn for ``None``.
-            label: What it shows, for readers who do not see it.
-            wide: Whether it scrolls sideways on a narrow screen instead of shrinking.
-        """
-        if figure is None:
-            return ""
-        data = json.loads(figure.to_json())
-        data["layout"].pop("template", None)  # the same for all, and 7 kB each: the script has it
-        self._figures.append(data)
-        place, height = len(self._figures) - 1, figure.layout.height
-        names = f'id="figure-{place}" role="img" aria-label="{escape(label)}"'
-        element = f'<div class="figure" {names} style="height:{height}px"></div>'
-        return f'<div class="scroll"><div class="wide">{element}</div></div>' if wide else element
-
-    @staticmethod
-    def grid(figures: Iterable[str]) -> str:
-        """Small figures beside each other, as many as the screen is wide."""
-        return f'<div class="grid">{"".join(figures)}</div>'
-
-    def html(self) -> str:
-        """Returns the whole page."""
-        return _FRAME.format(
-            policy=escape(_POLICY, quote=False),
-            title=escape(self.title),
-            subtitle=escape(self.subtitle),
-            style=_STYLE + parallel.STYLE + printing.STYLE,
-            body="\n".join(self._body),
-            plotly=get_plotlyjs() if self._figures else "",
-            template=_script_json(TEMPLATE),
-            figures=_script_json(self._figures),
-            draw=parallel.DRAW + printing.SCRIPT + _DRAW if self._figures else "",
-        )
-
-
-def prose(text: str) -> str:
-    """A paragraph."""
-    return f"<p>{escape(text)}</p>"
-
-
-def strong(text: str) -> str:
-    """A paragraph that is read first."""
-    return f'<p class="verdict">{escape(text)}</p>'
-
-
-def note(text: str) -> str:
-    """A remark in small print."""
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def plain(text: str, *, folded: str = "") -> str:
-    """Text to copy as it is; behind the title ``folded`` where one is given."""
-    block = f"<pre>{escape(text)}</pre>"
-    return f"<details><summary>{escape(folded)}</summary>{block}</details>" if folded else block
-
-
-def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and what they are."""
-    cells = (f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
-    return f'<div class="scroll"><table class="facts"><tbody>{"".join(cells)}</tbody></table></div>'
-
-
-def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, wide: bool = False, marked_diagonal: bool = False
-) -> str:
-    """A table; the last column of a ``wide`` one holds sentences, the diagonal is marked for a confusion matrix."""
-    lines = []
-    for number, row in enumerate(rows):
-        cells = []
-        for place, (name, cell) in enumerate(zip(head, row, strict=True)):
-            hit = " class=hit" if marked_diagonal and number == place - 1 else ""
-            named = f' data-name="{escape(name)}"' if wide else ""
-            cells.append(f"<td{hit}{named}>{escape(cell)}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    kind = ' class="wordy"' if wide else ""
-    return (
-        f'<div class="scroll"><table{kind}><thead><tr>{names}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
-
-
-def _script_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+SCRIPTS = ("plotly_internals.js", "parallel.js", "print.js", "draw.js")
+"""In the order in which they stand in a document: the last one begins to draw."""
 
 
 _AXIS = {
@@ -143,113 +33,147 @@ _AXIS = {
 
 
 TEMPLATE = {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}}
+"""What Plotly figures have in common: it stands once in a document, and not in each figure."""
 
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""Nothing is loaded, and no script is made of text."""
+class Document:
+    """A document under construction.
+
+    Args:
+        title: Of the document; its first heading.
+        subtitle: A sentence below it.
+    """
+
+    def __init__(self, title: str, subtitle: str) -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self._body: list[str] = []
+        self._figures: list[dict[str, Any]] = []
+
+    def cards(self, cards: Iterable[tuple[str, str, str]]) -> None:
+        """Adds large numbers: what it is, the number, a remark."""
+        self.lead(_blocks.cards(cards))
+
+    def lead(self, *parts: str) -> None:
+        """Adds blocks without a heading; '' is left out."""
+        self._body += filter(None, parts)
+
+    def add(self, heading: str, *parts: str) -> None:
+        """Adds a section of blocks; '' is left out."""
+        self.lead(_blocks.section(heading, [*filter(None, parts)]))
+
+    def figure(self, figure: Any | None, label: str, *, wide: bool = False) -> str:
+        """Takes a Plotly figure in, to be drawn with the document.
+
+        Args:
+            figure: ``plotly.graph_objects.Figure`` whose layout has a height; nothing is drawn for ``None``.
+            label: What it shows, for readers who do not see it.
+            wide: Whether it scrolls sideways on a narrow screen instead of shrinking.
+
+        Returns:
+            The block that it is drawn in; '' for ``None``.
+        """
+        if figure is None:
+            return ""
+        data = json.loads(figure.to_json())
+        data["layout"].pop("template", None)  # the same for all, and 7 kB each: the script has it
+        self._figures.append(data)
+        return Markup(_blocks.figure(len(self._figures) - 1, label, figure.layout.height, wide))
+
+    @staticmethod
+    def grid(figures: Iterable[str], *, pairs: bool = False) -> Markup:
+        """Figures beside each other, as many as the screen is wide: on paper three, or two where they are ``pairs``."""
+        return Markup(_blocks.grid(figures, pairs))
+
+    def html(self) -> str:
+        """Returns the whole document."""
+        return _environment.get_template("document.html.jinja").render(
+            title=self.title,
+            subtitle=self.subtitle,
+            styles=Markup("".join(map(_file, STYLES))),
+            body=Markup("\n").join(self._body),
+            plotly=Markup(get_plotlyjs() if self._figures else ""),
+            template=_script_json(TEMPLATE),
+            figures=_script_json(self._figures),
+            scripts=Markup("".join(map(_file, SCRIPTS)) if self._figures else ""),
+        )
 
 
-_STYLE = """
-:root { color-scheme: light; --ink: #1a1a1a; --soft: #5b6672; --rule: #dfe4ea; --ground: #f6f7f9; --blue: #1f5fa8; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 70rem; color: var(--ink); background: #fff;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
-p { max-width: 46rem; overflow-wrap: anywhere; margin: .6rem 0; }
-.subtitle, .note { color: var(--soft); }
-.verdict { font-size: 1.1rem; font-weight: 600; border-left: .25rem solid var(--blue); padding-left: .75rem; }
-.note { font-size: .875rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin-top: 1.25rem; }
-.card { background: var(--ground); border: 1px solid var(--rule); border-radius: .5rem; padding: .75rem .9rem; }
-.card .number { font-size: 1.6rem; font-weight: 650; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.card .what, .card .remark { font-size: .85rem; color: var(--soft); }
-.scroll { overflow-x: auto; margin: .75rem 0;  /* shaded at an edge behind which there is more */
-  background: linear-gradient(90deg, #fff 40%, #fff0) 0 0 / 2rem 100% no-repeat local,
-    linear-gradient(270deg, #fff 40%, #fff0) 100% 0 / 2rem 100% no-repeat local,
-    linear-gradient(90deg, #1a1a1a2e, #fff0) 0 0 / .8rem 100% no-repeat scroll,
-    linear-gradient(270deg, #1a1a1a2e, #fff0) 100% 0 / .8rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .65rem; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th:first-child, td:first-child, .facts td, .wordy th:last-child, .wordy td:last-child { text-align: left; }
-thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-.facts th { font-weight: 600; white-space: nowrap; }
-.facts td { overflow-wrap: anywhere; }
-.wordy td:last-child { min-width: 22rem; }
-td.hit { background: #e3edf8; font-weight: 650; }
-pre { background: var(--ground); border: 1px solid var(--rule); border-radius: .4rem; padding: .7rem .9rem;
-  overflow-x: auto; font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; }
-summary { cursor: pointer; color: var(--blue); }
-.figure { width: 100%; }
-.wide { min-width: 64rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: .5rem; }
-@media screen and (max-width: 48rem) {
-  .cards { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
-  table { font-size: .8rem; }
-  th, td { padding: .3rem .4rem; }
-  .facts th { white-space: normal; min-width: 7rem; }
-  .wordy thead { display: none; }  /* each row is a block: the numbers with their names, then the words */
-  .wordy tr { display: flex; flex-wrap: wrap; column-gap: 1rem; padding: .4rem 0;
-    border-bottom: 1px solid var(--rule); }
-  .wordy td { border: 0; padding: .1rem 0; text-align: left; }
-  .wordy td:last-child { flex-basis: 100%; min-width: 0; }
-  .wordy td:not(:last-child)::before { content: attr(data-name) " "; color: var(--soft); }
-}
-@media print {
-  @page { margin: 14mm; }
-  :root { font-size: 9.5pt; }
-  body { max-width: none; padding: 0; font-size: 1rem; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .card, tr { break-inside: avoid; }
-  h2 { break-after: avoid; margin-top: 1.5rem; }
-  p { max-width: none; orphans: 3; widows: 3; }
-  .scroll { overflow: visible; background: none; }
-  .wide, .wordy td:last-child { min-width: 0; }
-  .grid { grid-template-columns: repeat(3, 1fr); }
-  th, td { padding: .2rem .5rem; }
-  .wordy thead th { white-space: normal; }
-  .cards { grid-template-columns: repeat(5, 1fr); }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-}
-"""
+def prose(text: str) -> Markup:
+    """A paragraph."""
+    return Markup(_blocks.paragraph(text))
 
 
-_DRAW = f"""
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const template = JSON.parse(document.getElementById("template").textContent);
-const options = {{responsive: true, displayModeBar: false}};
-async function draw(place, {{data, layout}}) {{
-  if (data[0] && data[0].type === "parcoords") return drawParallel("figure-" + place, data[0], layout.height);
-  const figure = await Plotly.newPlot("figure-" + place, data, {{...layout, template, autosize: true}}, options);
-  printable(figure, {printing.PAGE_WIDTH} / (figure.closest(".grid") ? 3 : 1));
-}}
-(async () => {{
-  for (const [place, figure] of figures.entries()) {{
-    await draw(place, figure).catch((error) => console.error("figure", place, error));
-    await new Promise((done) => setTimeout(done));  // so that the page can be scrolled in between
-  }}
-  document.body.dataset.drawn = figures.length;
-}})();
-"""
+def strong(text: str) -> Markup:
+    """A paragraph that is read first."""
+    return Markup(_blocks.paragraph(text, "verdict"))
 
 
-_FRAME = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>{title}</h1><p class="subtitle">{subtitle}</p></header>
-<main>
-{body}
-</main>
-<script type="application/json" id="template">{template}</script>
-<script type="application/json" id="figures">{figures}</script>
-<script>{plotly}</script>
-<script>{draw}</script>
-</body>
-</html>
-"""
+def note(text: str) -> Markup:
+    """A remark in small print."""
+    return Markup(_blocks.paragraph(text, "note"))
+
+
+def plain(text: str, *, folded: str = "") -> Markup:
+    """Text to copy as it is; behind the title ``folded`` where one is given."""
+    return Markup(_blocks.plain(text, folded))
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Markup:
+    """Names and what they are."""
+    return Markup(_blocks.facts(rows))
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    wide: bool = False,
+    marked_diagonal: bool = False,
+    named_rows: bool = False,
+) -> Markup:
+    """A table.
+
+    Args:
+        head: Names of the columns.
+        rows: As many cells each as there are columns.
+        wide: The last column holds sentences.
+        marked_diagonal: The first column names the rows of a confusion matrix, whose diagonal is marked.
+        named_rows: The first column names the rows.
+
+    Raises:
+        ValueError: A row is longer or shorter than the head.
+    """
+    lines = [tuple(cell for _, cell in zip(head, row, strict=True)) for row in rows]
+    return Markup(_blocks.table(head, lines, wide, marked_diagonal, named_rows))
+
+
+def exhibit(heading: str, aside: str, remarks: Iterable[str], pictures: Iterable[tuple[str, str]]) -> Markup:
+    """Something to look at, in a row of pictures.
+
+    Args:
+        heading: What it is.
+        aside: Set smaller, after the heading.
+        remarks: Lines in small print.
+        pictures: Of each the address (``data:``, or '' where there is nothing to see) and the caption.
+    """
+    return Markup(_blocks.exhibit(heading, aside, remarks, pictures))
+
+
+def _script_json(data: Any) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    return Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
+def _file(name: str) -> str:
+    """The text of a package file, also where the package is imported from an archive."""
+    return files(__package__).joinpath("files", name).read_text(encoding="utf-8")
+
+
+_environment = Environment(
+    loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+)
+
+
+_blocks: Any = _environment.get_template("blocks.html.jinja").module
+"""The macros: a call of one returns ``Markup``."""

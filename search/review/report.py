@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import replacing
-from heads.html.document import Page, facts, note, plain, prose, strong, table
+from features.runtime.text import decimal, duration, listed, percent
+from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.model.spec import HeadSpec
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
@@ -36,7 +37,7 @@ def write_report(path: Path, record: StudyRecord) -> None:
 
 def make_report(record: StudyRecord) -> str:
     """Returns the report's HTML."""
-    page = Page(title=f"Study {record.config.name}", subtitle=_state(record))
+    page = Document(title=f"Study {record.config.name}", subtitle=_state(record))
     page.cards(_headline(record))
     page.add("What was found", *_findings(record))
     page.add("Leaderboard", *_leaderboard(record))
@@ -84,13 +85,13 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             yield f"the article's head, {name}", value, f"{article['parameters']:,} parameters"
     if test:
         low, high = test["accuracy_interval"]
-        interval = f"95% interval {_percent(low)} to {_percent(high)}"
-        yield "found, accuracy on test rows", _percent(test["accuracy"]), interval
+        interval = f"95% interval {percent(low)} to {percent(high)}"
+        yield "found, accuracy on test rows", percent(test["accuracy"]), interval
     alone = record.concluded.get("one_at_a_time")
     seconds = record.summary["search_seconds"]
     if seconds:
-        beside = f"about {_duration(alone['seconds'])} one at a time, by a sample" if alone else "with trials under way"
-        yield "search time", _duration(seconds), beside
+        beside = f"about {duration(alone['seconds'])} one at a time, by a sample" if alone else "with trials under way"
+        yield "search time", duration(seconds), beside
 
 
 def _findings(record: StudyRecord) -> Iterable[str]:
@@ -141,8 +142,8 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
         place,
         f"{trial.number}",
         *((means.get(trial.number, "-"),) if means else ()),
-        _number(trial.value),
-        _number(attributes["validation_loss"]),
+        decimal(trial.value),
+        decimal(attributes["validation_loss"]),
         f"{epochs_of(trial)}",
         f"{attributes['best_epoch']}",
         f"{attributes['parameters']:,}",
@@ -150,7 +151,7 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
     )
 
 
-def _add_figures(page: Page, record: StudyRecord) -> None:
+def _add_figures(page: Document, record: StudyRecord) -> None:
     trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
     best = ranked[0] if ranked else None
     if ranked:
@@ -203,16 +204,16 @@ def _cost(record: StudyRecord) -> Iterable[str]:
     rows = [
         ("trials", f"{summary['trials']:,}, and {summary['interrupted']} interrupted and run again"),
         ("trial-epochs", f"{summary['trial_epochs']:,}"),
-        ("time with trials under way", _duration(summary["search_seconds"])),
+        ("time with trials under way", duration(summary["search_seconds"])),
         ("rate", f"{rate:g} trial-epochs a second" if rate else "-"),
     ]
     bank, alone = concluded.get("bank"), concluded.get("one_at_a_time")
     if bank:
         rows += [
             ("heads at once", f"{bank['heads_at_once']:g} on average, in {bank['pages']} pages of 16 channels"),
-            ("pages in use", _percent(bank["page_occupancy"])),
+            ("pages in use", percent(bank["page_occupancy"])),
             ("matrix products", _speed(bank)),
-            ("bookkeeping", f"{_percent(bank['bookkeeping_share'])} of the time, {bank['bookkeeping_seconds']:g} s"),
+            ("bookkeeping", f"{percent(bank['bookkeeping_share'])} of the time, {bank['bookkeeping_seconds']:g} s"),
         ]
     if alone:
         rows.append(("one at a time, by Keras fit", _alone(alone, summary["search_seconds"])))
@@ -223,18 +224,18 @@ def _cost(record: StudyRecord) -> Iterable[str]:
     for number, reason in summary["failures"].items():
         reasons.setdefault(reason, []).append(number)
     if reasons:
-        yield table(("why trials failed", "trials"), [(why, _listed(numbers)) for why, numbers in reasons.items()])
+        yield table(("why trials failed", "trials"), [(why, listed(numbers, 12)) for why, numbers in reasons.items()])
 
 
 def _speed(bank: dict[str, Any]) -> str:
     speed = f"{bank['gflops']:g} GFLOP/s in {bank['dtype']}"
-    return speed + (f", {_percent(bank['fraction_of_peak'])} of the bare products" if bank["fraction_of_peak"] else "")
+    return speed + (f", {percent(bank['fraction_of_peak'])} of the bare products" if bank["fraction_of_peak"] else "")
 
 
 def _alone(alone: dict[str, Any], seconds: float) -> str:
     times = f", {alone['seconds'] / seconds:.1f} times as long" if seconds else ""
     sampled = ", ".join(map(str, alone["sampled"]))
-    return f"about {_duration(alone['seconds'])}{times}: reckoned from a few batches of trials {sampled}"
+    return f"about {duration(alone['seconds'])}{times}: reckoned from a few batches of trials {sampled}"
 
 
 def _resolved(record: StudyRecord) -> Iterable[str]:
@@ -301,22 +302,3 @@ def _listed_value(domain: Any) -> str:
 
 def _plain_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _listed(numbers: Sequence[str], most: int = 12) -> str:
-    return ", ".join(numbers[:most]) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}%"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from heads.html.document import Page, facts, note, prose, table
+from heads.html.document import Document, facts, note, prose, table
 from search.record.study_record import StudyRecord
 from search.review import figures
 from search.review.words import mean_in_words, value_in_words
 from search.setup.audit import PAIRS_FILE, read_audit
 
 
-def repeats(page: Page, record: StudyRecord) -> Iterable[str]:
+def repeats(page: Document, record: StudyRecord) -> Iterable[str]:
     """What the finalists scored when they were trained again."""
     objective, finalists = record.config.objective, record.finalists
     cost = record.concluded["finalists"]["cost"]

@@ -15,7 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console
+from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from heads.html.document import TEMPLATE
 from heads.model.spec import HeadSpec
@@ -115,7 +115,7 @@ class View:
                     scored = True  # not beside a running search, which needs the processors
                     self.pin_confusions(record)
             except (BottleneckError, OSError, KeyError, ValueError) as error:
-                console.print(f"not brought up to date: {error}", highlight=False, markup=False, soft_wrap=True)
+                say(f"not brought up to date: {error}")
             self._stopped.wait(REFRESH_SECONDS)
 
     def stop(self) -> None:

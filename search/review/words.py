@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from features.runtime.text import decimal, percent
 from heads.model.spec import HeadSpec
 
 
@@ -24,9 +25,7 @@ def describe_head(spec: HeadSpec) -> str:
 
 def value_in_words(objective: str, value: float | None) -> str:
     """Returns an objective's value as people read it: shares in percent, others as numbers."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f}%" if objective.endswith("accuracy") else f"{value:.4f}"
+    return percent(value) if objective.endswith("accuracy") else decimal(value)
 
 
 def mean_in_words(objective: str, finalist: dict[str, Any]) -> str:

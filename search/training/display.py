@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from rich.live import Live
 from rich.table import Table
 
-from features.runtime.command import console
+from features.runtime.command import console, say
 from search.setup.config import StudyConfig
 from search.trials.ranking import article_trial, is_counted, ranking
 
@@ -52,11 +52,9 @@ class Display:
         epochs = trial.user_attrs.get("epochs", 0)
         done, left = self._progress()
         reason = f" ({trial.user_attrs['failure']})" if "failure" in trial.user_attrs else ""
-        console.print(
+        say(
             f"{self.what} {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
-            + (f", about {left:.0f} s left" if left is not None else ""),
-            highlight=False,
-            soft_wrap=True,
+            + (f", about {left:.0f} s left" if left is not None else "")
         )
 
     def _progress(self) -> tuple[int, float | None]:

@@ -231,6 +231,48 @@ def test_a_figure_that_cannot_be_drawn_is_told_to_the_console_and_holds_up_no_ot
         assert "figure 0" in visit.errors[0]
 
 
+def test_what_our_scripts_take_of_plotlys_insides_is_there(browser, made):
+    """The contract of ``heads/html/files/plotly_internals.js``: what fails here was changed by an upgrade of Plotly."""
+    with Visit(browser, address(made)) as visit:
+        visit.wait_until_drawn()
+        first = visit.page.locator(".figure").first
+        box = first.bounding_box()
+        found = first.evaluate("""(figure) => {
+            const {drawings, width, height} = markDrawing(figure);
+            const inside = [...figure.querySelectorAll("svg")].filter((svg) => !svg.closest(".drawing"));
+            return {layers: drawings.length, width, height, strays: inside.length,
+              frames: figure.querySelectorAll(".drawing-box .drawing-frame .drawing").length};
+        }""")
+        assert found["layers"] == found["frames"] > 0, "an SVG of a drawing is not in .svg-container in .plot-container"
+        assert found["strays"] == 0, "a drawing has an SVG that is no .main-svg: it would not be scaled on paper"
+        assert (found["width"], found["height"]) == (box["width"], box["height"]), (
+            ".main-svg has not the drawing's size"
+        )
+        again = first.evaluate("""async (figure) => {
+            let said = 0;
+            figure.on("plotly_afterplot", () => { said += 1; });
+            await Plotly.relayout(figure, {width: 333});
+            const shape = getComputedStyle(figure).getPropertyValue("--shape").trim();
+            return {said, shape, ...markDrawing(figure)};
+        }""")
+        assert again["said"] > 0, "Plotly does not say plotly_afterplot"
+        assert again["width"] == 333, "Plotly.relayout does not set the width of .main-svg"
+        assert again["shape"] == f"333 / {again['height']}"
+        assert visit.said == []
+
+
+@pytest.mark.parametrize("name", ["plot-container", "svg-container", "main-svg"])
+def test_a_plotly_that_names_its_parts_otherwise_is_told_and_still_draws(browser, made, tmp_path, name):
+    page = (made / FILE).read_text(encoding="utf-8")
+    assert f'find(".{name}")' in page
+    (tmp_path / FILE).write_text(page.replace(f'find(".{name}")', 'find(".renamed")'))
+    with Visit(browser, address(tmp_path)) as visit:
+        visit.wait_until_drawn()
+        assert all(figure["marks"] for figure in visit.page.evaluate(MARKS))
+        assert len(visit.errors) == page.count('class="figure"') - 1  # parallel coordinates are our own
+        assert all("draws without .renamed: see plotly_internals.js" in line for line in visit.errors)
+
+
 def test_an_evaluation_is_drawn(browser, searched, tmp_path):
     """Of a store that the head has never seen, so that there are mistakes to show."""
     store = FeatureStore(build_store(tmp_path / "other.h5", rows=24, shape=(3, 3, 8), seed=1))

@@ -1,28 +1,12 @@
-"""Parallel coordinates as SVG: drawn by a page's own script, from the figure that Plotly would draw.
+/* Parallel coordinates as SVG of our own, from the figure that Plotly would draw.
 
-Plotly draws them with WebGL. There the page would be blank on machines without it, takes seconds where it is emulated
-(remote desktops, virtual machines), prints as pixels, and has to let scripts compile others (``unsafe-eval``). A few
-hundred lines need none of that.
-"""
+   Plotly draws them with WebGL. There the page would be blank on machines without it, takes seconds where it is emulated
+   (remote desktops, virtual machines), prints as pixels, and has to let scripts compile others ("unsafe-eval"). A few
+   hundred lines need none of that.
 
-from __future__ import annotations
+   drawParallel(id of an element, parcoords trace, height): the trace's first dimension is what its lines are coloured
+   by, its customdata are numbers of trials, the best first. */
 
-STYLE = """
-.parallel { display: block; width: 100%; height: 100%; font-size: 12px; }
-.parallel .line { fill: none; }
-.parallel .line:hover { stroke: #c9862b; stroke-width: 3; stroke-opacity: 1; }
-.parallel .off { stroke: #e4e8ee; stroke-opacity: .5; pointer-events: none; }
-.parallel .axis { stroke: #9aa5b1; }
-.parallel text { fill: #1a1a1a; stroke: #fff; stroke-width: 3; stroke-linejoin: round; paint-order: stroke; }
-.parallel .name { text-anchor: middle; font-weight: 600; }
-.parallel .tick { text-anchor: end; font-size: 11px; fill: #5b6672; pointer-events: none; }
-.parallel .grip { fill: transparent; cursor: ns-resize; touch-action: pan-x; }
-.parallel .picked { fill: #c9862b; fill-opacity: .35; pointer-events: none; }
-"""
-"""Of what ``DRAW`` draws."""
-
-
-DRAW = """
 function drawParallel(place, trace, height) {
   const WIDTH = 1088, LEFT = 52, RIGHT = 44, TOP = 52, BOTTOM = height - 14, NAMESPACE = "http://www.w3.org/2000/svg";
   const make = (name, attributes, parent, text) => {
@@ -112,8 +96,3 @@ function drawParallel(place, trace, height) {
     ["pointerup", "pointercancel"].forEach((name) => grip.addEventListener(name, () => { begun = null; }));
   });
 }
-"""
-"""``drawParallel(id of an element, parcoords trace, height)``.
-
-The trace's first dimension is what its lines are coloured by, its ``customdata`` are numbers of trials, the best first.
-"""
