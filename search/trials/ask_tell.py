@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
+from search.setup.optuna_internals import running_trial
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.pruning import is_last_survivor, make_pruner
@@ -106,8 +107,7 @@ class Book:
         """Returns a running trial that a snapshot brings back."""
         frozen = self.study.get_trials(deepcopy=False)[number]
         ordinal, spec = frozen.user_attrs["ordinal"], HeadSpec.from_dict(frozen.user_attrs["spec"])
-        trial = Trial(self.study, frozen._trial_id)
-        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+        return Asked(running_trial(self.study, frozen), ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
@@ -168,7 +168,7 @@ class Book:
             rerun = self._rerun(trials, trial)
             if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
                 self.study.enqueue_trial(rerun, user_attrs={**_ordinal(trial), "rerun_of": trial.number})
-            Trial(self.study, trial._trial_id).set_user_attr("failure", INTERRUPTED)
+            running_trial(self.study, trial).set_user_attr("failure", INTERRUPTED)
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
