@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -30,12 +30,12 @@ from heads.model.weights import Weights
 from search.record.storage import open_study
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
-from search.setup.data import SearchData, plan_of
+from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.display import Display
-from search.training.runner import run_pool
-from search.training.sizing import whole_bank
+from search.training.runner import Recording, run_pool
+from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
 from search.trials.ask_tell import Asked, Book
 from search.trials.pruning import FinalistPruner, rungs
@@ -150,28 +150,16 @@ def run_repeats(
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]
         opened.study.pruner = FinalistPruner(rungs(config.epochs), runs=runs, spared=spared)
-        dtype = str(own_config.dtype)
-        plan, _ = plan_of(data, config.batch_size, own_config.seed, 0)
-        shape = whole_bank(
-            planned,
-            feature_shape=data.store.header.feature_shape,
-            classes=len(data.store.classes),
-            batch=plan.rows.shape[1],
-            folds=max(1, config.folds),
-            dtype=dtype,
-        )
+        shape = whole_bank(BankRequest.of_study(planned, own_config, data))
         sink = _Predictions(own / _PREDICTIONS, data, config)
         with Display(opened.study, own_config, what="repeat") as display:
             run_pool(
-                own,
-                opened,
+                Recording(own, opened, saved, snapshot_every),
                 shape=shape,
                 data=data,
                 book=book,
                 sink=sink,
                 display=display,
-                saved=saved,
-                snapshot_every=snapshot_every,
                 shrinks=True,
             )
         finalists = _read(opened.study, trials, runs, sink)
@@ -186,16 +174,17 @@ def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> t
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
     identity = json.dumps([config.repeats, config.epochs, config.patience, [spec.identity for spec in planned]])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    own = replace(
-        config,
-        name=f"{config.name}-{FOLDER}-{digest}",
-        seed=derive_seed(config.seed, FOLDER),
-        trials=len(planned),
-        pruner="none",
-        sampler="random",
-        engine="fused",
-        dtype=config.dtype or default_dtype(),
-        finalists=0,
+    own = config.model_copy(
+        update={
+            "name": f"{config.name}-{FOLDER}-{digest}",
+            "seed": derive_seed(config.seed, FOLDER),
+            "trials": len(planned),
+            "pruner": "none",
+            "sampler": "random",
+            "engine": "fused",
+            "dtype": config.dtype or default_dtype(),
+            "finalists": 0,
+        }
     )
     place = folder / FOLDER
     if (place / FILE).is_file() and StudyConfig.read(place).name != own.name:

@@ -25,7 +25,7 @@ from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.display import Display
-from search.training.runner import run_pool
+from search.training.runner import Recording, run_pool
 from search.training.sizing import settle_bank
 from search.training.throughput import describe_bank
 from search.trials.ask_tell import Book
@@ -85,15 +85,12 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     checkpoints = TopCheckpoints(folder, opened.study, config, data)
     with Display(opened.study, config) as display:
         throughput, compilations = run_pool(
-            folder,
-            opened,
+            Recording(folder, opened, None, 1e9),
             shape=shape,
             data=data,
             book=book,
             sink=checkpoints,
             display=display,
-            saved=None,
-            snapshot_every=1e9,
             shrinks=shrinks,
         )
     opened.close()
