@@ -14,6 +14,7 @@ from features.runtime.command import progress as progress_bar
 from features.runtime.errors import BottleneckError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
+from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, open_study
 from search.setup.audit import audit_study, describe, read_audit
@@ -137,13 +138,19 @@ def _demonstration(folder: Path) -> Path:
     from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
     _say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
-    with progress_bar("scans") as display:
-        task = display.add_task("making the demonstration", total=None)
-        return make_demonstration(
-            folder / "demonstration",
-            seed=DEMONSTRATION_SEED,
-            on_progress=lambda done, total: display.update(task, completed=done, total=total),
-        )
+    with _bar("making the demonstration", "scans") as on_progress:
+        return make_demonstration(folder / "demonstration", seed=DEMONSTRATION_SEED, on_progress=on_progress)
+
+
+@contextmanager
+def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
+    """Shows a bar, from the beginning or once there is progress; not in a notebook, where rich has none of its own."""
+    if console.is_jupyter or console.quiet:
+        yield unwatched
+        return
+    with progress_bar(unit) as display:
+        task = display.add_task(what, total=None, visible=visible)
+        yield lambda done, total: display.update(task, completed=done, total=total, visible=True)
 
 
 def _introduce(folder: Path, config: StudyConfig, data: SearchData) -> None:
@@ -151,13 +158,8 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData) -> None:
         _say(f"note: {remark}")
     shape = " x ".join(map(str, data.store.header.feature_shape))
     _say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
-    with progress_bar("images") as display:
-        task = display.add_task("comparing", visible=False)  # not where an earlier run has done it
-        found = audit_study(
-            folder,
-            data,
-            on_progress=lambda done, total: display.update(task, completed=done, total=total, visible=True),
-        )
+    with _bar("comparing", "images", visible=False) as on_progress:  # not where an earlier run has done it
+        found = audit_study(folder, data, on_progress=on_progress)
     for line in describe(found):
         _say(line)
     _say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")

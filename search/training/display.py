@@ -14,6 +14,7 @@ from rich.table import Table
 
 from features.runtime.command import console
 from search.setup.config import StudyConfig
+from search.training.notebook import NotebookTable
 from search.trials.ranking import article_trial, is_counted, ranking
 
 REDRAW_EVERY = 0.25
@@ -21,13 +22,13 @@ REDRAW_EVERY = 0.25
 
 
 class Display:
-    """A table that is redrawn in a terminal; elsewhere (a log, a pipe) one line for each finished trial."""
+    """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) one line a finished trial."""
 
     def __init__(self, study: optuna.Study, config: StudyConfig, *, what: str = "trial") -> None:
         self.study = study
         self.config = config
         self.what = what
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = _live()
         self._begun = time.monotonic()
         self._epochs = 0
         self._drawn = 0.0
@@ -96,3 +97,12 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+
+
+def _live() -> Live | NotebookTable | None:
+    """Where a table can be redrawn; None where it cannot, or nobody wants to see it."""
+    if console.quiet:
+        return None
+    if console.is_jupyter:
+        return NotebookTable()
+    return Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
