@@ -50,7 +50,7 @@ def test_a_handler_that_is_not_pythons_does_not_keep_a_search_from_ending(kernel
     real, given = signal.signal, []
     with monkeypatch.context() as patched:
         patched.setattr(
-            signal, "signal", lambda number, handler: given.append(handler) or real(number, handler) and None
+            signal, "signal", lambda number, handler: given.append(handler) or (real(number, handler) and None)
         )
         with heeding_ctrl_c():
             pass
