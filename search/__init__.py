@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
 
 if TYPE_CHECKING:
     from search.running import run_study
@@ -28,7 +29,9 @@ def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for: Optuna and pydantic take their time."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with catch_warnings():  # tqdm, which Optuna imports and a search does not use, misses its widgets in a notebook
+        filterwarnings("ignore", message="IProgress not found")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

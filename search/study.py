@@ -52,7 +52,7 @@ class Study:
     def summary(self) -> dict[str, Any]:
         """What was found, as ``summary.json`` has it; before the end of the search, as far as it has come."""
         record = self.record
-        return record.summary | record.concluded
+        return record.concluded | {name: value for name, value in record.summary.items() if value is not None}
 
     @property
     def verdict(self) -> str | None:

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
+from features.runtime.backend import Backend
 from features.runtime.errors import InputError
+from heads.metrics.scoring import Objective
 from search.setup.refusal import expectation
 
 Engine = Literal["fused", "solo"]
@@ -32,13 +34,7 @@ Pruner = Literal["halving", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "random", "qmc"]
 
 
-Objective = Literal["accuracy", "balanced_accuracy", "auc", "loss"]
-
-
 ClassWeights = Literal["none", "balanced"]
-
-
-Backend = Literal["tensorflow", "jax"]
 
 
 DEFAULT_STUDY = Path("studies/heads.toml")
