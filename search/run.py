@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,16 +14,19 @@ from rich.table import Table
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, progress, run_command
-from features.runtime.errors import BottleneckError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
 from search.record.storage import JOURNAL, OpenedStudy, open_study
-from search.setup.audit import audit_study, describe, read_audit
+from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import DEFAULT_STUDY, DEFAULTS, Given, Options, resolve
 from search.training.snapshot import Saved, read_snapshot
+
+if TYPE_CHECKING:
+    from search.record.results import BankFigures, FinalistRecord
+    from search.record.summary import Summary
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
@@ -191,13 +194,11 @@ def _search(
     saved: Saved | None,
     *,
     snapshot_every: float,
-) -> tuple[StudyConfig, dict[str, Any]]:
+) -> tuple[StudyConfig, Summary]:
     """Runs the trials that are left and scores the winner; returns the config as settled, and the summary."""
     start_backend()
-    from search.finish.baseline import one_at_a_time  # noqa: PLC0415
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
-    from search.finish.conclusion import choose, conclude  # noqa: PLC0415
-    from search.record.summary import read_summary, summarise, write_summary  # noqa: PLC0415
+    from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.training.display import Display  # noqa: PLC0415
     from search.training.runner import run_pool  # noqa: PLC0415
     from search.training.sizing import settle_bank  # noqa: PLC0415
@@ -213,7 +214,7 @@ def _search(
     config.write(folder)  # from here on the study can be resumed
     book = Book(study, config, options.space, going_on=saved.going_on if saved else ())
     checkpoints = TopCheckpoints(folder, study, config, data)
-    bank: dict[str, Any] | None = None
+    bank: BankFigures | None = None
     with Display(study, config) as display:
         if shape:
             throughput, compilations = run_pool(
@@ -230,18 +231,7 @@ def _search(
             bank = describe_bank(shape, str(config.dtype), throughput, compilations)
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
-    summary = summarise(study, config)
-    if not summary["best"]:
-        reasons = sorted(set(summary["failures"].values()))
-        raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(folder, study, config, options.space, data, snapshot_every=snapshot_every)
-    summary = summarise(study, config, chosen=choice.trial) | {"bank": bank}
-    summary |= conclude(choice, checkpoints, read_summary(folder))
-    found = read_audit(folder)
-    summary["audit"] = {name: found[name] for name in ("patients_shared", "near_identical")}
-    if bank:
-        summary["one_at_a_time"] = one_at_a_time(study, config, data)
-    write_summary(folder, summary)
+    summary = finish_study(checkpoints, options.space, bank=bank, snapshot_every=snapshot_every)
     return config, summary
 
 
@@ -253,27 +243,25 @@ def _report(folder: Path) -> None:
     write_report(folder / REPORT, read_record(folder))
 
 
-def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:
-    best, article = summary["best"], summary["article"]
+def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
+    best, article = summary.best, summary.article
+    assert best is not None
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
-    table.add_row("trials", f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed")
-    table.add_row(
-        "best on validation", f"{best['value']:.4f}, trial {best['number']}, {best['parameters']:,} parameters"
-    )
-    if article["value"] is not None:
-        table.add_row("article's head", f"{article['value']:.4f} on the same rows")
-    for finalist in (summary["finalists"] or {"heads": ()})["heads"]:
-        name = "article's head" if finalist["is_article"] else f"trial {finalist['trial']}"
+    table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
+    table.add_row("best on validation", f"{best.value:.4f}, trial {best.number}, {best.parameters:,} parameters")
+    if article:
+        table.add_row("article's head", f"{article.value:.4f} on the same rows")
+    for finalist in summary.finalists.heads if summary.finalists else ():
+        name = "article's head" if finalist.is_article else f"trial {finalist.trial}"
         table.add_row(f"{name}, repeated", _repeated(finalist))
-    if summary["refit"]:
-        again = summary["refit"]
-        table.add_row("exported head", f"trained on {again['rows']:,} rows for {again['epochs']} epochs")
+    again = summary.refit
+    if again:
+        table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
     _describe_test(table, summary)
-    table.add_row("time", f"{summary['search_seconds']:.0f} s, {summary['trial_epochs_per_second']} trial-epochs/s")
-    if summary["bank"]:
-        _describe_bank(table, summary)
+    table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
+    _describe_bank(table, summary)
     Console(highlight=False).print(table)
-    typer.echo(summary["verdict"])
+    typer.echo(summary.verdict)
     where = shlex.quote(str(folder))
     _say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
@@ -281,34 +269,36 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
     _say(f"review the study:      optuna-dashboard {review}")
 
 
-def _repeated(finalist: dict[str, Any]) -> str:
-    if finalist["mean"] is None:
+def _repeated(finalist: FinalistRecord) -> str:
+    if finalist.mean is None:
         return "diverged"
-    spread = f" ± {finalist['sd']:.4f}" if finalist["sd"] is not None else ""
-    through = finalist["repeats"] - finalist["diverged"]
-    stopped = f", stopped after {finalist['stopped_after']} epochs" if finalist["stopped_after"] else ""
-    return f"{finalist['mean']:.4f}{spread} over {through} seeds{stopped}"
+    deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
+    stopped = f", stopped after {finalist.stopped_after} epochs" if finalist.stopped_after else ""
+    return f"{finalist.mean:.4f}{deviation} over {finalist.through} seeds{stopped}"
 
 
-def _describe_test(table: Table, summary: dict[str, Any]) -> None:
-    test = summary["test"]
+def _describe_test(table: Table, summary: Summary) -> None:
+    test = summary.test
     if not test:
         return
-    for name, one in (("best", test), ("article's head", test["article"]), ("ensemble", test["ensemble"])):
-        if one and not (name == "article's head" and test["is_article"]):
-            low, high = one["accuracy_interval"]
-            text = f"{one['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})"
-            table.add_row(f"{name} on test", f"{text}, {one['rows']} rows of {one['patients']} patients")
+    article = None if test.is_article else test.article
+    for name, one in (("best", test), ("article's head", article), ("ensemble", test.ensemble)):
+        if one:
+            low, high = one.accuracy_interval
+            text = f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+            table.add_row(f"{name} on test", f"{text}, {one.rows} rows of {one.patients} patients")
 
 
-def _describe_bank(table: Table, summary: dict[str, Any]) -> None:
-    bank, alone = summary["bank"], summary["one_at_a_time"]
-    table.add_row("one at a time", f"about {alone['seconds']:.0f} s for the same trial-epochs, by a sample")
+def _describe_bank(table: Table, summary: Summary) -> None:
+    bank, alone = summary.bank, summary.one_at_a_time
+    if not bank or not alone:
+        return
+    table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
     table.add_row(
         "bank",
-        f"{bank['heads_at_once']} heads at once, {100 * bank['page_occupancy']:.0f}% of {bank['pages']} pages in use,"
-        f" {bank['gflops']} GFLOP/s ({100 * bank['fraction_of_peak']:.0f}% of the bare products),"
-        f" {100 * bank['bookkeeping_share']:.1f}% bookkeeping",
+        f"{bank.heads_at_once} heads at once, {100 * bank.page_occupancy:.0f}% of {bank.pages} pages in use,"
+        f" {bank.gflops} GFLOP/s ({100 * (bank.fraction_of_peak or 0):.0f}% of the bare products),"
+        f" {100 * (bank.bookkeeping_share or 0):.1f}% bookkeeping",
     )
 
 
