@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
@@ -15,16 +15,19 @@ from rich.table import Table
 
 from features.runtime.command import console, run_command
 from search.record.storage import JOURNAL
-from search.record.summary import read_summary
 from search.running import run_study
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions, default_in_words, option_of
+
+if TYPE_CHECKING:
+    from search.record.results import FinalistRecord
+    from search.record.summary import Summary
 
 
 def main(**given: Any) -> None:
     """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
     study = run_study(**given)
-    _conclude(study.folder, study.config, read_summary(study.folder))
+    _conclude(study.folder, study.config, study.summary)
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -53,27 +56,25 @@ def _take_options() -> None:
 _take_options()
 
 
-def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> None:
-    best, article = summary["best"], summary["article"]
+def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
+    best, article = summary.best, summary.article
+    assert best is not None
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
-    table.add_row("trials", f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed")
-    table.add_row(
-        "best on validation", f"{best['value']:.4f}, trial {best['number']}, {best['parameters']:,} parameters"
-    )
-    if article["value"] is not None:
-        table.add_row("article's head", f"{article['value']:.4f} on the same rows")
-    for finalist in (summary["finalists"] or {"heads": ()})["heads"]:
-        name = "article's head" if finalist["is_article"] else f"trial {finalist['trial']}"
+    table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
+    table.add_row("best on validation", f"{best.value:.4f}, trial {best.number}, {best.parameters:,} parameters")
+    if article:
+        table.add_row("article's head", f"{article.value:.4f} on the same rows")
+    for finalist in summary.finalists.heads if summary.finalists else ():
+        name = "article's head" if finalist.is_article else f"trial {finalist.trial}"
         table.add_row(f"{name}, repeated", _repeated(finalist))
-    if summary["refit"]:
-        again = summary["refit"]
-        table.add_row("exported head", f"trained on {again['rows']:,} rows for {again['epochs']} epochs")
+    again = summary.refit
+    if again:
+        table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
     _describe_test(table, summary)
-    table.add_row("time", f"{summary['search_seconds']:.0f} s, {summary['trial_epochs_per_second']} trial-epochs/s")
-    if summary["bank"]:
-        _describe_bank(table, summary)
+    table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
+    _describe_bank(table, summary)
     Console(highlight=False).print(table)
-    typer.echo(summary["verdict"])
+    typer.echo(summary.verdict)
     where = shlex.quote(str(folder))
     _say(f"export the best head:  python -m search.export {where} best.hdf5")
     review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
@@ -81,34 +82,36 @@ def _conclude(folder: Path, config: StudyConfig, summary: dict[str, Any]) -> Non
     _say(f"review the study:      optuna-dashboard {review}")
 
 
-def _repeated(finalist: dict[str, Any]) -> str:
-    if finalist["mean"] is None:
+def _repeated(finalist: FinalistRecord) -> str:
+    if finalist.mean is None:
         return "diverged"
-    spread = f" ± {finalist['sd']:.4f}" if finalist["sd"] is not None else ""
-    through = finalist["repeats"] - finalist["diverged"]
-    stopped = f", stopped after {finalist['stopped_after']} epochs" if finalist["stopped_after"] else ""
-    return f"{finalist['mean']:.4f}{spread} over {through} seeds{stopped}"
+    deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
+    stopped = f", stopped after {finalist.stopped_after} epochs" if finalist.stopped_after else ""
+    return f"{finalist.mean:.4f}{deviation} over {finalist.through} seeds{stopped}"
 
 
-def _describe_test(table: Table, summary: dict[str, Any]) -> None:
-    test = summary["test"]
+def _describe_test(table: Table, summary: Summary) -> None:
+    test = summary.test
     if not test:
         return
-    for name, one in (("best", test), ("article's head", test["article"]), ("ensemble", test["ensemble"])):
-        if one and not (name == "article's head" and test["is_article"]):
-            low, high = one["accuracy_interval"]
-            text = f"{one['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})"
-            table.add_row(f"{name} on test", f"{text}, {one['rows']} rows of {one['patients']} patients")
+    article = None if test.is_article else test.article
+    for name, one in (("best", test), ("article's head", article), ("ensemble", test.ensemble)):
+        if one:
+            low, high = one.accuracy_interval
+            text = f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+            table.add_row(f"{name} on test", f"{text}, {one.rows} rows of {one.patients} patients")
 
 
-def _describe_bank(table: Table, summary: dict[str, Any]) -> None:
-    bank, alone = summary["bank"], summary["one_at_a_time"]
-    table.add_row("one at a time", f"about {alone['seconds']:.0f} s for the same trial-epochs, by a sample")
+def _describe_bank(table: Table, summary: Summary) -> None:
+    bank, alone = summary.bank, summary.one_at_a_time
+    if not bank or not alone:
+        return
+    table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
     table.add_row(
         "bank",
-        f"{bank['heads_at_once']} heads at once, {100 * bank['page_occupancy']:.0f}% of {bank['pages']} pages in use,"
-        f" {bank['gflops']} GFLOP/s ({100 * bank['fraction_of_peak']:.0f}% of the bare products),"
-        f" {100 * bank['bookkeeping_share']:.1f}% bookkeeping",
+        f"{bank.heads_at_once} heads at once, {100 * bank.page_occupancy:.0f}% of {bank.pages} pages in use,"
+        f" {bank.gflops} GFLOP/s ({100 * (bank.fraction_of_peak or 0):.0f}% of the bare products),"
+        f" {100 * (bank.bookkeeping_share or 0):.1f}% bookkeeping",
     )
 
 

@@ -6,24 +6,26 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console
 from features.runtime.command import progress as progress_bar
-from features.runtime.errors import BottleneckError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, open_study
-from search.setup.audit import audit_study, describe, read_audit
+from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions, default_in_words, option_of
 from search.setup.resolve import Resolved, resolve
 from search.study import Study
 from search.training.snapshot import Saved, read_snapshot
+
+if TYPE_CHECKING:
+    from search.record.results import BankFigures
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
@@ -170,10 +172,8 @@ def _search(
 ) -> None:
     """Runs the trials that are left, scores the winner and writes the summary."""
     start_backend()
-    from search.finish.baseline import one_at_a_time  # noqa: PLC0415
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
-    from search.finish.conclusion import choose, conclude  # noqa: PLC0415
-    from search.record.summary import read_summary, summarise, write_summary  # noqa: PLC0415
+    from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.training.display import Display  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_bank  # noqa: PLC0415
@@ -190,7 +190,7 @@ def _search(
     config.write(folder)  # from here on the study can be resumed
     book = Book(study, config, space, going_on=saved.going_on if saved else ())
     checkpoints = TopCheckpoints(folder, study, config, data)
-    bank: dict[str, Any] | None = None
+    bank: BankFigures | None = None
     with Display(study, config) as display:
         if shape:
             recording = Recording(folder, opened, saved, snapshot_every)
@@ -200,18 +200,7 @@ def _search(
             bank = describe_bank(shape, str(config.dtype), throughput, compilations)
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
-    summary = summarise(study, config)
-    if not summary["best"]:
-        reasons = sorted(set(summary["failures"].values()))
-        raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every)
-    summary = summarise(study, config, chosen=choice.trial) | {"bank": bank}
-    summary |= conclude(choice, checkpoints, read_summary(folder))
-    found = read_audit(folder)
-    summary["audit"] = {name: found[name] for name in ("patients_shared", "near_identical")}
-    if bank:
-        summary["one_at_a_time"] = one_at_a_time(study, config, data)
-    write_summary(folder, summary)
+    finish_study(checkpoints, space, bank=bank, snapshot_every=snapshot_every)
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import StudyConfig
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
     from plotly.graph_objects import Figure
+
+    from search.record.summary import Summary
 
 
 class Study:
@@ -49,16 +51,14 @@ class Study:
         return self.record.progress
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What was found, as ``summary.json`` has it; before the end of the search, as far as it has come."""
-        record = self.record
-        return record.concluded | {name: value for name, value in record.summary.items() if value is not None}
+        return self.record.summary
 
     @property
     def verdict(self) -> str | None:
         """What may be said of the chosen head, in a sentence; None before the end of the search."""
-        verdict: str | None = self.summary["verdict"]
-        return verdict
+        return self.summary.verdict
 
     def trials(self) -> pd.DataFrame:
         """Returns one row for each trial, see ``search.record.trials_table.trials_table``."""
@@ -128,7 +128,7 @@ class Study:
             facts.append(("best", f"trial {best.number}, validation {record.config.objective} {best.value:.4f}"))
         if record.article:
             facts.append(("article's head", f"{record.article.value:.4f}"))
-        verdict = self.verdict
+        verdict = record.summary.verdict
         return [*facts, ("verdict", verdict)] if verdict else facts
 
 

@@ -13,6 +13,7 @@ from search.setup.config import StudyConfig
 if TYPE_CHECKING:
     from heads.files.head_file import Head
     from heads.files.metadata import HeadMetadata
+    from search.record.results import TrialResult
     from search.record.study_record import StudyRecord
 
 
@@ -65,7 +66,7 @@ def export_head(folder: Path, out: Path, choice: HeadChoice, *, backend: str | N
     config = StudyConfig.read(folder)
     use_backend(backend or config.backend)
     record = _read(folder)
-    if choice.ensemble and not record.ensemble:
+    if choice.ensemble and not record.summary.ensemble:
         expected = "a study that has ended with finalists, at least two of them"
         raise InputError("--ensemble", expected=expected, found="none")
 
@@ -120,7 +121,7 @@ def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
     from heads.files.head_file import load_head  # noqa: PLC0415
     from search.record.head_files import find_head  # noqa: PLC0415
 
-    number = record.summary["best"]["number"] if trial is None else trial
+    number = _best(record).number if trial is None else trial
     path = find_head(record.folder, number, refitted=trial is None)
     return path, load_head(path)
 
@@ -131,10 +132,11 @@ def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
     from heads.files.head_file import load_head  # noqa: PLC0415
     from search.record.head_files import find_head  # noqa: PLC0415
 
-    told = record.ensemble
-    paths = [find_head(record.folder, number, refitted=True) for number in told["trials"]]
+    told = record.summary.ensemble
+    assert told is not None
+    paths = [find_head(record.folder, number, refitted=True) for number in told.trials]
     joined = join_heads([load_head(path) for path in paths])
-    return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told["temperature"]))
+    return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told.temperature))
 
 
 def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
@@ -157,6 +159,11 @@ def _read(folder: Path) -> StudyRecord:
     from search.record.study_record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
 
     record = read_record(folder)
-    if not record.summary["best"]:
-        raise InputError(folder, field="trials", expected="one that completed", found="none")
+    _best(record)
     return record
+
+
+def _best(record: StudyRecord) -> TrialResult:
+    if record.summary.best is None:
+        raise InputError(record.folder, field="trials", expected="one that completed", found="none")
+    return record.summary.best

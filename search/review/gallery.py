@@ -8,7 +8,7 @@ from functools import partial
 from plotly.graph_objects import Figure
 
 from search.record.study_record import StudyRecord
-from search.review import figures
+from search.review import figures, parameter_figures
 
 
 class Gallery(Mapping[str, Figure]):
@@ -43,16 +43,16 @@ def _ways(record: StudyRecord) -> dict[str, Callable[[], Figure]]:
         ways["learning-curves"] = partial(figures.curves, trials, best, article, objective)
     if any(trial.state.is_finished() for trial in trials):
         ways["what-ended-when"] = partial(figures.endings, trials, record.config.epochs)
-    importance = figures.importance(trials, objective)
+    importance = parameter_figures.importance(trials, objective)
     if importance is not None:
         ways["importance"] = lambda: importance
     if record.finalists:
         ways["repeats"] = partial(figures.repeats, record.finalists, objective)
     if len(ranked) > 1:
-        for name in figures.parameter_names(ranked):
-            ways[f"parameter-{name}"] = partial(figures.slice_of, ranked, name, objective)
+        for name in parameter_figures.parameter_names(ranked):
+            ways[f"parameter-{name}"] = partial(parameter_figures.slice_of, ranked, name, objective)
         ways["value-and-size"] = partial(figures.sizes, ranked, article, objective)
-        across = figures.parallel_coordinates(ranked, objective)
+        across = parameter_figures.parallel_coordinates(ranked, objective)
         if across is not None:
             ways["parameters-together"] = lambda: across
     return ways

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from heads.model.spec import HeadSpec
+from search.record.results import FinalistRecord
 
 
 def describe_head(spec: HeadSpec) -> str:
@@ -29,12 +28,12 @@ def value_in_words(objective: str, value: float | None) -> str:
     return f"{100 * value:.2f}%" if objective.endswith("accuracy") else f"{value:.4f}"
 
 
-def mean_in_words(objective: str, finalist: dict[str, Any]) -> str:
+def mean_in_words(objective: str, finalist: FinalistRecord) -> str:
     """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
-    mean, sd = (value_in_words(objective, finalist[name]) for name in ("mean", "sd"))
-    stopped = f" (after {finalist['stopped_after']} epochs)" if finalist["stopped_after"] else ""
+    mean, sd = value_in_words(objective, finalist.mean), value_in_words(objective, finalist.sd)
+    stopped = f" (after {finalist.stopped_after} epochs)" if finalist.stopped_after else ""
     # no-break spaces: the numbers belong together
-    return (mean if finalist["sd"] is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
+    return (mean if finalist.sd is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
 
 
 def in_words(objective: str) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from features.runtime.command import console
 from search.setup.config import StudyConfig
 from search.training.notebook import NotebookTable
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
 REDRAW_EVERY = 0.25
@@ -50,12 +51,12 @@ class Display:
         trial = self.study.get_trials(deepcopy=False)[number]
         value = "" if trial.value is None else f" {trial.value:.4f}"
         state = trial.state.name.lower()
-        epochs = trial.user_attrs.get("epochs", 0)
+        notes = TrialNotes.of(trial)
         done, left = self._progress()
-        reason = f" ({trial.user_attrs['failure']})" if "failure" in trial.user_attrs else ""
+        reason = "" if notes.failure is None else f" ({notes.failure})"
         console.print(
-            f"{self.what} {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
-            + (f", about {left:.0f} s left" if left is not None else ""),
+            f"{self.what} {number}: {state}{value} after {notes.epochs} epochs{reason};"
+            f" {done} of {self.config.trials} done" + (f", about {left:.0f} s left" if left is not None else ""),
             highlight=False,
             soft_wrap=True,
         )

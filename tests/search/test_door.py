@@ -64,11 +64,11 @@ def test_trials_are_a_table_of_results_and_parameters(study):
     spec = {name: value for name, value in HeadSpec().to_dict().items() if name != "schema"}
     assert {name: first[name] for name in spec} == spec
     completed = trials[trials["state"] == "complete"]
-    assert len(completed) == study.summary["completed"]
+    assert len(completed) == study.summary.completed
     assert completed["value"].max() >= first["value"] > 0.25
     assert (completed["best_epoch"] <= completed["epochs"]).all()
     assert (completed["seconds"] > 0).all()
-    assert study.summary["best"]["parameters"] in completed["parameters"].tolist()
+    assert study.summary.best.parameters in completed["parameters"].tolist()
 
 
 def test_figures_are_the_reports_by_name_and_drawn_once(study):
@@ -77,7 +77,7 @@ def test_figures_are_the_reports_by_name_and_drawn_once(study):
         figures
     )
     history = figures["history"]
-    assert sum(len(trace.x or ()) for trace in history.data) >= study.summary["completed"]
+    assert sum(len(trace.x or ()) for trace in history.data) >= study.summary.completed
     assert figures["history"] is history
     with pytest.raises(KeyError):
         figures["nonsense"]
@@ -89,11 +89,11 @@ def test_the_chosen_head_is_the_one_that_export_writes(study, tmp_path):
     out = study.export(tmp_path / "best.hdf5")
     assert out == tmp_path / "best.hdf5"
     written = load_head(out)
-    assert written.metadata.trial == study.summary["best"]["number"]
+    assert written.metadata.trial == study.summary.best.number
     for mine, theirs in zip(model.get_weights(), written.model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     together = load_head(study.export(tmp_path / "all.hdf5", ensemble=True))
-    assert together.metadata.trials == tuple(study.summary["ensemble"]["trials"])
+    assert together.metadata.trials == tuple(study.summary.ensemble.trials)
     with pytest.raises(InputError, match="--ensemble: expected no --trial beside it, found --trial 0"):
         study.export(tmp_path / "x.hdf5", ensemble=True, trial=0)
     with pytest.raises(InputError, match="--trial: expected one of those kept"):
