@@ -57,7 +57,7 @@ def main() -> None:
 
 def draw(count: int):  # noqa: ANN201
     """Heads at random from the full space."""
-    from search.setup.options import find_study_file
+    from search.setup.resolve import find_study_file
     from search.setup.space import read_study_file
 
     space = read_study_file(find_study_file(Path("studies/heads.toml"))).space

@@ -1,1 +1,38 @@
-"""The study: which heads are tried, how they are judged, and how the best one leaves."""
+"""The study: which heads are tried, how they are judged, and how the best one leaves.
+
+From Python: ``run_study`` searches, ``open_study`` opens what a search has left, or is still at; both return a
+``Study``. Importing this package starts no backend.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
+
+if TYPE_CHECKING:
+    from search.running import run_study
+    from search.setup.options import RunOptions
+    from search.study import Study, open_study
+
+__all__ = ["RunOptions", "Study", "open_study", "run_study"]
+
+_HOMES = {
+    "RunOptions": "search.setup.options",
+    "Study": "search.study",
+    "open_study": "search.study",
+    "run_study": "search.running",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: Optuna and pydantic take their time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with catch_warnings():  # tqdm, which Optuna imports and a search does not use, misses its widgets in a notebook
+        filterwarnings("ignore", message="IProgress not found")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,7 @@ def main(
         raise InputError("--out", expected="a file in a folder that exists", found=path)
     record = read_record(study)
     write_report(path, record)
-    typer.echo(f"{path}: {record.config.name}, {record.summary['trials']} trials, {record.progress}")
+    typer.echo(f"{path}: {record.config.name}, {record.summary.trials} trials, {record.progress}")
 
 
 if __name__ == "__main__":

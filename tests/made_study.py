@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,29 @@ from conftest import ROOT
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_json
+from heads.metrics.classification import ClassMetrics
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.verdict import verdict
+from search.record.results import (
+    BankFigures,
+    Calibration,
+    Difference,
+    Ensemble,
+    EnsembleOnTest,
+    FinalistCost,
+    FinalistRecord,
+    Finalists,
+    HeadOnTest,
+    HeldOutTest,
+    OneAtATimeEstimate,
+    RefitRecord,
+)
 from search.record.storage import OpenedStudy, open_study
 from search.record.summary import summarise, write_summary
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.setup.space import Space, read_study_file
 from search.trials.ask_tell import Asked, Book
-from search.trials.ranking import article_trial, ranking
+from search.trials.ranking import article_trial, is_article, ranking
 
 SPACE = read_study_file(ROOT / "studies" / "heads.toml").space
 COUNTS = {"train": 400, "validation": 100, "test": 80}
@@ -106,71 +122,73 @@ class MadeStudy:
         ranked, article = ranking(self.opened.study), article_trial(self.opened.study)
         assert article is not None
         finalists = [self.finalist(trial, 0.9 - 0.01 * place) for place, trial in enumerate(ranked[2::-1])]
-        if article.number not in {one["trial"] for one in finalists}:
-            finalists.append({**self.finalist(article, 0.7), "is_article": True})
-        summary = summarise(self.opened.study, self.config, chosen=finalists[0]["trial"])
-        summary["finalists"] = {"cost": {"trial_epochs": 90, "seconds": 2.5}, "heads": finalists}
-        summary["ensemble"] = {"trials": [one["trial"] for one in finalists], "temperature": 0.9}
-        summary["refit"] = {"trial": finalists[0]["trial"], "rows": 500, "epochs": 7, "parts": ["train", "validation"]}
-        calibration = {"temperature": 1.3, "ece_before": 0.061, "ece_after": 0.024}
-        summary["calibration"] = calibration
+        if article.number not in {one.trial for one in finalists}:
+            finalists.append(self.finalist(article, 0.7))
+        best, members = finalists[0].trial, tuple(one.trial for one in finalists)
+        calibration = Calibration(temperature=1.3, ece_before=0.061, ece_after=0.024)
         per_class = {"rows": 40, "sensitivity": 0.9, "specificity": 0.8, "precision": 0.7, "auc": None}
-        summary["test"] = {
-            "trial": summary["best"]["number"],
-            "is_article": False,
-            "uses": 1,
-            "heads": "ef" * 8,
+        scores = {
             "rows": 80,
             "patients": 40,
-            "accuracy": 0.8625,
-            "accuracy_interval": [0.7703, 0.9215],
             "balanced_accuracy": 0.85,
             "loss": 0.4321,
-            "per_class": [{"name": name, **per_class} for name in classes],
-            "confusion": [[37, 3], [8, 32]],
+            "per_class": tuple(ClassMetrics(name=name, **per_class) for name in classes),
+            "confusion": ((37, 3), (8, 32)),
             "calibration": calibration,
         }
-        others = {**summary["test"], "accuracy": 0.8125, "accuracy_interval": [0.7, 0.9]}
-        difference = {"value": 0.05, "interval": [-0.0125, 0.11], "larger_than_chance": False}
-        ensemble = {**others, "trials": [one["trial"] for one in finalists]}
-        summary["test"] |= {"article": others, "difference": difference, "ensemble": ensemble}
-        summary["verdict"] = verdict(summary["test"])
-        summary["bank"] = {
-            "pages": 32,
-            "dtype": "float32",
-            "compilations": 1,
-            "heads_at_once": 6.5,
-            "page_occupancy": 0.91,
-            "trial_epochs_per_second": 9.0,
-            "gflops": 123.4,
-            "peak_gflops": None,
-            "fraction_of_peak": None,
-            "training_seconds": 10.0,
-            "bookkeeping_seconds": 0.5,
-            "bookkeeping_share": 0.0476,
-        }
-        summary["one_at_a_time"] = {
-            "seconds": 321.0,
-            "seconds_per_trial": 1.0,
-            "seconds_per_epoch": 1.0,
-            "sampled": [1, 2, 3],
-        }
+        others = {**scores, "accuracy": 0.8125, "accuracy_interval": (0.7, 0.9)}
+        test = HeldOutTest(
+            trial=best,
+            is_article=False,
+            uses=1,
+            heads="ef" * 8,
+            accuracy=0.8625,
+            accuracy_interval=(0.7703, 0.9215),
+            **scores,
+            article=HeadOnTest(trial=article.number, **others),
+            difference=Difference(value=0.05, interval=(-0.0125, 0.11), larger_than_chance=False),
+            ensemble=EnsembleOnTest(trials=members, **others),
+        )
+        summary = replace(
+            summarise(self.opened.study, self.config, chosen=best),
+            finalists=Finalists(cost=FinalistCost(trial_epochs=90, seconds=2.5), heads=tuple(finalists)),
+            ensemble=Ensemble(trials=members, temperature=0.9),
+            refit=RefitRecord(trial=best, rows=500, epochs=7, parts=("train", "validation")),
+            calibration=calibration,
+            test=test,
+            verdict=verdict(test),
+            bank=BankFigures(
+                pages=32,
+                dtype="float32",
+                compilations=1,
+                heads_at_once=6.5,
+                page_occupancy=0.91,
+                trial_epochs_per_second=9.0,
+                gflops=123.4,
+                training_seconds=10.0,
+                bookkeeping_seconds=0.5,
+                bookkeeping_share=0.0476,
+            ),
+            one_at_a_time=OneAtATimeEstimate(
+                seconds=321.0, seconds_per_trial=1.0, seconds_per_epoch=1.0, sampled=(1, 2, 3)
+            ),
+        )
         write_summary(self.folder, summary)
 
-    def finalist(self, trial: FrozenTrial, mean: float) -> dict[str, Any]:
-        values = [mean - 0.02, mean, mean + 0.02]
-        return {
-            "trial": trial.number,
-            "is_article": trial.user_attrs["ordinal"] == 0,
-            "mean": mean,
-            "sd": 0.02,
-            "repeats": 3,
-            "diverged": 0,
-            "stopped_after": None,
-            "values": values,
-            "losses": [1 - value for value in values],
-            "best_epochs": [5, 7, 8],
-        }
+    def finalist(self, trial: FrozenTrial, mean: float) -> FinalistRecord:
+        values = (mean - 0.02, mean, mean + 0.02)
+        return FinalistRecord(
+            trial=trial.number,
+            is_article=is_article(trial),
+            mean=mean,
+            sd=0.02,
+            repeats=3,
+            diverged=0,
+            stopped_after=None,
+            values=values,
+            losses=tuple(1 - value for value in values),
+            best_epochs=(5, 7, 8),
+        )
 
     def close(self) -> Path:
         self.opened.close()

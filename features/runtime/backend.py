@@ -10,10 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Literal, get_args
 
 from features.runtime.errors import InputError
 
-BACKENDS = ("tensorflow", "jax")
+Backend = Literal["tensorflow", "jax"]
+
+
+BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 def use_backend(name: str | None = None) -> str:

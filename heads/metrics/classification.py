@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from features.rows.split import groups_of
 from features.runtime.errors import BottleneckError
@@ -95,6 +94,8 @@ def measure(
     # scikit-learn refuses to count nothing
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     if len(labels):
+        from sklearn.metrics import confusion_matrix  # noqa: PLC0415  slow to import, and results are read without it
+
         confusion = confusion_matrix(labels, probabilities.argmax(1), labels=everything)
     per_class = tuple(_of_class(label, classes[label], probabilities, labels, confusion) for label in everything)
     recalls = [one.sensitivity for one in per_class if one.sensitivity is not None]
@@ -125,13 +126,18 @@ def _of_class(
     hits = int(confusion[label, label])
     rows, called, total = int(confusion[label].sum()), int(confusion[:, label].sum()), int(confusion.sum())
     others = total - rows
+    area = None
+    if rows and others:
+        from sklearn.metrics import roc_auc_score  # noqa: PLC0415  as above
+
+        area = float(roc_auc_score(labels == label, probabilities[:, label]))
     return ClassMetrics(
         name=name,
         rows=rows,
         sensitivity=_share(hits, rows),
         specificity=_share(others - (called - hits), others),
         precision=_share(hits, called),
-        auc=float(roc_auc_score(labels == label, probabilities[:, label])) if rows and others else None,
+        auc=area,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ from features.rows.feed import Feed
 PROBABILITY_FLOOR = 1e-7
 
 
-OBJECTIVES = ("accuracy", "balanced_accuracy", "auc", "loss")
+Objective = Literal["accuracy", "balanced_accuracy", "auc", "loss"]
+
+
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
 """What heads can be ranked by; of ``loss`` less is better."""
 
 

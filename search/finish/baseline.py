@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from features.rows.feed import Feed
 from heads.metrics.scoring import EpochRecord
 from heads.model.fit import train_solo
-from heads.model.spec import HeadSpec
+from search.record.results import OneAtATimeEstimate
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
+from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 SAMPLES = 3
@@ -36,18 +35,15 @@ class _Stopwatch:
         return True
 
 
-def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) -> dict[str, Any]:
+def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) -> OneAtATimeEstimate:
     """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
 
     The sample is spread over the trials' widths. Each head trains three epochs of a few batches, of which the first,
     with its start-up, counts once for each trial, and the others for each trial-epoch.
-
-    Returns:
-        ``seconds`` for the whole study, ``seconds_per_trial`` of start-up, ``seconds_per_epoch``, ``sampled`` trials.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
-    sound = [trial for trial in trials if "failure" not in trial.user_attrs]
-    by_width = sorted(sound, key=lambda trial: (_spec(trial).conv_width, trial.number))
+    sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
+    by_width = sorted(sound, key=lambda trial: (TrialNotes.of(trial).spec.conv_width, trial.number))
     count = min(SAMPLES, len(by_width))
     sampled = [by_width[(2 * place + 1) * len(by_width) // (2 * count)] for place in range(count)]
     rows = data.train.rows
@@ -58,7 +54,7 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) ->
     for trial in sampled:
         watch = _Stopwatch([time.perf_counter()])
         train_solo(
-            _spec(trial),
+            TrialNotes.of(trial).spec,
             few,
             validated,
             epochs=3,
@@ -71,15 +67,11 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) ->
         starts.append(max(0.0, first - min(rest)))
         epochs.append(min(rest) / share)
     folds = max(1, config.folds)
-    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in trials)
+    trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
     seconds = folds * (len(trials) * mean(starts) + trial_epochs * mean(epochs))
-    return {
-        "seconds": round(seconds, 1),
-        "seconds_per_trial": round(mean(starts), 4),
-        "seconds_per_epoch": round(mean(epochs), 4),
-        "sampled": [trial.number for trial in sampled],
-    }
-
-
-def _spec(trial: FrozenTrial) -> HeadSpec:
-    return HeadSpec.from_dict(trial.user_attrs["spec"])
+    return OneAtATimeEstimate(
+        seconds=round(seconds, 1),
+        seconds_per_trial=round(mean(starts), 4),
+        seconds_per_epoch=round(mean(epochs), 4),
+        sampled=tuple(trial.number for trial in sampled),
+    )

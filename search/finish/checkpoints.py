@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.record.head_files import FOLDER, path_of, refit_path_of
+from search.record.results import FinalistRecord
 from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.trials.ask_tell import Asked
@@ -72,9 +73,9 @@ class TopCheckpoints:
         """Writes the head of a trial; ``value`` is what it scored."""
         self._write(path_of(self.folder, number), weights, self._metadata(number, spec, value=value))
 
-    def save_refit(self, made: Refit, finalist: Mapping[str, Any], temperature: float | None) -> None:
-        """Writes a head that was trained on all rows; ``finalist`` is what summary.json says of its repeats."""
-        told = {name: finalist.get(name) for name in ("repeats", "mean", "sd")}
+    def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> None:
+        """Writes a head that was trained on all rows; ``finalist`` is what is told of its repeats, if it had some."""
+        told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         training = {"parts": list(self.data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
         metadata = self._metadata(made.trial, made.spec, refit=training, temperature=temperature)
         self._write(refit_path_of(self.folder, made.trial), made.weights, metadata)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -15,16 +14,29 @@ from features.runtime.errors import BottleneckError
 from heads.files.head_file import load_head
 from heads.metrics.calibration import describe_calibration, fit_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
-from heads.model.spec import HeadSpec
+from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.held_out import score_on_test
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
 from search.record.head_files import find_head, path_of
+from search.record.results import (
+    BankFigures,
+    Calibration,
+    Ensemble,
+    FinalistCost,
+    Finalists,
+    HeldOutTest,
+    LeakCounts,
+    RefitRecord,
+)
+from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.setup.audit import read_audit
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.space import Space
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, finalists_of, ranking
 
 
@@ -35,12 +47,52 @@ class Choice:
     Attributes:
         trial: Number of the chosen trial.
         finalists: Best first; empty where none were asked for.
-        cost: ``trial_epochs`` and ``seconds`` of the repeats.
+        cost: What the repeats took; None where there were none.
     """
 
     trial: int
     finalists: Sequence[Finalist]
-    cost: dict[str, Any] | None
+    cost: FinalistCost | None
+
+
+def finish_study(
+    checkpoints: TopCheckpoints, space: Space, *, bank: BankFigures | None = None, snapshot_every: float
+) -> Summary:
+    """Does all that comes after the last trial, and writes summary.json.
+
+    The finalists are repeated and one is chosen; what leaves the study is trained on all rows, calibrated and shown the
+    test rows; beside that stands what was measured of the search. Run again on the same study it comes to the same.
+
+    Args:
+        checkpoints: Keeps the heads; knows the study directory, the study, its config and its data.
+        space: What the trials drew from.
+        bank: How well the bank was used; None with the solo engine. Where it was, what the trials would have taken one
+            at a time is estimated, too.
+        snapshot_every: Seconds between two snapshots of the repeats.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows.
+        InputError: There is a summary of an earlier end, and it is damaged.
+    """
+    folder, study, config, data = checkpoints.folder, checkpoints.study, checkpoints.config, checkpoints.data
+    earlier, audited = read_summary(folder), read_audit(folder)
+    counted = summarise(study, config)
+    if counted.best is None:
+        reasons = sorted(set(counted.failures.values()))
+        raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
+    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every)
+    counted = summarise(study, config, chosen=choice.trial)
+    summary = replace(
+        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None),
+        bank=bank,
+        audit=LeakCounts.from_dict(audited) if audited else None,
+        one_at_a_time=one_at_a_time(study, config, data) if bank else None,
+    )
+    write_summary(folder, summary)
+    return summary
 
 
 def choose(
@@ -57,16 +109,19 @@ def choose(
     return Choice(best, finalists, cost)
 
 
-def conclude(choice: Choice, checkpoints: TopCheckpoints, earlier: dict[str, Any]) -> dict[str, Any]:
+def conclude(
+    choice: Choice, checkpoints: TopCheckpoints, counted: Summary, *, earlier: HeldOutTest | None = None
+) -> Summary:
     """Trains, calibrates and tests what leaves the study.
 
     Args:
         choice: See ``choose``.
         checkpoints: Keeps the heads; knows the study and its data.
-        earlier: ``summary.json`` of an earlier run, or an empty one.
+        counted: What the trials say.
+        earlier: What the test rows said at an earlier end of the search.
 
     Returns:
-        ``finalists``, ``refit``, ``calibration``, ``test`` and ``verdict`` of summary.json.
+        ``counted`` with finalists, ensemble, refit, calibration, test and verdict.
 
     Raises:
         BottleneckError: The chosen head diverged when it was trained on all rows.
@@ -82,7 +137,7 @@ def conclude(choice: Choice, checkpoints: TopCheckpoints, earlier: dict[str, Any
     checkpoints.forget_refits()
     for number, made in refits.items():
         finalist = by_trial.get(number)
-        told = finalist.to_dict() if finalist else {}
+        told = finalist.record if finalist else None
         checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data))
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
     heads = {
@@ -98,18 +153,17 @@ def conclude(choice: Choice, checkpoints: TopCheckpoints, earlier: dict[str, Any
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        earlier=earlier.get("test"),
+        earlier=earlier,
     )
-    return {
-        "ensemble": described,
-        "finalists": {"cost": choice.cost, "heads": [finalist.to_dict() for finalist in choice.finalists]}
-        if choice.finalists
-        else None,
-        "refit": _describe_refit(refits.get(choice.trial), data),
-        "calibration": _calibration(probabilities.get(choice.trial, ()), data),
-        "test": test,
-        "verdict": verdict(test),
-    }
+    return replace(
+        counted,
+        finalists=_describe_finalists(choice),
+        ensemble=described,
+        refit=_describe_refit(refits.get(choice.trial), data),
+        calibration=_calibration(probabilities.get(choice.trial, ()), data),
+        test=test,
+        verdict=verdict(test),
+    )
 
 
 def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
@@ -132,9 +186,8 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
 
 
 def _of_trial(trial: FrozenTrial) -> Candidate:
-    told = trial.user_attrs
-    spec = HeadSpec.from_dict(told["spec"])
-    return Candidate(trial.number, told["ordinal"], spec, told["best_epoch"], told["learning_rates"])
+    notes = TrialNotes.of(trial)
+    return Candidate(trial.number, notes.ordinal, notes.spec, notes.best_epoch, notes.learning_rates)
 
 
 def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequence[Probabilities]]:
@@ -154,7 +207,7 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
 
 def _describe_ensemble(
     members: Sequence[int], probabilities: Mapping[int, Sequence[Probabilities]], data: SearchData
-) -> dict[str, Any] | None:
+) -> Ensemble | None:
     """Which heads ``search.export --ensemble`` averages, and what calibrates them.
 
     Averages of the members' repeats are ensembles like it, of heads that were not trained on the validation rows: one
@@ -163,7 +216,8 @@ def _describe_ensemble(
     if len(members) < 2:
         return None
     of_seeds = zip(*(probabilities.get(number, ()) for number in members), strict=False)
-    return {"trials": list(members), "temperature": _temperature([average_views(seed) for seed in of_seeds], data)}
+    temperature = _temperature([average_views(seed) for seed in of_seeds], data)
+    return Ensemble(trials=tuple(members), temperature=temperature)
 
 
 def _temperature(probabilities: Sequence[Probabilities], data: SearchData) -> float | None:
@@ -173,18 +227,24 @@ def _temperature(probabilities: Sequence[Probabilities], data: SearchData) -> fl
     return fit_temperature(np.concatenate(probabilities), np.tile(data.validation_labels, len(probabilities)))
 
 
-def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> dict[str, Any] | None:
+def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> Calibration | None:
     """Of the chosen head's repeats, on the validation rows: what the temperature was fitted on."""
     if not probabilities:
         return None
     labels = np.tile(data.validation_labels, len(probabilities))
-    return describe_calibration(np.concatenate(probabilities), labels, _temperature(probabilities, data))
+    return Calibration(**describe_calibration(np.concatenate(probabilities), labels, _temperature(probabilities, data)))
 
 
-def _describe_refit(made: Refit | None, data: SearchData) -> dict[str, Any] | None:
+def _describe_finalists(choice: Choice) -> Finalists | None:
+    if not choice.finalists or choice.cost is None:
+        return None
+    return Finalists(cost=choice.cost, heads=tuple(finalist.record for finalist in choice.finalists))
+
+
+def _describe_refit(made: Refit | None, data: SearchData) -> RefitRecord | None:
     if made is None:
         return None
-    return {"trial": made.trial, "rows": made.rows, "epochs": made.epochs, "parts": list(data.parts_but_test)}
+    return RefitRecord(trial=made.trial, rows=made.rows, epochs=made.epochs, parts=data.parts_but_test)
 
 
 def require_refit(refits: dict[int, Refit], trial: int) -> Refit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import measure
 from heads.metrics.intervals import difference_interval
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from search.record.results import Calibration, Difference, Ensemble, EnsembleOnTest, HeadOnTest, HeldOutTest
 from search.setup.data import SearchData
 
 
@@ -26,9 +28,9 @@ def score_on_test(
     *,
     winner: int,
     article: int | None,
-    ensemble: Mapping[str, Any] | None,
-    earlier: Mapping[str, Any] | None,
-) -> dict[str, Any] | None:
+    ensemble: Ensemble | None,
+    earlier: HeldOutTest | None,
+) -> HeldOutTest | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
 
     Args:
@@ -36,44 +38,39 @@ def score_on_test(
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
         winner: The chosen head's trial.
         article: The article's trial; None where it has no head.
-        ensemble: ``trials`` whose heads are averaged, and the average's ``temperature``.
+        ensemble: Whose heads are averaged, and the average's temperature.
         earlier: What this function returned at the end of the last run, if there was one.
 
     Returns:
-        Of the winner ``trial``, ``is_article``, what ``heads.metrics.classification`` measures with patients as units,
-        and ``calibration``; ``article`` and ``ensemble`` likewise, shorter; ``difference`` between winner and article,
-        with its interval; ``uses``: how often these rows have been used, 1 unless the study was resumed and ended in
-        other heads. None where there are no test rows.
+        What the test rows say, intervals with patients as units; None where there are no test rows.
     """
     if data.test is None:
         return None
     identity = _identity(heads)
-    if earlier and earlier.get("heads") == identity:
-        return dict(earlier)
+    if earlier and earlier.heads == identity:
+        return earlier
     found = {number: _Tested.of(path, data.test) for number, path in heads.items()}
     patients = data.test.store.patients[data.test.rows]
     classes, labels = data.store.classes, data.test.labels
 
-    def described(tested: _Tested) -> dict[str, Any]:
-        return tested.describe(labels, classes, patients)
+    def scores(tested: _Tested) -> dict[str, Any]:
+        return tested.scores(labels, classes, patients)
 
     mine = found[winner]
-    told: dict[str, Any] = {
-        "trial": winner,
-        "is_article": winner == article,
-        "uses": 1 + (earlier["uses"] if earlier else 0),
-        "heads": identity,
-        **described(mine),
-        "article": None,
-        "difference": None,
-        "ensemble": None,
-    }
+    told = HeldOutTest(
+        trial=winner,
+        is_article=winner == article,
+        uses=1 + (earlier.uses if earlier else 0),
+        heads=identity,
+        **scores(mine),
+    )
     if article is not None:
-        told["article"] = {"trial": article, **described(found[article])}
-        told["difference"] = _difference(mine.right(labels), found[article].right(labels), groups_of(patients))
+        theirs = found[article]
+        difference = _difference(mine.right(labels), theirs.right(labels), groups_of(patients))
+        told = replace(told, article=HeadOnTest(trial=article, **scores(theirs)), difference=difference)
     if ensemble:
-        together = _Tested(average_views([found[n].plain for n in ensemble["trials"]]), ensemble["temperature"])
-        told["ensemble"] = {"trials": ensemble["trials"], **described(together)}
+        together = _Tested(average_views([found[number].plain for number in ensemble.trials]), ensemble.temperature)
+        told = replace(told, ensemble=EnsembleOnTest(trials=ensemble.trials, **scores(together)))
     return told
 
 
@@ -100,23 +97,21 @@ class _Tested:
         """(rows,) whether a row is called rightly."""
         return np.asarray(self.plain.argmax(axis=1) == labels)
 
-    def describe(
+    def scores(
         self, labels: npt.NDArray[np.int32], classes: tuple[str, ...], patients: npt.NDArray[Any]
     ) -> dict[str, Any]:
-        """Metrics of the calibrated probabilities, and what calibration made of them."""
-        metrics = measure(self.calibrated, labels, classes, patients=patients).to_dict()
-        return metrics | {"calibration": describe_calibration(self.plain, labels, self.temperature)}
+        """The fields of ``ScoresOnTest``: metrics of calibrated probabilities, and what calibration made of them."""
+        metrics = measure(self.calibrated, labels, classes, patients=patients)
+        calibration = Calibration(**describe_calibration(self.plain, labels, self.temperature))
+        return {**vars(metrics), "calibration": calibration}
 
 
 def _difference(
     mine: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Difference:
     low, high = difference_interval(mine, other, patients)
-    return {
-        "value": float(mine.mean() - other.mean()),
-        "interval": [low, high],
-        "larger_than_chance": bool(low > 0 or high < 0),
-    }
+    value = float(mine.mean() - other.mean())
+    return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 
 def _identity(heads: Mapping[int, Path]) -> str:

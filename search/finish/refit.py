@@ -22,7 +22,7 @@ from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
-from search.training.sizing import whole_bank
+from search.training.sizing import BankRequest, whole_bank
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,15 @@ def refit(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData
         gc.collect()
         feed = _feed(data)
         plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=0, epoch=0)
-        shape = whole_bank(
-            [candidate.spec for candidate in left],
+        request = BankRequest(
+            specs=[candidate.spec for candidate in left],
             feature_shape=feed.shape,
             classes=len(data.store.classes),
             batch=plan.rows.shape[1],
             folds=1,
             dtype=config.dtype or default_dtype(),
         )
+        shape = whole_bank(request)
         now = _fitting(left, shape)
         found |= _train(now, shape, feed, config, data)
         left = left[len(now) :]

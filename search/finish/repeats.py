@@ -13,10 +13,9 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 import optuna
@@ -27,17 +26,19 @@ from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
+from search.record.results import FinalistCost, FinalistRecord
 from search.record.storage import open_study
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
-from search.setup.data import SearchData, plan_of
+from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.display import Display
-from search.training.runner import run_pool
-from search.training.sizing import whole_bank
+from search.training.runner import Recording, run_pool
+from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
 from search.trials.ask_tell import Asked, Book
+from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import finalists_of, is_article, is_counted, ranking_score_of
 
@@ -93,25 +94,26 @@ class Finalist:
         """Standard deviation over the repeats; None for fewer than two."""
         return stdev(self.sound) if len(self.sound) > 1 else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what summary.json says of it."""
-        return {
-            "trial": self.trial,
-            "is_article": self.is_article,
-            "mean": None if math.isnan(self.mean) else self.mean,
-            "sd": self.sd,
-            "repeats": len(self.values),
-            "diverged": self.values.count(None),
-            "stopped_after": self.stopped_after,
-            "values": list(self.values),
-            "losses": list(self.losses),
-            "best_epochs": list(self.best_epochs),
-        }
+    @property
+    def record(self) -> FinalistRecord:
+        """What summary.json says of it."""
+        return FinalistRecord(
+            trial=self.trial,
+            is_article=self.is_article,
+            mean=None if math.isnan(self.mean) else self.mean,
+            sd=self.sd,
+            repeats=len(self.values),
+            diverged=self.values.count(None),
+            stopped_after=self.stopped_after,
+            values=self.values,
+            losses=self.losses,
+            best_epochs=self.best_epochs,
+        )
 
 
 def run_repeats(
     folder: Path, study: optuna.Study, config: StudyConfig, space: Space, data: SearchData, *, snapshot_every: float
-) -> tuple[list[Finalist], dict[str, Any]]:
+) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
 
     All repeats see the same batches, as everything in one bank does; first weights and dropout differ. With folds a run
@@ -127,11 +129,10 @@ def run_repeats(
         snapshot_every: Seconds between two snapshots of the bank.
 
     Returns:
-        The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and
-        ``trial_epochs`` and ``seconds`` that it took.
+        The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
     trials = finalists_of(study, config.finalists)
-    specs = [HeadSpec.from_dict(trial.user_attrs["spec"]) for trial in trials]
+    specs = [TrialNotes.of(trial).spec for trial in trials]
     runs = -(-config.repeats // max(1, config.folds))
     planned = [spec for spec in specs for _ in range(runs)]
     gc.collect()  # the search's bank, before the next one is made
@@ -150,52 +151,41 @@ def run_repeats(
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]
         opened.study.pruner = FinalistPruner(rungs(config.epochs), runs=runs, spared=spared)
-        dtype = str(own_config.dtype)
-        plan, _ = plan_of(data, config.batch_size, own_config.seed, 0)
-        shape = whole_bank(
-            planned,
-            feature_shape=data.store.header.feature_shape,
-            classes=len(data.store.classes),
-            batch=plan.rows.shape[1],
-            folds=max(1, config.folds),
-            dtype=dtype,
-        )
+        shape = whole_bank(BankRequest.of_study(planned, own_config, data))
         sink = _Predictions(own / _PREDICTIONS, data, config)
         with Display(opened.study, own_config, what="repeat") as display:
             run_pool(
-                own,
-                opened,
+                Recording(own, opened, saved, snapshot_every),
                 shape=shape,
                 data=data,
                 book=book,
                 sink=sink,
                 display=display,
-                saved=saved,
-                snapshot_every=snapshot_every,
                 shrinks=True,
             )
         finalists = _read(opened.study, trials, runs, sink)
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
-    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in told)
-    return finalists, {"trial_epochs": trial_epochs, "seconds": round(search_seconds(told), 3)}
+    trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
+    return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3))
 
 
 def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> tuple[Path, StudyConfig]:
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
     identity = json.dumps([config.repeats, config.epochs, config.patience, [spec.identity for spec in planned]])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    own = replace(
-        config,
-        name=f"{config.name}-{FOLDER}-{digest}",
-        seed=derive_seed(config.seed, FOLDER),
-        trials=len(planned),
-        pruner="none",
-        sampler="random",
-        engine="fused",
-        dtype=config.dtype or default_dtype(),
-        finalists=0,
+    own = config.model_copy(
+        update={
+            "name": f"{config.name}-{FOLDER}-{digest}",
+            "seed": derive_seed(config.seed, FOLDER),
+            "trials": len(planned),
+            "pruner": "none",
+            "sampler": "random",
+            "engine": "fused",
+            "dtype": config.dtype or default_dtype(),
+            "finalists": 0,
+        }
     )
     place = folder / FOLDER
     if (place / FILE).is_file() and StudyConfig.read(place).name != own.name:
@@ -247,7 +237,7 @@ class _Predictions:
 
 def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: _Predictions) -> list[Finalist]:
     """Gathers the runs of each finalist."""
-    told = {t.user_attrs["ordinal"]: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
+    told = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
     finalists = [
         _finalist(study, trial, [told[place * runs + run] for run in range(runs)], sink)
         for place, trial in enumerate(trials)
@@ -264,25 +254,28 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
             values += [None] * sink.folds
             losses += [None] * sink.folds
             continue
-        probabilities.append(sink.read(run.user_attrs["ordinal"]))
+        probabilities.append(sink.read(TrialNotes.of(run).ordinal))
         scores = sink.scores(probabilities[-1])
         values += [ranking_score_of(study, one.ranking_score) for one in scores]
         losses += [one.loss for one in scores]
-    through = [run for run in runs if run.state == TrialState.COMPLETE]
-    stopped = [run for run in runs if run.state == TrialState.PRUNED]
-    best_epochs = [run.user_attrs["best_epoch"] for run in through]
+    as_trial, completed = TrialNotes.of(trial), [run.state == TrialState.COMPLETE for run in runs]
+    through = [TrialNotes.of(run) for run, whole in zip(runs, completed, strict=True) if whole]
+    stopped = [TrialNotes.of(run) for run in runs if run.state == TrialState.PRUNED]
+    best_epochs = [run.best_epoch for run in through]
     # One that was stopped has not shown how long it should train, but as a trial it has.
-    schedules = [run.user_attrs["learning_rates"] for run in through or [trial]]
+    schedules = [run.learning_rates for run in through or [as_trial]]
     return Finalist(
         trial=trial.number,
-        ordinal=trial.user_attrs["ordinal"],
-        spec=HeadSpec.from_dict(trial.user_attrs["spec"]),
+        ordinal=as_trial.ordinal,
+        spec=as_trial.spec,
         is_article=is_article(trial),
         values=tuple(values),
         losses=tuple(losses),
-        best_epochs=tuple(run.user_attrs.get("best_epoch") for run in runs),
-        stopped_after=stopped[0].user_attrs["epochs"] if stopped else None,
-        epochs=max(1, round(mean(best_epochs))) if best_epochs else trial.user_attrs["best_epoch"],
+        best_epochs=tuple(
+            TrialNotes.of(run).best_epoch if whole else None for run, whole in zip(runs, completed, strict=True)
+        ),
+        stopped_after=stopped[0].epochs if stopped else None,
+        epochs=max(1, round(mean(best_epochs))) if best_epochs else as_trial.best_epoch,
         rates=_mean_rates(schedules),
         probabilities=tuple(probabilities),
     )

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
@@ -71,6 +71,10 @@ class BufferedJournal(BaseJournalBackend):
     def size(self) -> int:
         """Bytes on disk."""
         return os.fstat(self._file.fileno()).st_size
+
+    def __reduce__(self) -> NoReturn:
+        """Refused: a copy would be a second writer of the same file."""
+        raise TypeError(f"{self.path}: a journal has one writer, so it is not pickled; open it in the other process")
 
     def close(self) -> None:
         """Flushes and closes."""

@@ -16,10 +16,12 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
 from heads.metrics.scoring import lower_is_better
+from search.record.results import FinalistRecord
 from search.record.storage import load_study
-from search.record.summary import FILE, read_summary, summarise
+from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
 
@@ -40,16 +42,16 @@ class StudyRecord:
         config: What was resolved.
         study: A copy of the study in memory, with the same trial numbers: it does not move while it is looked at.
         progress: Whether the search runs, was stopped, or has finished.
-        summary: As ``summary.json`` has it, counted anew from the trials.
-        concluded: ``summary.json`` itself, empty before the first end of the search: what was measured, not counted.
+        summary: Counted anew from the trials, with what the last end of the search concluded, where that still holds.
+        concluded: ``summary.json`` itself; None before the first end of the search.
     """
 
     folder: Path
     config: StudyConfig
     study: optuna.Study
     progress: Progress
-    summary: dict[str, Any]
-    concluded: dict[str, Any]
+    summary: Summary
+    concluded: Summary | None
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -61,30 +63,18 @@ class StudyRecord:
     def ranked(self) -> list[FrozenTrial]:
         """The completed trials, best first: the finalists by the means of their repeats, then the others by value."""
         ranked = ranking(self.study)
-        order = {one["trial"]: place for place, one in enumerate(self.finalists)}
+        order = {one.trial: place for place, one in enumerate(self.finalists)}
         return sorted(ranked, key=lambda trial: order.get(trial.number, len(ranked)))
 
     @property
-    def finalists(self) -> list[dict[str, Any]]:
-        """What summary.json says of each finalist, best first; empty where there are none, or the search went on."""
-        told = self.concluded.get("finalists") if _chosen(self.study, self.concluded) is not None else None
-        return list(told["heads"]) if told else []
-
-    @property
-    def ensemble(self) -> dict[str, Any]:
-        """Which trials' heads an ensemble averages, and its temperature; empty where there is none."""
-        return dict(self.concluded.get("ensemble") or {}) if self.finalists else {}
+    def finalists(self) -> tuple[FinalistRecord, ...]:
+        """The finalists, best first; empty where there are none, or the search went on."""
+        return self.summary.finalists.heads if self.summary.finalists else ()
 
     @property
     def article(self) -> FrozenTrial | None:
         """The article's head, if it has run to its end."""
         return article_trial(self.study)
-
-    @property
-    def test(self) -> dict[str, Any] | None:
-        """What the best trial's head did on the test rows; None where another head, or none, was scored there."""
-        test, best = self.concluded.get("test"), self.summary["best"]
-        return dict(test) if test and best and test.get("trial") == best["number"] else None
 
     @property
     def judging_rows(self) -> int:
@@ -109,21 +99,22 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     else:
         study = optuna.load_study(study_name=config.name, storage=storage)
     study = _copy(study, config)
-    try:
-        concluded = read_summary(folder)
-    except ValueError as error:
-        raise InputError(folder / FILE, expected="a study's summary", found=f"something else ({error})") from error
-    summary = summarise(study, config, chosen=_chosen(study, concluded))
-    done = summary["trials"] >= config.trials
+    concluded = read_summary(folder)
+    chosen = _chosen(study, concluded)
+    summary = summarise(study, config, chosen=chosen)
+    if concluded is not None:
+        summary = summary.merged_with(concluded, still_chosen=chosen is not None)
+    done = summary.trials >= config.trials
     progress = Progress.RUNNING if running else Progress.FINISHED if done else Progress.STOPPED
     return StudyRecord(folder, config, study, progress, summary, concluded)
 
 
-def _chosen(study: optuna.Study, concluded: dict[str, Any]) -> int | None:
+def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
     """The trial that the repeats chose, unless the search has gone on since."""
     counted = sum(is_counted(trial) for trial in study.get_trials(deepcopy=False))
-    best = concluded.get("best")
-    return int(best["number"]) if best and concluded.get("trials") == counted else None
+    if concluded is None or concluded.best is None or concluded.trials != counted:
+        return None
+    return concluded.best.number
 
 
 def read_split(folder: Path) -> dict[str, Any]:
@@ -159,7 +150,7 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
 
 def epochs_of(trial: FrozenTrial) -> int:
     """Epochs that a trial has trained, or has trained so far."""
-    return int(trial.user_attrs.get("epochs", max(trial.intermediate_values, default=0)))
+    return TrialNotes.of(trial).epochs or max(trial.intermediate_values, default=0)
 
 
 def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> float | None:

@@ -3,23 +3,150 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from features.runtime.errors import InputError
 from features.runtime.files import write_json
-from heads.model.spec import HeadSpec
+from search.record.results import (
+    BankFigures,
+    Calibration,
+    Ensemble,
+    Finalists,
+    HeldOutTest,
+    LeakCounts,
+    OneAtATimeEstimate,
+    Recorded,
+    RefitRecord,
+    TrialResult,
+)
 from search.setup.config import StudyConfig
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
 FILE = "summary.json"
 
 
-def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> dict[str, Any]:
-    """Returns the content of summary.json; what ``search.finish.conclusion`` adds is still empty.
+@dataclass(frozen=True, kw_only=True)
+class Summary(Recorded):
+    """What a study found.
+
+    Attributes:
+        name: Of the study.
+        objective: What trials are ranked by, in words.
+        trials: That have finished and count.
+        completed: Of these, those that ran to their end.
+        pruned: Those that were stopped as weak.
+        failed: Those that could not go on.
+        interrupted: Trials beside these that a killed run left, and that were run again.
+        trial_epochs: Epochs of all trials together.
+        search_seconds: In which at least one trial ran.
+        trial_epochs_per_second: Of the two the ratio; None where no time went by.
+        best: The trial that was chosen; the best by its value where none has been; None where none completed.
+        article: The article's head; None where it has not run to its end.
+        finalists: The heads that were trained again; None where none were.
+        ensemble: The average of them.
+        refit: How the chosen head was trained once more on all rows.
+        calibration: Of the chosen head, on validation rows.
+        test: What the test rows say; None where there are none, or they have not been used.
+        verdict: That in a sentence.
+        split: Counts, patients and identity of the parts.
+        store: Path and fingerprint of the store that was searched over.
+        seed: Decides everything.
+        engine: ``fused`` or ``solo``.
+        failures: Why trials failed, by their number.
+        bank: How well the bank was used; None with the solo engine.
+        audit: What the parts share.
+        one_at_a_time: What the trials would have taken one at a time.
+    """
+
+    name: str
+    objective: str = ""
+    trials: int
+    completed: int = 0
+    pruned: int = 0
+    failed: int = 0
+    interrupted: int = 0
+    trial_epochs: int = 0
+    search_seconds: float = 0.0
+    trial_epochs_per_second: float | None = None
+    best: TrialResult | None = None
+    article: TrialResult | None = None
+    finalists: Finalists | None = None
+    ensemble: Ensemble | None = None
+    refit: RefitRecord | None = None
+    calibration: Calibration | None = None
+    test: HeldOutTest | None = None
+    verdict: str | None = None
+    split: dict[str, Any] = field(default_factory=dict)
+    store: dict[str, str] | None = None
+    seed: int = 0
+    engine: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
+    bank: BankFigures | None = None
+    audit: LeakCounts | None = None
+    one_at_a_time: OneAtATimeEstimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of summary.json."""
+        told = super().to_dict()
+        told["article"] = told["article"] or dict(_NO_ARTICLE)
+        return {name: value for name, value in told.items() if value is not None or name not in _LEFT_OUT}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuilds a summary from the content of summary.json, of this version or an older one.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"expected an object, found {type(data).__name__}")
+        article = data.get("article")
+        return super().from_dict({**data, "article": None if article == _NO_ARTICLE else article})
+
+    def merged_with(self, concluded: Summary, *, still_chosen: bool) -> Summary:
+        """Returns this count of the trials with what an end of the search concluded and still holds.
+
+        What was measured of the search as a whole, and what the parts share, always does. What is told of one head does
+        where that is still the best, what is told of the choice where nothing has been added to choose from.
+
+        Args:
+            concluded: As the search ended, perhaps a while ago.
+            still_chosen: Whether no trial has finished since.
+        """
+        best = self.best.number if self.best else None
+        test, refit = concluded.test, concluded.refit
+        tested = test is not None and test.trial == best
+        return replace(
+            self,
+            finalists=concluded.finalists if still_chosen else None,
+            ensemble=concluded.ensemble if still_chosen and concluded.finalists else None,
+            refit=refit if refit and refit.trial == best else None,
+            calibration=concluded.calibration if still_chosen else None,
+            test=test if tested else None,
+            verdict=concluded.verdict if tested or (still_chosen and test is None) else None,
+            bank=concluded.bank,
+            audit=concluded.audit,
+            one_at_a_time=concluded.one_at_a_time,
+        )
+
+
+_NO_ARTICLE = {"number": None, "value": None}
+
+
+_LEFT_OUT = ("audit", "one_at_a_time")
+"""Keys that are not there where there is nothing to say; of the others the value is null."""
+
+
+def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> Summary:
+    """Counts a study's trials; what ``search.finish.conclusion`` adds is still empty.
 
     Args:
         study: The study.
@@ -29,47 +156,50 @@ def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = 
     trials = study.get_trials(deepcopy=False)
     counted = [trial for trial in trials if is_counted(trial)]
     seconds = search_seconds(trials)
-    trial_epochs = sum(trial.user_attrs.get("epochs", 0) for trial in counted)
+    trial_epochs = sum(TrialNotes.of(trial).epochs for trial in counted)
     ranked = ranking(study)
     best = next((trial for trial in ranked if trial.number == chosen), next(iter(ranked), None))
     article = article_trial(study)
-    return {
-        "name": config.name,
-        "objective": f"validation {config.objective}",
-        "trials": len(counted),
-        "completed": _count(counted, TrialState.COMPLETE),
-        "pruned": _count(counted, TrialState.PRUNED),
-        "failed": _count(counted, TrialState.FAIL),
-        "interrupted": len([t for t in trials if t.state.is_finished()]) - len(counted),
-        "trial_epochs": trial_epochs,
-        "search_seconds": round(seconds, 3),
-        "trial_epochs_per_second": round(trial_epochs / seconds, 4) if seconds else None,
-        "best": _describe(best) if best else None,
-        "article": _describe(article) if article else {"number": None, "value": None},
-        "finalists": None,
-        "ensemble": None,
-        "refit": None,
-        "calibration": None,
-        "test": None,
-        "verdict": None,
-        "split": {name: config.split[name] for name in ("counts", "patients", "identity")},
-        "store": config.stores["features"],
-        "seed": config.seed,
-        "engine": config.engine,
-        "failures": {str(t.number): t.user_attrs["failure"] for t in counted if "failure" in t.user_attrs},
-    }
+    failures = {f"{trial.number}": TrialNotes.of(trial).failure for trial in counted}
+    return Summary(
+        name=config.name,
+        objective=f"validation {config.objective}",
+        trials=len(counted),
+        completed=_count(counted, TrialState.COMPLETE),
+        pruned=_count(counted, TrialState.PRUNED),
+        failed=_count(counted, TrialState.FAIL),
+        interrupted=len([t for t in trials if t.state.is_finished()]) - len(counted),
+        trial_epochs=trial_epochs,
+        search_seconds=round(seconds, 3),
+        trial_epochs_per_second=round(trial_epochs / seconds, 4) if seconds else None,
+        best=result_of(best) if best else None,
+        article=result_of(article) if article else None,
+        split={name: config.split[name] for name in ("counts", "patients", "identity")},
+        store=config.stores.get("features"),
+        seed=config.seed,
+        engine=config.engine,
+        failures={number: reason for number, reason in failures.items() if reason is not None},
+    )
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Returns the summary of an earlier run, or an empty one."""
+def read_summary(folder: Path) -> Summary | None:
+    """Returns the summary of an earlier run; None where there is none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     path = folder / FILE
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return data
+    if not path.is_file():
+        return None
+    try:
+        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(path, expected="a study's summary", found=f"something else ({error})") from error
 
 
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+def write_summary(folder: Path, summary: Summary) -> None:
     """Writes summary.json."""
-    write_json(folder / FILE, summary)
+    write_json(folder / FILE, summary.to_dict())
 
 
 def search_seconds(trials: list[FrozenTrial]) -> float:
@@ -88,18 +218,19 @@ def search_seconds(trials: list[FrozenTrial]) -> float:
     return total
 
 
-def _describe(trial: FrozenTrial) -> dict[str, Any]:
-    spec = HeadSpec.from_dict(trial.user_attrs["spec"])
-    params = {name: value for name, value in spec.to_dict().items() if name != "schema"}
-    return {
-        "number": trial.number,
-        "value": trial.value,
-        "validation_loss": trial.user_attrs["validation_loss"],
-        "validation_accuracy": trial.user_attrs["validation_accuracy"],
-        "best_epoch": trial.user_attrs["best_epoch"],
-        "params": params,
-        "parameters": trial.user_attrs["parameters"],
-    }
+def result_of(trial: FrozenTrial) -> TrialResult:
+    """Returns what is told of a completed trial."""
+    assert trial.value is not None
+    notes = TrialNotes.of(trial)
+    return TrialResult(
+        number=trial.number,
+        value=trial.value,
+        validation_loss=notes.validation_loss,
+        validation_accuracy=notes.validation_accuracy,
+        best_epoch=notes.best_epoch,
+        params={name: value for name, value in notes.spec.to_dict().items() if name != "schema"},
+        parameters=notes.parameters,
+    )
 
 
 def _count(trials: list[FrozenTrial], state: TrialState) -> int:

@@ -23,11 +23,11 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.errors import BottleneckError
 from search.record.storage import JOURNAL, open_storage
+from search.setup.optuna_internals import FrozenStudy, id_of_study, id_of_trial
 from search.trials.ranking import ranking
 
 LINE = 96
@@ -89,7 +89,7 @@ class Overlay(BaseStorage):
         """Returns the studies with what was pinned on them."""
         studies = self.record.get_all_studies()
         for study in studies:
-            study.system_attrs = study.system_attrs | self._on_studies.get(study._study_id, {})
+            study.system_attrs = study.system_attrs | self._on_studies.get(id_of_study(study), {})
         return studies
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -114,7 +114,7 @@ class Overlay(BaseStorage):
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """Returns the record's attributes of a trial and what was pinned on it."""
-        return dict(self.get_trial(trial_id)._system_attrs)
+        return dict(self.get_trial(trial_id).system_attrs)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Reads through."""
@@ -168,8 +168,8 @@ class Overlay(BaseStorage):
 
     def _with_pins(self, trial: FrozenTrial) -> FrozenTrial:
         trial = copy(trial)  # the record's own objects stay as they are
-        trial._system_attrs = trial._system_attrs | self._on_trials.get(trial._trial_id, {})
-        trial._user_attrs = {name: in_short(value) for name, value in trial._user_attrs.items()}
+        trial.system_attrs = trial.system_attrs | self._on_trials.get(id_of_trial(trial), {})
+        trial.user_attrs = {name: in_short(value) for name, value in trial.user_attrs.items()}
         return trial
 
 

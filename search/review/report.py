@@ -1,4 +1,4 @@
-"""A study's report: one HTML page that needs no network."""
+"""A study's report: one HTML document that needs no network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from optuna.trial import FrozenTrial
 from features.runtime.files import replacing
 from features.runtime.text import decimal, duration, listed, percent
 from heads.html.document import Document, facts, note, plain, prose, strong, table
-from heads.model.spec import HeadSpec
+from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
-from search.review import figures, trust
+from search.review import figures, parameter_figures, trust
+from search.review.plotting import MOST_POINTS
 from search.review.words import describe_head, in_words, mean_in_words, value_in_words
 from search.setup.reproduce import command_line, to_toml
+from search.trials.notes import TrialNotes
 
 FILE = "report.html"
 
@@ -37,28 +39,28 @@ def write_report(path: Path, record: StudyRecord) -> None:
 
 def make_report(record: StudyRecord) -> str:
     """Returns the report's HTML."""
-    page = Document(title=f"Study {record.config.name}", subtitle=_state(record))
-    page.cards(_headline(record))
-    page.add("What was found", *_findings(record))
-    page.add("Leaderboard", *_leaderboard(record))
+    document = Document(title=f"Study {record.config.name}", subtitle=_state(record))
+    document.cards(_headline(record))
+    document.add("What was found", *_findings(record))
+    document.add("Leaderboard", *_leaderboard(record))
     if record.finalists:
-        page.add("Repeats", *trust.repeats(page, record))
-    if record.summary["best"]:
-        page.add("On new patients", *trust.tested(record))
+        document.add("Repeats", *trust.repeats(document, record))
+    if record.summary.best:
+        document.add("On new patients", *trust.tested(record))
     if leaks := list(trust.leaks(record)):
-        page.add("Leaks", *leaks)
-    if record.finalists and record.concluded.get("calibration"):
-        page.add("Calibration", *trust.calibration(record))
-    _add_figures(page, record)
-    page.add("Cost", *_cost(record))
-    page.add("The study, resolved", *_resolved(record))
-    page.add("Again, and out of here", *_commands(record))
-    return page.html()
+        document.add("Leaks", *leaks)
+    if record.finalists and record.summary.calibration:
+        document.add("Calibration", *trust.calibration(record))
+    _add_figures(document, record)
+    document.add("Cost", *_cost(record))
+    document.add("The study, resolved", *_resolved(record))
+    document.add("Again, and out of here", *_commands(record))
+    return document.html()
 
 
 def _state(record: StudyRecord) -> str:
     summary, config = record.summary, record.config
-    done = f"{summary['trials']} of {config.trials} trials"
+    done = f"{summary.trials} of {config.trials} trials"
     if record.progress is Progress.RUNNING:
         return f"The search is still running: {done} so far. Write the report again for later ones."
     if record.progress is Progress.STOPPED:
@@ -67,47 +69,47 @@ def _state(record: StudyRecord) -> str:
 
 
 def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
-    best, article, test = record.summary["best"], record.summary["article"], record.test
+    best, article, test = record.summary.best, record.summary.article, record.summary.test
     objective, finalists = record.config.objective, record.finalists
     name = in_words(objective)
     if best and finalists:
-        compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f["is_article"]), None)}
+        compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f.is_article), None)}
         for what, one in compared.items():
             if one:
-                spread = f"± {value_in_words(objective, one['sd'])} " if one["sd"] is not None else ""
-                mean = value_in_words(objective, one["mean"])
-                yield f"{what}, {name}", mean, f"mean {spread}over {one['repeats']} seeds"
+                deviation = f"± {value_in_words(objective, one.sd)} " if one.sd is not None else ""
+                mean = value_in_words(objective, one.mean)
+                yield f"{what}, {name}", mean, f"mean {deviation}over {one.repeats} seeds"
     elif best:
-        found = f"trial {best['number']}, {best['parameters']:,} parameters"
-        yield f"found, {name}", value_in_words(objective, best["value"]), found
-        if article["value"] is not None:
-            value = value_in_words(objective, article["value"])
-            yield f"the article's head, {name}", value, f"{article['parameters']:,} parameters"
+        found = f"trial {best.number}, {best.parameters:,} parameters"
+        yield f"found, {name}", value_in_words(objective, best.value), found
+        if article:
+            value = value_in_words(objective, article.value)
+            yield f"the article's head, {name}", value, f"{article.parameters:,} parameters"
     if test:
-        low, high = test["accuracy_interval"]
+        low, high = test.accuracy_interval
         interval = f"95% interval {percent(low)} to {percent(high)}"
-        yield "found, accuracy on test rows", percent(test["accuracy"]), interval
-    alone = record.concluded.get("one_at_a_time")
-    seconds = record.summary["search_seconds"]
+        yield "found, accuracy on test rows", percent(test.accuracy), interval
+    alone = record.summary.one_at_a_time
+    seconds = record.summary.search_seconds
     if seconds:
-        beside = f"about {duration(alone['seconds'])} one at a time, by a sample" if alone else "with trials under way"
+        beside = f"about {duration(alone.seconds)} one at a time, by a sample" if alone else "with trials under way"
         yield "search time", duration(seconds), beside
 
 
 def _findings(record: StudyRecord) -> Iterable[str]:
-    best = record.summary["best"]
+    best, verdict = record.summary.best, record.summary.verdict
     if not best:
         yield note("No trial has completed yet.")
         return
-    if record.test:
-        yield strong(record.concluded["verdict"])
-    yield prose(f"The head: {describe_head(_spec(record.ranked[0]))}.")
+    if record.summary.test and verdict:
+        yield strong(verdict)
+    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).spec)}.")
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
-    value = value_in_words(record.config.objective, best["value"])
+    value = value_in_words(record.config.objective, best.value)
     yield prose(
-        f"As trial {best['number']} its {in_words(record.config.objective)} was {value} in its best epoch"
-        f" ({best['best_epoch']}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
-        f" {record.summary['trials']} trials on the same rows that is higher than it will be on new patients."
+        f"As trial {best.number} its {in_words(record.config.objective)} was {value} in its best epoch"
+        f" ({best.best_epoch}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
+        f" {record.summary.trials} trials on the same rows that is higher than it will be on new patients."
     )
 
 
@@ -117,7 +119,7 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
         yield note("No trial has completed yet.")
         return
     objective = record.config.objective
-    means = {one["trial"]: mean_in_words(objective, one) for one in record.finalists}
+    means = {one.trial: mean_in_words(objective, one) for one in record.finalists}
     shown = ranked[:LEADERS]
     rows = [_leader(f"{place}", trial, article, means) for place, trial in enumerate(shown, 1)]
     if article is not None and article.number not in {trial.number for trial in shown}:
@@ -136,54 +138,62 @@ def _first(count: int) -> str:
 
 
 def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: Mapping[int, str]) -> tuple[str, ...]:
-    attributes = trial.user_attrs
+    notes = TrialNotes.of(trial)
     is_article = article is not None and trial.number == article.number
     return (
         place,
         f"{trial.number}",
         *((means.get(trial.number, "-"),) if means else ()),
         decimal(trial.value),
-        decimal(attributes["validation_loss"]),
+        decimal(notes.validation_loss),
         f"{epochs_of(trial)}",
-        f"{attributes['best_epoch']}",
-        f"{attributes['parameters']:,}",
-        ("The article's head: " if is_article else "") + describe_head(_spec(trial)),
+        f"{notes.best_epoch}",
+        f"{notes.parameters:,}",
+        ("The article's head: " if is_article else "") + describe_head(notes.spec),
     )
 
 
-def _add_figures(page: Document, record: StudyRecord) -> None:
+def _add_figures(document: Document, record: StudyRecord) -> None:
     trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
     best = ranked[0] if ranked else None
     if ranked:
-        page.add("History", page.figure(figures.history(ranked, article, objective), "value of each completed trial"))
+        document.add(
+            "History", document.figure(figures.history(ranked, article, objective), "value of each completed trial")
+        )
     if any(trial.intermediate_values for trial in trials):
         some = [t for t in trials if t.intermediate_values]
         remark = _thinned(len(some), figures.MOST_CURVES, "curves")
         drawn = figures.curves(trials, best, article, objective)
-        page.add("Learning curves", page.figure(drawn, f"{objective} by epoch"), remark)
+        document.add("Learning curves", document.figure(drawn, f"{objective} by epoch"), remark)
     if any(trial.state.is_finished() for trial in trials):
-        ended = page.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
-        page.add("What ended when", ended, prose(_pruning(record)))
-    importance = figures.importance(trials, objective)
-    text = note(f"Not shown for fewer than {figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
+        ended = document.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
+        document.add("What ended when", ended, prose(_pruning(record)))
+    importance = parameter_figures.importance(trials, objective)
+    text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
         text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
-    page.add("Which parameters matter", page.figure(importance, "importance of parameters"), text)
+    document.add("Which parameters matter", document.figure(importance, "importance of parameters"), text)
     if len(ranked) < 2:
         return
-    remark = _thinned(len(ranked), figures.MOST_POINTS, "completed trials")
-    names = figures.parameter_names(ranked)
-    slices = [page.figure(figures.slice_of(ranked, name, objective), f"{objective} against {name}") for name in names]
-    page.add(
-        "Parameters one by one", page.grid(slices), remark, prose("Only trials in which the parameter had an effect.")
+    remark = _thinned(len(ranked), MOST_POINTS, "completed trials")
+    names = parameter_figures.parameter_names(ranked)
+    slices = [
+        document.figure(parameter_figures.slice_of(ranked, name, objective), f"{objective} against {name}")
+        for name in names
+    ]
+    document.add(
+        "Parameters one by one",
+        document.grid(slices),
+        remark,
+        prose("Only trials in which the parameter had an effect."),
     )
-    drawn = figures.parallel_coordinates(ranked, objective)
-    across = page.figure(drawn, "all parameters of completed trials", wide=True)
-    page.add(
+    drawn = parameter_figures.parallel_coordinates(ranked, objective)
+    across = document.figure(drawn, "all parameters of completed trials", wide=True)
+    document.add(
         "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
     drawn = figures.sizes(ranked, article, objective)
-    page.add("Value and size", page.figure(drawn, f"{objective} against parameters"), remark)
+    document.add("Value and size", document.figure(drawn, f"{objective} against parameters"), remark)
 
 
 def _thinned(count: int, most: int, what: str) -> str:
@@ -192,50 +202,50 @@ def _thinned(count: int, most: int, what: str) -> str:
 
 def _pruning(record: StudyRecord) -> str:
     summary = record.summary
-    told = f"{summary['completed']} completed, {summary['pruned']} pruned, {summary['failed']} failed"
-    full = record.config.epochs * summary["trials"]
-    share = f": {100 * summary['trial_epochs'] / full:.0f}% of what training all to the end would be" if full else ""
-    return f"{told}. {summary['trial_epochs']:,} trial-epochs{share}."
+    told = f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed"
+    full = record.config.epochs * summary.trials
+    share = f": {100 * summary.trial_epochs / full:.0f}% of what training all to the end would be" if full else ""
+    return f"{told}. {summary.trial_epochs:,} trial-epochs{share}."
 
 
 def _cost(record: StudyRecord) -> Iterable[str]:
     summary, concluded = record.summary, record.concluded
-    rate = summary["trial_epochs_per_second"]
+    rate = summary.trial_epochs_per_second
     rows = [
-        ("trials", f"{summary['trials']:,}, and {summary['interrupted']} interrupted and run again"),
-        ("trial-epochs", f"{summary['trial_epochs']:,}"),
-        ("time with trials under way", duration(summary["search_seconds"])),
+        ("trials", f"{summary.trials:,}, and {summary.interrupted} interrupted and run again"),
+        ("trial-epochs", f"{summary.trial_epochs:,}"),
+        ("time with trials under way", duration(summary.search_seconds)),
         ("rate", f"{rate:g} trial-epochs a second" if rate else "-"),
     ]
-    bank, alone = concluded.get("bank"), concluded.get("one_at_a_time")
+    bank, alone = summary.bank, summary.one_at_a_time
     if bank:
         rows += [
-            ("heads at once", f"{bank['heads_at_once']:g} on average, in {bank['pages']} pages of 16 channels"),
-            ("pages in use", percent(bank["page_occupancy"])),
+            ("heads at once", f"{bank.heads_at_once:g} on average, in {bank.pages} pages of 16 channels"),
+            ("pages in use", percent(bank.page_occupancy)),
             ("matrix products", _speed(bank)),
-            ("bookkeeping", f"{percent(bank['bookkeeping_share'])} of the time, {bank['bookkeeping_seconds']:g} s"),
+            ("bookkeeping", f"{percent(bank.bookkeeping_share)} of the time, {bank.bookkeeping_seconds:g} s"),
         ]
     if alone:
-        rows.append(("one at a time, by Keras fit", _alone(alone, summary["search_seconds"])))
+        rows.append(("one at a time, by Keras fit", _alone(alone, summary.search_seconds)))
     yield facts(rows)
-    if concluded and concluded.get("trials") != summary["trials"]:
-        yield note(f"What was measured is of the last finished run, after {concluded.get('trials')} trials.")
+    if concluded and concluded.trials != summary.trials:
+        yield note(f"What was measured is of the last finished run, after {concluded.trials} trials.")
     reasons: dict[str, list[str]] = {}
-    for number, reason in summary["failures"].items():
+    for number, reason in summary.failures.items():
         reasons.setdefault(reason, []).append(number)
     if reasons:
         yield table(("why trials failed", "trials"), [(why, listed(numbers, 12)) for why, numbers in reasons.items()])
 
 
-def _speed(bank: dict[str, Any]) -> str:
-    speed = f"{bank['gflops']:g} GFLOP/s in {bank['dtype']}"
-    return speed + (f", {percent(bank['fraction_of_peak'])} of the bare products" if bank["fraction_of_peak"] else "")
+def _speed(bank: BankFigures) -> str:
+    speed = f"{bank.gflops:g} GFLOP/s in {bank.dtype}"
+    return speed + (f", {percent(bank.fraction_of_peak)} of the bare products" if bank.fraction_of_peak else "")
 
 
-def _alone(alone: dict[str, Any], seconds: float) -> str:
-    times = f", {alone['seconds'] / seconds:.1f} times as long" if seconds else ""
-    sampled = ", ".join(map(str, alone["sampled"]))
-    return f"about {duration(alone['seconds'])}{times}: reckoned from a few batches of trials {sampled}"
+def _alone(alone: OneAtATimeEstimate, seconds: float) -> str:
+    times = f", {alone.seconds / seconds:.1f} times as long" if seconds else ""
+    sampled = ", ".join(map(str, alone.sampled))
+    return f"about {duration(alone.seconds)}{times}: reckoned from a few batches of trials {sampled}"
 
 
 def _resolved(record: StudyRecord) -> Iterable[str]:
@@ -284,10 +294,6 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield plain(command_line(config))
     yield plain(to_toml(config), folded=f"{config.name}.toml")
     yield note(f"The record: {config.storage or record.folder / JOURNAL}")
-
-
-def _spec(trial: FrozenTrial) -> HeadSpec:
-    return HeadSpec.from_dict(trial.user_attrs["spec"])
 
 
 def _listed_value(domain: Any) -> str:

@@ -3,88 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from heads.html.document import Document, facts, note, prose, table
+from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
 from search.review.words import mean_in_words, value_in_words
 from search.setup.audit import PAIRS_FILE, read_audit
 
 
-def repeats(page: Document, record: StudyRecord) -> Iterable[str]:
+def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     """What the finalists scored when they were trained again."""
-    objective, finalists = record.config.objective, record.finalists
-    cost = record.concluded["finalists"]["cost"]
+    objective, finalists = record.config.objective, record.summary.finalists
+    if not finalists:
+        return
     yield prose(
         f"The best trials and the article's head were trained again from {record.config.repeats} seeds each. Nobody has"
         " chosen among these values, so their means are not too high as that of the best trial is; the winner is"
         " chosen by them. Those that fell behind were stopped early: at each rung the better half went on."
     )
-    yield page.figure(figures.repeats(finalists, objective), "value of each repeat of each finalist")
+    yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
     yield table(
         ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),
-        [_finalist(place, one, objective) for place, one in enumerate(finalists, 1)],
+        [_finalist(place, one, objective) for place, one in enumerate(finalists.heads, 1)],
     )
-    share = cost["seconds"] / record.summary["search_seconds"] if record.summary["search_seconds"] else 0
-    yield note(
-        f"{cost['trial_epochs']:,} trial-epochs in {cost['seconds']:.0f} s: {100 * share:.0f}% of the search's time."
-    )
+    cost, seconds = finalists.cost, record.summary.search_seconds
+    share = cost.seconds / seconds if seconds else 0
+    yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {100 * share:.0f}% of the search's time.")
 
 
-def _finalist(place: int, finalist: dict[str, Any], objective: str) -> tuple[str, ...]:
-    diverged = f", {finalist['diverged']} diverged" if finalist["diverged"] else ""
+def _finalist(place: int, finalist: FinalistRecord, objective: str) -> tuple[str, ...]:
+    diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
         f"{place}",
-        f"{finalist['trial']}" + (" (the article's)" if finalist["is_article"] else ""),
+        f"{finalist.trial}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
-        f"{finalist['repeats']}{diverged}",
-        f"stopped after {finalist['stopped_after']}" if finalist["stopped_after"] else "all",
-        ", ".join("-" if epoch is None else f"{epoch}" for epoch in finalist["best_epochs"]),
-        ", ".join(value_in_words(objective, value) for value in finalist["values"]),
+        f"{finalist.repeats}{diverged}",
+        f"stopped after {finalist.stopped_after}" if finalist.stopped_after else "all",
+        ", ".join("-" if epoch is None else f"{epoch}" for epoch in finalist.best_epochs),
+        ", ".join(value_in_words(objective, value) for value in finalist.values),
     )
 
 
 def tested(record: StudyRecord) -> Iterable[str]:
     """What the heads did on rows that played no part in anything before."""
-    test = record.test
+    test = record.summary.test
     if not test:
         yield note("The test rows have not been shown to this head; that is done once, at the end of the search.")
         return
-    uses = "once" if test["uses"] == 1 else f"{test['uses']} times, as the study was resumed"
-    again = record.concluded.get("refit")
+    uses = "once" if test.uses == 1 else f"{test.uses} times, as the study was resumed"
+    again = record.summary.refit
     trained = ""
     if again:
-        parts = " of all folds" if record.config.folds else f" ({' and '.join(again['parts'])} together)"
-        trained = f"Before that it was trained on {again['rows']:,} rows{parts} for {again['epochs']} epochs. "
-    yield prose(f"{trained}The {test['rows']} test rows of {test['patients']} patients were used {uses}, at the end.")
-    heads = [("found head", test)]
-    heads += [("article's head", test["article"])] if test["article"] and not test["is_article"] else []
-    heads += [(f"ensemble of {len(test['ensemble']['trials'])}", test["ensemble"])] if test["ensemble"] else []
+        parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
+        trained = f"Before that it was trained on {again.rows:,} rows{parts} for {again.epochs} epochs. "
+    yield prose(f"{trained}The {test.rows} test rows of {test.patients} patients were used {uses}, at the end.")
+    heads: list[tuple[str, ScoresOnTest]] = [("found head", test)]
+    heads += [("article's head", test.article)] if test.article and not test.is_article else []
+    heads += [(f"ensemble of {len(test.ensemble.trials)}", test.ensemble)] if test.ensemble else []
     yield table(
         ("", "accuracy", "95% interval", "balanced accuracy", "loss in nats"),
         [
             (
                 name,
-                f"{100 * one['accuracy']:.2f}%",
-                "{:.2f}% to {:.2f}%".format(*(100 * end for end in one["accuracy_interval"])),
-                f"{100 * one['balanced_accuracy']:.2f}%",
-                f"{one['loss']:.4f}",
+                f"{100 * one.accuracy:.2f}%",
+                "{:.2f}% to {:.2f}%".format(*(100 * end for end in one.accuracy_interval)),
+                f"{100 * one.balanced_accuracy:.2f}%",
+                f"{one.loss:.4f}",
             )
             for name, one in heads
         ],
     )
     yield note("Intervals by drawing patients, with all of their images, again and again (10,000 times).")
-    names = [one["name"] for one in test["per_class"]]
-    numbers = ("sensitivity", "specificity", "precision", "auc")
+    names = [one.name for one in test.per_class]
     yield table(
         ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
         [
-            (one["name"], f"{one['rows']}", *("-" if one[k] is None else f"{one[k]:.4f}" for k in numbers))
-            for one in test["per_class"]
+            (one.name, f"{one.rows}", *map(_share, (one.sensitivity, one.specificity, one.precision, one.auc)))
+            for one in test.per_class
         ],
     )
-    counts = [(name, *map(str, row)) for name, row in zip(names, test["confusion"], strict=True)]
+    counts = [(name, *map(str, row)) for name, row in zip(names, test.confusion, strict=True)]
     yield table(("true \\ called", *names), counts, marked_diagonal=True)
 
 
@@ -109,17 +108,23 @@ def leaks(record: StudyRecord) -> Iterable[str]:
 
 def calibration(record: StudyRecord) -> Iterable[str]:
     """Whether the probabilities can be believed."""
-    fitted, test = record.concluded["calibration"], record.test
+    fitted, test = record.summary.calibration, record.summary.test
+    if not fitted or fitted.temperature is None:
+        return
     yield prose(
         "Probabilities are divided by a temperature, in logarithms, so that a head that says 90% is right nine times in"
         " ten. It was fitted on validation rows, by heads that were not trained on them; heads.predict applies it."
     )
-    rows = [("temperature", f"{fitted['temperature']:.3f}")]
+    rows = [("temperature", f"{fitted.temperature:.3f}")]
     rows.append(("expected calibration error, validation", _error(fitted)))
-    if test:
-        rows.append(("expected calibration error, test", _error(test["calibration"])))
+    if test and test.calibration:
+        rows.append(("expected calibration error, test", _error(test.calibration)))
     yield facts(rows)
 
 
-def _error(calibrated: dict[str, Any]) -> str:
-    return f"{calibrated['ece_before']:.4f} before, {calibrated['ece_after']:.4f} after"
+def _error(calibrated: Calibration) -> str:
+    return f"{calibrated.ece_before:.4f} before, {calibrated.ece_after:.4f} after"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"

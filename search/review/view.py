@@ -18,14 +18,15 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from heads.html.document import TEMPLATE
-from heads.model.spec import HeadSpec
 from search.record.head_files import kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review import figures
 from search.review.overlay import Overlay
+from search.review.plotting import thinned
 from search.review.svg import confusion_svg, curve_svg
 from search.review.words import describe_head, in_words, mean_in_words
 from search.setup.config import StudyConfig
+from search.trials.notes import TrialNotes
 
 REFRESH_SECONDS = 20.0
 
@@ -98,9 +99,9 @@ class View:
             self._pin(trial, "learning-curve.svg", drawn)
             for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
                 self._pin_file(trial, path)
-        if record.test:
-            test, names = record.test, [one["name"] for one in record.test["per_class"]]
-            picture = confusion_svg(test["confusion"], names, f"{test['rows']} test rows")
+        if test := record.summary.test:
+            names = [one.name for one in test.per_class]
+            picture = confusion_svg(test.confusion, names, f"{test.rows} test rows")
             self._pin(record.ranked[0], "confusion-test.svg", picture)
         self._shown = state
         return record
@@ -179,7 +180,7 @@ def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
     ranked, objective = record.ranked, record.config.objective
     if ranked:
         yield "value-and-size", figures.sizes(ranked, record.article, objective)
-    some = figures.thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
+    some = thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
     if some:
         yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article, objective)
         yield "what-ended-when", figures.endings(record.trials, record.config.epochs)
@@ -189,22 +190,22 @@ def note_on(record: StudyRecord) -> str:
     """Returns what the study found so far, as Markdown."""
     summary, config = record.summary, record.config
     searched = ", ".join(name for name, domain in config.space.items() if isinstance(domain, (list, dict)))
-    lines = [f"{summary['trials']} of {config.trials} trials, {record.progress}.", ""]
+    lines = [f"{summary.trials} of {config.trials} trials, {record.progress}.", ""]
     lines += [f"Searched: {searched}; by {in_words(config.objective)}.", ""]
     if record.article is not None:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
-    if record.test:
-        lines += [record.concluded["verdict"], ""]
-    means = {one["trial"]: mean_in_words(config.objective, one) for one in record.finalists}
+    if summary.test and summary.verdict:
+        lines += [summary.verdict, ""]
+    means = {one.trial: mean_in_words(config.objective, one) for one in record.finalists}
     if record.ranked:
         lines += [
             f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters | head |",
             "| ---: | ---: | ---: | ---: | --- |",
         ]
     for trial in record.ranked[:5]:
-        spec, mean = HeadSpec.from_dict(trial.user_attrs["spec"]), means.get(trial.number, "-")
-        size = f"{trial.user_attrs['parameters']:,}"
-        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {describe_head(spec)} |")
+        notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
+        size, head = f"{notes.parameters:,}", describe_head(notes.spec)
+        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {head} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from features.runtime.text import decimal, percent
 from heads.model.spec import HeadSpec
+from search.record.results import FinalistRecord
 
 
 def describe_head(spec: HeadSpec) -> str:
@@ -28,12 +27,12 @@ def value_in_words(objective: str, value: float | None) -> str:
     return percent(value) if objective.endswith("accuracy") else decimal(value)
 
 
-def mean_in_words(objective: str, finalist: dict[str, Any]) -> str:
+def mean_in_words(objective: str, finalist: FinalistRecord) -> str:
     """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
-    mean, sd = (value_in_words(objective, finalist[name]) for name in ("mean", "sd"))
-    stopped = f" (after {finalist['stopped_after']} epochs)" if finalist["stopped_after"] else ""
+    mean, sd = value_in_words(objective, finalist.mean), value_in_words(objective, finalist.sd)
+    stopped = f" (after {finalist.stopped_after} epochs)" if finalist.stopped_after else ""
     # no-break spaces: the numbers belong together
-    return (mean if finalist["sd"] is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
+    return (mean if finalist.sd is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
 
 
 def in_words(objective: str) -> str:

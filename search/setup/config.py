@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError, model_validator
+
+from features.runtime.backend import Backend
 from features.runtime.errors import InputError
 from features.runtime.files import write_json
 from heads.metrics.scoring import lower_is_better
+from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.refusal import one_line
 
 SCHEMA = 1
 
@@ -24,30 +28,14 @@ SPLIT_FILE = "split.json"
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyConfig:
-    """A study, resolved.
+class StudyConfig(StudyOptions):
+    """A study, resolved: its options as they are (``search.setup.options``), and what they were applied to.
 
     Attributes:
         name: Its name in the storage.
-        objective: What a trial's value is, of its best epoch, on validation rows (``heads.metrics.scoring``). Ties are
-            broken by the loss.
-        class_weights: ``none``, or ``balanced``: rows of rare classes count more in the training loss.
-        seed: Decides the split, the samples, the initial weights and the batches.
-        trials: Trials to run; may grow on ``--resume``.
-        epochs: Epochs of a trial that is not pruned, at most.
-        patience: Epochs without a better one after which a trial is complete; 0 for never.
-        batch_size: Upper bound of the rows in a batch.
-        folds: Folds to validate on in turn; 0 for one validation part.
-        engine: ``fused`` or ``solo``.
         pages: Pages of the bank in each fold, None with the solo engine.
         dtype: Of the bank's products, None with the solo engine.
-        sampler: See ``search.trials.samplers``.
-        pruner: See ``search.trials.pruning``.
         backend: Keras backend.
-        finalists: How many of the best trials are trained again; 0 for none.
-        repeats: How often, each time from another seed.
-        storage: Optuna storage URL, ``None`` for the journal in the study directory.
         space: As in a study file.
         stores: Path and fingerprint of the ``features``, ``validation`` and ``test`` stores.
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
@@ -55,27 +43,17 @@ class StudyConfig:
     """
 
     name: str
-    objective: str = "accuracy"
-    class_weights: str = "none"
-    seed: int
-    trials: int
-    epochs: int
-    patience: int = 0
-    batch_size: int
-    folds: int
-    engine: str
-    pages: int | None
-    dtype: str | None
-    sampler: str
-    pruner: str
-    finalists: int = 0
-    repeats: int = 1
-    backend: str
-    storage: str | None
+    backend: Backend
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]
     split: dict[str, Any]
     versions: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Fills in what a study had before there was an option for it."""
+        return BEFORE | values
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
@@ -84,7 +62,7 @@ class StudyConfig:
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""
-        write_json(folder / FILE, {"schema": SCHEMA, **asdict(self)})
+        write_json(folder / FILE, {"schema": SCHEMA, "name": self.name, **self.model_dump(exclude={"name"})})
 
     @classmethod
     def read(cls, folder: Path) -> StudyConfig:
@@ -103,12 +81,13 @@ class StudyConfig:
             raise InputError(path, expected="a study's JSON", found=f"something else ({error})") from error
         if schema != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=schema)
-        names = {field.name for field in fields(cls)}
-        odd = next(iter(names ^ set(data)), None)
-        if odd:
-            state = "none" if odd in names else "one"
-            raise InputError(path, field=odd, expected="a value" if odd in names else "no such key", found=state)
-        return cls(**data)
+        missing = next((name for name in cls.model_fields if name not in BEFORE | data), None)
+        if missing:
+            raise InputError(path, field=missing, expected="a value", found="none")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise one_line(path, error) from error
 
     def check_resumable(self, folder: Path, given: StudyConfig) -> None:
         """Compares this study, on disk, with what a command was told.
@@ -133,25 +112,7 @@ def package_versions(backend: str) -> dict[str, str]:
 
 def _identity(config: StudyConfig) -> dict[str, Any]:
     """What makes two studies the same, one flat level, so that a difference has a name."""
-    flat: dict[str, Any] = {
-        name: getattr(config, name)
-        for name in (
-            "objective",
-            "class_weights",
-            "seed",
-            "epochs",
-            "patience",
-            "batch_size",
-            "folds",
-            "sampler",
-            "pruner",
-            "engine",
-            "pages",
-            "dtype",
-            "backend",
-            "storage",
-        )
-    }
+    flat: dict[str, Any] = {name: getattr(config, name) for name, option in study_options() if not option.may_change}
     for part, store in config.stores.items():
         flat[f"stores.{part}.fingerprint"] = store["fingerprint"] if store else None
     for name, domain in config.space.items():

@@ -1,189 +1,193 @@
-"""What a search is told, on the command line, by its study file and by its own record: resolved to one config."""
+"""The options of a search, each said once.
+
+A field here is an option of the command line and of ``run_study``, and as its ``Option`` says: a key that may stand in
+``[run]`` of a study file, a key of ``study.json``, a part of what makes two studies the same, an argument of the
+printed command that runs a study again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
+from features.runtime.backend import Backend
 from features.runtime.errors import InputError
-from features.store.reader import FeatureStore
-from search.setup.config import FILE, StudyConfig, package_versions
-from search.setup.data import SearchData
-from search.setup.space import RunDefaults, Space, read_study_file
+from heads.metrics.scoring import Objective
+from search.setup.refusal import expectation
 
-ROOT = Path(__file__).resolve().parents[2]
+Engine = Literal["fused", "solo"]
+
+
+DType = Literal["bfloat16", "float32"]
+
+
+Pruner = Literal["halving", "hyperband", "median", "none"]
+
+
+Sampler = Literal["tpe", "random", "qmc"]
+
+
+ClassWeights = Literal["none", "balanced"]
 
 
 DEFAULT_STUDY = Path("studies/heads.toml")
 
 
-STUDIES = Path("studies")
-
-
-DEFAULTS: dict[str, Any] = {
-    "trials": 200,
-    "epochs": 50,
-    "patience": 0,
-    "batch_size": 100,
-    "seed": SEED,
-    "folds": 0,
-    "engine": "fused",
-    "sampler": "tpe",
-    "pruner": "halving",
-    "objective": "accuracy",
-    "class_weights": "none",
-    "finalists": 5,
-    "repeats": 5,
-    "validation_fraction": VALIDATION_FRACTION,
-    "test_fraction": TEST_FRACTION,
-}
-"""Where neither the command line nor the study file says anything."""
-
-
-RECORDED = (
-    *("seed", "trials", "epochs", "patience", "batch_size", "folds", "engine", "sampler", "pruner"),
-    *("objective", "class_weights", "finalists", "repeats"),
-    *("storage", "pages", "dtype"),
-)
-"""Options that study.json takes over as they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """The command line's options; None where an option was not given."""
-
-    features: Path | None
-    validation: Path | None
-    test: Path | None
-    study: Path | None
-    out: Path | None
-    storage: str | None
-    trials: int | None
-    epochs: int | None
-    patience: int | None
-    batch_size: int | None
-    seed: int | None
-    folds: int | None
-    engine: str | None
-    pages: int | None
-    dtype: str | None
-    sampler: str | None
-    pruner: str | None
-    objective: str | None
-    class_weights: str | None
-    finalists: int | None
-    repeats: int | None
-    validation_fraction: float | None
-    test_fraction: float | None
+_REQUIRED: Any = object()
 
 
 @dataclass(frozen=True)
-class Options:
-    """The resolved options of a search.
+class Option:
+    """What the places that know an option need beside its type, its bounds and its default.
 
     Attributes:
-        folder: The study directory.
-        recorded: The study to go on with, or None for a new one.
-        name: Name of a new study.
-        space: What trials draw from.
-        values: All of ``DEFAULTS``, and ``storage``, ``pages``, ``dtype``, ``features``, ``validation``, ``test``.
+        help: What it does, in a line.
+        shown: The default in words, where the value itself would say little.
+        in_file: Whether it may stand in ``[run]`` of a study file.
+        may_change: Whether a study that goes on may have another value; else it is part of the study's identity.
+        printed: Whether the command that a report prints has it.
+        before: What it was in studies whose ``study.json`` is older than the option; without it, the file needs one.
     """
 
-    folder: Path
-    recorded: StudyConfig | None
-    name: str
-    space: Space
-    values: dict[str, Any]
-
-    def check_store(self, store: FeatureStore) -> None:
-        """Refuses a store that the recorded study was not made with, before it is split.
-
-        Raises:
-            InputError: Naming both fingerprints.
-        """
-        stored = self.recorded.stores["features"] if self.recorded else None
-        if stored and stored["fingerprint"] != store.fingerprint:
-            expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
-            raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
-
-    def config(self, data: SearchData, backend: str) -> StudyConfig:
-        """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
-
-        Raises:
-            InputError: The recorded study is another one; the difference is named.
-        """
-        values = self.values
-        if values["folds"] == 1 or (values["folds"] and values["engine"] == "solo"):
-            expected = "0, or at least 2 with the fused engine"
-            raise InputError("--folds", expected=expected, found=f"{values['folds']} with {values['engine']}")
-        config = StudyConfig(
-            name=self.name,
-            **{key: values[key] for key in RECORDED},
-            backend=backend,
-            space=self.space.to_dict(),
-            stores={
-                "features": _store(data.train.store),
-                "validation": _store(data.validation.store) if values["validation"] else None,
-                "test": _store(data.test.store) if data.test and values["test"] else None,
-            },
-            split={name: value for name, value in data.split.items() if name != "rows"},
-            versions=package_versions(backend),
-        )
-        if self.recorded is not None:
-            self.recorded.check_resumable(self.folder, config)
-        return config
+    help: str
+    shown: str | None = None
+    in_file: bool = False
+    may_change: bool = False
+    printed: bool = True
+    before: Any = _REQUIRED
 
 
-def resolve(given: Given, *, resume: bool) -> Options:
-    """Joins what was given with the study file and, on a resume, with the study's record.
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    Raises:
-        InputError: The study file is wrong, or the study directory holds a study already, or none to resume.
+
+class DataOptions(_Options):
+    """Where the rows come from, and where the study goes."""
+
+    features: Annotated[Path | None, Option("Store to train on; without it, a built-in demonstration.")] = None
+    validation: Annotated[Path | None, Option("Store to validate on; else split off --features.")] = None
+    test: Annotated[Path | None, Option("Store to test on; else split off --features.")] = None
+    validation_fraction: Annotated[float, Option("Share to validate on.")] = VALIDATION_FRACTION
+    test_fraction: Annotated[float, Option("Share to test on.")] = TEST_FRACTION
+    study: Annotated[Path | None, Option("Study file.", shown=str(DEFAULT_STUDY))] = None
+    out: Annotated[Path | None, Option("Study directory.", shown="studies/NAME of the study file")] = None
+
+
+class StudyOptions(_Options):
+    """What ``study.json`` keeps as it is."""
+
+    trials: Annotated[int, Option("Heads to try.", in_file=True, may_change=True), Field(ge=1)] = 200
+    epochs: Annotated[int, Option("Epochs of a head that is not pruned, at most.", in_file=True), Field(ge=1)] = 50
+    patience: Annotated[
+        int,
+        Option("Epochs without a better one after which a head is complete; 0: never.", in_file=True, before=0),
+        Field(ge=0),
+    ] = 0
+    storage: Annotated[
+        str | None, Option("Optuna storage URL; else a journal in the study directory.", printed=False)
+    ] = None
+    folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
+    engine: Annotated[Engine, Option("How heads are trained.")] = "fused"
+    pages: Annotated[
+        int | None,
+        Option("Pages of 16 channels that train at once.", shown="by the study and the memory"),
+        Field(ge=1),
+    ] = None
+    dtype: Annotated[DType | None, Option("Of products.", shown="the faster")] = None
+    pruner: Annotated[Pruner, Option("Who stops weak heads early.", in_file=True)] = "halving"
+    sampler: Annotated[Sampler, Option("Who draws heads.", in_file=True)] = "tpe"
+    objective: Annotated[Objective, Option("What heads are ranked by.", in_file=True, before="accuracy")] = "accuracy"
+    class_weights: Annotated[
+        ClassWeights, Option("Whether rows of rare classes count more.", in_file=True, before="none")
+    ] = "none"
+    finalists: Annotated[
+        int,
+        Option("Best heads to train again after the search; 0: none.", in_file=True, may_change=True, before=0),
+        Field(ge=0),
+    ] = 5
+    repeats: Annotated[
+        int, Option("Seeds to train each of them from.", in_file=True, may_change=True, before=1), Field(ge=1)
+    ] = 5
+    batch_size: Annotated[int, Option("Rows in a batch, at most.", in_file=True), Field(ge=1)] = 100
+    seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
+    backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
+
+
+class RunOptions(StudyOptions, DataOptions):
+    """The options of a search.
+
+    ``model_fields_set`` tells which were given: what was not is looked up in the study's record and its study file
+    (``search.setup.resolve``) before the defaults here hold.
     """
-    file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
-    folder = given.out or STUDIES / file.name
-    recorded = StudyConfig.read(folder) if resume else None
-    if not resume and (folder / FILE).exists():
-        hint = "pass --resume to go on with it, or --out for another directory"
-        raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
-    if folder.exists() and not folder.is_dir():
-        raise InputError("--out", expected="a folder", found=f"{folder}, a file")
-    if recorded is None:
-        return Options(folder, None, file.name, file.space, _values(given, file.run, {}))
-    use_file = given.study is not None
-    space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    return Options(folder, recorded, recorded.name, space, _values(given, RunDefaults(), _recorded_values(recorded)))
+
+    snapshot_every: Annotated[
+        float, Option("Seconds between two snapshots of the bank: what a kill loses, at most."), Field(ge=0)
+    ] = 20.0
+    resume: Annotated[bool, Option("Go on with a study that was stopped.")] = False
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any]) -> RunOptions:
+        """Checks options, those that are None left out: they were not given.
+
+        Raises:
+            InputError: There is no such option, or its value does not fit; the option is named.
+        """
+        for name in values.keys() - cls.model_fields.keys():
+            near = " or ".join(get_close_matches(name, cls.model_fields))
+            hint = f"is {near} meant?" if near else f"there are {', '.join(cls.model_fields)}"
+            raise InputError(name, expected="an option of a search", found="none of that name", hint=hint)
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            raise InputError(flag(str(error.errors()[0]["loc"][0])), **expectation(error)) from error
 
 
-def find_study_file(path: Path) -> Path:
-    """Returns the path, looked for in the current directory, then beside the code, then among the installed package."""
-    places = (path, ROOT / path, ROOT / "search" / path)
-    return next((place for place in places if place.exists()), path)
+def flag(name: str) -> str:
+    """Returns an option as the command line has it: ``batch_size`` is ``--batch-size``."""
+    return f"--{name.replace('_', '-')}"
 
 
-def _values(given: Given, file: RunDefaults, recorded: dict[str, Any]) -> dict[str, Any]:
-    """The command line has the first word, then the record, then the study file, then the defaults."""
-    unset = ("storage", "pages", "dtype", "features", "validation", "test")
-    values: dict[str, Any] = {**dict.fromkeys(unset), **DEFAULTS}
-    for source in (file.model_dump(), recorded, asdict(given)):
-        values |= {name: value for name, value in source.items() if name in values and value is not None}
-    return values
+def option_of(field: FieldInfo) -> Option:
+    """Returns what is said of an option beside its type and its bounds."""
+    return next(part for part in field.metadata if isinstance(part, Option))
 
 
-def _recorded_values(config: StudyConfig) -> dict[str, Any]:
-    paths = {part: Path(store["path"]) for part, store in config.stores.items() if store}
-    return (
-        asdict(config)
-        | {"validation": None, "test": None}
-        | paths
-        | {
-            "validation_fraction": config.split["validation"],
-            "test_fraction": config.split["test"],
-        }
-    )
+def study_options() -> Iterator[tuple[str, Option]]:
+    """Yields the name of each option that ``study.json`` keeps, and what is said of it."""
+    for name, field in StudyOptions.model_fields.items():
+        yield name, option_of(field)
 
 
-def _store(store: FeatureStore) -> dict[str, str]:
-    return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}
+def default_in_words(field: FieldInfo) -> str | None:
+    """Returns an option's default as help has it; None where there is nothing to say."""
+    shown = option_of(field).shown
+    if shown is None and field.default is not None and field.default is not False:
+        return str(field.default)
+    return shown
+
+
+def _run_section() -> type[BaseModel]:
+    fields: dict[str, Any] = {}
+    for name, option in study_options():
+        if option.in_file:
+            field = StudyOptions.model_fields[name]
+            fields[name] = (Annotated[field.annotation, *field.metadata] | None, None)
+    return create_model("RunSection", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+if TYPE_CHECKING:
+    RunSection = BaseModel
+else:
+    RunSection = _run_section()
+"""``[run]``: options that a study file sets; None where it does not. The command line has the last word."""
+
+
+BEFORE: dict[str, Any] = {name: option.before for name, option in study_options() if option.before is not _REQUIRED}
+"""What a ``study.json`` means that is older than some options."""

@@ -7,11 +7,7 @@ import shlex
 from typing import Any
 
 from search.setup.config import StudyConfig
-
-_OPTIONS = (
-    *("trials", "epochs", "patience", "batch_size", "folds", "seed", "sampler", "pruner", "objective"),
-    *("class_weights", "finalists", "repeats", "engine", "pages", "dtype"),
-)
+from search.setup.options import flag, study_options
 
 
 def to_toml(config: StudyConfig) -> str:
@@ -28,13 +24,11 @@ def command_line(config: StudyConfig) -> str:
         if store:
             options[part] = store["path"]
     options |= {"study": f"{config.name}.toml", "out": f"{config.name}-again"}
-    for name in _OPTIONS:
-        options[name] = getattr(config, name)
-    options["backend"] = config.backend
+    options |= {name: getattr(config, name) for name, option in study_options() if option.printed}
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    given = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
+    given = (f"{flag(name)} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
     return " \\\n    ".join(["python -m search.run", *given])
 
 

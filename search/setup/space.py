@@ -6,22 +6,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
 from heads.model.spec import HeadSpec
+from search.setup.options import RunSection
+from search.setup.refusal import one_line
 
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
-
-
-SAMPLERS = ("tpe", "random", "qmc")
-
-
-PRUNERS = ("halving", "hyperband", "median", "none")
 
 
 Scalar = bool | int | float | str
@@ -53,29 +49,12 @@ class Range(BaseModel):
         return self
 
 
-class RunDefaults(BaseModel):
-    """``[run]``: options of ``search.run`` that the file sets; the command line has the last word."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    trials: int | None = Field(default=None, ge=1)
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    sampler: Literal["tpe", "random", "qmc"] | None = None
-    pruner: Literal["halving", "hyperband", "median", "none"] | None = None
-    objective: Literal["accuracy", "balanced_accuracy", "auc", "loss"] | None = None
-    class_weights: Literal["none", "balanced"] | None = None
-    patience: int | None = Field(default=None, ge=0)
-    finalists: int | None = Field(default=None, ge=0)
-    repeats: int | None = Field(default=None, ge=1)
-
-
 class _StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
     description: str = ""
-    run: RunDefaults = RunDefaults()
+    run: RunSection = RunSection()
     space: dict[str, Any] = {}
 
 
@@ -150,12 +129,12 @@ class Space:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file that has been read and checked."""
+    """A study file that has been read and checked; ``run`` holds the options that it sets."""
 
     path: Path
     name: str
     description: str
-    run: RunDefaults
+    run: dict[str, Any]
     space: Space
 
 
@@ -173,11 +152,11 @@ def read_study_file(path: Path) -> StudyFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(path, expected="TOML", found=str(error)) from error
     except ValidationError as error:
-        raise _one_line(path, error) from error
+        raise one_line(path, error) from error
     space = Space.from_dict(parsed.space, str(path))
     if not space.parameters:
         raise InputError(path, field="space", expected="at least one list or range to search over", found="none")
-    return StudyFile(path, parsed.name, parsed.description, parsed.run, space)
+    return StudyFile(path, parsed.name, parsed.description, parsed.run.model_dump(exclude_none=True), space)
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Range | tuple[Scalar, ...]) -> Scalar:
@@ -211,7 +190,7 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
     try:
         domain = Range.model_validate(raw)
     except ValidationError as error:
-        raise _one_line(where, error, f"space.{name}.") from error
+        raise one_line(where, error, f"space.{name}.") from error
     for key in ("low", "high", "step"):
         value = getattr(domain, key)
         if kind == "int" and value is not None and value != int(value):
@@ -247,16 +226,3 @@ def _checked(where: str, key: str, name: str, value: Any) -> Scalar:
         expected, _, found = str(error).partition(": expected ")[2].rpartition(", found ")
         raise InputError(where, field=key, expected=expected, found=found) from error
     return checked
-
-
-def _one_line(where: str | Path, error: ValidationError, prefix: str = "") -> InputError:
-    first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, expected ")
-    if first["type"] == "value_error":
-        return InputError(where, field=key.rstrip("."), expected=message)
-    if first["type"] == "extra_forbidden":
-        return InputError(where, field=key, expected="no such key", found=repr(first["input"]))
-    if first["type"] == "missing":
-        return InputError(where, field=key, expected="a value", found="none")
-    return InputError(where, field=key, expected=message[0].lower() + message[1:], found=repr(first["input"]))

@@ -14,6 +14,8 @@ from rich.table import Table
 
 from features.runtime.command import console, say
 from search.setup.config import StudyConfig
+from search.training.notebook import NotebookTable
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
 REDRAW_EVERY = 0.25
@@ -21,13 +23,13 @@ REDRAW_EVERY = 0.25
 
 
 class Display:
-    """A table that is redrawn in a terminal; elsewhere (a log, a pipe) one line for each finished trial."""
+    """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) one line a finished trial."""
 
     def __init__(self, study: optuna.Study, config: StudyConfig, *, what: str = "trial") -> None:
         self.study = study
         self.config = config
         self.what = what
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = _live()
         self._begun = time.monotonic()
         self._epochs = 0
         self._drawn = 0.0
@@ -49,12 +51,12 @@ class Display:
         trial = self.study.get_trials(deepcopy=False)[number]
         value = "" if trial.value is None else f" {trial.value:.4f}"
         state = trial.state.name.lower()
-        epochs = trial.user_attrs.get("epochs", 0)
+        notes = TrialNotes.of(trial)
         done, left = self._progress()
-        reason = f" ({trial.user_attrs['failure']})" if "failure" in trial.user_attrs else ""
+        reason = "" if notes.failure is None else f" ({notes.failure})"
         say(
-            f"{self.what} {number}: {state}{value} after {epochs} epochs{reason}; {done} of {self.config.trials} done"
-            + (f", about {left:.0f} s left" if left is not None else "")
+            f"{self.what} {number}: {state}{value} after {notes.epochs} epochs{reason};"
+            f" {done} of {self.config.trials} done" + (f", about {left:.0f} s left" if left is not None else ""),
         )
 
     def _progress(self) -> tuple[int, float | None]:
@@ -94,3 +96,12 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+
+
+def _live() -> Live | NotebookTable | None:
+    """Where a table can be redrawn; None where it cannot, or nobody wants to see it."""
+    if console.quiet:
+        return None
+    if console.is_jupyter:
+        return NotebookTable()
+    return Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None

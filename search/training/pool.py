@@ -25,6 +25,7 @@ from search.training.snapshot import Snapshot, Snapshots
 from search.training.stopping import heeding_ctrl_c
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
+from search.trials.notes import TrialNotes
 
 FLUSH_EVERY = 1.0
 """Seconds between two syncs of the record."""
@@ -189,7 +190,7 @@ class Pool:
         with self.throughput.moving():
             placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
         for asked, slot in zip(chosen, placed, strict=True):
-            asked.trial.set_user_attr("first_epoch", self.epoch)
+            TrialNotes.write(asked.trial, first_epoch=self.epoch)
             self.members.append(Member(asked, slot, self.epoch))
 
     def _seeds(self, asked: Asked) -> tuple[int, ...]:
@@ -294,7 +295,7 @@ class Pool:
         member, weights, score = completed.member, completed.weights, completed.score
         assert member.best is not None
         best = replace(member.best, validation=score)
-        member.asked.trial.set_user_attr("learning_rates", member.rates[: best.epoch])
+        TrialNotes.write(member.asked.trial, learning_rates=member.rates[: best.epoch])
         parameters = sum(array.size for array in weights[0])
         self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
 

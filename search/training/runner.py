@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +22,53 @@ from search.training.throughput import Throughput
 from search.trials.ask_tell import Book
 
 
+@dataclass(frozen=True)
+class Recording:
+    """Where a pool's record goes.
+
+    Attributes:
+        folder: The study directory.
+        opened: The study.
+        saved: What a killed run left there.
+        snapshot_every: Seconds between two snapshots.
+    """
+
+    folder: Path
+    opened: OpenedStudy
+    saved: Saved | None
+    snapshot_every: float
+
+
 def run_pool(
-    folder: Path,
-    opened: OpenedStudy,
+    recording: Recording,
     *,
     shape: BankShape,
     data: SearchData,
     book: Book,
     sink: CheckpointSink,
     display: Display,
-    saved: Saved | None,
-    snapshot_every: float,
     shrinks: bool = False,
 ) -> tuple[Throughput, int]:
     """Runs a study's trials in a bank.
 
     Args:
-        folder: The study directory.
-        opened: The study.
+        recording: Where its record goes, and what a killed run left there.
         shape: Of the bank.
         data: Rows to train and validate on.
         book: Gives out the trials.
         sink: Takes the heads.
         display: Shows how far it is.
-        saved: What a killed run left.
-        snapshot_every: Seconds between two snapshots.
         shrinks: Whether a bank that is half empty gives way to one that holds what is left: that costs a compilation,
             and pays where many leave early and nobody comes in.
 
     Returns:
         Where the time went, and how often a program was compiled.
     """
+    opened, saved = recording.opened, recording.saved
     throughput = Throughput(**saved.content["meter"]) if saved else Throughput()
-    snapshots = Snapshots(folder, opened.journal_bytes, every=snapshot_every) if opened.journal_bytes else None
+    snapshots = None
+    if opened.journal_bytes:
+        snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
     snapshot = saved.bring_back(book.back) if saved else None
     compilations, through = 0, False
     try:

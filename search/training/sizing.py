@@ -7,7 +7,7 @@ same study twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
@@ -39,80 +39,92 @@ _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
 
 
-def bank_shape(
-    specs: Sequence[HeadSpec],
-    *,
-    trials: int,
-    pages: int | None,
-    feature_shape: tuple[int, int, int],
-    classes: int,
-    batch: int,
-    folds: int,
-    dtype: str,
-) -> BankShape:
-    """Returns the bank for a study.
+@dataclass(frozen=True, kw_only=True)
+class BankRequest:
+    """What a bank is to hold.
 
-    Args:
-        specs: Heads that span its space, see ``Space.extremes``.
-        trials: Trials it is to run.
-        pages: Pages of each fold's partition, None to choose.
+    Attributes:
+        specs: The heads, or those that span a space (``Space.extremes``).
         feature_shape: (height, width, channels) of one bottleneck.
         classes: Number of classes.
         batch: Rows in a batch.
         folds: Partitions.
         dtype: Of the products.
+    """
+
+    specs: Sequence[HeadSpec]
+    feature_shape: tuple[int, int, int]
+    classes: int
+    batch: int
+    folds: int
+    dtype: str
+
+    @classmethod
+    def of_study(cls, specs: Sequence[HeadSpec], config: StudyConfig, data: SearchData) -> BankRequest:
+        """What a study's rows and options ask for."""
+        plan, _ = plan_of(data, config.batch_size, config.seed, 0)
+        return cls(
+            specs=specs,
+            feature_shape=data.store.header.feature_shape,
+            classes=len(data.store.classes),
+            batch=plan.rows.shape[1],
+            folds=max(1, config.folds),
+            dtype=config.dtype or default_dtype(),
+        )
+
+    @property
+    def widest(self) -> int:
+        """Pages of the widest head."""
+        return max(pages_of(spec) for spec in self.specs)
+
+    def shape(self, pages: int) -> BankShape:
+        """Returns the least bank with so many pages in each fold's partition."""
+        return BankShape.covering(
+            self.specs,
+            pages=pages,
+            feature_shape=self.feature_shape,
+            classes=self.classes,
+            batch=self.batch,
+            folds=self.folds,
+        )
+
+    def affordable(self) -> int:
+        """Pages for which a quarter of the available memory is enough."""
+        return _affordable(self.shape(self.widest), self.dtype)
+
+
+def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
+    """Returns the bank for a study.
+
+    Args:
+        request: What it is to hold: heads that span the study's space.
+        trials: Trials it is to run.
+        pages: Pages of each fold's partition, None to choose.
 
     Raises:
         InputError: The widest head does not fit.
     """
-    widest = max(pages_of(spec) for spec in specs)
+    widest = request.widest
     if pages is not None and pages < widest:
         raise InputError("--pages", expected=f"at least {widest}, for the widest head of the space", found=pages)
-
-    def shape(count: int) -> BankShape:
-        return BankShape.covering(
-            specs, pages=count, feature_shape=feature_shape, classes=classes, batch=batch, folds=folds
-        )
-
     if pages is not None:
-        return shape(pages)
-    usual = mean((widest, min(pages_of(spec) for spec in specs)))
-    affordable = max(widest, min(MOST, _affordable(shape(widest), dtype)))
+        return request.shape(pages)
+    usual = mean((widest, min(pages_of(spec) for spec in request.specs)))
+    affordable = max(widest, min(MOST, request.affordable()))
     least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
-    return shape(max(least, min(affordable, int(trials * usual / COHORTS))))
+    return request.shape(max(least, min(affordable, int(trials * usual / COHORTS))))
 
 
-def whole_bank(
-    specs: Sequence[HeadSpec],
-    *,
-    feature_shape: tuple[int, int, int],
-    classes: int,
-    batch: int,
-    folds: int,
-    dtype: str,
-) -> BankShape:
+def whole_bank(request: BankRequest) -> BankShape:
     """Returns a bank that holds these heads at once, or as many of them as memory allows, and no other kinds.
 
     Args:
-        specs: The heads, each as often as it is to be held.
-        feature_shape: (height, width, channels) of one bottleneck.
-        classes: Number of classes.
-        batch: Rows in a batch.
-        folds: Partitions.
-        dtype: Of the products.
+        request: What it is to hold: each head as often as it is to be held.
     """
-    widest = max(pages_of(spec) for spec in specs)
-
-    def shape(pages: int) -> BankShape:
-        return BankShape.covering(
-            specs, pages=pages, feature_shape=feature_shape, classes=classes, batch=batch, folds=folds
-        )
-
-    return shape(max(widest, min(sum(map(pages_of, specs)), _affordable(shape(widest), dtype))))
+    return request.shape(max(request.widest, min(sum(map(pages_of, request.specs)), request.affordable())))
 
 
 def _affordable(shape: BankShape, dtype: str) -> int:
-    """Pages for which a quarter of the available memory is enough."""
     values = sum(int(np.prod(size)) for size in shape.page_arrays.values())
     values += sum(int(np.prod(size)) for size in shape.slot_arrays.values())
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
@@ -124,17 +136,6 @@ def _affordable(shape: BankShape, dtype: str) -> int:
 
 def settle_bank(config: StudyConfig, space: Space, data: SearchData) -> tuple[StudyConfig, BankShape]:
     """Decides dtype and size of the bank, unless the study has decided before; returns them in the config too."""
-    dtype = config.dtype or default_dtype()
-    plan, _ = plan_of(data, config.batch_size, config.seed, 0)
-    header = data.store.header
-    shape = bank_shape(
-        space.extremes(),
-        trials=config.trials,
-        pages=config.pages,
-        feature_shape=header.feature_shape,
-        classes=len(header.classes),
-        batch=plan.rows.shape[1],
-        folds=max(1, config.folds),
-        dtype=dtype,
-    )
-    return replace(config, dtype=dtype, pages=shape.pages), shape
+    request = BankRequest.of_study(space.extremes(), config, data)
+    shape = bank_shape(request, trials=config.trials, pages=config.pages)
+    return config.model_copy(update={"dtype": request.dtype, "pages": shape.pages}), shape

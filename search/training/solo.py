@@ -11,6 +11,7 @@ from search.setup.seeds import derive_seed
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.trials.ask_tell import Asked, Book
+from search.trials.notes import TrialNotes
 
 
 class OneAtATime:
@@ -74,5 +75,6 @@ class OneAtATime:
     def _complete(self, asked: Asked, trained: TrainedHead, epochs: int) -> None:
         best = trained.best
         self.sink.offer(asked, [trained.weights], best.validation, ())
-        asked.trial.set_user_attr("learning_rates", [record.learning_rate for record in trained.curve[: best.epoch]])
+        rates = [record.learning_rate for record in trained.curve[: best.epoch]]
+        TrialNotes.write(asked.trial, learning_rates=rates)
         self.book.complete(asked, best, epochs=epochs, parameters=sum(array.size for array in trained.weights))

@@ -36,4 +36,4 @@ def heeding_ctrl_c() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)  # None: not a handler of Python's

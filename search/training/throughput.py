@@ -11,6 +11,7 @@ from typing import Any
 from heads.bank.matmul_rate import matmul_rate
 from heads.bank.shape import BankShape
 from heads.model.spec import PAGE
+from search.record.results import BankFigures
 
 
 @dataclass
@@ -85,20 +86,6 @@ class Throughput:
         """Returns the totals as JSON types."""
         return asdict(self)
 
-    def describe(self, peak: float | None) -> dict[str, Any]:
-        """Returns what summary.json says of the pool; ``peak`` is the machine's rate of matrix products."""
-        return {
-            "heads_at_once": round(self.head_epochs / self.epochs, 2) if self.epochs else 0,
-            "page_occupancy": round(self.occupancy, 4),
-            "trial_epochs_per_second": round(self.head_epochs / self.seconds, 3) if self.seconds else None,
-            "gflops": round(self.operations_per_second / 1e9, 1),
-            "peak_gflops": round(peak / 1e9, 1) if peak else None,
-            "fraction_of_peak": round(self.operations_per_second / peak, 4) if peak else None,
-            "training_seconds": round(self.training_seconds, 3),
-            "bookkeeping_seconds": round(self.bookkeeping_seconds, 3),
-            "bookkeeping_share": round(self.bookkeeping_seconds / self.seconds, 4) if self.seconds else None,
-        }
-
 
 def step_rate(shape: BankShape, dtype: str) -> float:
     """Measured rate of the bare products of this bank's first layers, in operations per second."""
@@ -107,7 +94,20 @@ def step_rate(shape: BankShape, dtype: str) -> float:
     return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
 
 
-def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, compilations: int) -> dict[str, Any]:
+def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, compilations: int) -> BankFigures:
     """Returns what summary.json says of a bank; measures the machine's rate of products."""
-    measured = throughput.describe(step_rate(shape, dtype))
-    return {"pages": shape.pages, "dtype": dtype, "compilations": compilations, **measured}
+    peak, epochs, seconds = step_rate(shape, dtype), throughput.epochs, throughput.seconds
+    return BankFigures(
+        pages=shape.pages,
+        dtype=dtype,
+        compilations=compilations,
+        heads_at_once=round(throughput.head_epochs / epochs, 2) if epochs else 0,
+        page_occupancy=round(throughput.occupancy, 4),
+        trial_epochs_per_second=round(throughput.head_epochs / seconds, 3) if seconds else None,
+        gflops=round(throughput.operations_per_second / 1e9, 1),
+        peak_gflops=round(peak / 1e9, 1) if peak else None,
+        fraction_of_peak=round(throughput.operations_per_second / peak, 4) if peak else None,
+        training_seconds=round(throughput.training_seconds, 3),
+        bookkeeping_seconds=round(throughput.bookkeeping_seconds, 3),
+        bookkeeping_share=round(throughput.bookkeeping_seconds / seconds, 4) if seconds else None,
+    )

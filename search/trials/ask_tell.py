@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
+from search.setup.optuna_internals import running_trial
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
+from search.trials.notes import TrialNotes
 from search.trials.pruning import is_last_survivor, make_pruner
 from search.trials.ranking import ARTICLE_ORDINAL, INTERRUPTED, is_counted, ranking_score_of
 from search.trials.samplers import make_sampler
@@ -78,12 +80,11 @@ class Book:
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._close_interrupted(going_on)
         trials = study.get_trials(deepcopy=False)
-        enqueued = {t.user_attrs.get("ordinal") for t in trials}
+        enqueued = set(_ordinals(study))
         for ordinal, spec in self._planned.items():
             if ordinal not in enqueued:
-                study.enqueue_trial(space.parameters_of(spec), user_attrs={"ordinal": ordinal})
-        last = max(t.user_attrs.get("ordinal", 0) for t in study.get_trials(deepcopy=False))
-        self._next_ordinal = 1 + last
+                study.enqueue_trial(space.parameters_of(spec), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
+        self._next_ordinal = 1 + max(_ordinals(study), default=0)
         self._asked = sum(is_counted(t) for t in trials) + len(going_on)
 
     def ask(self) -> Asked | None:
@@ -93,21 +94,22 @@ class Book:
         self._asked += 1
         self.study.sampler = make_sampler(self.config.sampler, seed=self.config.seed, ordinal=self._next_ordinal)
         trial = self.study.ask()
-        ordinal = trial.user_attrs.get("ordinal")
-        if ordinal is None:
+        notes = TrialNotes.of(trial)
+        if notes.has_ordinal:
+            ordinal = notes.ordinal
+        else:
             ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
-            trial.set_user_attr("ordinal", ordinal)
+            TrialNotes.write(trial, ordinal=ordinal)
         suggested = self.space.suggest(trial)
         spec = self._planned.get(ordinal, suggested)
-        trial.set_user_attr("spec", spec.to_dict())
+        TrialNotes.write(trial, spec=spec)
         return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
 
     def back(self, number: int) -> Asked:
         """Returns a running trial that a snapshot brings back."""
         frozen = self.study.get_trials(deepcopy=False)[number]
-        ordinal, spec = frozen.user_attrs["ordinal"], HeadSpec.from_dict(frozen.user_attrs["spec"])
-        trial = Trial(self.study, frozen._trial_id)
-        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+        notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
+        return Asked(trial, notes.ordinal, notes.spec, derive_seed(self.config.seed, "head", notes.ordinal))
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
@@ -133,27 +135,29 @@ class Book:
     def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
         """Tells a trial that ran to its end; its value is the objective in its best epoch."""
         score = best.validation
-        told = {"validation_loss": score.loss, "validation_accuracy": score.accuracy, "parameters": parameters}
-        self._note(asked, epochs, best_epoch=best.epoch, **told)
+        TrialNotes.write(
+            asked.trial,
+            epochs=epochs,
+            best_epoch=best.epoch,
+            validation_loss=score.loss,
+            validation_accuracy=score.accuracy,
+            parameters=parameters,
+        )
         self.study.tell(asked.trial, self._value(score))
 
     def prune(self, asked: Asked, *, epochs: int) -> None:
         """Tells a trial that was pruned after ``epochs`` epochs."""
-        self._note(asked, epochs)
+        TrialNotes.write(asked.trial, epochs=epochs)
         self.study.tell(asked.trial, state=TrialState.PRUNED)
 
     def fail(self, asked: Asked, reason: str, *, epochs: int) -> None:
         """Tells a trial that could not go on."""
-        self._note(asked, epochs, failure=reason)
+        TrialNotes.write(asked.trial, epochs=epochs, failure=reason)
         self.study.tell(asked.trial, state=TrialState.FAIL)
 
     def _value(self, score: Score) -> float:
         """The objective itself: lower is better for a loss."""
         return ranking_score_of(self.study, score.ranking_score)  # which undoes itself
-
-    def _note(self, asked: Asked, epochs: int, **attributes: Any) -> None:
-        for name, value in {"epochs": epochs, **attributes}.items():
-            asked.trial.set_user_attr(name, value)
 
     def _close_interrupted(self, going_on: Collection[int]) -> None:
         """Fails the trials that a killed run left running, and enqueues each to be run again.
@@ -161,26 +165,36 @@ class Book:
         Left running they would mislead the sampler, which takes them for trials under way.
         """
         trials = self.study.get_trials(deepcopy=False)
-        waiting = {t.user_attrs.get("rerun_of") for t in trials if t.state == TrialState.WAITING}
+        waiting = {TrialNotes.of(t).rerun_of for t in trials if t.state == TrialState.WAITING}
         for trial in trials:
             if trial.state != TrialState.RUNNING or trial.number in going_on:
                 continue
             rerun = self._rerun(trials, trial)
             if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
-                self.study.enqueue_trial(rerun, user_attrs={**_ordinal(trial), "rerun_of": trial.number})
-            Trial(self.study, trial._trial_id).set_user_attr("failure", INTERRUPTED)
+                self.study.enqueue_trial(rerun, user_attrs=_as_rerun(trial))
+            TrialNotes.write(running_trial(self.study, trial), failure=INTERRUPTED)
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
         """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
-        planned = self._planned.get(trial.user_attrs.get("ordinal", -1))
+        notes = TrialNotes.of(trial)
+        planned = self._planned.get(notes.ordinal) if notes.has_ordinal else None
         if planned is not None:
             return dict(self.space.parameters_of(planned))
-        if "spec" in trial.user_attrs:
+        if notes.has_spec:
             return trial.params
-        origin = trial.user_attrs.get("rerun_of")
+        origin = notes.rerun_of
         return self._rerun(trials, trials[origin]) if origin is not None else None
 
 
-def _ordinal(trial: FrozenTrial) -> dict[str, int]:
-    return {"ordinal": trial.user_attrs["ordinal"]} if "ordinal" in trial.user_attrs else {}
+def _ordinals(study: optuna.Study) -> list[int]:
+    notes = map(TrialNotes.of, study.get_trials(deepcopy=False))
+    return [one.ordinal for one in notes if one.has_ordinal]
+
+
+def _as_rerun(trial: FrozenTrial) -> dict[str, Any]:
+    """What is noted of the trial that runs another again: it takes the other's place."""
+    notes = TrialNotes.of(trial)
+    if not notes.has_ordinal:
+        return TrialNotes.as_attributes(rerun_of=trial.number)
+    return TrialNotes.as_attributes(ordinal=notes.ordinal, rerun_of=trial.number)

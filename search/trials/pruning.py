@@ -11,6 +11,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from search.trials.notes import TrialNotes
 from search.trials.ranking import is_interrupted, ranking_score_of
 
 REDUCTION = 2
@@ -84,13 +85,13 @@ class FinalistPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a run at the epoch it reported last."""
-        step, mine = trial.last_step, trial.user_attrs["ordinal"] // self.runs
+        step, mine = trial.last_step, TrialNotes.of(trial).ordinal // self.runs
         if step not in self.rung_epochs or mine in self.spared:
             return False
         reached: dict[int, list[float]] = {}
         gone: Counter[int] = Counter()
         for other in study.get_trials(deepcopy=False):
-            finalist = other.user_attrs["ordinal"] // self.runs
+            finalist = TrialNotes.of(other).ordinal // self.runs
             if is_interrupted(other) or finalist in self.spared:
                 continue
             if step in other.intermediate_values:

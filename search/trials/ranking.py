@@ -7,6 +7,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from heads.metrics.scoring import Score
+from search.trials.notes import TrialNotes
 
 ARTICLE_ORDINAL = 0
 """The article's head comes first in every study."""
@@ -18,7 +19,7 @@ INTERRUPTED = "interrupted"
 
 def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether a trial was closed because its run was killed."""
-    return bool(trial.user_attrs.get("failure") == INTERRUPTED)
+    return TrialNotes.of(trial).failure == INTERRUPTED
 
 
 def is_counted(trial: FrozenTrial) -> bool:
@@ -34,8 +35,8 @@ def ranking_score_of(study: optuna.Study, value: float) -> float:
 def score_of(study: optuna.Study, trial: FrozenTrial) -> Score:
     """The score of a completed trial's best epoch."""
     assert trial.value is not None
-    told = trial.user_attrs
-    return Score(told["validation_loss"], told["validation_accuracy"], ranking_score_of(study, trial.value))
+    notes = TrialNotes.of(trial)
+    return Score(notes.validation_loss, notes.validation_accuracy, ranking_score_of(study, trial.value))
 
 
 def ranking(study: optuna.Study) -> list[FrozenTrial]:
@@ -47,7 +48,7 @@ def ranking(study: optuna.Study) -> list[FrozenTrial]:
 
 def is_article(trial: FrozenTrial) -> bool:
     """Whether a trial is the article's head."""
-    return bool(trial.user_attrs["ordinal"] == ARTICLE_ORDINAL)
+    return TrialNotes.of(trial).ordinal == ARTICLE_ORDINAL
 
 
 def article_trial(study: optuna.Study) -> FrozenTrial | None:

@@ -22,7 +22,9 @@ from features.store.writer import StoreWriter
 from search.setup import audit as search_audit
 from search.setup.audit import FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
 from search.setup.data import SearchData, load_data
-from search.setup.options import DEFAULTS
+from search.setup.options import RunOptions
+
+DEFAULTS = RunOptions().model_dump()
 
 
 def write_store(path: Path, images: np.ndarray, *, patients: tuple[str, ...] | None = None) -> FeatureStore:

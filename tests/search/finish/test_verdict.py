@@ -1,25 +1,26 @@
 """The sentence agrees with the interval, whatever that is."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search.finish.verdict import verdict
+from search.record.results import Difference, HeadOnTest, HeldOutTest
 
 
-def told(value: float, low: float, high: float, **more) -> dict:
-    return {
-        "trial": 3,
-        "is_article": False,
-        "rows": 98,
-        "patients": 64,
-        "accuracy": 0.95,
-        "accuracy_interval": [0.9, 0.98],
-        "article": {"accuracy": 0.95 - value},
-        "difference": {"value": value, "interval": [low, high], "larger_than_chance": low > 0 or high < 0},
-    } | more
+def told(value: float, low: float, high: float, **more) -> HeldOutTest:
+    scores = {"rows": 98, "patients": 64, "accuracy": 0.95, "accuracy_interval": (0.9, 0.98)}
+    scores |= {"balanced_accuracy": 0.95, "loss": 0.2, "per_class": (), "confusion": ()}
+    test = HeldOutTest(
+        **scores,
+        trial=3,
+        article=HeadOnTest(trial=0, **(scores | {"accuracy": 0.95 - value})),
+        difference=Difference(value=value, interval=(low, high), larger_than_chance=low > 0 or high < 0),
+    )
+    return replace(test, **more)
 
 
 @given(value=st.floats(-0.2, 0.2), below=st.floats(0.001, 0.2), above=st.floats(0.001, 0.2))

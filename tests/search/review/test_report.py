@@ -21,7 +21,8 @@ from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
 from search.record.study_record import Progress, is_running, read_record
 from search.report import main
-from search.review import figures
+from search.review import figures, parameter_figures
+from search.review.plotting import thinned
 from search.review.report import make_report
 from search.review.words import describe_head
 from search.setup.reproduce import command_line, to_toml
@@ -100,11 +101,11 @@ def test_the_leaderboard_is_the_ranking(page, finished):
     winner = record.ranked[0]
     rows = Reader(page).rows_after("", "trial", "repeated", "accuracy")
     assert [row[1] for row in rows[:20]] == [str(trial.number) for trial in record.ranked[:20]]
-    assert winner.number == record.summary["best"]["number"] == record.finalists[0]["trial"]
+    assert winner.number == record.summary.best.number == record.finalists[0].trial
     by_value = ranking(record.study)
     assert winner.number == by_value[2].number  # the repeats decide, not the value
     assert [trial.number for trial in record.ranked[4:]] == [
-        trial.number for trial in by_value if trial.number not in {one["trial"] for one in record.finalists}
+        trial.number for trial in by_value if trial.number not in {one.trial for one in record.finalists}
     ]
     assert rows[0][2] == "90.00%\u00a0±\u00a02.00%"
     assert rows[0][3:5] == [f"{winner.value:.4f}", f"{winner.user_attrs['validation_loss']:.4f}"]
@@ -222,7 +223,7 @@ def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
     summary["test"]["trial"] += 1
     (made.folder / "summary.json").write_text(json.dumps(summary))
     record = read_record(made.close())
-    assert record.test is None
+    assert record.summary.test is None
     assert "have not been shown to this head" in make_report(record)
 
 
@@ -271,11 +272,11 @@ def test_the_front_is_what_no_smaller_head_beats():
 
 def test_thinning_keeps_the_best_and_the_worst(finished):
     ranked = ranking(read_record(finished).study)
-    few = figures.thinned(ranked, 5)
+    few = thinned(ranked, 5)
     assert len(few) == 5
     assert few[0].number == ranked[0].number
     assert few[-1].number == ranked[-1].number
-    assert figures.thinned(ranked, 1000) == ranked
+    assert thinned(ranked, 1000) == ranked
 
 
 def test_thinning_keeps_the_winner_of_equal_values():
@@ -283,26 +284,26 @@ def test_thinning_keeps_the_winner_of_equal_values():
     trials = [optuna.trial.create_trial(value=0.9) for _ in range(9)]
     for number, trial in enumerate(reversed(trials)):
         trial.number = number
-    assert figures.thinned(trials, 3)[0].number == 8
+    assert thinned(trials, 3)[0].number == 8
 
 
 def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
     ranked = read_record(finished).ranked
-    shown = figures.slice_of(ranked, "dense_units").data[0]
+    shown = parameter_figures.slice_of(ranked, "dense_units").data[0]
     deep = [trial for trial in ranked if trial.user_attrs["spec"]["dense_layers"]]
     assert 0 < len(deep) < len(ranked)
     assert set(shown.text) == {f"trial {trial.number}" for trial in deep}
-    assert "use_weight_decay" not in figures.parameter_names(ranked)
-    decayed = figures.slice_of(ranked, "weight_decay")
+    assert "use_weight_decay" not in parameter_figures.parameter_names(ranked)
+    decayed = parameter_figures.slice_of(ranked, "weight_decay")
     assert len(decayed.data[0].x) == sum(trial.params["use_weight_decay"] for trial in ranked)
 
 
 def test_the_parameter_that_decides_is_the_most_important(finished):
-    figure = figures.importance(read_record(finished).trials)
+    figure = parameter_figures.importance(read_record(finished).trials)
     assert figure is not None
     assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
     assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
-    assert figures.importance(read_record(finished).trials[:3]) is None
+    assert parameter_figures.importance(read_record(finished).trials[:3]) is None
 
 
 @pytest.fixture(scope="module")

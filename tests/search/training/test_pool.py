@@ -25,7 +25,7 @@ from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.display import Display
-from search.training.runner import run_pool
+from search.training.runner import Recording, run_pool
 from search.training.sizing import settle_bank
 from search.training.throughput import describe_bank
 from search.trials.ask_tell import Book
@@ -85,15 +85,12 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     checkpoints = TopCheckpoints(folder, opened.study, config, data)
     with Display(opened.study, config) as display:
         throughput, compilations = run_pool(
-            folder,
-            opened,
+            Recording(folder, opened, None, 1e9),
             shape=shape,
             data=data,
             book=book,
             sink=checkpoints,
             display=display,
-            saved=None,
-            snapshot_every=1e9,
             shrinks=shrinks,
         )
     opened.close()
@@ -152,10 +149,10 @@ def test_every_trial_is_told_and_each_kept_head_scores_what_was_recorded(found):
 
 
 def test_one_compilation_serves_the_whole_study_and_pages_are_used(found):
-    assert found.bank["compilations"] == 2  # training and scoring
-    assert found.bank["page_occupancy"] > 0.6
-    assert found.bank["heads_at_once"] > 2
-    assert 0 < found.bank["bookkeeping_share"] < 1
+    assert found.bank.compilations == 2  # training and scoring
+    assert found.bank.page_occupancy > 0.6
+    assert found.bank.heads_at_once > 2
+    assert 0 < found.bank.bookkeeping_share < 1
     assert not (found.folder / "snapshot.npz").exists()
 
 
@@ -191,7 +188,7 @@ def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
     values = [trial.value for trial in found.study.get_trials()]
     assert all(0 <= value <= 1 for value in values)
     assert len(set(values)) > 1
-    assert json.dumps(found.bank)
+    assert json.dumps(found.bank.to_dict())
 
 
 def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path):
@@ -199,9 +196,9 @@ def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_we
     options = {"trials": 8, "epochs": 8, "pages": 32}
     whole = search(store, tmp_path / "whole", SPACE, **options)
     shrunk = search(store, tmp_path / "shrunk", SPACE, shrinks=True, **options)
-    assert whole.bank["compilations"] == 2
-    assert shrunk.bank["compilations"] >= 4
-    assert shrunk.bank["page_occupancy"] > 1.3 * whole.bank["page_occupancy"]
+    assert whole.bank.compilations == 2
+    assert shrunk.bank.compilations >= 4
+    assert shrunk.bank.page_occupancy > 1.3 * whole.bank.page_occupancy
     compared = 0
     for one, other in zip(whole.study.get_trials(), shrunk.study.get_trials(), strict=True):
         assert (one.state, one.params) == (other.state, other.params)

@@ -1,0 +1,169 @@
+"""How a head leaves a study: as a plain Keras file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.errors import InputError
+from search.setup.config import StudyConfig
+
+if TYPE_CHECKING:
+    from heads.files.head_file import Head
+    from heads.files.metadata import HeadMetadata
+    from search.record.results import TrialResult
+    from search.record.study_record import StudyRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadChoice:
+    """Which head leaves, and with what.
+
+    Attributes:
+        trial: The head of this trial, as it was scored; None for the chosen one, trained on all rows but the test's.
+        ensemble: One model that averages the finalists' heads.
+        with_backbone: One model from image to class, preprocessing included.
+        weights: Where the backbone's weights are, if they came from a file.
+    """
+
+    trial: int | None = None
+    ensemble: bool = False
+    with_backbone: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A head that was written.
+
+    Attributes:
+        path: Its file.
+        description: What the head is, and what is known of it.
+        remark: What its user should know; None for nothing.
+    """
+
+    path: Path
+    description: str
+    remark: str | None
+
+
+def export_head(folder: Path, out: Path, choice: HeadChoice, *, backend: str | None = None) -> Exported:
+    """Writes a study's head to a plain Keras file.
+
+    Args:
+        folder: The study directory.
+        out: File to write, which ends in .hdf5 or .h5.
+        choice: Which head.
+        backend: Keras backend to write it with; None for the study's.
+
+    Raises:
+        InputError: The choice does not fit the study or itself, or ``out`` cannot be a file; nothing was written.
+        BottleneckError: The file cannot be written.
+    """
+    _check(out, choice)
+    config = StudyConfig.read(folder)
+    use_backend(backend or config.backend)
+    record = _read(folder)
+    if choice.ensemble and not record.summary.ensemble:
+        expected = "a study that has ended with finalists, at least two of them"
+        raise InputError("--ensemble", expected=expected, found="none")
+
+    start_backend()
+    from heads.files.head_file import save_head  # noqa: PLC0415  after the choice of the backend
+
+    path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
+    remark = None
+    if choice.with_backbone:
+        from heads.files.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
+        from heads.files.image_model import save_image_model  # noqa: PLC0415
+
+        spec = backbone_spec(path, head.metadata, weights=choice.weights)
+        save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
+        if len(head.metadata.views) > 1:
+            views = ", ".join(head.metadata.views)
+            remark = f"{out}: sees each image as it is; heads.predict averages over {views}"
+    else:
+        save_head(out, head.model, head.metadata)
+    return Exported(out, _scored(head.metadata, config), remark)
+
+
+def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
+    """Reads the head that a study chose.
+
+    Args:
+        folder: The study directory.
+        backend: Keras backend to read it with; None for the study's.
+
+    Raises:
+        InputError: No trial has completed, or its head was not kept.
+    """
+    use_backend(backend or StudyConfig.read(folder).backend)
+    record = _read(folder)
+    start_backend()
+    return _single(record, None)[1]
+
+
+def _check(out: Path, choice: HeadChoice) -> None:
+    if out.suffix not in (".hdf5", ".h5"):
+        raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise InputError(out, expected="a file in a folder that exists", found="none")
+    if choice.weights is not None and not choice.with_backbone:
+        raise InputError("--weights", expected="--with-backbone beside it", found="none")
+    if choice.ensemble and choice.trial is not None:
+        raise InputError("--ensemble", expected="no --trial beside it", found=f"--trial {choice.trial}")
+
+
+def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
+    """The head of a trial, or the one that the study chose, and its file."""
+    from heads.files.head_file import load_head  # noqa: PLC0415
+    from search.record.head_files import find_head  # noqa: PLC0415
+
+    number = _best(record).number if trial is None else trial
+    path = find_head(record.folder, number, refitted=trial is None)
+    return path, load_head(path)
+
+
+def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
+    """The average of the finalists, and the file of one of them."""
+    from heads.files.ensemble import join_heads  # noqa: PLC0415
+    from heads.files.head_file import load_head  # noqa: PLC0415
+    from search.record.head_files import find_head  # noqa: PLC0415
+
+    told = record.summary.ensemble
+    assert told is not None
+    paths = [find_head(record.folder, number, refitted=True) for number in told.trials]
+    joined = join_heads([load_head(path) for path in paths])
+    return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told.temperature))
+
+
+def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
+    """What the head is, and what is known of it: what it scored itself, or what heads like it did."""
+    if metadata.trials:
+        return f"the average of trials {', '.join(map(str, metadata.trials))} of {config.name}"
+    name = f"trial {metadata.trial} of {config.name}"
+    if metadata.value is not None:
+        return f"{name}, validation {config.objective} {metadata.value:.4f}"
+    again = metadata.refit or {}
+    trained = f"{name}, trained on {again.get('rows', 0):,} rows for {again.get('epochs')} epochs"
+    if again.get("mean") is None:
+        return trained
+    return (
+        f"{trained}; validation {config.objective} of {again['repeats']} heads like it {again['mean']:.4f} on the mean"
+    )
+
+
+def _read(folder: Path) -> StudyRecord:
+    from search.record.study_record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
+
+    record = read_record(folder)
+    _best(record)
+    return record
+
+
+def _best(record: StudyRecord) -> TrialResult:
+    if record.summary.best is None:
+        raise InputError(record.folder, field="trials", expected="one that completed", found="none")
+    return record.summary.best

@@ -1,0 +1,344 @@
+"""What summary.json is made of: frozen values that people read by name, and that are the file's JSON and back.
+
+Fields stand in the order of the file's keys. Keys that later versions added have a default, so that the summaries of
+older studies are read too; keys that this version does not know are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from heads.metrics.classification import ClassMetrics
+from heads.model.spec import HeadSpec
+
+
+class Recorded:
+    """Base of the dataclasses that summary.json is made of."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuilds a value from ``to_dict``'s form, or from what an older version wrote.
+
+        Raises:
+            ValueError: A key that every version wrote is missing, or a value is of another type.
+        """
+        found: Self = _adapter(cls).validate_python(data)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult(Recorded):
+    """A completed trial.
+
+    Attributes:
+        number: Of the trial.
+        value: The objective in its best epoch.
+        validation_loss: In that epoch, in nats.
+        validation_accuracy: Likewise, in [0, 1].
+        best_epoch: 1-based.
+        params: The head, as ``HeadSpec`` has it.
+        parameters: Numbers that the head is made of, moving statistics included.
+    """
+
+    number: int
+    value: float
+    validation_loss: float
+    validation_accuracy: float
+    best_epoch: int
+    params: dict[str, Any]
+    parameters: int
+
+    @property
+    def spec(self) -> HeadSpec:
+        """The head."""
+        return HeadSpec.from_dict(self.params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistRecord(Recorded):
+    """What is told of a finalist: a head that was trained again from several seeds.
+
+    Attributes:
+        trial: Number of the trial that it comes from.
+        is_article: Whether it is the article's head.
+        mean: Mean value of the repeats that came through; None where none did.
+        sd: Standard deviation over them; None for fewer than two.
+        repeats: How many there were; with folds, each is of one fold.
+        diverged: How many of them diverged.
+        stopped_after: Epochs after which it was clear that it would not win; None where it was trained to the end.
+        values: The objective of each repeat, None where it diverged.
+        losses: Likewise, in nats.
+        best_epochs: Of each run, which with folds is a repeat for each of them; None where it diverged.
+    """
+
+    trial: int
+    is_article: bool
+    mean: float | None
+    sd: float | None
+    repeats: int
+    diverged: int = 0
+    stopped_after: int | None = None
+    values: tuple[float | None, ...] = ()
+    losses: tuple[float | None, ...] = ()
+    best_epochs: tuple[int | None, ...] = ()
+
+    @property
+    def through(self) -> int:
+        """Repeats that did not diverge."""
+        return self.repeats - self.diverged
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistCost(Recorded):
+    """What the repeats took.
+
+    Attributes:
+        trial_epochs: Epochs of all repeats together.
+        seconds: In which at least one of them trained.
+    """
+
+    trial_epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists(Recorded):
+    """The heads that were trained again after the search.
+
+    Attributes:
+        cost: What that took.
+        heads: Best first.
+    """
+
+    cost: FinalistCost
+    heads: tuple[FinalistRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Recorded):
+    """The average of finalists that ``search.export --ensemble`` writes.
+
+    Attributes:
+        trials: Whose heads it averages.
+        temperature: What calibrates the average; None where there was nothing to fit it on.
+    """
+
+    trials: tuple[int, ...]
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitRecord(Recorded):
+    """How the chosen head was trained once more, on all rows but those of the test.
+
+    Attributes:
+        trial: Number of the trial that it comes from.
+        rows: Rows that it trained on.
+        epochs: How long.
+        parts: Names of the parts that the rows are from.
+    """
+
+    trial: int
+    rows: int
+    epochs: int
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Recorded):
+    """What dividing by a temperature made of probabilities.
+
+    Attributes:
+        temperature: None where none was fitted.
+        ece_before: Expected calibration error of the head as it is, in [0, 1].
+        ece_after: Likewise with the temperature.
+    """
+
+    temperature: float | None
+    ece_before: float
+    ece_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresOnTest(Recorded):
+    """What a head, or an average of heads, did on the test rows: see ``heads.metrics.classification.Metrics``.
+
+    Attributes:
+        rows: Number of test rows.
+        patients: Number of their patients; None in studies from before these were counted.
+        accuracy: Share of the rows that were called rightly.
+        accuracy_interval: 95% interval of it, patients as units.
+        balanced_accuracy: Mean sensitivity of the classes.
+        loss: In nats, of the calibrated probabilities.
+        per_class: Each class against the others.
+        confusion: (true class, called class) counts.
+        calibration: Of the probabilities on these rows.
+    """
+
+    rows: int
+    patients: int | None = None
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    loss: float
+    per_class: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: Calibration | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types: first who was scored, then the scores."""
+        told = super().to_dict()
+        scores = {field.name for field in fields(ScoresOnTest)}
+        first = [field.name for field in fields(self) if field.name not in scores and field.name not in _AFTERWARDS]
+        return {name: told.pop(name) for name in first} | told
+
+
+_AFTERWARDS = ("article", "difference", "ensemble")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOnTest(ScoresOnTest):
+    """A head on the test rows.
+
+    Attributes:
+        trial: Number of the trial that it comes from.
+    """
+
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOnTest(ScoresOnTest):
+    """The average of several heads on the test rows.
+
+    Attributes:
+        trials: Numbers of the trials that they come from.
+    """
+
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Recorded):
+    """The chosen head's accuracy on the test rows less that of the article's head.
+
+    Attributes:
+        value: In [-1, 1].
+        interval: 95% interval of it, patients as units.
+        larger_than_chance: Whether the interval leaves 0 out.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    larger_than_chance: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutTest(HeadOnTest):
+    """What the test rows say: of the chosen head, and beside it of the article's head and of the ensemble.
+
+    Attributes:
+        is_article: Whether the chosen head is the article's.
+        uses: How often these rows have been used, 1 unless the study was resumed and ended in other heads.
+        heads: Stands for the weights of all heads that were scored.
+        article: The article's head; None where it did not come through.
+        difference: Between the chosen head and the article's.
+        ensemble: The average of the finalists; None where there are fewer than two.
+    """
+
+    is_article: bool = False
+    uses: int = 1
+    heads: str = ""
+    article: HeadOnTest | None = None
+    difference: Difference | None = None
+    ensemble: EnsembleOnTest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankFigures(Recorded):
+    """How well the bank was used.
+
+    Attributes:
+        pages: Pages of 16 channels that trained at once.
+        dtype: Of its products.
+        compilations: How often a program was compiled.
+        heads_at_once: Heads that trained together, on the mean.
+        page_occupancy: Share of the pages in use, on the mean.
+        trial_epochs_per_second: Epochs of heads in a second.
+        gflops: Rate of the matrix products, in 10^9 operations a second.
+        peak_gflops: Rate of the bare products on this machine.
+        fraction_of_peak: Of the two the ratio.
+        training_seconds: In training and scoring.
+        bookkeeping_seconds: In asking, judging, telling and storing while nothing trained.
+        bookkeeping_share: Of all seconds.
+    """
+
+    pages: int
+    dtype: str
+    compilations: int
+    heads_at_once: float
+    page_occupancy: float
+    trial_epochs_per_second: float | None
+    gflops: float
+    peak_gflops: float | None = None
+    fraction_of_peak: float | None = None
+    training_seconds: float
+    bookkeeping_seconds: float
+    bookkeeping_share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneAtATimeEstimate(Recorded):
+    """What the study's trials would have taken one at a time.
+
+    Attributes:
+        seconds: For the whole study.
+        seconds_per_trial: Of start-up.
+        seconds_per_epoch: Of a trial-epoch.
+        sampled: Numbers of the trials that it was reckoned from.
+    """
+
+    seconds: float
+    seconds_per_trial: float
+    seconds_per_epoch: float
+    sampled: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakCounts(Recorded):
+    """What the study's parts share and should not.
+
+    Attributes:
+        patients_shared: Patients that have rows in two parts.
+        near_identical: Pairs of nearly identical images in different parts.
+    """
+
+    patients_shared: int
+    near_identical: int
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Recorded):
+        return value.to_dict()
+    if isinstance(value, ClassMetrics):
+        return vars(value).copy()
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}

@@ -1,0 +1,174 @@
+"""The figures of a study's parameters: which matter, each by itself, all together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from heads.metrics.scoring import lower_is_better
+from search.record.storage import Direction
+from search.record.study_record import best_by, epochs_of
+from search.review.plotting import COLOURS, MOST_POINTS, blank_figure, brief, dots, log_ticks, short, thinned, value_of
+from search.trials.notes import TrialNotes
+from search.trials.ranking import is_counted
+
+FEWEST_FOR_IMPORTANCE = 10
+"""Below this, an importance is noise."""
+
+
+def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
+    """How much each parameter decides, by PED-ANOVA (Watanabe et al. 2023, doi:10.24963/ijcai.2023/488).
+
+    Completed trials are few and all good, where weak ones are pruned. So there are two sets of bars: the objective
+    after the epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or
+    of equal values, is left out; ``None`` where nothing is left.
+    """
+    counted = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
+    completed = [trial for trial in counted if trial.state == TrialState.COMPLETE]
+    shares = {}
+    early = min((epochs_of(trial) for trial in counted), default=0)
+    if early and len(completed) < len(counted):
+        scored = [(trial, value) for trial in counted if (value := best_by(trial, early, objective)) is not None]
+        shares[f"after {early} epoch{'s' * (early > 1)}, {len(scored)} trials"] = _importances(scored, objective)
+    at_end = [(trial, value_of(trial)) for trial in completed]
+    shares[f"at the end, {len(completed)} trials"] = _importances(at_end, objective)
+    shares = {name: share for name, share in shares.items() if share}
+    if not shares:
+        return None
+    order = sorted(next(iter(shares.values())), key=lambda name: next(iter(shares.values()))[name])
+    figure = blank_figure("importance (sum: 1)", "")
+    for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
+        x = [short(share.get(parameter, 0.0)) for parameter in order]
+        figure.add_bar(x=x, y=order, name=name, orientation="h", marker={"color": colour})
+    figure.update_layout(height=110 + 34 * len(order), showlegend=True)
+    return figure
+
+
+def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
+    """At most ``MOST_POINTS`` completed trials as lines over all parameters; ``None`` for fewer than two.
+
+    One trace, whose axes can be brushed: by Plotly with WebGL, or by ``heads.html.parallel_coordinates`` without it.
+    """
+    shown = thinned(ranked, MOST_POINTS, objective)
+    if len(shown) < 2:
+        return None
+    values = [short(value_of(trial)) for trial in shown]
+    scores = [-value for value in values] if lower_is_better(objective) else values
+    axes = [_axis(shown, name) for name in parameter_names(shown)]
+    figure = blank_figure("", "")
+    figure.add_parcoords(
+        line={"color": scores, "colorscale": "Blues", "showscale": False},
+        dimensions=[{"label": objective.replace("_", " "), "values": values}, *axes],
+        customdata=[trial.number for trial in shown],
+    )
+    figure.update_layout(height=430)
+    return figure
+
+
+def parameter_names(trials: Iterable[FrozenTrial]) -> list[str]:
+    """Returns the parameters that trials drew, in the order of drawing; not the switches of ``or_zero`` ranges."""
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    return [name for name in names if name.removeprefix("use_") not in names or not name.startswith("use_")]
+
+
+def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accuracy") -> go.Figure:
+    """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
+    shown = thinned(ranked, MOST_POINTS, objective)
+    shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
+    figure = blank_figure(name, "")
+    figure.update_layout(height=260, margin={"l": 48, "r": 12, "t": 12, "b": 48}, showlegend=False)
+    figure.update_yaxes(range=_span(value_of(trial) for trial in ranked))  # that of all, to compare by eye
+    if not shown:
+        return figure
+    distribution = shown[0].distributions[name]
+    values = [short(value_of(trial)) for trial in shown]
+    labels = [f"trial {trial.number}" for trial in shown]
+    if isinstance(distribution, CategoricalDistribution):
+        figure.add_box(
+            x=[str(trial.params[name]) for trial in shown],
+            y=values,
+            text=labels,
+            boxpoints="all",
+            jitter=0.5,
+            pointpos=0,
+            fillcolor="rgba(31,95,168,0.12)",
+            line={"color": "#7d8ea3", "width": 1},
+            marker={"color": COLOURS["completed"], "size": 5, "opacity": 0.6},
+        )
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=_ordered(distribution.choices))
+        return figure
+    figure.add_scatter(
+        x=[short(trial.params[name]) for trial in shown],
+        y=values,
+        text=labels,
+        mode="markers",
+        marker=dots("completed"),
+    )
+    if getattr(distribution, "log", False):
+        figure.update_xaxes(type="log", **log_ticks([trial.params[name] for trial in shown], least=2))
+    return figure
+
+
+def _span(values: Iterable[float]) -> list[float]:
+    known = list(values)
+    margin = 0.06 * (max(known) - min(known)) or 0.01
+    return [short(min(known) - margin), short(max(known) + margin)]
+
+
+def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
+    """An axis of the parallel coordinates: choices by their place, logarithms with a notch below them for 0."""
+    held = [trial for trial in trials if name in trial.params]
+    distribution = held[0].distributions[name]
+    if isinstance(distribution, CategoricalDistribution):
+        choices = _ordered(distribution.choices)
+        values = [choices.index(str(t.params[name])) if name in t.params else None for t in trials]
+        places, span = [*range(len(choices))], [0, max(1, len(choices) - 1)]
+        return {"label": name, "values": values, "tickvals": places, "ticktext": choices, "range": span}
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    used = [name in t.params and bool(t.params.get(f"use_{name}", True)) for t in trials]
+    if not distribution.log:
+        return {
+            "label": name,
+            "values": [short(t.params[name]) if on else 0 for t, on in zip(trials, used, strict=True)],
+        }
+    low, high = math.log10(distribution.low), math.log10(distribution.high)
+    floor = low if all(used) else low - 0.15 * max(high - low, 1)
+    ticks: dict[float, str] = {at: brief(10.0**at) for at in range(math.ceil(low), math.floor(high) + 1)}
+    if not all(used):
+        ticks[floor] = "0"
+    logs = [short(math.log10(t.params[name])) if on else floor for t, on in zip(trials, used, strict=True)]
+    return {"label": name, "values": logs, "tickvals": [*ticks], "ticktext": [*ticks.values()], "range": [floor, high]}
+
+
+def _importances(scored: Sequence[tuple[FrozenTrial, float]], objective: str) -> dict[str, float]:
+    if len(scored) < FEWEST_FOR_IMPORTANCE or len({value for _, value in scored}) < 2:
+        return {}
+    study = _study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction) -> optuna.Study:
+    """A study in memory of completed trials with the given values, for Optuna's own functions to look at."""
+    study = optuna.create_study(direction=direction)
+    for trial, value in scored:
+        study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=value))
+    return study
+
+
+def _has_effect(trial: FrozenTrial, name: str) -> bool:
+    """Every parameter is drawn in every trial; those of hidden layers that a head has not are of no effect."""
+    if name in ("dense_units", "dense_dropout"):
+        return TrialNotes.of(trial).spec.dense_layers > 0
+    return bool(trial.params.get(f"use_{name}", True))
+
+
+def _ordered(choices: Sequence[Any]) -> list[str]:
+    numeric = all(isinstance(choice, (int, float)) for choice in choices)
+    return [str(choice) for choice in (sorted(choices) if numeric else choices)]

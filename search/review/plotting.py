@@ -1,0 +1,108 @@
+"""What the figures of a study have in common: their layout, colours, axes, and how much they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial
+
+from heads.metrics.scoring import lower_is_better
+from search.record.study_record import best_by, epochs_of
+
+MOST_POINTS = 400
+
+
+COLOURS = {"completed": "#1f5fa8", "pruned": "#c9862b", "failed": "#b3261e", "running": "#3d8b52"}
+
+
+ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
+
+
+_LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+}
+
+
+def blank_figure(x: str, y: str) -> go.Figure:
+    """Returns a figure without data, with titles for its axes."""
+    figure = go.Figure()
+    figure.update_layout(
+        **_LAYOUT,
+        height=400,
+        margin={"l": 56, "r": 16, "t": 16, "b": 48},
+        xaxis={"title": {"text": x}},
+        yaxis={"title": {"text": y}},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="closest",
+    )
+    return figure
+
+
+def dots(state: str) -> dict[str, Any]:
+    """Returns what the markers of trials in a state look like."""
+    return {"color": COLOURS[state], "size": 6, "opacity": 0.55}
+
+
+def even_axis(figure: go.Figure, values: Iterable[float]) -> None:
+    """Gives equal values an axis of their own size: Plotly's would go from one below to one above."""
+    if len(set(known := list(values))) == 1:
+        figure.update_yaxes(range=[short(known[0] - 0.02), short(known[0] + 0.02)])
+
+
+def log_ticks(values: Sequence[float], *, least: int) -> dict[str, Any]:
+    """Places and texts for an axis of logarithms: powers of ten; where those are fewer than ``least``, 2 and 5 too."""
+    low, high = min(values) / 1.2, max(values) * 1.2
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [at for exponent in exponents for step in steps if low <= (at := step * 10.0**exponent) <= high]
+        if len(ticks) >= least:
+            break
+    return {"tickvals": [short(at) for at in ticks], "ticktext": [brief(at) for at in ticks]}
+
+
+def brief(value: float) -> str:
+    """A round number in few characters: 0.01, 1e-5, 20k, 2M."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    if value >= 1e-2:
+        return f"{value:g}"
+    digits, exponent = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
+def short(value: float) -> float:
+    """Five digits are as many as a figure shows, and a third of the bytes."""
+    return float(f"{value:.5g}")
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """The value of a completed trial."""
+    assert trial.value is not None
+    return trial.value
+
+
+def thinned(trials: Sequence[FrozenTrial], most: int, objective: str = "accuracy") -> list[FrozenTrial]:
+    """Returns at most ``most`` trials, best and worst among them, the others chosen evenly by rank.
+
+    Trials of equal value stay in the order that they come in: that of the loss, where they are ranked.
+    """
+    if len(trials) <= most:
+        return list(trials)
+    sign = -1 if lower_is_better(objective) else 1
+    ranked = sorted(trials, key=lambda trial: -sign * _reached(trial, objective))
+    return [ranked[place * (len(ranked) - 1) // (most - 1)] for place in range(most)]
+
+
+def _reached(trial: FrozenTrial, objective: str) -> float:
+    """A trial's value, or the best that it came to before it was stopped."""
+    if trial.value is not None and not math.isnan(trial.value):
+        return trial.value
+    best = best_by(trial, epochs_of(trial), objective)
+    return best if best is not None else math.inf if lower_is_better(objective) else 0.0

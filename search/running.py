@@ -1,0 +1,203 @@
+"""A search from its options to its report: what ``python -m search.run`` and ``search.run_study`` do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.command import console, say
+from features.runtime.command import progress as progress_bar
+from features.runtime.files import write_json
+from features.runtime.lock import WriterLock
+from features.runtime.progress import OnProgress, unwatched
+from features.store.reader import FeatureStore
+from search.record.storage import OpenedStudy, open_study
+from search.setup.audit import audit_study, describe
+from search.setup.config import FILE, SPLIT_FILE, StudyConfig
+from search.setup.data import SearchData, load_data
+from search.setup.options import RunOptions, default_in_words, option_of
+from search.setup.resolve import Resolved, resolve
+from search.study import Study
+from search.training.snapshot import Saved, read_snapshot
+
+if TYPE_CHECKING:
+    from search.record.results import BankFigures
+
+DEMONSTRATION_SEED = 0
+"""The demonstration's scans are the same for every seed of a study."""
+
+
+def run_study(features: FeatureStore | str | Path | None = None, *, progress: bool = True, **options: Any) -> Study:
+    """Searches for the best head over cached bottlenecks.
+
+    What is not given is looked up in the study file and, with ``resume=True``, in the study's record. Ctrl-C, or the
+    notebook's stop button, leaves a study that goes on with ``run_study(out=..., resume=True)``.
+
+    Args:
+        features: Store to train on, open or its path; without it, a built-in demonstration.
+        progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
+        options: See ``search.RunOptions``.
+
+    Returns:
+        The study, with its report written.
+
+    Raises:
+        InputError: An option is unknown or does not fit, a store or a study file is wrong, the study directory holds a
+            study already or none to resume, or Keras runs on another backend.
+        BottleneckError: No trial completed, or the disk is full.
+        KeyboardInterrupt: After Ctrl-C, once a snapshot is on the disk.
+    """
+    path = features.path if isinstance(features, FeatureStore) else features
+    given = RunOptions.given({"features": path, **options})
+    with _heard(progress):
+        return _run(given)
+
+
+def _describe_options() -> None:
+    """Gives ``run_study`` the signature of its options, for notebooks to complete, and their help."""
+    parameters = list(inspect.signature(run_study).parameters.values())[:2]
+    said = []
+    for name, field in RunOptions.model_fields.items():
+        if name == "features":
+            continue
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        )
+        default = default_in_words(field)
+        said.append(f"    {name}: {option_of(field).help}" + (f" [default: {default}]" if default else ""))
+    signature = inspect.Signature(parameters, return_annotation="Study")
+    run_study.__signature__ = signature  # type: ignore[attr-defined]
+    run_study.__doc__ = "\n".join([inspect.getdoc(run_study) or "", "", "Options:", *said])
+
+
+_describe_options()
+
+
+@contextmanager
+def _heard(wanted: bool) -> Iterator[None]:
+    before = console.quiet
+    console.quiet = before or not wanted
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+def _run(given: RunOptions) -> Study:
+    resolved = resolve(given)
+    options = resolved.options
+    backend = use_backend(options.backend)
+    with _prepared(resolved) as data:
+        config = resolved.config(data, backend)
+        saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
+        opened = open_study(
+            resolved.folder,
+            config.name,
+            config.storage,
+            direction=config.direction,
+            resume=options.resume,
+            keep_bytes=saved.journal_bytes if saved else None,
+        )
+        try:
+            _introduce(resolved.folder, config, data)
+            _search(resolved, config, data, opened, saved)
+        finally:
+            opened.close()
+    study = Study(resolved.folder)
+    study.report()
+    return study
+
+
+@contextmanager
+def _prepared(resolved: Resolved) -> Iterator[SearchData]:
+    """Opens the data, and holds the study directory's lock. Nothing is made where the data do not fit."""
+    path = resolved.options.features
+    data = _load(path, resolved) if path else None
+    with WriterLock(resolved.folder / FILE):
+        yield data or _load(_demonstration(resolved.folder), resolved)
+
+
+def _load(path: Path, resolved: Resolved) -> SearchData:
+    resolved.check_store(FeatureStore(path))
+    options = resolved.options
+    return load_data(
+        path,
+        validation=options.validation,
+        test=options.test,
+        validation_share=options.validation_fraction,
+        test_share=options.test_fraction,
+        folds=options.folds,
+        seed=options.seed,
+        resident=options.engine == "solo",
+    )
+
+
+def _demonstration(folder: Path) -> Path:
+    from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
+
+    say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
+    with _bar("making the demonstration", "scans") as on_progress:
+        return make_demonstration(folder / "demonstration", seed=DEMONSTRATION_SEED, on_progress=on_progress)
+
+
+@contextmanager
+def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
+    """Shows a bar, from the beginning or once there is progress; not in a notebook, where rich has none of its own."""
+    if console.is_jupyter or console.quiet:
+        yield unwatched
+        return
+    with progress_bar(unit) as display:
+        task = display.add_task(what, total=None, visible=visible)
+        yield lambda done, total: display.update(task, completed=done, total=total, visible=True)
+
+
+def _introduce(folder: Path, config: StudyConfig, data: SearchData) -> None:
+    for remark in data.remarks:
+        say(f"note: {remark}")
+    shape = " x ".join(map(str, data.store.header.feature_shape))
+    say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
+    with _bar("comparing", "images", visible=False) as on_progress:  # not where an earlier run has done it
+        found = audit_study(folder, data, on_progress=on_progress)
+    for line in describe(found):
+        say(line)
+    say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
+
+
+def _search(
+    resolved: Resolved, config: StudyConfig, data: SearchData, opened: OpenedStudy, saved: Saved | None
+) -> None:
+    """Runs the trials that are left, scores the winner and writes the summary."""
+    start_backend()
+    from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
+    from search.finish.conclusion import finish_study  # noqa: PLC0415
+    from search.training.display import Display  # noqa: PLC0415
+    from search.training.runner import Recording, run_pool  # noqa: PLC0415
+    from search.training.sizing import settle_bank  # noqa: PLC0415
+    from search.training.solo import OneAtATime  # noqa: PLC0415
+    from search.training.throughput import describe_bank  # noqa: PLC0415
+    from search.trials.ask_tell import Book  # noqa: PLC0415  after the choice of the backend
+
+    folder, space, study = resolved.folder, resolved.space, opened.study
+    snapshot_every = resolved.options.snapshot_every
+    shape = None
+    if config.engine == "fused":
+        config, shape = settle_bank(config, space, data)
+    write_json(folder / SPLIT_FILE, data.split)
+    config.write(folder)  # from here on the study can be resumed
+    book = Book(study, config, space, going_on=saved.going_on if saved else ())
+    checkpoints = TopCheckpoints(folder, study, config, data)
+    bank: BankFigures | None = None
+    with Display(study, config) as display:
+        if shape:
+            recording = Recording(folder, opened, saved, snapshot_every)
+            throughput, compilations = run_pool(
+                recording, shape=shape, data=data, book=book, sink=checkpoints, display=display
+            )
+            bank = describe_bank(shape, str(config.dtype), throughput, compilations)
+        else:
+            OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
+    finish_study(checkpoints, space, bank=bank, snapshot_every=snapshot_every)

@@ -1,0 +1,122 @@
+"""What a search is told, on the command line, by its study file and by its own record: resolved to one config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
+from search.setup.config import FILE, StudyConfig, package_versions
+from search.setup.data import SearchData
+from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
+from search.setup.space import Space, read_study_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+STUDIES = Path("studies")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A search that knows what it is to do.
+
+    Attributes:
+        folder: The study directory.
+        recorded: The study to go on with, or None for a new one.
+        name: Name of a new study.
+        space: What trials draw from.
+        options: With everything filled in that was not given.
+    """
+
+    folder: Path
+    recorded: StudyConfig | None
+    name: str
+    space: Space
+    options: RunOptions
+
+    def check_store(self, store: FeatureStore) -> None:
+        """Refuses a store that the recorded study was not made with, before it is split.
+
+        Raises:
+            InputError: Naming both fingerprints.
+        """
+        stored = self.recorded.stores["features"] if self.recorded else None
+        if stored and stored["fingerprint"] != store.fingerprint:
+            expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
+            raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
+
+    def config(self, data: SearchData, backend: str) -> StudyConfig:
+        """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
+
+        Raises:
+            InputError: The recorded study is another one; the difference is named.
+        """
+        options = self.options
+        kept = {name: getattr(options, name) for name in StudyOptions.model_fields}
+        told: dict[str, Any] = kept | {"name": self.name, "backend": backend}
+        config = StudyConfig(
+            **told,
+            space=self.space.to_dict(),
+            stores={
+                "features": _store(data.train.store),
+                "validation": _store(data.validation.store) if options.validation else None,
+                "test": _store(data.test.store) if data.test and options.test else None,
+            },
+            split={name: value for name, value in data.split.items() if name != "rows"},
+            versions=package_versions(backend),
+        )
+        if self.recorded is not None:
+            self.recorded.check_resumable(self.folder, config)
+        return config
+
+
+def resolve(given: RunOptions) -> Resolved:
+    """Joins what was given with the study file and, on a resume, with the study's record.
+
+    Raises:
+        InputError: The study file is wrong, the study directory holds a study already, or none to resume, or options
+            do not go together.
+    """
+    file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
+    folder = given.out or STUDIES / file.name
+    recorded = StudyConfig.read(folder) if given.resume else None
+    if not given.resume and (folder / FILE).exists():
+        hint = "pass --resume to go on with it, or --out for another directory"
+        raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
+    if folder.exists() and not folder.is_dir():
+        raise InputError("--out", expected="a folder", found=f"{folder}, a file")
+    if recorded is None:
+        return Resolved(folder, None, file.name, file.space, _filled_in(given, file.run))
+    use_file = given.study is not None
+    space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
+    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded)))
+
+
+def find_study_file(path: Path) -> Path:
+    """Returns the path, looked for in the current directory, then beside the code, then among the installed package."""
+    places = (path, ROOT / path, ROOT / "search" / path)
+    return next((place for place in places if place.exists()), path)
+
+
+def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
+    """The command line has the first word, then the record or the study file, then the defaults."""
+    known = {name: value for name, value in otherwise.items() if value is not None}
+    options = RunOptions.model_validate(known | given.model_dump(exclude_unset=True))
+    if options.folds == 1 or (options.folds and options.engine == "solo"):
+        expected = "0, or at least 2 with the fused engine"
+        raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
+    return options
+
+
+def _recorded_values(config: StudyConfig) -> dict[str, Any]:
+    kept = {name: getattr(config, name) for name in StudyOptions.model_fields}
+    paths = {part: Path(store["path"]) for part, store in config.stores.items() if store}
+    shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
+    return kept | paths | shares
+
+
+def _store(store: FeatureStore) -> dict[str, str]:
+    return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}

@@ -1,0 +1,147 @@
+"""A study as Python sees it: what it found, its figures and its heads, while its search runs or after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.record.study_record import Progress, StudyRecord, read_record
+from search.setup.config import StudyConfig
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+    from search.record.summary import Summary
+
+
+class Study:
+    """A study directory, read anew at each look: it may be one that a search is writing.
+
+    Attributes:
+        folder: The study directory.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Opens a study.
+
+        Raises:
+            InputError: The folder is no study directory, or its ``study.json`` is damaged.
+        """
+        self.folder = Path(folder)
+        StudyConfig.read(self.folder)
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's options as they were resolved, its space, its stores and its split."""
+        return StudyConfig.read(self.folder)
+
+    @property
+    def record(self) -> StudyRecord:
+        """Everything that is on the disk, of one moment: for who wants several things that belong together."""
+        return read_record(self.folder)
+
+    @property
+    def progress(self) -> Progress:
+        """Whether the search runs, was stopped, or has finished."""
+        return self.record.progress
+
+    @property
+    def summary(self) -> Summary:
+        """What was found, as ``summary.json`` has it; before the end of the search, as far as it has come."""
+        return self.record.summary
+
+    @property
+    def verdict(self) -> str | None:
+        """What may be said of the chosen head, in a sentence; None before the end of the search."""
+        return self.summary.verdict
+
+    def trials(self) -> pd.DataFrame:
+        """Returns one row for each trial, see ``search.record.trials_table.trials_table``."""
+        from search.record.trials_table import trials_table  # noqa: PLC0415  pandas takes its time
+
+        return trials_table(self.record)
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Returns the report's figures by name, each drawn when it is asked for.
+
+        Among them are ``history``, ``learning-curves``, ``what-ended-when``, ``importance``, ``value-and-size``,
+        ``parameters-together``, ``parameter-NAME`` and ``repeats``, as far as the trials give enough for them.
+        """
+        from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
+
+        return Gallery(self.record)
+
+    def best_head(self) -> keras.Model:
+        """Returns the chosen head: uncompiled, from bottlenecks to class probabilities.
+
+        Raises:
+            InputError: No trial has completed, or no head of it is kept yet.
+        """
+        from search.finish.export import chosen_head  # noqa: PLC0415
+
+        return chosen_head(self.folder, backend=_running_backend()).model
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        trial: int | None = None,
+        ensemble: bool = False,
+        with_backbone: bool = False,
+        weights: str | None = None,
+    ) -> Path:
+        """Writes a head to a plain Keras file, see ``search.finish.export.export_head``; returns its path."""
+        from search.finish.export import HeadChoice, export_head  # noqa: PLC0415
+
+        choice = HeadChoice(trial=trial, ensemble=ensemble, with_backbone=with_backbone, weights=weights)
+        return export_head(self.folder, Path(out), choice, backend=_running_backend()).path
+
+    def report(self) -> Path:
+        """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
+        from search.review.report import FILE, write_report  # noqa: PLC0415  Plotly takes its time
+
+        path = self.folder / FILE
+        write_report(path, self.record)
+        return path
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Study({str(self.folder)!r})", *(f"  {name}: {said}" for name, said in self._facts())])
+
+    def _repr_html_(self) -> str:
+        """Shows the study in a notebook."""
+        cell = "<tr><th style='text-align:left'>{}</th><td style='text-align:left'>{}</td></tr>"
+        rows = (cell.format(escape(name), escape(said)) for name, said in self._facts())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        record = self.record
+        finished = sum(trial.state.is_finished() for trial in record.trials)
+        facts = [("study", f"{record.config.name}, {record.progress}")]
+        facts.append(("trials", f"{finished} of {record.config.trials}"))
+        if record.ranked:
+            best = record.ranked[0]
+            facts.append(("best", f"trial {best.number}, validation {record.config.objective} {best.value:.4f}"))
+        if record.article:
+            facts.append(("article's head", f"{record.article.value:.4f}"))
+        verdict = record.summary.verdict
+        return [*facts, ("verdict", verdict)] if verdict else facts
+
+
+def open_study(folder: str | Path) -> Study:
+    """Opens what a search has left, or is still at.
+
+    Raises:
+        InputError: The folder is no study directory.
+    """
+    return Study(folder)
+
+
+def _running_backend() -> str | None:
+    """The backend that Keras runs on, which takes heads of every other too; None where it has not been started."""
+    keras = sys.modules.get("keras")
+    return keras.backend.backend() if keras else None

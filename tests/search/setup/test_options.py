@@ -1,0 +1,151 @@
+"""Options are said once: the command line, study files, study.json and the printed command follow from the model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from made_study import make_config
+
+from features.runtime.errors import InputError
+from search import run
+from search.setup.config import StudyConfig
+from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
+from search.setup.reproduce import command_line
+from search.setup.resolve import resolve
+
+VALUES = {
+    "trials": 17,
+    "epochs": 9,
+    "patience": 3,
+    "folds": 4,
+    "pages": 40,
+    "dtype": "bfloat16",
+    "pruner": "median",
+    "sampler": "qmc",
+    "objective": "auc",
+    "class_weights": "balanced",
+    "finalists": 3,
+    "repeats": 2,
+    "batch_size": 33,
+    "seed": 8,
+    "backend": "jax",
+    "engine": "fused",
+    "storage": None,
+}
+"""For each option that a study keeps a value, mostly another than the default."""
+
+
+def test_the_command_line_is_the_model():
+    parameters = inspect.signature(run.main).parameters
+    assert parameters.keys() == RunOptions.model_fields.keys()
+    helps = {name: parameter.annotation.__metadata__[0].help for name, parameter in parameters.items()}
+    for name, field in RunOptions.model_fields.items():
+        assert helps[name].startswith(option_of(field).help)
+    assert helps["trials"] == r"Heads to try. \[default: 200]"
+    assert helps["dtype"] == r"Of products. \[default: the faster]"
+    assert parameters["seed"].annotation.__metadata__[0].max == 2**31 - 1
+
+
+def test_what_a_study_keeps_is_read_back_as_it_was(tmp_path):
+    config = make_config(**VALUES)
+    config.write(tmp_path)
+    assert StudyConfig.read(tmp_path) == config
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert list(written)[:2] == ["schema", "name"]
+    assert {name: written[name] for name in VALUES} == VALUES
+    assert VALUES.keys() == StudyOptions.model_fields.keys()
+
+
+def test_a_study_json_older_than_some_options_means_what_it_meant(tmp_path):
+    make_config().write(tmp_path)
+    path = tmp_path / "study.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in told.items() if name not in BEFORE}))
+    config = StudyConfig.read(tmp_path)
+    assert (config.objective, config.class_weights, config.patience) == ("accuracy", "none", 0)
+    assert (config.finalists, config.repeats) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trials": None}, "trials: expected input should be a valid integer"),
+        ({"surprise": 1}, "surprise: expected no such key, found 1"),
+        ({"sampler": "oracle"}, "sampler: expected input should be"),
+        ({"schema": 9}, "schema: expected 1, found 9"),
+    ],
+)
+def test_a_damaged_study_json_is_refused_by_its_key(tmp_path, change, said):
+    make_config().write(tmp_path)
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=f"study.json: {said}"):
+        StudyConfig.read(tmp_path)
+
+
+def test_a_key_that_every_study_has_is_missed(tmp_path):
+    make_config().write(tmp_path)
+    path = tmp_path / "study.json"
+    told = json.loads(path.read_text())
+    del told["trials"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"study.json: trials: expected a value, found none"):
+        StudyConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "option"), list(study_options()))
+def test_a_study_goes_on_with_another_value_only_where_that_leaves_it_the_same(tmp_path, name, option):
+    recorded, given = make_config(), make_config(**{name: VALUES[name] or "sqlite:///x.db"})
+    if name == "engine":
+        given = make_config(engine="solo")
+    assert recorded != given
+    if option.may_change:
+        recorded.check_resumable(tmp_path, given)
+        return
+    with pytest.raises(InputError, match=rf"study.json: {name}: expected .*, found "):
+        recorded.check_resumable(tmp_path, given)
+
+
+def test_the_printed_command_gives_every_option_but_where_the_record_is_kept():
+    words = shlex.split(command_line(make_config(**VALUES)).replace("\\\n", " "))
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    for name, value in VALUES.items():
+        if name == "storage":
+            assert "--storage" not in given
+        else:
+            assert given[f"--{name.replace('_', '-')}"] == str(value)
+
+
+STUDY = """
+name = "t"
+[run]
+trials = 30
+epochs = 12
+finalists = 1
+[space]
+dropout = [0.1, 0.2]
+"""
+
+
+def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tmp_path):
+    file, folder = tmp_path / "t.toml", tmp_path / "study"
+    file.write_text(STUDY)
+    fresh = resolve(RunOptions.given({"study": file, "out": folder, "trials": 5, "epochs": None})).options
+    assert (fresh.trials, fresh.epochs, fresh.finalists, fresh.repeats) == (5, 12, 1, 5)
+    folder.mkdir()
+    make_config(trials=40, finalists=0, stores={"features": {"path": "a.h5", "fingerprint": "x"}}).write(folder)
+    again = resolve(RunOptions.given({"study": file, "out": folder, "resume": True, "repeats": 3})).options
+    assert (again.trials, again.epochs, again.finalists, again.repeats) == (40, 8, 0, 3)
+    assert (again.features, again.validation, again.pages) == (Path("a.h5"), None, 32)
+    assert again.validation_fraction == make_config().split["validation"]
+
+
+def test_a_study_file_may_set_what_does_not_depend_on_the_data():
+    assert RunSection.model_fields.keys() == {
+        *("trials", "epochs", "patience", "batch_size", "sampler", "pruner", "objective", "class_weights"),
+        *("finalists", "repeats"),
+    }

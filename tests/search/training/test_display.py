@@ -1,0 +1,62 @@
+"""How a search shows how far it is: in a terminal, in a notebook, elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+from made_study import MadeStudy, make_config
+from rich.console import Console
+
+from search.training import display
+from search.training.display import Display
+
+
+@pytest.fixture
+def made(tmp_path):
+    study = MadeStudy(tmp_path / "made", make_config())
+    yield study
+    study.close()
+
+
+def shown(made: MadeStudy, console: Console, monkeypatch) -> str:
+    monkeypatch.setattr(display, "console", console)
+    monkeypatch.setattr(display, "REDRAW_EVERY", 0)
+    with Display(made.opened.study, made.config) as screen:
+        made.train(3)
+        screen.epoch(2)
+        screen.finished(2)
+    return console.file.getvalue()
+
+
+def test_in_a_log_it_is_a_line_a_trial(made, monkeypatch):
+    text = shown(made, Console(file=io.StringIO(), width=200), monkeypatch)
+    assert text.startswith("trial 2: complete 0.")
+    assert len(text.splitlines()) == 1
+    assert "3 of 12 done" in text
+
+
+def test_in_a_terminal_it_is_a_table(made, monkeypatch):
+    text = shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch)
+    assert "3 of 12 done" in text
+    assert "trial 2: complete" not in text
+
+
+def test_in_a_notebook_it_is_a_table_that_is_drawn_over_and_goes(made, monkeypatch):
+    drawn = []
+    fake = SimpleNamespace(
+        HTML=lambda text: text,
+        display=lambda what, *, display_id: drawn.append(what) or SimpleNamespace(update=drawn.append),
+    )
+    monkeypatch.setitem(sys.modules, "IPython.display", fake)
+    assert shown(made, Console(file=io.StringIO(), force_jupyter=True), monkeypatch) == ""
+    assert (drawn[0], drawn[-1], len(drawn)) == ("", "", 3)
+    screen = Console(file=io.StringIO(), width=120)
+    screen.print(drawn[1])
+    assert "3 of 12 done" in screen.file.getvalue()
+
+
+def test_who_wants_to_hear_nothing_hears_nothing(made, monkeypatch):
+    assert shown(made, Console(file=io.StringIO(), force_terminal=True, quiet=True), monkeypatch) == ""
