@@ -1,7 +1,6 @@
 """Splits and folds: no patient on two sides, every row in one part, classes in proportion, the seed decides."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -121,12 +120,11 @@ def test_a_patient_of_several_classes_stays_on_one_side():
         assert all(np.count_nonzero(names[part] == name) == 4 for name in set(names[part]))
 
 
-def test_splitting_by_row_is_fast_enough_for_the_whole_data_set():
-    """83,484 rows of unknown patients took more than a minute as that many groups."""
+def test_rows_of_unknown_patients_are_not_split_as_that_many_groups(monkeypatch):
+    """83,484 of them took more than a minute."""
+    monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", None)
     rows = np.arange(83_484)
-    started = time.perf_counter()
     split = split_rows(rows, rows % 4, np.full(len(rows), ""), validation=0.1, test=0.1, seed=0)
-    assert time.perf_counter() - started < 20
     assert np.ptp(np.bincount(rows[split.validation] % 4)) <= 2
 
 
