@@ -40,6 +40,7 @@ def patients_in(names, rows) -> set[str]:
 
 
 @given(table=tables(), validation=shares, test=shares, seed=seeds)
+@settings(max_examples=50)
 def test_every_row_is_in_one_part_and_every_patient_too(table, validation, test, seed):
     rows, labels, names = table
     try:
@@ -57,7 +58,7 @@ def test_every_row_is_in_one_part_and_every_patient_too(table, validation, test,
 
 
 @given(seed=seeds, validation=shares, test=shares, several=st.booleans())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_shares_and_classes_are_met_within_a_few_rows(seed, validation, test, several):
     generator = np.random.default_rng(seed)
     owners = np.repeat(np.arange(200), generator.integers(1, 4, 200))  # 200 patients of one to three images
@@ -75,6 +76,7 @@ def test_shares_and_classes_are_met_within_a_few_rows(seed, validation, test, se
 
 
 @given(table=tables(), seed=seeds)
+@settings(max_examples=15)
 def test_the_seed_decides_alone(table, seed):
     rows, labels, names = table
 

@@ -230,6 +230,7 @@ def test_the_two_arguments_exchanged(head: Path, store: FeatureStore) -> None:
     )
 
 
+@pytest.mark.slow
 def test_from_the_shell(head: Path, store: FeatureStore) -> None:
     """Standard output is JSON and nothing else, in a process of its own."""
     done = run_alone("heads.evaluate", head, store.path, "--part", "test", "--json")

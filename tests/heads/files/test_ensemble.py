@@ -97,7 +97,7 @@ METADATA = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, versions={})
 
 
 class TestBuild:
-    @settings(max_examples=10)
+    @settings(max_examples=4)
     @given(specs=st.lists(SPECS, min_size=1, max_size=4))
     def test_the_mean_of_its_members_in_memory_and_from_the_file(
         self, tmp_path_factory: pytest.TempPathFactory, specs: list[HeadSpec]

@@ -153,6 +153,7 @@ class TestImages:
         assert run(world / "head.hdf5")[0] == 2
         assert run(world / "head.hdf5", "nowhere.png")[0] == 1
 
+    @pytest.mark.slow
     def test_real_scans(self, oct_folder: Path, weights_folder: Path, tmp_path: Path) -> None:
         for name in ("CNV", "DME", "DRUSEN", "NORMAL"):
             (tmp_path / "scans" / name).mkdir(parents=True)
@@ -352,7 +353,8 @@ class TestRemote:
         status, out, _ = run(world / "head.hdf5", url, path, f"{site}/gone.png", "--json")
         remote, local, gone = json.loads(out)
         assert status == 1
-        assert remote["probabilities"] == local["probabilities"]
+        # to the rounding of float32, which depends on what else the processor does
+        assert remote["probabilities"] == pytest.approx(local["probabilities"], rel=1e-4)
         assert (remote["image"], remote["class"]) == (url, local["class"])
         assert (gone["image"], gone["error"]) == (f"{site}/gone.png", "HTTP 404 Not Found")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from commands import run
 from made_pictures import SIZE, World, draw
 from PIL import Image
 
@@ -37,6 +35,11 @@ def opened(path: str | Path) -> Image.Image:
     """The picture in memory, the file closed."""
     with Image.open(path) as image:
         return image.copy()
+
+
+def differ(one: Image.Image, other: Image.Image) -> int:
+    """By how much of 255 two pictures differ, at most: maps are equal to the rounding of float32 only."""
+    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
 
 
 def numbers(picture: str | Path) -> np.ndarray:
@@ -95,17 +98,15 @@ class TestPictures:
         expected = with_caption(draw_heatmap(original_image(image), shown), f"{said} where covered")
         assert opened(entry["occlusion"]).tobytes() == expected.tobytes()
 
+    @pytest.mark.slow
     def test_from_the_shell(self, made_world: World, tmp_path: Path) -> None:
         """A process of its own: JSON and nothing else on standard output, one line for what went wrong."""
         (tmp_path / "none.png").write_bytes(b"none")
         images = (made_world.images / "dark" / "dark-0-0.png", tmp_path / "none.png")
         options = ("--heatmaps", tmp_path / "maps", "--occlusion", "--json", "--views", "identity")
-        command = [sys.executable, "-m", "heads.predict", *map(str, (made_world.head, *images, *options))]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = run("heads.predict", made_world.head, *images, *options, status=1)
         good, bad = json.loads(done.stdout)
-        assert done.returncode == 1
         assert done.stderr.endswith("error: 1 of 2 images could not be used\n")
-        assert "Traceback" not in done.stderr
         assert sorted(good) == ["class", "error", "heatmap", "image", "occlusion", "probabilities"]
         assert bad == {
             "image": str(images[1]),
@@ -136,7 +137,7 @@ class TestImages:
             expected = opened(told["plain"][kind])
             for entry in told.values():
                 assert opened(entry[kind]).size == expected.size
-                assert opened(entry[kind]).tobytes() == expected.tobytes()
+                assert differ(opened(entry[kind]), expected) <= 2
 
     def test_of_any_name(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         """No two of them share a map, none leaves the folder, and each can be read back."""
@@ -153,7 +154,8 @@ class TestImages:
         pictures = {entry["heatmap"] for entry in told}
         assert (status, len(told), len(pictures)) == (0, len(names), len(names))
         assert {Path(picture).parent for picture in pictures} == {tmp_path / "maps"}
-        assert len({opened(picture).tobytes() for picture in pictures}) == 1
+        first, *others = map(opened, sorted(pictures))
+        assert max(differ(first, other) for other in others) <= 2
         odd = [folder / name for name in names if not name.isprintable()]
         status, out, _ = invoke("heads.predict", made_world.head, *odd, "--heatmaps", tmp_path / "maps")
         assert (status, len(odd)) == (0, 2)

@@ -181,6 +181,7 @@ class TestRealScans:
         np.testing.assert_allclose(middle, 0.6 - 0.2 * np.linspace(0, 512 / 496, bench.SIDE), atol=0.04)
         assert (band.sum(axis=0) == bench.SIDE // 3).all()
 
+    @pytest.mark.slow
     def test_of_the_articles_own_head(self, invoke: Any, article_file: Path, oct_folder: Path, tmp_path: Path) -> None:
         """The mechanics only: its InceptionV3 has random weights here, so what it sees means nothing."""
         scan = next((oct_folder / "CNV").iterdir())
