@@ -90,6 +90,7 @@ class TestPlantedEvidence:
             assert share(heat, quadrant) > 0.5, name
             assert share(falls, quadrant) > 0.7, name
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("pooling", "activation", "dense"), [("average", "relu", 0), ("max", "silu", 1)])
     def test_grad_cam_of_other_heads(
         self, planted_store: FeatureStore, pooling: str, activation: str, dense: int
@@ -146,6 +147,7 @@ def scans_store(oct_folder: Path, weights_folder: Path, tmp_path_factory: pytest
     return FeatureStore(path)
 
 
+@pytest.mark.slow
 class TestRealScans:
     @pytest.mark.parametrize(
         "spec", [HeadSpec(), HeadSpec(pooling="max", activation="silu", dense_layers=1)], ids=["article", "max"]
@@ -181,7 +183,6 @@ class TestRealScans:
         np.testing.assert_allclose(middle, 0.6 - 0.2 * np.linspace(0, 512 / 496, bench.SIDE), atol=0.04)
         assert (band.sum(axis=0) == bench.SIDE // 3).all()
 
-    @pytest.mark.slow
     def test_of_the_articles_own_head(self, invoke: Any, article_file: Path, oct_folder: Path, tmp_path: Path) -> None:
         """The mechanics only: its InceptionV3 has random weights here, so what it sees means nothing."""
         scan = next((oct_folder / "CNV").iterdir())
