@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 if TYPE_CHECKING:
+    from commands import Said
     from made_pictures import World
 
 use_backend()  # before any test imports keras
@@ -105,18 +105,12 @@ def make_store() -> Callable[..., Path]:
     return build_store
 
 
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command's module in this process: (exit status, standard output, standard error)."""
-    from features.runtime.command import run_command
+@pytest.fixture(scope="session")
+def invoke() -> Callable[..., Said]:
+    """``commands.invoke``: runs a command, by its module's name, in this process; (exit status, output, errors)."""
+    import commands
 
-    def invoke(command: Any, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            run_command(command.main)
-        return caught.value.code, *capsys.readouterr()
-
-    return invoke
+    return commands.invoke
 
 
 @pytest.fixture(scope="session")

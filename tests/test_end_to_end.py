@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import h5py
 import keras
 import numpy as np
-from conftest import ROOT
+import pytest
+from commands import run
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import predict_probabilities, score
 
 
-def run(module: str, *arguments: object) -> str:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
+@pytest.mark.slow
 def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
     store, study, best = tmp_path / "scans.h5", tmp_path / "study", tmp_path / "best.hdf5"
     weights = weights_folder / "mobilenet_0.25_224_notop.h5"
     options = ("--backbone", "mobilenet", "--alpha", 0.25, "--weights", weights, "--views", "identity,flip")
     run("features.extract", oct_folder, store, *options, "--limit", 320)
-    told = json.loads(run("features.info", store, "--json"))
+    told = json.loads(run("features.info", store, "--json").stdout)
     assert told["complete"]
     assert told["rows"] == 320
     assert told["problems"] == []
@@ -46,18 +39,18 @@ def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
     feed = Feed(opened, rows, memory_bytes=2**30)
     model = keras.models.load_model(best)
     assert score(predict_probabilities(model, feed), feed.labels).accuracy == summary["best"]["value"]
-    evaluated = json.loads(run("heads.evaluate", best, store, "--part", "validation", "--json"))
+    evaluated = json.loads(run("heads.evaluate", best, store, "--part", "validation", "--json").stdout)
     assert evaluated["accuracy"] == summary["best"]["value"]
 
     images = [opened.header.paths[row] for row in rows[:6]]
     found = json.loads(
-        run("heads.predict", best, *(oct_folder / image for image in images), "--weights", weights, "--json")
+        run("heads.predict", best, *(oct_folder / image for image in images), "--weights", weights, "--json").stdout
     )
     from_store = predict_probabilities(model, Feed(opened, rows[:6], memory_bytes=2**30))
     assert [entry["class"] for entry in found] == [opened.classes[label] for label in from_store.argmax(1)]
 
     run("search.export", study, best)  # the one that was trained on all rows but those of the test
-    tested = json.loads(run("heads.evaluate", best, store, "--part", "test", "--json"))
+    tested = json.loads(run("heads.evaluate", best, store, "--part", "test", "--json").stdout)
     assert [tested[name] for name in ("accuracy", "accuracy_interval")] == [
         summary["test"][name] for name in ("accuracy", "accuracy_interval")
     ]

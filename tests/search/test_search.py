@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from commands import Said, command, invoke, succeed
 from conftest import ROOT, build_store
-from search_commands import STUDY, command, run, table
+from tiny_study import STUDY, table
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
@@ -24,81 +27,99 @@ from search.setup.audit import read_audit
 from search.trials.ranking import ranking
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return build_store(tmp_path / "store.h5", rows=240, views=("identity", "flip"), shape=(3, 3, 8))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "store.h5"
+    return build_store(path, rows=240, views=("identity", "flip"), shape=(3, 3, 8))
 
 
-@pytest.fixture
-def study_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.toml"
+@pytest.fixture(scope="module")
+def study_file(store: Path) -> Path:
+    path = store.with_name("tiny.toml")
     path.write_text(STUDY)
     return path
 
 
-def test_a_study_from_store_to_exported_head(tmp_path, store, study_file):
-    folder = tmp_path / "study"
+@pytest.fixture(scope="module")
+def searched(store: Path, study_file: Path) -> tuple[Path, Said]:
+    """A study that has ended, not to be changed, and what its search said."""
+    folder = store.with_name("study")
     few = ("--finalists", 2, "--repeats", 3)
-    done = run("search.run", "--features", store, "--study", study_file, "--out", folder, *few)
-    summary = json.loads((folder / "summary.json").read_text())
+    return folder, succeed("search.run", "--features", store, "--study", study_file, "--out", folder, *few)
+
+
+def read(folder: Path, name: str = "summary") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return told
+
+
+def test_a_study_says_what_it_found(searched, store):
+    folder, done = searched
+    summary = read(folder)
     assert summary["trials"] == 8 == summary["completed"] + summary["pruned"] + summary["failed"]
     assert summary["trial_epochs"] == sum(len(row[4]) for row in table(folder))
     assert summary["trial_epochs_per_second"] > 0
     assert summary["best"]["value"] >= summary["article"]["value"] > 0.25
     assert summary["best"]["params"]["conv_width"] % 16 == 0
-    assert "best on test" in done.stdout
-    assert f"{summary['best']['value']:.4f}" in done.stdout
+    assert "best on test" in done.out
+    assert f"{summary['best']['value']:.4f}" in done.out
+    assert summary["verdict"] in done.out.replace("\n", " ")
 
-    split = json.loads((folder / "split.json").read_text())
+    split = read(folder, "split")
     opened = FeatureStore(store)
     parts = [set(opened.patients[split["rows"][name]]) for name in ("train", "validation", "test")]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert sum(split["counts"].values()) == 240
     audit = read_audit(folder)
     assert (audit["rows"], audit["patients"], audit["patients_shared"]) == (split["counts"], split["patients"], 0)
-    assert "patients in two parts: 0" in done.stderr
-    assert "near-identical images across parts: none" in done.stderr
-    audited = (folder / "audit.json").stat().st_mtime_ns
+    assert "patients in two parts: 0" in done.err
+    assert "near-identical images across parts: none" in done.err
     assert summary["test"]["rows"] == split["counts"]["test"]
     assert summary["test"]["uses"] == 1
+    assert summary["audit"]["patients_shared"] == 0
+    assert "Patients: train" in (folder / "report.html").read_text(encoding="utf-8")
 
+
+def test_a_study_keeps_the_best_heads_and_repeats_the_finalists(searched):
+    folder, _ = searched
     kept = {path.name for path in (folder / "heads").iterdir()}
     best = [trial.number for trial in ranking(load_study(folder, "tiny", None))]
     finalists = {*best[:2], 0}
     names = {f"trial-{number}.hdf5" for number in {*best[:5], 0}}
     assert kept == names | {f"refit-{number}.hdf5" for number in finalists}
+    check_repeats(read(folder), finalists)
 
-    assert summary["audit"]["patients_shared"] == 0
-    assert "Patients: train" in (folder / "report.html").read_text(encoding="utf-8")
-    check_exports(folder, store, tmp_path)
-    check_repeats(summary, finalists)
-    assert summary["verdict"] in done.stdout.replace("\n", " ")
 
-    again = run("search.run", "--features", store, "--study", study_file, "--out", folder, status=2)
-    assert "--resume" in again.stderr
-    finished = run("search.run", "--out", folder, "--resume")
-    assert "repeat" not in finished.stderr  # nothing is left to train, and the test rows are not used again
-    same = json.loads((folder / "summary.json").read_text())
+@pytest.mark.slow
+def test_a_study_that_has_ended_goes_on_only_where_it_is_told_to(searched, store, study_file, tmp_path):
+    folder = Path(shutil.copytree(searched[0], tmp_path / "study"))
+    summary, audited = read(folder), (folder / "audit.json").stat().st_mtime_ns
+    again = invoke("search.run", "--features", store, "--study", study_file, "--out", folder)
+    assert again.status == 2
+    assert "--resume" in again.err
+    finished = succeed("search.run", "--out", folder, "--resume")
+    assert "repeat" not in finished.err  # nothing is left to train, and the test rows are not used again
+    same = read(folder)
     assert [same[name] for name in ("best", "finalists", "test")] == [
         summary[name] for name in ("best", "finalists", "test")
     ]
-    resumed = run("search.run", "--out", folder, "--resume", "--trials", 10)
-    assert "trial 8" in resumed.stderr
-    assert "near-identical images across parts: none" in resumed.stderr
+    resumed = succeed("search.run", "--out", folder, "--resume", "--trials", 10)
+    assert "trial 8" in resumed.err
+    assert "near-identical images across parts: none" in resumed.err
     assert (folder / "audit.json").stat().st_mtime_ns == audited
-    after = json.loads((folder / "summary.json").read_text())
+    after = read(folder)
     assert after["trials"] == 10
     moved = after["test"]["heads"] != summary["test"]["heads"]
     assert after["test"]["uses"] == 1 + moved
 
 
-def check_exports(folder: Path, store: Path, place: Path) -> None:
-    """The trial's own head scores what was recorded; the one that leaves was trained on more, and tested."""
-    summary, split = (json.loads((folder / name).read_text()) for name in ("summary.json", "split.json"))
+def test_the_trials_own_head_scores_what_was_recorded(searched, store, tmp_path):
+    folder, place = searched[0], tmp_path
+    summary, split = read(folder), read(folder, "split")
     out = place / "best.hdf5"
     chosen = summary["best"]["number"]
     feed = Feed(FeatureStore(store), np.array(split["rows"]["validation"]), memory_bytes=2**30)
-    run("search.export", folder, out, "--trial", chosen)
+    succeed("search.export", folder, out, "--trial", chosen)
     head = load_head(out)
     assert head.metadata.trial == chosen
     assert head.model.count_params() == summary["best"]["parameters"]
@@ -106,7 +127,12 @@ def check_exports(folder: Path, store: Path, place: Path) -> None:
     assert scored.accuracy == summary["best"]["value"] == head.metadata.value
     assert head.metadata.refit is None
 
-    run("search.export", folder, out)
+
+def test_the_head_that_leaves_was_trained_on_more_and_tested(searched, store, tmp_path):
+    folder, place = searched[0], tmp_path
+    summary, split = read(folder), read(folder, "split")
+    out, chosen = place / "best.hdf5", summary["best"]["number"]
+    succeed("search.export", folder, out)
     head = load_head(out)
     again = summary["refit"]
     assert head.metadata.trial == chosen == again["trial"]
@@ -114,15 +140,15 @@ def check_exports(folder: Path, store: Path, place: Path) -> None:
     assert head.metadata.refit["parts"] == ["train", "validation"] == again["parts"]
     assert head.metadata.refit["rows"] == split["counts"]["train"] + split["counts"]["validation"] == again["rows"]
     assert head.metadata.temperature == summary["calibration"]["temperature"] > 0
-    run("search.export", folder, place / "all.hdf5", "--ensemble")
-    together = json.loads(run("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").stdout)
+    succeed("search.export", folder, place / "all.hdf5", "--ensemble")
+    together = json.loads(succeed("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").out)
     assert load_head(place / "all.hdf5").metadata.trials == tuple(summary["ensemble"]["trials"])
     assert together["confusion"] == summary["test"]["ensemble"]["confusion"]
     assert together["loss"] == pytest.approx(summary["test"]["ensemble"]["loss"], rel=1e-4)
-    run("search.export", folder, place / "first.hdf5", "--trial", 0)
+    succeed("search.export", folder, place / "first.hdf5", "--trial", 0)
     assert load_head(place / "first.hdf5").metadata.trial == 0
 
-    evaluated = json.loads(run("heads.evaluate", out, store, "--part", "test", "--json").stdout)
+    evaluated = json.loads(succeed("heads.evaluate", out, store, "--part", "test", "--json").out)
     test = summary["test"]
     assert [evaluated[name] for name in ("rows", "patients", "accuracy", "accuracy_interval", "confusion")] == [
         test[name] for name in ("rows", "patients", "accuracy", "accuracy_interval", "confusion")
@@ -146,12 +172,13 @@ def check_repeats(summary: dict, finalists: set[int]) -> None:
     assert summary["refit"]["epochs"] == round(epochs)
 
 
+@pytest.mark.slow
 def test_another_objective_with_folds_and_class_weights(tmp_path, store, study_file):
     folder, out = tmp_path / "study", tmp_path / "best.hdf5"
     options = ["--objective", "loss", "--class-weights", "balanced", "--patience", 2, "--folds", 3]
     few = ("--finalists", 1, "--repeats", 2, "--epochs", 5, "--trials", 5)
-    run("search.run", "--features", store, "--study", study_file, "--out", folder, *options, *few)
-    summary = json.loads((folder / "summary.json").read_text())
+    succeed("search.run", "--features", store, "--study", study_file, "--out", folder, *options, *few)
+    summary = read(folder)
     study = load_study(folder, "tiny", None)
     ranked = ranking(study)
     assert study.direction.name == "MINIMIZE"
@@ -161,15 +188,16 @@ def test_another_objective_with_folds_and_class_weights(tmp_path, store, study_f
     means = [one["mean"] for one in summary["finalists"]["heads"]]
     assert means == sorted(means)
     assert summary["refit"]["parts"] == ["train"]  # all that is not for the test
-    counts = json.loads((folder / "split.json").read_text())["counts"]
+    counts = read(folder, "split")["counts"]
     assert summary["refit"]["rows"] == counts["train"] == 240 - counts["test"]
-    run("search.export", folder, out)
-    evaluated = json.loads(run("heads.evaluate", out, store, "--part", "test", "--json").stdout)
+    succeed("search.export", folder, out)
+    evaluated = json.loads(succeed("heads.evaluate", out, store, "--part", "test", "--json").out)
     assert evaluated["accuracy"] == summary["test"]["accuracy"]
-    report = run("search.report", folder)
-    assert "report.html" in report.stdout
+    report = succeed("search.report", folder)
+    assert "report.html" in report.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "trials", "epochs"), [("fused", 14, 6), ("solo", 7, 3)])
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
     tmp_path, store, study_file, engine, trials, epochs
@@ -177,7 +205,7 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
     plain, killed = tmp_path / "plain", tmp_path / "killed"
     options = ["--features", store, "--study", study_file, "--seed", 5, "--engine", engine]
     options += ["--trials", trials, "--epochs", epochs, "--finalists", 0]
-    run("search.run", *options, "--out", plain)
+    succeed("search.run", *options, "--out", plain)
     chance = random.Random(3)
     for attempt in range(3):
         journal = killed / "journal.log"
@@ -193,18 +221,19 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
         for _ in range(chance.randint(1, 2)):  # by what was recorded, not by a clock: a fast machine would be through
             before = _wait_until_it_works(process, journal, before)
         if attempt == 0:
-            second = run("search.run", *options, "--out", killed, "--resume", status=1)
-            assert "another process is writing it" in second.stderr
+            second = invoke("search.run", *options, "--out", killed, "--resume")
+            assert second.status == 1
+            assert "another process is writing it" in second.err
         process.send_signal(signal.SIGINT if attempt == 1 else signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate()
         if attempt == 1:
             assert process.returncode == 130
             assert "--resume" in said
             assert "Traceback" not in said
-    run("search.run", "--out", killed, "--resume")
+    succeed("search.run", "--out", killed, "--resume")
     assert table(killed) == table(plain)
     assert all(trial.state.is_finished() for trial in load_study(killed, "tiny", None).get_trials())
-    ends = [json.loads((folder / "summary.json").read_text()) for folder in (plain, killed)]
+    ends = [read(folder) for folder in (plain, killed)]
     for name in ("calibration", "test", "verdict"):
         assert without_time(ends[0][name]) == without_time(ends[1][name]), name
     assert ends[0]["best"]["value"] == ends[1]["best"]["value"]
@@ -217,10 +246,11 @@ def without_time(told: object) -> object:
     return [without_time(one) for one in told] if isinstance(told, list) else told
 
 
+@pytest.mark.slow
 def test_killed_among_the_repeats_and_resumed_they_are_those_of_an_undisturbed_run(tmp_path, store, study_file):
     options = ["--features", store, "--study", study_file, "--trials", 4, "--epochs", 12]
     options += ["--finalists", 2, "--repeats", 4, "--snapshot-every", 0.1]
-    run("search.run", *options, "--out", tmp_path / "plain")
+    succeed("search.run", *options, "--out", tmp_path / "plain")
     killed = tmp_path / "killed"
     journal = killed / "finalists" / "journal.log"
     process = subprocess.Popen(
@@ -229,10 +259,10 @@ def test_killed_among_the_repeats_and_resumed_they_are_those_of_an_undisturbed_r
     before = _wait_until_it_works(process, journal, b"")
     _wait_until_it_works(process, journal, before)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate()
     assert not (killed / "summary.json").exists()
-    resumed = run("search.run", "--out", killed, "--resume")
-    assert "trial 3" not in resumed.stderr
+    resumed = succeed("search.run", "--out", killed, "--resume")
+    assert "trial 3" not in resumed.err
     ends = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("plain", "killed")]
     for name in ("finalists", "refit", "calibration", "test", "verdict"):
         assert without_time(ends[0][name]) == without_time(ends[1][name]), name
@@ -240,19 +270,15 @@ def test_killed_among_the_repeats_and_resumed_they_are_those_of_an_undisturbed_r
 
 def _wait_until_it_works(process: subprocess.Popen, journal: Path, before: bytes) -> bytes:
     """Returns what the journal holds once the process has written to it."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None:
         if journal.exists() and (now := journal.read_bytes()) != before:
             return now
         time.sleep(0.02)
-    raise AssertionError(process.communicate()[1] if process.poll() is not None else "nothing was recorded in time")
+    raise AssertionError(process.communicate()[1])
 
 
-def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_path, store, study_file):
-    folder = tmp_path / "study"
-    options = ["--features", store, "--study", study_file, "--out", folder]
-    run("search.run", *options, "--trials", 2, "--epochs", 2, "--finalists", 0)
-    assert {path.name for path in (folder / "heads").iterdir()} == {"trial-0.hdf5", "trial-1.hdf5"}
+def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_path, searched, store):
+    folder, study_file = searched[0], store.with_name("tiny.toml")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     small = build_store(tmp_path / "small.h5", rows=6)
@@ -289,9 +315,10 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_pat
         ("--featurs", store): "--featurs",
     }
     for arguments, named in refusals.items():
-        done = run("search.run", *arguments, status=2)
-        assert named in done.stderr, (arguments, done.stderr)
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        status, _, err = invoke("search.run", *arguments)
+        assert status == 2
+        assert named in err, (arguments, err)
+        assert len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "new" / "study.json").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
@@ -301,12 +328,14 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_pat
         (folder, tmp_path / "x.hdf5", "--trial", 77): "--trial",
         (folder, tmp_path / "no" / "x.hdf5"): "no",
     }.items():
-        done = run("search.export", *arguments, status=2)
-        assert named in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        status, _, err = invoke("search.export", *arguments)
+        assert status == 2
+        assert named in err
+        assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("*.hdf5"))
 
 
+@pytest.mark.slow
 def test_diverging_heads_fail_with_their_reason_and_the_study_goes_on(tmp_path, store):
     study_file = tmp_path / "wild.toml"
     study_file.write_text('name = "wild"\n[space]\nlearning_rate = [1e-3, 1e30]\n')
@@ -314,8 +343,8 @@ def test_diverging_heads_fail_with_their_reason_and_the_study_goes_on(tmp_path, 
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     arguments = ["--features", store, "--study", study_file, "--out", folder, "--storage", url]
     arguments += ["--trials", 8, "--epochs", 2, "--sampler", "random", "--pruner", "none"]
-    run("search.run", *arguments, "--finalists", 2, "--repeats", 2)
-    summary = json.loads((folder / "summary.json").read_text())
+    succeed("search.run", *arguments, "--finalists", 2, "--repeats", 2)
+    summary = read(folder)
     assert summary["failed"] >= 1
     assert summary["completed"] >= 1
     assert summary["failed"] + summary["completed"] == 8

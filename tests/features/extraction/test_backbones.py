@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import urllib.error
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -22,6 +24,14 @@ REQUIRED = ("inception_v3", "mobilenet", "mobilenet_v2", "resnet50", "efficientn
 ONE_OF_EACH_MODE = ("mobilenet", "resnet50", "densenet121", "efficientnet_b0")
 MOBILENET = "mobilenet_0.25_224_notop.h5"
 MOBILENET_V2 = "mobilenet_v2_1.0_224_notop.weights.h5"
+
+
+SLOW = pytest.mark.slow
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """All but the small backbones are slow to build."""
+    return [name if name.startswith("mobilenet") else pytest.param(name, marks=SLOW) for name in names]
 
 
 @cache
@@ -46,7 +56,7 @@ def preprocess_input(name: str):
     return importlib.import_module(factory.__module__).preprocess_input
 
 
-@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("name", marked(REQUIRED))
 def test_random_features_are_neither_dead_nor_exploding_and_fit_float16(name):
     backbone = built(name)
     features = backbone.features(scans(backbone.image_size))
@@ -61,7 +71,7 @@ def test_random_features_are_neither_dead_nor_exploding_and_fit_float16(name):
     assert between_images > 0.05 * features.std()
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
+@pytest.mark.parametrize("name", marked(ONE_OF_EACH_MODE))
 def test_the_program_preprocesses_as_keras_does(name):
     backbone = built(name)
     images = scans(backbone.image_size)
@@ -91,7 +101,8 @@ def test_unit_preprocessing_is_the_articles():
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"), [("mobilenet", ".hdf5"), ("resnet50", ".keras"), ("efficientnet_b0", ".keras")]
+    ("name", "ending"),
+    [("mobilenet", ".hdf5"), *(pytest.param(name, ".keras", marks=SLOW) for name in ("resnet50", "efficientnet_b0"))],
 )
 def test_the_image_model_is_plain_keras_and_agrees_with_features(name, ending, tmp_path):
     backbone = built(name)

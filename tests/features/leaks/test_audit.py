@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import succeed
 from conftest import build_header
 from test_duplicates import blurred, draw_images
 
@@ -108,23 +107,16 @@ def test_the_default_parts_are_those_of_a_search(tmp_path, images):
         assert mine.rows.tolist() == theirs.rows.tolist()
 
 
-def info(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "features.info", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_info_shows_parts_and_pairs(tmp_path, images):
     for copy in range(12):
         images[120 + copy] = images[copy]
     path = write_store(tmp_path / "a.h5", images).path
-    table = info(path)
-    assert table.returncode == 0, table.stderr
-    text = " ".join(table.stdout.replace("│", " ").split())
+    text = " ".join(succeed("features.info", path).out.replace("│", " ").split())
     assert "0 patients in two of them (the default of search.run)" in text
     assert "12 pairs of different patients or classes" in text
     assert text.count(" = ") == 10
     assert "and 2 more (--json has them)" in text
-    told = json.loads(info(path, "--json").stdout)["leaks"]
+    told = json.loads(succeed("features.info", path, "--json").out)["leaks"]
     assert told["split"] == {"seed": 0, "validation": 0.15, "test": 0.15}
     assert sum(told["rows"].values()) == 240
     assert sum(told["patients"].values()) == 80
@@ -132,20 +124,18 @@ def test_info_shows_parts_and_pairs(tmp_path, images):
     assert told["near_identical"] == len(told["pairs"]) == 12
     assert 0 < told["near_identical_across_parts"] <= 12
     assert told["pairs"][0]["similarity"] == 1
-    quick = json.loads(info(path, "--json", "--quick").stdout)["leaks"]
+    quick = json.loads(succeed("features.info", path, "--json", "--quick").out)["leaks"]
     assert quick["rows"] == told["rows"]
     assert quick["near_identical"] is None
 
 
 def test_info_of_a_store_that_cannot_be_split_says_why(tmp_path, images):
-    few = info(write_store(tmp_path / "few.h5", images[:9]).path)
-    assert few.returncode == 0
-    assert "none: split: expected at least" in few.stdout
+    few = succeed("features.info", write_store(tmp_path / "few.h5", images[:9]).path)
+    assert "none: split: expected at least" in few.out
     header = build_header(rows=20, batch_size=8)
     with StoreWriter(tmp_path / "pending.h5", header):
-        pending = info(tmp_path / "pending.h5")
-    assert pending.returncode == 0
-    assert "none: not all rows are there yet" in pending.stdout
+        pending = succeed("features.info", tmp_path / "pending.h5")
+    assert "none: not all rows are there yet" in pending.out
 
 
 def test_a_study_lists_pairs_across_its_parts(tmp_path, images):

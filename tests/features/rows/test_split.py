@@ -1,7 +1,6 @@
 """Splits and folds: no patient on two sides, every row in one part, classes in proportion, the seed decides."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -41,6 +40,7 @@ def patients_in(names, rows) -> set[str]:
 
 
 @given(table=tables(), validation=shares, test=shares, seed=seeds)
+@settings(max_examples=50)
 def test_every_row_is_in_one_part_and_every_patient_too(table, validation, test, seed):
     rows, labels, names = table
     try:
@@ -58,7 +58,7 @@ def test_every_row_is_in_one_part_and_every_patient_too(table, validation, test,
 
 
 @given(seed=seeds, validation=shares, test=shares, several=st.booleans())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_shares_and_classes_are_met_within_a_few_rows(seed, validation, test, several):
     generator = np.random.default_rng(seed)
     owners = np.repeat(np.arange(200), generator.integers(1, 4, 200))  # 200 patients of one to three images
@@ -76,6 +76,7 @@ def test_shares_and_classes_are_met_within_a_few_rows(seed, validation, test, se
 
 
 @given(table=tables(), seed=seeds)
+@settings(max_examples=15)
 def test_the_seed_decides_alone(table, seed):
     rows, labels, names = table
 
@@ -121,12 +122,11 @@ def test_a_patient_of_several_classes_stays_on_one_side():
         assert all(np.count_nonzero(names[part] == name) == 4 for name in set(names[part]))
 
 
-def test_splitting_by_row_is_fast_enough_for_the_whole_data_set():
-    """83,484 rows of unknown patients took more than a minute as that many groups."""
+def test_rows_of_unknown_patients_are_not_split_as_that_many_groups(monkeypatch):
+    """83,484 of them took more than a minute."""
+    monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", None)
     rows = np.arange(83_484)
-    started = time.perf_counter()
     split = split_rows(rows, rows % 4, np.full(len(rows), ""), validation=0.1, test=0.1, seed=0)
-    assert time.perf_counter() - started < 20
     assert np.ptp(np.bincount(rows[split.validation] % 4)) <= 2
 
 

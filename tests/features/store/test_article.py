@@ -2,15 +2,16 @@
 
 import itertools
 import resource
-import subprocess
-import sys
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
 import pytest
+from commands import invoke, succeed
 from conftest import CLASSES, build_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,37 +261,36 @@ def unfinished(path: Path, store: Path) -> Path:
     return path
 
 
-def run_convert(*arguments, limit: int | None = None) -> subprocess.CompletedProcess:
-    def restrict():
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "features.convert", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=restrict)
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A limit on the size of files stands for a full disk: Python ignores the signal that comes with it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_command_converts_both_ways_and_says_what_is_left_out(tmp_path):
     store = build_store(tmp_path / "[bold].h5", rows=30, views=("identity", "flip"), skipped=[1])
-    to_article = run_convert(store, tmp_path / "article.h5", "--batch-size", 12)
-    assert to_article.returncode == 0, to_article.stderr
-    assert (
-        "left out, as the layout has no place for them: 1 skipped rows and all views but identity" in to_article.stderr
-    )
-    to_store = run_convert(tmp_path / "article.h5", tmp_path / "[red].h5", "--dtype", "float32")
-    assert to_store.returncode == 0, to_store.stderr
-    assert f"{tmp_path / '[red].h5'}: the patients are unknown" in to_store.stderr
+    to_article = succeed("features.convert", store, tmp_path / "article.h5", "--batch-size", 12)
+    assert "left out, as the layout has no place for them: 1 skipped rows and all views but identity" in to_article.err
+    to_store = succeed("features.convert", tmp_path / "article.h5", tmp_path / "[red].h5", "--dtype", "float32")
+    assert f"{tmp_path / '[red].h5'}: the patients are unknown" in to_store.err
     assert FeatureStore(tmp_path / "[red].h5").header.batch_size == 12
-    assert to_article.stdout == to_store.stdout == ""
+    assert to_article.out == to_store.out == ""
 
 
 def test_the_command_refuses_what_has_no_effect_and_survives_a_full_disk(tmp_path):
     store = build_store(tmp_path / "store.h5", rows=64, shape=(4, 4, 64))
     for option, value in (("--classes", "a,b,c,d"), ("--dtype", "float32")):
-        refused = run_convert(store, tmp_path / "article.h5", option, value)
-        assert refused.returncode == 2
-        assert f"error: {option}: expected a source of the article's layout, found a store" in refused.stderr
-    full = run_convert(store, tmp_path / "article.h5", limit=100_000)
-    assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'article.h5'}: disk full: ")
-    assert "Traceback" not in full.stderr
+        refused = invoke("features.convert", store, tmp_path / "article.h5", option, value)
+        assert refused.status == 2
+        assert f"error: {option}: expected a source of the article's layout, found a store" in refused.err
+    with files_of_at_most(100_000):
+        full = invoke("features.convert", store, tmp_path / "article.h5")
+    assert full.status == 1
+    assert full.err.splitlines()[-1].startswith(f"error: {tmp_path / 'article.h5'}: disk full: ")
+    assert "Traceback" not in full.err
     assert [path.name for path in tmp_path.iterdir()] == ["store.h5"]

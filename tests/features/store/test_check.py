@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from commands import invoke, succeed
 from conftest import CLASSES, build_features, build_header, build_store
 
 from features.store import check
@@ -115,20 +114,15 @@ def test_quick_reads_no_features_and_progress_counts_every_row_once(path, monkey
     assert len(rows) > 1
 
 
-def run_info(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "features.info", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_shows_a_table_or_json_and_fails_on_damage(path):
-    table = run_info(path)
-    assert (table.returncode, table.stdout.count("\n") > 10) == (0, True)
-    assert "24: 22 done, 2 skipped, 0 pending" in table.stdout
+    table = succeed("features.info", path).out
+    assert table.count("\n") > 10
+    assert "24: 22 done, 2 skipped, 0 pending" in table
     damage(path, "features", 0, np.nan)
-    broken = run_info(path, "--json")
-    assert broken.returncode == 1
-    told = json.loads(broken.stdout)
+    status, out, err = invoke("features.info", path, "--json")
+    assert status == 1
+    told = json.loads(out)
     assert told["problems"] == ["features: expected finite values in every row that is done, found others in row 0"]
-    assert broken.stderr.splitlines()[-1] == f"error: {path}: 1 problem found"
-    quick = run_info(path, "--json", "--quick")
-    assert (quick.returncode, json.loads(quick.stdout)["problems"]) == (0, [])
+    assert err.splitlines()[-1] == f"error: {path}: 1 problem found"
+    quick = succeed("features.info", path, "--json", "--quick")
+    assert json.loads(quick.out)["problems"] == []

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 
+@pytest.mark.slow
 def test_the_bank_passes_its_tests_on_jax():
     pytest.importorskip("jax")
     tests = Path(__file__).with_name("test_bank.py")

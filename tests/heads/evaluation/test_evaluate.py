@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Said, invoke
+from commands import run as run_alone
 from conftest import CLASSES, build_header, build_store
 
 from features.rows.split import split_rows
-from features.runtime.command import run_command
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.schema import StoreHeader
 from features.store.writer import StoreWriter
-from heads.evaluate import main
 from heads.evaluation.rows import Part, check_fits, rows_of
 from heads.files.head_file import load_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -53,17 +50,8 @@ def head(store: FeatureStore) -> Path:
     return path
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in this process: (exit status, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["heads.evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            run_command(main)
-        return caught.value.code, *capsys.readouterr()
-
-    return run
+def run(*arguments: object) -> Said:
+    return invoke("heads.evaluate", *arguments)
 
 
 def by_hand(head: Path, store: FeatureStore, rows: np.ndarray) -> dict[str, Any]:
@@ -73,7 +61,7 @@ def by_hand(head: Path, store: FeatureStore, rows: np.ndarray) -> dict[str, Any]
     return measure(np.mean(views, axis=0), store.labels[rows], CLASSES, patients=patients).to_dict()
 
 
-def test_all_rows(run: Any, head: Path, store: FeatureStore) -> None:
+def test_all_rows(head: Path, store: FeatureStore) -> None:
     status, out, err = run(head, store.path, "--json")
     told = json.loads(out)
     assert status == 0
@@ -92,7 +80,7 @@ def assert_same(told: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_a_part_is_that_of_the_study(run: Any, head: Path, store: FeatureStore, part: str) -> None:
+def test_a_part_is_that_of_the_study(head: Path, store: FeatureStore, part: str) -> None:
     status, out, err = run(head, store.path, "--json", "--part", part)
     rows = getattr(split_of(store), part)
     assert status == 0
@@ -101,14 +89,14 @@ def test_a_part_is_that_of_the_study(run: Any, head: Path, store: FeatureStore, 
     assert json.loads(out)["rows"] == len(rows) < len(store.usable)
 
 
-def test_another_store_of_the_same_kind(run: Any, head: Path, tmp_path: Path) -> None:
+def test_another_store_of_the_same_kind(head: Path, tmp_path: Path) -> None:
     other = build_store(tmp_path / "other.h5", rows=24, views=("identity",))
     status, out, err = run(head, other, "--json")
     assert (status, json.loads(out)["rows"]) == (0, 24)
     assert "trained on" not in err
 
 
-def test_tables_for_people(run: Any, head: Path, store: FeatureStore) -> None:
+def test_tables_for_people(head: Path, store: FeatureStore) -> None:
     status, out, _ = run(head, store.path, "--part", "test")
     told = by_hand(head, store, split_of(store).test)
     assert status == 0
@@ -120,7 +108,7 @@ def test_tables_for_people(run: Any, head: Path, store: FeatureStore) -> None:
         assert shown in line
 
 
-def test_class_names_are_shown_as_they_are(run: Any, tmp_path: Path) -> None:
+def test_class_names_are_shown_as_they_are(tmp_path: Path) -> None:
     names = ("[red]a[/red]", "b\x1b[31m", "c\nd", "é")
     store = FeatureStore(build_store(tmp_path / "store.h5", classes=names))
     metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
@@ -175,7 +163,7 @@ class TestFit:
         )
         check_fits(Path("head.hdf5"), self.metadata(store), finished(tmp_path / "converted.h5", header))
 
-    def test_the_command_refuses(self, run: Any, tmp_path: Path, head: Path) -> None:
+    def test_the_command_refuses(self, tmp_path: Path, head: Path) -> None:
         other = build_store(tmp_path / "other.h5", shape=(2, 2, 16))
         status, out, err = run(head, other)
         assert (status, out) == (2, "")
@@ -226,7 +214,7 @@ class TestPart:
         self.refused(store, "split: expected rows in part test, found none", split=shares | {"identity": identity})
 
 
-def test_an_unfinished_store(run: Any, head: Path, tmp_path: Path) -> None:
+def test_an_unfinished_store(head: Path, tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store.h5", build_header()):
         pass
     status, _, err = run(head, tmp_path / "store.h5")
@@ -234,7 +222,7 @@ def test_an_unfinished_store(run: Any, head: Path, tmp_path: Path) -> None:
     assert "complete: expected a finished store, found 0 of 48 rows" in err
 
 
-def test_the_two_arguments_exchanged(run: Any, head: Path, store: FeatureStore) -> None:
+def test_the_two_arguments_exchanged(head: Path, store: FeatureStore) -> None:
     status, _, err = run(store.path, head)
     assert (status, err) == (
         2,
@@ -242,18 +230,14 @@ def test_the_two_arguments_exchanged(run: Any, head: Path, store: FeatureStore) 
     )
 
 
+@pytest.mark.slow
 def test_from_the_shell(head: Path, store: FeatureStore) -> None:
     """Standard output is JSON and nothing else, in a process of its own."""
-    command = [sys.executable, "-m", "heads.evaluate", str(head), str(store.path), "--part", "test", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_alone("heads.evaluate", head, store.path, "--part", "test", "--json")
     assert json.loads(done.stdout)["rows"] == len(split_of(store).test)
-    assert "Traceback" not in done.stderr
 
 
-def test_a_calibrated_head_is_scored_as_it_is_said_to_be(
-    run: Any, head: Path, store: FeatureStore, tmp_path: Path
-) -> None:
+def test_a_calibrated_head_is_scored_as_it_is_said_to_be(head: Path, store: FeatureStore, tmp_path: Path) -> None:
     """As predict does: the same calls, at another certainty; and rows that a refit has seen are said to be such."""
     loaded = load_head(head)
     again = {"parts": ["train", "validation"], "rows": 80, "epochs": 3, "repeats": 5, "mean": 0.9, "sd": 0.01}

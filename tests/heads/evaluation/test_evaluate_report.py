@@ -20,7 +20,6 @@ from PIL import Image
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
-from heads import evaluate
 from heads.evaluation import report
 from heads.files.head_file import load_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -64,7 +63,7 @@ class TestPage:
         self, invoke: Any, made_world: World, tmp_path: Path
     ) -> None:
         arguments = (made_world.head, made_world.store, "--json", "--report", tmp_path, "--images", made_world.images)
-        status, out, err = invoke(evaluate, *arguments)
+        status, out, err = invoke("heads.evaluate", *arguments)
         told, page = json.loads(out), written(tmp_path)
         assert status == 0
         assert err.endswith(f"report: {tmp_path / 'index.html'}\n")
@@ -77,7 +76,7 @@ class TestPage:
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
     ) -> None:
         arguments = (untrained, made_world.store, "--report", tmp_path, "--images", made_world.images)
-        assert invoke(evaluate, *arguments)[0] == 0
+        assert invoke("heads.evaluate", *arguments)[0] == 0
         store, page = FeatureStore(made_world.store), written(tmp_path)
         feed = Feed(store, store.usable, memory_bytes=10**9)
         probabilities = predict_probabilities(load_head(untrained).model, feed)
@@ -103,7 +102,7 @@ class TestPage:
     def test_its_numbers_are_those_that_are_printed(
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
     ) -> None:
-        _, out, _ = invoke(evaluate, untrained, made_world.store, "--json", "--report", tmp_path)
+        _, out, _ = invoke("heads.evaluate", untrained, made_world.store, "--json", "--report", tmp_path)
         told, page = json.loads(out), written(tmp_path)
         confusion, roc, reliability = json.loads(re.search(FIGURES, page).group(1))
         assert confusion["data"][0]["text"] == told["confusion"]
@@ -123,7 +122,7 @@ class TestPage:
 
     def test_loads_nothing(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         arguments = (made_world.head, made_world.store, "--report", tmp_path, "--images", made_world.images)
-        invoke(evaluate, *arguments)
+        invoke("heads.evaluate", *arguments)
         page = written(tmp_path)
         assert "default-src 'none'" in page
         assert not re.search(r"""(src|href)=["'](?!data:)""", body(page))
@@ -131,7 +130,7 @@ class TestPage:
     def test_without_images_the_mistakes_are_named(
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
     ) -> None:
-        assert invoke(evaluate, untrained, made_world.store, "--report", tmp_path)[0] == 0
+        assert invoke("heads.evaluate", untrained, made_world.store, "--report", tmp_path)[0] == 0
         page = written(tmp_path)
         assert cards(page)
         assert "<img" not in body(page)
@@ -141,7 +140,7 @@ class TestPage:
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(report, "MAX_MISTAKES", 2)
-        invoke(evaluate, untrained, made_world.store, "--report", tmp_path, "--images", made_world.images)
+        invoke("heads.evaluate", untrained, made_world.store, "--report", tmp_path, "--images", made_world.images)
         page = written(tmp_path)
         assert len(cards(page)) == 2
         assert "The first 2 are shown." in page
@@ -155,7 +154,7 @@ class TestPage:
         model.set_weights([*rest, bias + np.eye(4)[0] * 100])
         save_head(tmp_path / "head.hdf5", model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
         arguments = (tmp_path / "head.hdf5", store.path, "--report", tmp_path / "report")
-        assert invoke(evaluate, *arguments)[0] == 0
+        assert invoke("heads.evaluate", *arguments)[0] == 0
         page = written(tmp_path / "report")
         assert "Called wrongly: 0" in page
         assert not cards(page)
@@ -172,7 +171,7 @@ class TestNames:
         model = build_head(HeadSpec(conv_width=16), (2, 2, 8), 4, seed=3)
         save_head(tmp_path / "head.hdf5", model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
         folder = tmp_path / "<i>&{report}"
-        assert invoke(evaluate, tmp_path / "head.hdf5", store.path, "--report", folder)[0] == 0
+        assert invoke("heads.evaluate", tmp_path / "head.hdf5", store.path, "--report", folder)[0] == 0
         page = written(folder)
         assert len(cards(page)) > 4
         assert page.count("<script") == page.count("</script>") == 4
@@ -188,7 +187,7 @@ class TestNames:
 class TestFolder:
     def test_is_made(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         folder = tmp_path / "a" / "b"
-        assert invoke(evaluate, made_world.head, made_world.store, "--report", folder)[0] == 0
+        assert invoke("heads.evaluate", made_world.head, made_world.store, "--report", folder)[0] == 0
         assert written(folder).startswith("<!DOCTYPE html>")
 
     def test_what_does_not_fit(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
@@ -202,7 +201,7 @@ class TestFolder:
             ("--report", tmp_path / "file"): f"{tmp_path / 'file'}: expected a folder, found a file",
         }
         for options, message in cases.items():
-            status, out, err = invoke(evaluate, *common, *options)
+            status, out, err = invoke("heads.evaluate", *common, *options)
             assert (status, out) == (2, "")
             assert err.splitlines()[-1] == f"error: {message}"
         assert not (tmp_path / "report").exists()
@@ -212,7 +211,7 @@ class TestFolder:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         try:
-            status, _, err = invoke(evaluate, made_world.head, made_world.store, "--report", tmp_path)
+            status, _, err = invoke("heads.evaluate", made_world.head, made_world.store, "--report", tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1
@@ -225,7 +224,7 @@ class TestFolder:
         shutil.copytree(made_world.images, tmp_path / "images")
         (tmp_path / "images" / MISLABELLED).write_bytes(b"short")
         arguments = (made_world.head, made_world.store, "--report", tmp_path / "report")
-        assert invoke(evaluate, *arguments, "--images", tmp_path / "images")[0] == 0
+        assert invoke("heads.evaluate", *arguments, "--images", tmp_path / "images")[0] == 0
         first, *_ = cards(written(tmp_path / "report"))
         assert "another file: 5 bytes" in first
         assert "<img" not in first

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from commands import succeed
 from conftest import CLASSES, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +24,8 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.extraction import extract
 from features.images.views import parse_views
 from features.rows.feed import Feed
-from features.runtime.command import run_command
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from heads import evaluate, predict
 from heads.files.backbone import rebuild_backbone
 from heads.files.ensemble import build_ensemble, join_heads, members_of
 from heads.files.head_file import Head, load_head, read_metadata, save_head
@@ -98,7 +97,7 @@ METADATA = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, versions={})
 
 
 class TestBuild:
-    @settings(max_examples=10)
+    @settings(max_examples=4)
     @given(specs=st.lists(SPECS, min_size=1, max_size=4))
     def test_the_mean_of_its_members_in_memory_and_from_the_file(
         self, tmp_path_factory: pytest.TempPathFactory, specs: list[HeadSpec]
@@ -251,6 +250,7 @@ np.save("maps.npy", class_activation_map(loaded, np.load("features.npy"), 2))
 """
 
 
+@pytest.mark.slow
 def test_in_processes_of_its_own_on_either_backend(tmp_path: Path) -> None:
     """Plain Keras reads the file where this project is unknown; on JAX, where it is known, maps are the same."""
     pytest.importorskip("jax")
@@ -387,30 +387,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command in this process and returns what it printed."""
-
-    def run(command: Any, *arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            run_command(command.main)
-        out, err = capsys.readouterr()
-        assert caught.value.code == 0, err
-        return out
-
-    return run
-
-
 def of_store(world: Path, name: str) -> np.ndarray:
     store = FeatureStore(world / "store.h5")
     return predict_probabilities(load_head(world / f"{name}.hdf5").model, Feed(store, store.usable, memory_bytes=10**9))
 
 
 class TestCommands:
-    def test_predict_with_maps(self, run: Any, world: Path, tmp_path: Path) -> None:
+    def test_predict_with_maps(self, world: Path, tmp_path: Path) -> None:
         images = [world / "images" / "a" / "a-0-0.png", world / "images" / "c" / "c-3-0.png"]
-        told = json.loads(run(predict, world / "ensemble.hdf5", *images, "--json", "--heatmaps", tmp_path))
+        told = json.loads(
+            succeed("heads.predict", world / "ensemble.hdf5", *images, "--json", "--heatmaps", tmp_path).out
+        )
         expected = np.mean([of_store(world, name) for name in ("0", "1")], axis=0)
         store = FeatureStore(world / "store.h5")
         for image, row in zip(images, told, strict=True):
@@ -420,9 +407,9 @@ class TestCommands:
             model, called = load_head(world / "ensemble.hdf5").model, ("a", "b", "c").index(row["class"])
             np.testing.assert_allclose(heat, class_activation_map(model, store.features[place, 0], called), atol=0.02)
 
-    def test_evaluate_with_a_report(self, run: Any, world: Path, tmp_path: Path) -> None:
+    def test_evaluate_with_a_report(self, world: Path, tmp_path: Path) -> None:
         arguments = (world / "ensemble.hdf5", world / "store.h5", "--json", "--report", tmp_path)
-        told = json.loads(run(evaluate, *arguments, "--images", world / "images"))
+        told = json.loads(succeed("heads.evaluate", *arguments, "--images", world / "images").out)
         store = FeatureStore(world / "store.h5")
         expected = np.mean([of_store(world, name) for name in ("0", "1")], axis=0)
         labels = store.labels[store.usable]

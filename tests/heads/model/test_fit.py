@@ -238,6 +238,7 @@ np.save(sys.argv[2] + ".curve.npy", [(r.train_loss, r.validation.loss, r.learnin
 """
 
 
+@pytest.mark.slow
 def test_jax_does_the_same(feeds, tmp_path: Path) -> None:
     pytest.importorskip("jax")
     path = tmp_path / "head.hdf5"

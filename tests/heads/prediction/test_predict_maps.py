@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from commands import run
 from made_pictures import SIZE, World, draw
 from PIL import Image
 
@@ -39,6 +37,11 @@ def opened(path: str | Path) -> Image.Image:
         return image.copy()
 
 
+def differ(one: Image.Image, other: Image.Image) -> int:
+    """By how much of 255 two pictures differ, at most: maps are equal to the rounding of float32 only."""
+    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
+
+
 def numbers(picture: str | Path) -> np.ndarray:
     return np.load(Path(picture).with_suffix(".npy"))
 
@@ -49,7 +52,7 @@ class TestPictures:
     ) -> None:
         """Every pixel: what was computed, drawn over the image in its own resolution, captioned."""
         arguments = (made_world.head, made_world.images / "striped", "--heatmaps", tmp_path / "maps", "--json")
-        status, out, err = invoke(predict, *arguments)
+        status, out, err = invoke("heads.predict", *arguments)
         told = json.loads(out)
         assert status == 0
         assert err.endswith(f"maps of 9 of 9 images: {tmp_path / 'maps'}\n")
@@ -72,7 +75,7 @@ class TestPictures:
     ) -> None:
         image = made_world.images / "striped" / "striped-0-0.png"
         arguments = (made_world.head, image, "--heatmaps", tmp_path, "--json", "--views", views)
-        (entry,) = json.loads(invoke(predict, *arguments)[1])
+        (entry,) = json.loads(invoke("heads.predict", *arguments)[1])
         store, model = FeatureStore(made_world.store), load_head(made_world.head).model
         row, called = (
             store.header.paths.index("striped/striped-0-0.png"),
@@ -85,7 +88,7 @@ class TestPictures:
     def test_occlusion(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         image = made_world.images / "dark" / "dark-0-0.png"
         arguments = (made_world.head, image, "--heatmaps", tmp_path, "--occlusion", "--json")
-        (entry,) = json.loads(invoke(predict, *arguments)[1])
+        (entry,) = json.loads(invoke("heads.predict", *arguments)[1])
         falls = numbers(entry["occlusion"])
         assert entry["occlusion"].endswith(".occlusion.png")
         assert falls.shape == (12, 15)  # 48 x 60 pixels
@@ -95,17 +98,15 @@ class TestPictures:
         expected = with_caption(draw_heatmap(original_image(image), shown), f"{said} where covered")
         assert opened(entry["occlusion"]).tobytes() == expected.tobytes()
 
+    @pytest.mark.slow
     def test_from_the_shell(self, made_world: World, tmp_path: Path) -> None:
         """A process of its own: JSON and nothing else on standard output, one line for what went wrong."""
         (tmp_path / "none.png").write_bytes(b"none")
         images = (made_world.images / "dark" / "dark-0-0.png", tmp_path / "none.png")
         options = ("--heatmaps", tmp_path / "maps", "--occlusion", "--json", "--views", "identity")
-        command = [sys.executable, "-m", "heads.predict", *map(str, (made_world.head, *images, *options))]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = run("heads.predict", made_world.head, *images, *options, status=1)
         good, bad = json.loads(done.stdout)
-        assert done.returncode == 1
         assert done.stderr.endswith("error: 1 of 2 images could not be used\n")
-        assert "Traceback" not in done.stderr
         assert sorted(good) == ["class", "error", "heatmap", "image", "occlusion", "probabilities"]
         assert bad == {
             "image": str(images[1]),
@@ -129,14 +130,14 @@ class TestImages:
         plain.convert("RGBA").save(tmp_path / "clear.png")
         plain.save(tmp_path / "plain.png")
         arguments = (made_world.head, tmp_path, "--heatmaps", tmp_path / "maps", "--json", "--occlusion")
-        status, out, _ = invoke(predict, *arguments)
+        status, out, _ = invoke("heads.predict", *arguments)
         told = {Path(entry["image"]).stem: entry for entry in json.loads(out)}
         assert (status, sorted(told)) == (0, ["clear", "deep", "palette", "plain", "turned"])
         for kind in ("heatmap", "occlusion"):
             expected = opened(told["plain"][kind])
             for entry in told.values():
                 assert opened(entry[kind]).size == expected.size
-                assert opened(entry[kind]).tobytes() == expected.tobytes()
+                assert differ(opened(entry[kind]), expected) <= 2
 
     def test_of_any_name(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         """No two of them share a map, none leaves the folder, and each can be read back."""
@@ -148,20 +149,21 @@ class TestImages:
             draw("dark", np.random.default_rng(2)).save(folder / name)
         names.append(os.fsdecode(b"\xff\xfe.png"))
         (folder / names[-1]).write_bytes((folder / "scan.png").read_bytes())
-        status, out, _ = invoke(predict, made_world.head, folder, "--heatmaps", tmp_path / "maps", "--json")
+        status, out, _ = invoke("heads.predict", made_world.head, folder, "--heatmaps", tmp_path / "maps", "--json")
         told = json.loads(out)
         pictures = {entry["heatmap"] for entry in told}
         assert (status, len(told), len(pictures)) == (0, len(names), len(names))
         assert {Path(picture).parent for picture in pictures} == {tmp_path / "maps"}
-        assert len({opened(picture).tobytes() for picture in pictures}) == 1
+        first, *others = map(opened, sorted(pictures))
+        assert max(differ(first, other) for other in others) <= 2
         odd = [folder / name for name in names if not name.isprintable()]
-        status, out, _ = invoke(predict, made_world.head, *odd, "--heatmaps", tmp_path / "maps")
+        status, out, _ = invoke("heads.predict", made_world.head, *odd, "--heatmaps", tmp_path / "maps")
         assert (status, len(odd)) == (0, 2)
         assert "line\\nbreak.png" in out
 
     def test_behind_an_address(self, invoke: Any, made_world: World, site: str, tmp_path: Path) -> None:
         urls = [f"{site}/dark/dark-0-0.png", f"{site}/dark/dark-0-0.png?again", f"{site}/gone.png", "http://["]
-        status, out, _ = invoke(predict, made_world.head, *urls, "--heatmaps", tmp_path, "--json")
+        status, out, _ = invoke("heads.predict", made_world.head, *urls, "--heatmaps", tmp_path, "--json")
         one, other, gone, wrong = json.loads(out)
         assert status == 1
         assert Path(one["heatmap"]).name.startswith("dark-0-0-")
@@ -176,7 +178,7 @@ class TestImages:
         assert source.reason == f"cannot be kept in {tmp_path / 'gone'}: No such file or directory"
 
     def test_a_name_that_is_too_long(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
-        status, out, err = invoke(predict, made_world.head, "x" * 300, "--heatmaps", tmp_path, "--json")
+        status, out, err = invoke("heads.predict", made_world.head, "x" * 300, "--heatmaps", tmp_path, "--json")
         assert (status, json.loads(out)[0]["error"]) == (1, "File name too long")
         assert err.endswith("error: 1 of 1 images could not be used\n")
 
@@ -203,7 +205,7 @@ class TestFolder:
             draw("bright", np.random.default_rng(3)).save(tmp_path / name)
         arguments = (made_world.head, f"{tmp_path}/b/..", "--heatmaps", tmp_path / "b" / "maps", "--json")
         for _ in range(2):
-            status, out, _ = invoke(predict, *arguments)
+            status, out, _ = invoke("heads.predict", *arguments)
             assert (status, len(json.loads(out))) == (0, 2)
         assert len(find_sources([str(tmp_path)], tmp_path)) == 4  # without being told, the maps are pictures
 
@@ -213,7 +215,7 @@ class TestFolder:
         folder.mkdir()
         (folder / "link").symlink_to(folder)
         maps = spelled.format(folder)
-        status, out, err = invoke(predict, made_world.head, folder, "--heatmaps", maps)
+        status, out, err = invoke("heads.predict", made_world.head, folder, "--heatmaps", maps)
         assert (status, out) == (2, "")
         assert err.startswith("error: --heatmaps: expected a folder of its own, apart from the images, found ")
         assert err.count("\n") == 1
@@ -230,7 +232,7 @@ class TestFolder:
             ("--heatmaps", "x" * 300): f"{'x' * 300}: expected a folder that can be made, found File name too long",
         }
         for options, message in cases.items():
-            assert invoke(predict, *common, *options) == (2, "", f"error: {message}\n")
+            assert invoke("heads.predict", *common, *options) == (2, "", f"error: {message}\n")
 
     def test_a_full_disk_loses_no_prediction_made_before(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         """The first picture fits, the second does not."""
@@ -241,7 +243,7 @@ class TestFolder:
         arguments = (made_world.head, *sorted(tmp_path.glob("*.png")), "--heatmaps", maps, "--json")
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         try:
-            status, out, err = invoke(predict, *arguments)
+            status, out, err = invoke("heads.predict", *arguments)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1

@@ -124,6 +124,7 @@ class TestGradient:
         model = chain([*layers, LAYERS.Dense(3, activation="softmax")])
         assert_same_as_tape(model, "conv", -some_features())
 
+    @pytest.mark.slow
     def test_on_jax(self) -> None:
         """One process has one backend: the same formulas beside ``jax.grad``."""
         pytest.importorskip("jax")

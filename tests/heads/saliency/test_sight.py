@@ -20,7 +20,6 @@ from features.images.views import parse_views
 from features.rows.feed import Feed
 from features.rows.split import split_rows
 from features.store.reader import FeatureStore
-from heads import predict
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
 from heads.model.fit import train_solo
@@ -82,7 +81,7 @@ class TestPlantedEvidence:
             planted("striped", quadrant, generator, store.header.image_size).save(folder / "new" / f"{name}.png")
         monkeypatch.setattr(maps, "occlusion_map", partial(occlusion_map, places=8))  # half as many patches as usual
         options = (*weights_of(store), "--heatmaps", folder / "maps", "--occlusion", "--json")
-        status, out, err = invoke(predict, folder / "head.hdf5", folder / "new", *options)
+        status, out, err = invoke("heads.predict", folder / "head.hdf5", folder / "new", *options)
         assert status == 0, err
         told = {Path(entry["image"]).stem: entry for entry in json.loads(out)}
         for name, quadrant in QUADRANTS.items():
@@ -91,6 +90,7 @@ class TestPlantedEvidence:
             assert share(heat, quadrant) > 0.5, name
             assert share(falls, quadrant) > 0.7, name
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("pooling", "activation", "dense"), [("average", "relu", 0), ("max", "silu", 1)])
     def test_grad_cam_of_other_heads(
         self, planted_store: FeatureStore, pooling: str, activation: str, dense: int
@@ -147,6 +147,7 @@ def scans_store(oct_folder: Path, weights_folder: Path, tmp_path_factory: pytest
     return FeatureStore(path)
 
 
+@pytest.mark.slow
 class TestRealScans:
     @pytest.mark.parametrize(
         "spec", [HeadSpec(), HeadSpec(pooling="max", activation="silu", dense_layers=1)], ids=["article", "max"]
@@ -186,7 +187,7 @@ class TestRealScans:
         """The mechanics only: its InceptionV3 has random weights here, so what it sees means nothing."""
         scan = next((oct_folder / "CNV").iterdir())
         backbone = ("--backbone", "inception_v3", "--preprocessing", "unit", "--weights", "random")
-        status, out, err = invoke(predict, article_file, scan, *backbone, "--heatmaps", tmp_path, "--json")
+        status, out, err = invoke("heads.predict", article_file, scan, *backbone, "--heatmaps", tmp_path, "--json")
         assert status == 0, err
         (entry,) = json.loads(out)
         heat = np.load(Path(entry["heatmap"]).with_suffix(".npy"))

@@ -19,14 +19,13 @@ from xml.etree import ElementTree
 
 import pytest
 from browser import PHONE, REQUIRE, Visit, chromium, require, what_is_missing
+from commands import command, succeed
 from conftest import build_store
 from made_study import MadeStudy, make_config
 from PIL import Image
-from search_commands import STUDY, command, run, table
+from tiny_study import STUDY, table
 
 from features.store.reader import FeatureStore
-from heads import evaluate
-from search import report
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
 from search.review.report import FILE
@@ -36,6 +35,7 @@ A4 = (595, 842)
 """In points."""
 PINNED = ("value and size", "learning curves", "what ended when")
 SEARCH = ("--trials", 12, "--epochs", 15, "--seed", 7, "--pruner", "halving")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def made(tmp_path_factory) -> Path:
     study.train(40)
     study.conclude(classes=("A", "B"))
     folder = study.close()
-    report.main(study=folder)
+    succeed("search.report", folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def options(tmp_path_factory) -> tuple[Any, ...]:
 def searched(options, tmp_path_factory) -> Path:
     """The directory of a study that was really searched, without anybody looking."""
     folder = tmp_path_factory.mktemp("searched") / "study"
-    run("search.run", *options, "--out", folder)
+    succeed("search.run", *options, "--out", folder)
     return folder
 
 
@@ -76,7 +76,7 @@ def searched(options, tmp_path_factory) -> Path:
 def study(request) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     if not (folder / FILE).exists():
-        report.main(study=folder)
+        succeed("search.report", folder)
     return folder
 
 
@@ -208,7 +208,7 @@ def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path):
     study = MadeStudy(tmp_path / "study", make_config(name=f"</title><script>{run_me}</script>"))
     study.train(12, reason=f"<script>{run_me}</script>")
     study.conclude(classes=(f'<img src=x onerror="{run_me}">', "B"))
-    report.main(study=study.close())
+    succeed("search.report", study.close())
     with Visit(browser, address(tmp_path / "study")) as visit:
         visit.wait_until_drawn()
         assert visit.page.evaluate("document.body.id") == ""
@@ -283,7 +283,7 @@ def test_an_evaluation_is_drawn(browser, searched, tmp_path):
         picture.write_bytes(picture.read_bytes().ljust(size, b"\0"))  # the store knows files by their size
     best = json.loads((searched / "summary.json").read_text())["best"]["number"]
     head = searched / "heads" / f"trial-{best}.hdf5"
-    evaluate.main(head=head, store=store.path, report=tmp_path / "page", images=tmp_path / "scans")
+    succeed("heads.evaluate", head, store.path, "--report", tmp_path / "page", "--images", tmp_path / "scans")
     page = (tmp_path / "page" / "index.html").as_uri()
     with Visit(browser, page, offline=True) as visit:
         visit.wait_until_drawn()
@@ -432,8 +432,7 @@ def test_a_search_that_is_looked_at_finds_what_it_finds_alone(browser, options, 
     words = command("search.run", *options, "--out", folder)
     with (tmp_path / "said").open("w") as said, subprocess.Popen(words, stdout=said, stderr=said) as search:
         try:
-            deadline = time.monotonic() + 120
-            while not (folder / "study.json").exists() and search.poll() is None and time.monotonic() < deadline:
+            while not (folder / "study.json").exists() and search.poll() is None:
                 time.sleep(0.05)
             with serving(*dashboard_command(folder)) as base, Visit(browser, f"{base}/dashboard/studies/0") as visit:
                 visit.page.locator(".js-plotly-plot").first.wait_for()

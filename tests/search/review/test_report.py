@@ -5,22 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
 import pytest
 from browser import Visit, chromium, require, what_is_missing
+from commands import invoke, succeed
 from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
 
-from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
 from search.record.study_record import Progress, is_running, read_record
-from search.report import main
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
 from search.review.report import make_report
@@ -80,7 +77,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(finished) -> str:
-    main(study=finished)
+    succeed("search.report", finished)
     return (finished / "report.html").read_text(encoding="utf-8")
 
 
@@ -228,19 +225,21 @@ def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
 
 
 def test_what_is_no_study_is_refused_and_nothing_is_made(tmp_path):
-    with pytest.raises(InputError, match=r"study\.json: expected a study directory"):
-        main(study=tmp_path)
+    refuse("study.json: expected a study directory", tmp_path)
     make_config().write(tmp_path)
-    with pytest.raises(InputError, match="expected a study's journal, found no such file"):
-        main(study=tmp_path)
-    with pytest.raises(InputError, match="--out"):
-        main(study=tmp_path, out=tmp_path / "none" / "report.html")
+    refuse("expected a study's journal, found no such file", tmp_path)
+    refuse("--out", tmp_path, "--out", tmp_path / "none" / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
     made = MadeStudy(tmp_path / "study", make_config())
     made.close()
     (made.folder / "summary.json").write_text("{")
-    with pytest.raises(InputError, match="summary"):
-        main(study=made.folder)
+    refuse("summary", made.folder)
+
+
+def refuse(words: str, *arguments: object) -> None:
+    status, out, err = invoke("search.report", *arguments)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert words in err
 
 
 def test_a_head_in_words_leaves_out_what_has_no_effect():
@@ -325,7 +324,7 @@ def test_two_thousand_trials_are_a_small_page(large):  # how soon: benchmarks/re
 def test_a_page_of_two_thousand_trials_opens(large, tmp_path):
     require(what_is_missing())
     path = tmp_path / "large.html"
-    main(study=large, out=path)
+    succeed("search.report", large, "--out", path)
     with chromium() as browser, Visit(browser) as visit:
         visit.page.goto(path.as_uri())
         visit.wait_until_drawn()
@@ -334,8 +333,5 @@ def test_a_page_of_two_thousand_trials_opens(large, tmp_path):
 
 def test_the_command_says_where_it_wrote(finished, tmp_path):
     out = tmp_path / "page.html"
-    command = [sys.executable, "-m", "search.report", str(finished), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == f"{out}: made, 40 trials, finished\n"
-    assert done.stderr == ""
+    assert invoke("search.report", finished, "--out", out) == (0, f"{out}: made, 40 trials, finished\n", "")
     assert out.stat().st_size > 10_000

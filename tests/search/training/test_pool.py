@@ -191,6 +191,7 @@ def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
     assert json.dumps(found.bank.to_dict())
 
 
+@pytest.mark.slow
 def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path):
     """Most of the trials are pruned at once, and none comes in: the others end in another bank."""
     options = {"trials": 8, "epochs": 8, "pages": 32}
