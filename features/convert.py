@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.runtime.command import console, progress, run_command
+from features.runtime.command import progress, run_command, tell
 from features.runtime.errors import InputError
 from features.store.article import article_to_store, is_article, store_to_article
 from features.store.reader import FeatureStore
@@ -58,7 +58,7 @@ def main(
             store_to_article(source, destination, batch_size=batch_size, on_progress=on_progress)
     remark = UNKNOWN_PATIENTS if to_store else _left_out(FeatureStore(source))
     if remark:
-        console.print(f"{destination}: {remark}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"{destination}: {remark}")
 
 
 def _left_out(store: FeatureStore) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -72,8 +73,16 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.1f} {self.unit}/s")
 
 
+def tell(line: str) -> None:
+    """Prints a line for the user on standard error, as it is."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def progress(unit: str) -> Progress:
-    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error."""
+    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error.
+
+    In a notebook Rich draws with ipywidgets, and nothing is shown where that is not installed.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,4 +91,5 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=False,
+        disable=console.is_jupyter and not find_spec("ipywidgets"),
     )

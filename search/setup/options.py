@@ -9,6 +9,7 @@ from typing import Any
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from features.store.source import FeatureSource
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.space import RunDefaults, Space, read_study_file
@@ -185,5 +186,5 @@ def _recorded_values(config: StudyConfig) -> dict[str, Any]:
     )
 
 
-def _store(store: FeatureStore) -> dict[str, str]:
+def _store(store: FeatureSource) -> dict[str, str]:
     return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}
