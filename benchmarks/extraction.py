@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.extraction.options import ExtractionOptions
 from features.images.decode import decode_image
 from features.images.folder import scan_folder
 from features.images.views import parse_views
@@ -95,16 +96,13 @@ class Moment:
 
 def extraction(arguments: argparse.Namespace, store: Path) -> tuple[float, Pace]:
     """Extracts into a fresh store; returns the seconds up to the first batch, and the pace from then on."""
-    from features.extraction.extraction import extract
+    from features.extraction.extraction import extract_store
 
     moments = [Moment.now(0)]
-    extract(
+    extract_store(
         arguments.images,
         store,
-        spec=spec_of(arguments),
-        views=parse_views(arguments.views),
-        batch_size=arguments.batch_size,
-        limit=arguments.limit,
+        options_of(arguments),
         on_progress=lambda settled, total: moments.append(Moment.now(settled)),
     )
     store.unlink()
@@ -118,7 +116,7 @@ def forward(arguments: argparse.Namespace) -> tuple[int, Pace]:
 
     table = scan_folder(arguments.images, limit=arguments.limit)
     views = parse_views(arguments.views)
-    backbone = build_backbone(spec_of(arguments))
+    backbone = build_backbone(options_of(arguments).spec)
     size = arguments.batch_size
     decoded = [decode_image(table.folder / path, backbone.image_size) for path in table.paths[:size]]
     decoded = (decoded * size)[:size]
@@ -132,10 +130,9 @@ def forward(arguments: argparse.Namespace) -> tuple[int, Pace]:
     return len(table), Moment.now(rounds * size).pace_since(begun)
 
 
-def spec_of(arguments: argparse.Namespace):  # noqa: ANN201
-    from features.extraction.backbone_spec import BackboneSpec
-
-    return BackboneSpec(name=arguments.backbone, weights=arguments.weights)
+def options_of(arguments: argparse.Namespace) -> ExtractionOptions:
+    names = ("backbone", "weights", "views", "batch_size", "limit")
+    return ExtractionOptions(**{name: getattr(arguments, name) for name in names})
 
 
 def memory(arguments: argparse.Namespace, folder: Path) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from features.images.folder import scan_folder
-from features.images.views import parse_views
 from features.leaks.duplicates import find_near_identical
 from features.leaks.similarity import Images, Similarity
 from features.rows.split import groups_of
@@ -118,19 +117,18 @@ def plant(images: Path, planted: Path) -> None:
 
 
 def extracted(arguments: argparse.Namespace, folder: Path) -> FeatureStore:
-    from features.extraction.backbone_spec import BackboneSpec
-    from features.extraction.extraction import extract
+    from features.extraction.extraction import extract_store
+    from features.extraction.options import ExtractionOptions
 
-    spec = BackboneSpec(
-        name=arguments.backbone, weights=arguments.weights, image_size=arguments.image_size, alpha=arguments.alpha
-    )
-    extract(
-        folder / "planted",
-        folder / "store.h5",
-        spec=spec,
-        views=parse_views(arguments.views),
+    options = ExtractionOptions(
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        image_size=arguments.image_size,
+        alpha=arguments.alpha,
+        views=arguments.views,
         group_pattern="^[^-]+-([^-]+)-",
     )
+    extract_store(folder / "planted", folder / "store.h5", options)
     return FeatureStore(folder / "store.h5")
 
 

@@ -23,22 +23,21 @@ from features.runtime.backend import use_backend
 def main() -> None:
     arguments = parse()
     use_backend(arguments.backend)
-    from features.extraction.backbone_spec import BackboneSpec
     from features.extraction.backbones import build_backbone
-    from features.extraction.extraction import extract
-    from features.images.views import parse_views
+    from features.extraction.extraction import extract_store
+    from features.extraction.options import ExtractionOptions
     from features.rows.feed import Feed
     from features.store.reader import FeatureStore
 
-    spec = BackboneSpec(name=arguments.backbone, weights=arguments.weights)
+    options = ExtractionOptions(backbone=arguments.backbone, weights=arguments.weights, limit=arguments.limit)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.h5"
         begun = time.perf_counter()
-        extract(arguments.images, path, spec=spec, views=parse_views("identity"), limit=arguments.limit)
+        extract_store(arguments.images, path, options)
         extraction = time.perf_counter() - begun
         store = FeatureStore(path)
         feed = Feed(store, store.usable, memory_bytes=2**33)
-        backbone = build_backbone(spec)
+        backbone = build_backbone(options.spec)
         uncached = Uncached(backbone, arguments.images, store, arguments.batch_size)
         cached = Cached(feed, arguments.batch_size)
         for side in (uncached, cached):

@@ -1,1 +1,67 @@
-"""Images to bottlenecks: the feature store and how it is filled and read."""
+"""Images to bottlenecks: the feature store and how it is filled and read.
+
+What Python code imports from here; each name is loaded when it is first asked for, and none of them loads Keras.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from features.extraction.door import extract
+    from features.extraction.options import ExtractionOptions
+    from features.runtime.errors import BottleneckError, InputError
+    from features.store.article import article_to_store, store_to_article
+    from features.store.kind import FeatureKind
+    from features.store.reader import FeatureStore
+    from features.store.source import FeatureSource
+
+__all__ = [
+    "BottleneckError",
+    "ExtractionOptions",
+    "FeatureKind",
+    "FeatureSource",
+    "FeatureStore",
+    "InputError",
+    "article_to_store",
+    "extract",
+    "store_to_article",
+]
+
+_HOME = {
+    "BottleneckError": "features.runtime.errors",
+    "ExtractionOptions": "features.extraction.options",
+    "FeatureKind": "features.store.kind",
+    "FeatureSource": "features.store.source",
+    "FeatureStore": "features.store.reader",
+    "InputError": "features.runtime.errors",
+    "article_to_store": "features.store.article",
+    "extract": "features.extraction.door",
+    "store_to_article": "features.store.article",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package, whose ``extract`` stays the function when somebody imports the command of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "extract" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from features.leaks.audit import Audit, Part, audit, count_patients, default_parts
+from features.leaks.leak_report import LeakReport, Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.command import progress, run_command
 from features.runtime.errors import BottleneckError, InputError
@@ -29,14 +29,14 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
         return [Part("", store, store.usable)], str(error)
 
 
-def _parts_text(found: Audit, reason: str) -> str:
+def _parts_text(found: LeakReport, reason: str) -> str:
     if reason:
         return f"none: {reason}"
     parts = (f"{name} {rows:,} rows of {found.patients[name]:,} patients" for name, rows in found.rows.items())
     return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them (the default of search.run)"
 
 
-def _pairs_text(found: Audit) -> str:
+def _pairs_text(found: LeakReport) -> str:
     if found.pairs is None:
         return "not looked for"
     if not found.pairs:
@@ -49,7 +49,7 @@ def _pairs_text(found: Audit) -> str:
     return "\n".join(lines)
 
 
-def _table(path: Path, told: dict[str, Any], problems: list[str], found: Audit, reason: str) -> Table:
+def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found: LeakReport, reason: str) -> Table:
     """Returns the description as a two-column table for people."""
     patients = told["patients"]
     finished = "complete" if told["complete"] else "NOT complete"
@@ -62,10 +62,7 @@ def _table(path: Path, told: dict[str, Any], problems: list[str], found: Audit, 
         "parts": _parts_text(found, reason),
         "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
-        "backbone": told["backbone"] + (f", alpha {told['alpha']:g}" if told["alpha"] is not None else ""),
-        "weights": f"{told['weights']} (sha256 {told['weights_sha256'][:16] or 'unknown'})",
-        "image size": f"{told['image_size']} px" if told["image_size"] else "unknown",
-        "preprocessing": told["preprocessing"],
+        **store.header.texts(),
         "features": f"{' x '.join(map(str, told['shape']))} {told['dtype']}",
         "file": f"{told['bytes'] / 1e6:,.1f} MB, schema {told['schema']}",
         "fingerprint": told["fingerprint"],
@@ -73,7 +70,7 @@ def _table(path: Path, told: dict[str, Any], problems: list[str], found: Audit, 
         "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
         "problems": "\n".join(problems) or "none",
     }
-    table = Table(title=str(path), title_justify="left", show_header=False)
+    table = Table(title=str(store.path), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in texts.items():
@@ -96,21 +93,21 @@ def main(
         task = display.add_task("checking", total=len(opened), visible=not quick)
         problems = find_problems(opened, features=not quick, advance=lambda rows: display.advance(task, rows))
         compared = len(opened.usable) and not quick and not problems
-        found = _audit(parts, display) if compared else count_patients(parts)
+        found = _leaks(parts, display) if compared else count_patients(parts)
     split = {"seed": SEED, "validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
     leaks = {"split": None if reason else split, **found.to_dict()}
     told = describe(opened) | {"leaks": leaks, "problems": problems}
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
-        Console(highlight=False, markup=False).print(_table(store, told, problems, found, reason))
+        Console(highlight=False, markup=False).print(_table(opened, told, problems, found, reason))
     if problems:
         raise BottleneckError(f"{store}: {len(problems)} {'problems' if len(problems) > 1 else 'problem'} found")
 
 
-def _audit(parts: list[Part], display: Progress) -> Audit:
+def _leaks(parts: list[Part], display: Progress) -> LeakReport:
     task = display.add_task("comparing")
-    return audit(
+    return find_leaks(
         parts, within_parts=True, on_progress=lambda done, total: display.update(task, completed=done, total=total)
     )
 

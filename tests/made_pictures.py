@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.extraction.backbone_spec import BackboneSpec
-from features.extraction.extraction import extract
-from features.images.views import parse_views
+from features.extraction.extraction import extract_store
+from features.extraction.options import ExtractionOptions
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
@@ -60,8 +59,8 @@ def make_world(folder: Path, *, views: str = "identity,flip") -> World:
         for number in range(9):
             draw(kind, generator).save(world.images / kind / f"{kind}-{number // 3}-{number}.png")
     draw("bright", generator).save(world.images / MISLABELLED)
-    spec = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
-    extract(world.images, world.store, spec=spec, views=parse_views(views), batch_size=28)
+    how = {"backbone": "mobilenet", "weights": "random:3", "image_size": 64, "alpha": 0.25, "preprocessing": "unit"}
+    extract_store(world.images, world.store, ExtractionOptions(**how, views=views, batch_size=28))
     store, head = FeatureStore(world.store), HeadSpec(conv_width=16, batch_norm=False, learning_rate=0.01)
     rows = np.delete(store.usable, store.header.paths.index(MISLABELLED))
     train_head(world.head, store, rows, head, epochs=15, batch_size=16)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from features.runtime.errors import InputError
+from features.store.kind import UNKNOWN, FeatureKind
 
 PREPROCESSINGS = ("backbone", "unit")
 
@@ -134,3 +136,26 @@ class BackboneSpec:
     def weights_name(self) -> str:
         """``imagenet``, ``random:SEED`` or the file's name."""
         return Path(self.weights).name if self.seed is None else f"random:{self.seed}"
+
+    def kind(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> FeatureKind:
+        """Returns the kind of features that the backbone makes, once it is built and its weights are there."""
+        return FeatureKind(
+            feature_shape=feature_shape,
+            backbone=self.name,
+            alpha=self.alpha,
+            weights=self.weights_name,
+            weights_sha256=weights_sha256,
+            image_size=self.size,
+            preprocessing=self.preprocessing,
+        )
+
+
+def recorded_options(kind: FeatureKind) -> dict[str, Any]:
+    """Returns the fields of the ``BackboneSpec`` that makes such features, None where they are not known.
+
+    Weights that came from a file are recorded by the file's name alone.
+    """
+    told = {"name" if field == "backbone" else field: value for field, value in kind.origin.items()}
+    return {
+        field.name: None if told[field.name] in (UNKNOWN, 0) else told[field.name] for field in fields(BackboneSpec)
+    }

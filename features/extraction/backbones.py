@@ -20,6 +20,7 @@ from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.extraction.preprocessing import Preprocessing
 from features.extraction.random_weights import randomise
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.portable import give_name
 
 _DOWNLOAD_TIMEOUT_S = 10
 
@@ -172,7 +173,7 @@ def _load_weights(model: Any, path: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         alias = Path(folder) / f"alias{endings[0]}"
-        alias.symlink_to(path.resolve())
+        give_name(path, alias)
         model.load_weights(alias)
 
 

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from features.extraction.backbone_spec import BackboneSpec
+from features.extraction.options import ExtractionOptions
 from features.runtime.errors import InputError
-from features.runtime.files import disk_error, sync_folder, write_json
+from features.runtime.files import disk_error, write_json
 from features.runtime.lock import WriterLock
+from features.runtime.portable import sync_folder
 from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 
@@ -34,7 +35,7 @@ SIZE = 160
 """Side of a scan in pixels."""
 
 
-DEMONSTRATION = BackboneSpec(name="densenet121", weights="random:0", image_size=96)
+DEMONSTRATION = ExtractionOptions(backbone="densenet121", weights="random:0", image_size=96)
 """Needs no download. Of untrained networks a DenseNet tells most: what its first layers see reaches its last maps."""
 
 
@@ -262,12 +263,12 @@ def make_demonstration(
         InputError: ``folder`` holds a demonstration of other scans.
         BottleneckError: The disk is full, or another process makes the same demonstration.
     """
-    from features.extraction.extraction import extract  # noqa: PLC0415  starts the backend
+    from features.extraction.extraction import extract_store  # noqa: PLC0415  starts the backend
 
     scans, store = folder / "scans", folder / "features.h5"
     make_scans(scans, seed=seed, per_class=per_class)
     if not (store.exists() and FeatureStore(store).complete):
-        extract(scans, store, spec=DEMONSTRATION, on_progress=on_progress)
+        extract_store(scans, store, DEMONSTRATION, on_progress=on_progress)
     return store
 
 

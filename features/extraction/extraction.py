@@ -14,10 +14,10 @@ import numpy as np
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
+from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.images.folder import ImageTable, scan_folder
-from features.images.patients import GROUP_PATTERN
 from features.images.views import View
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import BottleneckError
@@ -26,9 +26,6 @@ from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
-
-IDENTITY = (View("identity"),)
-
 
 Say = Callable[[str], object]
 """Called with a line for the user."""
@@ -61,17 +58,11 @@ class ExtractionSummary:
     unknown: int
 
 
-def extract(
+def extract_store(
     images: Path,
     store: Path,
+    options: ExtractionOptions,
     *,
-    spec: BackboneSpec,
-    views: Sequence[View] = IDENTITY,
-    batch_size: int = 32,
-    group_pattern: str = GROUP_PATTERN,
-    dtype: str = "float16",
-    limit: int | None = None,
-    strict: bool = False,
     say: Say = lambda line: None,
     on_progress: OnProgress = unwatched,
 ) -> ExtractionSummary:
@@ -83,13 +74,7 @@ def extract(
     Args:
         images: Folder with one sub-folder a class.
         store: File to make or to finish.
-        spec: The backbone.
-        views: The variants of each image.
-        batch_size: Images in a forward pass, and rows that are written at once.
-        group_pattern: Where in a file's name the patient is, see ``split``.
-        dtype: ``float16`` or ``float32``, of the features.
-        limit: Take at most this many images, evenly from the classes.
-        strict: Stop at the first image that cannot be decoded.
+        options: How; all of them but the backend, which is the process's.
         say: Told what the user should know about the folder.
         on_progress: Told of the progress after each batch.
 
@@ -98,19 +83,20 @@ def extract(
         BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    table = scan_folder(images, group_pattern=group_pattern, limit=limit)
-    plan = _Plan(table, spec, tuple(views), dtype, batch_size)
+    spec, views = options.spec, options.variants
+    table = scan_folder(images, group_pattern=options.group_pattern, limit=options.limit)
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size)
     plan.check_early(store)
     for remark in table.remarks:
         say(f"note: {remark}")
     start_backend()
     backbone = build_backbone(spec)
     with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
-        if strict:
+        if options.strict:
             _refuse(table, skipped_images(writer, table, {}))
         already = int(np.count_nonzero(writer.done))
         started = time.perf_counter()
-        reasons = _compute(writer, table, backbone, views, strict=strict, on_progress=on_progress)
+        reasons = _compute(writer, table, backbone, views, strict=options.strict, on_progress=on_progress)
         seconds = time.perf_counter() - started
         skipped = skipped_images(writer, table, reasons)
         write_skipped(store, skipped)
@@ -144,12 +130,7 @@ class _Plan:
             patients=self.table.patients,
             feature_shape=feature_shape,
             views=tuple(view.name for view in self.views),
-            backbone=self.spec.name,
-            alpha=self.spec.alpha,
-            weights=self.spec.weights_name,
-            weights_sha256=weights_sha256,
-            image_size=self.spec.size,
-            preprocessing=self.spec.preprocessing,
+            **self.spec.kind(feature_shape, weights_sha256).origin,
             dtype=self.dtype,
             batch_size=self.batch_size,
             created=self.table.newest,

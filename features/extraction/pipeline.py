@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from features.images.decode import UndecodableError, decode_image
 from features.images.views import View
 from features.runtime.errors import BottleneckError
+from features.runtime.portable import cpu_count
 
 BATCHES_AHEAD = 3
 """Batches that are decoded or being decoded: the memory needed does not depend on the number of images."""
@@ -90,7 +90,7 @@ def bottlenecks(
     Raises:
         BottleneckError: Features are not finite, or too large for float16.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode") as pool:
         size = backbone.image_size
         shape = (len(views), batch_size, size, size, 3)
         started = (_start(pool, sources, views, indices, shape) for indices in batches)

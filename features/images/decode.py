@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from features.runtime.errors import BottleneckError
 
@@ -36,22 +36,6 @@ _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 _SIXTEEN_BITS = 65535
-
-
-_ORIENTATION = 0x0112
-"""EXIF tag."""
-
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns an image with that EXIF orientation upright."""
 
 
 class UndecodableError(BottleneckError):
@@ -93,9 +77,8 @@ def _decode(source: Path | bytes, size: int | None) -> Image.Image:
             if size is not None:
                 image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            plain = _eight_bits(image)
-        upright = plain if turn is None else plain.transpose(turn)
+            _turn_upright(image)
+            upright = _eight_bits(image)
         return upright if size is None else upright.resize((size, size), Image.Resampling.BILINEAR)
     except MemoryError as error:  # says something about this machine, not about the image
         name = "an image" if isinstance(source, bytes) else source
@@ -129,12 +112,14 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     return f"damaged: {text or type(error).__name__}"
 
 
-def _orientation(image: Image.Image) -> int:
+def _turn_upright(image: Image.Image) -> None:
+    """Turns a loaded image as its EXIF block says, in place: the pixels first, then the block is written anew."""
     try:
-        orientation: int = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
-        return 1
-    return orientation
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # a damaged block says nothing about the pixels
+        return
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -57,10 +57,6 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def per_class(self) -> dict[str, int]:
-        """Number of images of each class."""
-        return {name: self.labels.count(label) for label, name in enumerate(self.classes)}
-
 
 @dataclass(frozen=True)
 class _File:

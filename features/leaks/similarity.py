@@ -11,7 +11,6 @@ there is compared on the full bottlenecks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from features.store.reader import FeatureStore
+from features.runtime.portable import cpu_count
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 
 Values = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ CHUNK_VALUES = 2**21
 """Upper bound of the values in the bottlenecks that a thread reads at once (one at least)."""
 
 
-WORKERS = min(4, os.cpu_count() or 1)
+WORKERS = min(4, cpu_count())
 
 
 class Images:
@@ -61,7 +61,7 @@ class Images:
         parts: Stores, and the rows of each.
     """
 
-    def __init__(self, parts: Sequence[tuple[FeatureStore, Rows]]) -> None:
+    def __init__(self, parts: Sequence[tuple[FeatureSource, Rows]]) -> None:
         self._stores = [store for store, _ in parts]
         self._store = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
         self._rows = np.concatenate([rows for _, rows in parts])
@@ -82,9 +82,9 @@ class Images:
             here = self._store[images] == number
             if np.any(here):
                 views, rows = store.header.views, self._rows[images[here]]
-                straight[here] = store.features[rows, views.index("identity") if "identity" in views else 0]
+                straight[here] = store.take(rows, views.index("identity") if "identity" in views else 0)
                 flipped = straight[here][:, :, ::-1]
-                mirrored[here] = store.features[rows, views.index("flip")] if "flip" in views else flipped
+                mirrored[here] = store.take(rows, views.index("flip")) if "flip" in views else flipped
         return _finite(straight), _finite(mirrored)
 
     def chunks(self, images: Indices) -> Iterator[Indices]:
@@ -235,12 +235,9 @@ def _without_copies(centred: Values) -> npt.NDArray[np.bool_]:
 
 
 def _principal(centred: Values, number: int) -> Values:
-    """Returns (SKETCH, number), orthonormal: the directions of the largest variance, by orthogonal iteration."""
-    found = np.random.Generator(np.random.Philox(1)).standard_normal((SKETCH, number), np.float32)
-    covariance = centred.T @ centred
-    for _ in range(12):
-        found = np.linalg.qr(covariance @ found)[0]
-    return found
+    """Returns (SKETCH, number), orthonormal: the directions of the largest variance, the largest last."""
+    found = np.linalg.eigh(centred.T @ centred)[1]
+    return np.asarray(found[:, SKETCH - number :])
 
 
 def _spread(rows: Values) -> float:

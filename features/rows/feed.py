@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.store.reader import FeatureStore
 from features.store.schema import Rows
-
-Features = npt.NDArray[Any]
-"""(batch, height, width, channels) in the store's dtype."""
+from features.store.source import Features, FeatureSource
 
 
 @dataclass(frozen=True)
@@ -86,20 +82,19 @@ def plan_fold_epoch(
 
 
 class Feed:
-    """Features of chosen rows of a store, in memory where they fit, from the disk where they do not.
+    """Features of chosen rows of a source, in memory where they fit, from the disk where they do not.
 
     Args:
-        store: The store.
+        store: Where the rows are: one store, or several as one.
         rows: The rows that will be asked for; no others may be.
         memory_bytes: Upper bound of what may be held in memory.
     """
 
-    def __init__(self, store: FeatureStore, rows: Rows, *, memory_bytes: int) -> None:
+    def __init__(self, store: FeatureSource, rows: Rows, *, memory_bytes: int) -> None:
         self.store = store
         self.rows = np.sort(rows)
-        row_bytes = int(np.prod(store.features.shape[1:])) * store.features.dtype.itemsize
-        self.resident = len(rows) * row_bytes <= memory_bytes
-        self._features = store.features[self.rows] if self.resident else None
+        self.resident = len(rows) * store.header.row_bytes <= memory_bytes
+        self._features = store.take(self.rows) if self.resident else None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -120,11 +115,7 @@ class Feed:
         """Returns the features of some rows (any order, repeats allowed), each in its view."""
         if self._features is not None:
             return np.asarray(self._features[np.searchsorted(self.rows, rows), views])
-        order = np.argsort(rows)  # in file order, so that the disk's own read-ahead helps
-        taken = np.asarray(self.store.features[rows[order], views if isinstance(views, int) else views[order]])
-        placed = np.empty_like(taken)
-        placed[order] = taken
-        return placed
+        return self.store.take(rows, views)
 
     def train_batches(self, plan: EpochPlan) -> Iterator[tuple[Features, npt.NDArray[np.int32]]]:
         """Yields (features, labels) of every step of a plan, the next one read while this one is used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -78,7 +79,10 @@ class RateColumn(ProgressColumn):
 
 
 def progress(unit: str) -> Progress:
-    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error."""
+    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error.
+
+    In a notebook Rich draws with ipywidgets, and nothing is shown where that is not installed.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,4 +91,5 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=False,
+        disable=console.is_jupyter and not find_spec("ipywidgets"),
     )

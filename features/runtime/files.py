@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.portable import DISK_FULL, sync_folder
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # to write: Windows flushes no other
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
@@ -42,18 +42,9 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno not in DISK_FULL:
         return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
     need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""

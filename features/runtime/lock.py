@@ -1,14 +1,32 @@
-"""One writer a file: an advisory lock that the kernel frees when its process ends, however it ends."""
+"""One writer a file: a lock that is free again when its process ends, however it ends."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from features.runtime.errors import BottleneckError, InputError
+
+with warnings.catch_warnings():  # where there is no flock it says so, and locks by a file that names its process
+    warnings.simplefilter("ignore")
+    from filelock import FileLock, Timeout
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+_PATIENCE_S = 0.2
+"""How long a lock is tried for: ``is_locked`` may hold it, for less than a millisecond."""
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 class WriterLock:
@@ -24,38 +42,27 @@ class WriterLock:
             InputError: Nothing can be written there.
             BottleneckError: Another process holds the lock.
         """
-        self._path = path.with_name(f".{path.name}.lock")
-        self._descriptor = -1
+        self._path = _lock_path(path)
+        # Not of one thread: what is taken in one may be released in another.
+        self._lock = FileLock(self._path, timeout=_PATIENCE_S, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while self._descriptor < 0:
-                self._descriptor = self._acquire()
-        except BlockingIOError as error:
+            self._lock.acquire(poll_interval=0.01)
+        except Timeout as error:
             raise BottleneckError(f"{path}: another process is writing it") from error
         except OSError as error:
             raise InputError(path, expected="a place to write to", found=error.strerror) from error
 
-    def _acquire(self) -> int:
-        """Returns the descriptor of the locked file, or -1 where its last holder removed it just now."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), self._path.stat()):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return -1
-
     def release(self) -> None:
         """Gives the lock back and removes its file; may be called twice."""
-        if self._descriptor >= 0:
+        if not self._lock.is_locked:
+            return
+        if fcntl is not None:
             self._path.unlink(missing_ok=True)  # still locked: who opened it meanwhile sees that it is gone
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._lock.release()
+        if os.name == "nt":
+            with suppress(OSError):  # the next one has it already
+                self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -64,3 +71,29 @@ class WriterLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the ``WriterLock`` of a file. Writes nothing, and lets nobody else's attempt fail."""
+    lock = _lock_path(path)
+    if fcntl is None:
+        return _is_taken(lock)
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, for a moment
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _is_taken(lock: Path) -> bool:
+    """The same without ``flock``: tries to take a lock whose file is there."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0, thread_local=False):
+            return False
+    except (Timeout, OSError):
+        return True

@@ -24,6 +24,7 @@ from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.store.contiguous import allocated, declare, write_at
+from features.store.kind import UNKNOWN
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -222,8 +223,8 @@ def article_header(article: ArticleFile, *, classes: tuple[str, ...], dtype: str
 
 
 def article_to_store(
-    source: Path,
-    destination: Path,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
     *,
     classes: str | None = None,
     dtype: str = "float16",
@@ -244,6 +245,7 @@ def article_to_store(
         InputError: The source is malformed or does not fit the dtype, or the destination is another file.
         BottleneckError: The disk is full, or another process writes the destination.
     """
+    source, destination = Path(source), Path(destination)
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
         size = batch_size or int(article.starts[1])
@@ -284,7 +286,11 @@ def pieces(rows: int, feature_shape: tuple[int, int, int]) -> Iterator[range]:
 
 
 def store_to_article(
-    source: Path, destination: Path, *, batch_size: int | None = None, on_progress: OnProgress = unwatched
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    batch_size: int | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> None:
     """Converts the first view of every usable row of a finished store to the article's layout, float32.
 
@@ -300,9 +306,10 @@ def store_to_article(
         InputError: The source is not a finished store, or the destination exists.
         BottleneckError: The disk is full or failed, or another process writes the destination.
     """
+    destination = Path(destination)
     store = FeatureStore(source)
     store.require_complete()
-    converted = store.header.backbone == "unknown"
+    converted = store.header.backbone == UNKNOWN
     size = batch_size or (store.header.batch_size if converted else ARTICLE_BATCH)
     starts = range(0, len(store.usable), size)
     needed = 4 * len(store.usable) * math.prod(store.header.feature_shape)
@@ -327,7 +334,7 @@ def _write_article(path: Path, store: FeatureStore, batches: list[Rows], on_prog
     with path.open("r+b") as file:
         for rows, place in zip(batches, places, strict=True):
             for piece in pieces(len(rows), shape):
-                features = store.features[rows[piece.start : piece.stop], 0].astype(np.float32)
+                features = store.take(rows[piece.start : piece.stop], 0).astype(np.float32)
                 write_at(file.fileno(), features, place + piece.start * 4 * math.prod(shape))
                 written += len(piece)
                 on_progress(written, len(store.usable))

@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.runtime.text import listed
 from features.store.reader import FeatureStore
 from features.store.schema import SCHEMA, RowState
-
-CHUNK_BYTES = 32 * 2**20
-"""Upper bound of the features held at once while they are checked (one row at least)."""
-
+from features.store.source import CHUNK_BYTES
 
 LISTED = 10
 """Rows named in a problem, or pairs of images shown, before the rest is only counted."""
@@ -47,12 +43,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             "in_several_classes": sum(len(labels) > 1 for labels in classes_of.values()),
         },
         "views": list(header.views),
-        "backbone": header.backbone,
-        "alpha": header.alpha,
-        "weights": header.weights,
-        "weights_sha256": header.weights_sha256,
-        "image_size": header.image_size,
-        "preprocessing": header.preprocessing,
+        **header.origin,
         "shape": list(header.shape),
         "dtype": header.dtype,
         "batch_size": header.batch_size,
@@ -105,7 +96,8 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
     not_finite: list[int] = []
     all_zero: list[int] = []
     not_zero: list[int] = []
-    for start, chunk in _chunks(store):
+    for start, features in store.chunks(CHUNK_BYTES):
+        chunk = features.reshape(*features.shape[:2], -1)  # (rows, views, values)
         rows = np.arange(start, start + len(chunk))
         done, skipped = (store.done[rows] == state for state in (RowState.DONE, RowState.SKIPPED))
         finite = np.isfinite(chunk).all(axis=(1, 2))
@@ -120,19 +112,6 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
         ("zeros in every row that was skipped", "others", not_zero),
     )
     return [f"features: expected {rule}, found {what} in {_rows(rows)}" for rule, what, rows in found if rows]
-
-
-def _chunks(store: FeatureStore) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yields (first row, features as (rows, views, values)) from the file, without mapping it into memory."""
-    values = int(np.prod(store.header.shape[1:]))
-    row_bytes = values * np.dtype(store.header.dtype).itemsize
-    step = max(1, CHUNK_BYTES // row_bytes)
-    offset = int(getattr(store.features, "offset", 0))
-    for start in range(0, len(store), step):
-        rows = min(step, len(store) - start)
-        place = offset + start * row_bytes
-        flat = np.fromfile(store.path, store.header.dtype, rows * values, offset=place)
-        yield start, flat.reshape(rows, len(store.header.views), -1)
 
 
 def _rows(rows: Iterable[int]) -> str:

@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.portable import allocate, write_some
+
 
 @contextmanager
 def allocated(path: Path, *, needed: int) -> Iterator[Any]:
@@ -37,7 +39,7 @@ def allocated(path: Path, *, needed: int) -> Iterator[Any]:
     with h5py.File(path, "w", libver=("earliest", "v108")) as hdf5:
         yield hdf5
     with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        allocate(file.fileno(), path.stat().st_size)
 
 
 def declare(file: Any, name: str, shape: tuple[int, ...], dtype: str) -> int:
@@ -60,5 +62,5 @@ def write_at(descriptor: int, array: npt.NDArray[Any], offset: int) -> None:
     """
     view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = write_some(descriptor, view, offset)
         view, offset = view[written:], offset + written

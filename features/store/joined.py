@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from features.store.source import CHUNK_BYTES, Features, FeatureSource
 
 
-class JoinedStore(FeatureStore):
-    """Two stores of the same kind of features and the same views; the second one's rows come after the first's.
+class JoinedStore(FeatureSource):
+    """Two sources of the same kind of features and the same views; the second one's rows come after the first's.
 
     It reads through to both files; nothing is copied. ``path`` is the first one's.
     """
 
-    def __init__(self, first: FeatureStore, second: FeatureStore) -> None:
+    def __init__(self, first: FeatureSource, second: FeatureSource) -> None:
         for name in ("feature_shape", "classes", "views"):
             assert getattr(first.header, name) == getattr(second.header, name), name
-        joined: Any = _Joined(first.features, second.features)
+        self._parts = (first, second)
+        self._dtype = np.result_type(first.header.dtype, second.header.dtype)
         row_fields = ("paths", "sizes", "labels", "patients")
         rows = {name: getattr(first.header, name) + getattr(second.header, name) for name in row_fields}
         self.path = first.path
-        self.header = replace(first.header, **rows, dtype=joined.dtype.name)
-        self.features = joined
+        self.header = replace(first.header, **rows, dtype=self._dtype.name)
         self.labels = np.concatenate([first.labels, second.labels])
         self.patients = np.concatenate([first.patients, second.patients])
         self.done = np.concatenate([first.done, second.done])
+        for array in (self.done, self.labels, self.patients):
+            array.setflags(write=False)
         self.complete = first.complete and second.complete
         self.fingerprint = self.header.fingerprint
 
-
-class _Joined:
-    """Two arrays (rows, views, height, width, channels), one behind the other."""
-
-    def __init__(self, first: Any, second: Any) -> None:
-        self._first, self._second = first, second
-        self.shape = (len(first) + len(second), *first.shape[1:])
-        self.dtype = np.result_type(first.dtype, second.dtype)
-
-    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
-        """Takes ``[rows]`` or ``[rows, views]``, rows (n,) int64, views an int or (n,)."""
-        rows, views = index if isinstance(index, tuple) else (index, None)
-        behind = rows >= len(self._first)
-        depth = 1 if views is None else 2
-        taken = np.empty((len(rows), *self.shape[depth:]), self.dtype)
-        for array, mine, offset in ((self._first, ~behind, 0), (self._second, behind, len(self._first))):
+    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
+        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
+        rows = np.asarray(rows)
+        shape = self.header.shape[1:] if views is None else self.header.feature_shape
+        taken = np.empty((len(rows), *shape), self._dtype)
+        border = len(self._parts[0])
+        behind = rows >= border
+        for part, mine, start in zip(self._parts, (~behind, behind), (0, border), strict=True):
             if mine.any():
-                where = rows[mine] - offset
-                of_view = views[mine] if isinstance(views, np.ndarray) else views
-                taken[mine] = array[where] if views is None else array[where, of_view]
+                taken[mine] = part.take(rows[mine] - start, views[mine] if isinstance(views, np.ndarray) else views)
         return taken
+
+    def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
+        """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
+        before = 0
+        for part in self._parts:
+            share = limit * part.header.row_bytes // self.header.row_bytes
+            for start, features in part.chunks(share):
+                yield before + start, features.astype(self._dtype, copy=False)
+            before += len(part)

@@ -6,6 +6,7 @@ Every dataset is contiguous, so rows are read through ``numpy.memmap`` at the da
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
-from features.store.schema import RowState, dataset_offset, open_hdf5, read_header
+from features.store.schema import Rows, RowState, dataset_offset, open_hdf5, read_header
+from features.store.source import CHUNK_BYTES, Features, FeatureSource, rows_within
 
 
-class FeatureStore:
+class FeatureStore(FeatureSource):
     """A store opened for reading. Arrays are read-only; features stay on disk until they are touched.
 
     Attributes:
         path: The file.
         header: What the file says of itself.
-        features: (rows, views, height, width, channels), memory-mapped.
+        features: (rows, views, height, width, channels), memory-mapped; ``take`` and ``chunks`` read any source.
         labels: (rows,) int32.
         done: (rows,) uint8, see ``RowState``.
         complete: Whether every row is done or skipped.
@@ -37,31 +39,46 @@ class FeatureStore:
         self.path = Path(path)
         with open_hdf5(self.path) as file:
             self.header = read_header(self.path, file)
-            offset = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
+            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
             dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
             self.done: npt.NDArray[np.uint8] = file["done"][:]
             self.complete = bool(file.attrs["complete"])
             self.fingerprint: str = str(file.attrs["fingerprint"])
         self.features: npt.NDArray[Any] = np.memmap(
-            self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=offset
+            self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
         )
         self.labels = np.asarray(self.header.labels, np.int32)
         self.patients = np.asarray(self.header.patients)
         for array in (self.done, self.labels, self.patients):
             array.setflags(write=False)
 
-    def __len__(self) -> int:
-        return len(self.header)
+    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
+        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``.
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names."""
-        return self.header.classes
+        They are read in file order, so that the disk's own read-ahead helps.
+        """
+        rows = np.asarray(rows)
+        if np.all(rows[1:] >= rows[:-1]):
+            return self._read(rows, views)
+        order = np.argsort(rows)
+        taken = self._read(rows[order], views[order] if isinstance(views, np.ndarray) else views)
+        placed = np.empty_like(taken)
+        placed[order] = taken
+        return placed
 
-    @property
-    def usable(self) -> npt.NDArray[np.int64]:
-        """Indices of the rows that have features."""
-        return np.flatnonzero(self.done == RowState.DONE)
+    def _read(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        return np.asarray(self.features[rows] if views is None else self.features[rows, views])
+
+    def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
+        """Yields (first row, features with all views) of successive rows; see ``FeatureSource``.
+
+        They are read from the file, without mapping it into memory.
+        """
+        step, values = rows_within(limit, self.header), self.header.row_values
+        for start in range(0, len(self), step):
+            rows, place = min(step, len(self) - start), self._features_at + start * self.header.row_bytes
+            flat = np.fromfile(self.path, self.header.dtype, rows * values, offset=place)
+            yield start, flat.reshape(rows, *self.header.shape[1:])
 
     def require_complete(self) -> None:
         """Refuses a store whose extraction has not ended, and one without a usable row.

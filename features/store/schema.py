@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
+from features.store.kind import FeatureKind
 
 Rows = npt.NDArray[np.int64]
 
@@ -41,8 +43,8 @@ class RowState(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreHeader:
-    """Everything about a store that is decided before its first row is written.
+class StoreHeader(FeatureKind):
+    """Everything about a store that is decided before its first row is written, beside the kind of its features.
 
     Attributes:
         classes: Class names; a label is an index into them.
@@ -50,14 +52,7 @@ class StoreHeader:
         sizes: Size in bytes of each source file.
         labels: Class index of each row.
         patients: Patient id of each row, empty where unknown.
-        feature_shape: (height, width, channels) of one bottleneck.
         views: Names of the views of each image, in their order in the store.
-        backbone: Name in keras.applications, or ``unknown``.
-        alpha: Width multiplier of the backbone, where it has one.
-        weights: ``imagenet``, ``random:SEED`` or the file's name.
-        weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
-        image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
-        preprocessing: ``backbone`` or ``unit``; ``unknown`` for stores that were converted.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch: resuming continues at a multiple of it.
         created: Time of the newest source file, ISO 8601, UTC: not of the run, so that equal input gives equal bytes.
@@ -69,14 +64,7 @@ class StoreHeader:
     sizes: tuple[int, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
-    feature_shape: tuple[int, int, int]
     views: tuple[str, ...] = ("identity",)
-    backbone: str = "unknown"
-    alpha: float | None = None
-    weights: str = "unknown"
-    weights_sha256: str = ""
-    image_size: int = 0
-    preprocessing: str = "unknown"
     dtype: str = "float16"
     batch_size: int = 32
     created: str = ""
@@ -91,8 +79,21 @@ class StoreHeader:
         return (len(self), len(self.views), *self.feature_shape)
 
     @property
+    def row_values(self) -> int:
+        """Numbers of a row, in all of its views."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, in all of its views."""
+        return self.row_values * np.dtype(self.dtype).itemsize
+
+    @property
     def fingerprint(self) -> str:
-        """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files."""
+        """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
+
+        What is hashed, and in which order, is part of the format: stores keep the result.
+        """
         content = {
             "schema": SCHEMA,
             "backbone": self.backbone,
@@ -113,13 +114,16 @@ class StoreHeader:
         Raises:
             InputError: Naming the first field that differs. Versions and ``created`` may differ.
         """
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine == theirs or field.name in ("versions", "created"):
+        # The files first, which say best what store this is; then the kind; last how it is kept.
+        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
+        names = (field.name for field in fields(self) if field.name not in ("versions", "created"))
+        for name in sorted(names, key=lambda name: turn.get(name, 0)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
             raise InputError(
-                path, field=field.name, expected=expected, found=found, hint="choose another store, or remove this one"
+                path, field=name, expected=expected, found=found, hint="choose another store, or remove this one"
             )
 
 
@@ -147,12 +151,9 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "schema": np.int64(SCHEMA),
         "classes": np.array(header.classes, dtype=text),
         "views": np.array(header.views, dtype=text),
-        "backbone": header.backbone,
+        **header.origin,
         "alpha": np.float64(np.nan if header.alpha is None else header.alpha),
-        "weights": header.weights,
-        "weights_sha256": header.weights_sha256,
         "image_size": np.int64(header.image_size),
-        "preprocessing": header.preprocessing,
         "batch_size": np.int64(header.batch_size),
         "created": header.created,
         "versions": json.dumps(header.versions, sort_keys=True),
@@ -233,7 +234,6 @@ def _checked_header(path: Path, file: Any) -> StoreHeader:
 
 def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
     attributes = file.attrs
-    alpha = float(attributes.get("alpha", np.nan))
     return StoreHeader(
         classes=tuple(str(name) for name in attributes["classes"]),
         paths=tuple(file["paths"].asstr()[:].tolist()),
@@ -242,17 +242,25 @@ def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
         patients=tuple(file["patients"].asstr()[:].tolist()),
         feature_shape=(int(shape[2]), int(shape[3]), int(shape[4])),
         views=tuple(str(name) for name in attributes["views"]),
-        backbone=str(attributes["backbone"]),
-        alpha=None if np.isnan(alpha) else alpha,
-        weights=str(attributes["weights"]),
-        weights_sha256=str(attributes.get("weights_sha256", "")),
-        image_size=int(attributes["image_size"]),
-        preprocessing=str(attributes["preprocessing"]),
+        **_origin_of(attributes),
         dtype=dtype,
         batch_size=int(attributes.get("batch_size", 32)),
         created=str(attributes.get("created", "")),
         versions=json.loads(attributes.get("versions", "{}")),
     )
+
+
+def _origin_of(attributes: Any) -> dict[str, Any]:
+    """Where the features come from, each attribute as the type of its default; an alpha of NaN is none."""
+    origin: dict[str, Any] = {}
+    for field in fields(FeatureKind):
+        if field.name == "alpha":
+            alpha = float(attributes.get("alpha", np.nan))
+            origin["alpha"] = None if np.isnan(alpha) else alpha
+        elif field.name != "feature_shape":
+            default: Any = field.default
+            origin[field.name] = type(default)(attributes.get(field.name, default))
+    return origin
 
 
 def dataset_offset(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: str) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
+from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
 from features.store.schema import (
     RowState,
@@ -68,8 +69,7 @@ class StoreWriter:
             self._done_at = dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
             self.done: npt.NDArray[np.uint8] = file["done"][:]
             self.complete = bool(file.attrs["complete"])
-        self._descriptor = os.open(self.path, os.O_RDWR)
-        self._row_bytes = int(np.prod(self.header.shape[1:])) * np.dtype(self.header.dtype).itemsize
+        self._descriptor = open_to_write(self.path)
 
     def pending(self) -> Iterator[range]:
         """Yields the batches (row ranges, aligned to ``batch_size``) that are not all settled yet."""
@@ -94,10 +94,10 @@ class StoreWriter:
         assert features.shape == expected, f"{features.shape=} {expected=}"
         assert features.dtype == self.header.dtype, f"{features.dtype=}"
         try:
-            write_at(self._descriptor, features, self._features_at + rows.start * self._row_bytes)
-            os.fdatasync(self._descriptor)
+            write_at(self._descriptor, features, self._features_at + rows.start * self.header.row_bytes)
+            sync_data(self._descriptor)
             write_at(self._descriptor, states.astype(np.uint8), self._done_at + rows.start)
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor)
         except OSError as error:
             raise disk_error(self.path, error) from error
         self.done[rows.start : rows.stop] = states
@@ -132,7 +132,7 @@ def _create(path: Path, header: StoreHeader) -> None:
     """Makes the whole file, features allocated but empty."""
     paths, patients = fixed_width(header.paths), fixed_width(header.patients)
     labels, sizes = np.asarray(header.labels, np.int32), np.asarray(header.sizes, np.int64)
-    needed = int(np.prod(header.shape)) * np.dtype(header.dtype).itemsize + len(header)
+    needed = len(header) * header.row_bytes + len(header)
     needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
     with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
         declare(file, "features", header.shape, header.dtype)

@@ -117,7 +117,7 @@ def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) 
         batch = found[start : start + _BATCH]
         maps: list[Any] = [(None, None)] * len(batch)
         if "identity" in views:
-            features = store.features[[one.row for one in batch], views.index("identity")]
+            features = store.take(np.array([one.row for one in batch]), views.index("identity"))
             kinds = ([one.called for one in batch], [one.true for one in batch])
             maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))
         for one, (for_called, for_true) in zip(batch, maps, strict=True):

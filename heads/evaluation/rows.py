@@ -32,18 +32,11 @@ def check_fits(head: Path, metadata: HeadMetadata, store: FeatureStore) -> None:
     Raises:
         InputError: Naming the first field that differs.
     """
-    header = store.header
-    pairs: list[tuple[str, Any, Any]] = [("feature_shape", metadata.feature_shape, header.feature_shape)]
-    pairs.append(("classes", metadata.classes, header.classes))
-    if "unknown" not in (metadata.backbone, header.backbone):
-        pairs += [("backbone", metadata.backbone, header.backbone), ("alpha", metadata.alpha, header.alpha)]
-    for name, unknown in (("weights_sha256", ""), ("image_size", 0), ("preprocessing", "unknown")):
-        ours, theirs = getattr(metadata, name), getattr(header, name)
-        if unknown not in (ours, theirs):
-            pairs.append((name, ours, theirs))
-    for name, ours, theirs in pairs:
-        if ours != theirs:
-            raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
+    differences = list(metadata.differences(store.header, if_known=True))
+    if metadata.classes != store.classes:
+        differences.append(("classes", metadata.classes, store.classes))
+    for name, ours, theirs in sorted(differences, key=lambda one: one[0] not in ("feature_shape", "classes")):
+        raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
 
 
 def _shown(value: Any) -> str:

@@ -6,13 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from features.extraction.backbone_spec import IMAGENET, BackboneSpec
+from features.extraction.backbone_spec import IMAGENET, BackboneSpec, recorded_options
 from features.extraction.backbones import Backbone, build_backbone
 from features.runtime.errors import InputError
 from heads.files.metadata import HeadMetadata
-
-_UNKNOWN = "unknown"
-
 
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
 
@@ -41,38 +38,30 @@ def backbone_spec(
     Raises:
         InputError: Something is not known and not named, or named otherwise than the file says.
     """
-    known = metadata.backbone != _UNKNOWN
-    recorded = {
-        "backbone": metadata.backbone if known else None,
-        "alpha": metadata.alpha,
-        "image_size": metadata.image_size or None,
-        "preprocessing": metadata.preprocessing if metadata.preprocessing != _UNKNOWN else None,
-    }
-    named = {"backbone": backbone, "alpha": alpha, "image_size": image_size, "preprocessing": preprocessing}
+    recorded = recorded_options(metadata)
+    named = {"name": backbone, "alpha": alpha, "image_size": image_size, "preprocessing": preprocessing}
     chosen: dict[str, Any] = {}
     for name, value in named.items():
-        option, says = f"--{name.replace('_', '-')}", recorded[name]
-        if says is None and known and name == "alpha" and value not in (None, 1.0):
+        option, says = _option(name), recorded[name]
+        if says is None and recorded["name"] is not None and name == "alpha" and value not in (None, 1.0):
             raise InputError(option, expected=f"none, as {head} says", found=value)
         if None not in (says, value) and says != value:
             raise InputError(option, expected=f"{says}, as {head} says", found=value)
         chosen[name] = value if says is None else says
-    for name in ("backbone", "preprocessing"):
+    for name in ("name", "preprocessing"):
         if chosen[name] is None:
             hint = "the head's file does not say; features of another kind would give meaningless classes"
-            raise InputError(f"--{name}", expected=f"the one that {head} was trained with", found="none", hint=hint)
-    return BackboneSpec(
-        name=chosen["backbone"],
-        weights=weights or _recorded_weights(metadata),
-        alpha=chosen["alpha"],
-        image_size=chosen["image_size"],
-        preprocessing=chosen["preprocessing"],
-    )
+            raise InputError(_option(name), expected=f"the one that {head} was trained with", found="none", hint=hint)
+    return BackboneSpec(weights=weights or _recorded_weights(recorded["weights"]), **chosen)
 
 
-def _recorded_weights(metadata: HeadMetadata) -> str:
-    name = metadata.weights
-    if name == _UNKNOWN:
+def _option(name: str) -> str:
+    """The option that names a field of ``BackboneSpec``."""
+    return "--backbone" if name == "name" else f"--{name.replace('_', '-')}"
+
+
+def _recorded_weights(name: str | None) -> str:
+    if name is None:
         return IMAGENET
     if not _WITHOUT_FILE.fullmatch(name) and not Path(name).is_file():
         raise InputError("--weights", expected=f"where the file {name} is", found="none")

@@ -21,11 +21,8 @@ from heads.files.plain_layers import PlainModel, parse_model
 _AVERAGE = "average"
 
 
-_ALIKE = (
-    *("classes", "feature_shape", "views", "backbone", "alpha", "weights_sha256", "image_size", "preprocessing"),
-    "dtype",
-)
-"""What members must agree on: with other features, or other classes, an average means nothing."""
+_ALIKE = ("classes", "views", "dtype")
+"""What members must agree on beside the kind of features: with others an average means nothing."""
 
 
 _WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split")
@@ -82,14 +79,14 @@ def join_heads(heads: Sequence[Head], *, value: float | None = None, versions: d
     """
     first, *others = (head.metadata for head in heads)
     for number, other in enumerate(others, start=1):
-        for name in _ALIKE:
-            expected, found = getattr(first, name), getattr(other, name)
+        own = ((name, getattr(first, name), getattr(other, name)) for name in _ALIKE)
+        for name, expected, found in (*own, *first.differences(other)):
             if expected != found:
                 raise InputError(f"head {number}", field=name, expected=f"{expected} as head 0", found=found)
-    shared = {name: getattr(first, name) for name in _ALIKE}
+    shared = {name: getattr(first, name) for name in ("feature_shape", *first.origin, *_ALIKE, *_WHERE_ALIKE)}
     for name in _WHERE_ALIKE:
-        if all(getattr(other, name) == getattr(first, name) for other in others):
-            shared[name] = getattr(first, name)
+        if any(getattr(other, name) != getattr(first, name) for other in others):
+            del shared[name]
     trials = tuple(head.metadata.trial for head in heads if head.metadata.trial is not None)
     metadata = HeadMetadata(
         **shared,

@@ -13,6 +13,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.store.article import class_names
+from features.store.kind import FeatureKind
 from features.store.schema import DTYPES, StoreHeader
 from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
@@ -42,19 +43,12 @@ _NUMBERS = ("alpha", "value", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadMetadata:
-    """Where a head comes from and what it takes.
+class HeadMetadata(FeatureKind):
+    """Where a head comes from and what it takes, beside the kind of features.
 
     Attributes:
         classes: Class names; the head's outputs are in their order.
-        feature_shape: (height, width, channels) of one bottleneck.
         views: Names of the views of each image that it was trained on; predictions are averaged over them.
-        backbone: Name in keras.applications, or ``unknown``.
-        alpha: Width multiplier of the backbone, where it has one.
-        weights: ``imagenet``, ``random:SEED`` or the file's name.
-        weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
-        image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
-        preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown.
         dtype: ``float16`` or ``float32``, of the features that it was trained on.
         spec: What was trained, where it was one of ours.
         store_fingerprint: Of the store that it was trained on, empty where unknown.
@@ -73,14 +67,7 @@ class HeadMetadata:
     """
 
     classes: tuple[str, ...]
-    feature_shape: tuple[int, int, int]
     views: tuple[str, ...] = ("identity",)
-    backbone: str = "unknown"
-    alpha: float | None = None
-    weights: str = "unknown"
-    weights_sha256: str = ""
-    image_size: int = 0
-    preprocessing: str = "unknown"
     dtype: str = "float16"
     spec: HeadSpec | None = None
     store_fingerprint: str = ""

@@ -109,7 +109,7 @@ def _train(
     candidates: Sequence[Candidate], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
 ) -> dict[int, Refit]:
     size = 2 if (config.dtype or default_dtype()) == "bfloat16" else 4
-    held = len(feed.rows) * int(np.prod(feed.store.features.shape[1:])) * size
+    held = len(feed.rows) * feed.store.header.row_values * size
     engine = Engine(
         shape,
         train=feed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.errors import InputError
+from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
 from search.record.storage import load_study
@@ -134,15 +134,8 @@ def read_split(folder: Path) -> dict[str, Any]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a search holds the study's lock; a shared one, held for a moment, finds out."""
-    try:
-        with (folder / f".{STUDY_FILE}.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    """Whether a search holds the study's lock."""
+    return is_locked(folder / STUDY_FILE)
 
 
 def state_of(trial: FrozenTrial) -> str:

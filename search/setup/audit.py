@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from features.leaks.audit import Audit, ListedPair, Part, audit
+from features.leaks.leak_report import LeakReport, ListedPair, Part, find_leaks
 from features.runtime.files import replacing, write_json
 from features.runtime.progress import OnProgress, unwatched
 from search.setup.data import SearchData
@@ -64,7 +64,7 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     found = read_audit(folder)
     if found.get("identity") == identity and (folder / PAIRS_FILE).is_file():
         return found
-    audited = audit(parts, on_progress=on_progress)
+    audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
     record = {"identity": identity, **_record(audited)}
     write_json(folder / FILE, record)  # last: where it is, the pairs are too
@@ -101,7 +101,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
 
 
-def _record(audited: Audit) -> dict[str, Any]:
+def _record(audited: LeakReport) -> dict[str, Any]:
     record = audited.to_dict(listed=LISTED)
     del record["near_identical_across_parts"]  # all of them are
     return record

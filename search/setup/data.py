@@ -16,6 +16,7 @@ from features.runtime.memory import resident_budget
 from features.store.joined import JoinedStore
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from search.setup.seeds import derive_seed
 
 
@@ -40,7 +41,7 @@ class SearchData:
     remarks: tuple[str, ...]
 
     @property
-    def store(self) -> FeatureStore:
+    def store(self) -> FeatureSource:
         """The store that is trained on."""
         return self.train.store
 
@@ -58,7 +59,7 @@ class SearchData:
         return ("train", "validation") if merges else ("train",)
 
     @property
-    def all_but_test(self) -> tuple[FeatureStore, Rows]:
+    def all_but_test(self) -> tuple[FeatureSource, Rows]:
         """The store of the training and the validation rows together, and these rows.
 
         Validation rows of a store with other views than the first one's are left out.
@@ -176,10 +177,11 @@ def _fitting(first: FeatureStore, path: Path | None) -> FeatureStore | None:
     if path is None:
         return None
     other = _open(path)
-    for name in ("classes", "feature_shape", "backbone", "alpha", "weights_sha256", "image_size", "preprocessing"):
-        expected, found = getattr(first.header, name), getattr(other.header, name)
-        if expected != found:
-            raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
+    differences = list(first.header.differences(other.header))
+    if first.classes != other.classes:
+        differences.insert(0, ("classes", first.classes, other.classes))
+    for name, expected, found in differences:
+        raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
     return other
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from features.store.source import FeatureSource
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
@@ -118,5 +119,5 @@ def _recorded_values(config: StudyConfig) -> dict[str, Any]:
     return kept | paths | shares
 
 
-def _store(store: FeatureStore) -> dict[str, str]:
+def _store(store: FeatureSource) -> dict[str, str]:
     return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}

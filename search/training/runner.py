@@ -6,8 +6,6 @@ import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from features.runtime.memory import resident_budget
 from heads.bank.engine import Engine
 from heads.bank.shape import BankShape, pages_of
@@ -121,4 +119,4 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
 
 def _bytes(data: SearchData, dtype: str | None) -> int:
     rows = len(data.train.rows) + (0 if data.folds else len(data.validation.rows))
-    return rows * int(np.prod(data.store.features.shape[1:])) * (2 if dtype == "bfloat16" else 4)
+    return rows * data.store.header.row_values * (2 if dtype == "bfloat16" else 4)

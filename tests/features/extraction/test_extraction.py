@@ -18,16 +18,19 @@ from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
-from features.extraction.extraction import extract
+from features.extraction.extraction import extract_store
+from features.extraction.options import ExtractionOptions
 from features.images.decode import decode_image
 from features.images.views import parse_views
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.progress import unwatched
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 
 SIZE = 32
-SPEC = BackboneSpec(name="mobilenet", alpha=0.25, weights="random:7", image_size=SIZE)
+CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": SIZE}
+SPEC = ExtractionOptions(**CHOSEN).spec
 OPTIONS = ("--backbone", "mobilenet", "--alpha", "0.25", "--weights", "random:7", "--image-size", str(SIZE))
 VIEWS = parse_views("identity,flip")
 BAD = {"A/A-3-1.png": b"", "B/B-5-2.png": b"no image", "B/B-9-1.jpg": b"\xff\xd8\xff\xe0 cut"}
@@ -56,8 +59,9 @@ def make_images(folder: Path, *, per_class: int = 10, bad: bool = False) -> Path
     return folder
 
 
-def run(images: Path, store: Path, **options):
-    return extract(images, store, **{"spec": SPEC, "views": VIEWS, "batch_size": 4} | options)
+def run(images: Path, store: Path, *, say=lambda line: None, on_progress=unwatched, **options):
+    how = ExtractionOptions(**{**CHOSEN, "views": "identity,flip", "batch_size": 4} | options)
+    return extract_store(images, store, how, say=say, on_progress=on_progress)
 
 
 @pytest.fixture
@@ -233,11 +237,11 @@ def test_a_complete_store_is_left_alone_and_its_list_is_put_back(spoilt, tmp_pat
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"spec": BackboneSpec(name="mobilenet_v2", weights="random:7", image_size=SIZE)}, "backbone"),
-        ({"spec": BackboneSpec(name="mobilenet", alpha=0.5, weights="random:7", image_size=SIZE)}, "alpha"),
-        ({"spec": BackboneSpec(name="mobilenet", alpha=0.25, weights="random:8", image_size=SIZE)}, "weights"),
-        ({"spec": BackboneSpec(name="mobilenet", alpha=0.25, weights="random:7", image_size=64)}, "image_size"),
-        ({"views": parse_views("identity")}, "views"),
+        ({"backbone": "mobilenet_v2", "alpha": None}, "backbone"),
+        ({"alpha": 0.5}, "alpha"),
+        ({"weights": "random:8"}, "weights"),
+        ({"image_size": 64}, "image_size"),
+        ({"views": "identity"}, "views"),
         ({"dtype": "float32"}, "dtype"),
         ({"batch_size": 5}, "batch_size"),
         ({"limit": 4}, "paths"),
@@ -264,8 +268,9 @@ def test_images_and_weights_that_changed_are_refused_naming_the_field(images, tm
         run(images, store, on_progress=stop_after(1))
     other = build_backbone(BackboneSpec(name="mobilenet", alpha=0.25, weights="random:1", image_size=SIZE))
     with monkeypatch.context() as patched, pytest.raises(InputError) as caught:
-        # a file with other content, say
-        patched.setattr("features.extraction.extraction.build_backbone", lambda spec: other)
+        patched.setattr(
+            "features.extraction.extraction.build_backbone", lambda spec: other
+        )  # a file with other content, say
         run(images, store)
     assert caught.value.field == "weights_sha256"
     picture(5).resize((400, 400)).save(images / "B" / "B-1-1.png")
@@ -400,7 +405,7 @@ def test_killed_at_any_moment_and_run_again_the_command_leaves_the_same_bytes(tm
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == ""
-    extract(images, tmp_path / "whole.h5", spec=SPEC, batch_size=2)
+    extract_store(images, tmp_path / "whole.h5", ExtractionOptions(**CHOSEN, batch_size=2))
     assert store.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert listed(store) == listed(tmp_path / "whole.h5")
     assert sorted(path.name for path in store.parent.iterdir()) == ["s.h5", "s.h5.skipped.csv"]
@@ -429,8 +434,7 @@ def settled_rows(store: Path) -> int:
 def test_jax_makes_the_same_features(tmp_path, weights_folder):
     images = make_images(tmp_path / "images", per_class=3)
     weights = weights_folder / "mobilenet_0.25_224_notop.h5"
-    spec = BackboneSpec(name="mobilenet", alpha=0.25, weights=str(weights), image_size=SIZE)
-    extract(images, tmp_path / "t.h5", spec=spec, dtype="float32")
+    extract_store(images, tmp_path / "t.h5", ExtractionOptions(**CHOSEN | {"weights": weights}, dtype="float32"))
     options = ["--backbone", "mobilenet", "--alpha", "0.25", "--weights", str(weights), "--image-size", str(SIZE)]
     options += ["--dtype", "float32", "--backend", "jax"]
     commands.run("features.extract", images, tmp_path / "j.h5", *options)

@@ -13,7 +13,7 @@ from commands import succeed
 from conftest import build_header
 from test_duplicates import blurred, draw_images
 
-from features.leaks.audit import Part, audit, count_patients, default_parts
+from features.leaks.leak_report import Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
@@ -69,12 +69,12 @@ def test_pairs_within_a_part_are_looked_for_only_on_request(tmp_path, images):
     images[21], images[22], images[100] = images[0], images[18], images[0]  # patients 1007, 1007, 1033 and 1000, 1006
     store = write_store(tmp_path / "a.h5", images)
     parts = [Part("one", store, np.arange(90)), Part("two", store, np.arange(90, 240))]
-    across = audit(parts)
+    across = find_leaks(parts)
     assert [(pair.first_path, pair.second_path, pair.similarity) for pair in across.pairs] == [
         ("CNV/CNV-1000-1.png", "DME/DME-1033-2.png", 1),
         ("NORMAL/NORMAL-1007-1.png", "DME/DME-1033-2.png", 1),
     ]
-    every = audit(parts, within_parts=True)
+    every = find_leaks(parts, within_parts=True)
     assert len(every.pairs) == 4
     assert sum(pair.across for pair in every.pairs) == 2
     first = across.pairs[0]
@@ -87,7 +87,7 @@ def test_one_patient_under_two_classes_is_two_owners(tmp_path, images):
     images[3], images[1] = images[0], images[0]
     patients = ("p",) * 6 + tuple(f"q{row}" for row in range(234))
     store = write_store(tmp_path / "a.h5", images, patients=patients)  # rows 0 to 2 are CNV, 3 to 5 DME
-    found = audit([Part("", store, store.usable)], within_parts=True)
+    found = find_leaks([Part("", store, store.usable)], within_parts=True)
     assert {(pair.first_path, pair.second_path) for pair in found.pairs} == {
         ("CNV/CNV-1000-1.png", "DME/DME-1001-1.png"),
         ("CNV/CNV-1000-2.png", "DME/DME-1001-1.png"),
@@ -198,7 +198,7 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
     data = load(write_store(tmp_path / "a.h5", images))
     found = audit_study(tmp_path, data)
     with monkeypatch.context() as patch:
-        patch.setattr(search_audit, "audit", lambda *args, **options: pytest.fail("audited again"))
+        patch.setattr(search_audit, "find_leaks", lambda *args, **options: pytest.fail("audited again"))
         assert audit_study(tmp_path, data) == found
     assert audit_study(tmp_path, load(data.store, seed=1))["identity"] != found["identity"]
     (tmp_path / PAIRS_FILE).unlink()

@@ -19,7 +19,7 @@ def stores(tmp_path):
 def test_rows_are_those_of_the_first_store_and_then_of_the_second(stores):
     joined = JoinedStore(*stores)
     assert len(joined) == 36
-    assert joined.features.shape == (36, 2, 2, 2, 8)
+    assert joined.header.shape == (36, 2, 2, 2, 8)
     assert joined.header.dtype == "float32"
     for resident in (0, 2**30):
         feed = Feed(joined, np.arange(0, 36, 2), memory_bytes=resident)

@@ -244,7 +244,7 @@ def test_the_lock_survives_that_its_file_was_removed_between_open_and_lock(tmp_p
 
     monkeypatch.setattr(os, "open", open_then_lose_the_race)
     second = WriterLock(path)
-    assert len(opened) == 2
+    assert len(opened) >= 2  # the lost one is not it: the file was opened anew
     with pytest.raises(BottleneckError, match="another process"):
         WriterLock(path)
     second.release()

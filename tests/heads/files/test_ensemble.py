@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
-from features.extraction.extraction import extract
-from features.images.views import parse_views
+from features.extraction.extraction import extract_store
+from features.extraction.options import ExtractionOptions
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
@@ -373,8 +373,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4):
             pixels = generator.integers(0, 256, (40, 48, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name / f"{name}-{number}-0.png")
-    spec = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
-    extract(folder / "images", folder / "store.h5", spec=spec, views=parse_views("identity,flip"), batch_size=12)
+    how = {"backbone": "mobilenet", "weights": "random:3", "image_size": 64, "alpha": 0.25, "preprocessing": "unit"}
+    options = ExtractionOptions(**how, views="identity,flip", batch_size=12)
+    extract_store(folder / "images", folder / "store.h5", options)
     store = FeatureStore(folder / "store.h5")
     metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
     heads = [

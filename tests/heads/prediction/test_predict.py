@@ -20,7 +20,8 @@ from commands import Said, invoke
 from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
-from features.extraction.extraction import extract
+from features.extraction.extraction import extract_store
+from features.extraction.options import ExtractionOptions
 from features.images.views import parse_views
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
@@ -58,8 +59,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "images" / name).mkdir(parents=True)
         for number in range(9):
             draw(name, generator).save(folder / "images" / name / f"{name}-{number // 3}-{number}.png")
-    spec = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
-    extract(folder / "images", folder / "store.h5", spec=spec, views=parse_views(VIEWS), batch_size=8)
+    how = {"backbone": "mobilenet", "weights": "random:3", "image_size": 64, "alpha": 0.25, "preprocessing": "unit"}
+    extract_store(folder / "images", folder / "store.h5", ExtractionOptions(**how, views=VIEWS, batch_size=8))
     store = FeatureStore(folder / "store.h5")
     write_head(folder / "head.hdf5", store, epochs=8)
     return folder
@@ -160,8 +161,8 @@ class TestImages:
             for path in sorted((oct_folder / name).iterdir())[:8]:
                 shutil.copy(path, tmp_path / "scans" / name)
         weights = weights_folder / "mobilenet_0.25_224_notop.h5"
-        spec = BackboneSpec(name="mobilenet", weights=str(weights), alpha=0.25)
-        extract(tmp_path / "scans", tmp_path / "store.h5", spec=spec, views=parse_views("identity,flip"))
+        options = ExtractionOptions(backbone="mobilenet", weights=weights, alpha=0.25, views="identity,flip")
+        extract_store(tmp_path / "scans", tmp_path / "store.h5", options)
         store = FeatureStore(tmp_path / "store.h5")
         write_head(tmp_path / "head.hdf5", store, epochs=10)
         status, out, _ = run(tmp_path / "head.hdf5", tmp_path / "scans", "--json", "--weights", weights)

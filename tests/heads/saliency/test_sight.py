@@ -14,9 +14,8 @@ from conftest import ROOT
 from made_pictures import train_head
 from PIL import Image
 
-from features.extraction.backbone_spec import BackboneSpec
-from features.extraction.extraction import extract
-from features.images.views import parse_views
+from features.extraction.extraction import extract_store
+from features.extraction.options import ExtractionOptions
 from features.rows.feed import Feed
 from features.rows.split import split_rows
 from features.store.reader import FeatureStore
@@ -53,17 +52,17 @@ def planted_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     """24 images without a pattern, and 24 with it in each quadrant in turn."""
     if request.param == "untrained":
         # of untrained networks a DenseNet tells most, and tells where
-        spec = BackboneSpec(name="densenet121", weights="random:0", image_size=128)
+        options = ExtractionOptions(backbone="densenet121", weights="random:0", image_size=128, batch_size=24)
     else:
         weights = request.getfixturevalue("weights_folder") / "mobilenet_0.25_224_notop.h5"
-        spec = BackboneSpec(name="mobilenet", weights=str(weights), alpha=0.25, image_size=192)
+        options = ExtractionOptions(backbone="mobilenet", weights=weights, alpha=0.25, image_size=192, batch_size=24)
     folder, generator = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
     for kind in KINDS:
         (folder / "images" / kind).mkdir(parents=True)
         for number in range(24):
-            image = planted(kind, list(QUADRANTS.values())[number % 4], generator, spec.size)
+            image = planted(kind, list(QUADRANTS.values())[number % 4], generator, options.spec.size)
             image.save(folder / "images" / kind / f"{kind}-{number}-0.png")
-    extract(folder / "images", folder / "store.h5", spec=spec, views=parse_views("identity"), batch_size=24)
+    extract_store(folder / "images", folder / "store.h5", options)
     return FeatureStore(folder / "store.h5")
 
 
@@ -142,8 +141,7 @@ def bench() -> Any:
 def scans_store(oct_folder: Path, weights_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     path = tmp_path_factory.mktemp("scans") / "store.h5"
     weights = weights_folder / "mobilenet_v2_1.0_224_notop.weights.h5"
-    spec = BackboneSpec(name="mobilenet_v2", weights=str(weights))
-    extract(oct_folder, path, spec=spec, views=parse_views("identity"), limit=280)
+    extract_store(oct_folder, path, ExtractionOptions(backbone="mobilenet_v2", weights=weights, limit=280))
     return FeatureStore(path)
 
 

@@ -13,8 +13,8 @@ from features.leaks.duplicates import Pair, find_near_identical
 from features.leaks.similarity import Images
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION, groups_of, split_rows
 from features.runtime.progress import OnProgress, unwatched
-from features.store.reader import FeatureStore
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
     """
 
     name: str
-    store: FeatureStore
+    store: FeatureSource
     rows: Rows
 
     @property
@@ -76,7 +76,7 @@ class ListedPair:
 
 
 @dataclass(frozen=True)
-class Audit:
+class LeakReport:
     """What parts of a data set have and share.
 
     Attributes:
@@ -110,10 +110,10 @@ class Audit:
         }
 
 
-def count_patients(parts: Sequence[Part]) -> Audit:
+def count_patients(parts: Sequence[Part]) -> LeakReport:
     """Counts rows and patients, and looks at no image."""
     holders = Counter(patient for part in parts for patient in part.patients)
-    return Audit(
+    return LeakReport(
         rows={part.name: len(part.rows) for part in parts},
         patients={part.name: len(part.patients) for part in parts},
         patients_shared=sum(times > 1 for times in holders.values()),
@@ -123,7 +123,7 @@ def count_patients(parts: Sequence[Part]) -> Audit:
     )
 
 
-def audit(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnProgress = unwatched) -> Audit:
+def find_leaks(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnProgress = unwatched) -> LeakReport:
     """Counts patients, and finds near-identical images.
 
     Args:
@@ -138,7 +138,7 @@ def audit(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnP
     return replace(count_patients(parts), pairs=pairs, threshold=found.threshold, truncated=found.truncated)
 
 
-def default_parts(store: FeatureStore) -> list[Part]:
+def default_parts(store: FeatureSource) -> list[Part]:
     """Returns the parts that a search on the store would use, unless it is told otherwise.
 
     Raises:

@@ -1,0 +1,98 @@
+"""The way into an extraction, for the command and for Python: options, backend, progress display."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import TaskID
+
+from features.extraction.extraction import ExtractionSummary, Say, extract_store
+from features.extraction.options import ExtractionOptions
+from features.runtime.backend import use_backend
+from features.runtime.command import progress
+from features.runtime.options import checked, described, keywords
+from features.store.reader import FeatureStore
+
+
+def extract(
+    images: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    *,
+    show_progress: bool = True,
+    **options: Any,
+) -> FeatureStore:
+    """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
+
+    An extraction that was stopped (Ctrl-C, the stop button of a notebook) goes on where it was when it is called
+    again. A store that is finished already is opened.
+
+    Args:
+        images: Folder with one sub-folder a class.
+        store: The feature store to make or to finish.
+        show_progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
+        options: Those of the command ``features.extract``:
+
+    {options}
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        InputError: Folder, options or weights do not fit, or the store is another one; the field is named.
+        BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
+    """
+    chosen = checked(ExtractionOptions, options)
+    run_extraction(Path(images), Path(store), chosen, show_progress=show_progress)
+    return FeatureStore(store)
+
+
+if extract.__doc__:
+    extract.__doc__ = extract.__doc__.replace("{options}", described(ExtractionOptions))
+_own = list(inspect.signature(extract).parameters.values())[:-1]
+extract.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what help() and notebooks show
+    [*_own[:-1], *keywords(ExtractionOptions), _own[-1]], return_annotation=FeatureStore
+)
+
+
+def run_extraction(
+    images: Path, store: Path, options: ExtractionOptions, *, show_progress: bool = True
+) -> ExtractionSummary:
+    """Extracts with the backend that the options name, and shows how far it is.
+
+    Raises:
+        InputError: As ``extract``.
+        BottleneckError: As ``extract``.
+    """
+    use_backend(options.backend)
+    say: Say = say if show_progress else lambda line: None
+    with _Progress(shown=show_progress) as display:
+        return extract_store(images, store, options, say=say, on_progress=display)
+
+
+class _Progress:
+    """An ``OnProgress`` for people; nothing where there is nothing to do. Use as a context manager."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._display = progress("images")
+        self._shown = shown
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, settled: int, total: int) -> None:
+        if self._task is not None:
+            self._display.update(self._task, completed=settled)
+        elif self._shown and settled < total:
+            self._display.start()
+            self._task = self._display.add_task("extracting", total=total, completed=settled, already=settled)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._display.stop()

@@ -1,0 +1,78 @@
+"""What an extraction can be told: the options of ``features.extract``, and the keyword arguments of ``extract``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
+from features.images.patients import GROUP_PATTERN
+from features.images.views import View, parse_views
+
+
+def _text(given: Any) -> Any:
+    """A path as the command line has it."""
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _joined(given: Any) -> Any:
+    """A list of names as the command line has it."""
+    return given if isinstance(given, str) or not isinstance(given, Iterable) else ",".join(map(str, given))
+
+
+class ExtractionOptions(BaseModel):
+    """How images become features. In Python ``views`` may be a list of names, and ``weights`` a path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(default=BackboneSpec.name, description=f"One of {', '.join(BACKBONES)}.")
+    weights: Annotated[str, BeforeValidator(_text)] = Field(
+        default=IMAGENET, description="imagenet (downloaded once by Keras), random, random:SEED, or a file."
+    )
+    alpha: float | None = Field(default=None, description="Width multiplier of mobilenet and mobilenet_v2.")
+    image_size: int | None = Field(default=None, description="Side in pixels; else the backbone's own.")
+    preprocessing: str = Field(
+        default=BackboneSpec.preprocessing,
+        description="backbone: what keras.applications defines; unit: x / 255, as the article did.",
+    )
+    views: Annotated[str, BeforeValidator(_joined)] = Field(
+        default="identity",
+        description="Variants of each image, joined by commas: identity, flip, shift:X:Y, rotate:DEGREES, "
+        "zoom:FACTOR, contrast:FACTOR, or several of these joined by +.",
+    )
+    batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
+    group_pattern: str = Field(
+        default=GROUP_PATTERN,
+        description="Regular expression whose group is the patient in a file's name, ending left off.",
+    )
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many images, evenly from the classes.")
+    strict: bool = Field(default=False, description="Stop at an image that cannot be decoded.")
+    backend: Literal["tensorflow", "jax"] | None = Field(default=None, description="Keras backend; else tensorflow.")
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone.
+
+        Raises:
+            InputError: There is no such backbone, or its options do not fit it.
+        """
+        return BackboneSpec(
+            name=self.backbone,
+            weights=self.weights,
+            image_size=self.image_size,
+            alpha=self.alpha,
+            preprocessing=self.preprocessing,
+        )
+
+    @property
+    def variants(self) -> tuple[View, ...]:
+        """The views of each image.
+
+        Raises:
+            InputError: One of the names is no view's.
+        """
+        return tuple(parse_views(self.views))

@@ -1,0 +1,100 @@
+"""What POSIX has and other systems have not, each with what stands in for it. Everything else here is plain Python.
+
+Linux has all of it; macOS lacks ``posix_fallocate``, ``fdatasync`` and ``sched_getaffinity``, Windows ``pwrite`` too.
+Looked up at each call: tests take them away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+DISK_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""Numbers of the errors that say that there is no room for a file."""
+
+
+_BLOCK = 4096
+"""Bytes; no file system has smaller blocks to give."""
+
+
+def cpu_count() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_to_write(path: Path) -> int:
+    """Returns a descriptor to read and write an existing file, byte for byte.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Gives a file of ``size`` bytes all of its blocks; what is in it stays.
+
+    Raises:
+        OSError: The disk is too small for that.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for place in range(0, size, _BLOCK):  # as the C library does it where the file system cannot
+        os.lseek(descriptor, place, os.SEEK_SET)
+        byte = os.read(descriptor, 1) or b"\0"
+        os.lseek(descriptor, place, os.SEEK_SET)
+        os.write(descriptor, byte)
+
+
+def write_some(descriptor: int, data: memoryview, offset: int) -> int:
+    """Writes at a place of a file and returns how many bytes of ``data`` it took; only one thread may.
+
+    Raises:
+        OSError: The disk is full or failed.
+    """
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
+def sync_data(descriptor: int) -> None:
+    """Makes what was written to a file durable.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` durable, where folders can be opened; Windows sees to it itself.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_name(path: Path, name: Path) -> None:
+    """Lets a file be read under another name too: by a link, or by a copy where links need a permission.
+
+    Raises:
+        OSError: Neither can be made.
+    """
+    try:
+        name.symlink_to(path.resolve())
+    except OSError:
+        shutil.copyfile(path, name)

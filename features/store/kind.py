@@ -1,0 +1,80 @@
+"""Which features these are: of which backbone, with which weights, shown what. Stated once, compared in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureKind:
+    """What must be the same for features to mean the same.
+
+    A store's header and a head's metadata are kinds with more to them: classes, views and dtype say what a store holds
+    of the features, and a head was trained on, and not what the features are.
+
+    Attributes:
+        feature_shape: (height, width, channels) of one bottleneck.
+        backbone: Name in keras.applications, or ``unknown``.
+        alpha: Width multiplier of the backbone, where it has one.
+        weights: ``imagenet``, ``random:SEED`` or the file's name.
+        weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
+        image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
+        preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown, as in stores that were converted.
+    """
+
+    feature_shape: tuple[int, int, int]
+    backbone: str = UNKNOWN
+    alpha: float | None = None
+    weights: str = UNKNOWN
+    weights_sha256: str = ""
+    image_size: int = 0
+    preprocessing: str = UNKNOWN
+
+    @property
+    def kind(self) -> FeatureKind:
+        """The kind alone, of what is more than that."""
+        return FeatureKind(**{field.name: getattr(self, field.name) for field in fields(FeatureKind)})
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All but the shape: where features come from, as JSON types."""
+        names = (field.name for field in fields(FeatureKind) if field.name != "feature_shape")
+        return {name: getattr(self, name) for name in names}
+
+    def differences(self, other: FeatureKind, *, if_known: bool = False) -> Iterator[tuple[str, Any, Any]]:
+        """Yields (field, mine, theirs) where two kinds differ.
+
+        The weights' name is not compared: their hash is what counts, and a file may be renamed.
+
+        Args:
+            other: The other kind.
+            if_known: Whether to pass over what one of them does not know.
+        """
+        unknown: set[str] = set()
+        if if_known:
+            unknown = {name for kind in (self, other) for name in kind._unknown()}
+        for field in fields(FeatureKind):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine != theirs and field.name != "weights" and field.name not in unknown:
+                yield field.name, mine, theirs
+
+    def _unknown(self) -> Iterator[str]:
+        """Names of the fields that are not known; the multiplier is unknown with the backbone that it belongs to."""
+        for name in ("backbone", "weights_sha256", "image_size", "preprocessing"):
+            if getattr(self, name) in (UNKNOWN, "", 0):
+                yield name
+        if self.backbone == UNKNOWN:
+            yield "alpha"
+
+    def texts(self) -> dict[str, str]:
+        """Returns the origin for people, by what each line is about."""
+        return {
+            "backbone": self.backbone + (f", alpha {self.alpha:g}" if self.alpha is not None else ""),
+            "weights": f"{self.weights} (sha256 {self.weights_sha256[:16] or UNKNOWN})",
+            "image size": f"{self.image_size} px" if self.image_size else UNKNOWN,
+            "preprocessing": self.preprocessing,
+        }

@@ -1,0 +1,98 @@
+"""What reads rows of features: all that the rest needs to know of a store, whatever lies behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from features.store.display import facts_of, frame_of, line_of, table_of
+from features.store.schema import Rows, RowState, StoreHeader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Features = npt.NDArray[Any]
+"""(rows, height, width, channels), or with all views (rows, views, height, width, channels), in the source's dtype."""
+
+
+CHUNK_BYTES = 32 * 2**20
+"""Upper bound of the features that ``chunks`` holds at once (one row at least)."""
+
+
+class FeatureSource(Protocol):
+    """Rows of features, with what is known of each.
+
+    A class that derives from it gives the attributes, ``take`` and ``chunks``, and has the rest.
+
+    Attributes:
+        path: The file, or the first of several: for messages.
+        header: What the source says of itself; ``header.shape`` and ``header.dtype`` are those of its features.
+        fingerprint: Stands for all that decides the features.
+        labels: (rows,) int32, read-only.
+        patients: (rows,) text, '' where unknown, read-only.
+        done: (rows,) uint8, see ``RowState``, read-only.
+        complete: Whether every row is done or skipped.
+    """
+
+    path: Path
+    header: StoreHeader
+    fingerprint: str
+    labels: npt.NDArray[np.int32]
+    patients: npt.NDArray[Any]
+    done: npt.NDArray[np.uint8]
+    complete: bool
+
+    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
+        """Reads some rows, in the order in which they are asked for.
+
+        Args:
+            rows: (n,) row indices, in any order, repeats allowed.
+            views: The view of all of them, or (n,) the view of each; all views of each where None.
+
+        Returns:
+            (n, height, width, channels), with all views (n, views, height, width, channels); a copy.
+        """
+        ...
+
+    def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
+        """Yields (first row, features with all views) of successive rows, in the order of the file.
+
+        Args:
+            limit: Upper bound of the bytes that are held at once (one row at least).
+        """
+        ...
+
+    def __len__(self) -> int:
+        return len(self.header)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.header.classes
+
+    @property
+    def usable(self) -> Rows:
+        """Indices of the rows that have features."""
+        return np.flatnonzero(self.done == RowState.DONE)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns a table with one row an image: ``path``, ``class``, ``patient``, ``state``.
+
+        The patient is '' where unknown; the state is ``done``, ``skipped`` (could not be decoded) or ``pending``.
+        """
+        return frame_of(self.header, self.done)
+
+    def __repr__(self) -> str:
+        return line_of(type(self).__name__, self.path, facts_of(self.header, self.done))
+
+    def _repr_html_(self) -> str:
+        return table_of(self.path, facts_of(self.header, self.done))
+
+
+def rows_within(limit: int, header: StoreHeader) -> int:
+    """Returns how many rows of a source fit into ``limit`` bytes, one at least."""
+    return max(1, limit // header.row_bytes)
