@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_json
 from heads.metrics.scoring import EpochRecord, Score
+from heads.model.weights import initial_weights
 from search.finish.verdict import verdict
 from search.record.storage import OpenedStudy, open_study
 from search.record.summary import summarise, write_summary
@@ -88,7 +89,7 @@ class MadeStudy:
             else:
                 accuracy = self.accuracy(asked, end)
                 best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy), 1e-3)
-                parameters = asked.spec.parameters((2, 2, 64), 4)
+                parameters = sum(array.size for array in initial_weights(asked.spec, (2, 2, 64), 4, seed=0))
                 self.book.complete(asked, best, epochs=end, parameters=parameters)
         self.opened.flush()
 

@@ -21,9 +21,11 @@ from features.store.reader import FeatureStore
 from heads.bank.dropout import kept, keys
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
-from heads.bank.mathematics import Bank, Batch, PlainTools
+from heads.bank.mathematics import Bank
 from heads.bank.pages import FREE, PageTable, hyperparameters, listed, named, pack, unpack
 from heads.bank.shape import BankShape, pages_of
+from heads.bank.state import Batch
+from heads.bank.tools import PlainTools
 from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.fit import train_solo
