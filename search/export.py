@@ -61,10 +61,10 @@ def main(
 
     path, head = _ensemble(record) if ensemble else _single(record, trial)
     if with_backbone:
-        from heads.files.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
+        from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415
         from heads.files.image_model import save_image_model  # noqa: PLC0415
 
-        spec = backbone_spec(path, head.metadata, weights=weights)
+        spec = backbone_spec(path, head.metadata, NamedBackbone(weights=weights))
         save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
         if len(head.metadata.views) > 1:
             _say(f"{out}: sees each image as it is; heads.predict averages over {', '.join(head.metadata.views)}")

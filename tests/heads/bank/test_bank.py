@@ -28,7 +28,7 @@ from heads.bank.state import Batch
 from heads.bank.tools import PlainTools
 from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import ADAM_EPSILON, HeadSpec
 from heads.model.weights import initial_weights, unbiased, without_statistics
 
@@ -140,8 +140,8 @@ def follow(engine: Engine, curves: dict[int, Curve], epochs: range) -> None:
 
 def assert_same_as_solo(curve: Curve, spec: HeadSpec, feeds, seed: int, first_epoch: int = 0, **more) -> None:
     epochs = len(curve.scores)
-    arguments = {"epochs": epochs, "batch_size": BATCH, "seed": seed, "plan_seed": PLAN_SEED, **more}
-    solo = train_solo(spec, *feeds, first_epoch=first_epoch, **arguments)
+    schedule = Schedule(epochs=epochs, batch_size=BATCH, plan_seed=PLAN_SEED, first_epoch=first_epoch, **more)
+    solo = train_solo(spec, *feeds, schedule, seed=seed)
     assert curve.rates == [record.learning_rate for record in solo.curve], spec
     assert curve.best == solo.best.epoch - 1, spec
     for found, record in zip(curve.scores, solo.curve, strict=True):

@@ -17,7 +17,7 @@ from heads.bank.shape import BankShape
 from heads.files.head_file import load_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.functions import ACTIVATIONS, ELEMENT_WISE, POOLINGS, SEARCHED_ACTIVATIONS, pooled_positions
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import activation_gradient, score_gradient
@@ -148,7 +148,7 @@ class TestEverywhere:
         slots = engine.insert([Newcomer(spec=spec, seeds=(5,)) for spec in specs])
         losses = [engine.train_epoch(plan_epoch(feed.rows, batch_size=15, views=1, seed=3, epoch=e)) for e in range(2)]
         for spec, slot in zip(specs, slots, strict=True):
-            alone = train_solo(spec, feed, feed, epochs=2, batch_size=15, seed=5, plan_seed=3)
+            alone = train_solo(spec, feed, feed, Schedule(epochs=2, batch_size=15, plan_seed=3), seed=5)
             found = [float(loss[0, slot]) for loss in losses]
             expected = [record.train_loss for record in alone.curve]
             np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=f"{spec.activation}, {spec.pooling}")
