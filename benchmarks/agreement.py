@@ -67,17 +67,15 @@ def draw(count: int):  # noqa: ANN201
 
 def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     """Best validation accuracy of each head trained alone."""
-    from heads.model.fit import train_solo
+    from heads.model.fit import Schedule, train_solo
 
     return [
         train_solo(
             spec,
             data.train,
             data.validation,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
+            Schedule(epochs=arguments.epochs, batch_size=arguments.batch_size, plan_seed=seed),
             seed=1000 * seed + number,
-            plan_seed=seed,
         ).best.validation.accuracy
         for number, spec in enumerate(specs)
     ]

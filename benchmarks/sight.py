@@ -77,12 +77,12 @@ def read_heads(paths):  # noqa: ANN001, ANN201
 
 def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
     from heads.model.build import build_head
-    from heads.model.fit import train_solo
+    from heads.model.fit import Schedule, train_solo
     from heads.model.spec import POOLINGS, HeadSpec
 
     for pooling, (activation, dense, norm) in product(POOLINGS, TOPOLOGIES):
         spec = HeadSpec(pooling=pooling, activation=activation, dense_layers=dense, dense_units=32, batch_norm=norm)
-        trained = train_solo(spec, train, validation, epochs=epochs, batch_size=100, seed=1, plan_seed=1)
+        trained = train_solo(spec, train, validation, Schedule(epochs=epochs, batch_size=100, plan_seed=1), seed=1)
         print(f"{pooling} {activation} {dense} hidden: validation {trained.best.validation.accuracy:.3f}", flush=True)
         model = build_head(spec, train.shape, len(train.store.classes))
         model.set_weights(trained.weights)

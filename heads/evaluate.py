@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from features.rows.feed import Feed
-from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import progress, run_command, say
+from features.runtime.command import run_command, say
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
 from features.runtime.text import decimal, printable
-from features.store.reader import FeatureStore
-from features.store.schema import Rows
 from heads.evaluation.mistakes import check_images
-from heads.evaluation.rows import Part, check_fits, rows_of
-from heads.files.head_file import load_head, read_metadata
-from heads.files.metadata import HeadMetadata
+from heads.evaluation.rows import Part
+from heads.loaded import load_head
 
 if TYPE_CHECKING:
     from heads.metrics.classification import Metrics
-    from heads.metrics.scoring import Probabilities
-
-
-def score_rows(model: Any, store: FeatureStore, rows: Rows) -> Probabilities:
-    """Returns (rows, classes) probabilities of a head, averaged over the store's views; shows progress."""
-    from heads.metrics.scoring import predict_probabilities  # noqa: PLC0415  Keras takes its time: checks come first
-
-    feed = Feed(store, rows, memory_bytes=0)  # every row is read once
-    with progress("rows") as display:
-        task = display.add_task("scoring", total=len(rows) * feed.views)
-        return predict_probabilities(model, feed, on_batch=lambda count: display.advance(task, count))
 
 
 def main(
@@ -61,50 +45,36 @@ def main(
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
     """Scores a head on the rows of a feature store, averaged over the store's views."""
-    use_backend(backend)
-    metadata = read_metadata(head)
-    opened = FeatureStore(store)
-    opened.require_complete()
-    check_fits(head, metadata, opened)
-    rows = rows_of(part, head, metadata, opened)
+    loaded = load_head(head, backend)
+    chosen = loaded.choose_rows(store, part)
     if images is not None:
         if report is None:
             raise InputError("--images", expected="--report DIR, which shows them", found="none")
-        check_images(images, opened)
-    caveat = _caveat(part, metadata, opened)
-    if caveat:
-        say(f"{store}: {caveat}")
+        check_images(images, chosen.store)
+    if chosen.caveat:
+        say(f"{store}: {chosen.caveat}")
     if report is not None:
         make_folder(report)
-    start_backend()
-    from heads.metrics.calibration import with_temperature  # noqa: PLC0415
-    from heads.metrics.classification import measure  # noqa: PLC0415  scikit-learn takes its time, too
-
-    loaded = load_head(head)
-    probabilities = with_temperature(score_rows(loaded.model, opened, rows), metadata.temperature)
-    metrics = measure(probabilities, opened.labels[rows], opened.classes, patients=opened.patients[rows])
+    found = loaded.score(chosen)
     title = f"{head} on {store}, {part} rows"
     if report is not None:
-        from heads.evaluation.report import Scored, write_report  # noqa: PLC0415
+        from heads.evaluation.report import Scored, write_report  # noqa: PLC0415  beside Keras
 
         scored = Scored(
-            title=title, store=opened, rows=rows, probabilities=probabilities, metrics=metrics, caveat=caveat
+            title=title,
+            store=chosen.store,
+            rows=chosen.rows,
+            probabilities=found.probabilities,
+            metrics=found.metrics,
+            caveat=chosen.caveat,
         )
         write_report(report / "index.html", scored, loaded.model, images=images)
         say(f"report: {report / 'index.html'}")
     if as_json:
-        told = {"head": str(head), "store": str(store), "part": part.value, "views": list(opened.header.views)}
-        typer.echo(json.dumps(told | metrics.to_dict(), indent=2))
+        told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
+        typer.echo(json.dumps(told | found.metrics.to_dict(), indent=2))
     else:
-        Console(highlight=False, markup=False).print(_tables(metrics, title))
-
-
-def _caveat(part: Part, metadata: HeadMetadata, store: FeatureStore) -> str:
-    """What to know about the rows, or ''."""
-    again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
-    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or again):
-        return "includes the rows that the head was trained on: its score on new images will be lower"
-    return ""
+        Console(highlight=False, markup=False).print(_tables(found.metrics, title))
 
 
 def _tables(metrics: Metrics, title: str) -> Group:

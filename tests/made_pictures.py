@@ -16,7 +16,7 @@ from features.store.schema import Rows
 from heads.files.head_file import save_head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 
 KINDS = ("bright", "dark", "striped")
@@ -70,7 +70,7 @@ def make_world(folder: Path, *, views: str = "identity,flip") -> World:
 def train_head(path: Path, store: FeatureStore, rows: Rows, spec: HeadSpec, *, epochs: int, batch_size: int) -> None:
     """Trains a head on rows of a store, which are its validation rows too, and writes it to a file."""
     feed = Feed(store, rows, memory_bytes=10**9)
-    trained = train_solo(spec, feed, feed, epochs=epochs, batch_size=batch_size, seed=0, plan_seed=0)
+    trained = train_solo(spec, feed, feed, Schedule(epochs=epochs, batch_size=batch_size, plan_seed=0), seed=0)
     model = build_head(spec, feed.shape, len(store.classes))
     model.set_weights(trained.weights)
     save_head(path, model, HeadMetadata.of_store(store.header, store.fingerprint, spec=spec, versions={}))

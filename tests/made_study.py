@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from features.runtime.files import write_json
 from heads.metrics.classification import ClassMetrics
 from heads.metrics.scoring import EpochRecord, Score
+from heads.model.weights import initial_weights
 from search.finish.verdict import verdict
 from search.record.results import (
     BankFigures,
@@ -106,7 +107,7 @@ class MadeStudy:
                 accuracy = self.accuracy(asked, end)
                 best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy), 1e-3)
                 TrialNotes.write(asked.trial, learning_rates=[asked.spec.learning_rate] * end)
-                parameters = asked.spec.parameters((2, 2, 64), 4)
+                parameters = sum(array.size for array in initial_weights(asked.spec, (2, 2, 64), 4, seed=0))
                 self.book.complete(asked, best, epochs=end, parameters=parameters)
         self.opened.flush()
 

@@ -13,7 +13,7 @@ from rich.progress import TaskID
 from features.extraction.extraction import ExtractionSummary, Say, extract_store
 from features.extraction.options import ExtractionOptions
 from features.runtime.backend import use_backend
-from features.runtime.command import progress
+from features.runtime.command import progress, say
 from features.runtime.options import checked, described, keywords
 from features.store.reader import FeatureStore
 
@@ -68,9 +68,9 @@ def run_extraction(
         BottleneckError: As ``extract``.
     """
     use_backend(options.backend)
-    say: Say = say if show_progress else lambda line: None
+    told: Say = say if show_progress else lambda line: None
     with _Progress(shown=show_progress) as display:
-        return extract_store(images, store, options, say=say, on_progress=display)
+        return extract_store(images, store, options, say=told, on_progress=display)
 
 
 class _Progress:

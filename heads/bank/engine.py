@@ -121,10 +121,6 @@ class Engine:
 
     # --- heads in and out -------------------------------------------------------------------------------------
 
-    def has_room(self, spec: HeadSpec) -> bool:
-        """Whether a trial could move in now."""
-        return self.table.has_room(pages_of(spec))
-
     def insert(self, newcomers: Sequence[Newcomer]) -> list[int]:
         """Moves trials in, all in one write.
 

@@ -17,9 +17,9 @@ import numpy as np
 from features.rows.feed import Feed
 from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
-from heads.bank.mathematics import zero_state
 from heads.bank.pages import PageTable, hyperparameters, named, pack
 from heads.bank.shape import BankShape, pages_of
+from heads.bank.state import zero_state
 from heads.metrics.scoring import Probabilities, average_views
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights

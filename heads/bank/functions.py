@@ -1,12 +1,16 @@
-"""Activations and poolings of the bank, and their derivatives, chosen for each channel by a code."""
+"""Activations and poolings of many heads at once, and their derivatives, chosen for each channel by a code.
+
+The functions are those of ``heads.model.functions``; a code is a place in the names that a bank was made for.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras import ops
+
+from heads.model.functions import ACTIVATIONS, POOLINGS
 
 Tensor = Any
 
@@ -16,71 +20,58 @@ def as_deep(vector: Tensor, array: Tensor) -> Tensor:
     return ops.reshape(vector, (*vector.shape, *[1] * (len(array.shape) - len(vector.shape))))
 
 
-def by_code(table: dict[str, Callable[..., Tensor]], names: tuple[str, ...], codes: Tensor, *arguments: Any) -> Tensor:
-    """Applies to each leading index the function that its code, a place in ``names``, has chosen."""
-    chosen, *others = (table[name](*arguments) for name in names)
+def activate(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
+    """Applies to each leading index of ``values`` the activation that its code has chosen among ``names``."""
+    return _by_code((_forward(name)(ops, values) for name in names), codes)
+
+
+def slopes(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
+    """Returns the derivatives of ``activate``, in the shape of ``values``."""
+    return _by_code((ACTIVATIONS[name].slope(ops, values) for name in names), codes)
+
+
+def pool(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
+    """Pools (N, B, S); where no position is kept, the value lies in position 0, zeros behind it."""
+    return _by_code((_pooled(name, values) for name in names), codes)
+
+
+def unpool(
+    names: tuple[str, ...], codes: Tensor, error: Tensor, values: Callable[[], Tensor], positions: int
+) -> Tensor:
+    """Returns the gradient of what was pooled, (N, B, S).
+
+    Args:
+        names: The poolings that occur.
+        codes: (N,) int32.
+        error: Gradient of the result of ``pool``, (N, B, S), or (N, B, 1) where no pooling keeps positions.
+        values: Makes what was pooled, (N, B, S); called where one of the poolings looks at it.
+        positions: S.
+    """
+    looked_at = values() if any(POOLINGS[name].looks_back for name in names) else None
+    return _by_code((_unpooled(name, error, looked_at, positions) for name in names), codes)
+
+
+def _by_code(results: Iterable[Tensor], codes: Tensor) -> Tensor:
+    chosen, *others = results
     for code, result in enumerate(others, 1):
         chosen = ops.where(as_deep(codes == code, result), result, chosen)
     return chosen
 
 
-def _gelu(values: Tensor) -> Tensor:
-    return values * _normal_share(values)
+def _forward(name: str) -> Callable[[Any, Tensor], Tensor]:
+    forward = ACTIVATIONS[name].forward
+    assert forward is not None, f"{name} is no activation of a search"
+    return forward
 
 
-def _normal_share(values: Tensor) -> Tensor:
-    return 0.5 * (1 + ops.erf(values * math.sqrt(0.5)))
+def _pooled(name: str, values: Tensor) -> Tensor:
+    pooling = POOLINGS[name]
+    pooled = pooling.forward(ops, values)
+    if pooling.keeps_positions:
+        return pooled
+    return ops.pad(pooled[..., None], [[0, 0], [0, 0], [0, values.shape[-1] - 1]])
 
 
-def _gelu_slope(values: Tensor) -> Tensor:
-    density = ops.exp(-0.5 * ops.square(values)) * (1 / math.sqrt(2 * math.pi))
-    return _normal_share(values) + values * density
-
-
-def _silu_slope(values: Tensor) -> Tensor:
-    share = ops.sigmoid(values)
-    return share * (1 + values * (1 - share))
-
-
-def _relu_slope(values: Tensor) -> Tensor:
-    # NaN compares false: written so that a broken head stays broken instead of standing still.
-    return ops.where(values <= 0, 0.0, ops.ones_like(values))
-
-
-ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
-    "relu": ops.relu,
-    "gelu": _gelu,
-    "silu": lambda values: values * ops.sigmoid(values),
-}
-
-
-SLOPES: dict[str, Callable[..., Tensor]] = {"relu": _relu_slope, "gelu": _gelu_slope, "silu": _silu_slope}
-
-
-def _first_only(pooled: Tensor, positions: int) -> Tensor:
-    return ops.pad(pooled[..., None], [[0, 0], [0, 0], [0, positions - 1]])
-
-
-POOLINGS: dict[str, Callable[..., Tensor]] = {
-    "flatten": lambda values: values,
-    "average": lambda values: _first_only(ops.mean(values, axis=-1), values.shape[-1]),
-    "max": lambda values: _first_only(ops.max(values, axis=-1), values.shape[-1]),
-}
-
-
-def _unpool_average(error: Tensor, _: Tensor | None, positions: int) -> Tensor:
-    return ops.repeat(error[..., :1] / positions, positions, axis=-1)
-
-
-def _unpool_max(error: Tensor, pooled: Tensor, _: int) -> Tensor:
-    """Shared evenly between equals, as Keras' backends do."""
-    highest = pooled == ops.max(pooled, axis=-1, keepdims=True)
-    shares = ops.sum(ops.cast(highest, "float32"), axis=-1, keepdims=True)
-    return ops.where(highest, error[..., :1] / shares, 0.0)
-
-
-UNPOOLINGS: dict[str, Callable[..., Tensor]] = {
-    "flatten": lambda error, _, __: error,
-    "average": _unpool_average,
-    "max": _unpool_max,
-}
+def _unpooled(name: str, error: Tensor, values: Tensor | None, positions: int) -> Tensor:
+    pooling = POOLINGS[name]
+    return pooling.backward(ops, error if pooling.keeps_positions else error[..., :1], values, positions)

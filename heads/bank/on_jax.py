@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.mathematics import Arrays, Bank, Batch, PlainTools, State, zero_state
+from heads.bank.mathematics import Bank
 from heads.bank.pages import HeadArrays
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 from heads.bank.shape import BankShape
+from heads.bank.state import Arrays, Batch, State, zero_state
+from heads.bank.tools import PlainTools
 
 
 class BankProgram:

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from heads.bank.mathematics import Bank, Batch, Gradients, State, zero_state
+from heads.bank.mathematics import Bank
 from heads.bank.pages import HeadArrays
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
 from heads.bank.shape import BankShape
+from heads.bank.state import Batch, Gradients, State, zero_state
 
 
 class _Tools:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bank.shape import STATISTICS, BankShape, pages_of
+from heads.model.functions import pooled_positions
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
@@ -157,7 +158,7 @@ def unpack(shape: BankShape, spec: HeadSpec, in_pages: HeadArrays, in_slot: Head
         if name == "kernel" and name in in_pages:
             arrays[name] = in_pages[name].reshape(spec.conv_width, -1).T[None, None]
         elif name == "dense" and name in in_pages:
-            positions = shape.positions if spec.pooling == "flatten" else 1
+            positions = pooled_positions(spec.pooling, shape.positions)
             paged = in_pages[name][:, :, :positions, : units[0]]
             arrays[name] = paged.transpose(2, 0, 1, 3).reshape(-1, units[0])
         elif name in in_pages:

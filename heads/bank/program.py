@@ -47,7 +47,7 @@ class ScoringPlan(NamedTuple):
 class Program(Protocol):
     """A bank's state on a device and the compiled programs over it; arrays in and out are NumPy's.
 
-    ``settings`` are ``heads.bank.mathematics.Settings``.
+    ``settings`` are ``heads.bank.state.Settings``.
 
     Attributes:
         traces: How often a training or scoring program was traced, and so compiled.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from heads.model.functions import pooled_positions
 from heads.model.spec import PAGE, HeadSpec
 
 STATISTICS = ("mean", "variance")
@@ -115,7 +116,7 @@ class BankShape:
     @property
     def dense_positions(self) -> int:
         """Positions that reach the first dense layer: one where every head pools."""
-        return self.positions if "flatten" in self.poolings else 1
+        return max(pooled_positions(name, self.positions) for name in self.poolings)
 
     @property
     def page_arrays(self) -> dict[str, tuple[int, ...]]:

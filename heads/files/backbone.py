@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec, recorded_options
 from features.extraction.backbones import Backbone, build_backbone
@@ -14,35 +18,45 @@ from heads.files.metadata import HeadMetadata
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
 
 
-def backbone_spec(
-    head: Path,
-    metadata: HeadMetadata,
-    *,
-    backbone: str | None = None,
-    weights: str | None = None,
-    alpha: float | None = None,
-    image_size: int | None = None,
-    preprocessing: str | None = None,
-) -> BackboneSpec:
+_told = partial(typer.Option, show_default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedBackbone:
+    """What a user says of a head's backbone, where the head's file does not say it; the options of a command.
+
+    Attributes:
+        backbone: Its name in keras.applications.
+        weights: ``imagenet``, ``random:SEED`` or a file; a head's file records only the name of a file.
+        alpha: Width multiplier.
+        image_size: Side in pixels of the square that it is shown.
+        preprocessing: ``backbone`` or ``unit``.
+    """
+
+    backbone: Annotated[str | None, _told(help="Backbone, where the head's file does not name it.")] = None
+    weights: Annotated[str | None, _told(help="Its weights; the file, where they came from a file.")] = None
+    alpha: Annotated[float | None, _told(help="Its width multiplier.")] = None
+    image_size: Annotated[int | None, _told(help="Side in pixels of what it is shown.")] = None
+    preprocessing: Annotated[str | None, _told(help="backbone or unit (x / 255).")] = None
+
+
+def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | None = None) -> BackboneSpec:
     """Returns which backbone a head needs: as its file says, or as named where the file does not say.
 
     Args:
         head: The head's file, for messages.
         metadata: What it says of itself.
-        backbone: ``--backbone``.
-        weights: ``--weights``; where the weights came from a file, the file: only its name is recorded.
-        alpha: ``--alpha``.
-        image_size: ``--image-size``.
-        preprocessing: ``--preprocessing``.
+        named: What the user says; nothing by default.
 
     Raises:
         InputError: Something is not known and not named, or named otherwise than the file says.
     """
     recorded = recorded_options(metadata)
-    named = {"name": backbone, "alpha": alpha, "image_size": image_size, "preprocessing": preprocessing}
+    given = named or NamedBackbone()
     chosen: dict[str, Any] = {}
-    for name, value in named.items():
+    for name in ("name", "alpha", "image_size", "preprocessing"):
         option, says = _option(name), recorded[name]
+        value = getattr(given, "backbone" if name == "name" else name)
         if says is None and recorded["name"] is not None and name == "alpha" and value not in (None, 1.0):
             raise InputError(option, expected=f"none, as {head} says", found=value)
         if None not in (says, value) and says != value:
@@ -52,7 +66,7 @@ def backbone_spec(
         if chosen[name] is None:
             hint = "the head's file does not say; features of another kind would give meaningless classes"
             raise InputError(_option(name), expected=f"the one that {head} was trained with", found="none", hint=hint)
-    return BackboneSpec(weights=weights or _recorded_weights(recorded["weights"]), **chosen)
+    return BackboneSpec(weights=given.weights or _recorded_weights(recorded["weights"]), **chosen)
 
 
 def _option(name: str) -> str:

@@ -99,11 +99,10 @@ def save_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
 
 def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
     """The file's content, made in memory: on a full disk HDF5 crashes the process (a fault in H5Fflush)."""
-    # ``model.save`` takes names only; this is what it calls for .hdf5
-    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5  # noqa: PLC0415
+    from heads.model.keras_internals import write_model  # noqa: PLC0415  only who writes needs Keras
 
     with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
-        save_model_to_hdf5(model, file, include_optimizer=False)
+        write_model(model, file)
         for name, value in attributes.items():
             file.attrs[name] = value
         file.flush()

@@ -18,6 +18,7 @@ from typing import Any
 
 from features.runtime.errors import InputError
 from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, quoted, refuse
+from heads.model.functions import ELEMENT_WISE, POOLINGS
 
 MAX_LAYERS = 256
 """Of the whole file: twenty-five of the deepest heads of a search, averaged, have 252."""
@@ -27,10 +28,7 @@ MAX_ELEMENTS = 2**24
 """Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
 
 
-ACTIVATIONS = (
-    *("linear", "relu", "relu6", "gelu", "silu", "swish", "elu", "selu"),
-    *("tanh", "sigmoid", "softplus", "softmax"),
-)
+ACTIVATIONS = (*ELEMENT_WISE, "softmax")
 
 
 _AVERAGE = "Average"
@@ -415,8 +413,7 @@ _READERS: dict[str, Callable[[LayerConfig, Shape], PlainLayer]] = {
     "Softmax": _softmax,
     "Dropout": _dropout,
     "Flatten": _flatten,
-    "GlobalAveragePooling2D": _global_pooling("GlobalAveragePooling2D"),
-    "GlobalMaxPooling2D": _global_pooling("GlobalMaxPooling2D"),
+    **{pooling.layer: _global_pooling(pooling.layer) for pooling in POOLINGS.values() if not pooling.keeps_positions},
     "Dense": _dense,
 }
 """What a head is made of, and how each is read."""

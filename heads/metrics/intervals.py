@@ -7,12 +7,12 @@ intervals; where these degenerate, because every image is called rightly or none
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 RESAMPLES = 10_000
 
@@ -24,10 +24,6 @@ SEED = 0
 _AT_ONCE = 500
 
 
-_Z95 = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
-
-
 Interval = tuple[float, float]
 
 
@@ -36,11 +32,8 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
 
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    share, square = correct / rows, _Z95**2 / rows
-    centre = (share + square / 2) / (1 + square)
-    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    # rounding must not leave the share itself outside
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    interval = binomtest(correct, rows).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy_interval(right: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]) -> Interval:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from heads.model.functions import POOLINGS
 from heads.model.spec import HeadSpec
 from heads.model.weights import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, initial_weights
 
@@ -48,19 +49,10 @@ def _layers(spec: HeadSpec, classes: int, seed: int) -> Iterator[Any]:
     yield layers.Activation(spec.activation, dtype="float32", name="activation")
     if spec.dropout:
         yield layers.Dropout(spec.dropout, seed=mask_seeds[0], dtype="float32", name="dropout")
-    yield _pooling(spec.pooling)
+    yield getattr(layers, POOLINGS[spec.pooling].layer)(dtype="float32", name="pooling")
     for number in range(1, spec.dense_layers + 1):
         yield layers.Dense(spec.dense_units, activation=spec.activation, dtype="float32", name=f"dense_{number}")
         if spec.dense_dropout:
             mask_seed = mask_seeds[number]
             yield layers.Dropout(spec.dense_dropout, seed=mask_seed, dtype="float32", name=f"dense_dropout_{number}")
     yield layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")
-
-
-def _pooling(name: str) -> Any:
-    kinds = {
-        "flatten": keras.layers.Flatten,
-        "average": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-    }
-    return kinds[name](dtype="float32", name="pooling")

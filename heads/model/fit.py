@@ -14,6 +14,7 @@ from features.rows.feed import Feed, plan_epoch
 from features.runtime.errors import BottleneckError
 from heads.metrics.scoring import EpochRecord, predict_probabilities, score
 from heads.model.build import build_head
+from heads.model.keras_internals import OneReplicaAdam
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec
 from heads.model.weights import Weights, unbiased, without_statistics
 
@@ -39,35 +40,46 @@ class TrainedHead:
     curve: tuple[EpochRecord, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long heads train, on which batches, and what counts: what all heads of a study have in common.
+
+    Attributes:
+        epochs: Upper bound of epochs, at least 1.
+        batch_size: Upper bound of rows in a batch.
+        plan_seed: Decides the batches.
+        first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
+        objective: What decides the best epoch, see ``heads.metrics.scoring``.
+        class_weights: What a row of each class counts in the training loss; 1 by default. The validation loss counts
+            every row alike.
+    """
+
+    epochs: int
+    batch_size: int
+    plan_seed: int
+    first_epoch: int = 0
+    objective: str = "accuracy"
+    class_weights: Sequence[float] | None = None
+
+
 def train_solo(
     spec: HeadSpec,
     train: Feed,
     validation: Feed,
+    schedule: Schedule,
     *,
-    epochs: int,
-    batch_size: int,
     seed: int,
-    plan_seed: int,
-    first_epoch: int = 0,
-    objective: str = "accuracy",
-    class_weights: Sequence[float] | None = None,
     on_epoch: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainedHead:
     """Trains one head.
 
     Args:
         spec: The head and how it is trained.
-        train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=plan_seed,
-            epoch=first_epoch + e - 1)``.
+        train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=schedule.plan_seed,
+            epoch=schedule.first_epoch + e - 1)``.
         validation: Rows that decide the learning rate and the best epoch, averaged over their views.
-        epochs: Upper bound of epochs, at least 1.
-        batch_size: Upper bound of rows in a batch.
+        schedule: How long, on which batches.
         seed: Decides the first weights and the dropout masks.
-        plan_seed: Decides the batches.
-        first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
-        objective: What decides the best epoch, see ``heads.metrics.scoring``.
-        class_weights: What a row of each class counts in the training loss; 1 by default. The validation loss counts
-            every row alike.
         on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
 
     Returns:
@@ -76,36 +88,26 @@ def train_solo(
     Raises:
         DivergedError: Loss or weights stopped being finite.
     """
-    weights = np.asarray(class_weights or [1] * len(train.store.classes), np.float32)
-    batches = _Batches(train, weights, batch_size=batch_size, seed=plan_seed, first_epoch=first_epoch)
+    weights = np.asarray(schedule.class_weights or [1] * len(train.store.classes), np.float32)
+    batches = _Batches(train, weights, schedule)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
     model.set_weights(without_statistics(spec, model.get_weights()))
-    recorder = _Recorder(spec, batches, validation, objective)
+    recorder = _Recorder(spec, batches, validation, schedule.objective)
     best = _BestEpoch(recorder)
     try:
         _compile(model, spec)
         callbacks = [recorder, _plateau(spec), best, _Report(recorder, on_epoch)]
-        model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
     finally:
         # Keras' global state keeps every model of a study alive otherwise.
         keras.backend.clear_session()
     return TrainedHead(spec, best.weights, recorder.curve[best.index], tuple(recorder.curve))
 
 
-class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Keras' Adam, without the sum of the gradients over replicas, of which there is one.
-
-    For that sum TensorFlow registers a gradient in every trace and never forgets it, nor the graph that it belongs to:
-    5 to 13 MB for every head of a study.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
-        return grads_and_vars
-
-
 def _compile(model: Any, spec: HeadSpec) -> None:
+    decay = spec.weight_decay or None
     model.compile(
-        optimizer=_Adam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=spec.weight_decay or None, name="adam"),
+        optimizer=OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam"),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
         # XLA compiles for seconds in every trial and gains nothing on so small a model; JAX has no other way.
         jit_compile=keras.backend.backend() != "tensorflow",
@@ -125,11 +127,9 @@ def _plateau(spec: HeadSpec) -> Any:
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels, row weights)."""
 
-    def __init__(
-        self, feed: Feed, class_weights: npt.NDArray[np.float32], *, batch_size: int, seed: int, first_epoch: int
-    ) -> None:
+    def __init__(self, feed: Feed, class_weights: npt.NDArray[np.float32], schedule: Schedule) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
-        self.feed, self._batch_size, self._seed, self._first_epoch = feed, batch_size, seed, first_epoch
+        self.feed, self._schedule = feed, schedule
         self._class_weights = class_weights
         self._one_hot = np.eye(len(feed.store.classes), dtype=np.float32)
         self.start(0)
@@ -138,10 +138,10 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """Plans an epoch of this head, counted from 0."""
         self.plan = plan_epoch(
             self.feed.rows,
-            batch_size=self._batch_size,
+            batch_size=self._schedule.batch_size,
             views=self.feed.views,
-            seed=self._seed,
-            epoch=self._first_epoch + epoch,
+            seed=self._schedule.plan_seed,
+            epoch=self._schedule.first_epoch + epoch,
         )
 
     def __len__(self) -> int:

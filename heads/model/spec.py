@@ -8,6 +8,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from heads.model import functions
+
 SCHEMA = 1
 
 
@@ -15,10 +17,10 @@ PAGE = 16
 """Channels in a page: a head's convolution width is a multiple of it (see docs/bank.md)."""
 
 
-ACTIVATIONS = ("relu", "gelu", "silu")
+ACTIVATIONS = functions.SEARCHED_ACTIVATIONS
 
 
-POOLINGS = ("flatten", "average", "max")
+POOLINGS = tuple(functions.POOLINGS)
 
 
 MAX_DENSE_LAYERS = 2
@@ -34,9 +36,9 @@ class HeadSpec:
     Attributes:
         conv_width: Channels of the 1x1 convolution, a positive multiple of 16.
         batch_norm: Whether BatchNormalization (no scale) follows the convolution.
-        activation: ``relu``, ``gelu`` or ``silu``; after the convolution and after each hidden layer.
+        activation: One of ``ACTIVATIONS``; after the convolution and after each hidden layer.
         dropout: Share of the convolution's outputs dropped in training, in [0, 1).
-        pooling: ``flatten`` keeps the positions, ``average`` and ``max`` reduce over them.
+        pooling: One of ``POOLINGS``: ``flatten`` keeps the positions, the others leave one value for each channel.
         dense_layers: Hidden layers between pooling and softmax: 0, 1 or 2.
         dense_units: Units of each hidden layer; without effect where there is none.
         dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1).
@@ -101,16 +103,6 @@ class HeadSpec:
         """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-    def parameters(self, feature_shape: tuple[int, int, int], classes: int) -> int:
-        """Number of parameters, moving statistics included, on features of (height, width, channels)."""
-        height, width, channels = feature_shape
-        inputs = self.conv_width * (height * width if self.pooling == "flatten" else 1)
-        total = channels * self.conv_width + (3 * self.conv_width if self.batch_norm else 0)
-        for units in (*[self.dense_units] * self.dense_layers, classes):
-            total += (inputs + 1) * units
-            inputs = units
-        return total
 
 
 def _require(name: str, found: object, expected: str, holds: bool) -> None:

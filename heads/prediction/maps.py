@@ -1,4 +1,4 @@
-"""The maps of predicted images: computed, drawn and written, for ``heads.predict``."""
+"""The maps of predicted images: computed, drawn and written, for ``heads.predict`` and for notebooks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,115 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from features.extraction.pipeline import FeatureMaker
 from features.images.decode import decode_image, original_image
 from features.images.views import View
+from features.runtime.errors import BottleneckError
 from heads.files.head_file import Head
 from heads.metrics.scoring import Probabilities
 from heads.prediction.download import is_url
 from heads.saliency.gradcam import class_activation_map
 from heads.saliency.occlusion import occlusion_map
-from heads.saliency.pictures import save_heatmap
+from heads.saliency.pictures import draw_heatmap, save_heatmap, with_caption
 
 NOTICEABLE = 0.02
 """Occlusion maps are drawn on the scale of their largest fall, but not of a smaller one: that would enlarge noise."""
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """An image that could be used, and what its maps are made of.
+
+    Attributes:
+        path: Where its content is.
+        probabilities: (classes,).
+        features: (height, width, channels) of the image as it is, in no other view.
+    """
+
+    path: Path
+    probabilities: Probabilities
+    features: npt.NDArray[Any]
+
+    @property
+    def called(self) -> int:
+        """The most probable class."""
+        return int(self.probabilities.argmax())
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """What speaks for a class in an image.
+
+    Attributes:
+        values: (height, width), coarser than the image.
+        shown: The same in [0, 1], as it is drawn.
+        caption: Class, probability, and what the map is.
+    """
+
+    values: npt.NDArray[np.float32]
+    shown: npt.NDArray[np.float32]
+    caption: str
+
+    def picture(self, image: Image.Image) -> Image.Image:
+        """Draws the map over its image (RGB), with the caption beneath.
+
+        Raises:
+            BottleneckError: There is not enough memory.
+        """
+        try:
+            return with_caption(draw_heatmap(image, self.shown), self.caption)
+        except MemoryError as error:
+            raise BottleneckError(f"not enough memory to draw {image.width} x {image.height} pixels") from error
+
+
+@dataclass(frozen=True)
+class MapMaker:
+    """Computes maps of predicted images.
+
+    Attributes:
+        head: The head.
+        backbone: The one whose features it takes.
+        views: Over which predictions are averaged.
+        batch_size: Upper bound of images in a forward pass.
+    """
+
+    head: Head
+    backbone: FeatureMaker
+    views: Sequence[View]
+    batch_size: int
+
+    def heatmap(self, image: PredictedImage, class_index: int) -> ImageMap:
+        """Returns where the head sees what speaks for a class: Grad-CAM."""
+        heat = class_activation_map(self.head.model, image.features, class_index)
+        remark = "Grad-CAM" if heat.any() else "Grad-CAM: nothing speaks for it"
+        return ImageMap(heat, heat, f"{self._said(image, class_index)}, {remark}")
+
+    def occlusion(self, image: PredictedImage, class_index: int) -> ImageMap:
+        """Returns by how much the probability of a class falls where a place of the image is covered.
+
+        Raises:
+            UndecodableError: The image cannot be had in its own resolution.
+            BottleneckError: There is not enough memory.
+        """
+        original = original_image(image.path)
+        falls = occlusion_map(
+            self.head,
+            self.backbone,
+            self.views,
+            decode_image(image.path, self.backbone.image_size),
+            class_index,
+            aspect=original.width / original.height,
+            batch_size=self.batch_size,
+        )
+        largest = float(falls.max())
+        shown = np.clip(falls, 0, None) / max(largest, NOTICEABLE)
+        said = f"{self._said(image, class_index)}, up to {max(largest, 0):.3f} less where covered"
+        return ImageMap(falls, shown, said)
+
+    def _said(self, image: PredictedImage, class_index: int) -> str:
+        return f"{self.head.metadata.classes[class_index]} {image.probabilities[class_index]:.3f}"
 
 
 @dataclass(frozen=True)
@@ -33,17 +129,13 @@ class MapFolder:
 
     Attributes:
         folder: It exists.
-        head: The head.
-        backbone: The one whose features it takes.
-        views: Over which predictions are averaged.
-        occlusion_batch: Upper bound of images in a forward pass for an occlusion map; 0 for no such maps.
+        maker: Makes the maps.
+        occlusion: Whether there are occlusion maps beside the heat maps.
     """
 
     folder: Path
-    head: Head
-    backbone: FeatureMaker
-    views: Sequence[View]
-    occlusion_batch: int = 0
+    maker: MapMaker
+    occlusion: bool = False
 
     def draw(self, name: str, path: Path, probabilities: Probabilities, features: npt.NDArray[Any]) -> dict[str, str]:
         """Writes the maps of an image's most probable class, each a picture and the numbers beside it as ``.npy``.
@@ -61,27 +153,14 @@ class MapFolder:
             UndecodableError: The image cannot be had in its own resolution.
             BottleneckError: The disk is full, or there is not enough memory.
         """
-        called = int(probabilities.argmax())
-        image, file = original_image(path), self.folder / f"{picture_name(name)}.png"
-        said = f"{self.head.metadata.classes[called]} {probabilities[called]:.3f}"
-        heat = class_activation_map(self.head.model, features, called)
-        remark = "Grad-CAM" if heat.any() else "Grad-CAM: nothing speaks for it"
-        drawn = {"heatmap": str(save_heatmap(file, image, heat, heat, f"{said}, {remark}"))}
-        if self.occlusion_batch:
-            falls = occlusion_map(
-                self.head,
-                self.backbone,
-                self.views,
-                decode_image(path, self.backbone.image_size),
-                called,
-                aspect=image.width / image.height,
-                batch_size=self.occlusion_batch,
-            )
-            largest = float(falls.max())
-            shown = np.clip(falls, 0, None) / max(largest, NOTICEABLE)
-            said += f", up to {max(largest, 0):.3f} less where covered"
+        image, original = PredictedImage(path, probabilities, features), original_image(path)
+        file = self.folder / f"{picture_name(name)}.png"
+        heat = self.maker.heatmap(image, image.called)
+        drawn = {"heatmap": str(save_heatmap(file, original, heat.values, heat.shown, heat.caption))}
+        if self.occlusion:
+            falls = self.maker.occlusion(image, image.called)
             file = file.with_suffix(".occlusion.png")
-            drawn["occlusion"] = str(save_heatmap(file, image, falls, shown, said))
+            drawn["occlusion"] = str(save_heatmap(file, original, falls.values, falls.shown, falls.caption))
         return drawn
 
 

@@ -22,8 +22,8 @@ within the noise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -31,16 +31,13 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.files.ensemble import members_of
+from heads.model.functions import ACTIVATIONS, POOLINGS, Pooling
 
 Floats = npt.NDArray[np.float32]
 
 
 _SHAPELESS = ("BatchNormalization", "Activation", "ReLU", "Dropout")
 """Layers that may stand between a convolution and what reads its activation: they keep every place where it is."""
-
-
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-"""As in ``keras.activations.selu``."""
 
 
 def class_activation_map(model: Any, features: npt.NDArray[Any], class_index: int | npt.NDArray[Any]) -> Floats:
@@ -199,14 +196,11 @@ def _pulled_back(layer: Any, inputs: Floats, gradient: Floats) -> Floats:
     return np.asarray(_PULL_BACK[type(layer).__name__](layer, inputs, gradient), np.float32)
 
 
-def _through_average(layer: Any, inputs: Floats, gradient: Floats) -> Any:
-    return np.broadcast_to(gradient[:, None, None] / math.prod(inputs.shape[1:3]), inputs.shape)
-
-
-def _through_maximum(layer: Any, inputs: Floats, gradient: Floats) -> Any:
-    """Places that share the maximum share its gradient, as in TensorFlow and JAX."""
-    highest = inputs == inputs.max(axis=(1, 2), keepdims=True)
-    return highest * (gradient / highest.sum(axis=(1, 2)))[:, None, None]
+def _through_pooling(pooling: Pooling, layer: Any, inputs: Floats, gradient: Floats) -> Any:
+    count, height, width, channels = inputs.shape
+    values = np.moveaxis(inputs, 3, 1).reshape(count, channels, height * width)
+    back = pooling.backward(_OPS, gradient[..., None], values, height * width)
+    return np.ascontiguousarray(np.moveaxis(back.reshape(count, channels, height, width), 1, 3))
 
 
 def _through_batch_norm(layer: Any, inputs: Floats, gradient: Floats) -> Any:
@@ -229,7 +223,7 @@ def _through_relu(layer: Any, inputs: Floats, gradient: Floats) -> Any:
 
 def _through_function(function: str, inputs: Floats, gradient: Floats) -> Any:
     if function != "softmax":
-        return gradient * _SLOPE[function](inputs)
+        return gradient * ACTIVATIONS[function].slope(_OPS, inputs)
     shares = np.exp(inputs - inputs.max(axis=-1, keepdims=True))
     shares /= shares.sum(axis=-1, keepdims=True)
     return shares * (gradient - (gradient * shares).sum(axis=-1, keepdims=True))
@@ -238,8 +232,11 @@ def _through_function(function: str, inputs: Floats, gradient: Floats) -> Any:
 _PULL_BACK: dict[str, Callable[[Any, Floats, Floats], Any]] = {
     "Dropout": lambda layer, inputs, gradient: gradient,
     "Flatten": lambda layer, inputs, gradient: gradient.reshape(inputs.shape),
-    "GlobalAveragePooling2D": _through_average,
-    "GlobalMaxPooling2D": _through_maximum,
+    **{
+        pooling.layer: partial(_through_pooling, pooling)
+        for pooling in POOLINGS.values()
+        if not pooling.keeps_positions
+    },
     "BatchNormalization": _through_batch_norm,
     "Dense": _through_dense,
     "Activation": lambda layer, inputs, gradient: _through_function(_function(layer), inputs, gradient),
@@ -249,25 +246,23 @@ _PULL_BACK: dict[str, Callable[[Any, Floats, Floats], Any]] = {
 """By kind, every layer of ``heads.files.plain_layers`` that can follow the last convolution."""
 
 
-def _sigmoid(x: Floats) -> Any:
-    return (1 + np.tanh(x / 2)) / 2
+class _NumPyOps:
+    """NumPy by the names of ``keras.ops`` that ``heads.model.functions`` uses: no backend has to trace anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    @staticmethod
+    def cast(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+        return values.astype(dtype)
+
+    @staticmethod
+    def sigmoid(values: Floats) -> Floats:
+        return np.asarray((1 + np.tanh(values / 2)) / 2, values.dtype)
+
+    @staticmethod
+    def erf(values: Floats) -> Floats:
+        return _array(keras.ops.erf(values))
 
 
-def _gelu_slope(x: Floats) -> Any:
-    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    return (1 + _array(keras.ops.erf(x / math.sqrt(2)))) / 2 + x * density
-
-
-_SLOPE: dict[str, Callable[[Floats], Any]] = {
-    "linear": np.ones_like,
-    "relu": lambda x: x > 0,
-    "relu6": lambda x: (x > 0) & (x < 6),
-    "elu": lambda x: np.exp(np.minimum(x, 0)),
-    "selu": lambda x: np.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * np.exp(np.minimum(x, 0))),
-    "tanh": lambda x: 1 - np.tanh(x) ** 2,
-    "sigmoid": lambda x: _sigmoid(x) * (1 - _sigmoid(x)),
-    "softplus": _sigmoid,
-    "silu": lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x))),
-    "gelu": _gelu_slope,
-}
-"""Derivatives of the element-wise functions of ``heads.files.plain_layers.ACTIVATIONS``, by Keras' names."""
+_OPS = _NumPyOps()

@@ -7,6 +7,7 @@ again, once for each place and view. It costs as many forward passes through the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -17,12 +18,21 @@ from features.images.views import Picture, View
 from heads.files.head_file import Head
 from heads.metrics.scoring import Probabilities, average_views, predict_batch
 
-PLACES = 12
-"""Places along the image's shorter side."""
+
+@dataclass(frozen=True)
+class Grid:
+    """Where patches lie.
+
+    Attributes:
+        places: Places along the image's shorter side; the longer one has more, as its length asks.
+        cover: Side of a patch, in places: patches overlap, so that no lesion is only ever half covered.
+    """
+
+    places: int = 12
+    cover: float = 2.5
 
 
-COVER = 2.5
-"""Side of a patch, in places: patches overlap, so that no lesion is only ever half covered."""
+PATCHES = Grid()
 
 
 _LONGEST = 4.0
@@ -41,8 +51,7 @@ def occlusion_map(
     *,
     aspect: float,
     batch_size: int,
-    places: int = PLACES,
-    cover: float = COVER,
+    grid: Grid = PATCHES,
 ) -> npt.NDArray[np.float32]:
     """Covers one place of an image after the other with a grey patch and asks for the probability of a class.
 
@@ -57,8 +66,7 @@ def occlusion_map(
         class_index: The class.
         aspect: Width / height of the original image.
         batch_size: Upper bound of images in a forward pass.
-        places: Places along the original's shorter side; the longer one has more, as its length asks.
-        cover: Side of a patch, in places.
+        grid: Where the patches lie.
 
     Returns:
         (rows, columns): by how much the probability falls where that place is covered, in [-1, 1]; below 0 where it
@@ -67,6 +75,7 @@ def occlusion_map(
     Raises:
         BottleneckError: The batch does not fit into memory.
     """
+    places, cover = grid.places, grid.cover
     rows, columns = (round(places * min(_LONGEST, max(1.0, ratio))) for ratio in (1 / aspect, aspect))
     upright = [_stretch(row, rows, cover, len(picture)) for row in range(rows)]
     across = [_stretch(column, columns, cover, len(picture)) for column in range(columns)]

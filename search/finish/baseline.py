@@ -10,7 +10,7 @@ import optuna
 
 from features.rows.feed import Feed
 from heads.metrics.scoring import EpochRecord
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from search.record.results import OneAtATimeEstimate
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
@@ -53,16 +53,8 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) ->
     starts, epochs = [], []
     for trial in sampled:
         watch = _Stopwatch([time.perf_counter()])
-        train_solo(
-            TrialNotes.of(trial).spec,
-            few,
-            validated,
-            epochs=3,
-            batch_size=config.batch_size,
-            seed=0,
-            plan_seed=0,
-            on_epoch=watch,
-        )
+        schedule = Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0)
+        train_solo(TrialNotes.of(trial).spec, few, validated, schedule, seed=0, on_epoch=watch)
         first, *rest = (after - before for before, after in zip(watch.ends, watch.ends[1:], strict=False))
         starts.append(max(0.0, first - min(rest)))
         epochs.append(min(rest) / share)

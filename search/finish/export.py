@@ -76,10 +76,10 @@ def export_head(folder: Path, out: Path, choice: HeadChoice, *, backend: str | N
     path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
     remark = None
     if choice.with_backbone:
-        from heads.files.backbone import backbone_spec, rebuild_backbone  # noqa: PLC0415
+        from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415
         from heads.files.image_model import save_image_model  # noqa: PLC0415
 
-        spec = backbone_spec(path, head.metadata, weights=choice.weights)
+        spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
         save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
         if len(head.metadata.views) > 1:
             views = ", ".join(head.metadata.views)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from heads.metrics.scoring import EpochRecord
-from heads.model.fit import DivergedError, TrainedHead, train_solo
+from heads.model.fit import DivergedError, Schedule, TrainedHead, train_solo
 from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.training.checkpoint_sink import CheckpointSink
@@ -51,17 +51,20 @@ class OneAtATime:
             self.display.epoch()
             return not (through or pruned)
 
+        schedule = Schedule(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            plan_seed=derive_seed(config.seed, "batches"),
+            objective=config.objective,
+            class_weights=self.data.class_weights(config.class_weights),
+        )
         try:
             trained = train_solo(
                 asked.spec,
                 self.data.train,
                 self.data.validation,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
+                schedule,
                 seed=asked.seed,
-                plan_seed=derive_seed(config.seed, "batches"),
-                objective=config.objective,
-                class_weights=self.data.class_weights(config.class_weights),
                 on_epoch=on_epoch,
             )
         except DivergedError as error:

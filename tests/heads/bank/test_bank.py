@@ -21,12 +21,14 @@ from features.store.reader import FeatureStore
 from heads.bank.dropout import kept, keys
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
-from heads.bank.mathematics import Bank, Batch, PlainTools
+from heads.bank.mathematics import Bank
 from heads.bank.pages import FREE, PageTable, hyperparameters, listed, named, pack, unpack
 from heads.bank.shape import BankShape, pages_of
+from heads.bank.state import Batch
+from heads.bank.tools import PlainTools
 from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import ADAM_EPSILON, HeadSpec
 from heads.model.weights import initial_weights, unbiased, without_statistics
 
@@ -138,8 +140,8 @@ def follow(engine: Engine, curves: dict[int, Curve], epochs: range) -> None:
 
 def assert_same_as_solo(curve: Curve, spec: HeadSpec, feeds, seed: int, first_epoch: int = 0, **more) -> None:
     epochs = len(curve.scores)
-    arguments = {"epochs": epochs, "batch_size": BATCH, "seed": seed, "plan_seed": PLAN_SEED, **more}
-    solo = train_solo(spec, *feeds, first_epoch=first_epoch, **arguments)
+    schedule = Schedule(epochs=epochs, batch_size=BATCH, plan_seed=PLAN_SEED, first_epoch=first_epoch, **more)
+    solo = train_solo(spec, *feeds, schedule, seed=seed)
     assert curve.rates == [record.learning_rate for record in solo.curve], spec
     assert curve.best == solo.best.epoch - 1, spec
     for found, record in zip(curve.scores, solo.curve, strict=True):

@@ -27,7 +27,7 @@ def described(model: keras.Model) -> list[tuple[str, tuple[int, ...], list[tuple
 def test_the_default_is_the_articles_head(article_file) -> None:
     theirs, ours = load_head(article_file).model, build_head(HeadSpec(), (8, 8, 2048), 4)
     assert described(ours) == described(theirs)
-    assert ours.count_params() == 147_652 == HeadSpec().parameters((8, 8, 2048), 4)
+    assert ours.count_params() == 147_652
     options = {
         "Conv2D": ("use_bias", "strides", "activation"),
         "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale"),
@@ -52,9 +52,8 @@ def test_the_articles_weights_fit_without_change(article_file) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.pooling)
-def test_parameters_and_weights_are_as_told(spec: HeadSpec) -> None:
+def test_weights_are_as_told(spec: HeadSpec) -> None:
     model = build_head(spec, SHAPE, 4, seed=3)
-    assert model.count_params() == spec.parameters(SHAPE, 4)
     for built, drawn in zip(model.get_weights(), initial_weights(spec, SHAPE, 4, seed=3), strict=True):
         np.testing.assert_array_equal(built, drawn)
     dense = [one for one in model.layers if isinstance(one, keras.layers.Dense)]

@@ -19,7 +19,7 @@ from features.store.reader import FeatureStore
 from heads.files.head_file import load_head
 from heads.metrics.scoring import EpochRecord, Score, predict_probabilities, score
 from heads.model.build import build_head
-from heads.model.fit import DivergedError, TrainedHead, train_solo
+from heads.model.fit import DivergedError, Schedule, TrainedHead, train_solo
 from heads.model.spec import HeadSpec
 
 SPEC = HeadSpec(conv_width=16, dropout=0.2)
@@ -39,8 +39,9 @@ def split(store: FeatureStore) -> tuple[Feed, Feed]:
 
 
 def train(feeds: tuple[Feed, Feed], spec: HeadSpec = SPEC, **options) -> TrainedHead:
-    chosen = {"epochs": 6, "batch_size": 20, "seed": 4, "plan_seed": 2} | options
-    return train_solo(spec, *feeds, **chosen)
+    of_this_head = {"seed": options.pop("seed", 4), "on_epoch": options.pop("on_epoch", None)}
+    schedule = Schedule(**{"epochs": 6, "batch_size": 20, "plan_seed": 2} | options)
+    return train_solo(spec, *feeds, schedule, **of_this_head)
 
 
 def as_trained(head: TrainedHead, feed: Feed) -> keras.Model:

@@ -26,12 +26,12 @@ from features.images.views import parse_views
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from heads.files.backbone import backbone_spec, rebuild_backbone
+from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, load_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from heads.prediction.download import RemoteError, fetch
 from heads.prediction.prediction import predict
@@ -69,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_head(path: Path, store: FeatureStore, *, epochs: int) -> None:
     feed = Feed(store, store.usable, memory_bytes=10**9)
     spec = HeadSpec(conv_width=16, batch_norm=False, dropout=0.0, learning_rate=0.01)
-    trained = train_solo(spec, feed, feed, epochs=epochs, batch_size=16, seed=0, plan_seed=0)
+    trained = train_solo(spec, feed, feed, Schedule(epochs=epochs, batch_size=16, plan_seed=0), seed=0)
     model = build_head(spec, feed.shape, len(store.classes))
     model.set_weights(trained.weights)
     save_head(path, model, HeadMetadata.of_store(store.header, store.fingerprint, spec=spec, versions={}))
@@ -245,7 +245,7 @@ class TestBackbone:
     def test_is_the_recorded_one(self) -> None:
         expected = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
         assert backbone_spec(HEAD, OURS) == expected
-        assert backbone_spec(HEAD, OURS, backbone="mobilenet", alpha=0.25, image_size=64) == expected
+        assert backbone_spec(HEAD, OURS, NamedBackbone(backbone="mobilenet", alpha=0.25, image_size=64)) == expected
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),
@@ -259,18 +259,18 @@ class TestBackbone:
     )
     def test_another_is_refused(self, option: str, value: object, message: str) -> None:
         with pytest.raises(InputError, match=message):
-            backbone_spec(HEAD, OURS, **{option: value})
+            backbone_spec(HEAD, OURS, NamedBackbone(**{option: value}))
 
     def test_no_width_multiplier_where_none_was(self) -> None:
         with pytest.raises(InputError, match=r"--alpha: expected none, as head\.hdf5 says, found 0\.5"):
-            backbone_spec(HEAD, replace(OURS, alpha=None), alpha=0.5)
+            backbone_spec(HEAD, replace(OURS, alpha=None), NamedBackbone(alpha=0.5))
 
     def test_of_a_foreign_head_is_to_be_named(self) -> None:
         with pytest.raises(InputError, match=r"--backbone: expected the one that head\.hdf5 was trained with"):
             backbone_spec(HEAD, FOREIGN)
         with pytest.raises(InputError, match="--preprocessing: expected the one that"):
-            backbone_spec(HEAD, FOREIGN, backbone="inception_v3")
-        spec = backbone_spec(HEAD, FOREIGN, backbone="inception_v3", preprocessing="unit")
+            backbone_spec(HEAD, FOREIGN, NamedBackbone(backbone="inception_v3"))
+        spec = backbone_spec(HEAD, FOREIGN, NamedBackbone(backbone="inception_v3", preprocessing="unit"))
         assert spec == BackboneSpec(name="inception_v3", weights="imagenet", preprocessing="unit")
 
     def test_other_weights(self) -> None:

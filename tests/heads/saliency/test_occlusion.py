@@ -14,7 +14,7 @@ from heads.files.head_file import Head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
-from heads.saliency.occlusion import _stretch, occlusion_map
+from heads.saliency.occlusion import Grid, _stretch, occlusion_map
 
 SIDE = 32
 
@@ -65,7 +65,7 @@ class TestMap:
         )
 
     def test_falls_where_the_evidence_is(self) -> None:
-        falls = self.occlude(places=8, cover=1.0)
+        falls = self.occlude(grid=Grid(8, 1.0))
         assert falls.dtype == np.float32
         evidence = np.zeros((8, 8), bool)
         evidence[:2, :2] = True
@@ -89,27 +89,27 @@ class TestMap:
 
     def test_by_how_much(self) -> None:
         """Covering all of it leaves the grey of the mean everywhere, which speaks for neither class."""
-        (fall,) = self.occlude(places=1, cover=1.0).ravel()
+        (fall,) = self.occlude(grid=Grid(1, 1.0)).ravel()
         assert fall == pytest.approx(1 / (1 + np.exp(-2)) - 0.5, abs=2e-3)
 
     def test_below_0_where_the_class_gains(self) -> None:
         """Seen from the other class, covering its counter-evidence helps it by as much."""
         picture, views = corner_picture(), parse_views("identity")
-        options = {"aspect": 1.0, "batch_size": 64, "places": 6}
+        options = {"aspect": 1.0, "batch_size": 64, "grid": Grid(6)}
         one, other = (occlusion_map(corner_head(), Brightness(), views, picture, c, **options) for c in (0, 1))
         np.testing.assert_allclose(one, -other, atol=1e-6)
         assert one.min() < -0.1
 
     def test_places_are_square_on_the_original(self) -> None:
-        assert self.occlude(aspect=2.0, places=4).shape == (4, 8)
-        assert self.occlude(aspect=0.5, places=4).shape == (8, 4)
-        assert self.occlude(aspect=1000.0, places=2).shape == (2, 8)
+        assert self.occlude(aspect=2.0, grid=Grid(4)).shape == (4, 8)
+        assert self.occlude(aspect=0.5, grid=Grid(4)).shape == (8, 4)
+        assert self.occlude(aspect=1000.0, grid=Grid(2)).shape == (2, 8)
 
     def test_batches_do_not_matter(self) -> None:
-        expected = self.occlude(batch_size=1, places=4)
+        expected = self.occlude(batch_size=1, grid=Grid(4))
         for batch_size, used in ((5, 5), (17, 17), (200, 17)):
             for aspect in (1.0, 2.0):  # one shape for images of any aspect: one program
-                falls = self.occlude(batch_size=batch_size, places=4, aspect=aspect)
+                falls = self.occlude(batch_size=batch_size, grid=Grid(4), aspect=aspect)
                 assert self.backbone.batches == {used}
                 if aspect == 1:
                     np.testing.assert_allclose(falls, expected, atol=1e-6)
@@ -144,7 +144,7 @@ class TestMap:
         generator = np.random.default_rng(seed)
         picture = np.repeat(np.repeat(generator.integers(0, 256, (4, 4, 3), np.uint8), 8, axis=0), 8, axis=1)
         weights = generator.normal(0, 1, (4, 4))
-        options: dict[str, Any] = {"aspect": aspect, "batch_size": batch_size, "places": places, "cover": cover}
+        options: dict[str, Any] = {"aspect": aspect, "batch_size": batch_size, "grid": Grid(places, cover)}
         views = parse_views("identity")
         falls = occlusion_map(head_of(weights), Brightness(), views, picture, 1, **options)
         mirrored = occlusion_map(head_of(weights[:, ::-1]), Brightness(), views, picture[:, ::-1], 1, **options)

@@ -21,11 +21,11 @@ from features.rows.split import split_rows
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from heads.prediction import maps
 from heads.saliency.gradcam import class_activation_map
-from heads.saliency.occlusion import occlusion_map
+from heads.saliency.occlusion import Grid, occlusion_map
 
 KINDS = ("plain", "striped")
 QUADRANTS = {"upper left": (0, 0), "upper right": (0, 1), "lower left": (1, 0), "lower right": (1, 1)}
@@ -78,7 +78,9 @@ class TestPlantedEvidence:
         (folder / "new").mkdir()
         for name, quadrant in QUADRANTS.items():
             planted("striped", quadrant, generator, store.header.image_size).save(folder / "new" / f"{name}.png")
-        monkeypatch.setattr(maps, "occlusion_map", partial(occlusion_map, places=8))  # half as many patches as usual
+        monkeypatch.setattr(
+            maps, "occlusion_map", partial(occlusion_map, grid=Grid(8))
+        )  # half as many patches as usual
         options = (*weights_of(store), "--heatmaps", folder / "maps", "--occlusion", "--json")
         status, out, err = invoke("heads.predict", folder / "head.hdf5", folder / "new", *options)
         assert status == 0, err
@@ -99,7 +101,7 @@ class TestPlantedEvidence:
             conv_width=32, dropout=0.2, learning_rate=5e-3, pooling=pooling, activation=activation, dense_layers=dense
         )
         feed = Feed(store, store.usable, memory_bytes=10**9)
-        trained = train_solo(spec, feed, feed, epochs=14, batch_size=24, seed=0, plan_seed=0)
+        trained = train_solo(spec, feed, feed, Schedule(epochs=14, batch_size=24, plan_seed=0), seed=0)
         model = build_head(spec, feed.shape, 2)
         model.set_weights(trained.weights)
         striped = store.usable[store.labels == KINDS.index("striped")]
@@ -158,7 +160,7 @@ class TestRealScans:
         split = split_rows(store.usable, store.labels, store.patients, validation=0.1, test=0.25, seed=0)
         parts = (split.train, split.validation, split.test)
         train, validation, test = (Feed(store, rows, memory_bytes=10**9) for rows in parts)
-        trained = train_solo(spec, train, validation, epochs=8, batch_size=50, seed=0, plan_seed=0)
+        trained = train_solo(spec, train, validation, Schedule(epochs=8, batch_size=50, plan_seed=0), seed=0)
         model = build_head(spec, store.header.feature_shape, 4)
         model.set_weights(trained.weights)
         called = predict_probabilities(model, test).argmax(axis=1)

@@ -15,7 +15,7 @@ from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from heads.files.head_file import load_head
 from heads.metrics.scoring import predict_probabilities, score
-from heads.model.fit import train_solo
+from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import path_of
@@ -111,11 +111,13 @@ def solo(found: SimpleNamespace, trial, *, epochs: int):
         HeadSpec.from_dict(trial.user_attrs["spec"]),
         Feed(data.store, data.train.rows, **budget),
         Feed(data.store, data.validation.rows, **budget),
-        epochs=epochs,
-        batch_size=found.config.batch_size,
+        Schedule(
+            epochs=epochs,
+            batch_size=found.config.batch_size,
+            plan_seed=derive_seed(found.config.seed, "batches"),
+            first_epoch=trial.user_attrs["first_epoch"],
+        ),
         seed=derive_seed(found.config.seed, "head", trial.user_attrs["ordinal"]),
-        plan_seed=derive_seed(found.config.seed, "batches"),
-        first_epoch=trial.user_attrs["first_epoch"],
     )
 
 

@@ -1,0 +1,92 @@
+"""A head on the rows of a store: which rows, what to know about them, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.rows.feed import Feed
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from heads.evaluation.rows import Part, check_fits, rows_of
+from heads.files.metadata import HeadMetadata
+
+if TYPE_CHECKING:
+    from heads.metrics.classification import Metrics
+    from heads.metrics.scoring import Probabilities
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a head makes of rows of a store.
+
+    Attributes:
+        probabilities: (rows, classes), averaged over the store's views, calibrated where the head is.
+        metrics: Of the probabilities.
+    """
+
+    probabilities: Probabilities
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """Rows of a store that a head fits.
+
+    Attributes:
+        store: The store, complete.
+        rows: Of the store.
+        caveat: What the reader must know about them, or ''.
+    """
+
+    store: FeatureStore
+    rows: Rows
+    caveat: str = ""
+
+    @classmethod
+    def of(cls, part: Part, head: Path, metadata: HeadMetadata, store: FeatureStore) -> ChosenRows:
+        """Chooses a part of a store.
+
+        Args:
+            part: Which rows: all, or a part as the head's study split this very store.
+            head: The head's file, for messages.
+            metadata: What it says of itself.
+            store: The store.
+
+        Raises:
+            InputError: The store is not complete, does not fit the head, or cannot be split as it was.
+        """
+        store.require_complete()
+        check_fits(head, metadata, store)
+        return cls(store, rows_of(part, head, metadata, store), _caveat(part, metadata, store))
+
+    def evaluate(
+        self, model: Any, temperature: float | None, on_batch: Callable[[int], object] = lambda count: None
+    ) -> Evaluation:
+        """Scores a head.
+
+        Args:
+            model: The head.
+            temperature: What calibrates it, if anything does.
+            on_batch: Called after every batch with the number of rows times views in it.
+        """
+        # Keras and scikit-learn take their time: checks come first.
+        from heads.metrics.calibration import with_temperature  # noqa: PLC0415
+        from heads.metrics.classification import measure  # noqa: PLC0415
+        from heads.metrics.scoring import predict_probabilities  # noqa: PLC0415
+
+        feed = Feed(self.store, self.rows, memory_bytes=0)  # every row is read once
+        probabilities = with_temperature(predict_probabilities(model, feed, on_batch=on_batch), temperature)
+        store, rows = self.store, self.rows
+        metrics = measure(probabilities, store.labels[rows], store.classes, patients=store.patients[rows])
+        return Evaluation(probabilities, metrics)
+
+
+def _caveat(part: Part, metadata: HeadMetadata, store: FeatureStore) -> str:
+    """What to know about the rows, or ''."""
+    again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
+    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or again):
+        return "includes the rows that the head was trained on: its score on new images will be lower"
+    return ""

@@ -1,0 +1,387 @@
+"""A head for Python and notebooks: ``load_head("best.hdf5")`` predicts, explains and evaluates, as the commands do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.extraction.backbone_spec import BackboneSpec
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.command import progress as progress_display
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.text import printable
+from features.store.reader import FeatureStore
+from heads.evaluation.evaluation import ChosenRows, Evaluation
+from heads.evaluation.rows import Part
+from heads.files.backbone import backbone_spec, rebuild_backbone
+from heads.files.head_file import Head, read_metadata
+from heads.files.head_file import load_head as read_head
+from heads.files.metadata import HeadMetadata
+from heads.prediction.options import PredictOptions
+from heads.prediction.prediction import Draw, Prediction, predict
+from heads.prediction.sources import find_sources
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from features.extraction.backbones import Backbone
+    from heads.metrics.classification import Metrics
+    from heads.prediction.maps import ImageMap, MapMaker, PredictedImage
+
+Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""An image, a folder, an http or https address, or several of these."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What came of some images.
+
+    Attributes:
+        classes: In label order.
+        rows: One for each image, in order.
+        problem: What ended the work before the last image; None where all were seen.
+    """
+
+    classes: tuple[str, ...]
+    rows: tuple[Prediction, ...]
+    problem: BottleneckError | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
+
+        A class that is named like one of the other columns has its probability in ``p(NAME)``.
+        """
+        import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
+
+        own = ("path", "class", "error")
+        columns = {name: f"p({name})" if name in own else name for name in self.classes}
+        rows = [
+            {
+                "path": row.image,
+                "class": row.label,
+                **{column: (row.probabilities or {}).get(name, np.nan) for name, column in columns.items()},
+                "error": row.reason,
+            }
+            for row in self.rows
+        ]
+        return pd.DataFrame(rows, columns=["path", "class", *columns.values(), "error"])
+
+
+class LoadedHead:
+    """A head that was read from a file, with the backbone that it needs, built when it is first asked for.
+
+    Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``,
+    ``weights``, ``alpha``, ``image_size`` and ``preprocessing`` where the file does not say them, ``views`` and
+    ``batch_size``. An image that is to be explained is one file or address.
+
+    Args:
+        path: The head's file. What it says of itself is read and checked now, its weights when they are needed.
+
+    Raises:
+        InputError: It is no head, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: HeadMetadata = read_metadata(path)
+        self._built: tuple[BackboneSpec, Backbone] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return self.metadata.classes
+
+    @property
+    def model(self) -> Any:
+        """Uncompiled keras.Model from features (batch, height, width, channels) to probabilities (batch, classes)."""
+        return self.head.model
+
+    @cached_property
+    def head(self) -> Head:
+        """Model and metadata; starts the backend.
+
+        Raises:
+            InputError: The file's weights do not fit its layers.
+        """
+        start_backend()
+        return read_head(self.path)
+
+    def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
+        """Predicts the class of images.
+
+        Args:
+            images: An image, a folder, an address, or several of these.
+            progress: Whether a bar shows how far it is.
+            options: Fields of ``PredictOptions``.
+
+        Returns:
+            ``path``, ``class``, a column a class with its probability, and ``error``: '' or why an image could not be
+            used.
+
+        Raises:
+            InputError: An option does not fit the head.
+            BottleneckError: The backbone's features are not finite, or memory is short.
+        """
+        predictions = self.predict_each(images, self._options(options), progress=progress)
+        if predictions.problem:
+            raise predictions.problem
+        return predictions.to_frame()
+
+    def predict_each(
+        self,
+        images: Images,
+        options: PredictOptions,
+        *,
+        maps: Path | None = None,
+        occlusion: bool = False,
+        progress: bool = True,
+    ) -> Predictions:
+        """Predicts images, and draws their maps: what ``predict`` and the command do.
+
+        Args:
+            images: As for ``predict``.
+            options: How.
+            maps: A folder that exists, for a heat map of each image.
+            occlusion: Whether occlusion maps are drawn, too.
+            progress: Whether a bar shows how far it is.
+        """
+        rows: list[Prediction] = []
+        problem: BottleneckError | None = None
+        self.backbone(options)
+        draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
+        display = progress_display("images")
+        display.disable = not progress
+        with TemporaryDirectory(prefix="predict-") as downloads, display:
+            sources = find_sources(_texts(images), Path(downloads), leave_out=maps)
+            task = display.add_task("predicting", total=len(sources))
+            made = predict(
+                self.head,
+                self.backbone(options),
+                options.views_for(self.metadata),
+                sources,
+                batch_size=options.batch_size,
+                on_batch=lambda count: display.advance(task, count),
+                draw=draw,
+            )
+            try:
+                for row in made:
+                    rows.append(row)
+            except BottleneckError as error:
+                problem = error  # what was predicted until then is told all the same
+        return Predictions(self.classes, tuple(rows), problem)
+
+    def check_options(self, options: PredictOptions) -> BackboneSpec:
+        """Makes sure, before anything is built, that options fit the head; returns the backbone that it needs.
+
+        Raises:
+            InputError: Something is not known and not named, or named otherwise than the file says.
+        """
+        spec = backbone_spec(self.path, self.metadata, options)
+        options.views_for(self.metadata)
+        return spec
+
+    def backbone(self, options: PredictOptions | None = None) -> Backbone:
+        """Returns the backbone whose features the head takes: built once, and anew where options ask for another.
+
+        Raises:
+            InputError: It is not known, or is not the head's.
+        """
+        spec = self.check_options(options or PredictOptions())
+        head = self.head
+        if self._built is None or self._built[0] != spec:
+            self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
+        return self._built[1]
+
+    def heatmap(
+        self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
+    ) -> npt.NDArray[np.float32]:
+        """Computes where the head sees what speaks for a class (Grad-CAM).
+
+        Args:
+            image: A file or an address.
+            class_name: The class; by default the one that the head calls.
+            options: Fields of ``PredictOptions``.
+
+        Returns:
+            (height, width) of the head's own map, in [0, 1].
+
+        Raises:
+            InputError: There is no such class, or the image cannot be used.
+        """
+        with self._seen(image, class_name, options) as (maker, seen, index):
+            return maker.heatmap(seen, index).values
+
+    def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
+        """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
+        with self._seen(image, class_name, options) as (maker, seen, index):
+            return _picture(seen, maker.heatmap(seen, index))
+
+    def occlusion(
+        self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
+    ) -> npt.NDArray[np.float32]:
+        """Computes by how much the probability of a class falls where a patch covers the image; takes its time.
+
+        Args:
+            image: A file or an address.
+            class_name: The class; by default the one that the head calls.
+            options: Fields of ``PredictOptions``.
+
+        Returns:
+            (rows, columns) in [-1, 1].
+
+        Raises:
+            InputError: There is no such class, or the image cannot be used.
+        """
+        with self._seen(image, class_name, options) as (maker, seen, index):
+            return maker.occlusion(seen, index).values
+
+    def draw_occlusion(
+        self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
+    ) -> Image.Image:
+        """Draws ``occlusion`` over the image, in its own resolution, with a caption: the command's picture."""
+        with self._seen(image, class_name, options) as (maker, seen, index):
+            return _picture(seen, maker.occlusion(seen, index))
+
+    def evaluate(
+        self, store: str | os.PathLike[str] | FeatureStore, part: str = "all", *, progress: bool = True
+    ) -> Metrics:
+        """Scores the head on rows of a feature store, averaged over the store's views.
+
+        Args:
+            store: A store, or its file.
+            part: ``all``, or ``train``, ``validation`` or ``test`` as the head's study split this very store.
+            progress: Whether a bar shows how far it is.
+
+        Raises:
+            InputError: The store does not fit the head, or cannot be split as it was.
+        """
+        return self.score(self.choose_rows(store, part), progress=progress).metrics
+
+    def choose_rows(self, store: str | os.PathLike[str] | FeatureStore, part: str = "all") -> ChosenRows:
+        """Opens a store, makes sure that it fits, and chooses the rows that ``evaluate`` scores."""
+        if part not in tuple(Part):
+            raise InputError("part", expected=f"one of {', '.join(Part)}", found=part)
+        opened = store if isinstance(store, FeatureStore) else FeatureStore(Path(store))
+        return ChosenRows.of(Part(part), self.path, self.metadata, opened)
+
+    def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
+        """Scores the head on chosen rows."""
+        model = self.model
+        display = progress_display("rows")
+        display.disable = not progress
+        with display:
+            task = display.add_task("scoring", total=len(chosen.rows) * len(chosen.store.header.views))
+            return chosen.evaluate(model, self.metadata.temperature, lambda count: display.advance(task, count))
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<head {printable(str(self.path))}: {facts}>"
+
+    def _repr_html_(self) -> str:
+        cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._facts().items())
+        return f"<table><caption>{escape(printable(str(self.path)))}</caption>{''.join(cells)}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        """What is worth seeing at a glance, safe to print."""
+        metadata = self.metadata
+        facts = {
+            "classes": ", ".join(metadata.classes),
+            "backbone": metadata.backbone,
+            "features": " x ".join(map(str, metadata.feature_shape)),
+            "views": ", ".join(metadata.views),
+        }
+        if metadata.image_size:
+            facts["image size"] = str(metadata.image_size)
+        if metadata.study:
+            facts["study"] = metadata.study
+        if metadata.trial is not None:
+            facts["trial"] = str(metadata.trial)
+        if metadata.value is not None:
+            facts["validation value"] = f"{metadata.value:.4f}"
+        return {name: printable(value) for name, value in facts.items()}
+
+    @staticmethod
+    def _options(named: dict[str, Any]) -> PredictOptions:
+        options = PredictOptions()
+        unknown = next((name for name in named if not hasattr(options, name)), None)
+        if unknown is not None:
+            known = ", ".join(vars(options))
+            raise InputError("options", expected=f"one of {known}", found=unknown)
+        views = named.get("views")
+        if views is not None and not isinstance(views, str):
+            named = named | {"views": ",".join(views)}
+        return replace(options, **named)
+
+    def _maker(self, options: PredictOptions) -> MapMaker:
+        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras
+
+        backbone = self.backbone(options)
+        return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size)
+
+    def _drawing(self, folder: Path, options: PredictOptions, *, occlusion: bool) -> Draw:
+        maker = self._maker(options)
+        from heads.prediction.maps import MapFolder  # noqa: PLC0415  beside Keras
+
+        return MapFolder(folder, maker, occlusion=occlusion).draw
+
+    @contextmanager
+    def _seen(
+        self, image: str | os.PathLike[str], class_name: str | None, named: dict[str, Any]
+    ) -> Iterator[tuple[MapMaker, PredictedImage, int]]:
+        """Predicts one image; what makes its maps, the image, and the class to explain, while its content is there."""
+        if class_name is not None and class_name not in self.classes:
+            raise InputError("class_name", expected=f"one of {', '.join(self.classes)}", found=class_name)
+        options = self._options(named)
+        maker = self._maker(options)
+        from heads.prediction.maps import PredictedImage  # noqa: PLC0415  beside Keras
+
+        seen: list[PredictedImage] = []
+
+        def note(name: str, path: Path, *found: Any) -> dict[str, str]:
+            seen.append(PredictedImage(path, *found))
+            return {}
+
+        with TemporaryDirectory(prefix="explain-") as downloads:
+            sources = find_sources(_texts(image), Path(downloads))
+            if len(sources) != 1:
+                raise InputError(image, expected="one image", found=f"a folder of {len(sources)}")
+            (row,) = predict(self.head, maker.backbone, maker.views, sources, batch_size=1, draw=note)
+            if row.reason:
+                raise InputError(image, expected="an image that can be used", found=row.reason)
+            yield maker, seen[0], seen[0].called if class_name is None else self.classes.index(class_name)
+
+
+def load_head(path: str | os.PathLike[str], backend: str | None = None) -> LoadedHead:
+    """Opens a head: one of a study, an ensemble, or a plain Keras file such as the article's.
+
+    Args:
+        path: The ``.hdf5`` file.
+        backend: ``tensorflow`` or ``jax``; by default ``KERAS_BACKEND``, else what is installed. A process has one.
+
+    Raises:
+        InputError: It is no head, or another backend is already in use.
+    """
+    use_backend(backend)
+    return LoadedHead(Path(path))
+
+
+def _texts(images: Images) -> list[str]:
+    several = [images] if isinstance(images, str | os.PathLike) else list(images)
+    return [os.fspath(image) for image in several]
+
+
+def _picture(seen: PredictedImage, drawn: ImageMap) -> Image.Image:
+    from features.images.decode import original_image  # noqa: PLC0415  beside Pillow
+
+    return drawn.picture(original_image(seen.path))

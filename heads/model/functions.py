@@ -1,0 +1,163 @@
+"""Activations and poolings, each one entry: what it is in a Keras model, in the bank, and on the way back.
+
+The space and ``HeadSpec`` (names), the model (layers), the bank (forward and derivative), the reader of foreign files
+(what may stand in them) and Grad-CAM (derivative) all take what they need from here. To add one is to add an entry:
+``tests/heads/model/test_functions.py`` tries every entry against Keras and against automatic differentiation.
+
+Formulas are written for any namespace that has the names of ``keras.ops`` which they use: the bank hands in
+``keras.ops``, Grad-CAM NumPy. So nothing here loads a backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+Ops = Any
+"""``keras.ops``, or what has the same names."""
+
+
+Tensor = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """An element-wise function that goes by Keras' name: ``keras.layers.Activation(name)`` is its layer.
+
+    Attributes:
+        slope: ``(ops, values)`` to its derivative there, numbers or bool.
+        forward: ``(ops, values)`` to its values, as the bank computes them; None for one that no search tries and that
+            is only read from foreign files.
+        aliases: Other names that files give it.
+    """
+
+    slope: Callable[[Ops, Tensor], Tensor]
+    forward: Callable[[Ops, Tensor], Tensor] | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """What stands between the convolution and the dense layers.
+
+    Attributes:
+        layer: Class in ``keras.layers``, from (batch, height, width, channels) to (batch, numbers).
+        keeps_positions: Whether every position reaches the dense layers; else one value for each channel does.
+        forward: ``(ops, values)``: values (..., positions) to (..., positions), or to (...) where none is kept.
+        backward: ``(ops, error, values, positions)``: the gradient of what was pooled, given that of the result,
+            (..., positions) or (..., 1). ``values`` (..., positions) are what was pooled.
+        looks_back: Whether ``backward`` needs these values; else they may be None.
+    """
+
+    layer: str
+    keeps_positions: bool = False
+    forward: Callable[[Ops, Tensor], Tensor]
+    backward: Callable[[Ops, Tensor, Tensor, int], Tensor]
+    looks_back: bool = False
+
+
+# --- activations ----------------------------------------------------------------------------------------------
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+"""As in ``keras.activations.selu``."""
+
+
+def _normal_share(ops: Ops, values: Tensor) -> Tensor:
+    return 0.5 * (1 + ops.erf(values * math.sqrt(0.5)))
+
+
+def _gelu_slope(ops: Ops, values: Tensor) -> Tensor:
+    density = ops.exp(-0.5 * ops.square(values)) * (1 / math.sqrt(2 * math.pi))
+    return _normal_share(ops, values) + values * density
+
+
+def _silu_slope(ops: Ops, values: Tensor) -> Tensor:
+    share = ops.sigmoid(values)
+    return share * (1 + values * (1 - share))
+
+
+def _relu_slope(ops: Ops, values: Tensor) -> Tensor:
+    # NaN compares false: written so that a broken head stays broken instead of standing still.
+    return ops.where(values <= 0, 0.0, ops.ones_like(values))
+
+
+def _selu_slope(ops: Ops, values: Tensor) -> Tensor:
+    below = _SELU_SCALE * _SELU_ALPHA * ops.exp(ops.minimum(values, 0))
+    return ops.where(values > 0, _SELU_SCALE, below)
+
+
+def _sigmoid_slope(ops: Ops, values: Tensor) -> Tensor:
+    return ops.sigmoid(values) * (1 - ops.sigmoid(values))
+
+
+ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
+    {
+        "linear": Activation(slope=lambda ops, values: ops.ones_like(values)),
+        "relu": Activation(slope=_relu_slope, forward=lambda ops, values: ops.relu(values)),
+        "relu6": Activation(slope=lambda ops, values: ops.logical_and(values > 0, values < 6)),
+        "gelu": Activation(slope=_gelu_slope, forward=lambda ops, values: values * _normal_share(ops, values)),
+        "silu": Activation(
+            slope=_silu_slope, forward=lambda ops, values: values * ops.sigmoid(values), aliases=("swish",)
+        ),
+        "elu": Activation(slope=lambda ops, values: ops.exp(ops.minimum(values, 0))),
+        "selu": Activation(slope=_selu_slope),
+        "tanh": Activation(slope=lambda ops, values: 1 - ops.square(ops.tanh(values))),
+        "sigmoid": Activation(slope=_sigmoid_slope),
+        "softplus": Activation(slope=lambda ops, values: ops.sigmoid(values)),
+    }
+)
+"""By Keras' name. Those with a ``forward`` are what a search may try."""
+
+
+# --- poolings -------------------------------------------------------------------------------------------------
+
+
+def _back_from_average(ops: Ops, error: Tensor, values: Tensor, positions: int) -> Tensor:
+    return ops.repeat(error / positions, positions, axis=-1)
+
+
+def _back_from_max(ops: Ops, error: Tensor, values: Tensor, positions: int) -> Tensor:
+    """Shared evenly between equals, as Keras' backends do."""
+    highest = values == ops.max(values, axis=-1, keepdims=True)
+    shares = ops.sum(ops.cast(highest, "float32"), axis=-1, keepdims=True)
+    return ops.where(highest, error / shares, 0.0)
+
+
+POOLINGS: Mapping[str, Pooling] = MappingProxyType(
+    {
+        "flatten": Pooling(
+            layer="Flatten",
+            keeps_positions=True,
+            forward=lambda ops, values: values,
+            backward=lambda ops, error, values, positions: error,
+        ),
+        "average": Pooling(
+            layer="GlobalAveragePooling2D",
+            forward=lambda ops, values: ops.mean(values, axis=-1),
+            backward=_back_from_average,
+        ),
+        "max": Pooling(
+            layer="GlobalMaxPooling2D",
+            forward=lambda ops, values: ops.max(values, axis=-1),
+            backward=_back_from_max,
+            looks_back=True,
+        ),
+    }
+)
+"""By the name that a space and a ``HeadSpec`` give it."""
+
+
+SEARCHED_ACTIVATIONS = tuple(name for name, activation in ACTIVATIONS.items() if activation.forward is not None)
+
+
+ELEMENT_WISE = tuple(name for key, activation in ACTIVATIONS.items() for name in (key, *activation.aliases))
+"""All names by which a file may ask for an entry of ``ACTIVATIONS``."""
+
+
+def pooled_positions(pooling: str, positions: int) -> int:
+    """Returns how many values of each channel reach the dense layers."""
+    return positions if POOLINGS[pooling].keeps_positions else 1

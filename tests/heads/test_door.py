@@ -1,0 +1,183 @@
+"""``from heads import load_head``: the head as a notebook has it, which does what the commands do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from made_pictures import KINDS, World
+from PIL import Image
+
+import heads
+import heads.evaluate
+import heads.predict
+from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
+from heads import HeadSpec, LoadedHead, PredictOptions, load_head
+
+
+@pytest.fixture(scope="module")
+def loaded(made_world: World) -> LoadedHead:
+    return load_head(made_world.head)
+
+
+@pytest.fixture(scope="module")
+def image(made_world: World) -> Path:
+    return sorted((made_world.images / "striped").iterdir())[0]
+
+
+class TestDoor:
+    def test_importing_it_starts_nothing(self) -> None:
+        code = (
+            "import heads, sys; print(*sorted({'keras', 'tensorflow', 'jax', 'pandas', 'h5py'} & sys.modules.keys()))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+    def test_every_name_is_there_and_no_other(self) -> None:
+        assert {name for name in heads.__all__ if getattr(heads, name).__name__ == name} == set(heads.__all__)
+        assert set(heads.__all__) <= set(dir(heads))
+        with pytest.raises(AttributeError, match="module 'heads' has no attribute 'nothing'"):
+            heads.nothing  # noqa: B018
+
+    def test_a_second_backend_is_refused(self, made_world: World) -> None:
+        other = "jax" if keras.backend.backend() == "tensorflow" else "tensorflow"
+        pytest.importorskip(other)
+        with pytest.raises(InputError, match=f"already in use, found {other}"):
+            load_head(made_world.head, backend=other)
+
+    def test_what_is_no_head_is_refused_at_once(self, made_world: World) -> None:
+        with pytest.raises(InputError, match="found a feature store"):
+            load_head(made_world.store)
+
+    def test_it_shows_itself(self, loaded: LoadedHead, made_world: World) -> None:
+        assert repr(loaded).startswith(f"<head {made_world.head}: classes bright, dark, striped, backbone mobilenet")
+        page = loaded._repr_html_()
+        assert "<th>backbone</th><td>mobilenet</td>" in page
+        assert str(made_world.head) in page
+
+    def test_model_and_metadata(self, loaded: LoadedHead) -> None:
+        assert isinstance(loaded.model, keras.Model)
+        assert loaded.classes == loaded.metadata.classes == KINDS
+        assert isinstance(loaded.metadata.spec, HeadSpec)
+        assert loaded.model is loaded.head.model
+
+
+class TestPredict:
+    def test_what_the_command_prints(self, loaded: LoadedHead, made_world: World, invoke: Any, image: Path) -> None:
+        broken = made_world.head  # no image
+        status, out, _ = invoke(heads.predict, made_world.head, made_world.images / "dark", broken, "--json")
+        told = json.loads(out)
+        frame = loaded.predict([made_world.images / "dark", str(broken)], progress=False)
+        assert status == 1
+        assert list(frame.columns) == ["path", "class", *KINDS, "error"]
+        assert frame["path"].tolist() == [one["image"] for one in told]
+        assert frame["error"].tolist() == [one["error"] or "" for one in told]
+        sound = frame[frame["error"] == ""]
+        assert len(sound) == len(told) - 1
+        for name in KINDS:
+            expected = [one["probabilities"][name] for one in told if one["probabilities"]]
+            np.testing.assert_allclose(sound[name], expected, atol=1e-6)
+        assert sound["class"].tolist() == [one["class"] for one in told if not one["error"]]
+        assert frame[list(KINDS)].iloc[-1].isna().all()
+
+    @pytest.mark.parametrize("form", [str, Path, lambda path: [path], lambda path: (str(path),)])
+    def test_every_form_of_naming_images(self, loaded: LoadedHead, image: Path, form: Any) -> None:
+        frame = loaded.predict(form(image), progress=False)
+        assert frame["path"].tolist() == [str(image)]
+        assert frame["class"].tolist() == ["striped"]
+
+    def test_the_bar_is_shown_where_it_is_wanted(self, loaded: LoadedHead, image: Path, capsys: Any) -> None:
+        loaded.predict(image, progress=False)
+        assert capsys.readouterr().err == ""
+
+    def test_the_backbone_is_built_once(self, made_world: World, image: Path, monkeypatch: Any) -> None:
+        built = []
+        original = heads.loaded.rebuild_backbone
+        monkeypatch.setattr(heads.loaded, "rebuild_backbone", lambda *args: built.append(args) or original(*args))
+        head = load_head(made_world.head)
+        for _ in range(2):
+            head.predict(image, progress=False)
+            head.heatmap(image)
+        assert len(built) == 1
+
+    def test_options(self, loaded: LoadedHead, image: Path) -> None:
+        alone = loaded.predict(image, views="identity", batch_size=1, progress=False)
+        both = loaded.predict(image, views=["identity", "flip"], progress=False)
+        assert not np.allclose(alone[list(KINDS)], both[list(KINDS)], atol=1e-6)
+        np.testing.assert_allclose(both[list(KINDS)], loaded.predict(image, progress=False)[list(KINDS)], atol=1e-6)
+        with pytest.raises(InputError, match=r"--backbone: expected mobilenet, .* found vgg16"):
+            loaded.predict(image, backbone="vgg16")
+        with pytest.raises(InputError, match=r"options: expected one of .*batch_size.*, found batchsize"):
+            loaded.predict(image, batchsize=3)
+        with pytest.raises(InputError, match="batch_size: expected a whole number from 1 to 4096, found 0"):
+            loaded.predict(image, batch_size=0)
+
+    def test_an_option_is_one_field(self, invoke: Any, loaded: LoadedHead, image: Path) -> None:
+        """Every field is an option of the command and is taken by the door."""
+        _, out, _ = invoke(heads.predict, "--help")
+        for field in fields(PredictOptions):
+            assert f"--{field.name.replace('_', '-')}" in out
+            loaded.predict(image, progress=False, **{field.name: field.default})
+
+    def test_a_class_named_like_a_column(self) -> None:
+        made = heads.Predictions(("error", "b"), (heads.loaded.Prediction("x", "b", {"error": 0.25, "b": 0.75}),))
+        assert made.to_frame().to_dict("records") == [
+            {"path": "x", "class": "b", "p(error)": 0.25, "b": 0.75, "error": ""}
+        ]
+
+
+class TestMaps:
+    def test_those_of_the_command(
+        self, loaded: LoadedHead, made_world: World, image: Path, invoke: Any, tmp_path: Path
+    ) -> None:
+        arguments = (made_world.head, image, "--heatmaps", tmp_path, "--occlusion", "--batch-size", "32", "--json")
+        status, out, _ = invoke(heads.predict, *arguments)
+        (told,) = json.loads(out)
+        assert status == 0
+        for kind, values, drawn in (
+            ("heatmap", loaded.heatmap(image), loaded.draw_heatmap(image)),
+            ("occlusion", loaded.occlusion(image), loaded.draw_occlusion(image)),
+        ):
+            np.testing.assert_allclose(values, np.load(Path(told[kind]).with_suffix(".npy")), atol=1e-5)
+            with Image.open(told[kind]) as picture:
+                assert picture.size == drawn.size
+                assert np.abs(np.asarray(picture, int) - np.asarray(drawn, int)).max() <= 1
+
+    def test_of_another_class(self, loaded: LoadedHead, image: Path) -> None:
+        called, other = loaded.heatmap(image, "striped"), loaded.heatmap(image, "dark")
+        np.testing.assert_array_equal(called, loaded.heatmap(image))
+        assert called.shape == other.shape == loaded.metadata.feature_shape[:2]
+        assert not np.array_equal(called, other)
+
+    def test_what_cannot_be_explained(self, loaded: LoadedHead, made_world: World, image: Path) -> None:
+        with pytest.raises(InputError, match="class_name: expected one of bright, dark, striped, found grey"):
+            loaded.heatmap(image, "grey")
+        with pytest.raises(InputError, match="expected one image, found a folder of 9"):
+            loaded.heatmap(made_world.images / "striped")
+        with pytest.raises(InputError, match="expected an image that can be used"):
+            loaded.draw_heatmap(made_world.head)
+
+
+class TestEvaluate:
+    def test_what_the_command_prints(self, loaded: LoadedHead, made_world: World, invoke: Any) -> None:
+        status, out, _ = invoke(heads.evaluate, made_world.head, made_world.store, "--json")
+        told = json.loads(out)
+        assert status == 0
+        for store in (made_world.store, str(made_world.store), FeatureStore(made_world.store)):
+            metrics = loaded.evaluate(store, progress=False).to_dict()
+            assert {name: told[name] for name in metrics} == json.loads(json.dumps(metrics))
+
+    def test_parts(self, loaded: LoadedHead, made_world: World) -> None:
+        with pytest.raises(InputError, match="part: expected one of all, train, validation, test, found tests"):
+            loaded.evaluate(made_world.store, "tests")
+        with pytest.raises(InputError, match="split: expected how the store was split"):
+            loaded.evaluate(made_world.store, "validation")
