@@ -13,14 +13,8 @@ from features.runtime.errors import InputError
 from features.store.kind import UNKNOWN, FeatureKind
 
 PREPROCESSINGS = ("backbone", "unit")
-
-
 IMAGENET = "imagenet"
-
-
 _LARGEST_SIZE = 4096
-
-
 _RANDOM = re.compile(r"random(?::(?P<seed>\d{1,9}))?")
 
 

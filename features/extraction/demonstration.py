@@ -26,30 +26,17 @@ from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 
 PER_CLASS = 160
-
-
 IMAGES_PER_PATIENT = 2
-
-
 SIZE = 160
 """Side of a scan in pixels."""
-
-
 DEMONSTRATION = ExtractionOptions(backbone="densenet121", weights="random:0", image_size=96)
 """Needs no download. Of untrained networks a DenseNet tells most: what its first layers see reaches its last maps."""
-
-
 RECIPE = ".recipe.json"
 """Says, in the folder of the scans, what they were made from."""
-
-
 Curve = npt.NDArray[np.float64]
 """(size,) a depth for each column: 0 for the upper edge of the scan, 1 for the lower."""
-
-
 Scan = npt.NDArray[np.float64]
 """(size, size) brightness: 0 for black, 1 for white."""
-
 
 _LAYERS = np.array(
     [  # depth between the retina's inner surface (0) and its pigment epithelium (1), brightness

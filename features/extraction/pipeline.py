@@ -20,8 +20,6 @@ from features.runtime.portable import cpu_count
 
 BATCHES_AHEAD = 3
 """Batches that are decoded or being decoded: the memory needed does not depend on the number of images."""
-
-
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 

@@ -11,12 +11,8 @@ import numpy.typing as npt
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 
 _MEAN = (0.485, 0.456, 0.406)
-
-
 _DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, as keras.applications has them."""
-
-
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Of blue, green and red."""
 

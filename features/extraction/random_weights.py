@@ -11,8 +11,6 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.preprocessing import Preprocessing
 
 _CALIBRATION_IMAGES = 32
-
-
 _CALIBRATION_PIXELS = 2**19
 """Pixels that go through the network at once: about 1 GB of activations."""
 

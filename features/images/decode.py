@@ -30,11 +30,7 @@ Image.init()  # all formats at once: registering them lazily would race among th
 
 _DRAFT_FACTOR = 2
 """A JPEG is decoded at reduced scale only where that still leaves this many times the pixels that are needed."""
-
-
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
-
-
 _SIXTEEN_BITS = 65535
 
 

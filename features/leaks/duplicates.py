@@ -18,17 +18,11 @@ from features.runtime.progress import OnProgress, unwatched
 
 SPREADS = 20.0
 """How far above the similarity of unrelated images a near-identical pair is, in spreads (docs/architecture.md)."""
-
-
 LOWEST, HIGHEST = 0.4, 0.999
 """Bounds of the threshold. Below the lower one, where only random weights lead, sketches are too coarse to find pairs
 by; the upper one lets copies of the very same file be found in any store."""
-
-
 LIMIT = 10_000
 """Pairs that are compared on the full bottlenecks: where there are more, the data set itself is the problem."""
-
-
 BLOCK = 2048
 """Images of each side that are compared at once."""
 

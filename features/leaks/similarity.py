@@ -25,32 +25,19 @@ from features.store.schema import Rows
 from features.store.source import FeatureSource
 
 Values = npt.NDArray[np.float32]
-
-
 Indices = npt.NDArray[np.int64]
-
 
 SKETCH = 521
 """Values of a sketch; the similarity s of two sketches is off by about (1 - s^2) / sqrt(SKETCH). A prime number, so
 that the positions of one channel are spread over all of them."""
-
-
 DIRECTIONS = 64
 """Directions of the largest variance that are taken out, where there are images and values enough."""
-
-
 SAMPLE = 1024
 """Images that decide the mean and the directions."""
-
-
 COPY = 0.8
 """Cosine without the mean from which an image of the sample is left out of it, as too much like an earlier one."""
-
-
 CHUNK_VALUES = 2**21
 """Upper bound of the values in the bottlenecks that a thread reads at once (one at least)."""
-
-
 WORKERS = min(4, cpu_count())
 
 

@@ -18,8 +18,6 @@ from features.runtime.errors import InputError
 from features.store.schema import Rows
 
 SEED = 0
-
-
 VALIDATION_FRACTION = TEST_FRACTION = 0.15
 """The split of a search that is not told another one."""
 

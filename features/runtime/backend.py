@@ -15,8 +15,6 @@ from typing import Literal, get_args
 from features.runtime.errors import InputError
 
 Backend = Literal["tensorflow", "jax"]
-
-
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 

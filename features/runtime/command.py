@@ -18,7 +18,6 @@ from features.runtime.errors import BottleneckError
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-
 console = Console(stderr=True)
 """Where progress and remarks go; standard output carries results only."""
 

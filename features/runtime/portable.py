@@ -13,8 +13,6 @@ from pathlib import Path
 
 DISK_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Numbers of the errors that say that there is no room for a file."""
-
-
 _BLOCK = 4096
 """Bytes; no file system has smaller blocks to give."""
 

@@ -30,15 +30,9 @@ from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
-
-
 ARTICLE_BATCH = 100
-
-
 PIECE_BYTES = 32 * 2**20
 """Upper bound of the float32 features held at once, however large a batch is (one row at least)."""
-
-
 LAYOUTS = "a feature store, or the article's layout (features-<i>, labels-<i>, batches)"
 
 

@@ -18,17 +18,9 @@ from features.runtime.errors import InputError
 from features.store.kind import FeatureKind
 
 Rows = npt.NDArray[np.int64]
-
-
 SCHEMA = 1
-
-
 SCHEMA_TEXT = f"{SCHEMA} (a feature store)"
-
-
 DTYPES = ("float16", "float32")
-
-
 REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
 """Attributes without which a file is no store."""
 

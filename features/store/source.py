@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Features = npt.NDArray[Any]
 """(rows, height, width, channels), or with all views (rows, views, height, width, channels), in the source's dtype."""
-
-
 CHUNK_BYTES = 32 * 2**20
 """Upper bound of the features that ``chunks`` holds at once (one row at least)."""
 

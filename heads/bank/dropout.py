@@ -16,8 +16,6 @@ import numpy as np
 from keras import ops
 
 _SPREAD = 0x9E3779B9  # 2^32 divided by the golden ratio: consecutive counters land far apart
-
-
 _LEVELS = 24  # bits of a hash that are compared with the rate: what a float32 rate resolves
 
 

@@ -26,11 +26,7 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, initial_weights
 
 DTYPES = ("bfloat16", "float32")
-
-
 _HELD_ROWS = 256  # read at once while features are copied to the device
-
-
 HeadState = dict[str, npt.NDArray[Any]]
 """A head in the middle of its training, in its own shapes: ``np.savez`` takes it, ``Newcomer`` brings it back."""
 

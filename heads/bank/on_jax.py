@@ -182,6 +182,4 @@ def _put_now(arrays: Arrays, where: Any, values: Arrays) -> Arrays:
 
 
 _get = jax.jit(_get_now)
-
-
 _put = jax.jit(_put_now, donate_argnums=0)

@@ -19,15 +19,11 @@ from heads.model.weights import Weights
 FREE = -1
 """Owner of a page that no head owns."""
 
-
 HeadArrays = dict[str, npt.NDArray[Any]]
 """The arrays of one head by name, in its own shapes; those that it does not have are left out."""
 
-
 _ORDER = ("kernel", "beta", "mean", "variance", "dense", "dense_bias", "hidden", "hidden_bias", "out", "out_bias")
 """The names in the order of ``model.get_weights()``."""
-
-
 Place = tuple[int, tuple[int, ...]]
 """A slot and its pages."""
 

@@ -12,8 +12,6 @@ from heads.bank.pages import HeadArrays
 
 CHUNK = 16
 """Pages or slots in one write or read: one compiled shape, whatever the heads."""
-
-
 Held = Any
 """Features on the device, (n, positions · channels) in the products' dtype."""
 

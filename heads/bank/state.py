@@ -13,14 +13,10 @@ from heads.bank.functions import Tensor
 from heads.bank.shape import BankShape
 
 Arrays = dict[str, Tensor]
-
-
 State = dict[str, Arrays]
 """``weights``, ``first`` and ``second`` (Adam's moments), ``best`` (weights kept), each by name, and ``counters``:
 ``steps`` (F, H) int32. Arrays in pages are (F, P, ...), those of slots (F, H, ...), float32: ``BankShape.page_arrays``
 and ``slot_arrays``. Padding, free pages and free slots hold zeros."""
-
-
 Settings = Arrays
 """Numbers constant within an epoch. Of the heads: ``owner`` and ``page_in_head`` (P,) int32; (H,) each of
 ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,) float32.

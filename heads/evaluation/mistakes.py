@@ -23,8 +23,6 @@ from heads.saliency.pictures import draw_heatmap
 
 PICTURE_SIDE = 320
 """Pixels of the longer side of a picture."""
-
-
 _BATCH = 64
 
 

@@ -24,14 +24,8 @@ from heads.metrics.scoring import Probabilities
 
 MAX_MISTAKES = 100
 """Mistakes that are shown; a page with more would be too large to open."""
-
-
 _MAX_CURVES = 12
-
-
 _MAX_POINTS = 500
-
-
 _MAX_COUNTS = 30
 """Classes up to which the counts stand in the confusion matrix."""
 

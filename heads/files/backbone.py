@@ -16,8 +16,6 @@ from features.runtime.errors import InputError
 from heads.files.metadata import HeadMetadata
 
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
-
-
 _told = partial(typer.Option, show_default=False)
 
 

@@ -46,8 +46,6 @@ from heads.files.metadata import (
 from heads.files.plain_layers import PlainLayer, parse_model
 
 SUFFIXES = (".hdf5", ".h5")
-
-
 EXPECTED = "a head (.hdf5 as Keras saves it)"
 
 

@@ -13,21 +13,13 @@ from features.runtime.text import printable
 
 MAX_PARAMETERS = 2**26
 """256 MB of float32; the largest head of the widest search space has a twentieth of it."""
-
-
 _INITIALIZERS = (
     *("Zeros", "Ones", "Constant", "GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform"),
     *("LecunNormal", "VarianceScaling", "RandomUniform", "RandomNormal", "TruncatedNormal", "Orthogonal"),
 )
 """Accepted by name and never made: the weights are in the file."""
-
-
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-
-
 _INERT = ("trainable", "batch_input_shape", "batch_shape")
-
-
 _UNSET = object()
 
 

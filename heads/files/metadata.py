@@ -19,26 +19,12 @@ from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
 
 SCHEMA = 1
-
-
 KIND = "head"
-
-
 IMAGE_MODEL = "image_model"
-
-
 _JSON = ("spec", "split", "refit", "versions")
-
-
 _LISTS = ("classes", "views")
-
-
 _COUNTS = ("feature_shape", "trials")
-
-
 _WHOLE = ("image_size", "trial")
-
-
 _NUMBERS = ("alpha", "value", "temperature")
 
 

@@ -22,21 +22,11 @@ from heads.model.functions import ELEMENT_WISE, POOLINGS
 
 MAX_LAYERS = 256
 """Of the whole file: twenty-five of the deepest heads of a search, averaged, have 252."""
-
-
 MAX_ELEMENTS = 2**24
 """Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
-
-
 ACTIVATIONS = (*ELEMENT_WISE, "softmax")
-
-
 _AVERAGE = "Average"
-
-
 _ONE_WAY = "one chain of layers from one input to one output, or several that one Average joins there"
-
-
 Shape = tuple[int, ...]
 """Of one image's data, without the batch axis."""
 

@@ -17,12 +17,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 STYLES = ("document.css", "parallel.css", "print.css")
-
-
 SCRIPTS = ("plotly_internals.js", "parallel.js", "print.js", "draw.js")
 """In the order in which they stand in a document: the last one begins to draw."""
-
-
 _AXIS = {
     "gridcolor": "#e4e8ee",
     "linecolor": "#9aa5b1",
@@ -30,8 +26,6 @@ _AXIS = {
     "automargin": True,
     "title": {"font": {"size": 13}},
 }
-
-
 TEMPLATE = {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}}
 """What Plotly figures have in common: it stands once in a document, and not in each figure."""
 
@@ -173,7 +167,5 @@ def _file(name: str) -> str:
 _environment = Environment(
     loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
 )
-
-
 _blocks: Any = _environment.get_template("blocks.html.jinja").module
 """The macros: a call of one returns ``Markup``."""

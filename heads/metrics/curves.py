@@ -10,7 +10,6 @@ from sklearn.metrics import roc_curve
 
 Floats = npt.NDArray[np.float64]
 
-
 BINS = 10
 
 

@@ -15,15 +15,9 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 RESAMPLES = 10_000
-
-
 SEED = 0
 """The same rows give the same interval."""
-
-
 _AT_ONCE = 500
-
-
 Interval = tuple[float, float]
 
 

@@ -12,15 +12,9 @@ import numpy.typing as npt
 from features.rows.feed import Feed
 
 PROBABILITY_FLOOR = 1e-7
-
-
 Objective = Literal["accuracy", "balanced_accuracy", "auc", "loss"]
-
-
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 """What heads can be ranked by; of ``loss`` less is better."""
-
-
 Probabilities = npt.NDArray[np.float32]
 """(rows, classes), each row summing to 1."""
 

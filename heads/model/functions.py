@@ -18,8 +18,6 @@ from typing import Any
 
 Ops = Any
 """``keras.ops``, or what has the same names."""
-
-
 Tensor = Any
 
 
@@ -149,11 +147,7 @@ POOLINGS: Mapping[str, Pooling] = MappingProxyType(
     }
 )
 """By the name that a space and a ``HeadSpec`` give it."""
-
-
 SEARCHED_ACTIVATIONS = tuple(name for name, activation in ACTIVATIONS.items() if activation.forward is not None)
-
-
 ELEMENT_WISE = tuple(name for key, activation in ACTIVATIONS.items() for name in (key, *activation.aliases))
 """All names by which a file may ask for an entry of ``ACTIVATIONS``."""
 

@@ -11,18 +11,10 @@ from typing import Any
 from heads.model import functions
 
 SCHEMA = 1
-
-
 PAGE = 16
 """Channels in a page: a head's convolution width is a multiple of it (see docs/bank.md)."""
-
-
 ACTIVATIONS = functions.SEARCHED_ACTIVATIONS
-
-
 POOLINGS = tuple(functions.POOLINGS)
-
-
 MAX_DENSE_LAYERS = 2
 
 
@@ -128,9 +120,5 @@ def _plain(name: str, kind: object, value: Any) -> Any:
 
 
 ADAM_EPSILON = 1e-7
-
-
 PLATEAU_MIN_DELTA = 1e-4
-
-
 PLATEAU_MIN_RATE = 5e-5

@@ -11,14 +11,9 @@ from heads.model.functions import pooled_positions
 from heads.model.spec import HeadSpec
 
 BATCH_NORM_MOMENTUM = 0.99
-
-
 BATCH_NORM_EPSILON = 1e-3
-
-
 _STATISTICS = (2, 3)
 """Places of moving mean and variance among the weights of a head with batch norm."""
-
 
 Weights = list[npt.NDArray[np.float32]]
 """The arrays of a head in the order of ``model.get_weights()``."""

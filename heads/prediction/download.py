@@ -14,17 +14,9 @@ from urllib.parse import urlsplit
 from features.runtime.errors import BottleneckError
 
 LIMIT_BYTES = 20_000_000
-
-
 DEADLINE_S = 20.0
-
-
 SCHEMES = ("http", "https")
-
-
 _CHUNK_BYTES = 1 << 16
-
-
 _AGENT = "bottleneck-search"
 
 

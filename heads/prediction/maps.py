@@ -165,8 +165,6 @@ class MapFolder:
 
 
 _SAFE = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
 _NAME_LENGTH = 80
 
 

@@ -35,7 +35,6 @@ from heads.model.functions import ACTIVATIONS, POOLINGS, Pooling
 
 Floats = npt.NDArray[np.float32]
 
-
 _SHAPELESS = ("BatchNormalization", "Activation", "ReLU", "Dropout")
 """Layers that may stand between a convolution and what reads its activation: they keep every place where it is."""
 

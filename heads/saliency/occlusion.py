@@ -33,12 +33,8 @@ class Grid:
 
 
 PATCHES = Grid()
-
-
 _LONGEST = 4.0
 """No side has more than this many times the places of the shorter one, however long it is."""
-
-
 _NOTHING = (slice(0), slice(0))
 
 

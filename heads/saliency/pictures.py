@@ -15,13 +15,9 @@ from features.runtime.text import printable
 
 ALPHA = 0.6
 """Opacity of the warmest place."""
-
-
 _INFERNO = "000003 1b0c41 4b0c6b 781c6d a52c60 cf4446 ed6925 fb9a06 f7d03c fcfea4"
 """Nine equal steps of the colour map of that name (van der Walt and Smith 2015, CC0): even in lightness, and readable
 without colour vision."""
-
-
 _CAPTION_LENGTH = 100
 
 

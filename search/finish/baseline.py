@@ -18,8 +18,6 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 SAMPLES = 3
-
-
 BATCHES = 6
 """Batches of the sampled epochs: enough for a rate."""
 

@@ -43,8 +43,6 @@ from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import finalists_of, is_article, is_counted, ranking_score_of
 
 FOLDER = "finalists"
-
-
 _PREDICTIONS = "validation"
 
 

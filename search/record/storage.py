@@ -14,8 +14,6 @@ from features.runtime.errors import BottleneckError, InputError
 from search.record.journal import BufferedJournal
 
 JOURNAL = "journal.log"
-
-
 Direction = Literal["maximize", "minimize"]
 
 

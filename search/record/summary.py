@@ -139,8 +139,6 @@ class Summary(Recorded):
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-
-
 _LEFT_OUT = ("audit", "one_at_a_time")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
 

@@ -32,8 +32,6 @@ from search.trials.ranking import ranking
 
 LINE = 96
 """Characters that are shown of an attribute: the dashboard breaks no line, its page grows as wide as the longest."""
-
-
 TAIL = 512
 """Bytes before the end that tell a journal that has grown from one that was cut back and has grown anew."""
 

@@ -13,14 +13,8 @@ from heads.metrics.scoring import lower_is_better
 from search.record.study_record import best_by, epochs_of
 
 MOST_POINTS = 400
-
-
 COLOURS = {"completed": "#1f5fa8", "pruned": "#c9862b", "failed": "#b3261e", "running": "#3d8b52"}
-
-
 ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
-
-
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},

@@ -22,8 +22,6 @@ from search.setup.reproduce import command_line, to_toml
 from search.trials.notes import TrialNotes
 
 FILE = "report.html"
-
-
 LEADERS = 20
 
 

@@ -29,12 +29,8 @@ from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
 
 REFRESH_SECONDS = 20.0
-
-
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
-
-
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 

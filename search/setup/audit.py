@@ -20,19 +20,11 @@ from features.runtime.progress import OnProgress, unwatched
 from search.setup.data import SearchData
 
 FILE = "audit.json"
-
-
 PAIRS_FILE = "near_identical.csv"
-
-
 METHOD = 1
 """To be raised when other pairs would be found: a study that is resumed is then audited anew."""
-
-
 LISTED = 10
 """Pairs that audit.json has; near_identical.csv has them all."""
-
-
 SHOWN = 5
 """Pairs that a search prints."""
 

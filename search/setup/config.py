@@ -17,14 +17,8 @@ from search.setup.options import BEFORE, StudyOptions, study_options
 from search.setup.refusal import one_line
 
 SCHEMA = 1
-
-
 FILE = "study.json"
-
-
 SPLIT_FILE = "split.json"
-
-
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 
 

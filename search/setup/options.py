@@ -23,23 +23,11 @@ from heads.metrics.scoring import Objective
 from search.setup.refusal import expectation
 
 Engine = Literal["fused", "solo"]
-
-
 DType = Literal["bfloat16", "float32"]
-
-
 Pruner = Literal["halving", "hyperband", "median", "none"]
-
-
 Sampler = Literal["tpe", "random", "qmc"]
-
-
 ClassWeights = Literal["none", "balanced"]
-
-
 DEFAULT_STUDY = Path("studies/heads.toml")
-
-
 _REQUIRED: Any = object()
 
 

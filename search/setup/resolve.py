@@ -15,8 +15,6 @@ from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.space import Space, read_study_file
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 STUDIES = Path("studies")
 
 

@@ -18,8 +18,6 @@ from search.setup.refusal import one_line
 
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
-
-
 Scalar = bool | int | float | str
 
 

@@ -29,12 +29,8 @@ from search.trials.notes import TrialNotes
 
 FLUSH_EVERY = 1.0
 """Seconds between two syncs of the record."""
-
-
 WAITING = 6
 """Trials that may wait for enough free pages while narrower ones are asked for."""
-
-
 ASKED_PER_EPOCH = 2
 """Trials asked for while an epoch trains: at some 13 ms each they are ready before it ends, even if it takes 50 ms. A
 number and not a time, so that the machine's pace decides nothing."""

@@ -24,17 +24,11 @@ from search.setup.space import Space
 COHORTS = 6
 """A bank that held the whole study at once would leave the sampler nothing to learn from: trials come in at least so
 many cohorts, where that leaves enough of them at once."""
-
-
 AT_ONCE = 8
 """Heads of middling width that there is room for, at least: fewer would not fill the gaps beside a wide one, and are
 too few to judge each other."""
-
-
 MOST = 256
 """Beyond this a step's fixed costs weigh little: more pages would only make cohorts larger."""
-
-
 _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from search.trials.ask_tell import Asked
 
 FILE = "snapshot.npz"
-
-
 SCHEMA = 1
 
 

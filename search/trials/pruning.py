@@ -16,12 +16,8 @@ from search.trials.ranking import is_interrupted, ranking_score_of
 
 REDUCTION = 2
 """Of the trials that reach a rung, one in this many goes on."""
-
-
 LEAST_FINALISTS = 2
 """So many are trained to the end, beside the article's head."""
-
-
 MINIMUM_PEERS = 4
 """Below this many scores at a rung nobody is judged there."""
 

@@ -11,8 +11,6 @@ from search.trials.notes import TrialNotes
 
 ARTICLE_ORDINAL = 0
 """The article's head comes first in every study."""
-
-
 INTERRUPTED = "interrupted"
 """The ``failure`` of a trial that a killed run left behind; it is run again as another trial."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, build_store
-from search_commands import STUDY, table
+from tiny_study import STUDY, table
 
 import search
 from features.rows.feed import Feed
