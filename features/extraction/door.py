@@ -13,7 +13,8 @@ from rich.progress import TaskID
 from features.extraction.extraction import ExtractionSummary, Say, extract_store
 from features.extraction.options import ExtractionOptions
 from features.runtime.backend import use_backend
-from features.runtime.command import progress, say
+from features.runtime.command import progress as progress_bar
+from features.runtime.command import say
 from features.runtime.options import checked, described, keywords
 from features.store.reader import FeatureStore
 
@@ -22,7 +23,7 @@ def extract(
     images: str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,
-    show_progress: bool = True,
+    progress: bool = True,
     **options: Any,
 ) -> FeatureStore:
     """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
@@ -33,7 +34,7 @@ def extract(
     Args:
         images: Folder with one sub-folder a class.
         store: The feature store to make or to finish.
-        show_progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
+        progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
         options: Those of the command ``features.extract``:
 
     {options}
@@ -46,7 +47,7 @@ def extract(
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
     chosen = checked(ExtractionOptions, options)
-    run_extraction(Path(images), Path(store), chosen, show_progress=show_progress)
+    run_extraction(Path(images), Path(store), chosen, progress=progress)
     return FeatureStore(store)
 
 
@@ -59,7 +60,7 @@ extract.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what
 
 
 def run_extraction(
-    images: Path, store: Path, options: ExtractionOptions, *, show_progress: bool = True
+    images: Path, store: Path, options: ExtractionOptions, *, progress: bool = True
 ) -> ExtractionSummary:
     """Extracts with the backend that the options name, and shows how far it is.
 
@@ -68,8 +69,8 @@ def run_extraction(
         BottleneckError: As ``extract``.
     """
     use_backend(options.backend)
-    told: Say = say if show_progress else lambda line: None
-    with _Progress(shown=show_progress) as display:
+    told: Say = say if progress else lambda line: None
+    with _Progress(shown=progress) as display:
         return extract_store(images, store, options, say=told, on_progress=display)
 
 
@@ -77,7 +78,7 @@ class _Progress:
     """An ``OnProgress`` for people; nothing where there is nothing to do. Use as a context manager."""
 
     def __init__(self, *, shown: bool) -> None:
-        self._display = progress("images")
+        self._display = progress_bar("images")
         self._shown = shown
         self._task: TaskID | None = None
 

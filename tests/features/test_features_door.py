@@ -60,7 +60,7 @@ def test_it_says_how_far_it_is_unless_told_not_to(images, tmp_path, capsys):
     assert out == ""
     assert "note: " in err
     assert "extracting" in err
-    extract(images, tmp_path / "b.h5", show_progress=False, **SMALL)
+    extract(images, tmp_path / "b.h5", progress=False, **SMALL)
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
@@ -116,7 +116,7 @@ def test_an_option_that_there_is_not_is_a_mistake_in_the_call(images, tmp_path):
 def test_options_are_said_once():
     """The model's fields are the keyword arguments, as help() shows them, and the command's options."""
     fields = list(ExtractionOptions.model_fields)
-    assert list(inspect.signature(extract).parameters) == ["images", "store", *fields, "show_progress"]
+    assert list(inspect.signature(extract).parameters) == ["images", "store", *fields, "progress"]
     assert inspect.signature(extract).parameters["backbone"].default == "inception_v3"
     for name in fields:
         assert f"{name}: " in extract.__doc__
