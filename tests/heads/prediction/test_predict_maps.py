@@ -20,6 +20,7 @@ from conftest import ROOT
 from made_pictures import SIZE, World, draw
 from PIL import Image
 
+import heads.predict
 from features.images.decode import UndecodableError, original_image
 from features.images.views import parse_views
 from features.store.reader import FeatureStore
@@ -49,7 +50,7 @@ class TestPictures:
     ) -> None:
         """Every pixel: what was computed, drawn over the image in its own resolution, captioned."""
         arguments = (made_world.head, made_world.images / "striped", "--heatmaps", tmp_path / "maps", "--json")
-        status, out, err = invoke(predict, *arguments)
+        status, out, err = invoke(heads.predict, *arguments)
         told = json.loads(out)
         assert status == 0
         assert err.endswith(f"maps of 9 of 9 images: {tmp_path / 'maps'}\n")
@@ -72,7 +73,7 @@ class TestPictures:
     ) -> None:
         image = made_world.images / "striped" / "striped-0-0.png"
         arguments = (made_world.head, image, "--heatmaps", tmp_path, "--json", "--views", views)
-        (entry,) = json.loads(invoke(predict, *arguments)[1])
+        (entry,) = json.loads(invoke(heads.predict, *arguments)[1])
         store, model = FeatureStore(made_world.store), load_head(made_world.head).model
         row, called = (
             store.header.paths.index("striped/striped-0-0.png"),
@@ -85,7 +86,7 @@ class TestPictures:
     def test_occlusion(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         image = made_world.images / "dark" / "dark-0-0.png"
         arguments = (made_world.head, image, "--heatmaps", tmp_path, "--occlusion", "--json")
-        (entry,) = json.loads(invoke(predict, *arguments)[1])
+        (entry,) = json.loads(invoke(heads.predict, *arguments)[1])
         falls = numbers(entry["occlusion"])
         assert entry["occlusion"].endswith(".occlusion.png")
         assert falls.shape == (12, 15)  # 48 x 60 pixels
@@ -129,7 +130,7 @@ class TestImages:
         plain.convert("RGBA").save(tmp_path / "clear.png")
         plain.save(tmp_path / "plain.png")
         arguments = (made_world.head, tmp_path, "--heatmaps", tmp_path / "maps", "--json", "--occlusion")
-        status, out, _ = invoke(predict, *arguments)
+        status, out, _ = invoke(heads.predict, *arguments)
         told = {Path(entry["image"]).stem: entry for entry in json.loads(out)}
         assert (status, sorted(told)) == (0, ["clear", "deep", "palette", "plain", "turned"])
         for kind in ("heatmap", "occlusion"):
@@ -148,20 +149,20 @@ class TestImages:
             draw("dark", np.random.default_rng(2)).save(folder / name)
         names.append(os.fsdecode(b"\xff\xfe.png"))
         (folder / names[-1]).write_bytes((folder / "scan.png").read_bytes())
-        status, out, _ = invoke(predict, made_world.head, folder, "--heatmaps", tmp_path / "maps", "--json")
+        status, out, _ = invoke(heads.predict, made_world.head, folder, "--heatmaps", tmp_path / "maps", "--json")
         told = json.loads(out)
         pictures = {entry["heatmap"] for entry in told}
         assert (status, len(told), len(pictures)) == (0, len(names), len(names))
         assert {Path(picture).parent for picture in pictures} == {tmp_path / "maps"}
         assert len({opened(picture).tobytes() for picture in pictures}) == 1
         odd = [folder / name for name in names if not name.isprintable()]
-        status, out, _ = invoke(predict, made_world.head, *odd, "--heatmaps", tmp_path / "maps")
+        status, out, _ = invoke(heads.predict, made_world.head, *odd, "--heatmaps", tmp_path / "maps")
         assert (status, len(odd)) == (0, 2)
         assert "line\\nbreak.png" in out
 
     def test_behind_an_address(self, invoke: Any, made_world: World, site: str, tmp_path: Path) -> None:
         urls = [f"{site}/dark/dark-0-0.png", f"{site}/dark/dark-0-0.png?again", f"{site}/gone.png", "http://["]
-        status, out, _ = invoke(predict, made_world.head, *urls, "--heatmaps", tmp_path, "--json")
+        status, out, _ = invoke(heads.predict, made_world.head, *urls, "--heatmaps", tmp_path, "--json")
         one, other, gone, wrong = json.loads(out)
         assert status == 1
         assert Path(one["heatmap"]).name.startswith("dark-0-0-")
@@ -176,7 +177,7 @@ class TestImages:
         assert source.reason == f"cannot be kept in {tmp_path / 'gone'}: No such file or directory"
 
     def test_a_name_that_is_too_long(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
-        status, out, err = invoke(predict, made_world.head, "x" * 300, "--heatmaps", tmp_path, "--json")
+        status, out, err = invoke(heads.predict, made_world.head, "x" * 300, "--heatmaps", tmp_path, "--json")
         assert (status, json.loads(out)[0]["error"]) == (1, "File name too long")
         assert err.endswith("error: 1 of 1 images could not be used\n")
 
@@ -203,7 +204,7 @@ class TestFolder:
             draw("bright", np.random.default_rng(3)).save(tmp_path / name)
         arguments = (made_world.head, f"{tmp_path}/b/..", "--heatmaps", tmp_path / "b" / "maps", "--json")
         for _ in range(2):
-            status, out, _ = invoke(predict, *arguments)
+            status, out, _ = invoke(heads.predict, *arguments)
             assert (status, len(json.loads(out))) == (0, 2)
         assert len(find_sources([str(tmp_path)], tmp_path)) == 4  # without being told, the maps are pictures
 
@@ -213,7 +214,7 @@ class TestFolder:
         folder.mkdir()
         (folder / "link").symlink_to(folder)
         maps = spelled.format(folder)
-        status, out, err = invoke(predict, made_world.head, folder, "--heatmaps", maps)
+        status, out, err = invoke(heads.predict, made_world.head, folder, "--heatmaps", maps)
         assert (status, out) == (2, "")
         assert err.startswith("error: --heatmaps: expected a folder of its own, apart from the images, found ")
         assert err.count("\n") == 1
@@ -230,7 +231,7 @@ class TestFolder:
             ("--heatmaps", "x" * 300): f"{'x' * 300}: expected a folder that can be made, found File name too long",
         }
         for options, message in cases.items():
-            assert invoke(predict, *common, *options) == (2, "", f"error: {message}\n")
+            assert invoke(heads.predict, *common, *options) == (2, "", f"error: {message}\n")
 
     def test_a_full_disk_loses_no_prediction_made_before(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         """The first picture fits, the second does not."""
@@ -241,7 +242,7 @@ class TestFolder:
         arguments = (made_world.head, *sorted(tmp_path.glob("*.png")), "--heatmaps", maps, "--json")
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         try:
-            status, out, err = invoke(predict, *arguments)
+            status, out, err = invoke(heads.predict, *arguments)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1

@@ -14,13 +14,13 @@ from conftest import ROOT
 from made_pictures import train_head
 from PIL import Image
 
+import heads.predict
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.extraction import extract
 from features.images.views import parse_views
 from features.rows.feed import Feed
 from features.rows.split import split_rows
 from features.store.reader import FeatureStore
-from heads import predict
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
 from heads.model.fit import Schedule, train_solo
@@ -84,7 +84,7 @@ class TestPlantedEvidence:
             maps, "occlusion_map", partial(occlusion_map, grid=Grid(8))
         )  # half as many patches as usual
         options = (*weights_of(store), "--heatmaps", folder / "maps", "--occlusion", "--json")
-        status, out, err = invoke(predict, folder / "head.hdf5", folder / "new", *options)
+        status, out, err = invoke(heads.predict, folder / "head.hdf5", folder / "new", *options)
         assert status == 0, err
         told = {Path(entry["image"]).stem: entry for entry in json.loads(out)}
         for name, quadrant in QUADRANTS.items():
@@ -188,7 +188,7 @@ class TestRealScans:
         """The mechanics only: its InceptionV3 has random weights here, so what it sees means nothing."""
         scan = next((oct_folder / "CNV").iterdir())
         backbone = ("--backbone", "inception_v3", "--preprocessing", "unit", "--weights", "random")
-        status, out, err = invoke(predict, article_file, scan, *backbone, "--heatmaps", tmp_path, "--json")
+        status, out, err = invoke(heads.predict, article_file, scan, *backbone, "--heatmaps", tmp_path, "--json")
         assert status == 0, err
         (entry,) = json.loads(out)
         heat = np.load(Path(entry["heatmap"]).with_suffix(".npy"))
