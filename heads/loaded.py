@@ -27,7 +27,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_metadata
 from heads.files.head_file import load_head as read_head
 from heads.files.metadata import HeadMetadata
-from heads.prediction.options import PredictOptions
+from heads.prediction.options import PredictOptions, takes_options
 from heads.prediction.prediction import Draw, Prediction, predict
 from heads.prediction.sources import find_sources
 
@@ -117,6 +117,7 @@ class LoadedHead:
         start_backend()
         return read_head(self.path)
 
+    @takes_options
     def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
         """Predicts the class of images.
 
@@ -203,6 +204,7 @@ class LoadedHead:
             self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
         return self._built[1]
 
+    @takes_options
     def heatmap(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -222,11 +224,13 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).values
 
+    @takes_options
     def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
         """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
             return _picture(seen, maker.heatmap(seen, index))
 
+    @takes_options
     def occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -246,6 +250,7 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.occlusion(seen, index).values
 
+    @takes_options
     def draw_occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> Image.Image:
@@ -314,7 +319,7 @@ class LoadedHead:
     @staticmethod
     def _options(named: dict[str, Any]) -> PredictOptions:
         options = PredictOptions()
-        unknown = next((name for name in named if not hasattr(options, name)), None)
+        unknown = next((name for name in named if name not in vars(options)), None)
         if unknown is not None:
             known = ", ".join(vars(options))
             raise InputError("options", expected=f"one of {known}", found=unknown)

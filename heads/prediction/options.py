@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter, signature
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -42,3 +43,18 @@ class PredictOptions(NamedBackbone):
             InputError: There is no such view.
         """
         return parse_views(",".join(metadata.views) if self.views is None else self.views)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def takes_options(method: Method) -> Method:
+    """Shows the fields of ``PredictOptions`` in a method's signature in place of its ``**options``, as help has it."""
+    hints = get_type_hints(PredictOptions)
+    own = [one for one in signature(method).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    named = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(PredictOptions)
+    ]
+    method.__signature__ = signature(method).replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    return method

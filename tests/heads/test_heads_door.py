@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ class TestPredict:
         for field in fields(PredictOptions):
             assert f"--{field.name.replace('_', '-')}" in out
             loaded.predict(image, progress=False, **{field.name: field.default})
+            for method in (
+                loaded.predict,
+                loaded.heatmap,
+                loaded.draw_heatmap,
+                loaded.occlusion,
+                loaded.draw_occlusion,
+            ):
+                assert signature(method).parameters[field.name].default == field.default
 
     def test_a_class_named_like_a_column(self) -> None:
         made = heads.Predictions(("error", "b"), (heads.loaded.Prediction("x", "b", {"error": 0.25, "b": 0.75}),))
