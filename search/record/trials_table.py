@@ -1,4 +1,4 @@
-"""The trials of a study as a table."""
+"""The trials of a study as a table, for people who look at them with pandas."""
 
 from __future__ import annotations
 
