@@ -33,6 +33,7 @@ from search.record.summary import summarise, write_summary
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.setup.space import Space, read_study_file
 from search.trials.ask_tell import Asked, Book
+from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_article, ranking
 
 SPACE = read_study_file(ROOT / "studies" / "heads.toml").space
@@ -104,6 +105,7 @@ class MadeStudy:
             else:
                 accuracy = self.accuracy(asked, end)
                 best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy), 1e-3)
+                TrialNotes.write(asked.trial, learning_rates=[asked.spec.learning_rate] * end)
                 parameters = asked.spec.parameters((2, 2, 64), 4)
                 self.book.complete(asked, best, epochs=end, parameters=parameters)
         self.opened.flush()

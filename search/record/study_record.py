@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.errors import InputError
 from heads.metrics.scoring import lower_is_better
@@ -23,6 +23,8 @@ from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
+
+_STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 class Progress(StrEnum):
@@ -141,6 +143,11 @@ def is_running(folder: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """Returns ``completed``, ``pruned``, ``failed`` or ``running``."""
+    return _STATES.get(trial.state, "running")
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:

@@ -12,11 +12,11 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
-from search.record.study_record import curve, epochs_of
+from search.record.study_record import curve, epochs_of, state_of
 from search.review.plotting import (
     ARTICLE_COLOUR,
     BEST_COLOUR,
@@ -35,14 +35,6 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 MOST_CURVES = 200
-
-
-_STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-def state_of(trial: FrozenTrial) -> str:
-    """Returns ``completed``, ``pruned``, ``failed`` or ``running``."""
-    return _STATES.get(trial.state, "running")
 
 
 class Point(NamedTuple):

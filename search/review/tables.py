@@ -1,0 +1,60 @@
+"""Tables of a study's trials, for notebooks: pandas."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from heads.model.spec import HeadSpec
+from search.record.study_record import StudyRecord, epochs_of, state_of
+from search.trials.notes import TrialNotes
+from search.trials.ranking import ARTICLE_ORDINAL
+
+_RESULTS = {
+    "state": "string",
+    "value": "float64",
+    "epochs": "int64",
+    "best_epoch": "Int64",
+    "is_article": "bool",
+    "seconds": "float64",
+}
+"""What comes first, and its types; of what has not been drawn or measured a value is missing."""
+
+
+def trials_frame(record: StudyRecord) -> pd.DataFrame:
+    """Returns a study's trials as a table: one row a trial, in their order, indexed by their number.
+
+    Those that were interrupted and run again are left out; those that run are there.
+
+    Args:
+        record: The study.
+
+    Returns:
+        ``state`` (completed, pruned, failed or running), ``value`` (the objective in the best epoch), ``epochs``
+        trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; then a column for each field of
+        ``heads.model.spec.HeadSpec``; then ``failure``, why a trial could not go on.
+    """
+    names = [field.name for field in fields(HeadSpec)]
+    rows = [_row(trial) for trial in record.trials]
+    columns = ["number", *_RESULTS, *names, "failure"]
+    frame = pd.DataFrame(rows, columns=columns).set_index("number")
+    return frame.astype({**_RESULTS, "failure": "string"})
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    notes, begun, ended = TrialNotes.of(trial), trial.datetime_start, trial.datetime_complete
+    completed = state_of(trial) == "completed"
+    return {
+        "number": trial.number,
+        "state": state_of(trial),
+        "value": trial.value if completed else None,
+        "epochs": epochs_of(trial),
+        "best_epoch": notes.best_epoch if completed else None,
+        "is_article": notes.has_ordinal and notes.ordinal == ARTICLE_ORDINAL,
+        "seconds": (ended - begun).total_seconds() if begun and ended else None,
+        **(vars(notes.spec) if notes.has_spec else {}),
+        "failure": notes.failure,
+    }

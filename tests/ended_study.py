@@ -1,0 +1,84 @@
+"""A made study on a tiny real store, its last trial told: what comes afterwards is tried on it, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conftest import build_store
+from made_study import MadeStudy, make_config
+
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+from search.finish.checkpoints import TopCheckpoints
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData, load_data
+from search.setup.space import Space
+from search.trials.notes import TrialNotes
+from search.trials.ranking import ranking
+
+SPACE = {
+    "conv_width": {"low": 160, "high": 192, "step": 16},  # wider than the article's: made heads are the better for it
+    "pooling": ["average", "max"],
+    "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+}
+
+
+@dataclass
+class EndedStudy:
+    """All that the steps after the search take."""
+
+    made: MadeStudy
+    data: SearchData
+    checkpoints: TopCheckpoints
+
+    @property
+    def folder(self) -> Path:
+        return self.made.folder
+
+    @property
+    def config(self) -> StudyConfig:
+        return self.made.config
+
+    @property
+    def study(self):
+        return self.made.opened.study
+
+    @property
+    def space(self) -> Space:
+        return Space.from_dict(self.config.space, "here")
+
+
+def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **changes: Any) -> EndedStudy:
+    """Makes a store, and a study of which the best trials' heads are on the disk, with drawn weights."""
+    store = build_store(place / "store.h5", rows=96)
+    shares = {"validation_share": 0.25, "test_share": test_share}
+    data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
+    settings = {"trials": trials, "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
+    settings |= {"split": data.split, "stores": {}}
+    made = MadeStudy(place / "study", make_config(**(settings | changes)))
+    made.train(trials)
+    checkpoints = TopCheckpoints(made.folder, made.opened.study, made.config, data)
+    for trial in ranking(made.opened.study)[: checkpoints.keep]:
+        spec = TrialNotes.of(trial).spec
+        checkpoints.save(trial.number, spec, drawn_weights(spec, data, seed=trial.number), value=trial.value)
+    made.close()  # nothing of what comes afterwards writes into the journal
+    return EndedStudy(made, data, checkpoints)
+
+
+def drawn_weights(spec: HeadSpec, data: SearchData, *, seed: int) -> list[np.ndarray]:
+    """Weights of a head, drawn: positive, as variances have to be."""
+    generator = np.random.default_rng(seed)
+    model = build_head(spec, data.store.header.feature_shape, len(data.store.classes))
+    return [generator.uniform(0.1, 1, array.shape).astype(np.float32) for array in model.get_weights()]
+
+
+def probabilities(data: SearchData, right: int, *, sure: float = 0.7) -> np.ndarray:
+    """(rows, classes) for the validation rows, of which the first ``right`` are called rightly."""
+    labels, classes = data.validation_labels, len(data.store.classes)
+    called = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % classes)
+    made = np.full((len(labels), classes), (1 - sure) / (classes - 1), np.float32)
+    made[np.arange(len(labels)), called] = sure
+    return made

@@ -1,0 +1,92 @@
+"""Heads on the disk: those of the best few trials and of the article's head, and no others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import build_store
+from ended_study import SPACE, drawn_weights
+from made_study import MadeStudy, make_config
+
+from heads.files.head_file import load_head
+from heads.metrics.scoring import EpochRecord, Score
+from search.finish.checkpoints import TopCheckpoints
+from search.record.head_files import kept_numbers, path_of
+from search.setup.data import load_data
+
+
+@pytest.fixture
+def study(tmp_path):
+    store = build_store(tmp_path / "store.h5", rows=96)
+    shares = {"validation_share": 0.25, "test_share": 0.25}
+    data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
+    made = MadeStudy(tmp_path / "study", make_config(space=SPACE, split=data.split))
+    yield made, TopCheckpoints(made.folder, made.opened.study, made.config, data, keep=2), data
+    made.close()
+
+
+def end_trial(study, accuracy: float, *, folds: int = 1) -> int:
+    """Runs a trial to its end, its head offered and told as the pool does."""
+    made, checkpoints, data = study
+    asked = made.book.ask()
+    score = Score(1 - accuracy, accuracy)
+    weights = drawn_weights(asked.spec, data, seed=asked.number)
+    checkpoints.offer(asked, [weights] * folds, score, ())
+    asked.trial.report(accuracy, 1)
+    made.book.complete(asked, EpochRecord(1, 0.1, score, 1e-3), epochs=1, parameters=1)
+    return asked.number
+
+
+def test_the_best_two_and_the_articles_head_are_kept_and_the_surpassed_go(study):
+    made, checkpoints, _ = study
+    for accuracy in (0.3, 0.5, 0.6):
+        end_trial(study, accuracy)
+    checkpoints.write_out()
+    assert kept_numbers(made.folder) == [0, 1, 2]
+    end_trial(study, 0.4)
+    checkpoints.write_out()
+    assert kept_numbers(made.folder) == [0, 1, 2]
+    end_trial(study, 0.9)
+    checkpoints.write_out()
+    assert kept_numbers(made.folder) == [0, 2, 4]
+
+
+def test_one_that_is_surpassed_before_it_is_written_is_never_written(study, monkeypatch):
+    made, checkpoints, _ = study
+    written = []
+    save = checkpoints.save
+    monkeypatch.setattr(
+        checkpoints, "save", lambda number, *rest, **more: (written.append(number), save(number, *rest, **more))
+    )
+    for accuracy in (0.3, 0.5, 0.6, 0.7):
+        end_trial(study, accuracy)
+    checkpoints.write_out()
+    assert written == [0, 2, 3]
+    assert kept_numbers(made.folder) == [0, 2, 3]
+
+
+def test_a_file_holds_the_head_and_what_it_scored(study):
+    made, checkpoints, data = study
+    number = end_trial(study, 0.5)
+    checkpoints.write_out()
+    head = load_head(path_of(made.folder, number))
+    for found, expected in zip(
+        head.model.get_weights(), drawn_weights(head.metadata.spec, data, seed=number), strict=True
+    ):
+        assert np.array_equal(found, expected)
+    assert (head.metadata.value, head.metadata.trial, head.metadata.study) == (0.5, number, "made")
+
+
+def test_with_folds_a_trial_has_no_head_of_its_own(study):
+    made, checkpoints, _ = study
+    end_trial(study, 0.5, folds=3)
+    checkpoints.write_out()
+    assert kept_numbers(made.folder) == []
+
+
+def test_what_a_killed_run_left_of_other_heads_is_removed(study):
+    made, _, data = study
+    end_trial(study, 0.5)
+    path_of(made.folder, 7).write_bytes(b"left")
+    TopCheckpoints(made.folder, made.opened.study, made.config, data, keep=2)
+    assert kept_numbers(made.folder) == []

@@ -1,0 +1,94 @@
+"""The test rows: used once by the same heads, counted when by others, and compared head against head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ended_study import end_study
+
+from heads.files.head_file import load_head
+from heads.metrics.scoring import average_views, predict_probabilities
+from search.finish import held_out
+from search.finish.held_out import score_on_test
+from search.record.head_files import path_of
+from search.record.results import Ensemble
+from search.trials.ranking import ranking
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    return end_study(tmp_path_factory.mktemp("held-out"))
+
+
+@pytest.fixture(scope="module")
+def heads(ended):
+    return {trial.number: path_of(ended.folder, trial.number) for trial in ranking(ended.study)[:3]}
+
+
+def scored(ended, heads, **changes):
+    given = {"winner": next(iter(heads)), "article": None, "ensemble": None, "earlier": None} | changes
+    return score_on_test(ended.data, heads, **given)
+
+
+def called_rightly(ended, path) -> np.ndarray:
+    test = ended.data.test
+    return predict_probabilities(load_head(path).model, test).argmax(axis=1) == test.labels
+
+
+def test_it_says_what_each_head_does_and_the_difference_row_by_row(ended, heads):
+    winner, other, _ = heads
+    test = scored(ended, heads, article=other)
+    mine, theirs = called_rightly(ended, heads[winner]), called_rightly(ended, heads[other])
+    assert (test.trial, test.is_article, test.article.trial) == (winner, False, other)
+    assert test.accuracy == mine.mean()
+    assert test.article.accuracy == theirs.mean()
+    assert test.difference.value == pytest.approx(mine.mean() - theirs.mean())
+    assert test.rows == len(mine) == sum(map(sum, test.confusion))
+    low, high = test.difference.interval
+    assert low <= test.difference.value <= high
+    assert test.difference.larger_than_chance == (low > 0 or high < 0)
+
+
+def test_a_head_does_not_differ_from_itself(ended, heads):
+    """Which it would by chance, were the two not judged on the same draws of patients."""
+    winner = next(iter(heads))
+    test = scored(ended, heads, article=winner)
+    assert test.is_article
+    assert 0 < test.accuracy < 1
+    assert (test.difference.value, test.difference.interval) == (0, (0, 0))
+    assert not test.difference.larger_than_chance
+
+
+def test_the_ensemble_is_the_average_of_its_members(ended, heads):
+    members = tuple(heads)[:2]
+    test = scored(ended, heads, ensemble=Ensemble(trials=members, temperature=2.0))
+    each = [predict_probabilities(load_head(heads[number]).model, ended.data.test) for number in members]
+    right = average_views(each).argmax(axis=1) == ended.data.test.labels
+    assert test.ensemble.trials == members
+    assert test.ensemble.accuracy == right.mean()
+    assert test.ensemble.calibration.temperature == 2.0
+
+
+def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads, monkeypatch):
+    first = scored(ended, heads)
+    assert first.uses == 1
+    fewer = dict(list(heads.items())[1:])
+    assert scored(ended, fewer, earlier=first).uses == 2
+    assert scored(ended, fewer, earlier=replace(first, uses=4)).uses == 5
+
+    def refuse(*_):
+        raise AssertionError("the test rows were shown to a head again")
+
+    monkeypatch.setattr(held_out, "predict_probabilities", refuse)
+    assert scored(ended, heads, earlier=first) == first
+    with pytest.raises(AssertionError, match="shown to a head again"):
+        scored(ended, fewer, earlier=first)
+
+
+def test_without_test_rows_there_is_nothing_to_say(ended, heads):
+    assert (
+        score_on_test(replace(ended.data, test=None), heads, winner=0, article=None, ensemble=None, earlier=None)
+        is None
+    )

@@ -1,0 +1,63 @@
+"""Training on all rows: as many epochs and the rates that were found, from a seed of the trial's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ended_study import end_study
+
+from heads.model.spec import HeadSpec
+from search.finish.refit import Candidate, refit
+
+PLAIN = HeadSpec(conv_width=16, batch_norm=False, dropout=0.0, pooling="average")
+RATE = 3e-3
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    return end_study(tmp_path_factory.mktemp("refit"))
+
+
+@pytest.fixture(scope="module")
+def made(ended):
+    """One bank for all: a candidate's number says what it is."""
+    candidates = [
+        Candidate(1, 5, PLAIN, 1, [RATE]),
+        Candidate(2, 5, PLAIN, 3, [RATE, 0.0]),  # the last rate holds where there are more epochs than rates
+        Candidate(3, 5, PLAIN, 2, [RATE, RATE]),
+        Candidate(4, 6, PLAIN, 1, [RATE]),
+        Candidate(5, 7, PLAIN, 2, [1e30, 1e30]),
+        Candidate(6, 8, HeadSpec(conv_width=32, pooling="max"), 2, [RATE]),
+    ]
+    return refit(candidates, ended.config, ended.data)
+
+
+def same(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.weights, other.weights, strict=True))
+
+
+def test_epochs_and_rates_are_followed(made):
+    assert same(made[1], made[2])  # two more epochs at a rate of 0 change nothing
+    assert not same(made[1], made[3])
+    assert [made[number].epochs for number in (1, 2, 3)] == [1, 3, 2]
+
+
+def test_the_ordinal_decides_the_seed(made):
+    assert not same(made[1], made[4])
+
+
+def test_one_that_diverged_is_left_out(made):
+    assert made.keys() == {1, 2, 3, 4, 6}
+
+
+def test_it_trains_on_all_rows_but_those_of_the_test(made, ended):
+    data = ended.data
+    expected = len(data.train.rows) + len(data.validation.rows)
+    assert {one.rows for one in made.values()} == {expected}
+    assert expected + len(data.test.rows) == 96
+
+
+def test_each_head_has_its_own_shapes(made):
+    assert made[1].weights[0].shape[-1] == 16
+    assert made[6].weights[0].shape[-1] == 32
+    assert made[6].spec == HeadSpec(conv_width=32, pooling="max")

@@ -1,0 +1,167 @@
+"""Finalists: chosen by the mean of repeats that nobody has selected. The repeats' bank is made up here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import mean, stdev
+
+import pytest
+from ended_study import EndedStudy, end_study, probabilities
+
+from heads.metrics.scoring import EpochRecord, Score
+from search.finish import repeats
+from search.finish.repeats import run_repeats
+from search.training.throughput import Throughput
+from search.trials.notes import TrialNotes
+from search.trials.ranking import finalists_of, is_article
+
+RIGHT = {0: (3, 5), 1: (6, 6), 2: (9, 1)}
+"""Rows called rightly in the two repeats of the best trial, the second best and the article's head."""
+
+
+class MadeBank:
+    """Stands for ``run_pool``: every repeat calls so many rows rightly as it is told to.
+
+    Attributes:
+        stopped: Finalists that are pruned after two epochs.
+        diverged: Ordinals of repeats that diverge.
+        sure: How sure a finalist is of what it calls, where that matters.
+        ran: Ordinals of the repeats that ran.
+    """
+
+    def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
+        self.data = data
+        self.rights = rights
+        self.stopped: set[int] = set()
+        self.diverged: set[int] = set()
+        self.sure: dict[int, float] = {}
+        self.ran: list[int] = []
+
+    def __call__(self, _folder, opened, *, book, sink, **_):
+        while (asked := book.ask()) is not None:
+            self.ran.append(asked.ordinal)
+            place, run = divmod(asked.ordinal, 2)
+            if asked.ordinal in self.diverged:
+                book.fail(asked, "diverged", epochs=1)
+                continue
+            made = probabilities(self.data, self.rights[place][run], sure=self.sure.get(place, 0.7))
+            score = sink.scores(made)[0]
+            sink.offer(asked, [], score, [made])
+            epochs = 2 if place in self.stopped else 4
+            asked.trial.report(score.accuracy, epochs)
+            if place in self.stopped:
+                book.prune(asked, epochs=epochs)
+                continue
+            best = 2 + run
+            TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * best)
+            record = EpochRecord(best, 0.1, Score(score.loss, score.accuracy), 1e-3)
+            book.complete(asked, record, epochs=epochs, parameters=1)
+        opened.flush()
+        return Throughput(), 0
+
+
+@pytest.fixture
+def ended(tmp_path):
+    return end_study(tmp_path)
+
+
+@pytest.fixture
+def bank(ended, monkeypatch):
+    made = MadeBank(ended.data, RIGHT)
+    monkeypatch.setattr(repeats, "run_pool", made)
+    return made
+
+
+def repeat(ended: EndedStudy):
+    return run_repeats(ended.folder, ended.study, ended.config, ended.space, ended.data, snapshot_every=1e9)
+
+
+def trials_of(ended: EndedStudy) -> list[int]:
+    return [trial.number for trial in finalists_of(ended.study, 2)]
+
+
+def test_the_best_on_the_mean_wins_though_another_had_the_best_value(ended, bank):
+    first, second, article = trials_of(ended)
+    found, cost = repeat(ended)
+    rows = len(ended.data.validation.rows)
+    assert [one.trial for one in found] == [second, article, first]
+    assert [one.mean for one in found] == pytest.approx([6 / rows, 5 / rows, 4 / rows])
+    assert found[1].sd == pytest.approx(stdev((9 / rows, 1 / rows)))
+    assert [one.is_article for one in found] == [False, True, False]
+    assert all(len(one.probabilities) == 2 for one in found)
+    assert cost.trial_epochs == 6 * 4
+
+
+def test_epochs_and_rates_are_the_means_over_the_repeats(ended, bank):
+    found, _ = repeat(ended)
+    assert found[0].best_epochs == (2, 3)
+    assert found[0].epochs == round(mean((2, 3)))
+    assert found[0].rates == pytest.approx((0.15, 0.15, 0.2))  # the third epoch is of the second repeat alone
+
+
+def test_one_that_was_stopped_comes_after_those_that_were_not_and_trains_as_its_trial_did(ended, bank):
+    first, second, article = trials_of(ended)
+    bank.stopped = {1}
+    found, _ = repeat(ended)
+    assert [one.trial for one in found] == [article, first, second]
+    stopped, notes = found[-1], TrialNotes.of(ended.study.get_trials()[second])
+    assert (stopped.stopped_after, stopped.best_epochs) == (2, (None, None))
+    assert (stopped.epochs, list(stopped.rates)) == (notes.best_epoch, notes.learning_rates)
+    assert stopped.record.stopped_after == 2
+
+
+def test_one_that_diverged_comes_last_and_its_other_repeats_count(ended, bank):
+    _, second, _ = trials_of(ended)
+    bank.diverged = {2}
+    found, _ = repeat(ended)
+    last = found[-1]
+    assert last.trial == second
+    assert last.values[0] is None
+    assert (last.sound, last.sd) == ([last.values[1]], None)
+    record = last.record
+    assert (record.repeats, record.diverged, record.through, record.mean) == (2, 1, 1, last.values[1])
+
+
+def test_of_one_that_always_diverged_no_mean_is_told(ended, bank):
+    bank.diverged = {2, 3}
+    found, _ = repeat(ended)
+    assert math.isnan(found[-1].mean)
+    assert found[-1].record.mean is None
+    assert found[-1].probabilities == ()
+
+
+def test_equal_means_are_decided_by_the_loss(ended, bank):
+    first, second, _ = trials_of(ended)
+    bank.rights = {0: (6, 6), 1: (6, 6), 2: (0, 0)}
+    bank.sure = {0: 0.4}  # which costs less where most is called wrongly
+    found, _ = repeat(ended)
+    assert [one.trial for one in found[:2]] == [first, second]
+    bank.sure = {1: 0.4}
+    ended.made.config = replace(ended.config, epochs=5)
+    found, _ = repeat(ended)
+    assert [one.trial for one in found[:2]] == [second, first]
+    assert found[0].mean == found[1].mean
+
+
+def test_what_has_been_repeated_is_not_repeated_again(ended, bank):
+    before, cost = repeat(ended)
+    assert sorted(bank.ran) == [*range(6)]
+    again, same_cost = repeat(ended)
+    assert len(bank.ran) == 6
+    assert [one.record for one in again] == [one.record for one in before]
+    assert same_cost == cost
+
+
+def test_other_repeats_begin_anew(ended, bank):
+    repeat(ended)
+    ended.made.config = replace(ended.config, epochs=5)
+    repeat(ended)
+    assert len(bank.ran) == 12
+
+
+def test_the_articles_head_is_repeated_beside_the_best(ended, bank):
+    found, _ = repeat(ended)
+    articles = [one for one in found if one.is_article]
+    assert [one.trial for one in articles] == [t.number for t in ended.study.get_trials() if is_article(t)]

@@ -1,0 +1,120 @@
+"""The temperature that leaves with a head: fitted on rows that the heads it was fitted by had not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ended_study import EndedStudy, drawn_weights, end_study, probabilities
+
+from heads.files.head_file import load_head
+from heads.metrics.calibration import fit_temperature
+from heads.metrics.scoring import average_views, predict_probabilities
+from search.finish import conclusion
+from search.finish.conclusion import Choice, conclude
+from search.finish.refit import Refit
+from search.finish.repeats import Finalist
+from search.record.head_files import path_of, refit_path_of
+from search.record.results import FinalistCost
+from search.record.summary import summarise
+from search.trials.notes import TrialNotes
+from search.trials.ranking import finalists_of
+
+COST = FinalistCost(trial_epochs=1, seconds=1.0)
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Its refits are made up: nothing is trained."""
+    ended = end_study(tmp_path)
+
+    def refit(candidates, _config, data):
+        return {
+            one.trial: Refit(one.trial, one.spec, drawn_weights(one.spec, data, seed=100 + one.trial), one.epochs, 9)
+            for one in candidates
+        }
+
+    monkeypatch.setattr(conclusion, "refit", refit)
+    return ended
+
+
+def finalists(ended: EndedStudy) -> list[Finalist]:
+    """Two repeats each, sure of what they call, and often wrong."""
+    found = []
+    for place, trial in enumerate(finalists_of(ended.study, 2)):
+        notes = TrialNotes.of(trial)
+        found.append(
+            Finalist(
+                trial=trial.number,
+                ordinal=notes.ordinal,
+                spec=notes.spec,
+                is_article=notes.ordinal == 0,
+                values=(0.5, 0.5),
+                losses=(1.0, 1.0),
+                best_epochs=(1, 1),
+                stopped_after=None,
+                epochs=1,
+                rates=(1e-3,),
+                probabilities=tuple(probabilities(ended.data, 12 + place + run, sure=0.97) for run in (0, 1)),
+            )
+        )
+    return found
+
+
+def concluded(ended: EndedStudy, found: list[Finalist]):
+    choice = Choice(found[0].trial, found, COST)
+    return conclude(choice, ended.checkpoints, summarise(ended.study, ended.config, chosen=choice.trial))
+
+
+def test_it_is_fitted_on_the_validation_rows_by_the_repeats(ended):
+    found = finalists(ended)
+    summary = concluded(ended, found)
+    labels = ended.data.validation.labels
+    expected = fit_temperature(np.concatenate(found[0].probabilities), np.concatenate([labels, labels]))
+    assert summary.calibration.temperature == expected > 1  # they are surer than they are right
+    assert summary.calibration.ece_after < summary.calibration.ece_before
+    assert load_head(refit_path_of(ended.folder, found[0].trial)).metadata.temperature == expected
+
+
+def test_no_refit_head_is_shown_the_validation_rows(ended, monkeypatch):
+    """It was trained on them: only the test rows may be."""
+    shown = []
+
+    def predict(model, feed):
+        shown.append(feed)
+        return predict_probabilities(model, feed)
+
+    monkeypatch.setattr(conclusion, "predict_probabilities", predict)
+    concluded(ended, finalists(ended))
+    assert shown == []
+
+
+def test_of_one_that_was_stopped_the_trials_own_head_serves(ended):
+    """The repeats of one that was stopped have not been trained as what leaves is."""
+    found = finalists(ended)
+    found[0] = replace(found[0], stopped_after=1)
+    summary = concluded(ended, found)
+    own = load_head(path_of(ended.folder, found[0].trial)).model
+    data = ended.data
+    expected = fit_temperature(predict_probabilities(own, data.validation), data.validation.labels)
+    assert summary.calibration.temperature == expected
+
+
+def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
+    found = finalists(ended)
+    summary = concluded(ended, found)
+    members = [one for one in found if not one.is_article]
+    assert summary.ensemble.trials == tuple(one.trial for one in members)
+    seeds = [average_views([one.probabilities[run] for one in members]) for run in (0, 1)]
+    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
+    assert summary.ensemble.temperature == expected
+    assert summary.test.ensemble.calibration.temperature == expected
+
+
+def test_one_that_diverged_on_all_rows_is_told(ended, monkeypatch):
+    from features.runtime.errors import BottleneckError
+
+    monkeypatch.setattr(conclusion, "refit", lambda *_: {})
+    with pytest.raises(BottleneckError, match="its head diverged when it was trained on all rows"):
+        concluded(ended, finalists(ended))
