@@ -40,7 +40,7 @@ def run_study(features: FeatureStore | str | Path | None = None, *, progress: bo
     Args:
         features: Store to train on, open or its path; without it, a built-in demonstration.
         progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
-        options: See ``search.RunOptions``.
+        options: See ``search.RunOptions``; stores may be open here, too.
 
     Returns:
         The study, with its report written.
@@ -51,8 +51,9 @@ def run_study(features: FeatureStore | str | Path | None = None, *, progress: bo
         BottleneckError: No trial completed, or the disk is full.
         KeyboardInterrupt: After Ctrl-C, once a snapshot is on the disk.
     """
-    path = features.path if isinstance(features, FeatureStore) else features
-    given = RunOptions.given({"features": path, **options})
+    told = {"features": features, **options}
+    paths = {name: value.path for name, value in told.items() if isinstance(value, FeatureStore)}
+    given = RunOptions.given(told | paths)
     with _heard(progress):
         return _run(given)
 

@@ -61,10 +61,10 @@ class Study:
         return self.summary.verdict
 
     def trials(self) -> pd.DataFrame:
-        """Returns one row for each trial, see ``search.record.trials_table.trials_table``."""
-        from search.record.trials_table import trials_table  # noqa: PLC0415  pandas takes its time
+        """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``."""
+        from search.review.tables import trials_frame  # noqa: PLC0415  pandas takes its time
 
-        return trials_table(self.record)
+        return trials_frame(self.record)
 
     def figures(self) -> Mapping[str, Figure]:
         """Returns the report's figures by name, each drawn when it is asked for.

@@ -57,18 +57,18 @@ def test_importing_search_loads_nothing_that_takes_its_time():
 def test_trials_are_a_table_of_results_and_parameters(study):
     trials = study.trials()
     assert isinstance(trials, pd.DataFrame)
-    assert trials["number"].tolist() == list(range(5))
+    assert trials.index.tolist() == list(range(5))
     first = trials.loc[0]
     assert first["is_article"]
     assert trials["is_article"].sum() == 1
     spec = {name: value for name, value in HeadSpec().to_dict().items() if name != "schema"}
     assert {name: first[name] for name in spec} == spec
-    completed = trials[trials["state"] == "complete"]
+    completed = trials[trials["state"] == "completed"]
     assert len(completed) == study.summary.completed
     assert completed["value"].max() >= first["value"] > 0.25
     assert (completed["best_epoch"] <= completed["epochs"]).all()
     assert (completed["seconds"] > 0).all()
-    assert study.summary.best.parameters in completed["parameters"].tolist()
+    assert study.summary.best.value in completed["value"].tolist()
 
 
 def test_figures_are_the_reports_by_name_and_drawn_once(study):
@@ -142,7 +142,7 @@ def test_a_study_that_is_stopped_goes_on_and_is_that_of_an_undisturbed_run(world
     study = open_study(tmp_path / "stopped")
     assert study.progress == "stopped"
     assert study.verdict is None
-    assert set(study.trials()["state"]) & {"running", "waiting"}
+    assert "running" in set(study.trials()["state"])
     assert "stopped" in repr(study)
 
     resumed = run_study(out=tmp_path / "stopped", resume=True, progress=False)
