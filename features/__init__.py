@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from features.extraction.demonstration import make_scans
     from features.extraction.door import extract
     from features.extraction.options import ExtractionOptions
     from features.runtime.errors import BottleneckError, InputError
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "article_to_store",
     "extract",
+    "make_scans",
     "store_to_article",
 ]
 
@@ -40,6 +42,7 @@ _HOME = {
     "InputError": "features.runtime.errors",
     "article_to_store": "features.store.article",
     "extract": "features.extraction.door",
+    "make_scans": "features.extraction.demonstration",
     "store_to_article": "features.store.article",
 }
 

@@ -8,6 +8,7 @@ are no substitute for them: a head found here says nothing about real scans.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -259,7 +260,7 @@ def make_demonstration(
     return store
 
 
-def make_scans(folder: Path, *, seed: int, per_class: int = PER_CLASS, size: int = SIZE) -> None:
+def make_scans(folder: str | os.PathLike[str], *, seed: int, per_class: int = PER_CLASS, size: int = SIZE) -> None:
     """Writes scans as ``<CLASS>/<CLASS>-<patient>-<image>.png``; complete or absent, and nothing where they are there.
 
     Args:
@@ -272,6 +273,7 @@ def make_scans(folder: Path, *, seed: int, per_class: int = PER_CLASS, size: int
         InputError: ``folder`` is there and holds something else.
         BottleneckError: The disk is full, or another process writes the same scans.
     """
+    folder = Path(folder)
     recipe = {"generator": 1, "seed": seed, "per_class": per_class, "size": size}
     with WriterLock(folder):
         if folder.exists():
