@@ -13,7 +13,7 @@ from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
-from features.runtime.progress import OnProgress, unwatched
+from features.runtime.progress import OnProgress
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, open_study
 from search.setup.audit import audit_study, describe
@@ -147,10 +147,7 @@ def _demonstration(folder: Path) -> Path:
 
 @contextmanager
 def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
-    """Shows a bar, from the beginning or once there is progress; not in a notebook, where rich has none of its own."""
-    if console.is_jupyter or console.quiet:
-        yield unwatched
-        return
+    """Shows a bar, from the beginning or once there is progress."""
     with progress_bar(unit) as display:
         task = display.add_task(what, total=None, visible=visible)
         yield lambda done, total: display.update(task, completed=done, total=total, visible=True)

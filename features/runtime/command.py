@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from features.runtime.errors import BottleneckError
+from features.runtime.notebook import NotebookProgress
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -78,11 +78,12 @@ class RateColumn(ProgressColumn):
 
 
 def progress(unit: str) -> Progress:
-    """Returns a progress display with count, rate (``unit`` per second) and time left, on standard error.
+    """Returns a progress display with count, rate (``unit`` per second) and time left.
 
-    In a notebook Rich draws with ipywidgets, and nothing is shown where that is not installed.
+    It is drawn on standard error, in a notebook below the cell that runs.
     """
-    return Progress(
+    kind = NotebookProgress if console.is_jupyter else Progress
+    return kind(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -90,5 +91,5 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=False,
-        disable=console.is_jupyter and not find_spec("ipywidgets"),
+        disable=console.quiet,
     )

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from features.runtime.command import console, say
+from features.runtime.notebook import NotebookTable
 from search.setup.config import StudyConfig
-from search.training.notebook import NotebookTable
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 

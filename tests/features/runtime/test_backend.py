@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from features.runtime.backend import _interrupts_held, start_backend
+from features.runtime.backend import _interrupts_held, start_backend, use_backend
+from features.runtime.errors import InputError
 
 
 def test_an_interrupt_is_put_off_not_lost():
@@ -43,3 +44,13 @@ def test_other_threads_may_start_it_too():
     thread.start()
     thread.join()
     assert not failures
+
+
+def test_the_one_that_runs_is_taken_and_no_second_one(monkeypatch):
+    start_backend()
+    running = use_backend()
+    monkeypatch.setenv("KERAS_BACKEND", "jax" if running == "tensorflow" else "tensorflow")
+    assert use_backend() == running
+    other = {"tensorflow": "jax", "jax": "tensorflow"}[running]
+    with pytest.raises(InputError, match=f"--backend: expected {running}, already in use, found {other}"):
+        use_backend(other)
