@@ -54,7 +54,7 @@ def main(
 
     An extraction that was stopped goes on where it was when the same command runs again.
     """
-    for line in describe(run_extraction(images, store, checked(ExtractionOptions, options))):
+    for line in describe(run_extraction(images, store, checked(ExtractionOptions, options, of="an extraction"))):
         say(line)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.options import checked, takes_options
 from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from heads.evaluation.evaluation import ChosenRows, Evaluation
@@ -27,7 +28,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_metadata
 from heads.files.head_file import load_head as read_head
 from heads.files.metadata import HeadMetadata
-from heads.prediction.options import PredictOptions, takes_options
+from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, predict
 from heads.prediction.sources import find_sources
 
@@ -117,7 +118,6 @@ class LoadedHead:
         start_backend()
         return read_head(self.path)
 
-    @takes_options
     def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
         """Predicts the class of images.
 
@@ -204,7 +204,6 @@ class LoadedHead:
             self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
         return self._built[1]
 
-    @takes_options
     def heatmap(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -224,13 +223,11 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).values
 
-    @takes_options
     def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
         """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
             return _picture(seen, maker.heatmap(seen, index))
 
-    @takes_options
     def occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -250,7 +247,6 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.occlusion(seen, index).values
 
-    @takes_options
     def draw_occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> Image.Image:
@@ -318,15 +314,7 @@ class LoadedHead:
 
     @staticmethod
     def _options(named: dict[str, Any]) -> PredictOptions:
-        options = PredictOptions()
-        unknown = next((name for name in named if name not in vars(options)), None)
-        if unknown is not None:
-            known = ", ".join(vars(options))
-            raise InputError("options", expected=f"one of {known}", found=unknown)
-        views = named.get("views")
-        if views is not None and not isinstance(views, str):
-            named = named | {"views": ",".join(views)}
-        return replace(options, **named)
+        return checked(PredictOptions, named, of="a prediction")
 
     def _maker(self, options: PredictOptions) -> MapMaker:
         from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras
@@ -365,6 +353,10 @@ class LoadedHead:
             if row.reason:
                 raise InputError(image, expected="an image that can be used", found=row.reason)
             yield maker, seen[0], seen[0].called if class_name is None else self.classes.index(class_name)
+
+
+for _method in ("predict", "heatmap", "draw_heatmap", "occlusion", "draw_occlusion"):
+    takes_options(getattr(LoadedHead, _method), PredictOptions)
 
 
 def load_head(path: str | os.PathLike[str], backend: str | None = None) -> LoadedHead:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
-from inspect import Parameter, Signature, signature
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +15,7 @@ from rich.table import Table
 from features.runtime.command import run_command, say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import make_folder
+from features.runtime.options import checked, with_options
 from features.runtime.text import printable
 from heads.loaded import load_head
 from heads.prediction.download import is_url
@@ -27,28 +26,6 @@ _PIPE_WIDTH = 1000
 """Columns of a table that goes to a file or a pipe, so that no name in it is cut."""
 
 
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the fields of ``PredictOptions`` in place of its ``**options``.
-
-    Those without a value of their own stand behind the arguments, the others before ``--json``: as --help shows them.
-    """
-    hints = get_type_hints(PredictOptions, include_extras=True)
-    fields = dataclasses.fields(PredictOptions)
-    added = [
-        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
-        for field in fields
-    ]
-    own = [one for one in signature(command, eval_str=True).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    names = [one.name for one in own]
-    heatmaps, as_json = names.index("heatmaps"), names.index("as_json")
-    unset, valued = [one for one in added if one.default is None], [one for one in added if one.default is not None]
-    parameters = [*own[:heatmaps], *unset, *own[heatmaps:as_json], *valued, *own[as_json:]]
-    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    return command
-
-
-@_with_options
 def main(
     *,
     head: Annotated[Path, typer.Argument(metavar="HEAD.hdf5", help="The head.", show_default=False)],
@@ -70,7 +47,7 @@ def main(
     **options: Any,
 ) -> None:
     """Predicts the class of images. The exit status is 1 if one of them could not be used; the others are printed."""
-    chosen, loaded = PredictOptions(**options), load_head(head, backend)
+    chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend)
     loaded.check_options(chosen)
     if heatmaps is not None:
         _check_maps(heatmaps, images)
@@ -121,6 +98,9 @@ def _table(predictions: Sequence[Prediction], classes: Sequence[str]) -> Table:
         cells = [printable(prediction.image), printable(prediction.label or "-"), *numbers]
         table.add_row(*cells, *([printable(prediction.reason)] if reasons else []))
     return table
+
+
+with_options(main, PredictOptions, before="heatmaps")
 
 
 if __name__ == "__main__":

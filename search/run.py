@@ -5,19 +5,18 @@ from __future__ import annotations
 import inspect
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic.fields import FieldInfo
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from features.runtime.command import run_command, say
+from features.runtime.options import command_option
 from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.config import StudyConfig
-from search.setup.options import RunOptions, default_in_words, option_of
+from search.setup.options import RunOptions, help_of
 
 if TYPE_CHECKING:
     from search.record.results import FinalistRecord
@@ -30,27 +29,11 @@ def main(**given: Any) -> None:
     _conclude(study.folder, study.config, study.summary)
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """An option of the command line; None where it is not given."""
-    default = default_in_words(field)
-    told = option_of(field).help + (f" [default: {default}]" if default else "")
-    kind: Any = field.annotation
-    names = [f"--{name}"] if kind is bool else []  # else there were a --no-NAME as well
-    least, most = (_bound(field, side) for side in ("ge", "le"))
-    option = typer.Option(*names, help=escape(told), show_default=False, min=least, max=most)
-    kind = kind if kind is bool else kind | None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
-
-
-def _bound(field: FieldInfo, side: str) -> float | None:
-    return next((getattr(part, side) for part in field.metadata if hasattr(part, side)), None)
-
-
 def _take_options() -> None:
-    """Makes the options' model the command line of ``main``."""
-    parameters = [_parameter(name, field) for name, field in RunOptions.model_fields.items()]
-    main.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    main.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    """Makes the options' model the command line of ``main``; what is not given there is None."""
+    options = [command_option(name, field, unset=help_of(field)) for name, field in RunOptions.model_fields.items()]
+    main.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    main.__annotations__ = {option.name: option.annotation for option in options}
 
 
 _take_options()

@@ -13,13 +13,14 @@ from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
+from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, open_study
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
-from search.setup.options import RunOptions, default_in_words, option_of
+from search.setup.options import RunOptions, help_of
 from search.setup.resolve import Resolved, resolve
 from search.study import Study
 from search.training.snapshot import Saved, read_snapshot
@@ -58,24 +59,9 @@ def run_study(features: FeatureStore | str | Path | None = None, *, progress: bo
         return _run(given)
 
 
-def _describe_options() -> None:
-    """Gives ``run_study`` the signature of its options, for notebooks to complete, and their help."""
-    parameters = list(inspect.signature(run_study).parameters.values())[:2]
-    said = []
-    for name, field in RunOptions.model_fields.items():
-        if name == "features":
-            continue
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-        )
-        default = default_in_words(field)
-        said.append(f"    {name}: {option_of(field).help}" + (f" [default: {default}]" if default else ""))
-    signature = inspect.Signature(parameters, return_annotation="Study")
-    run_study.__signature__ = signature  # type: ignore[attr-defined]
-    run_study.__doc__ = "\n".join([inspect.getdoc(run_study) or "", "", "Options:", *said])
-
-
-_describe_options()
+_TOLD = [f"    {name}: {help_of(field)}" for name, field in RunOptions.model_fields.items() if name != "features"]
+run_study.__doc__ = "\n".join([inspect.getdoc(run_study) or "", "", "Options:", *_TOLD])
+takes_options(run_study, RunOptions)
 
 
 @contextmanager

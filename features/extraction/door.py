@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from features.extraction.options import ExtractionOptions
 from features.runtime.backend import use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
-from features.runtime.options import checked, described, keywords
+from features.runtime.options import checked, described, takes_options
 from features.store.reader import FeatureStore
 
 
@@ -46,17 +45,14 @@ def extract(
         InputError: Folder, options or weights do not fit, or the store is another one; the field is named.
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
-    chosen = checked(ExtractionOptions, options)
+    chosen = checked(ExtractionOptions, options, of="an extraction")
     run_extraction(Path(images), Path(store), chosen, progress=progress)
     return FeatureStore(store)
 
 
 if extract.__doc__:
     extract.__doc__ = extract.__doc__.replace("{options}", described(ExtractionOptions))
-_own = list(inspect.signature(extract).parameters.values())[:-1]
-extract.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what help() and notebooks show
-    [*_own[:-1], *keywords(ExtractionOptions), _own[-1]], return_annotation=FeatureStore
-)
+takes_options(extract, ExtractionOptions)
 
 
 def run_extraction(

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
 from features.images.patients import GROUP_PATTERN
 from features.images.views import View, parse_views
-
-
-def _text(given: Any) -> Any:
-    """A path as the command line has it."""
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
-
-
-def _joined(given: Any) -> Any:
-    """A list of names as the command line has it."""
-    return given if isinstance(given, str) or not isinstance(given, Iterable) else ",".join(map(str, given))
+from features.runtime.options import joined, text_of
 
 
 class ExtractionOptions(BaseModel):
@@ -29,7 +18,7 @@ class ExtractionOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = Field(default=BackboneSpec.name, description=f"One of {', '.join(BACKBONES)}.")
-    weights: Annotated[str, BeforeValidator(_text)] = Field(
+    weights: Annotated[str, BeforeValidator(text_of)] = Field(
         default=IMAGENET, description="imagenet (downloaded once by Keras), random, random:SEED, or a file."
     )
     alpha: float | None = Field(default=None, description="Width multiplier of mobilenet and mobilenet_v2.")
@@ -38,7 +27,7 @@ class ExtractionOptions(BaseModel):
         default=BackboneSpec.preprocessing,
         description="backbone: what keras.applications defines; unit: x / 255, as the article did.",
     )
-    views: Annotated[str, BeforeValidator(_joined)] = Field(
+    views: Annotated[str, BeforeValidator(joined)] = Field(
         default="identity",
         description="Variants of each image, joined by commas: identity, flip, shift:X:Y, rotate:DEGREES, "
         "zoom:FACTOR, contrast:FACTOR, or several of these joined by +.",

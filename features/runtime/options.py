@@ -7,17 +7,22 @@ command line can hold; what Python may pass beside that is made so by a validato
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 import annotated_types
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from features.runtime.errors import InputError
+from features.runtime.refusal import expectation
 
 Model = TypeVar("Model", bound=BaseModel)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def option_name(field: str) -> str:
@@ -25,27 +30,55 @@ def option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def with_options(main: Callable[..., Any], model: type[BaseModel]) -> None:
-    """Gives a command that takes ``**options`` the signature that Typer reads: an option for each field."""
-    own = list(inspect.signature(main, eval_str=True).parameters.values())[:-1]
-    main.__signature__ = inspect.Signature([*own, *_command_options(model)])  # type: ignore[attr-defined]
+def with_options(main: Function, model: type[BaseModel], *, before: str | None = None) -> Function:
+    """Gives a command that takes ``**options`` the signature that Typer reads: an option for each field.
+
+    Args:
+        main: The command; its own parameters are keyword-only where options stand before one of them.
+        model: The options.
+        before: The parameter that they stand before; by default they come last.
+    """
+    added = [command_option(name, field) for name, field in model.model_fields.items()]
+    return _put(main, added, before=before, eval_str=True)
 
 
-def _command_options(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    for name, field in model.model_fields.items():
-        names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
+def takes_options(function: Function, model: type[BaseModel]) -> Function:
+    """Shows the fields in the signature of a function that takes ``**options``, for help and notebooks."""
+    added = [_parameter(name, field.annotation, field.default) for name, field in model.model_fields.items()]
+    return _put(function, added, before=None, eval_str=False)
+
+
+def _put(function: Function, added: list[inspect.Parameter], *, before: str | None, eval_str: bool) -> Function:
+    signature = inspect.signature(function, eval_str=eval_str)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    added = [new for new in added if new.name not in {one.name for one in own}]
+    place = len(own) if before is None else [one.name for one in own].index(before)
+    parameters = [*own[:place], *added, *own[place:]]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__annotations__ |= {one.name: one.annotation for one in added}
+    return function
+
+
+def command_option(name: str, field: FieldInfo, *, unset: str | None = None) -> inspect.Parameter:
+    """Returns a field as a parameter that Typer makes an option of.
+
+    Args:
+        name: The field's name.
+        field: The field; its description is the option's help.
+        unset: The help of an option that is None where it is not given, since the command looks elsewhere before the
+            field's default holds.
+    """
+    names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
+    kind: Any = field.annotation
+    if unset is None:
         option = typer.Option(*names, help=field.description, show_default=field.default is not None, **_bounds(field))
-        yield _parameter(name, field, Annotated[field.annotation, option])
+        return _parameter(name, Annotated[kind, option], field.default)
+    option = typer.Option(*names, help=escape(unset), show_default=False, **_bounds(field))
+    return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)
 
 
-def keywords(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    """Yields a keyword-only parameter for each field, for a function's signature."""
-    for name, field in model.model_fields.items():
-        yield _parameter(name, field, field.annotation)
-
-
-def _parameter(name: str, field: FieldInfo, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
@@ -58,22 +91,36 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
     return bounds
 
 
-def checked(model: type[Model], given: Mapping[str, Any]) -> Model:
+def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
     """Returns the model of some options.
 
+    Args:
+        model: The options.
+        given: Those that were given, by name.
+        of: Whose they are, for the message: ``a search``.
+
     Raises:
-        InputError: A value is none that the option takes; the option is named.
-        TypeError: There is no such option.
+        InputError: There is no such option, or a value is none that it takes; the option is named.
     """
-    for name in given:
-        if name not in model.model_fields:
-            raise TypeError(f"unexpected keyword argument {name!r}; the options are {', '.join(model.model_fields)}")
+    for name in given.keys() - model.model_fields.keys():
+        near = " or ".join(get_close_matches(name, model.model_fields))
+        hint = f"is {near} meant?" if near else f"there are {', '.join(model.model_fields)}"
+        raise InputError(name, expected=f"an option of {of}", found="none of that name", hint=hint)
     try:
-        return model(**given)
+        return model.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise InputError(option_name(str(first["loc"][0])), expected=expected, found=repr(first["input"])) from error
+        name = str(error.errors()[0]["loc"][0])
+        raise InputError(option_name(name), **expectation(error)) from error
+
+
+def text_of(given: Any) -> Any:
+    """Makes a path what the command line has of it: a validator of a field."""
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def joined(given: Any) -> Any:
+    """Makes a list of names what the command line has of it: a validator of a field."""
+    return given if isinstance(given, str) or not isinstance(given, Iterable) else ",".join(map(str, given))
 
 
 def described(model: type[BaseModel]) -> str:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec, recorded_options
 from features.extraction.backbones import Backbone, build_backbone
 from features.runtime.errors import InputError
+from features.runtime.options import text_of
 from heads.files.metadata import HeadMetadata
 
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
-_told = partial(typer.Option, show_default=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedBackbone:
+class NamedBackbone(BaseModel):
     """What a user says of a head's backbone, where the head's file does not say it; the options of a command.
 
     Attributes:
@@ -31,11 +28,15 @@ class NamedBackbone:
         preprocessing: ``backbone`` or ``unit``.
     """
 
-    backbone: Annotated[str | None, _told(help="Backbone, where the head's file does not name it.")] = None
-    weights: Annotated[str | None, _told(help="Its weights; the file, where they came from a file.")] = None
-    alpha: Annotated[float | None, _told(help="Its width multiplier.")] = None
-    image_size: Annotated[int | None, _told(help="Side in pixels of what it is shown.")] = None
-    preprocessing: Annotated[str | None, _told(help="backbone or unit (x / 255).")] = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str | None = Field(default=None, description="Backbone, where the head's file does not name it.")
+    weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
+        default=None, description="Its weights; the file, where they came from a file."
+    )
+    alpha: float | None = Field(default=None, description="Its width multiplier.")
+    image_size: int | None = Field(default=None, description="Side in pixels of what it is shown.")
+    preprocessing: str | None = Field(default=None, description="backbone or unit (x / 255).")
 
 
 def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | None = None) -> BackboneSpec:

@@ -12,9 +12,9 @@ from pydantic import ValidationError, model_validator
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
 from features.runtime.files import write_json
+from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.options import BEFORE, StudyOptions, study_options
-from search.setup.refusal import one_line
 
 SCHEMA = 1
 FILE = "study.json"

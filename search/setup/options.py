@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
-from features.runtime.errors import InputError
+from features.runtime.options import checked
 from heads.metrics.scoring import Objective
-from search.setup.refusal import expectation
 
 Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
@@ -127,19 +125,8 @@ class RunOptions(StudyOptions, DataOptions):
         Raises:
             InputError: There is no such option, or its value does not fit; the option is named.
         """
-        for name in values.keys() - cls.model_fields.keys():
-            near = " or ".join(get_close_matches(name, cls.model_fields))
-            hint = f"is {near} meant?" if near else f"there are {', '.join(cls.model_fields)}"
-            raise InputError(name, expected="an option of a search", found="none of that name", hint=hint)
-        try:
-            return cls.model_validate({name: value for name, value in values.items() if value is not None})
-        except ValidationError as error:
-            raise InputError(flag(str(error.errors()[0]["loc"][0])), **expectation(error)) from error
-
-
-def flag(name: str) -> str:
-    """Returns an option as the command line has it: ``batch_size`` is ``--batch-size``."""
-    return f"--{name.replace('_', '-')}"
+        given = {name: value for name, value in values.items() if value is not None}
+        return checked(cls, given, of="a search")
 
 
 def option_of(field: FieldInfo) -> Option:
@@ -153,12 +140,13 @@ def study_options() -> Iterator[tuple[str, Option]]:
         yield name, option_of(field)
 
 
-def default_in_words(field: FieldInfo) -> str | None:
-    """Returns an option's default as help has it; None where there is nothing to say."""
-    shown = option_of(field).shown
+def help_of(field: FieldInfo) -> str:
+    """Returns what help says of an option, its default included."""
+    option = option_of(field)
+    shown = option.shown
     if shown is None and field.default is not None and field.default is not False:
-        return str(field.default)
-    return shown
+        shown = str(field.default)
+    return option.help + (f" [default: {shown}]" if shown else "")
 
 
 def _run_section() -> type[BaseModel]:

@@ -6,8 +6,9 @@ import json
 import shlex
 from typing import Any
 
+from features.runtime.options import option_name
 from search.setup.config import StudyConfig
-from search.setup.options import flag, study_options
+from search.setup.options import study_options
 
 
 def to_toml(config: StudyConfig) -> str:
@@ -28,7 +29,7 @@ def command_line(config: StudyConfig) -> str:
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    given = (f"{flag(name)} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
+    given = (f"{option_name(name)} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
     return " \\\n    ".join(["python -m search.run", *given])
 
 

@@ -12,9 +12,9 @@ import optuna
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
+from features.runtime.refusal import one_line
 from heads.model.spec import HeadSpec
 from search.setup.options import RunSection
-from search.setup.refusal import one_line
 
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""

@@ -109,14 +109,14 @@ def test_what_does_not_fit_is_refused_in_the_words_of_the_command(images, tmp_pa
 
 
 def test_an_option_that_there_is_not_is_a_mistake_in_the_call(images, tmp_path):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'bakbone'"):
+    with pytest.raises(InputError, match=r"bakbone: expected an option of an extraction, .*is backbone meant"):
         extract(images, tmp_path / "s.h5", bakbone="vgg16")
 
 
 def test_options_are_said_once():
     """The model's fields are the keyword arguments, as help() shows them, and the command's options."""
     fields = list(ExtractionOptions.model_fields)
-    assert list(inspect.signature(extract).parameters) == ["images", "store", *fields, "progress"]
+    assert list(inspect.signature(extract).parameters) == ["images", "store", "progress", *fields]
     assert inspect.signature(extract).parameters["backbone"].default == "inception_v3"
     for name in fields:
         assert f"{name}: " in extract.__doc__

@@ -73,9 +73,9 @@ def test_a_study_json_older_than_some_options_means_what_it_meant(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trials": None}, "trials: expected input should be a valid integer"),
+        ({"trials": None}, "trials: expected a valid integer"),
         ({"surprise": 1}, "surprise: expected no such key, found 1"),
-        ({"sampler": "oracle"}, "sampler: expected input should be"),
+        ({"sampler": "oracle"}, "sampler: expected 'tpe'"),
         ({"schema": 9}, "schema: expected 1, found 9"),
     ],
 )

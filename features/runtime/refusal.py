@@ -24,7 +24,7 @@ def one_line(where: str | Path, error: ValidationError, prefix: str = "") -> Inp
 def expectation(error: ValidationError) -> dict[str, str]:
     """Returns what was expected of the first value that is wrong, and mostly what was found: for an ``InputError``."""
     first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, expected ")
+    message = first["msg"].removeprefix("Value error, expected ").removeprefix("Input should be ")
     if first["type"] == "value_error":
         return {"expected": message}
     if first["type"] == "extra_forbidden":
