@@ -56,7 +56,7 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
     store = build_store(place / "store.h5", rows=96)
     shares = {"validation_share": 0.25, "test_share": test_share}
     data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
-    settings = {"trials": trials, "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
+    settings = {"trials": max(1, trials), "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
     settings |= {"split": data.split, "stores": {}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
     made.train(trials)

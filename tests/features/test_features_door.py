@@ -46,6 +46,7 @@ def test_a_folder_becomes_a_store_to_look_at(store):
     assert frame.loc[frame["state"] == "skipped", "path"].tolist() == ["CNV/CNV-9-1.png"]
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_store(images, store, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     command = [sys.executable, "-m", "features.extract", str(images), str(tmp_path / "c.h5"), *options]

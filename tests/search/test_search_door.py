@@ -122,6 +122,7 @@ def test_a_study_shows_itself_and_writes_its_report(study):
     assert "tiny, finished" in page
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_goes_on_and_is_that_of_an_undisturbed_run(world, tmp_path, monkeypatch, capsys):
     options = FEW | {"study": world / "tiny.toml", "finalists": 0, "trials": 6}
     undisturbed = run_study(world / "store.h5", out=tmp_path / "plain", **options)

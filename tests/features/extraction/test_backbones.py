@@ -128,6 +128,7 @@ def test_xla_is_asked_for_on_jax_only():
     assert built("mobilenet")._program.jit_compile is (keras.backend.backend() == "jax")
 
 
+@pytest.mark.slow
 def test_random_weights_follow_their_seed_alone():
     def weights(text: str) -> Backbone:
         np.random.default_rng().random()
@@ -160,6 +161,7 @@ def test_weight_files_load_whatever_they_are_called(file, options, shape, weight
     assert same.weights_sha256 == backbone.weights_sha256
 
 
+@pytest.mark.slow
 def test_a_file_acts_as_the_download_does(monkeypatch, tmp_path):
     """EfficientNet's download comes with a factor that Keras builds into the network for it, and for no file."""
     path = tmp_path / "efficientnetb0_notop.h5"

@@ -89,6 +89,7 @@ def test_interrupted_scans_leave_nothing_behind_and_are_made_anew(tmp_path, monk
     assert len(scan_folder(tmp_path / "scans")) == 8
 
 
+@pytest.mark.slow
 def test_the_store_is_learnable_across_patients_and_is_reused(tmp_path):
     reports = []
     path = make_demonstration(tmp_path, seed=0, per_class=40, on_progress=lambda *counts: reports.append(counts))

@@ -32,6 +32,7 @@ def without_posix(folder: Path, *arguments: object) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_an_extraction_without_posix_calls_leaves_the_same_bytes(tmp_path):
     generator = np.random.default_rng(0)
     for name in "AB":

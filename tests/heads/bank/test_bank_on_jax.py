@@ -15,7 +15,7 @@ from conftest import ROOT
 def test_the_bank_passes_its_tests_on_jax():
     pytest.importorskip("jax")
     tests = Path(__file__).with_name("test_bank.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(tests)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", str(tests)]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

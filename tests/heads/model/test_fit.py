@@ -77,6 +77,7 @@ def test_the_best_epochs_weights_are_kept(feeds) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_head(feeds) -> None:
     first, second = train(feeds, epochs=3), train(feeds, epochs=3)
     assert first.curve == second.curve
@@ -134,6 +135,7 @@ def _loss_and_gradients(weights: list[np.ndarray], features: np.ndarray, labels:
     return -(targets * np.log(shares)).sum(1).mean(), (into_kernel, active.T @ error, error.sum(0))
 
 
+@pytest.mark.slow
 def test_the_plateau_is_that_of_keras(feeds) -> None:
     spec = replace(SPEC, learning_rate=0.05, plateau_factor=0.1, plateau_patience=2, batch_norm=False)
     head = train(feeds, spec, epochs=30, batch_size=8)
@@ -179,12 +181,14 @@ def test_features_that_are_not_finite_diverge(tmp_path: Path) -> None:
         train(parts)
 
 
+@pytest.mark.slow
 def test_a_streamed_store_trains_alike(feeds) -> None:
     streamed = tuple(Feed(feed.store, feed.rows, memory_bytes=0) for feed in feeds)
     assert not streamed[0].resident
     assert train(streamed, epochs=2).curve == train(feeds, epochs=2).curve
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(feeds) -> None:
     """A head of this size that Keras or TensorFlow keeps alive is 5 MB, most of it graph."""
     process = psutil.Process()

@@ -140,6 +140,7 @@ def feed(tmp_path_factory: pytest.TempPathFactory) -> Feed:
 
 
 class TestEverywhere:
+    @pytest.mark.slow
     def test_the_bank_trains_as_keras_fit_does(self, feed: Feed) -> None:
         """All entries in one bank, so that it compiles once."""
         specs = [replace(spec, dropout=0.0) for spec in SPECS]

@@ -67,6 +67,7 @@ def planted_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 class TestPlantedEvidence:
+    @pytest.mark.slow
     def test_both_maps_lie_in_its_quadrant(
         self, invoke: Any, planted_store: FeatureStore, weights_of: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -19,9 +19,9 @@ def clock(monkeypatch):
     now = [0.0]
     trained = []
 
-    def train_solo(spec, *_, epochs, on_epoch, **__):
+    def train_solo(spec, _train, _validation, schedule, *, on_epoch, **_):
         trained.append(spec)
-        for epoch in range(epochs):
+        for epoch in range(schedule.epochs):
             now[0] += 2.0 if epoch else 5.0
             on_epoch(None)
 

@@ -45,6 +45,7 @@ def finished(tmp_path_factory):
     return ended, (first, text), (second, (ended.folder / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_run_twice_it_comes_to_the_same(finished):
     _, (first, text), (second, again) = finished
     assert second == first
@@ -129,7 +130,7 @@ def test_with_a_banks_figures_stands_what_the_trials_would_have_taken_alone(tmp_
 def test_a_search_of_which_nothing_completed_has_no_end(tmp_path):
     ended = end_study(tmp_path, trials=0)
     asked = ended.made.book.ask
-    ended.made.book.config = replace(ended.config, trials=1)
+    ended.made.book.config = ended.config.model_copy(update={"trials": 1})
     ended.made.book.fail(asked(), "it diverged in epoch 1", epochs=1)
     with pytest.raises(BottleneckError, match=r"no trial completed \(it diverged in epoch 1\)"):
         finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)

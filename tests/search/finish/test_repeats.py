@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
@@ -39,7 +38,7 @@ class MadeBank:
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
 
-    def __call__(self, _folder, opened, *, book, sink, **_):
+    def __call__(self, recording, *, book, sink, **_):
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
             place, run = divmod(asked.ordinal, 2)
@@ -58,7 +57,7 @@ class MadeBank:
             TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * best)
             record = EpochRecord(best, 0.1, Score(score.loss, score.accuracy), 1e-3)
             book.complete(asked, record, epochs=epochs, parameters=1)
-        opened.flush()
+        recording.opened.flush()
         return Throughput(), 0
 
 
@@ -139,7 +138,7 @@ def test_equal_means_are_decided_by_the_loss(ended, bank):
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [first, second]
     bank.sure = {1: 0.4}
-    ended.made.config = replace(ended.config, epochs=5)
+    ended.made.config = ended.config.model_copy(update={"epochs": 5})
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [second, first]
     assert found[0].mean == found[1].mean
@@ -156,7 +155,7 @@ def test_what_has_been_repeated_is_not_repeated_again(ended, bank):
 
 def test_other_repeats_begin_anew(ended, bank):
     repeat(ended)
-    ended.made.config = replace(ended.config, epochs=5)
+    ended.made.config = ended.config.model_copy(update={"epochs": 5})
     repeat(ended)
     assert len(bank.ran) == 12
 

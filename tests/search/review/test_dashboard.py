@@ -227,6 +227,7 @@ def test_a_database_is_looked_at_in_the_same_way(tmp_path):
     storage._backend.engine.dispose()
 
 
+@pytest.mark.slow
 def test_what_each_poll_sends_again_of_five_hundred_trials_is_small(tmp_path):
     made = MadeStudy(tmp_path / "study", make_config(trials=500, epochs=30))
     made.train(500)

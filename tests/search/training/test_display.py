@@ -23,6 +23,7 @@ def made(tmp_path):
 
 def shown(made: MadeStudy, console: Console, monkeypatch) -> str:
     monkeypatch.setattr(display, "console", console)
+    monkeypatch.setattr("features.runtime.command.console", console)
     monkeypatch.setattr(display, "REDRAW_EVERY", 0)
     with Display(made.opened.study, made.config) as screen:
         made.train(3)

@@ -180,6 +180,7 @@ def test_diverging_heads_fail_with_their_reason_and_the_others_go_on(store, tmp_
     assert all(t.value is not None for t in trials if t.params["learning_rate"] == 1e-3)
 
 
+@pytest.mark.slow
 def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
     found = search(store, tmp_path / "study", SPACE, folds=3, trials=6, epochs=3, pruner="none")
     data = found.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +99,7 @@ def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tup
     return table(folder)
 
 
+@pytest.mark.slow
 @given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "random"]))
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_factory, kills, sampler):
     folder = tmp_path_factory.mktemp("book")
