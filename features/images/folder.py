@@ -73,7 +73,7 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
 
     Args:
         folder: The image folder.
-        group_pattern: Where in a file's name (without its ending) the patient is, see ``split``.
+        group_pattern: Where in a file's name (without its ending) the patient is, see ``features.images.patients``.
         limit: Take at most this many images, evenly from the classes and evenly spaced within each.
 
     Raises:
