@@ -202,7 +202,7 @@ def _pruning(record: StudyRecord) -> str:
     summary = record.summary
     told = f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed"
     full = record.config.epochs * summary.trials
-    share = f": {100 * summary.trial_epochs / full:.0f}% of what training all to the end would be" if full else ""
+    share = f": {percent(summary.trial_epochs / full, 0)} of what training all to the end would be" if full else ""
     return f"{told}. {summary.trial_epochs:,} trial-epochs{share}."
 
 
