@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.extraction.backbone_spec import BackboneSpec
+from features.images.decode import original_image
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.errors import BottleneckError, InputError
@@ -159,7 +160,7 @@ class LoadedHead:
         """
         rows: list[Prediction] = []
         problem: BottleneckError | None = None
-        self.backbone(options)
+        backbone = self.backbone(options)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
         display = progress_display("images")
         display.disable = not progress
@@ -168,7 +169,7 @@ class LoadedHead:
             task = display.add_task("predicting", total=len(sources))
             made = predict(
                 self.head,
-                self.backbone(options),
+                backbone,
                 options.views_for(self.metadata),
                 sources,
                 batch_size=options.batch_size,
@@ -317,9 +318,9 @@ class LoadedHead:
         return checked(PredictOptions, named, of="a prediction")
 
     def _maker(self, options: PredictOptions) -> MapMaker:
-        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras
-
         backbone = self.backbone(options)
+        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras, which ``backbone`` starts
+
         return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size)
 
     def _drawing(self, folder: Path, options: PredictOptions, *, occlusion: bool) -> Draw:
@@ -335,8 +336,7 @@ class LoadedHead:
         """Predicts one image; what makes its maps, the image, and the class to explain, while its content is there."""
         if class_name is not None and class_name not in self.classes:
             raise InputError("class_name", expected=f"one of {', '.join(self.classes)}", found=class_name)
-        options = self._options(named)
-        maker = self._maker(options)
+        maker = self._maker(self._options(named))
         from heads.prediction.maps import PredictedImage  # noqa: PLC0415  beside Keras
 
         seen: list[PredictedImage] = []
@@ -379,6 +379,4 @@ def _texts(images: Images) -> list[str]:
 
 
 def _picture(seen: PredictedImage, drawn: ImageMap) -> Image.Image:
-    from features.images.decode import original_image  # noqa: PLC0415  beside Pillow
-
     return drawn.picture(original_image(seen.path))
