@@ -106,11 +106,11 @@ def _shape(noted: dict[str, Any]) -> BankShape:
 
 def _record(noted: dict[str, Any]) -> EpochRecord:
     told = noted["validation"]
-    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told["merit"])})
+    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told.get("merit", np.nan))})
 
 
 def _noted(record: EpochRecord) -> dict[str, Any]:
-    """Undoes ``_record``; files know ``ranking_score`` as ``merit``."""
+    """Undoes ``_record``; files know ``ranking_score`` as ``merit``, the first ones not at all."""
     score = record.validation
     told = {"loss": score.loss, "accuracy": score.accuracy, "merit": score.ranking_score}
     return {**asdict(record), "validation": told}
