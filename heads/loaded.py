@@ -29,6 +29,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_metadata
 from heads.files.head_file import load_head as read_head
 from heads.files.metadata import HeadMetadata
+from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, predict
 from heads.prediction.sources import find_sources
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from features.extraction.backbones import Backbone
-    from heads.metrics.classification import Metrics
     from heads.prediction.maps import ImageMap, MapMaker, PredictedImage
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
