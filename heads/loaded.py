@@ -162,8 +162,7 @@ class LoadedHead:
         problem: BottleneckError | None = None
         backbone = self.backbone(options)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
-        display = progress_display("images")
-        display.disable = not progress
+        display = progress_display("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, display:
             sources = find_sources(_texts(images), Path(downloads), leave_out=maps)
             task = display.add_task("predicting", total=len(sources))
@@ -280,8 +279,7 @@ class LoadedHead:
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows."""
         model = self.model
-        display = progress_display("rows")
-        display.disable = not progress
+        display = progress_display("rows", shown=progress)
         with display:
             task = display.add_task("scoring", total=len(chosen.rows) * len(chosen.store.header.views))
             return chosen.evaluate(model, self.metadata.temperature, lambda count: display.advance(task, count))
