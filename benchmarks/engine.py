@@ -69,8 +69,8 @@ def report(alone: OneAtATime, fused: Fused, arguments: argparse.Namespace, dtype
     worth = fused.compilation * together
     print(f"  compilation, once    {fused.compilation:8.1f} s, the time of {worth:.0f} trial-epochs")
     print(f"  fused training       {statistics.median(fused.flops) / 1e9:8.0f} GFLOP/s in matrix products")
-    print(f"  bare products        {statistics.median(fused.peaks) / 1e9:8.0f} GFLOP/s")
-    shares = [rate / peak for rate, peak in zip(fused.flops, fused.peaks, strict=True)]
+    print(f"  bare products        {statistics.median(fused.bare_rates) / 1e9:8.0f} GFLOP/s")
+    shares = [rate / bare for rate, bare in zip(fused.flops, fused.bare_rates, strict=True)]
     print(f"  share of the peak    {statistics.median(shares):8.0%}   (target 75%)")
     print(f"  traced programs      {fused.engine.traces:8d}   best accuracies {min(best):.2f} to {max(best):.2f}")
 
@@ -197,7 +197,7 @@ class Fused:
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
         self.rates: list[float] = []
         self.flops: list[float] = []
-        self.peaks: list[float] = []
+        self.bare_rates: list[float] = []
         self.scores: list[Any] = []
         self.compilation = 0.0
 
@@ -232,7 +232,7 @@ class Fused:
         trained = time.perf_counter()
         if measured:
             self.flops.append(self.engine.epoch_flops(len(plan)) / (trained - begun))
-            self.peaks.append(self.peak())
+            self.bare_rates.append(self.bare_rate())
             self.aside += time.perf_counter() - trained
         losses, accuracies, _ = self.engine.validate()
         self.engine.plateau.update(losses, ~np.isnan(losses))
@@ -240,7 +240,7 @@ class Fused:
         best[improved] = accuracies[improved]
         self.engine.keep(improved)
 
-    def peak(self) -> float:
+    def bare_rate(self) -> float:
         """Measures the bare products of the bank's first layers."""
         from heads.bank.matmul_rate import matmul_rate
         from heads.model.spec import PAGE

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from features.leaks.leak_report import LeakReport, Part, count_patients, default_parts, find_leaks
+from features.leaks.leaks import Leaks, Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.command import progress, run_command
 from features.runtime.errors import BottleneckError, InputError
@@ -29,14 +29,14 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
         return [Part("", store, store.usable)], str(error)
 
 
-def _parts_text(found: LeakReport, reason: str) -> str:
+def _parts_text(found: Leaks, reason: str) -> str:
     if reason:
         return f"none: {reason}"
     parts = (f"{name} {rows:,} rows of {found.patients[name]:,} patients" for name, rows in found.rows.items())
     return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them (the default of search.run)"
 
 
-def _pairs_text(found: LeakReport) -> str:
+def _pairs_text(found: Leaks) -> str:
     if found.pairs is None:
         return "not looked for"
     if not found.pairs:
@@ -49,7 +49,7 @@ def _pairs_text(found: LeakReport) -> str:
     return "\n".join(lines)
 
 
-def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found: LeakReport, reason: str) -> Table:
+def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found: Leaks, reason: str) -> Table:
     """Returns the description as a two-column table for people."""
     patients = told["patients"]
     finished = "complete" if told["complete"] else "NOT complete"
@@ -105,7 +105,7 @@ def main(
         raise BottleneckError(f"{store}: {len(problems)} {'problems' if len(problems) > 1 else 'problem'} found")
 
 
-def _leaks(parts: list[Part], display: Progress) -> LeakReport:
+def _leaks(parts: list[Part], display: Progress) -> Leaks:
     task = display.add_task("comparing")
     return find_leaks(
         parts, within_parts=True, on_progress=lambda done, total: display.update(task, completed=done, total=total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -17,9 +17,7 @@ from features.runtime.text import decimal, printable
 from heads.evaluation.mistakes import check_images
 from heads.evaluation.rows import Part
 from heads.loaded import load_head
-
-if TYPE_CHECKING:
-    from heads.metrics.classification import Metrics
+from heads.metrics.classification import Metrics
 
 
 def main(
@@ -58,7 +56,7 @@ def main(
     found = loaded.score(chosen)
     title = f"{head} on {store}, {part} rows"
     if report is not None:
-        from heads.evaluation.report import Scored, write_report  # noqa: PLC0415  beside Keras
+        from heads.evaluation.report import Scored, write_report  # noqa: PLC0415  Plotly takes its time
 
         scored = Scored(
             title=title,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.extraction.backbone_spec import BackboneSpec
+from features.images.decode import original_image
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.errors import BottleneckError, InputError
@@ -28,6 +29,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_metadata
 from heads.files.head_file import load_head as read_head
 from heads.files.metadata import HeadMetadata
+from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, predict
 from heads.prediction.sources import find_sources
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from features.extraction.backbones import Backbone
-    from heads.metrics.classification import Metrics
     from heads.prediction.maps import ImageMap, MapMaker, PredictedImage
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -159,16 +160,15 @@ class LoadedHead:
         """
         rows: list[Prediction] = []
         problem: BottleneckError | None = None
-        self.backbone(options)
+        backbone = self.backbone(options)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
-        display = progress_display("images")
-        display.disable = not progress
+        display = progress_display("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, display:
             sources = find_sources(_texts(images), Path(downloads), leave_out=maps)
             task = display.add_task("predicting", total=len(sources))
             made = predict(
                 self.head,
-                self.backbone(options),
+                backbone,
                 options.views_for(self.metadata),
                 sources,
                 batch_size=options.batch_size,
@@ -279,8 +279,7 @@ class LoadedHead:
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows."""
         model = self.model
-        display = progress_display("rows")
-        display.disable = not progress
+        display = progress_display("rows", shown=progress)
         with display:
             task = display.add_task("scoring", total=len(chosen.rows) * len(chosen.store.header.views))
             return chosen.evaluate(model, self.metadata.temperature, lambda count: display.advance(task, count))
@@ -317,9 +316,9 @@ class LoadedHead:
         return checked(PredictOptions, named, of="a prediction")
 
     def _maker(self, options: PredictOptions) -> MapMaker:
-        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras
-
         backbone = self.backbone(options)
+        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras, which ``backbone`` starts
+
         return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size)
 
     def _drawing(self, folder: Path, options: PredictOptions, *, occlusion: bool) -> Draw:
@@ -335,8 +334,7 @@ class LoadedHead:
         """Predicts one image; what makes its maps, the image, and the class to explain, while its content is there."""
         if class_name is not None and class_name not in self.classes:
             raise InputError("class_name", expected=f"one of {', '.join(self.classes)}", found=class_name)
-        options = self._options(named)
-        maker = self._maker(options)
+        maker = self._maker(self._options(named))
         from heads.prediction.maps import PredictedImage  # noqa: PLC0415  beside Keras
 
         seen: list[PredictedImage] = []
@@ -379,6 +377,4 @@ def _texts(images: Images) -> list[str]:
 
 
 def _picture(seen: PredictedImage, drawn: ImageMap) -> Image.Image:
-    from features.images.decode import original_image  # noqa: PLC0415  beside Pillow
-
     return drawn.picture(original_image(seen.path))

@@ -1,4 +1,4 @@
-"""``python -m search.report STUDY_DIR``: everything that a study says of itself, on one page that needs no network."""
+"""``python -m search.report STUDY_DIR``: everything that a study says of itself, in one file that needs no network."""
 
 from __future__ import annotations
 

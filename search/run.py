@@ -13,6 +13,7 @@ from rich.table import Table
 
 from features.runtime.command import run_command, say
 from features.runtime.options import command_option
+from features.runtime.text import percent
 from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.config import StudyConfig
@@ -92,9 +93,9 @@ def _describe_bank(table: Table, summary: Summary) -> None:
     table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
     table.add_row(
         "bank",
-        f"{bank.heads_at_once} heads at once, {100 * bank.page_occupancy:.0f}% of {bank.pages} pages in use,"
-        f" {bank.gflops} GFLOP/s ({100 * (bank.fraction_of_peak or 0):.0f}% of the bare products),"
-        f" {100 * (bank.bookkeeping_share or 0):.1f}% bookkeeping",
+        f"{bank.heads_at_once} heads at once, {percent(bank.page_occupancy, 0)} of {bank.pages} pages in use,"
+        f" {bank.gflops} GFLOP/s ({percent(bank.fraction_of_peak or 0, 0)} of the bare products),"
+        f" {percent(bank.bookkeeping_share or 0, 1)} bookkeeping",
     )
 
 

@@ -23,7 +23,9 @@ from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions, help_of
 from search.setup.resolve import Resolved, resolve
 from search.study import Study
+from search.training.display import Display
 from search.training.snapshot import Saved, read_snapshot
+from search.trials.ask_tell import Book
 
 if TYPE_CHECKING:
     from search.record.results import BankFigures
@@ -158,12 +160,10 @@ def _search(
     start_backend()
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
-    from search.training.display import Display  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_bank  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415
-    from search.training.throughput import describe_bank  # noqa: PLC0415
-    from search.trials.ask_tell import Book  # noqa: PLC0415  after the choice of the backend
+    from search.training.throughput import describe_bank  # noqa: PLC0415  after the choice of the backend
 
     folder, space, study = resolved.folder, resolved.space, opened.study
     snapshot_every = resolved.options.snapshot_every

@@ -51,7 +51,7 @@ def extract(
 
 
 if extract.__doc__:
-    extract.__doc__ = extract.__doc__.replace("{options}", described(ExtractionOptions))
+    extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions))
 takes_options(extract, ExtractionOptions)
 
 

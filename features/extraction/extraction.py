@@ -76,7 +76,8 @@ def extract_store(
         store: File to make or to finish.
         options: How; all of them but the backend, which is the process's.
         say: Told what the user should know about the folder.
-        on_progress: Told of the progress after each batch.
+        on_progress: Told how many rows of how many are settled: before the work, then after each batch, by the thread
+            that writes.
 
     Raises:
         InputError: Folder, backbone or weights do not fit, or the store is another one; the field is named.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
 from features.images.patients import GROUP_PATTERN
 from features.images.views import View, parse_views
+from features.runtime.backend import Backend
 from features.runtime.options import joined, text_of
 
 
@@ -40,7 +41,7 @@ class ExtractionOptions(BaseModel):
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
     limit: int | None = Field(default=None, ge=1, description="At most this many images, evenly from the classes.")
     strict: bool = Field(default=False, description="Stop at an image that cannot be decoded.")
-    backend: Literal["tensorflow", "jax"] | None = Field(default=None, description="Keras backend; else tensorflow.")
+    backend: Backend | None = Field(default=None, description="Keras backend; else tensorflow.")
 
     @property
     def spec(self) -> BackboneSpec:

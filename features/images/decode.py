@@ -20,13 +20,8 @@ from features.runtime.errors import BottleneckError
 # "Corrupt EXIF data", possible bombs and the like: whether an image can be used is decided here, not by a warning.
 # Process-wide, because `catch_warnings` is not safe among the decoding threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
 Image.init()  # all formats at once: registering them lazily would race among the threads
-
 
 _DRAFT_FACTOR = 2
 """A JPEG is decoded at reduced scale only where that still leaves this many times the pixels that are needed."""

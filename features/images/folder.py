@@ -12,7 +12,7 @@ from PIL import Image
 
 from features.images.patients import GROUP_PATTERN, compile_group_pattern, patient_of
 from features.runtime.errors import InputError
-from features.runtime.text import printable
+from features.runtime.text import listed, printable
 
 _NAMED = 3
 """How many of the ignored files a remark names."""
@@ -73,7 +73,7 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
 
     Args:
         folder: The image folder.
-        group_pattern: Where in a file's name (without its ending) the patient is, see ``split``.
+        group_pattern: Where in a file's name (without its ending) the patient is, see ``features.images.patients``.
         limit: Take at most this many images, evenly from the classes and evenly spaced within each.
 
     Raises:
@@ -223,5 +223,4 @@ def _remarks(
 def _some(names: Iterable[str]) -> str:
     # `ascii` where a name is no valid text: it could not be printed
     shown = [printable(name) if _is_text(name) else ascii(name)[1:-1] for name in names]
-    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
-    return ", ".join(shown[:_NAMED]) + more
+    return listed(shown, _NAMED)

@@ -77,10 +77,11 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.1f} {self.unit}/s")
 
 
-def progress(unit: str) -> Progress:
+def progress(unit: str, *, shown: bool = True) -> Progress:
     """Returns a progress display with count, rate (``unit`` per second) and time left.
 
-    It is drawn on standard error, in a notebook below the cell that runs.
+    It is drawn on standard error, in a notebook below the cell that runs; nowhere where remarks are not wanted, or it
+    is not to be ``shown``.
     """
     kind = NotebookProgress if console.is_jupyter else Progress
     return kind(
@@ -91,5 +92,5 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=False,
-        disable=console.quiet,
+        disable=console.quiet or not shown,
     )

@@ -1,4 +1,4 @@
-"""A store as people look at it: a table of its images, a line, a small page for a notebook."""
+"""A store as people look at it: a table of its images, a line, a few facts for a notebook."""
 
 from __future__ import annotations
 

@@ -35,11 +35,6 @@ class FeatureKind:
     preprocessing: str = UNKNOWN
 
     @property
-    def kind(self) -> FeatureKind:
-        """The kind alone, of what is more than that."""
-        return FeatureKind(**{field.name: getattr(self, field.name) for field in fields(FeatureKind)})
-
-    @property
     def origin(self) -> dict[str, Any]:
         """All but the shape: where features come from, as JSON types."""
         names = (field.name for field in fields(FeatureKind) if field.name != "feature_shape")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-_SPREAD = 0x9E3779B9  # 2^32 divided by the golden ratio: consecutive counters land far apart
+_GOLDEN = 0x9E3779B9  # 2^32 divided by the golden ratio: consecutive counters land far apart
 _LEVELS = 24  # bits of a hash that are compared with the rate: what a float32 rate resolves
 
 
@@ -43,7 +43,7 @@ def keys(seeds: Any, steps: Any, channels: Any, *, layer: int) -> Any:
     """
     key = mix(ops.cast(seeds, "uint32"))
     for part in (steps, channels * 4 + layer):
-        key = mix(ops.bitwise_xor(key, ops.multiply(ops.cast(part, "uint32"), _uint32(_SPREAD))))
+        key = mix(ops.bitwise_xor(key, ops.multiply(ops.cast(part, "uint32"), _uint32(_GOLDEN))))
     return key
 
 
@@ -58,7 +58,7 @@ def kept(key: Any, rates: Any, count: int) -> Any:
     Returns:
         (..., count) bool.
     """
-    counters = np.arange(count, dtype=np.uint32) * np.uint32(_SPREAD)
+    counters = np.arange(count, dtype=np.uint32) * np.uint32(_GOLDEN)
     bits = mix(ops.bitwise_xor(key[..., None], ops.convert_to_tensor(counters, dtype="uint32")))
     level = ops.cast(ops.bitwise_right_shift(bits, _uint32(32 - _LEVELS)), "int32")
     return level >= ops.cast(rates * float(2**_LEVELS), "int32")[..., None]

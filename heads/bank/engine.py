@@ -62,7 +62,7 @@ class Engine:
             goes with one fold only.
         dtype: Of products and stored activations; by default what ``default_dtype`` says.
         resident: Whether features are held on the device as a whole; by default where the feeds hold them in memory.
-        objective: What ``validate`` returns the ranking_score by, see ``heads.metrics.scoring``.
+        objective: What the ranking score is that ``validate`` returns, see ``heads.metrics.scoring``.
         class_weights: What a row of each class counts in the training loss; 1 by default.
 
     Raises:

@@ -35,7 +35,7 @@ class Partitions:
             array = ops.take(array, partitions, axis=0)
         return ops.reshape(array, (-1, *array.shape[2:]))
 
-    def spread(self, array: Tensor, fold: Tensor) -> Tensor:
+    def unselect(self, array: Tensor, fold: Tensor) -> Tensor:
         """Undoes ``select(..., others(fold))``: (G·n, ...) to (F, n, ...); partition ``fold`` gets anything."""
         folds = self.shape.folds
         groups = max(1, folds - 1)

@@ -25,7 +25,7 @@ class Update:
     """
 
     def __init__(self, partitions: Partitions) -> None:
-        self.shape, self._spread = partitions.shape, partitions.spread
+        self.shape, self._unselect = partitions.shape, partitions.unselect
 
     def update(
         self, state: State, gradients: Gradients, settings: Settings, fold: Tensor, losses: Tensor
@@ -66,16 +66,16 @@ class Update:
         for name in self.shape.trained:
             where = page if name in self.shape.page_arrays else slot
             old = state["weights"][name], state["first"][name], state["second"][name]
-            gradient = ops.cast(self._spread(gradients.weights[name], fold), "float32")
+            gradient = ops.cast(self._unselect(gradients.weights[name], fold), "float32")
             parts = _adam(old, gradient, where)
             new["weights"][name], new["first"][name], new["second"][name] = parts
         for name, now in gradients.statistics.items():
             norm = ops.take(settings["batch_norm"], owner, axis=0)
             moves = ops.logical_and(page["trains"], norm)[..., None]
             before = state["weights"][name]
-            moved = before + (self._spread(now, fold) - before) * page["share"][..., None]
+            moved = before + (self._unselect(now, fold) - before) * page["share"][..., None]
             new["weights"][name] = ops.where(moves, moved, before)
-        return new, ops.where(trains, losses + self._spread(gradients.loss, fold), losses)
+        return new, ops.where(trains, losses + self._unselect(gradients.loss, fold), losses)
 
     def keep(self, weights: Arrays, best: Arrays, improved: Tensor, owner: Tensor) -> Arrays:
         """Returns the best weights, those of improved heads replaced by the current ones.

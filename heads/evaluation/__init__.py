@@ -1,1 +1,1 @@
-"""A head on the rows of a store: which rows, its mistakes, one page about it."""
+"""A head on the rows of a store: which rows, its mistakes, a report about it."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from heads.evaluation.rows import Part, check_fits, rows_of
 from heads.files.metadata import HeadMetadata
-
-if TYPE_CHECKING:
-    from heads.metrics.classification import Metrics
-    from heads.metrics.scoring import Probabilities
+from heads.metrics.calibration import with_temperature
+from heads.metrics.classification import Metrics, measure
+from heads.metrics.scoring import Probabilities, predict_probabilities
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,6 @@ class ChosenRows:
             temperature: What calibrates it, if anything does.
             on_batch: Called after every batch with the number of rows times views in it.
         """
-        # Keras and scikit-learn take their time: checks come first.
-        from heads.metrics.calibration import with_temperature  # noqa: PLC0415
-        from heads.metrics.classification import measure  # noqa: PLC0415
-        from heads.metrics.scoring import predict_probabilities  # noqa: PLC0415
-
         feed = Feed(self.store, self.rows, memory_bytes=0)  # every row is read once
         probabilities = with_temperature(predict_probabilities(model, feed, on_batch=on_batch), temperature)
         store, rows = self.store, self.rows

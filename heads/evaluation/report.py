@@ -1,4 +1,4 @@
-"""The report of ``heads.evaluate --report``: one HTML page with curves and mistakes that needs nothing beside it."""
+"""The report of ``heads.evaluate --report``: one HTML file with curves and mistakes that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from heads.metrics.curves import reliability, roc
 from heads.metrics.scoring import Probabilities
 
 MAX_MISTAKES = 100
-"""Mistakes that are shown; a page with more would be too large to open."""
+"""Mistakes that are shown; a file with more would be too large to open."""
 _MAX_CURVES = 12
 _MAX_POINTS = 500
 _MAX_COUNTS = 30
@@ -57,10 +57,10 @@ class Scored:
 
 
 def write_report(path: Path, scored: Scored, model: Any, *, images: Path | None) -> None:
-    """Writes the page, whole or not at all.
+    """Writes the report, whole or not at all.
 
     Args:
-        path: The page.
+        path: The file.
         scored: What it is about.
         model: The head, for what it saw in what it called wrongly.
         images: The folder that the store was extracted from; without it the mistakes are named, not shown.
@@ -78,7 +78,7 @@ def write_report(path: Path, scored: Scored, model: Any, *, images: Path | None)
 
 
 def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remark: str) -> str:
-    """Returns the page's HTML.
+    """Returns the report's HTML.
 
     Args:
         scored: What it is about.

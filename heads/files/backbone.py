@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec, recorded_options
 from features.extraction.backbones import Backbone, build_backbone
 from features.runtime.errors import InputError
-from features.runtime.options import text_of
+from features.runtime.options import option_name, text_of
 from heads.files.metadata import HeadMetadata
 
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
@@ -70,7 +70,7 @@ def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | Non
 
 def _option(name: str) -> str:
     """The option that names a field of ``BackboneSpec``."""
-    return "--backbone" if name == "name" else f"--{name.replace('_', '-')}"
+    return option_name("backbone" if name == "name" else name)
 
 
 def _recorded_weights(name: str | None) -> str:

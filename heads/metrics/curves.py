@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_curve
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +41,8 @@ def roc(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], label: int) -
     own = labels == label
     if not len(labels) or own.all() or not own.any():
         return None
+    from sklearn.metrics import roc_curve  # noqa: PLC0415  slow to import, and needed for pictures
+
     false_positives, true_positives, _ = roc_curve(own, probabilities[:, label])
     return Roc(false_positives, true_positives)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 RESAMPLES = 10_000
 SEED = 0
@@ -26,6 +25,8 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
 
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
+    from scipy.stats import binomtest  # noqa: PLC0415  slow to import, and results are read without it
+
     interval = binomtest(correct, rows).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -1,4 +1,4 @@
-"""HeadSpec to plain Keras model, and its first weights."""
+"""HeadSpec to plain Keras model, with its first weights."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def train_solo(
     best = _BestEpoch(recorder)
     try:
         _compile(model, spec)
-        callbacks = [recorder, _plateau(spec), best, _Report(recorder, on_epoch)]
+        callbacks = [recorder, _plateau(spec), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
     finally:
         # Keras' global state keeps every model of a study alive otherwise.
@@ -207,7 +207,7 @@ class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
             self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
 
 
-class _Report(keras.callbacks.Callback):  # type: ignore[misc]
+class _Listener(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells the caller of each epoch, and stops where the caller says so."""
 
     def __init__(self, recorder: _Recorder, on_epoch: Callable[[EpochRecord], bool] | None) -> None:

@@ -16,6 +16,9 @@ PAGE = 16
 ACTIVATIONS = functions.SEARCHED_ACTIVATIONS
 POOLINGS = tuple(functions.POOLINGS)
 MAX_DENSE_LAYERS = 2
+ADAM_EPSILON = 1e-7
+PLATEAU_MIN_DELTA = 1e-4
+PLATEAU_MIN_RATE = 5e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +120,3 @@ def _plain(name: str, kind: object, value: Any) -> Any:
     else:
         _require(name, repr(value), "a text", isinstance(value, str))
     return value
-
-
-ADAM_EPSILON = 1e-7
-PLATEAU_MIN_DELTA = 1e-4
-PLATEAU_MIN_RATE = 5e-5

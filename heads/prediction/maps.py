@@ -27,6 +27,8 @@ from heads.saliency.pictures import draw_heatmap, save_heatmap, with_caption
 
 NOTICEABLE = 0.02
 """Occlusion maps are drawn on the scale of their largest fall, but not of a smaller one: that would enlarge noise."""
+_SAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,6 @@ class MapFolder:
             file = file.with_suffix(".occlusion.png")
             drawn["occlusion"] = str(save_heatmap(file, original, falls.values, falls.shown, falls.caption))
         return drawn
-
-
-_SAFE = re.compile(r"[^A-Za-z0-9_.-]+")
-_NAME_LENGTH = 80
 
 
 def picture_name(name: str) -> str:

@@ -14,6 +14,8 @@ from features.extraction.pipeline import FeatureMaker, bottlenecks
 from features.images.decode import UndecodableError
 from features.images.views import View
 from heads.files.head_file import Head
+from heads.metrics.calibration import with_temperature
+from heads.metrics.scoring import average_views, predict_batch
 from heads.prediction.sources import Source
 
 _IDENTITY = View("identity")
@@ -113,9 +115,6 @@ def _outcomes(
 
     Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
     """
-    from heads.metrics.calibration import with_temperature  # noqa: PLC0415  beside Keras
-    from heads.metrics.scoring import average_views, predict_batch  # noqa: PLC0415
-
     shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
     place = shown.index(_IDENTITY) if plain else 0
     size = max(1, min(batch_size, len(paths)))

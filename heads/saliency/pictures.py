@@ -1,4 +1,4 @@
-"""Heat maps as pictures: a map over the image that it explains, and a folder of such pictures."""
+"""Heat maps as pictures: a map over the image that it explains, with a caption, and its files."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
     left, top, right, bottom = font.getbbox(text)
     margin = int(bottom - top) // 2
     width = max(image.width, int(right - left) + 2 * margin)
-    page = Image.new("RGB", (width, image.height + int(bottom - top) + 2 * margin))
-    page.paste(image)
-    ImageDraw.Draw(page).text((margin - left, image.height + margin - top), text, font=font, fill="white")
-    return page
+    framed = Image.new("RGB", (width, image.height + int(bottom - top) + 2 * margin))
+    framed.paste(image)
+    ImageDraw.Draw(framed).text((margin - left, image.height + margin - top), text, font=font, fill="white")
+    return framed
 
 
 def save_heatmap(path: Path, image: Image.Image, heat: npt.NDArray[Any], drawn: npt.NDArray[Any], text: str) -> Path:

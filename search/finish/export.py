@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
+from heads.files.head_file import Head, load_head, save_head
+from heads.files.metadata import HeadMetadata
+from search.record.head_files import find_head
 from search.setup.config import StudyConfig
 
 if TYPE_CHECKING:
-    from heads.files.head_file import Head
-    from heads.files.metadata import HeadMetadata
     from search.record.results import TrialResult
     from search.record.study_record import StudyRecord
 
@@ -71,13 +72,11 @@ def export_head(folder: Path, out: Path, choice: HeadChoice, *, backend: str | N
         raise InputError("--ensemble", expected=expected, found="none")
 
     start_backend()
-    from heads.files.head_file import save_head  # noqa: PLC0415  after the choice of the backend
-
     path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
     remark = None
     if choice.with_backbone:
-        from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415
-        from heads.files.image_model import save_image_model  # noqa: PLC0415
+        from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415  seldom needed
+        from heads.files.image_model import save_image_model  # noqa: PLC0415  beside Keras
 
         spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
         save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
@@ -118,9 +117,6 @@ def _check(out: Path, choice: HeadChoice) -> None:
 
 def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
     """The head of a trial, or the one that the study chose, and its file."""
-    from heads.files.head_file import load_head  # noqa: PLC0415
-    from search.record.head_files import find_head  # noqa: PLC0415
-
     number = _best(record).number if trial is None else trial
     path = find_head(record.folder, number, refitted=trial is None)
     return path, load_head(path)
@@ -128,9 +124,7 @@ def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
 
 def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
     """The average of the finalists, and the file of one of them."""
-    from heads.files.ensemble import join_heads  # noqa: PLC0415
-    from heads.files.head_file import load_head  # noqa: PLC0415
-    from search.record.head_files import find_head  # noqa: PLC0415
+    from heads.files.ensemble import join_heads  # noqa: PLC0415  beside Keras
 
     told = record.summary.ensemble
     assert told is not None

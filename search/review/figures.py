@@ -35,6 +35,7 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 MOST_CURVES = 200
+_CURVE_HOVER = "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>"
 
 
 class Point(NamedTuple):
@@ -183,9 +184,6 @@ def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> li
         if not front or sign * point.value > sign * front[-1].value:
             front.append(point)
     return front
-
-
-_CURVE_HOVER = "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>"
 
 
 def _star() -> dict[str, Any]:

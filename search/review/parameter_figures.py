@@ -53,7 +53,7 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
 def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
     """At most ``MOST_POINTS`` completed trials as lines over all parameters; ``None`` for fewer than two.
 
-    One trace, whose axes can be brushed: by Plotly with WebGL, or by ``heads.html.parallel_coordinates`` without it.
+    One trace, whose axes can be brushed: by Plotly with WebGL, or without it by ``heads/html/files/parallel.js``.
     """
     shown = thinned(ranked, MOST_POINTS, objective)
     if len(shown) < 2:

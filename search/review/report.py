@@ -16,6 +16,7 @@ from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
 from search.review import figures, parameter_figures, trust
+from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
 from search.review.words import describe_head, in_words, mean_in_words, value_in_words
 from search.setup.reproduce import command_line, to_toml
@@ -152,32 +153,27 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
 
 
 def _add_figures(document: Document, record: StudyRecord) -> None:
-    trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
-    best = ranked[0] if ranked else None
-    if ranked:
-        document.add(
-            "History", document.figure(figures.history(ranked, article, objective), "value of each completed trial")
-        )
-    if any(trial.intermediate_values for trial in trials):
-        some = [t for t in trials if t.intermediate_values]
-        remark = _thinned(len(some), figures.MOST_CURVES, "curves")
-        drawn = figures.curves(trials, best, article, objective)
-        document.add("Learning curves", document.figure(drawn, f"{objective} by epoch"), remark)
-    if any(trial.state.is_finished() for trial in trials):
-        ended = document.figure(figures.endings(trials, record.config.epochs), "trials by the epochs they trained")
+    gallery, objective, ranked = Gallery(record), record.config.objective, record.ranked
+    if "history" in gallery:
+        document.add("History", document.figure(gallery["history"], "value of each completed trial"))
+    if "learning-curves" in gallery:
+        some = sum(bool(trial.intermediate_values) for trial in record.trials)
+        drawn = document.figure(gallery["learning-curves"], f"{objective} by epoch")
+        document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"))
+    if "what-ended-when" in gallery:
+        ended = document.figure(gallery["what-ended-when"], "trials by the epochs they trained")
         document.add("What ended when", ended, prose(_pruning(record)))
-    importance = parameter_figures.importance(trials, objective)
+    importance = gallery.get("importance")
     text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
         text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
     document.add("Which parameters matter", document.figure(importance, "importance of parameters"), text)
-    if len(ranked) < 2:
+    if "value-and-size" not in gallery:
         return
     remark = _thinned(len(ranked), MOST_POINTS, "completed trials")
-    names = parameter_figures.parameter_names(ranked)
     slices = [
-        document.figure(parameter_figures.slice_of(ranked, name, objective), f"{objective} against {name}")
-        for name in names
+        document.figure(gallery[f"parameter-{name}"], f"{objective} against {name}")
+        for name in parameter_figures.parameter_names(ranked)
     ]
     document.add(
         "Parameters one by one",
@@ -185,13 +181,12 @@ def _add_figures(document: Document, record: StudyRecord) -> None:
         remark,
         prose("Only trials in which the parameter had an effect."),
     )
-    drawn = parameter_figures.parallel_coordinates(ranked, objective)
-    across = document.figure(drawn, "all parameters of completed trials", wide=True)
+    across = document.figure(gallery["parameters-together"], "all parameters of completed trials", wide=True)
     document.add(
         "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
-    drawn = figures.sizes(ranked, article, objective)
-    document.add("Value and size", document.figure(drawn, f"{objective} against parameters"), remark)
+    sizes = document.figure(gallery["value-and-size"], f"{objective} against parameters")
+    document.add("Value and size", sizes, remark)
 
 
 def _thinned(count: int, most: int, what: str) -> str:
@@ -202,7 +197,7 @@ def _pruning(record: StudyRecord) -> str:
     summary = record.summary
     told = f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed"
     full = record.config.epochs * summary.trials
-    share = f": {100 * summary.trial_epochs / full:.0f}% of what training all to the end would be" if full else ""
+    share = f": {percent(summary.trial_epochs / full, 0)} of what training all to the end would be" if full else ""
     return f"{told}. {summary.trial_epochs:,} trial-epochs{share}."
 
 

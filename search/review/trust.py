@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from features.runtime.text import decimal, percent
 from heads.html.document import Document, facts, note, prose, table
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
@@ -29,7 +30,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
-    yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {100 * share:.0f}% of the search's time.")
+    yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {percent(share, 0)} of the search's time.")
 
 
 def _finalist(place: int, finalist: FinalistRecord, objective: str) -> tuple[str, ...]:
@@ -66,10 +67,10 @@ def tested(record: StudyRecord) -> Iterable[str]:
         [
             (
                 name,
-                f"{100 * one.accuracy:.2f}%",
-                "{:.2f}% to {:.2f}%".format(*(100 * end for end in one.accuracy_interval)),
-                f"{100 * one.balanced_accuracy:.2f}%",
-                f"{one.loss:.4f}",
+                percent(one.accuracy),
+                " to ".join(map(percent, one.accuracy_interval)),
+                percent(one.balanced_accuracy),
+                decimal(one.loss),
             )
             for name, one in heads
         ],
@@ -79,7 +80,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
     yield table(
         ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
         [
-            (one.name, f"{one.rows}", *map(_share, (one.sensitivity, one.specificity, one.precision, one.auc)))
+            (one.name, f"{one.rows}", *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)))
             for one in test.per_class
         ],
     )
@@ -124,7 +125,3 @@ def calibration(record: StudyRecord) -> Iterable[str]:
 
 def _error(calibrated: Calibration) -> str:
     return f"{calibrated.ece_before:.4f} before, {calibrated.ece_after:.4f} after"
-
-
-def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.4f}"

@@ -10,14 +10,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 
+from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.store.reader import FeatureStore
+from heads.files.head_file import load_head
 from heads.html.document import TEMPLATE
+from heads.metrics.classification import measure
+from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review import figures
@@ -218,20 +224,11 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     trials = [trial for trial in kept_trials(record) if path_of(record.folder, trial.number).is_file()]
     if config.folds or not store or not trials:
         return
-    from features.rows.feed import Feed  # noqa: PLC0415
-    from features.store.reader import FeatureStore  # noqa: PLC0415
-
     opened = FeatureStore(Path(store["path"]))
     if opened.fingerprint != store["fingerprint"]:
         raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
     use_backend(config.backend)
     start_backend()
-    import numpy as np  # noqa: PLC0415
-
-    from heads.files.head_file import load_head  # noqa: PLC0415  after the choice of the backend
-    from heads.metrics.classification import measure  # noqa: PLC0415
-    from heads.metrics.scoring import predict_probabilities  # noqa: PLC0415
-
     feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
     for trial in trials:
         head = load_head(path_of(record.folder, trial.number))

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from features.leaks.leak_report import LeakReport, ListedPair, Part, find_leaks
+from features.leaks.leaks import Leaks, ListedPair, Part, find_leaks
 from features.runtime.files import replacing, write_json
 from features.runtime.progress import OnProgress, unwatched
 from search.setup.data import SearchData
@@ -93,7 +93,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
 
 
-def _record(audited: LeakReport) -> dict[str, Any]:
+def _record(audited: Leaks) -> dict[str, Any]:
     record = audited.to_dict(listed=LISTED)
     del record["near_identical_across_parts"]  # all of them are
     return record

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.text import percent
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import pages_of
@@ -153,10 +154,11 @@ class Pool:
 
     def _describe(self) -> str:
         rate = self.throughput.operations_per_second / 1e9
+        idle = self.throughput.bookkeeping_seconds / max(self.throughput.seconds, 1e-9)
         used = self.engine.shape.pages - self.engine.table.free
         return (
             f"{len(self.members)} heads at once on {used} of {self.engine.shape.pages} pages, {rate:.0f} GFLOP/s,"
-            f" {100 * self.throughput.bookkeeping_seconds / max(self.throughput.seconds, 1e-9):.1f}% bookkeeping"
+            f" {percent(idle, 1)} bookkeeping"
         )
 
     # --- trials in ----------------------------------------------------------------------------------------------

@@ -19,14 +19,14 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from heads.bank.pages import Place
+from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
+from search.training.member import Member
+from search.trials.ask_tell import Asked
 
 if TYPE_CHECKING:
     from heads.bank.engine import HeadState
-    from heads.bank.pages import Place
-    from heads.bank.shape import BankShape
-    from search.training.member import Member
-    from search.trials.ask_tell import Asked
 
 FILE = "snapshot.npz"
 SCHEMA = 1
@@ -79,8 +79,6 @@ class Saved:
 
     def bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
         """Returns the snapshot, its trials looked up by number."""
-        from search.training.member import Member  # noqa: PLC0415  which imports this module
-
         members, states = [], []
         for place, noted in enumerate(self.content["members"]):
             best = _record(noted["best"]) if noted["best"] else None
@@ -98,19 +96,17 @@ class Saved:
 
 
 def _shape(noted: dict[str, Any]) -> BankShape:
-    from heads.bank.shape import BankShape  # noqa: PLC0415  beside Keras
-
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
     return BankShape(**values)
 
 
 def _record(noted: dict[str, Any]) -> EpochRecord:
     told = noted["validation"]
-    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told["merit"])})
+    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told.get("merit", np.nan))})
 
 
 def _noted(record: EpochRecord) -> dict[str, Any]:
-    """Undoes ``_record``; files know ``ranking_score`` as ``merit``."""
+    """Undoes ``_record``; files know ``ranking_score`` as ``merit``, the first ones not at all."""
     score = record.validation
     told = {"loss": score.loss, "accuracy": score.accuracy, "merit": score.ranking_score}
     return {**asdict(record), "validation": told}

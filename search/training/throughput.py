@@ -96,7 +96,7 @@ def step_rate(shape: BankShape, dtype: str) -> float:
 
 def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, compilations: int) -> BankFigures:
     """Returns what summary.json says of a bank; measures the machine's rate of products."""
-    peak, epochs, seconds = step_rate(shape, dtype), throughput.epochs, throughput.seconds
+    bare, epochs, seconds = step_rate(shape, dtype), throughput.epochs, throughput.seconds
     return BankFigures(
         pages=shape.pages,
         dtype=dtype,
@@ -105,8 +105,8 @@ def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, compilat
         page_occupancy=round(throughput.occupancy, 4),
         trial_epochs_per_second=round(throughput.head_epochs / seconds, 3) if seconds else None,
         gflops=round(throughput.operations_per_second / 1e9, 1),
-        peak_gflops=round(peak / 1e9, 1) if peak else None,
-        fraction_of_peak=round(throughput.operations_per_second / peak, 4) if peak else None,
+        peak_gflops=round(bare / 1e9, 1) if bare else None,
+        fraction_of_peak=round(throughput.operations_per_second / bare, 4) if bare else None,
         training_seconds=round(throughput.training_seconds, 3),
         bookkeeping_seconds=round(throughput.bookkeeping_seconds, 3),
         bookkeeping_share=round(throughput.bookkeeping_seconds / seconds, 4) if seconds else None,

@@ -13,7 +13,7 @@ from commands import succeed
 from conftest import build_header
 from test_duplicates import blurred, draw_images
 
-from features.leaks.leak_report import Part, count_patients, default_parts, find_leaks
+from features.leaks.leaks import Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store.reader import FeatureStore
 from features.store.schema import RowState

@@ -1,7 +1,7 @@
 """The fused bank: the same heads as one by one, whoever shares it.
 
-Runs on either backend: ``KERAS_BACKEND=jax pytest tests/test_bank.py``. One engine, compiled once, serves most tests:
-that heads come and go in it without a trace of each other is itself what is claimed.
+Runs on either backend: ``KERAS_BACKEND=jax pytest tests/heads/bank/test_bank.py``. One engine, compiled once, serves
+most tests: that heads come and go in it without a trace of each other is itself what is claimed.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class ListedPair:
 
 
 @dataclass(frozen=True)
-class LeakReport:
+class Leaks:
     """What parts of a data set have and share.
 
     Attributes:
@@ -110,10 +110,10 @@ class LeakReport:
         }
 
 
-def count_patients(parts: Sequence[Part]) -> LeakReport:
+def count_patients(parts: Sequence[Part]) -> Leaks:
     """Counts rows and patients, and looks at no image."""
     holders = Counter(patient for part in parts for patient in part.patients)
-    return LeakReport(
+    return Leaks(
         rows={part.name: len(part.rows) for part in parts},
         patients={part.name: len(part.patients) for part in parts},
         patients_shared=sum(times > 1 for times in holders.values()),
@@ -123,7 +123,7 @@ def count_patients(parts: Sequence[Part]) -> LeakReport:
     )
 
 
-def find_leaks(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnProgress = unwatched) -> LeakReport:
+def find_leaks(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnProgress = unwatched) -> Leaks:
     """Counts patients, and finds near-identical images.
 
     Args:
