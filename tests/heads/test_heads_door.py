@@ -117,9 +117,7 @@ class TestPredict:
             loaded.predict(image, backbone="vgg16")
         with pytest.raises(InputError, match=r"batchsize: expected an option of a prediction, .*is batch_size meant"):
             loaded.predict(image, batchsize=3)
-        with pytest.raises(
-            InputError, match="--batch-size: expected greater than or equal to 1, found 0"
-        ):
+        with pytest.raises(InputError, match="--batch-size: expected greater than or equal to 1, found 0"):
             loaded.predict(image, batch_size=0)
 
     def test_an_option_is_one_field(self, invoke: Any, loaded: LoadedHead, image: Path) -> None:
