@@ -6,7 +6,13 @@ Playwright drives the system's Chromium (Debian's package ``chromium``), not one
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,6 +37,33 @@ FLAGS = (
     "--enable-unsafe-swiftshader",
 )
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+A4 = (595, 842)
+"""In points."""
+
+# What is drawn in each figure of a page: marks of data, not axes. Parallel coordinates are our own SVG.
+MARKS = """() => [...document.querySelectorAll(".figure")].map((figure) => ({
+  name: figure.getAttribute("aria-label") || figure.id,
+  marks: figure.querySelectorAll(
+    ".scatterlayer .js-line, .scatterlayer .point, .barlayer .point, .boxlayer .box, .heatmaplayer image, "
+    + ".parallel .line").length,
+}))"""
+
+# Texts that stick out of their figure, and elements that make the page wider than its window, or its paper.
+CUT = """() => [...document.querySelectorAll(".figure")].flatMap((figure) => {
+  const frame = figure.getBoundingClientRect();
+  return [...figure.querySelectorAll("text")].filter((text) => {
+    const {left, right, top, bottom, width} = text.getBoundingClientRect();
+    const inside = left > frame.left - 1 && right < frame.right + 1 && top > frame.top - 1 && bottom < frame.bottom + 1;
+    return width && !inside;
+  }).map((text) => `${figure.getAttribute("aria-label") || figure.id}: ${text.textContent}`);
+})"""
+WIDER = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+
+# Titles of the figures that the dashboard has drawn, and how much of each.
+PLOTS = """() => [...document.querySelectorAll(".js-plotly-plot")].map((plot) => [
+  plot.querySelector(".gtitle")?.textContent ?? "",
+  plot.querySelectorAll(".scatterlayer .js-line, .scatterlayer .point, .barlayer .point").length,
+])"""
 
 
 def what_is_missing() -> str:
@@ -120,3 +153,60 @@ class Visit:
             return float(metrics["TaskDuration"])
 
         return read
+
+
+def wait_for_plots(visit: Visit, count: int) -> list[tuple[str, int]]:
+    visit.page.wait_for_function(f"() => ({PLOTS})().filter(([, marks]) => marks).length >= {count}")
+    return [(title, marks) for title, marks in visit.page.evaluate(PLOTS)]
+
+
+def texts_beyond_the_margins(pdf: bytes) -> list[str]:
+    """Returns the lines of a PDF of which something is nearer to the paper's edge than a printer's margin."""
+    import pypdfium2
+
+    beyond = []
+    document = pypdfium2.PdfDocument(pdf)
+    for page in document:
+        width, height = page.get_size()
+        assert (width, height) == pytest.approx(A4, abs=2)
+        text = page.get_textpage()
+        for at in range(text.count_rects()):
+            left, bottom, right, top = text.get_rect(at)
+            if left < 20 or right > width - 20 or bottom < 20 or top > height - 20:
+                beyond.append(text.get_text_bounded(left, bottom, right, top))
+        text.close()
+        page.close()
+    document.close()
+    return beyond
+
+
+@contextmanager
+def serving(*arguments: object, port: int | None = None) -> Iterator[str]:
+    """Runs a server until the end of the block, and yields its address, which it prints where no port is given."""
+    words = [*map(str, arguments)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    watchdog = threading.Timer(180, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        if port is None:
+            line = process.stdout.readline()
+            found = re.match(r"http://127\.0\.0\.1:\d+", line)
+            assert found, line
+            yield found[0]
+        else:
+            while process.poll() is None:
+                with socket.socket() as client:
+                    if client.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        assert process.poll() is None, "the server has gone"
+    finally:
+        watchdog.cancel()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

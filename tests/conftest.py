@@ -69,6 +69,18 @@ def build_features(header: StoreHeader, *, seed: int = 0) -> np.ndarray:
     return np.maximum(noise + means[list(header.labels)][:, None, None, None], 0.01).astype(header.dtype)
 
 
+def fill_store(
+    path: Path, header: StoreHeader, features: np.ndarray, states: np.ndarray, *, batches: int | None = None
+) -> None:
+    """Writes all batches that the store lacks and finishes it, or writes ``batches`` of them where it lacks more."""
+    with StoreWriter(path, header) as writer:
+        for number, rows in enumerate(writer.pending()):
+            if number == batches:
+                return
+            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
+        writer.finish()
+
+
 def build_store(
     path: Path,
     *,
@@ -91,11 +103,7 @@ def build_store(
     states = np.full(rows, RowState.DONE, np.uint8)
     for row in skipped:
         features[row], states[row] = 0, RowState.SKIPPED
-    with StoreWriter(path, header) as writer:
-        for batch in writer.pending():
-            inside = slice(batch.start, batch.stop)
-            writer.write(batch, features[inside], states[inside])
-        writer.finish()
+    fill_store(path, header, features, states)
     return path
 
 

@@ -268,9 +268,8 @@ def test_images_and_weights_that_changed_are_refused_naming_the_field(images, tm
         run(images, store, on_progress=stop_after(1))
     other = build_backbone(BackboneSpec(name="mobilenet", alpha=0.25, weights="random:1", image_size=SIZE))
     with monkeypatch.context() as patched, pytest.raises(InputError) as caught:
-        patched.setattr(
-            "features.extraction.extraction.build_backbone", lambda spec: other
-        )  # a file with other content, say
+        # a file with other content, say
+        patched.setattr("features.extraction.extraction.build_backbone", lambda spec: other)
         run(images, store)
     assert caught.value.field == "weights_sha256"
     picture(5).resize((400, 400)).save(images / "B" / "B-1-1.png")

@@ -1,11 +1,8 @@
-"""The feature store: what is written is read, whatever kills the writer, and what does not fit is named."""
+"""The feature store: what is written is read, whatever kills the writer, and a header that does not fit is named."""
 
 import os
 import pickle
 import random
-import re
-import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -13,17 +10,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import h5py
 import numpy as np
 import pytest
-from conftest import build_features, build_header, build_store
+from conftest import build_features, build_header, build_store, fill_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
-from features.store.schema import REQUIRED, RowState, StoreHeader
+from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -59,16 +55,6 @@ def headers(draw) -> StoreHeader:
     )
 
 
-def fill(path: Path, header: StoreHeader, features: np.ndarray, states: np.ndarray, *, batches: int = 10**9) -> None:
-    """Writes up to ``batches`` batches, and finishes the store where none is left."""
-    with StoreWriter(path, header) as writer:
-        for number, rows in enumerate(writer.pending()):
-            if number == batches:
-                return
-            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
-        writer.finish()
-
-
 @given(header=headers(), seed=st.integers(0, 99), stop=st.integers(0, 12))
 @settings(max_examples=60)
 def test_what_is_written_is_read_and_stopping_changes_no_byte(header, seed, stop):
@@ -78,9 +64,9 @@ def test_what_is_written_is_read_and_stopping_changes_no_byte(header, seed, stop
     features[states == RowState.SKIPPED] = 0
     with TemporaryDirectory() as folder:
         whole, stopped = Path(folder, "whole.h5"), Path(folder, "stopped.h5")
-        fill(whole, header, features, states)
-        fill(stopped, header, features, states, batches=stop)
-        fill(stopped, header, features, states)
+        fill_store(whole, header, features, states)
+        fill_store(stopped, header, features, states, batches=stop)
+        fill_store(stopped, header, features, states)
         assert whole.read_bytes() == stopped.read_bytes()
         store = FeatureStore(whole)
         assert store.header == header
@@ -159,7 +145,7 @@ def run_script(pickled: Path, path: Path, last: int = 0, **options) -> subproces
 
 def test_killed_at_every_call_that_reaches_the_disk_it_resumes_to_the_same_bytes(tmp_path, material):
     header, features, states, pickled = material
-    fill(tmp_path / "whole.h5", header, features, states)
+    fill_store(tmp_path / "whole.h5", header, features, states)
     points = list(range(1, 21))
     runs = []
     for start in range(0, len(points), 4):  # a few at a time
@@ -176,7 +162,7 @@ def test_killed_at_every_call_that_reaches_the_disk_it_resumes_to_the_same_bytes
             settled = store.done != RowState.PENDING
             assert np.array_equal(store.features[settled], features[settled])
             assert store.complete <= bool(settled.all())
-        fill(path, header, features, states)
+        fill_store(path, header, features, states)
         assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes(), point
         assert [other.name for other in path.parent.iterdir()] == ["a.h5"]
 
@@ -184,7 +170,7 @@ def test_killed_at_every_call_that_reaches_the_disk_it_resumes_to_the_same_bytes
 def test_killed_from_outside_again_and_again_it_resumes_to_the_same_bytes(tmp_path):
     header = build_header(rows=600, batch_size=2, shape=(4, 4, 8))
     features, states = build_features(header), np.full(600, RowState.DONE, np.uint8)
-    fill(tmp_path / "whole.h5", header, features, states)
+    fill_store(tmp_path / "whole.h5", header, features, states)
     pickled, path = tmp_path / "material.pickle", tmp_path / "a.h5"
     pickled.write_bytes(pickle.dumps((header, features, states)))
     chance = random.Random(0)
@@ -196,7 +182,7 @@ def test_killed_from_outside_again_and_again_it_resumes_to_the_same_bytes(tmp_pa
             process.kill()
         done = np.count_nonzero(FeatureStore(path).done)
         assert done >= reached  # what it said was written is there
-    fill(path, header, features, states)
+    fill_store(path, header, features, states)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
@@ -301,159 +287,6 @@ def test_the_fingerprint_depends_on_all_that_decides_the_features(name):
     header = build_header(rows=9)
     value = CHANGES[name] if name not in ROW_FIELDS else CHANGES[name] + getattr(header, name)[1:]
     assert replace(header, **{name: value}).fingerprint != header.fingerprint
-
-
-@pytest.fixture(scope="module")
-def small_store(tmp_path_factory):
-    return build_store(tmp_path_factory.mktemp("small") / "a.h5", rows=6)
-
-
-@given(share=st.floats(0, 1, exclude_max=True))
-def test_a_copy_that_was_cut_short_is_refused(small_store, share):
-    content = small_store.read_bytes()
-    cut = small_store.with_name("cut.h5")
-    cut.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=r"cut\.h5: "):
-        FeatureStore(cut)
-
-
-def test_a_cut_copy_is_called_so(small_store):
-    cut = small_store.with_name("cut.h5")
-    cut.write_bytes(small_store.read_bytes()[:-1000])
-    with pytest.raises(InputError, match="found a file cut short"):
-        FeatureStore(cut)
-
-
-def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
-    text = tmp_path / "a.txt"
-    text.write_text("hello")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["weights"] = np.zeros(3)
-    with h5py.File(tmp_path / "article.h5", "w") as file:
-        file["batches"] = 1
-    cases = {
-        tmp_path / "nothing.h5": "expected a feature store, found no such file",
-        text / "below.h5": "found no such file",
-        tmp_path: "found a folder",
-        text: "found a file that is no HDF5",
-        tmp_path / "other.h5": r"schema: expected 1 \(a feature store\), found no such attribute$",
-        tmp_path / "article.h5": "no such attribute; features.convert reads the article's layout",
-    }
-    for path, message in cases.items():
-        with pytest.raises(InputError, match=message) as caught:
-            FeatureStore(path)
-        assert str(caught.value).startswith(str(path))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_store_without_permission_is_refused(tmp_path):
-    path = build_store(tmp_path / "a.h5")
-    path.chmod(0)
-    with pytest.raises(InputError, match="no permission to read"):
-        FeatureStore(path)
-
-
-def drop(kind):
-    def change(file, name):
-        del (file if kind == "dataset" else file.attrs)[name]
-
-    return change
-
-
-def put(value):
-    def change(file, name):
-        if name in file:
-            del file[name]
-            file[name] = value
-        else:
-            file.attrs[name] = value
-
-    return change
-
-
-def put_chunked(file, name):
-    features = file[name][:]
-    del file[name]
-    file.create_dataset(name, data=features, chunks=features.shape)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        *[
-            (name, drop("dataset"), "expected a dataset")
-            for name in ("features", "labels", "done", "paths", "patients")
-        ],
-        *[(name, drop("attribute"), "expected an attribute of that name, found none") for name in REQUIRED],
-        ("schema", put(2), "expected 1"),
-        ("features", put_chunked, "expected a contiguous dataset"),
-        ("features", put(np.zeros((6, 2, 2), np.float16)), "expected 5 axes"),
-        ("features", put(np.zeros((6, 1, 2, 2, 8), np.int16)), "expected float16 or float32, found int16"),
-        ("done", put(np.zeros(5, np.uint8)), r"expected shape \(6,\), found \(5,\)"),
-        ("labels", put(np.full(6, 4, np.int32)), "expected 0 to 3"),
-        ("views", put(np.array(["identity", "flip"], h5py.string_dtype())), "expected 1 names, found 2"),
-        ("versions", put("{"), "expected a header that can be read"),
-        ("paths", put(np.zeros(6)), "expected a header that can be read"),
-    ],
-)
-def test_a_damaged_store_is_refused_naming_what_is_wrong(small_store, tmp_path, name, change, message):
-    path = Path(shutil.copy(small_store, tmp_path))
-    with h5py.File(path, "r+") as file:
-        change(file, name)
-    with pytest.raises(InputError, match=message) as caught:
-        FeatureStore(path)
-    assert caught.value.field in (name, None)
-
-
-LIMITED = """
-import pickle, sys
-from pathlib import Path
-from features.runtime.errors import BottleneckError
-from features.store.writer import StoreWriter
-
-header, features, states = pickle.loads(Path(sys.argv[1]).read_bytes())
-try:
-    with StoreWriter(Path(sys.argv[2]), header) as writer:
-        for rows in writer.pending():
-            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
-        writer.finish()
-except BottleneckError as error:
-    print(error)
-    sys.exit(error.exit_status)
-"""
-
-
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
-    header = build_header(rows=64, batch_size=8, shape=(4, 4, 64))
-    features, states = build_features(header), np.full(64, RowState.DONE, np.uint8)
-    fill(tmp_path / "whole.h5", header, features, states)
-    (tmp_path / "material.pickle").write_bytes(pickle.dumps((header, features, states)))
-    path = tmp_path / "stores" / "a.h5"
-
-    def write(limit):
-        return subprocess.run(
-            [sys.executable, "-c", LIMITED, tmp_path / "material.pickle", path],
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )
-
-    at_creation = write(50_000)
-    assert (at_creation.returncode, at_creation.stderr) == (1, "")
-    message = r"a\.h5: disk full: [\d,]+\.\d MB free, 0\.1 MB needed; make room and run the same command again\n"
-    assert re.search(message, at_creation.stdout)
-    assert not list(path.parent.iterdir())
-
-    fill(path, header, features, states, batches=2)
-    in_the_midst = write(80_000)
-    assert (in_the_midst.returncode, in_the_midst.stderr) == (1, "")
-    assert "a.h5: disk full: " in in_the_midst.stdout
-    store = FeatureStore(path)
-    assert store.done.tolist() == [RowState.DONE] * 16 + [RowState.PENDING] * 48
-    assert np.array_equal(store.features[:16], features[:16])
-    fill(path, header, features, states)
-    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):

@@ -1,74 +1,43 @@
 """The fused bank: the same heads as one by one, whoever shares it.
 
-Runs on either backend: ``KERAS_BACKEND=jax pytest tests/heads/bank/test_bank.py``. One engine, compiled once, serves
-most tests: that heads come and go in it without a trace of each other is itself what is claimed.
+Runs on either backend, as all tests of this folder: ``KERAS_BACKEND=jax pytest tests/heads/bank/test_bank.py``. One
+engine, compiled once, serves most tests: that heads come and go in it without a trace of each other is itself what is
+claimed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, build_store
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bank import BATCH, EXTREMES, SHAPE, SPECS, WATCHED, assert_equal_states, open_store, shape_of
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch
 from features.store.reader import FeatureStore
-from heads.bank.dropout import kept, keys
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
-from heads.bank.mathematics import Bank
-from heads.bank.pages import FREE, PageTable, hyperparameters, listed, named, pack, unpack
 from heads.bank.shape import BankShape, pages_of
-from heads.bank.state import Batch
-from heads.bank.tools import PlainTools
 from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.fit import Schedule, train_solo
-from heads.model.spec import ADAM_EPSILON, HeadSpec
-from heads.model.weights import initial_weights, unbiased, without_statistics
+from heads.model.spec import HeadSpec
 
-TRAIN, VALIDATION, BATCH, PLAN_SEED = np.arange(42), np.arange(42, 60), 14, 9
-SHAPE = (2, 2, 8)
-EXTREMES = [
-    HeadSpec(conv_width=16, activation="relu", pooling="flatten", dense_layers=0),
-    HeadSpec(conv_width=48, activation="gelu", pooling="average", dense_layers=2, dense_units=9, dense_dropout=0.5),
-    HeadSpec(conv_width=32, activation="silu", pooling="max", batch_norm=False),
-]
-SPECS = st.builds(
-    HeadSpec,
-    conv_width=st.sampled_from([16, 32, 48]),
-    batch_norm=st.booleans(),
-    activation=st.sampled_from(["relu", "gelu", "silu"]),
-    dropout=st.just(0.0),
-    pooling=st.sampled_from(["flatten", "average", "max"]),
-    dense_layers=st.integers(0, 2),
-    dense_units=st.integers(3, 9),
-    learning_rate=st.floats(1e-4, 1e-2),
-    weight_decay=st.sampled_from([0.0, 1e-3, 1e-1]),
-    label_smoothing=st.sampled_from([0.0, 0.1]),
-    plateau_factor=st.floats(0.1, 0.9),
-    plateau_patience=st.integers(1, 2),
-)
+TRAIN, VALIDATION, PLAN_SEED = np.arange(42), np.arange(42, 60), 9
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> FeatureStore:
-    return FeatureStore(build_store(tmp_path_factory.mktemp("bank") / "store.h5", rows=60, views=("identity", "flip")))
+    return open_store(tmp_path_factory.mktemp("bank"))
 
 
 @pytest.fixture(scope="module")
 def feeds(store) -> tuple[Feed, Feed]:
     return Feed(store, TRAIN, memory_bytes=10**9), Feed(store, VALIDATION, memory_bytes=10**9)
-
-
-def shape_of(pages: int = 12, **more) -> BankShape:
-    arguments = {"feature_shape": SHAPE, "classes": 4, "batch": BATCH, **more}
-    return BankShape.covering(EXTREMES, pages=pages, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +69,6 @@ def run_epoch(engine: Engine, epoch: int) -> tuple[np.ndarray, np.ndarray, np.nd
     heads = np.broadcast_to([spec is not None for spec in engine.specs], losses.shape)
     engine.plateau.update(losses, heads)
     return train, losses, accuracies
-
-
-def assert_equal_states(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 class Curve:
@@ -158,6 +121,7 @@ def assert_same_as_solo(curve: Curve, spec: HeadSpec, feeds, seed: int, first_ep
 # --- as one by one --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=4, derandomize=True)
 @given(specs=st.lists(SPECS, min_size=3, max_size=4, unique=True), first_seed=st.integers(0, 1000))
 def test_fused_equals_solo(engine, feeds, specs, first_seed):
@@ -196,69 +160,8 @@ def test_fused_equals_solo_with_class_weights_and_another_objective(feeds):
     assert any(found.ranking_score != found.accuracy for curve in curves.values() for found in curve.scores)
 
 
-@pytest.mark.parametrize("spec", [*EXTREMES, HeadSpec(dense_layers=1, dense_units=5, dense_dropout=0.3)], ids=str)
-def test_gradients_are_those_of_autodiff(spec):
-    """The backward pass is written by hand; here with dropout, and rows enough for the stranded sums."""
-    specs = [spec, HeadSpec(conv_width=16, activation="gelu", dropout=0.2)]
-    shape = BankShape.covering(specs, pages=6, feature_shape=SHAPE, classes=4, batch=75)
-    bank = Bank(shape, "float32", PlainTools())
-    table, state = PageTable(6, shape.slots), {}
-    heads: list[HeadSpec | None] = [None] * shape.slots
-    for seed, head in enumerate(specs):
-        slot = table.place(pages_of(head))
-        heads[slot] = head
-        drawn = named(head, initial_weights(head, SHAPE, 4, seed=seed))
-        for places, arrays in zip((table.of(slot), slot), pack(shape, head, drawn), strict=True):
-            for name, values in arrays.items():
-                lead = shape.pages if name in shape.page_arrays else shape.slots
-                size = values.shape[1:] if name in shape.page_arrays else values.shape
-                state.setdefault(name, np.zeros((1, lead, *size), np.float32))[0, places] = values
-    generator = np.random.default_rng(5)
-    settings_ = {
-        "owner": table.owner,
-        "page_in_head": table.page_in_head,
-        **hyperparameters(shape, heads),
-        "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
-        "seed": generator.integers(0, 2**31, (1, shape.slots), dtype=np.int32),
-        "class_weight": generator.uniform(0.5, 2, 4).astype(np.float32),
-    }
-    tensor = keras.ops.convert_to_tensor
-    fixed = {name: tensor(values) for name, values in settings_.items()}
-    features = tensor(generator.uniform(0, 2, (75 * 4, 8)).astype(np.float32))
-    batch = Batch(features, tensor(generator.integers(0, 4, 75).astype(np.int32)), tensor(np.int32(0)))
-    steps = tensor(np.full((1, shape.slots), 3, np.int32))
-
-    def run(weights):
-        return bank.gradients(weights, steps, fixed, batch)
-
-    expected = differentiate(lambda weights: keras.ops.sum(run(weights).loss), state)
-    found = run({name: tensor(values) for name, values in state.items()})
-    assert len(np.unique(np.asarray(found.loss))) >= 3  # heads that differ, and free slots
-    for name in shape.trained:
-        mine = np.asarray(found.weights[name]).reshape(expected[name].shape)
-        np.testing.assert_allclose(mine, expected[name], atol=2e-6, rtol=2e-4, err_msg=name)
-        assert np.abs(mine).max() > 0 or name in ("hidden", "hidden_bias"), name
-
-
-def differentiate(function, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return {name: np.asarray(value) for name, value in jax.grad(function)(weights).items()}
-    import tensorflow as tf
-
-    variables = {name: tf.Variable(value) for name, value in weights.items()}
-    with tf.GradientTape() as tape:
-        value = function({name: tf.convert_to_tensor(variable) for name, variable in variables.items()})
-    return {
-        name: np.zeros(weights[name].shape) if gradient is None else tf.convert_to_tensor(gradient).numpy()
-        for name, gradient in tape.gradient(value, variables).items()
-    }
-
-
 # --- neighbours -----------------------------------------------------------------------------------------------------
 
-WATCHED = HeadSpec(conv_width=32, dropout=0.4, dense_layers=2, dense_units=7, dense_dropout=0.2, activation="gelu")
 NEIGHBOURS = [
     HeadSpec(conv_width=48),
     HeadSpec(conv_width=16, pooling="max"),
@@ -293,6 +196,7 @@ def test_neighbours_change_no_bit(engine):
     assert_equal_states(alone, watched_state(engine, before=0, rate=1e30))
 
 
+@pytest.mark.slow
 def test_another_place_or_bank_makes_no_difference(engine, feeds):
     """Other pages, scattered pages, another number of pages: the same up to how a product is blocked."""
     reference = watched_state(engine, before=0)
@@ -353,110 +257,6 @@ def test_removed_heads_leave_nothing_behind(engine):
         engine.take_out(slots[0])
 
 
-# --- folds ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folded(store) -> tuple[Engine, list[np.ndarray]]:
-    parts = [np.arange(60)[fold::3] for fold in range(3)]
-    feed = Feed(store, np.arange(60), memory_bytes=10**9)
-    shape = replace(shape_of(6, folds=3), batch=10)
-    return Engine(shape, train=feed, validation_rows=parts, dtype="float32"), parts
-
-
-def folded_plan(parts: list[np.ndarray], epoch: int) -> tuple[EpochPlan, np.ndarray]:
-    """Two batches of 10 of every fold's 20 rows, in a mixed order."""
-    generator = np.random.default_rng(epoch)
-    rows = np.concatenate([generator.permutation(part).reshape(2, 10) for part in parts])
-    order = generator.permutation(6)
-    return EpochPlan(rows[order], generator.integers(0, 2, (6, 10))), np.repeat(np.arange(3), 2)[order]
-
-
-def test_a_folds_head_is_trained_on_the_other_folds(folded):
-    engine, parts = folded
-    specs = [
-        HeadSpec(conv_width=32, dropout=0, weight_decay=1e-2, dense_layers=1, dense_units=6),
-        HeadSpec(conv_width=16, dropout=0, pooling="max", activation="silu"),
-    ]
-    slots = engine.insert([Newcomer(spec=spec, seeds=(10, 20, 30)) for spec in specs])
-    plans = [folded_plan(parts, epoch) for epoch in range(2)]
-    for planned, fold_of_batch in plans:
-        engine.train_epoch(planned, fold_of_batch)
-    losses, accuracies, _ = engine.validate()
-    for slot, spec in zip(slots, specs, strict=True):
-        for fold, seed in enumerate((10, 20, 30)):
-            model = build_head(spec, SHAPE, 4, seed=seed)
-            model.set_weights(without_statistics(spec, model.get_weights()))
-            adam = keras.optimizers.Adam(
-                spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=spec.weight_decay or None
-            )
-            model.compile(adam, keras.losses.CategoricalCrossentropy(), jit_compile=False)
-            for planned, fold_of_batch in plans:
-                for rows, views, of in zip(planned.rows, planned.views, fold_of_batch, strict=True):
-                    if of != fold:
-                        labels = engine._train.store.labels[rows]
-                        model.train_on_batch(engine._train.take(rows, views), np.eye(4, dtype=np.float32)[labels])
-            model.set_weights(unbiased(spec, model.get_weights(), 8))  # two epochs of four batches
-            for found, expected in zip(
-                engine.take_out(slot, fold=fold, which="current"), model.get_weights(), strict=True
-            ):
-                np.testing.assert_allclose(found, expected, atol=2e-4, rtol=2e-4, err_msg=f"{spec} fold {fold}")
-            feed = Feed(engine._train.store, parts[fold], memory_bytes=10**9)
-            expected_score = score(predict_probabilities(model, feed), feed.labels)
-            assert losses[fold, slot] == pytest.approx(expected_score.loss, abs=2e-5)
-            assert accuracies[fold, slot] == pytest.approx(expected_score.accuracy, abs=1e-6)
-    keras.backend.clear_session()
-    engine.remove(slots)
-
-
-def test_a_head_sits_out_its_own_fold_with_every_bit(folded):
-    engine, parts = folded
-    (slot,) = engine.insert([Newcomer(spec=WATCHED, seeds=(1, 2, 3))])
-    engine.train_epoch(*folded_plan(parts, 0))
-    before = [engine.save_state(slot, fold=fold) for fold in range(3)]
-    only_one = EpochPlan(np.tile(parts[1][:10], (6, 1)), np.zeros((6, 10), np.int64))
-    losses = engine.train_epoch(only_one, np.ones(6, np.int32))
-    assert_equal_states(before[1], engine.save_state(slot, fold=1))
-    assert before[0]["steps"] == 4
-    assert engine.save_state(slot, fold=2)["steps"] == 10
-    assert losses[0, slot] > 0
-    engine.remove([slot])
-    assert engine.traces == 2
-
-
-# --- dropout --------------------------------------------------------------------------------------------------------
-
-
-def draw(seeds, steps, channels, *, layer=0, rate=0.3, count_=6400) -> np.ndarray:
-    seeds, steps, channels = np.broadcast_arrays(*(np.array(part, np.int32) for part in (seeds, steps, channels)))
-    tensor = keras.ops.convert_to_tensor
-    key = keys(tensor(seeds), tensor(steps), tensor(channels), layer=layer)
-    return np.asarray(kept(key, tensor(np.full(seeds.shape, rate, np.float32)), count_))
-
-
-def test_masks_keep_the_right_share():
-    for rate in (0.0, 0.05, 0.5, 0.8):
-        share = draw(3, np.arange(40), 0, rate=rate).mean(axis=1)
-        assert np.abs(share - (1 - rate)).max() < 5 * np.sqrt(rate * (1 - rate) / 6400) + 1e-9
-    rates = np.asarray(kept(keys(*(np.zeros(2, np.int32),) * 3, layer=0), np.array([0.1, 0.9], np.float32), 6400))
-    assert rates.mean(axis=1) == pytest.approx([0.9, 0.1], abs=0.03)
-
-
-def test_masks_of_heads_steps_channels_layers_and_places_are_independent():
-    """64 masks that differ in one number each; any two agree as often as chance has it, and so do shifted ones."""
-    base = [np.full(64, number, np.int32) for number in (11, 5, 3)]
-    for varied in range(3):
-        arguments = [np.arange(64, dtype=np.int32) if place == varied else part for place, part in enumerate(base)]
-        masks = draw(*arguments, rate=0.5) * 2.0 - 1
-        agreement = np.abs(masks @ masks.T / 6400 - np.eye(64)).max()
-        assert agreement < 5.5 / np.sqrt(6400), ("seed", "step", "channel")[varied]
-        for shift in (1, 2, 64):  # next position, next row
-            along = np.abs((masks[:, shift:] * masks[:, :-shift]).mean(axis=1)).max()
-            assert along < 5.5 / np.sqrt(6400), (varied, shift)
-    layers = [draw(11, 5, 3, layer=layer, rate=0.5) * 2.0 - 1 for layer in (0, 1, 2)]
-    assert max(abs((layers[a] * layers[b]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))) < 5.5 / np.sqrt(6400)
-
-
 # --- scores, streaming, dtypes --------------------------------------------------------------------------------------
 
 
@@ -481,6 +281,7 @@ def test_exact_scores_are_those_of_plain_keras(engine, feeds):
     keras.backend.clear_session()
 
 
+@pytest.mark.slow
 def test_streamed_equals_resident(engine, feeds):
     streamed = Engine(engine.shape, train=feeds[0], validation=feeds[1], dtype="float32", resident=False)
     states, results = [], []
@@ -497,6 +298,7 @@ def test_streamed_equals_resident(engine, feeds):
     assert streamed.traces == 2
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_as_well(feeds):
     specs = [
         HeadSpec(conv_width=32, learning_rate=5e-3),
@@ -513,47 +315,6 @@ def test_bfloat16_learns_as_well(feeds):
         results.append((losses[0, slots], accuracies[0, slots]))
     assert results[0][0] == pytest.approx(results[1][0], abs=0.1)
     assert (results[0][1] > 0.7).all()  # of 18 rows, chance 0.25
-
-
-# --- places ---------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=50)
-@given(specs=st.lists(SPECS, min_size=1, max_size=3), seed=st.integers(0, 5))
-def test_packed_and_unpacked_is_the_same(specs, seed):
-    shape = shape_of()
-    for spec in specs:
-        weights = initial_weights(spec, SHAPE, 4, seed=seed)
-        in_pages, in_slot = pack(shape, spec, named(spec, weights))
-        assert set(in_pages) == set(shape.page_arrays)
-        assert set(in_slot) == set(shape.slot_arrays)
-        back = listed(spec, unpack(shape, spec, in_pages, in_slot))
-        for one, other in zip(weights, back, strict=True):
-            np.testing.assert_array_equal(one, other)
-        total = sum(int(np.count_nonzero(array)) for array in (*in_pages.values(), *in_slot.values()))
-        assert total == sum(int(np.count_nonzero(array)) for array in weights)  # all else is padding
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4)), max_size=40))
-def test_pages_are_never_owned_twice(moves):
-    table = PageTable(10, 5)
-    owned: dict[int, list[int]] = {}
-    turn = count()
-    for arrives, number in moves:
-        if arrives and table.has_room(number):
-            slot = table.place(number)
-            assert slot not in owned
-            owned[slot] = table.of(slot).tolist()
-        elif not arrives and owned:
-            slot = sorted(owned)[next(turn) % len(owned)]
-            assert table.release(slot).tolist() == owned.pop(slot)
-        held = [page for pages in owned.values() for page in pages]
-        assert len(set(held)) == len(held) == 10 - table.free
-        for slot, pages in owned.items():
-            assert table.of(slot).tolist() == pages
-            assert table.page_in_head[pages].tolist() == list(range(len(pages)))
-    assert (table.owner == FREE).sum() == table.free
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(engine):
@@ -574,17 +335,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(engine):
     assert engine.specs.count(None) == 12
     with pytest.raises(ValueError, match="pages: expected at least 3"):
         shape_of(2)
-
-
-def test_a_bank_compiles_only_what_its_study_uses():
-    plain = BankShape.covering([HeadSpec(dropout=0)], pages=8, feature_shape=(8, 8, 2048), classes=4, batch=100)
-    assert (plain.slots, plain.units, plain.dense_layers, plain.dropout) == (2, 4, 0, False)
-    assert set(plain.page_arrays) == {"kernel", "beta", "mean", "variance", "dense"}
-    pooled = BankShape.covering(
-        [HeadSpec(pooling="max", batch_norm=False)], pages=8, feature_shape=(8, 8, 2048), classes=4, batch=100
-    )
-    assert pooled.page_arrays == {"kernel": (16, 2048), "dense": (16, 1, 4)}
-    assert plain.step_flops == 2 * 100 * 128 * 64 * (2 * 2048 + 3 * 4)
 
 
 def test_only_program_modules_import_a_backend():

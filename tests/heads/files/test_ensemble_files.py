@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,80 +13,27 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSES
-
-from features.runtime.errors import InputError
-from heads.files.ensemble import build_ensemble, members_of
-from heads.files.head_file import load_head, read_metadata, save_head
-from heads.files.layer_config import MAX_PARAMETERS
-from heads.files.metadata import HeadMetadata
-from heads.files.plain_layers import MAX_ELEMENTS, MAX_LAYERS, parse_model
-from heads.model.build import build_head
-from heads.model.spec import HeadSpec
-
-SHAPE = (2, 2, 8)
-SPECS = (
-    HeadSpec(conv_width=16, batch_norm=False),
-    HeadSpec(conv_width=32, pooling="average", dropout=0.0, dense_layers=1, dense_units=16),
-    HeadSpec(conv_width=16, pooling="max", dropout=0.0),
+from edited_files import (
+    MEMBERS,
+    SHAPE,
+    edit_config,
+    edit_file,
+    layer,
+    leaves_a_witness,
+    places,
+    predicted,
+    put,
+    random_head,
+    saved_ensemble,
 )
 
+from features.runtime.errors import InputError
+from heads.files.ensemble import members_of
+from heads.files.head_file import load_head, read_metadata
+from heads.files.layer_config import MAX_PARAMETERS
+from heads.files.plain_layers import MAX_ELEMENTS, MAX_LAYERS, parse_model
 
-def random_head(spec: HeadSpec, seed: int) -> Any:
-    model = build_head(spec, SHAPE, len(CLASSES), seed=seed)
-    generator = np.random.default_rng(seed)
-    model.set_weights([generator.uniform(0.1, 1, array.shape) for array in model.get_weights()])
-    return model
-
-
-def some_features(rows: int = 5) -> np.ndarray:
-    return np.random.default_rng(7).uniform(0, 2, (rows, *SHAPE)).astype(np.float32)
-
-
-def predicted(model: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(some_features(), training=False))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved") / "ensemble.hdf5"
-    ensemble = build_ensemble([random_head(spec, seed) for seed, spec in enumerate(SPECS)])
-    metadata = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, trials=(4, 2, 9), versions={"keras": "3"})
-    save_head(path, ensemble, metadata)
-    return path
-
-
-@pytest.fixture
-def edited(saved: Path, tmp_path: Path) -> Callable[[Callable[[Any], object]], Path]:
-    """Copies the saved ensemble and applies a function to the open file."""
-
-    def edit(change: Callable[[Any], object]) -> Path:
-        path = tmp_path / "edited.hdf5"
-        shutil.copy(saved, path)
-        with h5py.File(path, "r+") as file:
-            change(file)
-        return path
-
-    return edit
-
-
-@pytest.fixture
-def with_config(edited: Callable[..., Path]) -> Callable[[Callable[[Any], object]], Path]:
-    """Copies the saved ensemble and applies a function to its model's configuration, decoded."""
-
-    def edit(change: Callable[[Any], object]) -> Path:
-        def rewrite(file: Any) -> None:
-            config = json.loads(file.attrs["model_config"])
-            change(config)
-            file.attrs["model_config"] = json.dumps(config)
-
-        return edited(rewrite)
-
-    return edit
-
-
-def layer(config: Any, name: str) -> Any:
-    return next(entry for entry in config["config"]["layers"] if entry["config"]["name"] == name)
+saved, edited, with_config = saved_ensemble, edit_file, edit_config
 
 
 def inputs_of(config: Any, name: str) -> Any:
@@ -115,8 +61,8 @@ class TestRead:
         head = load_head(saved)
         assert head.metadata == read_metadata(saved)
         assert head.metadata.trials == (4, 2, 9)
-        for seed, (member, spec) in enumerate(zip(members_of(head.model), SPECS, strict=True)):
-            np.testing.assert_array_equal(predicted(member), predicted(random_head(spec, seed)))
+        for seed, (member, spec) in enumerate(zip(members_of(head.model), MEMBERS, strict=True)):
+            np.testing.assert_array_equal(predicted(member), predicted(random_head(spec, seed=seed)))
         names = [one.name for one in members_of(head.model)[1].layers]
         assert names[:3] == ["features", "head_1_conv", "head_1_batch_norm"]
 
@@ -411,16 +357,6 @@ class TestRefused:
         assert outcomes["read"] > 10
 
 
-def leaves_a_witness(path: str) -> Callable[[Any], Any]:
-    def run(tensor: Any, witness: str = path) -> Any:
-        import pathlib
-
-        pathlib.Path(witness).touch()
-        return tensor
-
-    return run
-
-
 def graph_places(config: Any) -> Iterator[tuple[Any, ...]]:
     """Where the configuration says how layers hang together, and all of the average."""
     for number, entry in enumerate(config["config"]["layers"]):
@@ -432,70 +368,3 @@ def graph_places(config: Any) -> Iterator[tuple[Any, ...]]:
             yield (*start, "inbound_nodes")
     for end in ("input_layers", "output_layers"):
         yield from places(config["config"][end], ("config", end))
-
-
-def places(config: Any, at: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    yield at
-    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    for key, value in items:
-        yield from places(value, (*at, key))
-
-
-def put(config: Any, place: tuple[Any, ...], value: Any) -> None:
-    for key in place[:-1]:
-        config = config[key]
-    config[place[-1]] = value
-
-
-KERNEL = "model_weights/head_1_conv/head_1_conv/kernel"
-
-
-def _linked(link: Any) -> Callable[[Any], None]:
-    def change(file: Any) -> None:
-        del file[KERNEL]
-        file[KERNEL] = link
-
-    return change
-
-
-def _not_finite(file: Any) -> None:
-    file[KERNEL][0, 0, 0, 0] = np.nan
-
-
-def _exchanged(file: Any) -> None:
-    weights = file["model_weights"]
-    weights.move("head_0_conv", "aside")
-    weights.move("head_1_conv", "head_0_conv")
-    weights.move("aside", "head_1_conv")
-
-
-OTHERWISE = {
-    "NaN": (_not_finite, f"{KERNEL}: expected finite weights, found NaN"),
-    "an external link": (_linked(h5py.ExternalLink("other.hdf5", "/x")), f"{KERNEL}: expected weights in the file its"),
-    "a soft link": (_linked(h5py.SoftLink("/model_weights")), f"{KERNEL}: expected weights in the file itself"),
-    "no weights": (lambda file: file["model_weights"].pop("head_1_conv"), "head_1_conv: expected weights in the file"),
-    "another member's weights": (_exchanged, r"expected float32 \(1, 1, 8, 16\), found float32 \(1, 1, 8, 32\)"),
-    "fewer trials": (
-        lambda file: file.attrs.__setitem__("trials", [4, 2]),
-        "trials: expected 3, one for each chain of la",
-    ),
-    "trials as texts": (lambda file: file.attrs.__setitem__("trials", ["a", "b"]), "trials: expected 2 whole numbers"),
-    "trials in a square": (lambda file: file.attrs.__setitem__("trials", [[1, 2], [3, 4]]), "trials: expected 4 whole"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), OTHERWISE.values(), ids=OTHERWISE)
-def test_weights_and_attributes_that_do_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_head(edited(change))
-
-
-@pytest.mark.parametrize("pair", [(0, 1), (1, 0), (2, 1)])
-def test_no_two_members_are_exchanged(saved: Path, pair: tuple[int, int]) -> None:
-    """Heads of one shape differ in weights alone, so names decide which belong together."""
-    heads = [random_head(SPECS[2], seed) for seed in range(3)]
-    path = saved.with_name(f"{pair}.hdf5")
-    metadata = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, versions={})
-    save_head(path, build_ensemble([heads[number] for number in pair]), metadata)
-    for number, member in zip(pair, members_of(load_head(path).model), strict=True):
-        np.testing.assert_array_equal(predicted(member), predicted(heads[number]))

@@ -1,94 +1,35 @@
-"""Head files: what goes out, what comes in, and everything that must not."""
+"""Head files: what goes out, what comes in, and files that are no heads."""
 
 from __future__ import annotations
 
-import copy
 import json
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
 import numpy as np
 import pytest
 from conftest import CLASSES, build_header, build_store
+from edited_files import PLAIN, SHAPE, predicted, random_head, saved_head, some_features
 
 from features.runtime.errors import BottleneckError, InputError
 from heads.files.head_file import load_head, read_metadata, save_head
-from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.metadata import HeadMetadata
-from heads.files.plain_layers import ACTIVATIONS, parse_model
+from heads.files.plain_layers import ACTIVATIONS
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
-SHAPE = (2, 2, 8)
+saved = saved_head
 SPECS = (
-    HeadSpec(conv_width=16),
+    PLAIN,
     HeadSpec(conv_width=32, batch_norm=False, activation="gelu", pooling="average", dropout=0.0),
     HeadSpec(conv_width=16, activation="silu", pooling="max", dense_layers=2, dense_units=5, dense_dropout=0.3),
 )
-
-
-def random_head(spec: HeadSpec = SPECS[0], *, seed: int = 1) -> Any:
-    """A head whose every weight, moving statistics included, is a random number."""
-    model = build_head(spec, SHAPE, len(CLASSES), seed=seed)
-    generator = np.random.default_rng(seed)
-    model.set_weights([generator.uniform(0.1, 1, array.shape) for array in model.get_weights()])
-    return model
-
-
-def some_features(rows: int = 5) -> np.ndarray:
-    return np.random.default_rng(7).uniform(0, 2, (rows, *SHAPE)).astype(np.float16)
-
-
-def predicted(model: Any, features: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(features, training=False))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved") / "head.hdf5"
-    save_head(path, random_head(), HeadMetadata.of_store(build_header(), "f" * 64, versions={"keras": "3"}))
-    return path
-
-
-@pytest.fixture
-def edited(saved: Path, tmp_path: Path) -> Callable[[Callable[[Any], object]], Path]:
-    """Copies the saved head and applies a function to the open file."""
-
-    def edit(change: Callable[[Any], object]) -> Path:
-        path = tmp_path / "edited.hdf5"
-        shutil.copy(saved, path)
-        with h5py.File(path, "r+") as file:
-            change(file)
-        return path
-
-    return edit
-
-
-@pytest.fixture
-def with_config(edited: Callable[..., Path]) -> Callable[[Callable[[Any], object]], Path]:
-    """Copies the saved head and applies a function to its model's configuration, decoded."""
-
-    def edit(change: Callable[[Any], object]) -> Path:
-        def rewrite(file: Any) -> None:
-            config = json.loads(file.attrs["model_config"])
-            change(config)
-            file.attrs["model_config"] = json.dumps(config)
-
-        return edited(rewrite)
-
-    return edit
-
-
-def layer(config: Any, name: str) -> Any:
-    return next(entry for entry in config["config"]["layers"] if entry["config"]["name"] == name)
 
 
 class TestOut:
@@ -116,7 +57,7 @@ class TestOut:
 
     def test_unknown_stays_unknown(self, tmp_path: Path) -> None:
         metadata = HeadMetadata(classes=("é", "二"), feature_shape=SHAPE, versions={})
-        save_head(tmp_path / "head.h5", build_head(SPECS[0], SHAPE, 2), metadata)
+        save_head(tmp_path / "head.h5", build_head(PLAIN, SHAPE, 2), metadata)
         assert load_head(tmp_path / "head.h5").metadata == metadata
 
     def test_h5py_alone_reads_the_metadata(self, saved: Path) -> None:
@@ -130,6 +71,7 @@ class TestOut:
         assert "training_config" not in attributes
         assert not {"spec", "split", "trial", "value"} & set(attributes)
 
+    @pytest.mark.slow
     def test_loads_where_this_project_is_unknown(self, tmp_path: Path) -> None:
         metadata = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, versions={})
         for number, spec in enumerate(SPECS):
@@ -240,243 +182,6 @@ def _article_by_hand(path: Path, features: np.ndarray) -> np.ndarray:
     scores = np.maximum(normed, 0).reshape(len(features), -1) @ kernel + bias
     exponentials = np.exp(scores - scores.max(1, keepdims=True))
     return exponentials / exponentials.sum(1, keepdims=True)
-
-
-def _set(name: str, key: str, value: Any) -> Callable[[Any], None]:
-    return lambda config: layer(config, name)["config"].__setitem__(key, value)
-
-
-def _entry(name: str, key: str, value: Any) -> Callable[[Any], None]:
-    return lambda config: layer(config, name).__setitem__(key, value)
-
-
-def _two_inputs(config: Any) -> None:
-    extra = copy.deepcopy(layer(config, "features"))
-    extra["name"] = extra["config"]["name"] = "more"
-    config["config"]["layers"].append(extra)
-
-
-def _shared(config: Any) -> None:
-    layer(config, "activation")["inbound_nodes"] *= 2
-
-
-def _skip(config: Any) -> None:
-    layer(config, "probabilities")["inbound_nodes"] = copy.deepcopy(layer(config, "pooling")["inbound_nodes"])
-
-
-CUSTOM = {"class_name": "Zeros", "config": {}, "module": "evil", "registered_name": "evil>Zeros"}
-REFUSED = {
-    "a custom class": (_entry("pooling", "class_name", "Evil"), r"layer 'pooling': expected one of .*, found Evil"),
-    "another module": (_entry("conv", "module", "os"), "Conv2D of Keras' own, found one of module os"),
-    "a registered name": (_entry("conv", "registered_name", "evil>Conv2D"), "found one registered as evil>Conv2D"),
-    "an activation": (_set("conv", "activation", "evil"), r"layer 'conv': activation: expected .*, found evil"),
-    "an activation object": (_set("activation", "activation", {"class_name": "f", "config": "g"}), "activation: expec"),
-    "an initialiser": (_set("conv", "kernel_initializer", CUSTOM), r"'conv': kernel_initializer: .* module evil"),
-    "an unknown initialiser": (_set("conv", "kernel_initializer", "evil"), "kernel_initializer: expected an initia"),
-    "a regulariser": (_set("conv", "kernel_regularizer", {"class_name": "L2"}), "kernel_regularizer: expected null"),
-    "a constraint": (_set("batch_norm", "beta_constraint", CUSTOM), "beta_constraint: expected null"),
-    "a dtype policy": (_set("conv", "dtype", {"class_name": "Evil", "config": {}}), "dtype: expected float32, found E"),
-    "half precision": (_set("conv", "dtype", "mixed_float16"), "dtype: expected float32, found mixed_float16"),
-    "an unknown key": (_set("dropout", "surprise", 1), "'surprise': expected no such key, found 1"),
-    "many filters": (_set("conv", "filters", 10**12), r"filters: expected a whole number from 1 to \d+, found 1000"),
-    "many parameters": (_set("conv", "filters", MAX_PARAMETERS), "an output of 1 to"),
-    "a true filter": (_set("conv", "filters", True), "filters: expected a whole number"),
-    "no units": (_set("probabilities", "units", 0), "units: expected a whole number from 1"),
-    "a long stride": (_set("conv", "strides", [0, 1]), "strides: expected two whole numbers"),
-    "a wide kernel": (_set("conv", "kernel_size", [3, 3]), "kernel_size: expected at most 2"),
-    "groups": (_set("conv", "groups", 2), "groups: expected 1, found 2"),
-    "channels first": (_set("conv", "data_format", "channels_first"), 'data_format: expected "channels_last"'),
-    "another axis": (_set("batch_norm", "axis", 1), "axis: expected -1, found 1"),
-    "a negative epsilon": (_set("batch_norm", "epsilon", -1), "epsilon: expected a number in"),
-    "dropping all": (_set("dropout", "rate", 1), "rate: expected a number in"),
-    "no softmax": (_set("probabilities", "activation", "linear"), "a head that ends in softmax"),
-    "a softmax, then none": (_entry("probabilities", "class_name", "Activation"), "'units'"),
-    "an open input": (_set("features", "batch_shape", [None, None, 2, 8]), "batch_shape: expected features of"),
-    "a huge input": (_set("features", "batch_shape", [None, 2**20, 2**20, 8]), "batch_shape: expected features of"),
-    "a name with a slash": (_set("conv", "name", "../conv"), "name: expected letters"),
-    "no name": (_set("conv", "name", None), "name: expected letters"),
-    "one name twice": (_set("conv", "name", "dropout"), "different names, found dropout twice"),
-    "two inputs": (_two_inputs, "one chain of layers from one input"),
-    "a shared layer": (_shared, "layer 'activation': expected one call with one input"),
-    "a branch": (_skip, "one chain of layers"),
-    "a call argument": (
-        lambda config: layer(config, "conv")["inbound_nodes"][0]["kwargs"].update(training="evil"),
-        "a call without further arguments",
-    ),
-    "a nested model": (
-        _entry("pooling", "class_name", "Functional"),
-        r"expected one of .*, found Functional",
-    ),
-    "another kind of model": (
-        lambda config: config.update(class_name="Evil"),
-        "or Sequential model, found Evil",
-    ),
-    "no layers": (lambda config: config["config"].update(layers=[]), "1 to 256 layers"),
-    "a line break": (_entry("pooling", "class_name", "Evil\nline"), r"found Evil\\nline"),
-}
-
-
-class TestRefused:
-    @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
-    def test_anything_but_plain_layers(self, with_config: Callable[..., Path], change: Any, message: str) -> None:
-        path = with_config(change)
-        with pytest.raises(InputError, match=message) as caught:
-            load_head(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert len(str(caught.value)) < 400
-
-    def test_a_lambda_is_not_run(self, tmp_path: Path) -> None:
-        witness = tmp_path / "witness"
-        inputs = keras.Input(SHAPE)
-        outputs = keras.layers.Lambda(_leaves_a_witness(str(witness)), output_shape=(4,))(inputs)
-        path = tmp_path / "evil.hdf5"
-        keras.Model(inputs, outputs).save(path)
-        witness.unlink(missing_ok=True)
-        with pytest.raises(InputError, match=r"layer 'lambda\w*': expected one of InputLayer.*, found Lambda"):
-            load_head(path)
-        assert not witness.exists()
-
-    def test_every_odd_value_is_refused_or_harmless(self, saved: Path) -> None:
-        """Whatever stands in any place of the configuration: one line, or a model of sane size."""
-        with h5py.File(saved) as file:
-            text = file.attrs["model_config"]
-        odd = (None, True, -1, 0, 2**31, 1e308, float("nan"), "", "\ud800", "x" * 9999, [], [[]], [0, 0], {}, {"a": 1})
-        refused = 0
-        for place in _places(json.loads(text)):
-            for value in odd:
-                config = json.loads(text)
-                _put(config, place, value)
-                try:
-                    plain = parse_model(saved, json.dumps(config))
-                except InputError as error:
-                    refused += 1
-                    assert len(str(error)) < 500
-                    assert str(error).isprintable()
-                else:
-                    assert plain.classes <= 2**20
-        assert refused > 1000
-
-    @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "9" * 10_000, "null", "[1]", '{"class_name": "Model"}'])
-    def test_no_json_of_a_model(self, edited: Callable[..., Path], text: str) -> None:
-        path = edited(lambda file: file.attrs.__setitem__("model_config", text))
-        with pytest.raises(InputError, match=r"edited\.hdf5: model"):
-            load_head(path)
-
-
-def _leaves_a_witness(path: str) -> Callable[[Any], Any]:
-    def run(tensor: Any, witness: str = path) -> Any:
-        import pathlib
-
-        pathlib.Path(witness).touch()
-        return tensor[:, 0, 0, :4]
-
-    return run
-
-
-def _places(config: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if at:
-        yield at
-    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    for key, value in items:
-        yield from _places(value, (*at, key))
-
-
-def _put(config: Any, place: tuple[Any, ...], value: Any) -> None:
-    for key in place[:-1]:
-        config = config[key]
-    config[place[-1]] = value
-
-
-KERNEL = "model_weights/conv/conv/kernel"
-
-
-def _replaced(**options: Any) -> Callable[[Any], None]:
-    def change(file: Any) -> None:
-        del file[KERNEL]
-        file.create_dataset(KERNEL, **options)
-
-    return change
-
-
-def _linked(link: Any) -> Callable[[Any], None]:
-    def change(file: Any) -> None:
-        del file[KERNEL]
-        file[KERNEL] = link
-
-    return change
-
-
-def _virtual(file: Any) -> None:
-    layout = h5py.VirtualLayout((1, 1, 8, 16), "f4")
-    layout[:] = h5py.VirtualSource("other.hdf5", "secret", (1, 1, 8, 16))
-    del file[KERNEL]
-    file.create_virtual_dataset(KERNEL, layout)
-
-
-def _not_finite(file: Any) -> None:
-    file[KERNEL][0, 0, 0, 0] = np.nan
-
-
-WEIGHTS = {
-    "another shape": (
-        _replaced(data=np.zeros((1, 1, 8, 17), "f4")),
-        r"float32 \(1, 1, 8, 16\), found float32",
-    ),
-    "another type": (_replaced(data=np.zeros((1, 1, 8, 16), "i4")), r"expected float32 \(1, 1, 8, 16\), found int32"),
-    "a bomb": (_replaced(shape=(1 << 40,), dtype="f4", chunks=(1 << 20,)), "expected float32"),
-    "other file's bytes": (
-        _replaced(shape=(1, 1, 8, 16), dtype="f4", external=[("/etc/passwd", 0, 512)]),
-        "weights in the file itself",
-    ),
-    "a virtual dataset": (_virtual, "weights in the file itself"),
-    "an external link": (_linked(h5py.ExternalLink("other.hdf5", "/x")), "weights in the file itself"),
-    "a soft link": (_linked(h5py.SoftLink("/model_weights")), "weights in the file itself"),
-    "NaN": (_not_finite, "finite weights"),
-    "no weights": (lambda file: file.__delitem__("model_weights"), "model_weights/conv: expected weights"),
-    "no names": (
-        lambda file: file["model_weights/conv"].attrs.__delitem__("weight_names"),
-        "layer 'conv': expected the weights kernel, found none",
-    ),
-    "other names": (
-        lambda file: file["model_weights/conv"].attrs.__setitem__("weight_names", ["a/../b"]),
-        "layer 'conv': expected the weights kernel, found b",
-    ),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
-def test_weights_that_do_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_head(edited(change))
-
-
-def _attribute(name: str, value: Any) -> Callable[[Any], None]:
-    return lambda file: file.attrs.__setitem__(name, value)
-
-
-METADATA = {
-    "a newer schema": (_attribute("schema", 2), "schema: expected 1, found"),
-    "few classes": (_attribute("classes", ["a", "b"]), "classes: expected 4 different names"),
-    "one class twice": (_attribute("classes", ["a", "b", "b", "c"]), "classes: expected 4 different names"),
-    "numbers as classes": (_attribute("classes", [1, 2, 3, 4]), "classes: expected texts"),
-    "another shape": (_attribute("feature_shape", [2, 2, 9]), r"feature_shape: expected \(2, 2, 8\) as its input"),
-    "no shape": (lambda file: file.attrs.__delitem__("feature_shape"), "feature_shape: expected an attribute"),
-    "a spec": (_attribute("spec", '{"conv_width": 17}'), "spec: expected a JSON object that fits, found another .*17"),
-    "no JSON": (_attribute("split", "{"), "split: expected a JSON object"),
-    "a text as number": (_attribute("image_size", "big"), "image_size: expected a whole number"),
-    "an infinite number": (_attribute("alpha", np.inf), "alpha: expected a number"),
-    "a dtype": (_attribute("dtype", "int8"), "dtype: expected float16 or float32"),
-    "no views": (_attribute("views", np.zeros(0, h5py.string_dtype())), "views: expected at least one"),
-    "a number as text": (_attribute("backbone", 3), "backbone: expected a text"),
-    "an image model": (_attribute("kind", "image_model"), "found a model from image to class; search.export without"),
-    "another kind": (_attribute("kind", "tail"), "kind: expected head, found 'tail'"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), METADATA.values(), ids=METADATA)
-def test_metadata_that_does_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_head(edited(change))
 
 
 class TestNoHead:

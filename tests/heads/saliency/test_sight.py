@@ -79,9 +79,8 @@ class TestPlantedEvidence:
         (folder / "new").mkdir()
         for name, quadrant in QUADRANTS.items():
             planted("striped", quadrant, generator, store.header.image_size).save(folder / "new" / f"{name}.png")
-        monkeypatch.setattr(
-            maps, "occlusion_map", partial(occlusion_map, grid=Grid(8))
-        )  # half as many patches as usual
+        # half as many patches as usual
+        monkeypatch.setattr(maps, "occlusion_map", partial(occlusion_map, grid=Grid(8)))
         options = (*weights_of(store), "--heatmaps", folder / "maps", "--occlusion", "--json")
         status, out, err = invoke("heads.predict", folder / "head.hdf5", folder / "new", *options)
         assert status == 0, err

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from browser import PHONE, REQUIRE, Visit, chromium, require, what_is_missing
+from browser import (
+    CUT,
+    MARKS,
+    PHONE,
+    REQUIRE,
+    WIDER,
+    Visit,
+    chromium,
+    require,
+    serving,
+    texts_beyond_the_margins,
+    wait_for_plots,
+    what_is_missing,
+)
 from commands import command, succeed
 from conftest import build_store
 from made_study import MadeStudy, make_config
@@ -31,8 +40,6 @@ from search.record.study_record import read_record
 from search.review.report import FILE
 from search.trials.ranking import ranking
 
-A4 = (595, 842)
-"""In points."""
 PINNED = ("value and size", "learning curves", "what ended when")
 SEARCH = ("--trials", 12, "--epochs", 15, "--seed", 7, "--pruner", "halving")
 pytestmark = pytest.mark.slow
@@ -92,26 +99,6 @@ def address(folder: Path) -> str:
     return (folder / FILE).as_uri()
 
 
-# What is drawn in each figure of a page: marks of data, not axes. Parallel coordinates are our own SVG.
-MARKS = """() => [...document.querySelectorAll(".figure")].map((figure) => ({
-  name: figure.getAttribute("aria-label") || figure.id,
-  marks: figure.querySelectorAll(
-    ".scatterlayer .js-line, .scatterlayer .point, .barlayer .point, .boxlayer .box, .heatmaplayer image, "
-    + ".parallel .line").length,
-}))"""
-
-# Texts that stick out of their figure, and elements that make the page wider than its window, or its paper.
-CUT = """() => [...document.querySelectorAll(".figure")].flatMap((figure) => {
-  const frame = figure.getBoundingClientRect();
-  return [...figure.querySelectorAll("text")].filter((text) => {
-    const {left, right, top, bottom, width} = text.getBoundingClientRect();
-    const inside = left > frame.left - 1 && right < frame.right + 1 && top > frame.top - 1 && bottom < frame.bottom + 1;
-    return width && !inside;
-  }).map((text) => `${figure.getAttribute("aria-label") || figure.id}: ${text.textContent}`);
-})"""
-WIDER = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-
-
 def test_every_figure_of_a_report_is_drawn_and_nothing_is_loaded_or_said(opened):
     visit, study = opened
     drawn = visit.page.evaluate(MARKS)
@@ -143,26 +130,6 @@ def test_a_report_fits_a_phone(browser, study):
         first = visit.page.locator("table.wordy tbody tr").first
         assert first.locator("td").last.bounding_box()["width"] > 300  # the words have the width to themselves
         assert visit.said == []
-
-
-def texts_beyond_the_margins(pdf: bytes) -> list[str]:
-    """Returns the lines of a PDF of which something is nearer to the paper's edge than a printer's margin."""
-    import pypdfium2
-
-    beyond = []
-    document = pypdfium2.PdfDocument(pdf)
-    for page in document:
-        width, height = page.get_size()
-        assert (width, height) == pytest.approx(A4, abs=2)
-        text = page.get_textpage()
-        for at in range(text.count_rects()):
-            left, bottom, right, top = text.get_rect(at)
-            if left < 20 or right > width - 20 or bottom < 20 or top > height - 20:
-                beyond.append(text.get_text_bounded(left, bottom, right, top))
-        text.close()
-        page.close()
-    document.close()
-    return beyond
 
 
 def test_a_report_fits_the_paper_that_it_is_printed_on(browser, study):
@@ -301,38 +268,6 @@ def test_an_evaluation_is_drawn(browser, searched, tmp_path):
         assert visit.page.evaluate(WIDER) == [390, 390]
 
 
-@contextmanager
-def serving(*arguments: object, port: int | None = None) -> Iterator[str]:
-    """Runs a server until the end of the block, and yields its address, which it prints where no port is given."""
-    words = [*map(str, arguments)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    watchdog = threading.Timer(180, process.kill)
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        if port is None:
-            line = process.stdout.readline()
-            found = re.match(r"http://127\.0\.0\.1:\d+", line)
-            assert found, line
-            yield found[0]
-        else:
-            while process.poll() is None:
-                with socket.socket() as client:
-                    if client.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        assert process.poll() is None, "the server has gone"
-    finally:
-        watchdog.cancel()
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
 def dashboard_command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "search.dashboard", str(folder), "--port", "0"]
 
@@ -345,18 +280,6 @@ def shown(searched) -> Iterator[tuple[Path, str]]:
     with serving(*dashboard_command(searched)) as base:
         yield searched, base
     assert (searched / JOURNAL).read_bytes() == before
-
-
-# Titles of the figures that the dashboard has drawn, and how much of each.
-PLOTS = """() => [...document.querySelectorAll(".js-plotly-plot")].map((plot) => [
-  plot.querySelector(".gtitle")?.textContent ?? "",
-  plot.querySelectorAll(".scatterlayer .js-line, .scatterlayer .point, .barlayer .point").length,
-])"""
-
-
-def wait_for_plots(visit: Visit, count: int) -> list[tuple[str, int]]:
-    visit.page.wait_for_function(f"() => ({PLOTS})().filter(([, marks]) => marks).length >= {count}")
-    return [(title, marks) for title, marks in visit.page.evaluate(PLOTS)]
 
 
 def test_the_dashboard_shows_the_study_with_our_figures(browser, shown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import shlex
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 from made_study import make_config
 
 from features.runtime.errors import InputError
-from search import run
 from search.setup.config import StudyConfig
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
 from search.setup.reproduce import command_line
@@ -40,7 +40,8 @@ VALUES = {
 
 
 def test_the_command_line_is_the_model():
-    parameters = inspect.signature(run.main).parameters
+    main = runpy.run_module("search.run")["main"]  # a command is run, not imported
+    parameters = inspect.signature(main).parameters
     assert parameters.keys() == RunOptions.model_fields.keys()
     helps = {name: parameter.annotation.__metadata__[0].help for name, parameter in parameters.items()}
     for name, field in RunOptions.model_fields.items():

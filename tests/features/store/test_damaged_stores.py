@@ -1,0 +1,118 @@
+"""Files that are no stores, or no longer: refused in words that name what is wrong."""
+
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import build_store
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
+from features.store.schema import REQUIRED
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory):
+    return build_store(tmp_path_factory.mktemp("small") / "a.h5", rows=6)
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_copy_that_was_cut_short_is_refused(small_store, share):
+    content = small_store.read_bytes()
+    cut = small_store.with_name("cut.h5")
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"cut\.h5: "):
+        FeatureStore(cut)
+
+
+def test_a_cut_copy_is_called_so(small_store):
+    cut = small_store.with_name("cut.h5")
+    cut.write_bytes(small_store.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="found a file cut short"):
+        FeatureStore(cut)
+
+
+def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("hello")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with h5py.File(tmp_path / "article.h5", "w") as file:
+        file["batches"] = 1
+    cases = {
+        tmp_path / "nothing.h5": "expected a feature store, found no such file",
+        text / "below.h5": "found no such file",
+        tmp_path: "found a folder",
+        text: "found a file that is no HDF5",
+        tmp_path / "other.h5": r"schema: expected 1 \(a feature store\), found no such attribute$",
+        tmp_path / "article.h5": "no such attribute; features.convert reads the article's layout",
+    }
+    for path, message in cases.items():
+        with pytest.raises(InputError, match=message) as caught:
+            FeatureStore(path)
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_store_without_permission_is_refused(tmp_path):
+    path = build_store(tmp_path / "a.h5")
+    path.chmod(0)
+    with pytest.raises(InputError, match="no permission to read"):
+        FeatureStore(path)
+
+
+def drop(kind):
+    def change(file, name):
+        del (file if kind == "dataset" else file.attrs)[name]
+
+    return change
+
+
+def put(value):
+    def change(file, name):
+        if name in file:
+            del file[name]
+            file[name] = value
+        else:
+            file.attrs[name] = value
+
+    return change
+
+
+def put_chunked(file, name):
+    features = file[name][:]
+    del file[name]
+    file.create_dataset(name, data=features, chunks=features.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        *[
+            (name, drop("dataset"), "expected a dataset")
+            for name in ("features", "labels", "done", "paths", "patients")
+        ],
+        *[(name, drop("attribute"), "expected an attribute of that name, found none") for name in REQUIRED],
+        ("schema", put(2), "expected 1"),
+        ("features", put_chunked, "expected a contiguous dataset"),
+        ("features", put(np.zeros((6, 2, 2), np.float16)), "expected 5 axes"),
+        ("features", put(np.zeros((6, 1, 2, 2, 8), np.int16)), "expected float16 or float32, found int16"),
+        ("done", put(np.zeros(5, np.uint8)), r"expected shape \(6,\), found \(5,\)"),
+        ("labels", put(np.full(6, 4, np.int32)), "expected 0 to 3"),
+        ("views", put(np.array(["identity", "flip"], h5py.string_dtype())), "expected 1 names, found 2"),
+        ("versions", put("{"), "expected a header that can be read"),
+        ("paths", put(np.zeros(6)), "expected a header that can be read"),
+    ],
+)
+def test_a_damaged_store_is_refused_naming_what_is_wrong(small_store, tmp_path, name, change, message):
+    path = Path(shutil.copy(small_store, tmp_path))
+    with h5py.File(path, "r+") as file:
+        change(file, name)
+    with pytest.raises(InputError, match=message) as caught:
+        FeatureStore(path)
+    assert caught.value.field in (name, None)

@@ -1,0 +1,63 @@
+"""A disk that is full: one line, and the store goes on where it was."""
+
+import pickle
+import re
+import resource
+import subprocess
+import sys
+
+import numpy as np
+from conftest import build_features, build_header, fill_store
+
+from features.store.reader import FeatureStore
+from features.store.schema import RowState
+
+LIMITED = """
+import pickle, sys
+from pathlib import Path
+from features.runtime.errors import BottleneckError
+from features.store.writer import StoreWriter
+
+header, features, states = pickle.loads(Path(sys.argv[1]).read_bytes())
+try:
+    with StoreWriter(Path(sys.argv[2]), header) as writer:
+        for rows in writer.pending():
+            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
+        writer.finish()
+except BottleneckError as error:
+    print(error)
+    sys.exit(error.exit_status)
+"""
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    header = build_header(rows=64, batch_size=8, shape=(4, 4, 64))
+    features, states = build_features(header), np.full(64, RowState.DONE, np.uint8)
+    fill_store(tmp_path / "whole.h5", header, features, states)
+    (tmp_path / "material.pickle").write_bytes(pickle.dumps((header, features, states)))
+    path = tmp_path / "stores" / "a.h5"
+
+    def write(limit):
+        return subprocess.run(
+            [sys.executable, "-c", LIMITED, tmp_path / "material.pickle", path],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+
+    at_creation = write(50_000)
+    assert (at_creation.returncode, at_creation.stderr) == (1, "")
+    message = r"a\.h5: disk full: [\d,]+\.\d MB free, 0\.1 MB needed; make room and run the same command again\n"
+    assert re.search(message, at_creation.stdout)
+    assert not list(path.parent.iterdir())
+
+    fill_store(path, header, features, states, batches=2)
+    in_the_midst = write(80_000)
+    assert (in_the_midst.returncode, in_the_midst.stderr) == (1, "")
+    assert "a.h5: disk full: " in in_the_midst.stdout
+    store = FeatureStore(path)
+    assert store.done.tolist() == [RowState.DONE] * 16 + [RowState.PENDING] * 48
+    assert np.array_equal(store.features[:16], features[:16])
+    fill_store(path, header, features, states)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()

@@ -1,0 +1,95 @@
+"""Head files of which a weight or an attribute does not fit: refused by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from edited_files import edit_file, linked, not_finite, saved_head
+
+from features.runtime.errors import InputError
+from heads.files.head_file import load_head
+
+saved, edited = saved_head, edit_file
+KERNEL = "model_weights/conv/conv/kernel"
+
+
+def _replaced(**options: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        del file[KERNEL]
+        file.create_dataset(KERNEL, **options)
+
+    return change
+
+
+def _virtual(file: Any) -> None:
+    layout = h5py.VirtualLayout((1, 1, 8, 16), "f4")
+    layout[:] = h5py.VirtualSource("other.hdf5", "secret", (1, 1, 8, 16))
+    del file[KERNEL]
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+WEIGHTS = {
+    "another shape": (
+        _replaced(data=np.zeros((1, 1, 8, 17), "f4")),
+        r"float32 \(1, 1, 8, 16\), found float32",
+    ),
+    "another type": (_replaced(data=np.zeros((1, 1, 8, 16), "i4")), r"expected float32 \(1, 1, 8, 16\), found int32"),
+    "a bomb": (_replaced(shape=(1 << 40,), dtype="f4", chunks=(1 << 20,)), "expected float32"),
+    "other file's bytes": (
+        _replaced(shape=(1, 1, 8, 16), dtype="f4", external=[("/etc/passwd", 0, 512)]),
+        "weights in the file itself",
+    ),
+    "a virtual dataset": (_virtual, "weights in the file itself"),
+    "an external link": (linked(KERNEL, h5py.ExternalLink("other.hdf5", "/x")), "weights in the file itself"),
+    "a soft link": (linked(KERNEL, h5py.SoftLink("/model_weights")), "weights in the file itself"),
+    "NaN": (not_finite(KERNEL), "finite weights"),
+    "no weights": (lambda file: file.__delitem__("model_weights"), "model_weights/conv: expected weights"),
+    "no names": (
+        lambda file: file["model_weights/conv"].attrs.__delitem__("weight_names"),
+        "layer 'conv': expected the weights kernel, found none",
+    ),
+    "other names": (
+        lambda file: file["model_weights/conv"].attrs.__setitem__("weight_names", ["a/../b"]),
+        "layer 'conv': expected the weights kernel, found b",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_do_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_head(edited(change))
+
+
+def _attribute(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+METADATA = {
+    "a newer schema": (_attribute("schema", 2), "schema: expected 1, found"),
+    "few classes": (_attribute("classes", ["a", "b"]), "classes: expected 4 different names"),
+    "one class twice": (_attribute("classes", ["a", "b", "b", "c"]), "classes: expected 4 different names"),
+    "numbers as classes": (_attribute("classes", [1, 2, 3, 4]), "classes: expected texts"),
+    "another shape": (_attribute("feature_shape", [2, 2, 9]), r"feature_shape: expected \(2, 2, 8\) as its input"),
+    "no shape": (lambda file: file.attrs.__delitem__("feature_shape"), "feature_shape: expected an attribute"),
+    "a spec": (_attribute("spec", '{"conv_width": 17}'), "spec: expected a JSON object that fits, found another .*17"),
+    "no JSON": (_attribute("split", "{"), "split: expected a JSON object"),
+    "a text as number": (_attribute("image_size", "big"), "image_size: expected a whole number"),
+    "an infinite number": (_attribute("alpha", np.inf), "alpha: expected a number"),
+    "a dtype": (_attribute("dtype", "int8"), "dtype: expected float16 or float32"),
+    "no views": (_attribute("views", np.zeros(0, h5py.string_dtype())), "views: expected at least one"),
+    "a number as text": (_attribute("backbone", 3), "backbone: expected a text"),
+    "an image model": (_attribute("kind", "image_model"), "found a model from image to class; search.export without"),
+    "another kind": (_attribute("kind", "tail"), "kind: expected head, found 'tail'"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), METADATA.values(), ids=METADATA)
+def test_metadata_that_does_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_head(edited(change))
