@@ -70,9 +70,9 @@ def parse() -> argparse.Namespace:
 
 
 def read_heads(paths):  # noqa: ANN001, ANN201
-    from heads.files.head_file import load_head
+    from heads.files.head_file import read_head
 
-    return [load_head(path).model for path in paths]
+    return [read_head(path).model for path in paths]
 
 
 def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201

@@ -26,8 +26,7 @@ from features.store.reader import FeatureStore
 from heads.evaluation.evaluation import ChosenRows, Evaluation
 from heads.evaluation.rows import Part
 from heads.files.backbone import backbone_spec, rebuild_backbone
-from heads.files.head_file import Head, read_metadata
-from heads.files.head_file import load_head as read_head
+from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions

@@ -16,7 +16,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_study
+from search.record.storage import OpenedStudy, open_record
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
@@ -83,7 +83,7 @@ def _run(given: RunOptions) -> Study:
     with _prepared(resolved) as data:
         config = resolved.config(data, backend)
         saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
-        opened = open_study(
+        opened = open_record(
             resolved.folder,
             config.name,
             config.storage,

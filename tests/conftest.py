@@ -81,29 +81,18 @@ def fill_store(
         writer.finish()
 
 
-def build_store(
-    path: Path,
-    *,
-    rows: int = 48,
-    views: Sequence[str] = ("identity",),
-    shape: tuple[int, int, int] = (2, 2, 8),
-    classes: Sequence[str] = CLASSES,
-    seed: int = 0,
-    dtype: str = "float16",
-    batch_size: int = 16,
-    skipped: Collection[int] = (),
-) -> Path:
-    """Writes a complete, learnable store through StoreWriter.
+def build_store(path: Path, *, seed: int = 0, skipped: Collection[int] = (), **header: Any) -> Path:
+    """Writes a complete, learnable store through StoreWriter; ``header`` as ``build_header`` takes it.
 
     Rows come in threes of one patient and one class, named ``<CLASS>/<CLASS>-<patient>-<n>.png``; rows in
     ``skipped`` hold zeros, as those of files that could not be decoded.
     """
-    header = build_header(rows=rows, views=views, shape=shape, classes=classes, dtype=dtype, batch_size=batch_size)
-    features = build_features(header, seed=seed)
-    states = np.full(rows, RowState.DONE, np.uint8)
+    made = build_header(**header)
+    features = build_features(made, seed=seed)
+    states = np.full(len(made), RowState.DONE, np.uint8)
     for row in skipped:
         features[row], states[row] = 0, RowState.SKIPPED
-    fill_store(path, header, features, states)
+    fill_store(path, made, features, states)
     return path
 
 

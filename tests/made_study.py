@@ -29,7 +29,7 @@ from search.record.results import (
     OneAtATimeEstimate,
     RefitRecord,
 )
-from search.record.storage import OpenedStudy, open_study
+from search.record.storage import OpenedStudy, open_record
 from search.record.summary import summarise, write_summary
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.setup.space import Space, read_study_file
@@ -79,7 +79,7 @@ class MadeStudy:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.config = config
-        self.opened: OpenedStudy = open_study(folder, config.name, config.storage, direction="maximize", resume=resume)
+        self.opened: OpenedStudy = open_record(folder, config.name, config.storage, direction="maximize", resume=resume)
         config.write(folder)
         write_json(folder / SPLIT_FILE, {"rows": {"train": [], "validation": [], "test": []}})
         self.book = Book(self.opened.study, config, Space.from_dict(config.space, "here"))

@@ -19,7 +19,7 @@ from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
-from heads.files.head_file import load_head, read_metadata
+from heads.files.head_file import read_head, read_metadata
 from heads.metrics.scoring import predict_probabilities
 from search.record.storage import load_study
 from search.setup.config import StudyConfig
@@ -86,7 +86,7 @@ class TestStore:
 @pytest.mark.parametrize("name", ["head", "refit", "ensemble"])
 def test_a_head_says_what_it_said(name):
     store = FeatureStore(STORE)
-    head = load_head(ARCHIVES / f"{name}.hdf5")
+    head = read_head(ARCHIVES / f"{name}.hdf5")
     said = predict_probabilities(head.model, Feed(store, store.usable, memory_bytes=10**8))
     np.testing.assert_allclose(said, np.load(ARCHIVES / f"{name}.npy"), rtol=1e-4, atol=1e-6)
     metadata = read_metadata(ARCHIVES / f"{name}.hdf5")

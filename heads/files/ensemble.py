@@ -29,7 +29,7 @@ def build_ensemble(models: Sequence[Any]) -> Any:
     """Joins heads into one that gives the mean of their class probabilities.
 
     Args:
-        models: At least one head, as ``heads.model.build.build_head`` or ``heads.files.head_file.load_head`` returns
+        models: At least one head, as ``heads.model.build.build_head`` or ``heads.files.head_file.read_head`` returns
             it, from the same features to as many classes. They may differ in all else, and stay as they are.
 
     Returns:
@@ -39,7 +39,7 @@ def build_ensemble(models: Sequence[Any]) -> Any:
 
     Raises:
         InputError: A model is no head of plain layers, is an ensemble itself, or does not fit the first one; or there
-            are more of them than ``heads.files.head_file.load_head`` would read.
+            are more of them than ``heads.files.head_file.read_head`` would read.
     """
     if not models:
         raise ValueError("an ensemble needs at least one head, got none")
@@ -97,7 +97,7 @@ def members_of(model: Any) -> tuple[Any, ...]:
     """Takes an ensemble apart.
 
     Args:
-        model: A head or an ensemble, as ``heads.files.head_file.load_head`` returns it.
+        model: A head or an ensemble, as ``heads.files.head_file.read_head`` returns it.
 
     Returns:
         What it averages, in order: each a keras.Model that is one chain of layers, and shares them with the ensemble;

@@ -107,7 +107,7 @@ def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def load_head(path: Path) -> Head:
+def read_head(path: Path) -> Head:
     """Reads a head: one of ours, or a plain Keras file such as the article's, of Keras 2 or 3.
 
     Nothing in the file is executed or deserialised by Keras: see ``heads.files.plain_layers``.
@@ -130,7 +130,7 @@ def read_metadata(path: Path) -> HeadMetadata:
     """Reads only what a head file says of itself, without starting Keras.
 
     Raises:
-        InputError: As ``load_head``, but for the weights.
+        InputError: As ``read_head``, but for the weights.
     """
     path = Path(path)
     with _reading(path) as file:

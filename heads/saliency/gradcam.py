@@ -43,7 +43,7 @@ def class_activation_map(model: Any, features: npt.NDArray[Any], class_index: in
     """Computes where a head sees what speaks for a class.
 
     Args:
-        model: A head as ``heads.files.head_file.load_head`` returns it, or ``heads.model.build.build_head``; or an
+        model: A head as ``heads.files.head_file.read_head`` returns it, or ``heads.model.build.build_head``; or an
             ensemble of such.
         features: Bottlenecks of one image (height, width, channels) or of several (images, height, width, channels).
         class_index: The class, one for all images, or (images,) one for each.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from heads.files.head_file import Head, load_head, save_head
+from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
 from search.record.head_files import find_head
 from search.setup.config import StudyConfig
@@ -119,7 +119,7 @@ def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
     """The head of a trial, or the one that the study chose, and its file."""
     number = _best(record).number if trial is None else trial
     path = find_head(record.folder, number, refitted=trial is None)
-    return path, load_head(path)
+    return path, read_head(path)
 
 
 def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
@@ -129,7 +129,7 @@ def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
     told = record.summary.ensemble
     assert told is not None
     paths = [find_head(record.folder, number, refitted=True) for number in told.trials]
-    joined = join_heads([load_head(path) for path in paths])
+    joined = join_heads([read_head(path) for path in paths])
     return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told.temperature))
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.rows.split import groups_of
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import measure
 from heads.metrics.intervals import difference_interval
@@ -90,7 +90,7 @@ class _Tested:
 
     @classmethod
     def of(cls, path: Path, test: Feed) -> _Tested:
-        head = load_head(path)
+        head = read_head(path)
         return cls(predict_probabilities(head.model, test), head.metadata.temperature)
 
     def right(self, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
@@ -118,6 +118,6 @@ def _identity(heads: Mapping[int, Path]) -> str:
     """Stands for the heads' weights: another head is another use of the test rows."""
     digest = hashlib.sha256()
     for path in heads.values():
-        for array in load_head(path).model.get_weights():
+        for array in read_head(path).model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

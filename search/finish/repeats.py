@@ -27,7 +27,7 @@ from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.record.results import FinalistCost, FinalistRecord
-from search.record.storage import open_study
+from search.record.storage import open_record
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
@@ -136,7 +136,7 @@ def run_repeats(
     gc.collect()  # the search's bank, before the next one is made
     own, own_config = _settle(folder, config, planned)
     saved = read_snapshot(own)
-    opened = open_study(
+    opened = open_record(
         own,
         own_config.name,
         config.storage,

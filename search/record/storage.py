@@ -34,7 +34,7 @@ class OpenedStudy:
     journal_bytes: Callable[[], int] | None = None
 
 
-def open_study(
+def open_record(
     folder: Path, name: str, url: str | None, *, direction: Direction, resume: bool, keep_bytes: int | None = None
 ) -> OpenedStudy:
     """Makes a study, or opens the one to go on with.

@@ -20,7 +20,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
@@ -231,6 +231,6 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     start_backend()
     feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
     for trial in trials:
-        head = load_head(path_of(record.folder, trial.number))
+        head = read_head(path_of(record.folder, trial.number))
         metrics = measure(predict_probabilities(head.model, feed), feed.labels, opened.classes)
         yield trial, [list(counts) for counts in metrics.confusion], list(opened.classes)

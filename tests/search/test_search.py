@@ -20,7 +20,7 @@ from tiny_study import STUDY, table
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import predict_probabilities, score
 from search.record.storage import load_study
 from search.setup.audit import read_audit
@@ -120,7 +120,7 @@ def test_the_trials_own_head_scores_what_was_recorded(searched, store, tmp_path)
     chosen = summary["best"]["number"]
     feed = Feed(FeatureStore(store), np.array(split["rows"]["validation"]), memory_bytes=2**30)
     succeed("search.export", folder, out, "--trial", chosen)
-    head = load_head(out)
+    head = read_head(out)
     assert head.metadata.trial == chosen
     assert head.model.count_params() == summary["best"]["parameters"]
     scored = score(predict_probabilities(keras.models.load_model(out), feed), feed.labels)
@@ -133,7 +133,7 @@ def test_the_head_that_leaves_was_trained_on_more_and_tested(searched, store, tm
     summary, split = read(folder), read(folder, "split")
     out, chosen = place / "best.hdf5", summary["best"]["number"]
     succeed("search.export", folder, out)
-    head = load_head(out)
+    head = read_head(out)
     again = summary["refit"]
     assert head.metadata.trial == chosen == again["trial"]
     assert head.metadata.value is None
@@ -142,11 +142,11 @@ def test_the_head_that_leaves_was_trained_on_more_and_tested(searched, store, tm
     assert head.metadata.temperature == summary["calibration"]["temperature"] > 0
     succeed("search.export", folder, place / "all.hdf5", "--ensemble")
     together = json.loads(succeed("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").out)
-    assert load_head(place / "all.hdf5").metadata.trials == tuple(summary["ensemble"]["trials"])
+    assert read_head(place / "all.hdf5").metadata.trials == tuple(summary["ensemble"]["trials"])
     assert together["confusion"] == summary["test"]["ensemble"]["confusion"]
     assert together["loss"] == pytest.approx(summary["test"]["ensemble"]["loss"], rel=1e-4)
     succeed("search.export", folder, place / "first.hdf5", "--trial", 0)
-    assert load_head(place / "first.hdf5").metadata.trial == 0
+    assert read_head(place / "first.hdf5").metadata.trial == 0
 
     evaluated = json.loads(succeed("heads.evaluate", out, store, "--part", "test", "--json").out)
     test = summary["test"]

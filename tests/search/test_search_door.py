@@ -19,7 +19,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import predict_probabilities, score
 from heads.model.spec import HeadSpec
 from search import RunOptions, Study, open_study, run_study
@@ -88,11 +88,11 @@ def test_the_chosen_head_is_the_one_that_export_writes(study, tmp_path):
     assert isinstance(model, keras.Model)
     out = study.export(tmp_path / "best.hdf5")
     assert out == tmp_path / "best.hdf5"
-    written = load_head(out)
+    written = read_head(out)
     assert written.metadata.trial == study.summary.best.number
     for mine, theirs in zip(model.get_weights(), written.model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    together = load_head(study.export(tmp_path / "all.hdf5", ensemble=True))
+    together = read_head(study.export(tmp_path / "all.hdf5", ensemble=True))
     assert together.metadata.trials == tuple(study.summary.ensemble.trials)
     with pytest.raises(InputError, match="--ensemble: expected no --trial beside it, found --trial 0"):
         study.export(tmp_path / "x.hdf5", ensemble=True, trial=0)
@@ -103,7 +103,7 @@ def test_the_chosen_head_is_the_one_that_export_writes(study, tmp_path):
 def test_a_trials_own_head_scores_what_the_table_says(study, world, tmp_path):
     trials = study.trials()
     feed = Feed(FeatureStore(world / "store.h5"), rows_of(study, "validation"), memory_bytes=2**28)
-    head = load_head(study.export(tmp_path / "trial.hdf5", trial=0))
+    head = read_head(study.export(tmp_path / "trial.hdf5", trial=0))
     assert score(predict_probabilities(head.model, feed), feed.labels).accuracy == trials.loc[0, "value"]
 
 

@@ -19,7 +19,7 @@ from features.store.reader import FeatureStore
 from features.store.schema import StoreHeader
 from features.store.writer import StoreWriter
 from heads.evaluation.rows import Part, check_fits, rows_of
-from heads.files.head_file import load_head, save_head
+from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import measure
@@ -55,7 +55,7 @@ def run(*arguments: object) -> Said:
 
 
 def by_hand(head: Path, store: FeatureStore, rows: np.ndarray) -> dict[str, Any]:
-    model = load_head(head).model
+    model = read_head(head).model
     views = [model.predict(store.features[rows, view].astype(np.float32), verbose=0) for view in range(2)]
     patients = store.patients[rows]
     return measure(np.mean(views, axis=0), store.labels[rows], CLASSES, patients=patients).to_dict()
@@ -239,11 +239,11 @@ def test_from_the_shell(head: Path, store: FeatureStore) -> None:
 
 def test_a_calibrated_head_is_scored_as_it_is_said_to_be(head: Path, store: FeatureStore, tmp_path: Path) -> None:
     """As predict does: the same calls, at another certainty; and rows that a refit has seen are said to be such."""
-    loaded = load_head(head)
+    loaded = read_head(head)
     again = {"parts": ["train", "validation"], "rows": 80, "epochs": 3, "repeats": 5, "mean": 0.9, "sd": 0.01}
     warm = tmp_path / "warm.hdf5"
     save_head(warm, loaded.model, replace(loaded.metadata, temperature=2.5, value=None, refit=again))
-    assert load_head(warm).metadata.refit == again
+    assert read_head(warm).metadata.refit == again
     plain, calibrated = (json.loads(run(one, store.path, "--json", "--part", "test")[1]) for one in (head, warm))
     assert plain["confusion"] == calibrated["confusion"]
     rows = split_of(store).test

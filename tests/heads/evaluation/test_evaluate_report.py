@@ -21,7 +21,7 @@ from PIL import Image
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from heads.evaluation import report
-from heads.files.head_file import load_head, save_head
+from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
@@ -79,7 +79,7 @@ class TestPage:
         assert invoke("heads.evaluate", *arguments)[0] == 0
         store, page = FeatureStore(made_world.store), written(tmp_path)
         feed = Feed(store, store.usable, memory_bytes=10**9)
-        probabilities = predict_probabilities(load_head(untrained).model, feed)
+        probabilities = predict_probabilities(read_head(untrained).model, feed)
         wrong = np.flatnonzero(probabilities.argmax(axis=1) != store.labels)
         assert len(cards(page)) == len(wrong) > 5
         assert f"Called wrongly: {len(wrong)}" in page

@@ -22,7 +22,7 @@ from PIL import Image
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.evaluation.mistakes import Mistake, Sight, check_images, mistakes, sights
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.saliency.gradcam import class_activation_map
 from heads.saliency.pictures import draw_heatmap
 
@@ -100,7 +100,7 @@ def a_mistake(store: FeatureStore, row: int) -> Mistake:
 
 class TestSights:
     def of(self, world: World, images: Path, found: list[Mistake]) -> list[Sight]:
-        return list(sights(load_head(world.head).model, FeatureStore(world.store), found, images))
+        return list(sights(read_head(world.head).model, FeatureStore(world.store), found, images))
 
     def test_the_image_and_what_speaks_for_both_classes(self, made_world: World) -> None:
         """The maps are those of the features in the store, drawn as ``heads.predict`` draws them."""
@@ -108,7 +108,7 @@ class TestSights:
         found = [a_mistake(store, row) for row in (0, 12, 25, *range(27))] * 3  # more than a batch
         seen = self.of(made_world, made_world.images, found)
         assert len(seen) == len(found) > 64
-        model, shown = load_head(made_world.head).model, 0
+        model, shown = read_head(made_world.head).model, 0
         for one, sight in zip(found, seen, strict=True):
             assert sight.reason == ""
             with Image.open(made_world.images / one.path) as image:
@@ -131,7 +131,7 @@ class TestSights:
         deep.transpose(Image.Transpose.ROTATE_90).save(tmp_path / store.header.paths[0], exif=exif)
         size = os.path.getsize(tmp_path / store.header.paths[0])  # noqa: PTH202
         store.header = replace(store.header, sizes=(size, *store.header.sizes[1:]))
-        (sight,) = sights(load_head(made_world.head).model, store, [a_mistake(store, 0)], tmp_path)
+        (sight,) = sights(read_head(made_world.head).model, store, [a_mistake(store, 0)], tmp_path)
         assert picture(sight.image).size == (320, 160)
         assert_alike(picture(sight.image), wide.convert("RGB").resize((320, 160), Image.Resampling.BOX), 12)
 

@@ -28,7 +28,7 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.files.backbone import rebuild_backbone
 from heads.files.ensemble import build_ensemble, join_heads, members_of
-from heads.files.head_file import Head, load_head, read_metadata, save_head
+from heads.files.head_file import Head, read_head, read_metadata, save_head
 from heads.files.image_model import save_image_model
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
@@ -108,7 +108,7 @@ class TestBuild:
         ensemble = build_ensemble(heads)
         assert_equal(predicted(ensemble, features), expected)
         save_head(path, ensemble, METADATA)
-        loaded, plain = load_head(path), keras.models.load_model(path)
+        loaded, plain = read_head(path), keras.models.load_model(path)
         assert_equal(predicted(loaded.model, features), expected)
         assert_equal(predicted(plain, features), expected)
         assert len(members_of(loaded.model)) == len(heads)
@@ -130,7 +130,7 @@ class TestBuild:
     def test_one_member_is_a_head(self, tmp_path: Path) -> None:
         (head, *_), features = random_heads(), some_features()
         save_head(tmp_path / "one.hdf5", build_ensemble([head]), METADATA)
-        loaded = load_head(tmp_path / "one.hdf5")
+        loaded = read_head(tmp_path / "one.hdf5")
         np.testing.assert_array_equal(predicted(loaded.model, features), predicted(head, features))
         assert members_of(loaded.model) == (loaded.model,)
         assert not any(isinstance(layer, LAYERS.Average) for layer in loaded.model.layers)
@@ -151,7 +151,7 @@ class TestBuild:
         heads, features = random_heads(), some_features()
         for number, head in enumerate(heads):
             save_head(tmp_path / f"{number}.hdf5", head, METADATA)
-        loaded = [load_head(tmp_path / f"{number}.hdf5").model for number in range(3)]
+        loaded = [read_head(tmp_path / f"{number}.hdf5").model for number in range(3)]
         first, second = build_ensemble(loaded[:2]), build_ensemble(loaded[1:])
         joined = build_ensemble([*members_of(first), *members_of(second)])
         assert_equal(predicted(joined, features), mean_of([heads[0], heads[1], heads[1], heads[2]], features))
@@ -163,7 +163,7 @@ class TestBuild:
         foreign = with_random_weights(keras.Sequential([keras.Input(SHAPE), *chain]), 5)
         heads, features = [foreign, random_head(THREE[0], 1)], some_features()
         save_head(tmp_path / "e.hdf5", build_ensemble(heads), METADATA)
-        assert_equal(predicted(load_head(tmp_path / "e.hdf5").model, features), mean_of(heads, features))
+        assert_equal(predicted(read_head(tmp_path / "e.hdf5").model, features), mean_of(heads, features))
 
     def test_what_does_not_fit(self) -> None:
         head = random_head(THREE[0], 0)
@@ -210,7 +210,7 @@ class TestMetadata:
         expected = replace(heads[0].metadata, spec=None, trial=None, trials=(3, 8), value=0.95, versions={"keras": "4"})
         assert joined.metadata == expected
         save_head(tmp_path / "e.hdf5", joined.model, joined.metadata)
-        assert read_metadata(tmp_path / "e.hdf5") == load_head(tmp_path / "e.hdf5").metadata == expected
+        assert read_metadata(tmp_path / "e.hdf5") == read_head(tmp_path / "e.hdf5").metadata == expected
         assert_equal(predicted(joined.model, some_features()), mean_of([head.model for head in heads], some_features()))
 
     def test_what_differs_does_not(self) -> None:
@@ -243,9 +243,9 @@ OURS = """
 warnings.simplefilter("default")
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.saliency.gradcam import class_activation_map
-loaded = load_head(Path("ensemble.hdf5")).model
+loaded = read_head(Path("ensemble.hdf5")).model
 np.save("maps.npy", class_activation_map(loaded, np.load("features.npy"), 2))
 """
 
@@ -390,7 +390,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of_store(world: Path, name: str) -> np.ndarray:
     store = FeatureStore(world / "store.h5")
-    return predict_probabilities(load_head(world / f"{name}.hdf5").model, Feed(store, store.usable, memory_bytes=10**9))
+    return predict_probabilities(read_head(world / f"{name}.hdf5").model, Feed(store, store.usable, memory_bytes=10**9))
 
 
 class TestCommands:
@@ -405,7 +405,7 @@ class TestCommands:
             place = store.header.paths.index(f"{image.parent.name}/{image.name}")
             np.testing.assert_allclose(list(row["probabilities"].values()), expected[place], atol=2e-3)
             heat = np.load(Path(row["heatmap"]).with_suffix(".npy"))
-            model, called = load_head(world / "ensemble.hdf5").model, ("a", "b", "c").index(row["class"])
+            model, called = read_head(world / "ensemble.hdf5").model, ("a", "b", "c").index(row["class"])
             np.testing.assert_allclose(heat, class_activation_map(model, store.features[place, 0], called), atol=0.02)
 
     def test_evaluate_with_a_report(self, world: Path, tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ class TestCommands:
         assert page.count("data:image/jpeg") == 3 * wrong
 
     def test_with_the_backbone(self, world: Path, tmp_path: Path) -> None:
-        head = load_head(world / "ensemble.hdf5")
+        head = read_head(world / "ensemble.hdf5")
         spec = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
         backbone = rebuild_backbone(world / "ensemble.hdf5", head.metadata, spec)
         save_image_model(tmp_path / "whole.hdf5", backbone, head)

@@ -14,7 +14,7 @@ from edited_files import MEMBERS, SHAPE, edit_file, linked, not_finite, predicte
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import build_ensemble, members_of
-from heads.files.head_file import load_head, save_head
+from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 
 saved, edited = saved_ensemble, edit_file
@@ -49,7 +49,7 @@ OTHERWISE = {
 @pytest.mark.parametrize(("change", "message"), OTHERWISE.values(), ids=OTHERWISE)
 def test_weights_and_attributes_that_do_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_head(edited(change))
+        read_head(edited(change))
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 0), (2, 1)])
@@ -59,5 +59,5 @@ def test_no_two_members_are_exchanged(saved: Path, pair: tuple[int, int]) -> Non
     path = saved.with_name(f"{pair}.hdf5")
     metadata = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, versions={})
     save_head(path, build_ensemble([heads[number] for number in pair]), metadata)
-    for number, member in zip(pair, members_of(load_head(path).model), strict=True):
+    for number, member in zip(pair, members_of(read_head(path).model), strict=True):
         np.testing.assert_array_equal(predicted(member), predicted(heads[number]))

@@ -29,7 +29,7 @@ from edited_files import (
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import members_of
-from heads.files.head_file import load_head, read_metadata
+from heads.files.head_file import read_head, read_metadata
 from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.plain_layers import MAX_ELEMENTS, MAX_LAYERS, parse_model
 
@@ -58,7 +58,7 @@ def add_after(config: Any, source: str, name: str, **entry: Any) -> Any:
 
 class TestRead:
     def test_metadata_and_members(self, saved: Path) -> None:
-        head = load_head(saved)
+        head = read_head(saved)
         assert head.metadata == read_metadata(saved)
         assert head.metadata.trials == (4, 2, 9)
         for seed, (member, spec) in enumerate(zip(members_of(head.model), MEMBERS, strict=True)):
@@ -68,11 +68,11 @@ class TestRead:
 
     def test_in_whatever_order_the_file_lists_its_layers(self, with_config: Callable[..., Path], saved: Path) -> None:
         path = with_config(lambda config: config["config"]["layers"].reverse())
-        np.testing.assert_array_equal(predicted(load_head(path).model), predicted(load_head(saved).model))
+        np.testing.assert_array_equal(predicted(read_head(path).model), predicted(read_head(saved).model))
 
     def test_members_in_the_order_of_the_average(self, with_config: Callable[..., Path]) -> None:
         path = with_config(lambda config: inputs_of(config, "average").reverse())
-        names = [member.layers[-1].name for member in members_of(load_head(path).model)]
+        names = [member.layers[-1].name for member in members_of(read_head(path).model)]
         assert names == ["head_2_probabilities", "head_1_probabilities", "head_0_probabilities"]
 
     def test_the_dialect_of_keras_2(self, edited: Callable[..., Path], saved: Path) -> None:
@@ -84,7 +84,7 @@ class TestRead:
         path = edited(rewrite)
         with h5py.File(path) as file:
             assert "keras_history" not in file.attrs["model_config"]
-        np.testing.assert_array_equal(predicted(load_head(path).model), predicted(load_head(saved).model))
+        np.testing.assert_array_equal(predicted(read_head(path).model), predicted(read_head(saved).model))
 
     def test_an_average_of_any_name_and_without_our_attributes(self, edited: Callable[..., Path], saved: Path) -> None:
         def change(file: Any) -> None:
@@ -95,9 +95,9 @@ class TestRead:
             for name in ("kind", "schema", "classes", "trials"):
                 del file.attrs[name]
 
-        head = load_head(edited(change))
+        head = read_head(edited(change))
         assert (len(members_of(head.model)), head.metadata.trials, len(head.metadata.classes)) == (3, (), 4)
-        np.testing.assert_array_equal(predicted(head.model), predicted(load_head(saved).model))
+        np.testing.assert_array_equal(predicted(head.model), predicted(read_head(saved).model))
 
 
 def as_keras_2(config: Any) -> Any:
@@ -306,7 +306,7 @@ class TestRefused:
     @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
     def test_any_other_graph(self, with_config: Callable[..., Path], change: Any, message: str) -> None:
         path = with_config(change)
-        for read in (load_head, read_metadata):
+        for read in (read_head, read_metadata):
             with pytest.raises(InputError, match=message) as caught:
                 read(path)
             assert str(caught.value).startswith(f"{path}: ")
@@ -323,13 +323,13 @@ class TestRefused:
         keras.Model(inputs, keras.layers.Average()(ends)).save(path)
         witness.unlink(missing_ok=True)
         with pytest.raises(InputError, match=r"layer 'lambda\w*': expected one of InputLayer.*, found Lambda"):
-            load_head(path)
+            read_head(path)
         assert not witness.exists()
 
     def test_an_average_is_no_part_of_a_sequential_model(self, with_config: Callable[..., Path]) -> None:
         path = with_config(lambda config: config.update(class_name="Sequential"))
         with pytest.raises(InputError, match=r"layer 'average': expected one of [^A]*.*, found Average"):
-            load_head(path)
+            read_head(path)
 
     def test_every_odd_value_is_refused_or_harmless(self, saved: Path) -> None:
         """Whatever stands in any place of the graph: one line, or a model of sane size."""

@@ -18,7 +18,7 @@ from conftest import CLASSES, build_header, build_store
 from edited_files import PLAIN, SHAPE, predicted, random_head, saved_head, some_features
 
 from features.runtime.errors import BottleneckError, InputError
-from heads.files.head_file import load_head, read_metadata, save_head
+from heads.files.head_file import read_head, read_metadata, save_head
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
 from heads.model.build import build_head
@@ -48,7 +48,7 @@ class TestOut:
         )
         model = random_head(spec)
         save_head(tmp_path / "head.hdf5", model, metadata)
-        head = load_head(tmp_path / "head.hdf5")
+        head = read_head(tmp_path / "head.hdf5")
         assert head.metadata == metadata == read_metadata(tmp_path / "head.hdf5")
         assert head.metadata.views == ("identity", "flip")
         assert not head.model.compiled
@@ -58,7 +58,7 @@ class TestOut:
     def test_unknown_stays_unknown(self, tmp_path: Path) -> None:
         metadata = HeadMetadata(classes=("é", "二"), feature_shape=SHAPE, versions={})
         save_head(tmp_path / "head.h5", build_head(PLAIN, SHAPE, 2), metadata)
-        assert load_head(tmp_path / "head.h5").metadata == metadata
+        assert read_head(tmp_path / "head.h5").metadata == metadata
 
     def test_h5py_alone_reads_the_metadata(self, saved: Path) -> None:
         with h5py.File(saved) as file:
@@ -122,7 +122,7 @@ class TestOut:
 
 class TestForeign:
     def test_the_articles_head(self, article_file: Path) -> None:
-        head = load_head(article_file)
+        head = read_head(article_file)
         assert head.metadata.classes == ("CNV", "DME", "DRUSEN", "NORMAL")
         assert head.metadata.feature_shape == (8, 8, 2048)
         assert head.metadata.backbone == "unknown"
@@ -152,7 +152,7 @@ class TestForeign:
                 rest = config["config"]["layers"][1:]
                 rest[0]["config"]["batch_input_shape"] = [None, *SHAPE]
                 file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": rest}).encode()
-        head = load_head(path)
+        head = read_head(path)
         assert head.metadata.classes == ("class-0", "class-1", "class-2")
         np.testing.assert_array_equal(predicted(head.model, some_features()), predicted(model, some_features()))
 
@@ -160,7 +160,7 @@ class TestForeign:
         layers = [keras.layers.Dense(4, activation=name) for name in (*ACTIVATIONS, "softmax")]
         model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), *layers, keras.layers.Dropout(0.5)])
         model.save(tmp_path / "head.hdf5")
-        head = load_head(tmp_path / "head.hdf5")
+        head = read_head(tmp_path / "head.hdf5")
         np.testing.assert_array_equal(predicted(head.model, some_features()), predicted(model, some_features()))
 
 
@@ -195,33 +195,33 @@ class TestNoHead:
             "text.hdf5": "no HDF5",
         }.items():
             with pytest.raises(InputError, match=f"found {found}$"):
-                load_head(tmp_path / name)
+                read_head(tmp_path / name)
 
     def test_cut_short(self, saved: Path, tmp_path: Path) -> None:
         content = saved.read_bytes()
         for length in range(100, len(content) - 1, len(content) // 40):
             (tmp_path / "cut.hdf5").write_bytes(content[:length])
             with pytest.raises(InputError, match="found a damaged file"):
-                load_head(tmp_path / "cut.hdf5")
+                read_head(tmp_path / "cut.hdf5")
 
     def test_a_keras_archive(self, tmp_path: Path) -> None:
         random_head().save(tmp_path / "head.keras")
         with pytest.raises(InputError, match=r"found a \.keras archive; save it as \.hdf5"):
-            load_head(tmp_path / "head.keras")
+            read_head(tmp_path / "head.keras")
 
     def test_a_feature_store(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="found a feature store"):
-            load_head(build_store(tmp_path / "store.h5"))
+            read_head(build_store(tmp_path / "store.h5"))
 
     def test_the_articles_features(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "features.h5", "w") as file:
             file["features-0"] = np.zeros((1, *SHAPE))
         with pytest.raises(InputError, match="found features in the article's layout"):
-            load_head(tmp_path / "features.h5")
+            read_head(tmp_path / "features.h5")
 
     def test_weights_alone(self, saved: Path, tmp_path: Path) -> None:
         with h5py.File(saved) as source, h5py.File(tmp_path / "weights.h5", "w") as file:
             for name, value in source["model_weights"].attrs.items():
                 file.attrs[name] = value
         with pytest.raises(InputError, match=r"model_config: expected a head .*, found weights without their model"):
-            load_head(tmp_path / "weights.h5")
+            read_head(tmp_path / "weights.h5")

@@ -12,7 +12,7 @@ import pytest
 from edited_files import edit_file, linked, not_finite, saved_head
 
 from features.runtime.errors import InputError
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 
 saved, edited = saved_head, edit_file
 KERNEL = "model_weights/conv/conv/kernel"
@@ -63,7 +63,7 @@ WEIGHTS = {
 @pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
 def test_weights_that_do_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_head(edited(change))
+        read_head(edited(change))
 
 
 def _attribute(name: str, value: Any) -> Callable[[Any], None]:
@@ -92,4 +92,4 @@ METADATA = {
 @pytest.mark.parametrize(("change", "message"), METADATA.values(), ids=METADATA)
 def test_metadata_that_does_not_fit(edited: Callable[..., Path], change: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_head(edited(change))
+        read_head(edited(change))

@@ -14,7 +14,7 @@ import pytest
 from edited_files import SHAPE, edit_config, edit_file, layer, leaves_a_witness, places, put, saved_head
 
 from features.runtime.errors import InputError
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.plain_layers import parse_model
 
@@ -100,7 +100,7 @@ class TestRefused:
     def test_anything_but_plain_layers(self, with_config: Callable[..., Path], change: Any, message: str) -> None:
         path = with_config(change)
         with pytest.raises(InputError, match=message) as caught:
-            load_head(path)
+            read_head(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert len(str(caught.value)) < 400
 
@@ -113,7 +113,7 @@ class TestRefused:
         keras.Model(inputs, outputs).save(path)
         witness.unlink(missing_ok=True)
         with pytest.raises(InputError, match=r"layer 'lambda\w*': expected one of InputLayer.*, found Lambda"):
-            load_head(path)
+            read_head(path)
         assert not witness.exists()
 
     def test_every_odd_value_is_refused_or_harmless(self, saved: Path) -> None:
@@ -140,4 +140,4 @@ class TestRefused:
     def test_no_json_of_a_model(self, edited: Callable[..., Path], text: str) -> None:
         path = edited(lambda file: file.attrs.__setitem__("model_config", text))
         with pytest.raises(InputError, match=r"edited\.hdf5: model"):
-            load_head(path)
+            read_head(path)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.model.build import build_head
 from heads.model.spec import ACTIVATIONS, POOLINGS, HeadSpec
 from heads.model.weights import dense_shapes, initial_weights
@@ -25,7 +25,7 @@ def described(model: keras.Model) -> list[tuple[str, tuple[int, ...], list[tuple
 
 
 def test_the_default_is_the_articles_head(article_file) -> None:
-    theirs, ours = load_head(article_file).model, build_head(HeadSpec(), (8, 8, 2048), 4)
+    theirs, ours = read_head(article_file).model, build_head(HeadSpec(), (8, 8, 2048), 4)
     assert described(ours) == described(theirs)
     assert ours.count_params() == 147_652
     options = {
@@ -43,7 +43,7 @@ def test_the_default_is_the_articles_head(article_file) -> None:
 
 
 def test_the_articles_weights_fit_without_change(article_file) -> None:
-    ours, theirs = build_head(HeadSpec(), (8, 8, 2048), 4), load_head(article_file).model
+    ours, theirs = build_head(HeadSpec(), (8, 8, 2048), 4), read_head(article_file).model
     ours.set_weights(theirs.get_weights())
     features = np.random.default_rng(0).uniform(0, 1, (3, 8, 8, 2048)).astype(np.float16)
     np.testing.assert_array_equal(ours(features), theirs(features))

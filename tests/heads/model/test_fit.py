@@ -16,7 +16,7 @@ from conftest import build_store
 from features.rows.feed import Feed, plan_epoch
 from features.rows.split import split_rows
 from features.store.reader import FeatureStore
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import EpochRecord, Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.fit import DivergedError, Schedule, TrainedHead, train_solo
@@ -225,7 +225,7 @@ import numpy as np
 from test_fit import SPEC, as_trained, predict_probabilities, score, split, train
 from features.store.reader import FeatureStore
 from heads.files.metadata import HeadMetadata
-from heads.files.head_file import load_head, save_head
+from heads.files.head_file import read_head, save_head
 from dataclasses import replace
 
 store = FeatureStore(sys.argv[1])
@@ -237,7 +237,7 @@ model = as_trained(head, feeds[1])
 assert score(predict_probabilities(model, feeds[1]), feeds[1].labels) == head.best.validation
 metadata = HeadMetadata.of_store(store.header, store.fingerprint, spec=head.spec, versions={})
 save_head(Path(sys.argv[2]), model, metadata)
-probabilities = predict_probabilities(load_head(Path(sys.argv[2])).model, feeds[1])
+probabilities = predict_probabilities(read_head(Path(sys.argv[2])).model, feeds[1])
 np.save(sys.argv[2] + ".npy", probabilities)
 np.save(sys.argv[2] + ".curve.npy", [(r.train_loss, r.validation.loss, r.learning_rate) for r in head.curve])
 """
@@ -250,7 +250,7 @@ def test_jax_does_the_same(feeds, tmp_path: Path) -> None:
     command = [sys.executable, "-c", JAX, str(feeds[0].store.path), str(path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    probabilities = predict_probabilities(load_head(path).model, feeds[1])  # on TensorFlow
+    probabilities = predict_probabilities(read_head(path).model, feeds[1])  # on TensorFlow
     np.testing.assert_allclose(probabilities, np.load(f"{path}.npy"), atol=1e-5)
     here = train(feeds, replace(SPEC, learning_rate=0.05, dropout=0.0, plateau_patience=1), epochs=8)
     curve = [(r.train_loss, r.validation.loss, r.learning_rate) for r in here.curve]

@@ -14,7 +14,7 @@ from features.store.reader import FeatureStore
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.functions import activate, pool, slopes, unpool
 from heads.bank.shape import BankShape
-from heads.files.head_file import load_head, save_head
+from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
 from heads.model.fit import Schedule, train_solo
@@ -160,7 +160,7 @@ class TestEverywhere:
         metadata = HeadMetadata(classes=("a", "b", "c"), feature_shape=SHAPE, spec=spec, versions={})
         save_head(path, model, metadata)
         features = np.random.default_rng(0).uniform(0, 2, (4, *SHAPE)).astype(np.float32)
-        read = load_head(path)
+        read = read_head(path)
         assert read.metadata.spec == spec
         np.testing.assert_array_equal(array(read.model(features)), array(model(features)))
         np.testing.assert_array_equal(

@@ -27,7 +27,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone
-from heads.files.head_file import Head, load_head, save_head
+from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
@@ -76,7 +76,7 @@ def write_head(path: Path, store: FeatureStore, *, epochs: int) -> None:
 
 
 def of_store(head: Path, store: FeatureStore) -> np.ndarray:
-    return predict_probabilities(load_head(head).model, Feed(store, store.usable, memory_bytes=10**9))
+    return predict_probabilities(read_head(head).model, Feed(store, store.usable, memory_bytes=10**9))
 
 
 def run(*arguments: object) -> Said:

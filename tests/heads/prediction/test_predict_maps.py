@@ -22,7 +22,7 @@ from features.images.decode import UndecodableError, original_image
 from features.images.views import parse_views
 from features.store.reader import FeatureStore
 from heads.files.backbone import backbone_spec, rebuild_backbone
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.prediction.prediction import predict
 from heads.prediction.sources import Source, find_sources
 from heads.saliency.gradcam import class_activation_map
@@ -57,7 +57,7 @@ class TestPictures:
         assert status == 0
         assert err.endswith(f"maps of 9 of 9 images: {tmp_path / 'maps'}\n")
         assert len(list((tmp_path / "maps").iterdir())) == 2 * len(told) == 18
-        store, model = FeatureStore(made_world.store), load_head(made_world.head).model
+        store, model = FeatureStore(made_world.store), read_head(made_world.head).model
         for entry in told:
             path = Path(entry["image"])
             heat, called = numbers(entry["heatmap"]), list(entry["probabilities"]).index(entry["class"])
@@ -76,7 +76,7 @@ class TestPictures:
         image = made_world.images / "striped" / "striped-0-0.png"
         arguments = (made_world.head, image, "--heatmaps", tmp_path, "--json", "--views", views)
         (entry,) = json.loads(invoke("heads.predict", *arguments)[1])
-        store, model = FeatureStore(made_world.store), load_head(made_world.head).model
+        store, model = FeatureStore(made_world.store), read_head(made_world.head).model
         row, called = (
             store.header.paths.index("striped/striped-0-0.png"),
             list(entry["probabilities"]).index(entry["class"]),
@@ -258,7 +258,7 @@ class TestFolder:
 
 def test_an_image_that_cannot_be_drawn_stops_no_other(made_world: World, tmp_path: Path) -> None:
     """It was decoded at a reduced scale before, and cannot be in full."""
-    head = load_head(made_world.head)
+    head = read_head(made_world.head)
     backbone = rebuild_backbone(made_world.head, head.metadata, backbone_spec(made_world.head, head.metadata))
     images = sorted((made_world.images / "dark").iterdir())[:3]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.files.plain_layers import ACTIVATIONS
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
@@ -231,7 +231,7 @@ class TestMap:
         np.testing.assert_allclose(found, scores[:, 1] - scores.mean(axis=1), atol=1e-5)
 
     def test_of_the_articles_file(self, article_file: Path) -> None:
-        head = load_head(article_file)
+        head = read_head(article_file)
         features = some_features(3, (8, 8, 2048))
         maps = class_activation_map(head.model, features, np.array([0, 1, 3]))
         assert maps.shape == (3, 8, 8)

@@ -8,7 +8,7 @@ from conftest import build_store
 from ended_study import SPACE, drawn_weights
 from made_study import MadeStudy, make_config
 
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import kept_numbers, path_of
@@ -69,7 +69,7 @@ def test_a_file_holds_the_head_and_what_it_scored(study):
     made, checkpoints, data = study
     number = end_trial(study, 0.5)
     checkpoints.write_out()
-    head = load_head(path_of(made.folder, number))
+    head = read_head(path_of(made.folder, number))
     for found, expected in zip(
         head.model.get_weights(), drawn_weights(head.metadata.spec, data, seed=number), strict=True
     ):

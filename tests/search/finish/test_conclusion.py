@@ -10,7 +10,7 @@ from ended_study import end_study
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from search.finish.conclusion import ensemble_members, finish_study
 from search.finish.repeats import Finalist
 from search.record.head_files import kept_numbers, refit_path_of
@@ -65,7 +65,7 @@ def test_the_best_on_the_mean_is_chosen_and_trained_on_all_rows(finished):
     assert summary.best.number == finalists[0].trial == summary.refit.trial == summary.test.trial
     assert summary.refit.rows == len(ended.data.train.rows) + len(ended.data.validation.rows)
     assert summary.refit.parts == ("train", "validation")
-    head = load_head(refit_path_of(ended.folder, summary.best.number))
+    head = read_head(refit_path_of(ended.folder, summary.best.number))
     assert head.metadata.refit["mean"] == finalists[0].mean
     assert head.metadata.temperature == summary.calibration.temperature
     assert all(refit_path_of(ended.folder, one.trial).is_file() for one in finalists)

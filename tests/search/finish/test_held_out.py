@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ended_study import end_study
 
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import average_views, predict_probabilities
 from search.finish import held_out
 from search.finish.held_out import score_on_test
@@ -34,7 +34,7 @@ def scored(ended, heads, **changes):
 
 def called_rightly(ended, path) -> np.ndarray:
     test = ended.data.test
-    return predict_probabilities(load_head(path).model, test).argmax(axis=1) == test.labels
+    return predict_probabilities(read_head(path).model, test).argmax(axis=1) == test.labels
 
 
 def test_it_says_what_each_head_does_and_the_difference_row_by_row(ended, heads):
@@ -64,7 +64,7 @@ def test_a_head_does_not_differ_from_itself(ended, heads):
 def test_the_ensemble_is_the_average_of_its_members(ended, heads):
     members = tuple(heads)[:2]
     test = scored(ended, heads, ensemble=Ensemble(trials=members, temperature=2.0))
-    each = [predict_probabilities(load_head(heads[number]).model, ended.data.test) for number in members]
+    each = [predict_probabilities(read_head(heads[number]).model, ended.data.test) for number in members]
     right = average_views(each).argmax(axis=1) == ended.data.test.labels
     assert test.ensemble.trials == members
     assert test.ensemble.accuracy == right.mean()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.calibration import fit_temperature
 from heads.metrics.scoring import average_views, predict_probabilities
 from search.finish import conclusion
@@ -74,7 +74,7 @@ def test_it_is_fitted_on_the_validation_rows_by_the_repeats(ended):
     expected = fit_temperature(np.concatenate(found[0].probabilities), np.concatenate([labels, labels]))
     assert summary.calibration.temperature == expected > 1  # they are surer than they are right
     assert summary.calibration.ece_after < summary.calibration.ece_before
-    assert load_head(refit_path_of(ended.folder, found[0].trial)).metadata.temperature == expected
+    assert read_head(refit_path_of(ended.folder, found[0].trial)).metadata.temperature == expected
 
 
 def test_no_refit_head_is_shown_the_validation_rows(ended, monkeypatch):
@@ -95,7 +95,7 @@ def test_of_one_that_was_stopped_the_trials_own_head_serves(ended):
     found = finalists(ended)
     found[0] = replace(found[0], stopped_after=1)
     summary = concluded(ended, found)
-    own = load_head(path_of(ended.folder, found[0].trial)).model
+    own = read_head(path_of(ended.folder, found[0].trial)).model
     data = ended.data
     expected = fit_temperature(predict_probabilities(own, data.validation), data.validation.labels)
     assert summary.calibration.temperature == expected

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from features.runtime.errors import BottleneckError, InputError
 from search.record.journal import BufferedJournal
-from search.record.storage import load_study, open_study
+from search.record.storage import load_study, open_record
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,7 +31,7 @@ def table(study: optuna.Study) -> list[tuple]:
 
 
 def test_optunas_own_reader_sees_what_was_flushed_and_nothing_else(tmp_path):
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     run_trials(opened.study, 3)
     opened.flush()
     run_trials(opened.study, 2)
@@ -43,7 +43,7 @@ def test_optunas_own_reader_sees_what_was_flushed_and_nothing_else(tmp_path):
 
 def test_a_reopened_study_goes_on_where_it_stopped(tmp_path):
     for count in (2, 3, 1):
-        opened = open_study(tmp_path, "s", None, direction="maximize", resume=count != 2)
+        opened = open_record(tmp_path, "s", None, direction="maximize", resume=count != 2)
         run_trials(opened.study, count)
         opened.close()
     trials = load_study(tmp_path, "s", None).get_trials()
@@ -52,20 +52,20 @@ def test_a_reopened_study_goes_on_where_it_stopped(tmp_path):
 
 @pytest.mark.parametrize("torn", [b"{", b'{"op_code": 4, "worker_id"', b"\xff\xfe"])
 def test_a_torn_last_line_is_cut_off(tmp_path, torn):
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     run_trials(opened.study, 2)
     opened.close()
     path = tmp_path / "journal.log"
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    again = open_study(tmp_path, "s", None, direction="maximize", resume=True)
+    again = open_record(tmp_path, "s", None, direction="maximize", resume=True)
     assert path.read_bytes() == whole
     assert len(again.study.trials) == 2
     again.close()
 
 
 def test_damage_before_the_last_line_is_refused_by_name(tmp_path):
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     run_trials(opened.study, 2)
     opened.close()
     path = tmp_path / "journal.log"
@@ -93,31 +93,31 @@ def test_its_lines_are_those_that_optunas_backend_writes(tmp_path):
 
 
 def test_another_direction_is_refused(tmp_path):
-    open_study(tmp_path, "s", None, direction="maximize", resume=False).close()
+    open_record(tmp_path, "s", None, direction="maximize", resume=False).close()
     with pytest.raises(InputError, match="direction: expected minimize, found maximize"):
-        open_study(tmp_path, "s", None, direction="minimize", resume=True)
+        open_record(tmp_path, "s", None, direction="minimize", resume=True)
 
 
 def test_an_existing_study_is_not_overwritten(tmp_path):
     for trials in (0, 1):  # an empty one is what a run killed at its start leaves
-        opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+        opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
         run_trials(opened.study, trials)
         opened.close()
     with pytest.raises(InputError, match="pass --resume"):
-        open_study(tmp_path, "s", None, direction="maximize", resume=False)
+        open_record(tmp_path, "s", None, direction="maximize", resume=False)
 
 
 def test_a_wrong_storage_is_one_line(tmp_path):
     for url in ("nonsense", "sqlite:////nowhere/at/all.db", "postgresql://nobody@localhost:1/none"):
         with pytest.raises(BottleneckError) as refusal:
-            open_study(tmp_path, "s", url, direction="maximize", resume=False)
+            open_record(tmp_path, "s", url, direction="maximize", resume=False)
         assert "--storage" in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
 
 def test_the_dashboard_opens_a_study_as_it_is_while_the_search_holds_it(tmp_path):
     dashboard = pytest.importorskip("optuna_dashboard")
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     run_trials(opened.study, 3)
     opened.flush()
     app = dashboard.wsgi(JournalStorage(JournalFileBackend(str(tmp_path / "journal.log"))))

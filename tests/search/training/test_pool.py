@@ -13,13 +13,13 @@ from optuna.trial import TrialState
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
-from heads.files.head_file import load_head
+from heads.files.head_file import read_head
 from heads.metrics.scoring import predict_probabilities, score
 from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import path_of
-from search.record.storage import open_study
+from search.record.storage import open_record
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
@@ -79,7 +79,7 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
         versions={},
         **settings,
     )
-    opened = open_study(folder, "pool", None, direction="maximize", resume=False)
+    opened = open_record(folder, "pool", None, direction="maximize", resume=False)
     config, shape = settle_bank(config, parsed, data)
     book = Book(opened.study, config, parsed)
     checkpoints = TopCheckpoints(folder, opened.study, config, data)
@@ -145,7 +145,7 @@ def test_every_trial_is_told_and_each_kept_head_scores_what_was_recorded(found):
     opened = FeatureStore(found.data.store.path)
     feed = Feed(opened, found.data.validation.rows, memory_bytes=2**30)
     for trial in best:
-        head = load_head(path_of(found.folder, trial.number))
+        head = read_head(path_of(found.folder, trial.number))
         assert score(predict_probabilities(head.model, feed), feed.labels).accuracy == trial.value
         assert head.model.count_params() == trial.user_attrs["parameters"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
-from search.record.storage import OpenedStudy, load_study, open_study
+from search.record.storage import OpenedStudy, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import ARTICLE, Space, read_study_file
 from search.trials.ask_tell import Asked, Book
@@ -89,7 +89,7 @@ def table(folder: Path) -> list[tuple]:
 def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tuple]:
     folder.mkdir()
     for number, steps in enumerate([*kills, None]):
-        opened = open_study(folder, "s", None, direction="maximize", resume=number > 0)
+        opened = open_record(folder, "s", None, direction="maximize", resume=number > 0)
         try:
             run(Book(opened.study, config, HEADS), opened, steps=steps)
         except KilledError:
@@ -123,7 +123,7 @@ def test_every_trial_is_told_and_none_is_left_running(tmp_path):
 
 def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(tmp_path):
     space = Space.from_dict({"conv_width": [16, 32], "dropout": [0.0, 0.1]}, "here")  # cannot express it
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     book = Book(opened.study, make_config(trials=12, space=space), space)
     first = book.ask()
     assert first is not None
@@ -137,7 +137,7 @@ def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(t
 
 
 def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
-    opened = open_study(tmp_path, "s", None, direction="maximize", resume=False)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     book = Book(opened.study, make_config(trials=5), HEADS)
     scores = [(0.8, 0.5), (0.9, 0.6), (0.9, 0.4), (0.9, 0.6), (0.7, 0.1)]
     for accuracy, loss in scores:
@@ -155,7 +155,7 @@ def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
 def test_a_larger_study_goes_on_from_a_finished_one(tmp_path):
     small, large = make_config(trials=6), make_config(trials=14)
     assert len(run_through(tmp_path / "s", small, [])) == 6
-    opened = open_study(tmp_path / "s", "s", None, direction="maximize", resume=True)
+    opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=True)
     run(Book(opened.study, large, HEADS), opened)
     opened.close()
     assert table(tmp_path / "s") == run_through(tmp_path / "t", large, [])
