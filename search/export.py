@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from features.runtime.command import run_command, say
-from search.finish.export import HeadChoice, export_head
+from features.runtime.options import checked, with_options
+from search.finish.export import export_head
+from search.setup.options import ExportOptions
 
 
 def main(
     *,
     study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT.hdf5", help="File to write.", show_default=False)],
-    trial: Annotated[
-        int | None,
-        typer.Option(min=0, help="The head of this trial, as it was scored; else the chosen one.", show_default=False),
-    ] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="One model that averages the finalists' heads.")] = False,
-    with_backbone: Annotated[
-        bool, typer.Option("--with-backbone", help="One model from image to class, preprocessing included.")
-    ] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="Where the backbone's weights are, if they came from a file.", show_default=False)
-    ] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
+    **options: Any,
 ) -> None:
     """Writes a study's head to a plain Keras .hdf5 file.
 
     The one that the study chose, trained on training and validation rows together; with --trial that of any trial
     that was kept, as its value was recorded.
     """
-    choice = HeadChoice(trial=trial, ensemble=ensemble, with_backbone=with_backbone, weights=weights)
-    exported = export_head(study, out, choice, backend=backend)
+    exported = export_head(study, out, checked(ExportOptions, options, of="an export"), backend=backend)
     if exported.remark:
         say(exported.remark)
     typer.echo(f"{out}: {exported.description}")
+
+
+with_options(main, ExportOptions, before="backend")
 
 
 if __name__ == "__main__":

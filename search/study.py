@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import StudyConfig
+from search.setup.options import ExportOptions
 
 if TYPE_CHECKING:
     import keras
@@ -86,20 +88,24 @@ class Study:
 
         return chosen_head(self.folder, backend=_running_backend()).model
 
-    def export(
-        self,
-        out: str | Path,
-        *,
-        trial: int | None = None,
-        ensemble: bool = False,
-        with_backbone: bool = False,
-        weights: str | None = None,
-    ) -> Path:
-        """Writes a head to a plain Keras file, see ``search.finish.export.export_head``; returns its path."""
-        from search.finish.export import HeadChoice, export_head  # noqa: PLC0415
+    def export(self, out: str | Path, **options: Any) -> Path:
+        """Writes a head to a plain Keras file, see ``search.finish.export.export_head``.
 
-        choice = HeadChoice(trial=trial, ensemble=ensemble, with_backbone=with_backbone, weights=weights)
-        return export_head(self.folder, Path(out), choice, backend=_running_backend()).path
+        Args:
+            out: The file, which ends in .hdf5 or .h5.
+            options: ``trial``, ``ensemble``, ``with_backbone``, ``weights``: those of the command ``search.export``.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            InputError: The options do not fit the study or each other, or ``out`` cannot be a file.
+            BottleneckError: The file cannot be written.
+        """
+        from search.finish.export import export_head  # noqa: PLC0415
+
+        chosen = checked(ExportOptions, options, of="an export")
+        return export_head(self.folder, Path(out), chosen, backend=_running_backend()).path
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
@@ -130,6 +136,9 @@ class Study:
             facts.append(("article's head", f"{record.article.value:.4f}"))
         verdict = record.summary.verdict
         return [*facts, ("verdict", verdict)] if verdict else facts
+
+
+takes_options(Study.export, ExportOptions)
 
 
 def open_study(folder: str | Path) -> Study:

@@ -12,27 +12,11 @@ from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
 from search.record.head_files import find_head
 from search.setup.config import StudyConfig
+from search.setup.options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.results import TrialResult
     from search.record.study_record import StudyRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadChoice:
-    """Which head leaves, and with what.
-
-    Attributes:
-        trial: The head of this trial, as it was scored; None for the chosen one, trained on all rows but the test's.
-        ensemble: One model that averages the finalists' heads.
-        with_backbone: One model from image to class, preprocessing included.
-        weights: Where the backbone's weights are, if they came from a file.
-    """
-
-    trial: int | None = None
-    ensemble: bool = False
-    with_backbone: bool = False
-    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Exported:
     remark: str | None
 
 
-def export_head(folder: Path, out: Path, choice: HeadChoice, *, backend: str | None = None) -> Exported:
+def export_head(folder: Path, out: Path, choice: ExportOptions, *, backend: str | None = None) -> Exported:
     """Writes a study's head to a plain Keras file.
 
     Args:
@@ -104,7 +88,7 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
     return _single(record, None)[1]
 
 
-def _check(out: Path, choice: HeadChoice) -> None:
+def _check(out: Path, choice: ExportOptions) -> None:
     if out.suffix not in (".hdf5", ".h5"):
         raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
     if out.is_dir() or not out.absolute().parent.is_dir():

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
-from features.runtime.options import checked
+from features.runtime.options import checked, text_of
 from heads.metrics.scoring import Objective
 
 Engine = Literal["fused", "solo"]
@@ -127,6 +127,19 @@ class RunOptions(StudyOptions, DataOptions):
         """
         given = {name: value for name, value in values.items() if value is not None}
         return checked(cls, given, of="a search")
+
+
+class ExportOptions(_Options):
+    """Which head leaves a study, and with what: the options of ``search.export`` and of ``Study.export``."""
+
+    trial: int | None = Field(
+        default=None, ge=0, description="The head of this trial, as it was scored; else the chosen one."
+    )
+    ensemble: bool = Field(default=False, description="One model that averages the finalists' heads.")
+    with_backbone: bool = Field(default=False, description="One model from image to class, preprocessing included.")
+    weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
+        default=None, description="Where the backbone's weights are, if they came from a file."
+    )
 
 
 def option_of(field: FieldInfo) -> Option:
