@@ -198,7 +198,7 @@ def test_another_objective_with_folds_and_class_weights(tmp_path, store, study_f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "trials", "epochs"), [("fused", 14, 6), ("solo", 7, 3)])
+@pytest.mark.parametrize(("engine", "trials", "epochs"), [("fused", 14, 6), ("solo", 7, 24)])
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
     tmp_path, store, study_file, engine, trials, epochs
 ):
