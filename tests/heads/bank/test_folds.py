@@ -39,7 +39,6 @@ def folded_plan(parts: list[np.ndarray], epoch: int) -> tuple[EpochPlan, np.ndar
     return EpochPlan(rows[order], generator.integers(0, 2, (6, 10))), np.repeat(np.arange(3), 2)[order]
 
 
-@pytest.mark.slow
 def test_a_folds_head_is_trained_on_the_other_folds(folded):
     engine, parts = folded
     specs = [
