@@ -191,6 +191,22 @@ class LoadedHead:
         options.views_for(self.metadata)
         return spec
 
+    def describe(self, options: PredictOptions) -> str:
+        """Says what is done to each image and to its probabilities: what the file decides, and the options.
+
+        Raises:
+            InputError: As ``check_options``.
+        """
+        spec = self.check_options(options)
+        views = [view.name for view in options.views_for(self.metadata)]
+        averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
+        told = self.metadata.temperature
+        calibrated = f"calibrated, temperature {told:.4g}" if told is not None else "as the head gives them"
+        return (
+            f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}; views: {averaged};"
+            f" probabilities: {calibrated}"
+        )
+
     def backbone(self, options: PredictOptions | None = None) -> Backbone:
         """Returns the backbone whose features the head takes: built once, and anew where options ask for another.
 

@@ -48,12 +48,13 @@ def main(
 ) -> None:
     """Predicts the class of images. The exit status is 1 if one of them could not be used; the others are printed."""
     chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend)
-    loaded.check_options(chosen)
+    described = loaded.describe(chosen)
     if heatmaps is not None:
         _check_maps(heatmaps, images)
         make_folder(heatmaps)
     elif occlusion:
         raise InputError("--occlusion", expected="--heatmaps DIR, where the maps go", found="none")
+    say(f"{head}: {described}")
     predicted = loaded.predict_each(images, chosen, maps=heatmaps, occlusion=occlusion)
     predictions, problem = predicted.rows, predicted.problem
     if problem and not predictions:

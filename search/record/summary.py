@@ -64,6 +64,7 @@ class Summary(Recorded):
         bank: How well the bank was used; None with the solo engine.
         audit: What the parts share.
         one_at_a_time: What the trials would have taken one at a time.
+        notes: What was decided without being asked, and what happened beside the numbers, a line each.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Summary(Recorded):
     bank: BankFigures | None = None
     audit: LeakCounts | None = None
     one_at_a_time: OneAtATimeEstimate | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
@@ -135,6 +137,7 @@ class Summary(Recorded):
             bank=concluded.bank,
             audit=concluded.audit,
             one_at_a_time=concluded.one_at_a_time,
+            notes=concluded.notes,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import replacing
-from features.runtime.text import decimal, duration, listed, percent
+from features.runtime.text import decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
@@ -41,6 +41,8 @@ def make_report(record: StudyRecord) -> str:
     document = Document(title=f"Study {record.config.name}", subtitle=_state(record))
     document.cards(_headline(record))
     document.add("What was found", *_findings(record))
+    if record.summary.notes:
+        document.add("Notes", *(prose(printable(text)) for text in record.summary.notes))
     document.add("Leaderboard", *_leaderboard(record))
     if record.finalists:
         document.add("Repeats", *trust.repeats(document, record))

@@ -189,7 +189,7 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
     if not unknown:
         return []
-    return [f"{store.path}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+    return [f"{store.path.name}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
 
 
 def _without(
@@ -200,7 +200,7 @@ def _without(
     shared = np.isin(store.patients[rows], sorted(theirs))
     if np.any(shared):
         count = int(np.count_nonzero(shared))
-        remarks.append(f"{store.path}: {count} {name} rows left out: their patients are in another part")
+        remarks.append(f"{store.path.name}: {count} {name} rows left out: their patients are in another part")
     return rows[~shared]
 
 
