@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 
 from features.runtime.files import replacing
 from features.runtime.text import decimal, printable
-from features.store.reader import FeatureStore
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, mistakes, sights
 from heads.html.document import Document, exhibit, note, table
 from heads.metrics.classification import Metrics
@@ -44,7 +44,7 @@ class Scored:
     """
 
     title: str
-    store: FeatureStore
+    store: FeatureSource
     rows: Rows
     probabilities: Probabilities
     metrics: Metrics
@@ -191,7 +191,7 @@ def _summary(metrics: Metrics) -> str:
     return ", ".join(parts)
 
 
-def _remark(found: Sequence[Mistake], store: FeatureStore, *, with_images: bool) -> str:
+def _remark(found: Sequence[Mistake], store: FeatureSource, *, with_images: bool) -> str:
     if not found:
         return ""
     parts = ["The surest first."]

@@ -20,7 +20,8 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
-from heads.files.head_file import read_head
+from features.store.relabelled import with_classes
+from heads.files.head_file import read_head, read_metadata
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
@@ -229,8 +230,10 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
         raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
     use_backend(config.backend)
     start_backend()
-    feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
+    classes = read_metadata(path_of(record.folder, trials[0].number)).classes
+    source = with_classes(opened, classes, known_to=str(record.folder))
+    feed = Feed(source, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
     for trial in trials:
         head = read_head(path_of(record.folder, trial.number))
-        metrics = measure(predict_probabilities(head.model, feed), feed.labels, opened.classes)
-        yield trial, [list(counts) for counts in metrics.confusion], list(opened.classes)
+        metrics = measure(predict_probabilities(head.model, feed), feed.labels, source.classes)
+        yield trial, [list(counts) for counts in metrics.confusion], list(source.classes)
