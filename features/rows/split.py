@@ -162,7 +162,7 @@ def _require_patients(rows: Rows, found: int, table: _Table, need: _Need) -> Non
     if found == 1 and len(rows) > 1:
         told = f"1 patient, {printable(str(table.patients[rows[0]]))!r}, of all {len(rows):,} images"
     raise InputError(
-        "split", expected=f"at least {need.folds} patients for {need.why}", found=told, hint=" or ".join(hints)
+        "split", expected=f"at least {need.folds} patients for {need.why}", found=told, hint=", or ".join(hints)
     )
 
 

@@ -15,31 +15,42 @@ _NAMED = 4
 """Classes that a line names."""
 
 
-def require_classes(store: FeatureSource) -> None:
-    """Refuses a store to train on with fewer than two classes, or with a class that has no usable row.
+def require_two_classes(store: FeatureSource) -> None:
+    """Refuses a store to train on that has usable rows of fewer than two classes.
 
     Raises:
-        InputError: Naming the classes, and how many images each has.
+        InputError: Naming the class and how many images it has.
     """
     usable = np.bincount(store.labels[store.usable], minlength=len(store.classes))
-    there = [label for label in range(len(store.classes)) if usable[label]]
-    empty = [label for label in range(len(store.classes)) if not usable[label]]
-    every = np.bincount(store.labels, minlength=len(store.classes))
-    useless = listed((f"{printable(store.classes[label])} ({_why_none(int(every[label]))})" for label in empty), _NAMED)
-    if len(there) < 2:
-        only = ", ".join(
-            f"{printable(store.classes[label])} ({counted(int(usable[label]), 'image')})" for label in there
-        )
-        found = f"one class, {only}" + (f"; none of {useless}" if empty else "")
-        hint = "a head tells classes apart: extract a folder with a sub-folder of images for each of them"
-        raise InputError(
-            store.path, field="classes", expected="usable images of at least two classes", found=found, hint=hint
-        )
+    if np.count_nonzero(usable) >= 2:
+        return
+    only = int(usable.argmax())
+    found = f"one class, {printable(store.classes[only])} ({counted(int(usable[only]), 'image')})"
+    empty = store.lacking(store.usable)
     if empty:
+        found += f", and none of {_without_usable(store, empty)}"
+    hint = "a head tells classes apart: extract a folder with a sub-folder of images for each of them"
+    raise InputError(
+        store.path, field="classes", expected="usable images of at least two classes", found=found, hint=hint
+    )
+
+
+def require_usable(store: FeatureSource) -> None:
+    """Refuses a store to train on that has a class without a usable row.
+
+    Raises:
+        InputError: Naming the classes, and why they have none.
+    """
+    empty = store.lacking(store.usable)
+    if empty:
+        found = f"none of {_without_usable(store, empty)}"
         hint = "mend or add such images, or leave the folder out, and extract again"
-        raise InputError(
-            store.path, field="classes", expected="usable images of every class", found=f"none of {useless}", hint=hint
-        )
+        raise InputError(store.path, field="classes", expected="usable images of every class", found=found, hint=hint)
+
+
+def _without_usable(store: FeatureSource, names: Sequence[str]) -> str:
+    counts = dict(zip(store.classes, np.bincount(store.labels, minlength=len(store.classes)).tolist(), strict=True))
+    return listed((f"{printable(name)} ({_why_none(counts[name])})" for name in names), _NAMED)
 
 
 def _why_none(images: int) -> str:

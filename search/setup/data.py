@@ -18,7 +18,13 @@ from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
 from features.store.source import FeatureSource
-from search.setup.classes import absent_classes, describe_absent, require_classes, require_trainable
+from search.setup.classes import (
+    absent_classes,
+    describe_absent,
+    require_trainable,
+    require_two_classes,
+    require_usable,
+)
 from search.setup.seeds import derive_seed
 
 
@@ -132,7 +138,7 @@ def load_data(
             too few to split.
     """
     store = _open(features)
-    require_classes(store)
+    require_two_classes(store)
     validation_store = _fitting(store, validation)
     test_store = _fitting(store, test)
     if folds and validation:
@@ -146,6 +152,7 @@ def load_data(
         split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed, classes=store.classes)
     except InputError as error:
         raise error.within(store.path) from error
+    require_usable(store)
     remarks = _patient_remarks(store)
 
     tested: tuple[FeatureSource, Rows] = (store, split.test)

@@ -1,0 +1,138 @@
+"""What a head did on some rows, as tables for a terminal or a file of its width, and the confusion matrix as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
+
+from features.runtime.errors import InputError
+from features.runtime.files import replacing
+from features.runtime.text import counted, decimal, listed, printable
+from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics
+
+MOST_CLASSES = 60
+"""Classes that are all listed; of more, the worst."""
+WORST_CLASSES = 30
+TOP_PAIRS = 20
+"""Confused pairs that stand in for a matrix that is too wide."""
+_NAMED = 6
+
+
+def tables(metrics: Metrics, title: str, console: Console) -> Group:
+    """Returns the tables: the whole, each class, and what was called what.
+
+    The confusion matrix is shown where it fits into the console's width. Where it does not, the pairs that were
+    confused most often are, with all other rows counted, so that the numbers add up to all rows.
+    """
+    return Group(_whole(metrics, title), _classes(metrics), _confusions(metrics, console))
+
+
+def worst_classes(metrics: Sequence[ClassMetrics], most: int = MOST_CLASSES) -> tuple[Sequence[ClassMetrics], str]:
+    """Returns the classes to list, and what to say of the others, or ''.
+
+    Args:
+        metrics: Of each class, in label order.
+        most: How many may be listed; of more, the ``WORST_CLASSES`` with the least sensitivity are.
+    """
+    if len(metrics) <= most:
+        return metrics, ""
+    ranked = sorted(metrics, key=lambda one: 2.0 if one.sensitivity is None else one.sensitivity)
+    left = len(metrics) - WORST_CLASSES
+    return ranked[:WORST_CLASSES], f"the {WORST_CLASSES} least sensitive of {len(metrics):,} classes; {left:,} more"
+
+
+def top_confused(confused: Sequence[ConfusionPair], most: int = TOP_PAIRS) -> tuple[Sequence[ConfusionPair], str, int]:
+    """Returns the pairs to list, and of the others what they are, '' for none, and how many rows they have."""
+    rest = confused[most:]
+    told = counted(len(rest), "other pair") if rest else ""
+    return confused[:most], told, sum(pair.rows for pair in rest)
+
+
+def check_csv(path: Path) -> None:
+    """Refuses a place where no file can be written, before anything is computed.
+
+    Raises:
+        InputError: Naming the path.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        found = "a folder" if path.is_dir() else f"{path.parent}, no such folder"
+        raise InputError("--confusion", expected="a file in a folder that exists", found=found)
+
+
+def write_csv(path: Path, metrics: Metrics) -> None:
+    """Writes a line for each pair of classes that has rows: ``true,called,rows``; the numbers add up to all rows.
+
+    Raises:
+        BottleneckError: The file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("true", "called", "rows"))
+        lines.writerows((pair.true, pair.called, pair.rows) for pair in metrics.pairs)
+
+
+def _whole(metrics: Metrics, title: str) -> Table:
+    table = Table(title=printable(title), show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right", overflow="fold")
+    patients = "" if metrics.patients is None else f" of {metrics.patients} patients"
+    table.add_row("rows", f"{metrics.rows}{patients}")
+    if metrics.rows and metrics.absent:
+        table.add_row("classes without rows", listed(map(printable, metrics.absent), _NAMED))
+    interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
+    units = "rows" if metrics.patients is None else "patients"
+    table.add_row(f"accuracy (95 % interval, {units} as units)", decimal(metrics.accuracy) + interval)
+    table.add_row("balanced accuracy", decimal(metrics.balanced_accuracy))
+    table.add_row("loss in nats", decimal(metrics.loss))
+    return table
+
+
+def _classes(metrics: Metrics) -> Table:
+    shown, others = worst_classes(metrics.per_class)
+    table = Table(caption=f"{others}: --json has all" if others else None, caption_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in shown:
+        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
+        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
+    return table
+
+
+def _confusions(metrics: Metrics, console: Console) -> Table:
+    if len(metrics.confusion) == len(metrics.per_class) <= MOST_CLASSES:
+        matrix = _matrix(metrics)
+        unbounded = console.options.update(max_width=100 * console.width)
+        if Measurement.get(console, unbounded, matrix).maximum <= console.width:
+            return matrix
+    return _pairs(metrics)
+
+
+def _matrix(metrics: Metrics) -> Table:
+    names = [printable(one.name) for one in metrics.per_class]
+    table = Table("true \\ called")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, counts in zip(names, metrics.confusion, strict=True):
+        table.add_row(name, *map(str, counts))
+    return table
+
+
+def _pairs(metrics: Metrics) -> Table:
+    confused = metrics.confused
+    shown, others, rest = top_confused(confused)
+    table = Table(caption="all of them: --confusion FILE.csv, or --json", caption_justify="left")
+    table.add_column("true", overflow="fold")
+    table.add_column("called", overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    for pair in shown:
+        table.add_row(printable(pair.true), printable(pair.called), f"{pair.rows}")
+    if others:
+        table.add_row(others, "", f"{rest}")
+    table.add_row("called rightly", "", f"{metrics.rows - sum(pair.rows for pair in confused)}")
+    return table
