@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -12,14 +11,10 @@ from rich.table import Table
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
-from features.runtime.text import counted, decimal, listed, printable
-from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics
+from features.runtime.text import decimal, listed, printable
+from heads.metrics.classification import Metrics
+from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
 
-MOST_CLASSES = 60
-"""Classes that are all listed; of more, the worst."""
-WORST_CLASSES = 30
-TOP_PAIRS = 20
-"""Confused pairs that stand in for a matrix that is too wide."""
 _NAMED = 6
 
 
@@ -30,27 +25,6 @@ def tables(metrics: Metrics, title: str, console: Console) -> Group:
     confused most often are, with all other rows counted, so that the numbers add up to all rows.
     """
     return Group(_whole(metrics, title), _classes(metrics), _confusions(metrics, console))
-
-
-def worst_classes(metrics: Sequence[ClassMetrics], most: int = MOST_CLASSES) -> tuple[Sequence[ClassMetrics], str]:
-    """Returns the classes to list, and what to say of the others, or ''.
-
-    Args:
-        metrics: Of each class, in label order.
-        most: How many may be listed; of more, the ``WORST_CLASSES`` with the least sensitivity are.
-    """
-    if len(metrics) <= most:
-        return metrics, ""
-    ranked = sorted(metrics, key=lambda one: 2.0 if one.sensitivity is None else one.sensitivity)
-    left = len(metrics) - WORST_CLASSES
-    return ranked[:WORST_CLASSES], f"the {WORST_CLASSES} least sensitive of {len(metrics):,} classes; {left:,} more"
-
-
-def top_confused(confused: Sequence[ConfusionPair], most: int = TOP_PAIRS) -> tuple[Sequence[ConfusionPair], str, int]:
-    """Returns the pairs to list, and of the others what they are, '' for none, and how many rows they have."""
-    rest = confused[most:]
-    told = counted(len(rest), "other pair") if rest else ""
-    return confused[:most], told, sum(pair.rows for pair in rest)
 
 
 def check_csv(path: Path) -> None:
@@ -124,15 +98,11 @@ def _matrix(metrics: Metrics) -> Table:
 
 
 def _pairs(metrics: Metrics) -> Table:
-    confused = metrics.confused
-    shown, others, rest = top_confused(confused)
+    right = sum(pair.rows for pair in metrics.pairs if pair.true == pair.called)
     table = Table(caption="all of them: --confusion FILE.csv, or --json", caption_justify="left")
     table.add_column("true", overflow="fold")
     table.add_column("called", overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
-    for pair in shown:
-        table.add_row(printable(pair.true), printable(pair.called), f"{pair.rows}")
-    if others:
-        table.add_row(others, "", f"{rest}")
-    table.add_row("called rightly", "", f"{metrics.rows - sum(pair.rows for pair in confused)}")
+    for true, called, rows in confused_lines(metrics.confused, rows=metrics.rows, right=right):
+        table.add_row(printable(true), printable(called), rows)
     return table

@@ -198,6 +198,20 @@ class ScoresOnTest(Recorded):
     confused: tuple[ConfusionPair, ...] = ()
     calibration: Calibration | None = None
 
+    @property
+    def most_confused(self) -> tuple[ConfusionPair, ...]:
+        """``confused``; in studies from before it was kept, what the confusion matrix says."""
+        if self.confused or not self.confusion:
+            return self.confused
+        names = [one.name for one in self.per_class]
+        pairs = [
+            ConfusionPair(true=names[true], called=names[called], rows=rows)
+            for true, line in enumerate(self.confusion)
+            for called, rows in enumerate(line)
+            if rows and true != called
+        ]
+        return tuple(sorted(pairs, key=lambda pair: -pair.rows)[:MOST_CONFUSED])
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""
         told = super().to_dict()

@@ -94,6 +94,15 @@ class Summary(Recorded):
     audit: LeakCounts | None = None
     one_at_a_time: OneAtATimeEstimate | None = None
 
+    @property
+    def absent_classes(self) -> dict[str, list[str]]:
+        """Names of the classes that a part has no image of, by the part's name; parts with all classes are not there.
+
+        Studies from before these were looked for have none.
+        """
+        found: dict[str, list[str]] = self.split.get("absent_classes", {})
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
         told = super().to_dict()

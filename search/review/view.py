@@ -38,6 +38,8 @@ from search.trials.notes import TrialNotes
 REFRESH_SECONDS = 20.0
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
+MOST_CLASSES = 60
+"""Classes up to which a confusion matrix is drawn: of more it cannot be read, and is large."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 
@@ -102,7 +104,7 @@ class View:
             self._pin(trial, "learning-curve.svg", drawn)
             for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
                 self._pin_file(trial, path)
-        if test := record.summary.test:
+        if (test := record.summary.test) and 0 < len(test.confusion) <= MOST_CLASSES:
             names = [one.name for one in test.per_class]
             picture = confusion_svg(test.confusion, names, f"{test.rows} test rows")
             self._pin(record.ranked[0], "confusion-test.svg", picture)
@@ -133,6 +135,8 @@ class View:
             InputError: The store has gone or is another one now.
         """
         for trial, counts, names in validation_confusions(record):
+            if len(counts) > MOST_CLASSES:
+                return
             rows = sum(map(sum, counts))
             self._pin(trial, "confusion-validation.svg", confusion_svg(counts, names, f"{rows} validation rows"))
 
