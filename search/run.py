@@ -16,6 +16,7 @@ from features.runtime.options import command_option
 from features.runtime.text import percent
 from search.record.storage import JOURNAL
 from search.running import run_study
+from search.setup.classes import describe_absent
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions, help_of
 
@@ -55,6 +56,8 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     if again:
         table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
     _describe_test(table, summary)
+    for line in describe_absent(summary.absent_classes):
+        table.add_row("classes", line)
     table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
     _describe_bank(table, summary)
     Console(highlight=False).print(table)

@@ -77,6 +77,11 @@ class FeatureSource(Protocol):
         """Indices of the rows that have features."""
         return np.flatnonzero(self.done == RowState.DONE)
 
+    def lacking(self, rows: Rows) -> tuple[str, ...]:
+        """Returns the names of the classes that none of some rows is of."""
+        present = set(np.unique(self.labels[rows]).tolist())
+        return tuple(name for label, name in enumerate(self.classes) if label not in present)
+
     def to_frame(self) -> pd.DataFrame:
         """Returns a table with one row an image: ``path``, ``class``, ``patient``, ``state``.
 

@@ -16,8 +16,8 @@ from PIL import Image
 from features.images.decode import UndecodableError, original_image
 from features.runtime.errors import InputError
 from features.runtime.text import printable
-from features.store.reader import FeatureStore
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.metrics.scoring import Probabilities
 from heads.saliency.pictures import draw_heatmap
 
@@ -63,7 +63,7 @@ class Sight:
     reason: str = ""
 
 
-def mistakes(probabilities: Probabilities, store: FeatureStore, rows: Rows) -> list[Mistake]:
+def mistakes(probabilities: Probabilities, store: FeatureSource, rows: Rows) -> list[Mistake]:
     """Returns the rows called wrongly, those of which the head was surest first.
 
     Args:
@@ -86,7 +86,7 @@ def mistakes(probabilities: Probabilities, store: FeatureStore, rows: Rows) -> l
     ]
 
 
-def check_images(images: Path, store: FeatureStore) -> None:
+def check_images(images: Path, store: FeatureSource) -> None:
     """Refuses a folder that holds none of a store's images.
 
     Raises:
@@ -99,7 +99,7 @@ def check_images(images: Path, store: FeatureStore) -> None:
         raise InputError(images, expected=expected, found=found)
 
 
-def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) -> Iterator[Sight]:
+def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path) -> Iterator[Sight]:
     """Yields the pictures of each mistake; the maps come from the features that the store holds.
 
     Args:

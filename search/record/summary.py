@@ -56,7 +56,8 @@ class Summary(Recorded):
         calibration: Of the chosen head, on validation rows.
         test: What the test rows say; None where there are none, or they have not been used.
         verdict: That in a sentence.
-        split: Counts, patients and identity of the parts.
+        split: Counts, patients and identity of the parts, and the names of classes that parts lack, by part
+            (``absent_classes``).
         store: Path and fingerprint of the store that was searched over.
         seed: Decides everything.
         engine: ``fused`` or ``solo``.
@@ -94,6 +95,15 @@ class Summary(Recorded):
     audit: LeakCounts | None = None
     one_at_a_time: OneAtATimeEstimate | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def absent_classes(self) -> dict[str, list[str]]:
+        """Names of the classes that a part has no image of, by the part's name; parts with all classes are not there.
+
+        Studies from before these were looked for have none.
+        """
+        found: dict[str, list[str]] = self.split.get("absent_classes", {})
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
@@ -144,6 +154,7 @@ class Summary(Recorded):
 _NO_ARTICLE = {"number": None, "value": None}
 _LEFT_OUT = ("audit", "one_at_a_time")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
+_SPLIT = ("counts", "patients", "identity", "absent_classes")
 
 
 def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> Summary:
@@ -175,7 +186,7 @@ def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = 
         trial_epochs_per_second=round(trial_epochs / seconds, 4) if seconds else None,
         best=result_of(best) if best else None,
         article=result_of(article) if article else None,
-        split={name: config.split[name] for name in ("counts", "patients", "identity")},
+        split={name: config.split[name] for name in _SPLIT if name in config.split},
         store=config.stores.get("features"),
         seed=config.seed,
         engine=config.engine,

@@ -19,6 +19,7 @@ from search.review import figures, parameter_figures, trust
 from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
 from search.review.words import describe_head, in_words, mean_in_words, value_in_words
+from search.setup.classes import describe_absent
 from search.setup.reproduce import command_line, to_toml
 from search.trials.notes import TrialNotes
 
@@ -251,6 +252,8 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     yield table(
         ("part", "rows", "patients"), [(name, f"{count:,}", f"{patients[name]:,}") for name, count in parts.items()]
     )
+    for line in describe_absent(record.summary.absent_classes):
+        yield note(f"{line[0].upper()}{line[1:]}.")
     stores = [
         (f"{part} store", f"{store['path']}, fingerprint {store['fingerprint']}")
         for part, store in config.stores.items()

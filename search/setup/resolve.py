@@ -9,6 +9,7 @@ from typing import Any
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
+from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
@@ -51,9 +52,11 @@ class Resolved:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
 
         Raises:
-            InputError: The recorded study is another one; the difference is named.
+            InputError: The recorded study is another one; the difference is named. Or the rows that judge have no AUC.
         """
         options = self.options
+        if options.objective == "auc":
+            require_area(data.judging)
         kept = {name: getattr(options, name) for name in StudyOptions.model_fields}
         told: dict[str, Any] = kept | {"name": self.name, "backend": backend}
         config = StudyConfig(
