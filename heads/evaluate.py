@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
 from features.runtime.text import decimal, printable
@@ -70,9 +70,9 @@ def main(
         say(f"report: {report / 'index.html'}")
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
-        typer.echo(json.dumps(told | found.metrics.to_dict(), indent=2))
+        tell(json.dumps(told | found.metrics.to_dict(), indent=2))
     else:
-        Console(highlight=False, markup=False).print(_tables(found.metrics, title))
+        show(_tables(found.metrics, title))
 
 
 def _tables(metrics: Metrics, title: str) -> Group:

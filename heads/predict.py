@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import make_folder
 from features.runtime.options import checked, with_options
@@ -59,10 +58,10 @@ def main(
     if problem and not predictions:
         raise problem
     if as_json:
-        typer.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+        tell(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
     else:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        Console(highlight=False, markup=False, width=width).print(_table(predictions, loaded.classes))
+        show(_table(predictions, loaded.classes), width=width)
     if heatmaps is not None:
         drawn = sum(bool(prediction.maps) for prediction in predictions)
         say(f"maps of {drawn} of {len(predictions)} images: {heatmaps}")
