@@ -127,7 +127,7 @@ def read_split(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPLIT_FILE
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="the rows of a study's parts", found=str(error)) from error
     return data

@@ -69,7 +69,7 @@ class StudyConfig(StudyOptions):
         if not path.is_file():
             raise InputError(folder, field=FILE, expected="a study directory", found="no such file")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
             schema = data.pop("schema")
         except (ValueError, KeyError, AttributeError) as error:
             raise InputError(path, expected="a study's JSON", found=f"something else ({error})") from error
