@@ -16,6 +16,7 @@ from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions, help_of
+from search.setup.storage_url import hidden
 
 if TYPE_CHECKING:
     from search.record.results import FinalistRecord
@@ -59,7 +60,7 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
     say(f"export the best head:  python -m search.export {where} best.hdf5")
-    review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
+    review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")
 

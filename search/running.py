@@ -16,12 +16,13 @@ from features.runtime.lock import WriterLock
 from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_record
+from search.record.storage import OpenedStudy, open_record, storage_errors
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions, help_of
 from search.setup.resolve import Resolved, resolve
+from search.setup.storage_url import VARIABLE, has_secrets
 from search.study import Study
 from search.training.display import Display
 from search.training.snapshot import Saved, read_snapshot
@@ -92,8 +93,9 @@ def _run(given: RunOptions) -> Study:
             keep_bytes=saved.journal_bytes if saved else None,
         )
         try:
-            _introduce(resolved.folder, config, data)
-            _search(resolved, config, data, opened, saved)
+            with storage_errors(config.storage):
+                _introduce(resolved.folder, config, data)
+                _search(resolved, config, data, opened, saved)
         finally:
             opened.close()
     study = Study(resolved.folder)
@@ -150,6 +152,8 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData) -> None:
         found = audit_study(folder, data, on_progress=on_progress)
     for line in describe(found):
         say(line)
+    if config.storage and has_secrets(config.storage):
+        say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
     say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
 
 
