@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
 from heads.evaluation.mistakes import check_images
@@ -79,10 +79,9 @@ def main(
         say(f"confusion: {confusion}")
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
-        typer.echo(json.dumps(told | found.metrics.to_dict(), indent=2))
+        tell(json.dumps(told | found.metrics.to_dict(), indent=2))
     else:
-        console = Console(highlight=False, markup=False)
-        console.print(tables(found.metrics, title, console))
+        show(tables(found.metrics, title, Console()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import make_folder
 from features.runtime.options import checked, with_options
@@ -65,12 +65,10 @@ def main(
     if problem and not predictions:
         raise problem
     if as_json:
-        typer.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+        tell(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
     else:
-        screen = Console(highlight=False, markup=False)
-        table = _table(predictions, loaded.classes, screen.width)
-        wide = screen if sys.stdout.isatty() else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
-        wide.print(table)
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        show(_table(predictions, loaded.classes, Console().width), width=width)
     if heatmaps is not None:
         drawn = sum(bool(prediction.maps) for prediction in predictions)
         say(f"maps of {drawn} of {len(predictions)} images: {heatmaps}")

@@ -17,13 +17,14 @@ from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_record
+from search.record.storage import OpenedStudy, open_record, storage_errors
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions, help_of
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
+from search.setup.storage_url import VARIABLE, has_secrets
 from search.study import Study
 from search.training.display import Display
 from search.training.snapshot import Saved, read_snapshot
@@ -94,9 +95,10 @@ def _run(given: RunOptions) -> Study:
             keep_bytes=saved.journal_bytes if saved else None,
         )
         try:
-            noted = tuple(remarks(config, resolved.space, data))
-            _introduce(resolved.folder, config, data, noted)
-            _search(resolved, config, data, opened, saved, noted=noted)
+            with storage_errors(config.storage):
+                noted = tuple(remarks(config, resolved.space, data))
+                _introduce(resolved.folder, config, data, noted)
+                _search(resolved, config, data, opened, saved, noted=noted)
         finally:
             opened.close()
     study = Study(resolved.folder)
@@ -153,6 +155,8 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Seque
         found = audit_study(folder, data, on_progress=on_progress)
     for line in describe(found):
         say(line)
+    if config.storage and has_secrets(config.storage):
+        say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
     repeated = f", then {config.finalists} finalists, {config.repeats} times each" if config.finalists else ""
     how = f"{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
     say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({how}){repeated}")

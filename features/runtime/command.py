@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from features.runtime.errors import BottleneckError
 from features.runtime.notebook import NotebookProgress
+from features.runtime.streams import drop_output, settle_streams, use_utf8
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-console = Console(stderr=True)
+_NARROWEST = 40
+"""Columns of a table, at least: in fewer it would be empty. A terminal breaks the lines, and some say they have 0."""
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads the results to their end, as with ``| head``: who asked has what they wanted."""
+
+
+class _Remarks(Console):
+    """A console whose reader may go away: what is computed goes on, in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+class _Results(Console):
+    """A console on standard output; where nobody reads that any more, Rich would end the process itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise _ReaderGoneError
+
+
+console = _Remarks(stderr=True)
 """Where progress and remarks go; standard output carries results only."""
 
 
@@ -32,10 +55,13 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     Raises:
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
     """
+    use_utf8()
+    settle_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except BottleneckError as error:
         _last_words(f"error: {error}")
         status = error.exit_status
@@ -44,8 +70,8 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_ReaderGoneError, BrokenPipeError):
+        drop_output()
         status = 0
     if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
         _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
@@ -57,10 +83,34 @@ def say(line: str) -> None:
     console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Prints a result on standard output, as it is."""
+    try:
+        print(text, flush=True)  # noqa: T201  Typer's echo would write UTF-8 where the terminal has another encoding
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error  # at the other, Typer itself would end the process
+
+
+def show(table: RenderableType, *, width: int | None = None) -> None:
+    """Prints a table on standard output.
+
+    Args:
+        table: What Rich can draw; square brackets in it are no markup.
+        width: Columns; None for the terminal's.
+    """
+    results = _Results(highlight=False, markup=False, emoji=False, width=width)
+    results.width = max(results.width, _NARROWEST)
+    results.print(table)
+
+
 def _last_words(line: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+    with suppress(BrokenPipeError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 class RateColumn(ProgressColumn):

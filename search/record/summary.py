@@ -204,7 +204,7 @@ def read_summary(folder: Path) -> Summary | None:
     if not path.is_file():
         return None
     try:
-        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except ValueError as error:
         raise InputError(path, expected="a study's summary", found=f"something else ({error})") from error
 

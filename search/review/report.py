@@ -21,6 +21,7 @@ from search.review.plotting import MOST_POINTS
 from search.review.words import describe_head, in_words, mean_in_words, value_in_words
 from search.setup.classes import describe_absent
 from search.setup.reproduce import command_line, to_toml
+from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
 FILE = "report.html"
@@ -291,7 +292,7 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield prose(f"The same study again: the space as {config.name}.toml, and")
     yield plain(command_line(config))
     yield plain(to_toml(config), folded=f"{config.name}.toml")
-    yield note(f"The record: {config.storage or record.folder / JOURNAL}")
+    yield note(f"The record: {hidden(config.storage) if config.storage else record.folder / JOURNAL}")
 
 
 def _listed_value(domain: Any) -> str:

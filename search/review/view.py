@@ -72,7 +72,7 @@ class View:
         artifacts.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = config
-        self.storage = Overlay(folder, config.storage)
+        self.storage = Overlay(folder, config.storage, config.name)
         self.app = read_only(wsgi(self.storage, artifact_store=FileSystemArtifactStore(str(artifacts))))
         self._store = FileSystemArtifactStore(str(artifacts))
         self._pinned: set[tuple[int, str]] = set()

@@ -14,6 +14,7 @@ from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.space import Space, read_study_file
+from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
@@ -92,9 +93,13 @@ def resolve(given: RunOptions) -> Resolved:
         raise InputError("--out", expected="a folder", found=f"{folder}, a file")
     if recorded is None:
         return Resolved(folder, None, file.name, file.space, _filled_in(given, file.run))
+    known: dict[str, Any] = {}
+    if recorded.storage:
+        known["storage"] = given.storage or opened(folder, recorded.storage)
+        recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded)))
+    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
 
 
 def find_study_file(path: Path) -> Path:
@@ -110,7 +115,17 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     if options.folds == 1 or (options.folds and options.engine == "solo"):
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
-    return options
+    return options.model_copy(update={"storage": _storage_of(options.storage)}) if options.storage else options
+
+
+def _storage_of(url: str) -> str:
+    """Returns a storage's URL as it is used from now on: absolute, so that it is the same from every folder."""
+    if is_in_memory(url):
+        hint = "leave it out for a journal in the study directory"
+        raise InputError("--storage", expected="a database that outlives the search", found=hidden(url), hint=hint)
+    url = absolute(url)
+    remember(url)
+    return url
 
 
 def _recorded_values(config: StudyConfig) -> dict[str, Any]:
