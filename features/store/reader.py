@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened
+from features.hdf5.values import Attributes
 from features.runtime.errors import InputError
-from features.store.schema import Rows, RowState, dataset_offset, open_hdf5, read_header
+from features.store.schema import EXPECTED, Rows, RowState, dataset_offset, read_header, read_states
 from features.store.source import CHUNK_BYTES, Features, FeatureSource, rows_within
 
 
@@ -37,13 +39,13 @@ class FeatureStore(FeatureSource):
             InputError: There is no such file, or it is not a store of this schema.
         """
         self.path = Path(path)
-        with open_hdf5(self.path) as file:
+        with opened(self.path, EXPECTED) as file:
             self.header = read_header(self.path, file)
-            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
-            dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
-            self.done: npt.NDArray[np.uint8] = file["done"][:]
-            self.complete = bool(file.attrs["complete"])
-            self.fingerprint: str = str(file.attrs["fingerprint"])
+            self._features_at = dataset_offset(self.path, file, "features")
+            self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
+            attributes = Attributes(self.path, file)
+            self.complete = attributes.flag("complete")
+            self.fingerprint = attributes.text("fingerprint")
         self.features: npt.NDArray[Any] = np.memmap(
             self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
         )

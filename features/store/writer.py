@@ -12,21 +12,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened
+from features.hdf5.values import Attributes
 from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
 from features.store.schema import (
+    EXPECTED,
     RowState,
     StoreHeader,
     dataset_offset,
     fixed_width,
     header_attributes,
-    open_hdf5,
     read_header,
+    read_states,
 )
 
 
@@ -59,16 +63,16 @@ class StoreWriter:
             raise
 
     def _check_existing(self) -> None:
-        with open_hdf5(self.path) as file:
+        with opened(self.path, EXPECTED) as file:
             stored = read_header(self.path, file)
         stored.check_same(self.path, self.header)
 
     def _open(self) -> None:
-        with open_hdf5(self.path) as file:
-            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
-            self._done_at = dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
-            self.done: npt.NDArray[np.uint8] = file["done"][:]
-            self.complete = bool(file.attrs["complete"])
+        with opened(self.path, EXPECTED) as file:
+            self._features_at = dataset_offset(self.path, file, "features")
+            self._done_at = dataset_offset(self.path, file, "done")
+            self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
+            self.complete = Attributes(self.path, file).flag("complete")
         self._descriptor = open_to_write(self.path)
 
     def pending(self) -> Iterator[range]:
@@ -107,7 +111,7 @@ class StoreWriter:
         assert not np.any(self.done == RowState.PENDING)
         if not self.complete:
             os.fsync(self._descriptor)
-            with open_hdf5(self.path, "r+") as file:
+            with h5py.File(self.path, "r+", locking=False) as file:
                 file.attrs.modify("complete", np.bool_(True))
             os.fsync(self._descriptor)
             self.complete = True
