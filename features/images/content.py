@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-DIGEST_BYTES = 16
+from features.store.schema import DIGEST_BYTES
+
 UNKNOWN = bytes(DIGEST_BYTES)
 """Stands for the digest of a file that cannot be read."""
 _IN_MEMORY = 256 * 2**20

@@ -1,4 +1,4 @@
-"""Which entries of a folder count: images by their endings, never what systems leave behind; and what else there was."""
+"""Which entries of a folder count: images by their endings, never what systems leave behind. And what else is there."""
 
 from __future__ import annotations
 

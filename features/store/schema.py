@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
+from features.runtime.text import composed
 from features.store.kind import FeatureKind
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
 SCHEMA_TEXT = f"{SCHEMA} (a feature store)"
 DTYPES = ("float16", "float32")
+DIGEST_BYTES = 16
+"""Of a source file's hash in ``/contents``: BLAKE2b; zeros where it is not known."""
 REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
 """Attributes without which a file is no store."""
 
@@ -49,6 +52,8 @@ class StoreHeader(FeatureKind):
         batch_size: Rows in a batch: resuming continues at a multiple of it.
         created: Time of the newest source file, ISO 8601, UTC: not of the run, so that equal input gives equal bytes.
         versions: Package versions that made it.
+        modified: When each source file was last written, nanoseconds since 1970, 0 where that is unknown; empty for a
+            store that keeps neither times nor hashes of its source files.
     """
 
     classes: tuple[str, ...]
@@ -61,6 +66,7 @@ class StoreHeader(FeatureKind):
     batch_size: int = 32
     created: str = ""
     versions: dict[str, str]
+    modified: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,17 +106,27 @@ class StoreHeader(FeatureKind):
         }
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
+    def spelled(self) -> StoreHeader:
+        """Returns the header with names of classes and patients composed (NFC), as they are compared.
+
+        Where two classes of an older store would become one, all stay as they are.
+        """
+        classes = tuple(map(composed, self.classes))
+        kept = self.classes if len(set(classes)) < len(classes) else classes
+        return replace(self, classes=kept, patients=tuple(map(composed, self.patients)))
+
     def check_same(self, path: Path, other: StoreHeader) -> None:
         """Compares this header, of the store at ``path``, with what a command was told.
 
         Raises:
-            InputError: Naming the first field that differs. Versions and ``created`` may differ.
+            InputError: Naming the first field that differs. Versions and times may differ, and the spelling of names.
         """
         # The files first, which say best what store this is; then the kind; last how it is kept.
         turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
-        names = (field.name for field in fields(self) if field.name not in ("versions", "created"))
+        names = (field.name for field in fields(self) if field.name not in ("versions", "created", "modified"))
+        stored, told = self.spelled(), other.spelled()
         for name in sorted(names, key=lambda name: turn.get(name, 0)):
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = getattr(stored, name), getattr(told, name)
             if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
@@ -216,12 +232,24 @@ def _checked_header(path: Path, file: Any) -> StoreHeader:
     for name in ("labels", "done", "paths", "patients"):
         if file[name].shape != (rows,):
             raise InputError(path, field=name, expected=f"shape ({rows},)", found=file[name].shape)
+    _check_sources(path, file, rows)
     header = _header_of(file, shape, dtype)
     if not all(0 <= label < len(header.classes) for label in header.labels):
         raise InputError(path, field="labels", expected=f"0 to {len(header.classes) - 1}", found="others")
     if len(header.views) != shape[1]:
         raise InputError(path, field="views", expected=f"{shape[1]} names", found=len(header.views))
     return header
+
+
+def _check_sources(path: Path, file: Any, rows: int) -> None:
+    """Checks what tells a source file from another one of its name and size, where it is there."""
+    for name, shape, dtype in (("modified", (rows,), "int64"), ("contents", (rows, DIGEST_BYTES), "uint8")):
+        dataset = file.get(name)
+        if dataset is None:
+            continue
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape != shape or dataset.dtype.name != dtype:
+            found = f"{dataset.dtype} {dataset.shape}" if isinstance(dataset, h5py.Dataset) else "something else"
+            raise InputError(path, field=name, expected=f"{dtype} {shape}", found=found)
 
 
 def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
@@ -239,6 +267,7 @@ def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
         batch_size=int(attributes.get("batch_size", 32)),
         created=str(attributes.get("created", "")),
         versions=json.loads(attributes.get("versions", "{}")),
+        modified=tuple(file["modified"][:].tolist()) if "modified" in file else (),
     )
 
 
