@@ -14,9 +14,12 @@ import numpy as np
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
+from features.extraction.changes import Changes, find_changes
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
+from features.extraction.summary import ExtractionSummary, summarize
+from features.extraction.update import check_same_features, differs, pending_in_place, side_path, take_place, updating
 from features.images.folder import ImageTable, scan_folder
 from features.images.views import View
 from features.runtime.backend import start_backend, use_backend
@@ -31,33 +34,6 @@ Say = Callable[[str], object]
 """Called with a line for the user."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExtractionSummary:
-    """What an extraction did.
-
-    Attributes:
-        store: The finished store.
-        bytes: Its size.
-        images: Rows of the store.
-        settled: Rows that this run settled; the others were there already.
-        seconds: How long that took, compilation included.
-        skipped: Reason of each image that could not be decoded, in row order.
-        counts: Usable images of each class.
-        patients: Known patients of each class, among the usable images.
-        unknown: Usable images whose patient is unknown.
-    """
-
-    store: Path
-    bytes: int
-    images: int
-    settled: int
-    seconds: float
-    skipped: dict[str, str]
-    counts: dict[str, int]
-    patients: dict[str, int]
-    unknown: int
-
-
 def extract_store(
     images: Path,
     store: Path,
@@ -69,7 +45,8 @@ def extract_store(
     """Extracts an image folder into a store, or goes on with an unfinished store of the same extraction.
 
     Images that cannot be decoded become rows that are never used, and are listed in ``<STORE>.skipped.csv``. A run
-    that was killed and resumed leaves the same bytes as one that was not.
+    that was killed and resumed leaves the same bytes as one that was not. Images that have changed since are refused,
+    with ``options.update`` computed anew (``features.extraction.update``).
 
     Args:
         images: Folder with one sub-folder a class.
@@ -80,36 +57,43 @@ def extract_store(
             that writes.
 
     Raises:
-        InputError: Folder, backbone or weights do not fit, or the store is another one; the field is named.
+        InputError: Folder, backbone or weights do not fit, the store is another one, or images have changed since it
+            was made; the field is named.
         BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
             with ``strict`` one cannot.
     """
     spec, views = options.spec, options.variants
     table = scan_folder(images, group_pattern=options.group_pattern, limit=options.limit)
     plan = _Plan(table, spec, views, options.dtype, options.batch_size)
-    plan.check_early(store)
-    for remark in table.remarks:
+    changes = plan.compare(store, update=options.update, say=say)
+    for remark in (*table.remarks, *(changes.remarks(update=options.update) if changes else ())):
         say(f"note: {remark}")
     start_backend()
     backbone = build_backbone(spec)
-    with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
+    header = plan.header(backbone.feature_shape, backbone.weights_sha256)
+    update = changes if options.update else None
+    with StoreWriter(store, header) if update is None else updating(update, header, table) as writer:
         if options.strict:
             _refuse(table, skipped_images(writer, table, {}))
         already = int(np.count_nonzero(writer.done))
         started = time.perf_counter()
-        reasons = _compute(writer, table, backbone, views, strict=options.strict, on_progress=on_progress)
+        batches = [*writer.pending()] if update is None else pending_in_place(writer)
+        reasons = _compute(writer, batches, table, backbone, views, strict=options.strict, on_progress=on_progress)
         seconds = time.perf_counter() - started
         skipped = skipped_images(writer, table, reasons)
         write_skipped(store, skipped)
         if len(skipped) == len(table):
             path, reason = next(iter(skipped.items()))
-            store.unlink()  # nothing in it can be used, and it would be in the way of mended images
+            writer.path.unlink()  # nothing in it can be used, and it would be in the way of mended images
             raise BottleneckError(
                 f"{images}: none of {len(table)} images can be decoded; {printable(path)}: {reason};"
                 f" all of them: {skipped_path(store)}"
             )
         writer.finish()
-        return _summary(writer, table, settled=len(table) - already, seconds=seconds, skipped=skipped)
+        if update is not None:
+            take_place(writer, store)
+        settled = len(table) - already
+    return summarize(store, writer.done, table, changes=update, settled=settled, seconds=seconds, skipped=skipped)
 
 
 @dataclass(frozen=True)
@@ -136,13 +120,29 @@ class _Plan:
             batch_size=self.batch_size,
             created=self.table.newest,
             versions=dict(_versions()),
+            modified=self.table.modified,
         )
 
-    def check_early(self, path: Path) -> None:
-        """Refuses another store before seconds are spent on the backbone."""
-        if path.exists():
-            stored = FeatureStore(path).header
-            stored.check_same(path, self.header(stored.feature_shape, stored.weights_sha256))
+    def compare(self, path: Path, *, update: bool, say: Say) -> Changes | None:
+        """Refuses a store that cannot be gone on with, before seconds are spent on the backbone.
+
+        Returns:
+            How the store differs from one that is made now; None where there is no store, or nothing to update.
+        """
+        if not path.exists():
+            return None
+        stored = FeatureStore(path)
+        header = self.header(stored.header.feature_shape, stored.header.weights_sha256)
+        changes = find_changes(stored, self.table, say=say)
+        if update:
+            check_same_features(changes, header)
+            if differs(changes, header):
+                return changes
+            side_path(path).unlink(missing_ok=True)  # of an update that is not wanted any more
+            return None
+        changes.refuse(self.table.folder)
+        stored.header.check_same(path, header)
+        return changes
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -152,6 +152,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _compute(
     writer: StoreWriter,
+    batches: Sequence[Sequence[int]],
     table: ImageTable,
     backbone: Backbone,
     views: Sequence[View],
@@ -159,15 +160,15 @@ def _compute(
     strict: bool,
     on_progress: OnProgress,
 ) -> dict[int, str]:
-    """Settles all pending rows; returns the reasons of those it skipped. A batch is written while the next is made."""
+    """Settles the batches' rows; returns the reasons of those it skipped. A batch is written while the next is made."""
     header = writer.header
     reasons: dict[int, str] = {}
     on_progress(int(np.count_nonzero(writer.done)), len(table))
 
     def settle(batch: Batch) -> None:
-        states = np.full(len(batch.indices), RowState.DONE, np.uint8)
-        states[[row - batch.indices.start for row in batch.reasons]] = RowState.SKIPPED
-        writer.write(batch.indices, batch.features, states)
+        bad = (row in batch.reasons for row in batch.indices)
+        states = np.asarray([RowState.SKIPPED if one else RowState.DONE for one in bad], np.uint8)
+        writer.write(batch.indices, batch.features, states, batch.contents)
         reasons.update(batch.reasons)
         on_progress(int(np.count_nonzero(writer.done)), len(table))
 
@@ -175,7 +176,7 @@ def _compute(
         [table.folder / path for path in table.paths],
         backbone,
         views,
-        batches=list(writer.pending()),
+        batches=batches,
         batch_size=header.batch_size,
         dtype=header.dtype,
     )
@@ -196,21 +197,3 @@ def _refuse(table: ImageTable, skipped: dict[str, str]) -> None:
     """Stops a strict run where something would be skipped."""
     for path, reason in skipped.items():
         raise BottleneckError(f"{table.folder / printable(path)}: {reason}; without --strict it is skipped")
-
-
-def _summary(
-    writer: StoreWriter, table: ImageTable, *, settled: int, seconds: float, skipped: dict[str, str]
-) -> ExtractionSummary:
-    usable = np.flatnonzero(writer.done == RowState.DONE).tolist()
-    found = [(table.classes[table.labels[row]], table.patients[row]) for row in usable]
-    return ExtractionSummary(
-        store=writer.path,
-        bytes=writer.path.stat().st_size,
-        images=len(table),
-        settled=settled,
-        seconds=seconds,
-        skipped=skipped,
-        counts={name: sum(label == name for label, _ in found) for name in table.classes},
-        patients={name: len({who for label, who in found if label == name} - {""}) for name in table.classes},
-        unknown=sum(not patient for _, patient in found),
-    )

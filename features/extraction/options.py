@@ -36,10 +36,15 @@ class ExtractionOptions(BaseModel):
     batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
     group_pattern: str = Field(
         default=GROUP_PATTERN,
-        description="Regular expression whose group is the patient in a file's name, ending left off.",
+        description="Regular expression whose group is the patient in a file's name or path, ending left off.",
     )
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
     limit: int | None = Field(default=None, ge=1, description="At most this many images, evenly from the classes.")
+    update: bool = Field(
+        default=False,
+        description="Make a store whose images have changed that of the images as they are: new and changed ones are "
+        "computed, the rest is kept. Needs the room of a second store until it is done.",
+    )
     strict: bool = Field(default=False, description="Stop at an image that cannot be decoded.")
     backend: Backend | None = Field(default=None, description="Keras backend; else tensorflow.")
 

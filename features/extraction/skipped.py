@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.images.content import read_content
 from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
 from features.runtime.files import replacing
@@ -38,7 +39,9 @@ def skipped_images(writer: StoreWriter, table: ImageTable, known: Mapping[int, s
 
 def _reason(path: Path, size: int) -> str:
     try:
-        decode_image(path, size)  # in the store's size, which what Pillow says of a damaged JPEG may depend on
+        decode_image(
+            read_content(path).source, size
+        )  # in the store's size, which what Pillow says of a damaged JPEG may depend on
     except UndecodableError as error:
         return str(error)
     return "could not be decoded when the store was made"

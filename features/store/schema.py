@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import numpy.typing as npt
 
 from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
+from features.runtime.text import composed
 from features.store.kind import FeatureKind
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
 SCHEMA_TEXT = f"{SCHEMA} (a feature store)"
 DTYPES = ("float16", "float32")
+DIGEST_BYTES = 16
+"""Of a source file's hash in ``/contents``: BLAKE2b; zeros where it is not known."""
 REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
 """Attributes without which a file is no store."""
 EXPECTED = "a feature store"
@@ -54,6 +57,8 @@ class StoreHeader(FeatureKind):
         batch_size: Rows in a batch: resuming continues at a multiple of it.
         created: Time of the newest source file, ISO 8601, UTC: not of the run, so that equal input gives equal bytes.
         versions: Package versions that made it.
+        modified: When each source file was last written, nanoseconds since 1970, 0 where that is unknown; empty for a
+            store that keeps neither times nor hashes of its source files.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +71,7 @@ class StoreHeader(FeatureKind):
     batch_size: int = 32
     created: str = ""
     versions: dict[str, str]
+    modified: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,17 +111,27 @@ class StoreHeader(FeatureKind):
         }
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
+    def spelled(self) -> StoreHeader:
+        """Returns the header with names of classes and patients composed (NFC), as they are compared.
+
+        Where two classes of an older store would become one, all stay as they are.
+        """
+        classes = tuple(map(composed, self.classes))
+        kept = self.classes if len(set(classes)) < len(classes) else classes
+        return replace(self, classes=kept, patients=tuple(map(composed, self.patients)))
+
     def check_same(self, path: Path, other: StoreHeader) -> None:
         """Compares this header, of the store at ``path``, with what a command was told.
 
         Raises:
-            InputError: Naming the first field that differs. Versions and ``created`` may differ.
+            InputError: Naming the first field that differs. Versions and times may differ, and the spelling of names.
         """
         # The files first, which say best what store this is; then the kind; last how it is kept.
         turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
-        names = (field.name for field in fields(self) if field.name not in ("versions", "created"))
+        names = (field.name for field in fields(self) if field.name not in ("versions", "created", "modified"))
+        stored, told = self.spelled(), other.spelled()
         for name in sorted(names, key=lambda name: turn.get(name, 0)):
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = getattr(stored, name), getattr(told, name)
             if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
@@ -198,6 +214,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         batch_size=attributes.whole("batch_size", least=1) if "batch_size" in attributes else 32,
         created=attributes.text("created") if "created" in attributes else "",
         versions=attributes.json_object("versions", _versions) if "versions" in attributes else {},
+        modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
     )
 
 
@@ -293,6 +310,22 @@ def read_states(path: Path, file: Any, rows: int) -> npt.NDArray[np.uint8]:
         raise InputError(path, field="done", expected="uint8", found=dataset.dtype)
     states: npt.NDArray[np.uint8] = dataset[:]
     return states
+
+
+def read_contents(path: Path, file: Any, rows: int) -> npt.NDArray[np.uint8] | None:
+    """Returns the hash of each source file, (rows, DIGEST_BYTES) uint8; None in stores older than that.
+
+    Raises:
+        InputError: ``contents`` is of another type or shape.
+    """
+    if "contents" not in file:
+        return None
+    dataset = inner_dataset(path, file, "contents")
+    if dataset.shape != (rows, DIGEST_BYTES) or dataset.dtype != np.uint8:
+        expected, found = f"uint8 ({rows}, {DIGEST_BYTES})", f"{dataset.dtype} {dataset.shape}"
+        raise InputError(path, field="contents", expected=expected, found=found)
+    contents: npt.NDArray[np.uint8] = dataset[:]
+    return contents
 
 
 def dataset_offset(path: Path, file: Any, name: str) -> int:

@@ -73,6 +73,11 @@ class FeatureSource(Protocol):
         return self.header.classes
 
     @property
+    def content(self) -> str:
+        """Hash over the contents of all source files, beside the fingerprint; '' where they are not known."""
+        return ""
+
+    @property
     def usable(self) -> Rows:
         """Indices of the rows that have features."""
         return np.flatnonzero(self.done == RowState.DONE)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.images.folder import IMAGE_SUFFIXES
+from features.images.entries import is_image_name, is_left_out, what_is_there
 from heads.prediction.download import RemoteError, fetch, is_url
 
 _FETCHES = 8
@@ -31,7 +31,9 @@ class Source:
 
 
 def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None) -> list[Source]:
-    """Turns arguments into images: addresses are read, folders walked (sorted, hidden entries left out).
+    """Turns arguments into images: addresses are read, folders walked.
+
+    A folder's images come sorted, without hidden entries and what systems leave behind.
 
     Args:
         arguments: Files, folders, http and https addresses.
@@ -79,14 +81,17 @@ def _local(path: Path, hidden: Path | None) -> list[Source]:
     problems: list[OSError] = []
     found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
     found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
-    return found or [Source(str(path), path, "a folder without images")]
+    return found or [Source(str(path), path, _without_images(path))]
+
+
+def _without_images(folder: Path) -> str:
+    held, hint = what_is_there(folder)
+    return "a folder without images" + held.removeprefix("none") + (f"; {hint}" if hint else "")
 
 
 def _walk(folder: Path, hidden: Path | None, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
     for at, folders, files in os.walk(folder, onerror=on_problem):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (Path(at) / name).resolve() != hidden
-        )
+        folders[:] = sorted(name for name in folders if not is_left_out(name) and (Path(at) / name).resolve() != hidden)
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            if is_image_name(name) and not is_left_out(name):
                 yield Path(at) / name
