@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from features.images.patients import GROUP_PATTERN, compile_group_pattern, patient_of
+from features.images.patients import GROUP_PATTERN, compile_group_pattern, find_patients
 from features.rows.split import Split, fold_rows, groups_of, split_rows
 from features.runtime.errors import InputError
 
@@ -268,7 +268,7 @@ def test_a_share_near_everything_leaves_rows_to_train_on():
     ],
 )
 def test_the_patient_is_where_the_pattern_says(stem, pattern, patient):
-    assert patient_of(stem, compile_group_pattern(pattern)) == patient
+    assert find_patients([f"K/{stem}.png"], compile_group_pattern(pattern)).names == (patient,)
 
 
 @pytest.mark.parametrize(
