@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from features.rows.split import split_rows
 from features.runtime.errors import InputError
-from features.runtime.text import printable
+from features.runtime.text import composed, printable
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from heads.files.metadata import HeadMetadata
@@ -33,7 +33,7 @@ def check_fits(head: Path, metadata: HeadMetadata, store: FeatureStore) -> None:
         InputError: Naming the first field that differs.
     """
     differences = list(metadata.differences(store.header, if_known=True))
-    if metadata.classes != store.classes:
+    if tuple(map(composed, metadata.classes)) != tuple(map(composed, store.classes)):
         differences.append(("classes", metadata.classes, store.classes))
     for name, ours, theirs in sorted(differences, key=lambda one: one[0] not in ("feature_shape", "classes")):
         raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
