@@ -65,6 +65,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "features": f"{' x '.join(map(str, told['shape']))} {told['dtype']}",
         "file": f"{told['bytes'] / 1e6:,.1f} MB, schema {told['schema']}",
         "fingerprint": told["fingerprint"],
+        "content": told["content"] or "unknown",
         "created": told["created"] or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
         "problems": "\n".join(problems) or "none",

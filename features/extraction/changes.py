@@ -34,6 +34,7 @@ class Changes:
         store: The store as it was when they were compared.
         kept: Row of the store by row of the table: settled, and its file is the same.
         changed: Paths of files that are others now.
+        resized: Whether one of them has another size.
         doubtful: Paths of files that are newer than a store which has no hashes to tell whether they changed.
         added: Paths that the store has not.
         gone: Paths that only the store has.
@@ -43,6 +44,7 @@ class Changes:
     store: FeatureStore
     kept: dict[int, int]
     changed: tuple[str, ...]
+    resized: bool
     doubtful: tuple[str, ...]
     added: tuple[str, ...]
     gone: tuple[str, ...]
@@ -85,15 +87,11 @@ class Changes:
         hint = f"--update makes the store that of the images as they are, and keeps {len(self.kept)} of {settled} rows"
         raise InputError(
             self.store.path,
-            field="paths" if self.added or self.gone else self._field,
+            field="paths" if self.added or self.gone else "sizes" if self.resized else "contents",
             expected=f"the store of the images in {folder} as they are",
             found=", ".join(found),
             hint=hint if self.kept else "choose another store, or remove this one",
         )
-
-    @property
-    def _field(self) -> str:
-        return "contents" if self.store.contents is not None else "sizes"
 
 
 def find_changes(
@@ -126,6 +124,7 @@ def find_changes(
         store=store,
         kept={new: old for new, old in settled if new not in other},
         changed=changed,
+        resized=len(same_size) < len(both),
         doubtful=() if store.contents is not None else tuple(table.paths[new] for new in sorted(other)),
         added=tuple(path for path in table.paths if path not in rows),
         gone=tuple(path for path in store.header.paths if path not in present),

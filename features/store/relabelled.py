@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
-from features.runtime.text import counted, listed, printable
+from features.runtime.text import composed, counted, listed, printable
 from features.store.schema import Rows
 from features.store.source import CHUNK_BYTES, Features, FeatureSource
 
@@ -25,8 +25,8 @@ class RelabelledStore(FeatureSource):
 
     def __init__(self, source: FeatureSource, classes: Sequence[str]) -> None:
         """Maps the labels by the classes' names; every class that has rows is in the list."""
-        places = {name: place for place, name in enumerate(classes)}
-        moved = np.array([places.get(name, -1) for name in source.classes], np.int32)
+        places = {composed(name): place for place, name in enumerate(classes)}  # in whichever Unicode form
+        moved = np.array([places.get(composed(name), -1) for name in source.classes], np.int32)
         self._source = source
         self.path = source.path
         self.labels = moved[source.labels]
@@ -35,6 +35,11 @@ class RelabelledStore(FeatureSource):
         self.header = replace(source.header, classes=tuple(classes), labels=tuple(self.labels.tolist()))
         self.fingerprint = source.fingerprint
         self.patients, self.done, self.complete = source.patients, source.done, source.complete
+
+    @property
+    def content(self) -> str:
+        """See ``FeatureSource``."""
+        return self._source.content
 
     def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
         """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
@@ -61,8 +66,8 @@ def with_classes(source: FeatureSource, classes: Sequence[str], *, known_to: str
     """
     if source.classes == tuple(classes):
         return source
-    counts, known = np.bincount(source.labels, minlength=len(source.classes)), set(classes)
-    strange = [label for label, name in enumerate(source.classes) if name not in known and counts[label]]
+    counts, known = np.bincount(source.labels, minlength=len(source.classes)), {*map(composed, classes)}
+    strange = [label for label, name in enumerate(source.classes) if composed(name) not in known and counts[label]]
     if strange:
         told = (f"{printable(source.classes[label])} ({counted(int(counts[label]), 'image')})" for label in strange)
         names = listed(map(printable, classes), _NAMED)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import BottleneckError
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
@@ -230,8 +230,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     if config.folds or not store or not trials:
         return
     opened = FeatureStore(Path(store["path"]))
-    if opened.fingerprint != store["fingerprint"]:
-        raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
+    opened.check_recorded(store, "this study was made with")
     use_backend(config.backend)
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes

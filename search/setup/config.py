@@ -32,7 +32,7 @@ class StudyConfig(StudyOptions):
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
         space: As in a study file.
-        stores: Path and fingerprint of the ``features``, ``validation`` and ``test`` stores.
+        stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores.
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
         versions: Of the packages that matter.
     """
@@ -93,6 +93,8 @@ class StudyConfig(StudyOptions):
                 what happens to the best of them after the search, versions and paths may differ.
         """
         mine, theirs = _identity(self), _identity(given)
+        for key in [key for key in mine.keys() ^ theirs.keys() if key.endswith(".content")]:
+            mine.pop(key, None), theirs.pop(key, None)  # not known when the other was made
         for key, value in mine.items():
             if theirs.get(key) != value:
                 raise InputError(folder / FILE, field=key, expected=value, found=theirs.get(key, "none"))
@@ -112,6 +114,8 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     flat["storage"] = bare(config.storage) if config.storage else None
     for part, store in config.stores.items():
         flat[f"stores.{part}.fingerprint"] = store["fingerprint"] if store else None
+        if store and "content" in store:
+            flat[f"stores.{part}.content"] = store["content"]
     for name, domain in config.space.items():
         flat[f"space.{name}"] = domain
     for name in ("validation", "test", "identity"):

@@ -42,12 +42,11 @@ class Resolved:
         """Refuses a store that the recorded study was not made with, before it is split.
 
         Raises:
-            InputError: Naming both fingerprints.
+            InputError: Naming both fingerprints, or contents.
         """
         stored = self.recorded.stores["features"] if self.recorded else None
-        if stored and stored["fingerprint"] != store.fingerprint:
-            expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
-            raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
+        if stored:
+            store.check_recorded(stored, "this study was made with")
 
     def config(self, data: SearchData, backend: str) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
@@ -136,4 +135,4 @@ def _recorded_values(config: StudyConfig) -> dict[str, Any]:
 
 
 def _store(store: FeatureSource) -> dict[str, str]:
-    return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}
+    return {"path": str(store.path.absolute()), **store.identity}
