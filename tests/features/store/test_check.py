@@ -56,6 +56,7 @@ def test_it_describes_a_store_in_json_types(path):
         "batch_size": 16,
         "bytes": path.stat().st_size,
         "fingerprint": store.header.fingerprint,
+        "content": None,
         "created": "",
         "versions": {},
     }
