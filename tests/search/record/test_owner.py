@@ -103,13 +103,18 @@ def test_a_dead_owner_is_followed_and_that_is_said(study, url, tmp_path, changes
 
 
 def test_an_owner_whose_clock_is_wrong_is_seen_to_be_alive(study, url, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WATCH_S", 0.5)
     other = put(study, **ELSEWHERE, beat=1.0)
-    sign = threading.Timer(0.1, lambda: put(study, **(asdict(other) | {"beat": 11.0})))
-    sign.start()
+    signs = []
+
+    def meanwhile(line: str) -> None:
+        signs.append(line)
+        put(study, **(asdict(other) | {"beat": 11.0}))
+
+    monkeypatch.setattr(module, "say", meanwhile)
     with pytest.raises(BottleneckError, match="on elsewhere searches it"):
         resume(tmp_path, url)
-    sign.join()
+    assert len(signs) == 1
+    assert f"whether {other} is still at it" in signs[0]
 
 
 @pytest.mark.parametrize("rubbish", ["text", 5, None, {}, {"host": 5}, [1]])
