@@ -80,7 +80,8 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
 
 def say(line: str) -> None:
     """Prints a remark, as it is, on standard error: no markup, no colours, no line breaks of its own."""
-    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    width = max(console.width, _NARROWEST)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def tell(text: str) -> None:

@@ -98,7 +98,8 @@ def _take(path: Path) -> BaseFileLock:
         OSError: Nothing can be written there.
     """
     # Not of one thread: what is taken in one may be released in another.
-    lock, marker = FileLock(_lock_path(path), thread_local=False), SoftFileLock(_marker_path(path), thread_local=False)
+    lock = FileLock(_lock_path(path), thread_local=False, fallback_to_soft=False)
+    marker = SoftFileLock(_marker_path(path), thread_local=False)
     try:
         lock.acquire(timeout=_PATIENCE_S, poll_interval=0.01)
     except OSError as error:

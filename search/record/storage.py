@@ -169,7 +169,8 @@ def _require(storage: BaseStorage, where: str, name: str | None) -> None:
 
 def _no_record(where: str, name: str | None, found: str) -> InputError:
     hint = "nothing was made in its place"
-    return InputError(where, field=name and f"study {name!r}", expected="the study's record", found=found, hint=hint)
+    expected = "a study's database" if "://" in where else "a study's journal"
+    return InputError(where, field=name and f"study {name!r}", expected=expected, found=found, hint=hint)
 
 
 def _existing(url: str, name: str | None) -> BaseStorage:
