@@ -36,6 +36,7 @@ def describe(summary: ExtractionSummary) -> Iterator[str]:
         yield f"{printable(name)}: {count:,} images of {summary.patients[name]:,} known patients"
     if summary.unknown:
         yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern"
+    yield from (f"note: {note}" for note in summary.notes)
     missing = [printable(name) for name, count in summary.counts.items() if not count]
     if missing:
         yield f"warning: no image left of {', '.join(missing)}"

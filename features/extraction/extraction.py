@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,13 +16,17 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
+from features.extraction.scale import pages_of, scale_of, table_of_pages
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.images.folder import ImageTable, scan_folder
+from features.images.pages import source_of
+from features.images.reading import Reading
 from features.images.views import View
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
+from features.store.intensity import parse_intensity
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -45,6 +49,7 @@ class ExtractionSummary:
         counts: Usable images of each class.
         patients: Known patients of each class, among the usable images.
         unknown: Usable images whose patient is unknown.
+        notes: What was noticed of the images that this run decoded, a line each.
     """
 
     store: Path
@@ -56,6 +61,7 @@ class ExtractionSummary:
     counts: dict[str, int]
     patients: dict[str, int]
     unknown: int
+    notes: tuple[str, ...] = ()
 
 
 def extract_store(
@@ -84,22 +90,26 @@ def extract_store(
         BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    spec, views = options.spec, options.variants
-    table = scan_folder(images, group_pattern=options.group_pattern, limit=options.limit)
-    plan = _Plan(table, spec, views, options.dtype, options.batch_size)
-    plan.check_early(store)
-    for remark in table.remarks:
+    spec, views, _ = options.spec, options.variants, options.scale
+    table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
+    stored = FeatureStore(store).header if store.exists() else None
+    scale = scale_of(table, options, None if stored is None else stored.intensity)
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity)
+    plan.check_early(store, stored)
+    for remark in (*table.remarks, *scale.notes):
         say(f"note: {remark}")
+    reading = Reading(parse_intensity(scale.intensity), options.max_pixels)
     start_backend()
     backbone = build_backbone(spec)
     with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
         if options.strict:
-            _refuse(table, skipped_images(writer, table, {}))
+            _refuse(table, skipped_images(writer, table, {}, reading))
         already = int(np.count_nonzero(writer.done))
         started = time.perf_counter()
-        reasons = _compute(writer, table, backbone, views, strict=options.strict, on_progress=on_progress)
+        decoding = _Decoding(views, reading, options.strict)
+        reasons = _compute(writer, table, backbone, decoding, on_progress=on_progress)
         seconds = time.perf_counter() - started
-        skipped = skipped_images(writer, table, reasons)
+        skipped = skipped_images(writer, table, reasons, reading)
         write_skipped(store, skipped)
         if len(skipped) == len(table):
             path, reason = next(iter(skipped.items()))
@@ -109,7 +119,9 @@ def extract_store(
                 f" all of them: {skipped_path(store)}"
             )
         writer.finish()
-        return _summary(writer, table, settled=len(table) - already, seconds=seconds, skipped=skipped)
+        notes = tuple(reading.tally.notes(reading.intensity, chosen=stored is None))
+        summary = _summary(writer, table, settled=len(table) - already, seconds=seconds, skipped=skipped)
+        return replace(summary, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,7 @@ class _Plan:
     views: tuple[View, ...]
     dtype: str
     batch_size: int
+    intensity: str
 
     def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
         return StoreHeader(
@@ -130,19 +143,28 @@ class _Plan:
             labels=self.table.labels,
             patients=self.table.patients,
             feature_shape=feature_shape,
+            pages=pages_of(self.table),
             views=tuple(view.name for view in self.views),
-            **self.spec.kind(feature_shape, weights_sha256).origin,
+            **(self.spec.kind(feature_shape, weights_sha256).origin | {"intensity": self.intensity}),
             dtype=self.dtype,
             batch_size=self.batch_size,
             created=self.table.newest,
             versions=dict(_versions()),
         )
 
-    def check_early(self, path: Path) -> None:
+    def check_early(self, path: Path, stored: StoreHeader | None) -> None:
         """Refuses another store before seconds are spent on the backbone."""
-        if path.exists():
-            stored = FeatureStore(path).header
+        if stored is not None:
             stored.check_same(path, self.header(stored.feature_shape, stored.weights_sha256))
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How images are decoded."""
+
+    views: Sequence[View]
+    reading: Reading
+    strict: bool
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -154,9 +176,8 @@ def _compute(
     writer: StoreWriter,
     table: ImageTable,
     backbone: Backbone,
-    views: Sequence[View],
+    how: _Decoding,
     *,
-    strict: bool,
     on_progress: OnProgress,
 ) -> dict[int, str]:
     """Settles all pending rows; returns the reasons of those it skipped. A batch is written while the next is made."""
@@ -172,17 +193,18 @@ def _compute(
         on_progress(int(np.count_nonzero(writer.done)), len(table))
 
     made = bottlenecks(
-        [table.folder / path for path in table.paths],
+        [source_of(table.folder, path) for path in table.paths],
         backbone,
-        views,
+        how.views,
         batches=list(writer.pending()),
         batch_size=header.batch_size,
         dtype=header.dtype,
+        reading=how.reading,
     )
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
         for batch in made:
-            if strict:
+            if how.strict:
                 _refuse(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:
                 writing.result()

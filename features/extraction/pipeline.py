@@ -7,13 +7,13 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from features.images.decode import UndecodableError, decode_image
+from features.images.reading import Reading, Source
 from features.images.views import View
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
@@ -64,13 +64,14 @@ class _Decoding:
 
 
 def bottlenecks(
-    sources: Sequence[Path | bytes],
+    sources: Sequence[Source],
     backbone: FeatureMaker,
     views: Sequence[View],
     *,
     batches: Iterable[range],
     batch_size: int,
     dtype: str,
+    reading: Reading | None = None,
 ) -> Generator[Batch]:
     """Yields the bottlenecks of batches of sources, in order.
 
@@ -78,12 +79,13 @@ def bottlenecks(
     and features that do not depend on how the work was cut up.
 
     Args:
-        sources: Files or their contents.
+        sources: Files, pages or contents of files.
         backbone: Its ``features`` is called from the calling thread only.
         views: Each image is decoded once and shown to the backbone in each of these.
         batches: Index ranges into ``sources``, at most ``batch_size`` long each.
         batch_size: Images in a forward pass.
         dtype: ``float16`` or ``float32``, of the features that are returned.
+        reading: How files are read; its tally is told what is noticed.
 
     Raises:
         BottleneckError: Features are not finite, or too large for float16.
@@ -91,7 +93,8 @@ def bottlenecks(
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode") as pool:
         size = backbone.image_size
         shape = (len(views), batch_size, size, size, 3)
-        started = (_start(pool, sources, views, indices, shape) for indices in batches)
+        how = reading or Reading()
+        started = (_start(pool, sources, views, indices, shape=shape, reading=how) for indices in batches)
         ahead = deque(islice(started, BATCHES_AHEAD))
         try:
             while ahead:
@@ -103,21 +106,23 @@ def bottlenecks(
 
 def _start(
     pool: ThreadPoolExecutor,
-    sources: Sequence[Path | bytes],
+    sources: Sequence[Source],
     views: Sequence[View],
     indices: range,
+    *,
     shape: tuple[int, ...],
+    reading: Reading,
 ) -> _Decoding:
     assert len(indices) <= shape[1]
     pictures = np.zeros(shape, np.uint8)
-    waiting = (pool.submit(_fill, pictures[:, i], sources[index], views) for i, index in enumerate(indices))
+    waiting = (pool.submit(_fill, pictures[:, i], sources[index], views, reading) for i, index in enumerate(indices))
     return _Decoding(indices, pictures, tuple(waiting))
 
 
-def _fill(pictures: npt.NDArray[np.uint8], source: Path | bytes, views: Sequence[View]) -> str | None:
+def _fill(pictures: npt.NDArray[np.uint8], source: Source, views: Sequence[View], reading: Reading) -> str | None:
     """Decodes a source into ``pictures`` (views, size, size, 3); returns the reason where that fails."""
     try:
-        image = decode_image(source, pictures.shape[1])
+        image = decode_image(source, pictures.shape[1], reading)
     except UndecodableError as error:
         return str(error)
     for picture, view in zip(pictures, views, strict=True):
@@ -125,7 +130,7 @@ def _fill(pictures: npt.NDArray[np.uint8], source: Path | bytes, views: Sequence
     return None
 
 
-def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Path | bytes], dtype: str) -> Batch:
+def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Source], dtype: str) -> Batch:
     reasons = batch.reasons()
     rows = len(batch.indices)
     features = np.zeros((rows, len(batch.pictures), *backbone.feature_shape), dtype)
@@ -139,7 +144,7 @@ def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Path | b
     return Batch(batch.indices, features, reasons)
 
 
-def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequence[Path | bytes]) -> None:
+def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequence[Source]) -> None:
     """Refuses features that are not finite in ``dtype``, naming the first source that has some.
 
     The extremes decide for the whole batch: NaN and infinity pass through ``min`` and ``max``.
@@ -150,7 +155,7 @@ def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequen
     extremes = np.abs(features).max(axis=(1, 2, 3))
     first = next(i for i, extreme in enumerate(extremes) if not extreme <= limit)
     source = sources[first]
-    name = str(source) if isinstance(source, Path) else f"image {first + 1} of the batch"
+    name = f"image {first + 1} of the batch" if isinstance(source, bytes) else str(source)
     if np.isfinite(extremes[first]):
         raise BottleneckError(
             f"{name}: a feature of {extremes[first]:.3g} does not fit float16 (at most {limit:.0f}):"

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
-from features.store.kind import FeatureKind
+from features.store.intensity import GRAMMAR, parse_intensity
+from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
@@ -44,6 +45,7 @@ class StoreHeader(FeatureKind):
         sizes: Size in bytes of each source file.
         labels: Class index of each row.
         patients: Patient id of each row, empty where unknown.
+        pages: ``first`` where a file is a row, ``all`` where one with several pages is a row for each of them.
         views: Names of the views of each image, in their order in the store.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch: resuming continues at a multiple of it.
@@ -56,6 +58,7 @@ class StoreHeader(FeatureKind):
     sizes: tuple[int, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
+    pages: str = "first"
     views: tuple[str, ...] = ("identity",)
     dtype: str = "float16"
     batch_size: int = 32
@@ -84,7 +87,8 @@ class StoreHeader(FeatureKind):
     def fingerprint(self) -> str:
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 
-        What is hashed, and in which order, is part of the format: stores keep the result.
+        What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
+        it is none that a type has, so that others keep the fingerprint that they had before it was recorded.
         """
         content = {
             "schema": SCHEMA,
@@ -98,6 +102,8 @@ class StoreHeader(FeatureKind):
             "dtype": self.dtype,
             "files": list(zip(self.paths, self.sizes, self.labels, strict=True)),
         }
+        if self.intensity not in (UNKNOWN, EIGHT_BITS, BY_TYPE):
+            content["intensity"] = self.intensity
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     def check_same(self, path: Path, other: StoreHeader) -> None:
@@ -107,7 +113,7 @@ class StoreHeader(FeatureKind):
             InputError: Naming the first field that differs. Versions and ``created`` may differ.
         """
         # The files first, which say best what store this is; then the kind; last how it is kept.
-        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
+        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2, "pages": -1}
         names = (field.name for field in fields(self) if field.name not in ("versions", "created"))
         for name in sorted(names, key=lambda name: turn.get(name, 0)):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -143,6 +149,7 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "schema": np.int64(SCHEMA),
         "classes": np.array(header.classes, dtype=text),
         "views": np.array(header.views, dtype=text),
+        "pages": header.pages,
         **header.origin,
         "alpha": np.float64(np.nan if header.alpha is None else header.alpha),
         "image_size": np.int64(header.image_size),
@@ -221,7 +228,21 @@ def _checked_header(path: Path, file: Any) -> StoreHeader:
         raise InputError(path, field="labels", expected=f"0 to {len(header.classes) - 1}", found="others")
     if len(header.views) != shape[1]:
         raise InputError(path, field="views", expected=f"{shape[1]} names", found=len(header.views))
+    check_intensity(path, header)
     return header
+
+
+def check_intensity(path: Path, kind: FeatureKind) -> None:
+    """Refuses an intensity in a file that says no scale.
+
+    Raises:
+        InputError: Naming the file and the field.
+    """
+    try:
+        parse_intensity(kind.intensity)
+    except InputError as error:
+        found = ascii(kind.intensity)[:80]
+        raise InputError(path, field="intensity", expected=GRAMMAR, found=found) from error
 
 
 def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
@@ -233,6 +254,7 @@ def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
         labels=tuple(file["labels"][:].tolist()),
         patients=tuple(file["patients"].asstr()[:].tolist()),
         feature_shape=(int(shape[2]), int(shape[3]), int(shape[4])),
+        pages=str(attributes.get("pages", "first")),
         views=tuple(str(name) for name in attributes["views"]),
         **_origin_of(attributes),
         dtype=dtype,
