@@ -61,6 +61,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "parts": _parts_text(found, reason),
         "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
+        "pages": {"first": "one a file", "all": "all of a file, a row each"}.get(told["pages"], told["pages"]),
         **store.header.texts(),
         "features": f"{' x '.join(map(str, told['shape']))} {told['dtype']}",
         "file": f"{told['bytes'] / 1e6:,.1f} MB, schema {told['schema']}",

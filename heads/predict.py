@@ -64,6 +64,8 @@ def main(
     predictions, problem = predicted.rows, predicted.problem
     if problem and not predictions:
         raise problem
+    for note in predicted.notes:
+        say(f"note: {note}")
     if as_json:
         tell(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
     else:

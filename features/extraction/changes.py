@@ -14,6 +14,7 @@ from pathlib import Path
 
 from features.images.content import UNKNOWN, digest_of
 from features.images.folder import ImageTable
+from features.images.pages import file_of
 from features.runtime.errors import InputError
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted, listed, printable
@@ -150,7 +151,7 @@ def _by_content(
     if len(read) > _MANY:
         say(f"note: {len(read):,} images are of another time than the store says: their contents are compared")
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="hash") as pool:
-        found = [*pool.map(lambda pair: digest_of(table.folder / table.paths[pair[0]]), read)]
+        found = [*pool.map(lambda pair: digest_of(table.folder / file_of(table.paths[pair[0]])), read)]
     other = {new for (new, old), digest in zip(read, found, strict=True) if digest != digests[old]}
     return other, sum(new not in other and table.modified[new] != times[old] for new, old in read)
 

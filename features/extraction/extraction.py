@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,15 +17,19 @@ from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
+from features.extraction.scale import pages_of, scale_of, table_of_pages
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.extraction.summary import ExtractionSummary, summarize
 from features.extraction.update import check_same_features, differs, pending_in_place, side_path, take_place, updating
 from features.images.folder import ImageTable, scan_folder
+from features.images.pages import source_of
+from features.images.reading import Reading
 from features.images.views import View
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
+from features.store.intensity import parse_intensity
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -62,25 +66,30 @@ def extract_store(
         BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    spec, views = options.spec, options.variants
-    table = scan_folder(images, group_pattern=options.group_pattern, limit=options.limit)
-    plan = _Plan(table, spec, views, options.dtype, options.batch_size)
+    spec, views, _ = options.spec, options.variants, options.scale
+    table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
+    stored = FeatureStore(store).header if store.exists() else None
+    scale = scale_of(table, options, None if stored is None else stored.intensity)
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity)
     changes = plan.compare(store, update=options.update, say=say)
-    for remark in (*table.remarks, *(changes.remarks(update=options.update) if changes else ())):
+    updates = changes.remarks(update=options.update) if changes else ()
+    for remark in (*table.remarks, *updates, *scale.notes):
         say(f"note: {remark}")
+    reading = Reading(parse_intensity(scale.intensity), options.max_pixels)
     start_backend()
     backbone = build_backbone(spec)
     header = plan.header(backbone.feature_shape, backbone.weights_sha256)
     update = changes if options.update else None
     with StoreWriter(store, header) if update is None else updating(update, header, table) as writer:
         if options.strict:
-            _refuse(table, skipped_images(writer, table, {}))
+            _refuse(table, skipped_images(writer, table, {}, reading))
         already = int(np.count_nonzero(writer.done))
         started = time.perf_counter()
         batches = [*writer.pending()] if update is None else pending_in_place(writer)
-        reasons = _compute(writer, batches, table, backbone, views, strict=options.strict, on_progress=on_progress)
+        decoding = _Decoding(views, reading, options.strict)
+        reasons = _compute(writer, batches, table, backbone, decoding, on_progress=on_progress)
         seconds = time.perf_counter() - started
-        skipped = skipped_images(writer, table, reasons)
+        skipped = skipped_images(writer, table, reasons, reading)
         write_skipped(store, skipped)
         if len(skipped) == len(table):
             path, reason = next(iter(skipped.items()))
@@ -93,7 +102,9 @@ def extract_store(
         if update is not None:
             take_place(writer, store)
         settled = len(table) - already
-    return summarize(store, writer.done, table, changes=update, settled=settled, seconds=seconds, skipped=skipped)
+    notes = tuple(reading.tally.notes(reading.intensity, chosen=stored is None))
+    summary = summarize(store, writer.done, table, changes=update, settled=settled, seconds=seconds, skipped=skipped)
+    return replace(summary, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ class _Plan:
     views: tuple[View, ...]
     dtype: str
     batch_size: int
+    intensity: str
 
     def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
         return StoreHeader(
@@ -114,8 +126,9 @@ class _Plan:
             labels=self.table.labels,
             patients=self.table.patients,
             feature_shape=feature_shape,
+            pages=pages_of(self.table),
             views=tuple(view.name for view in self.views),
-            **self.spec.kind(feature_shape, weights_sha256).origin,
+            **(self.spec.kind(feature_shape, weights_sha256).origin | {"intensity": self.intensity}),
             dtype=self.dtype,
             batch_size=self.batch_size,
             created=self.table.newest,
@@ -145,6 +158,15 @@ class _Plan:
         return changes
 
 
+@dataclass(frozen=True)
+class _Decoding:
+    """How images are decoded."""
+
+    views: Sequence[View]
+    reading: Reading
+    strict: bool
+
+
 def _versions() -> Iterator[tuple[str, str]]:
     for package in ("h5py", "keras", "numpy", "pillow", use_backend()):
         yield package, version(package)
@@ -155,9 +177,8 @@ def _compute(
     batches: Sequence[Sequence[int]],
     table: ImageTable,
     backbone: Backbone,
-    views: Sequence[View],
+    how: _Decoding,
     *,
-    strict: bool,
     on_progress: OnProgress,
 ) -> dict[int, str]:
     """Settles the batches' rows; returns the reasons of those it skipped. A batch is written while the next is made."""
@@ -173,17 +194,18 @@ def _compute(
         on_progress(int(np.count_nonzero(writer.done)), len(table))
 
     made = bottlenecks(
-        [table.folder / path for path in table.paths],
+        [source_of(table.folder, path) for path in table.paths],
         backbone,
-        views,
+        how.views,
         batches=batches,
         batch_size=header.batch_size,
         dtype=header.dtype,
+        reading=how.reading,
     )
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
         for batch in made:
-            if strict:
+            if how.strict:
                 _refuse(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:
                 writing.result()

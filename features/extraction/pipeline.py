@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from features.images.content import read_content
 from features.images.decode import UndecodableError, decode_image
+from features.images.reading import Reading, Source
 from features.images.views import View
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
@@ -74,13 +74,14 @@ class _Decoding:
 
 
 def bottlenecks(
-    sources: Sequence[Path | bytes],
+    sources: Sequence[Source],
     backbone: FeatureMaker,
     views: Sequence[View],
     *,
     batches: Iterable[Sequence[int]],
     batch_size: int,
     dtype: str,
+    reading: Reading | None = None,
 ) -> Generator[Batch]:
     """Yields the bottlenecks of batches of sources, in order.
 
@@ -89,12 +90,13 @@ def bottlenecks(
     place in the batch.
 
     Args:
-        sources: Files or their contents.
+        sources: Files, pages or contents of files.
         backbone: Its ``features`` is called from the calling thread only.
         views: Each image is decoded once and shown to the backbone in each of these.
         batches: Indices into ``sources``, at most ``batch_size`` each; ``EMPTY`` for a place that stays empty.
         batch_size: Images in a forward pass.
         dtype: ``float16`` or ``float32``, of the features that are returned.
+        reading: How files are read; its tally is told what is noticed.
 
     Raises:
         BottleneckError: Features are not finite, or too large for float16.
@@ -102,7 +104,8 @@ def bottlenecks(
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode") as pool:
         size = backbone.image_size
         shape = (len(views), batch_size, size, size, 3)
-        started = (_start(pool, sources, views, indices, shape) for indices in batches)
+        how = reading or Reading()
+        started = (_start(pool, sources, views, indices, shape=shape, reading=how) for indices in batches)
         ahead = deque(islice(started, BATCHES_AHEAD))
         try:
             while ahead:
@@ -114,27 +117,29 @@ def bottlenecks(
 
 def _start(
     pool: ThreadPoolExecutor,
-    sources: Sequence[Path | bytes],
+    sources: Sequence[Source],
     views: Sequence[View],
     batch: Sequence[int],
+    *,
     shape: tuple[int, ...],
+    reading: Reading,
 ) -> _Decoding:
     assert len(batch) <= shape[1]
     pictures = np.zeros(shape, np.uint8)
     places = [place for place, index in enumerate(batch) if index != EMPTY]
     indices = [batch[place] for place in places]
     waiting = [
-        pool.submit(_fill, pictures[:, place], sources[index], views)
+        pool.submit(_fill, pictures[:, place], sources[index], views, reading)
         for place, index in zip(places, indices, strict=True)
     ]
     return _Decoding(indices, places, pictures, tuple(waiting))
 
 
-def _fill(pictures: npt.NDArray[np.uint8], source: Path | bytes, views: Sequence[View]) -> _Decoded:
+def _fill(pictures: npt.NDArray[np.uint8], source: Source, views: Sequence[View], reading: Reading) -> _Decoded:
     """Decodes a source into ``pictures`` (views, size, size, 3)."""
     content = read_content(source)
     try:
-        image = decode_image(content.source, pictures.shape[1])
+        image = decode_image(content.source, pictures.shape[1], reading)
     except UndecodableError as error:
         return _Decoded(content.digest, str(error))
     except BottleneckError as error:  # not enough memory: bytes have no name to give
@@ -146,7 +151,7 @@ def _fill(pictures: npt.NDArray[np.uint8], source: Path | bytes, views: Sequence
     return _Decoded(content.digest)
 
 
-def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Path | bytes], dtype: str) -> Batch:
+def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Source], dtype: str) -> Batch:
     decoded = [future.result() for future in batch.waiting]
     reasons = {index: one.reason for index, one in zip(batch.indices, decoded, strict=True) if one.reason is not None}
     rows = len(batch.indices)
@@ -163,7 +168,7 @@ def _finish(batch: _Decoding, backbone: FeatureMaker, sources: Sequence[Path | b
     return Batch(batch.indices, features, contents, reasons)
 
 
-def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequence[Path | bytes]) -> None:
+def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequence[Source]) -> None:
     """Refuses features that are not finite in ``dtype``, naming the first source that has some.
 
     The extremes decide for the whole batch: NaN and infinity pass through ``min`` and ``max``.
@@ -174,7 +179,7 @@ def _check_finite(features: npt.NDArray[np.float32], dtype: str, sources: Sequen
     extremes = np.abs(features).max(axis=(1, 2, 3))
     first = next(i for i, extreme in enumerate(extremes) if not extreme <= limit)
     source = sources[first]
-    name = str(source) if isinstance(source, Path) else f"image {first + 1} of the batch"
+    name = f"image {first + 1} of the batch" if isinstance(source, bytes) else str(source)
     if np.isfinite(extremes[first]):
         raise BottleneckError(
             f"{name}: a feature of {extremes[first]:.3g} does not fit float16 (at most {limit:.0f}):"

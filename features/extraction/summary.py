@@ -38,6 +38,7 @@ class ExtractionSummary:
         unknown: Usable images whose patient is unknown.
         patient_source: Where the patients were taken from, with an example, for people.
         ignored: Number of files and folders that were passed over, by reason.
+        notes: What was noticed of the images that this run decoded, a line each.
         update: Numbers of images ``changed``, ``added``, ``gone`` and ``kept`` by an update; empty for none.
     """
 
@@ -55,6 +56,7 @@ class ExtractionSummary:
     patient_source: str
     ignored: dict[str, int]
     update: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def summarize(
@@ -127,6 +129,7 @@ def describe(summary: ExtractionSummary) -> Iterator[str]:
         yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
     if summary.unknown:
         yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern"
+    yield from (f"note: {note}" for note in summary.notes)
     missing = [printable(name) for name, count in summary.counts.items() if not count]
     if missing:
         yield f"warning: no image left of {', '.join(missing)}"

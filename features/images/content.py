@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.images.reading import Page, Source
 from features.store.schema import DIGEST_BYTES
 
 UNKNOWN = bytes(DIGEST_BYTES)
@@ -23,12 +24,14 @@ class Content:
         digest: BLAKE2b of 16 bytes; zeros where the file cannot be read.
     """
 
-    source: Path | bytes
+    source: Source
     digest: bytes
 
 
-def read_content(source: Path | bytes) -> Content:
-    """Reads a file, once, for its digest and to be decoded."""
+def read_content(source: Source) -> Content:
+    """Reads a file, once, for its digest and to be decoded; a page has the digest of its file."""
+    if isinstance(source, Page):
+        return Content(source, digest_of(source.path))
     if isinstance(source, bytes):
         return Content(source, hashlib.blake2b(source, digest_size=DIGEST_BYTES).digest())
     try:

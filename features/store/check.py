@@ -45,6 +45,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         },
         "views": list(header.views),
         **header.origin,
+        "pages": header.pages,
         "shape": list(header.shape),
         "dtype": header.dtype,
         "batch_size": header.batch_size,

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
 from features.runtime.text import composed
-from features.store.kind import FeatureKind
+from features.store.intensity import GRAMMAR, parse_intensity
+from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
@@ -52,6 +53,7 @@ class StoreHeader(FeatureKind):
         sizes: Size in bytes of each source file.
         labels: Class index of each row.
         patients: Patient id of each row, empty where unknown.
+        pages: ``first`` where a file is a row, ``all`` where one with several pages is a row for each of them.
         views: Names of the views of each image, in their order in the store.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch: resuming continues at a multiple of it.
@@ -66,6 +68,7 @@ class StoreHeader(FeatureKind):
     sizes: tuple[int, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
+    pages: str = "first"
     views: tuple[str, ...] = ("identity",)
     dtype: str = "float16"
     batch_size: int = 32
@@ -95,7 +98,8 @@ class StoreHeader(FeatureKind):
     def fingerprint(self) -> str:
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 
-        What is hashed, and in which order, is part of the format: stores keep the result.
+        What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
+        it is none that a type has, so that others keep the fingerprint that they had before it was recorded.
         """
         content = {
             "schema": SCHEMA,
@@ -109,6 +113,8 @@ class StoreHeader(FeatureKind):
             "dtype": self.dtype,
             "files": list(zip(self.paths, self.sizes, self.labels, strict=True)),
         }
+        if self.intensity not in (UNKNOWN, EIGHT_BITS, BY_TYPE):
+            content["intensity"] = self.intensity
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     def spelled(self) -> StoreHeader:
@@ -127,7 +133,7 @@ class StoreHeader(FeatureKind):
             InputError: Naming the first field that differs. Versions and times may differ, and the spelling of names.
         """
         # The files first, which say best what store this is; then the kind; last how it is kept.
-        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
+        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2, "pages": -1}
         names = (field.name for field in fields(self) if field.name not in ("versions", "created", "modified"))
         stored, told = self.spelled(), other.spelled()
         for name in sorted(names, key=lambda name: turn.get(name, 0)):
@@ -164,6 +170,7 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "schema": np.int64(SCHEMA),
         "classes": np.array(header.classes, dtype=text),
         "views": np.array(header.views, dtype=text),
+        "pages": header.pages,
         **header.origin,
         "alpha": np.float64(np.nan if header.alpha is None else header.alpha),
         "image_size": np.int64(header.image_size),
@@ -201,7 +208,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
     labels = _numbers(path, file, "labels", shape[0])
     if not all(0 <= label < len(classes) for label in labels):
         raise attributes.refusal("labels", f"0 to {len(classes) - 1}", "others")
-    return StoreHeader(
+    header = StoreHeader(
         classes=classes,
         paths=_texts(path, file, "paths", shape[0]),
         sizes=_numbers(path, file, "sizes", shape[0]) if "sizes" in file else (0,) * shape[0],
@@ -209,6 +216,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         patients=_texts(path, file, "patients", shape[0]),
         feature_shape=(shape[2], shape[3], shape[4]),
         views=views,
+        pages=attributes.text("pages") if "pages" in attributes else "first",
         **_origin_of(attributes),
         dtype=dtype,
         batch_size=attributes.whole("batch_size", least=1) if "batch_size" in attributes else 32,
@@ -216,6 +224,21 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         versions=attributes.json_object("versions", _versions) if "versions" in attributes else {},
         modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
     )
+    check_intensity(path, header)
+    return header
+
+
+def check_intensity(path: Path, kind: FeatureKind) -> None:
+    """Refuses an intensity in a file that says no scale.
+
+    Raises:
+        InputError: Naming the file and the field.
+    """
+    try:
+        parse_intensity(kind.intensity)
+    except InputError as error:
+        found = ascii(kind.intensity)[:80]
+        raise InputError(path, field="intensity", expected=GRAMMAR, found=found) from error
 
 
 def _features_of(path: Path, file: Any) -> tuple[tuple[int, ...], str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.images.entries import is_image_name, is_left_out, what_is_there
+from features.images.pages import Pages, page_numbers, source_of
+from features.images.reading import ImageFile, Page
 from heads.prediction.download import RemoteError, fetch, is_url
 
 _FETCHES = 8
@@ -21,16 +23,18 @@ class Source:
 
     Attributes:
         name: As the user knows it: a path, or an address.
-        path: Where its content is.
+        path: Where its content is, and on which page.
         reason: Why there is none, or ''.
     """
 
     name: str
-    path: Path
+    path: ImageFile
     reason: str = ""
 
 
-def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None) -> list[Source]:
+def find_sources(
+    arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None, pages: Pages = "first"
+) -> list[Source]:
     """Turns arguments into images: addresses are read, folders walked.
 
     A folder's images come sorted, without hidden entries and what systems leave behind.
@@ -40,6 +44,7 @@ def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path |
         downloads: Folder for what is read from addresses; the caller removes it.
         leave_out: A folder that is not walked where it lies in one of the arguments: that of the maps, which are
             pictures, too.
+        pages: Whether a file with several pages is its first, or a source for each of them: ``scan.tif#2``.
 
     Returns:
         At least one source for each argument, in their order; a folder without images is one that has a reason.
@@ -58,7 +63,16 @@ def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path |
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return sources
+    return [page for source in sources for page in _pages(source)] if pages == "all" else sources
+
+
+def _pages(source: Source) -> list[Source]:
+    if source.reason or isinstance(source.path, Page):
+        return [source]
+    numbers = page_numbers(source.path)
+    if len(numbers) == 1:
+        return [source]
+    return [Source(f"{source.name}#{number}", Page(source.path, number)) for number in numbers]
 
 
 def _download(url: str, path: Path) -> Source:
@@ -77,7 +91,7 @@ def _local(path: Path, hidden: Path | None) -> list[Source]:
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         return [Source(str(path), path, f"{error.strerror}")]
     if not folder:
-        return [Source(str(path), path)]
+        return [Source(str(path), path if path.is_file() else source_of(path.parent, path.name))]
     problems: list[OSError] = []
     found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
     found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]

@@ -51,6 +51,8 @@ def test_it_describes_a_store_in_json_types(path):
         "weights_sha256": "ab" * 32,
         "image_size": 64,
         "preprocessing": "backbone",
+        "intensity": "unknown",
+        "pages": "first",
         "shape": [24, 2, 2, 2, 8],
         "dtype": "float16",
         "batch_size": 16,
