@@ -7,6 +7,7 @@ these are decoded. What is decided depends on the files alone, and not on how ma
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ _SAMPLE = 1 << 16
 """Numbers of an image that its usual range is taken from."""
 _USUAL = (0.001, 0.999)
 _SLACK = 0.01
-"""By which part of its white a scale may be exceeded: resampling overshoots, as in fractions up to 1.0005."""
+"""By which part of their range numbers may exceed a scale: resampling overshoots, as in fractions up to 1.0005."""
 _DOUBTFUL = 1 / 2
 """Where values leave at least one bit of their scale unused, the user is told."""
 _HEAD = 32
@@ -75,7 +76,7 @@ class Numbers:
 
     def within(self, scale: Scale) -> bool:
         """Whether a scale holds them, but for what overshoots a little."""
-        slack = _SLACK * (scale.high - scale.low)
+        slack = _SLACK * (self.usual_high - self.usual_low)
         return self.usual_low >= scale.low - slack and self.usual_high <= scale.high + slack
 
     def share_of(self, scale: Scale) -> float:
@@ -187,7 +188,9 @@ def _notes(survey: Survey, chosen: Intensity, *, told: bool) -> Iterator[str]:
 def _scale_notes(numbers: Numbers, scale: Scale, what: str, *, told: bool) -> Iterator[str]:
     """Yields nothing for a scale that is what anyone expects."""
     shown = f"{what}: {_spelled(scale.low)} is shown black, {_spelled(scale.high)} white, in every image"
-    if numbers.share_of(scale) < _DOUBTFUL:
+    if numbers.usual_low == numbers.usual_high:
+        yield f"{shown}; nearly all of them are the same number: there is no contrast to show"
+    elif numbers.share_of(scale) < _DOUBTFUL:
         share = numbers.share_of(scale)
         lost = "contrast is nearly lost" if share < _DOUBTFUL / 4 else "contrast is lost"
         yield f"{shown}; most values cover {share:.1%} of that range, dark or flat: {lost}; {_advice(numbers)}"
@@ -201,9 +204,9 @@ def _scale_notes(numbers: Numbers, scale: Scale, what: str, *, told: bool) -> It
 def _advice(numbers: Numbers) -> str:
     """What to tell instead: the fewest bits that hold whole numbers, and the range that is usual."""
     own = f"{_spelled(numbers.usual_low)}:{_spelled(numbers.usual_high)}"
-    if not (numbers.low >= 0 and float(numbers.usual_high).is_integer() and numbers.usual_high > 255):
+    if not (numbers.low >= 0 and numbers.high.is_integer() and numbers.usual_high > 255):
         return f"--intensity {own} would use the whole range"
-    bits = int(numbers.usual_high).bit_length()
+    bits = math.ceil(numbers.usual_high).bit_length()
     return f"are they of {bits} bits, --intensity 0:{(1 << bits) - 1}? or --intensity {own}, all that is used"
 
 
