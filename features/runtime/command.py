@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -20,7 +20,9 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 _NARROWEST = 40
-"""Columns of a table, at least: in fewer it would be empty. A terminal breaks the lines, and some say they have 0."""
+"""Columns of a table of results, at least: in fewer it would be empty. A terminal breaks the lines."""
+_USUAL = 80
+"""Columns of a terminal that says it has none: Rich would print nothing."""
 
 
 class _ReaderGoneError(Exception):
@@ -30,12 +32,22 @@ class _ReaderGoneError(Exception):
 class _Remarks(Console):
     """A console whose reader may go away: what is computed goes on, in silence."""
 
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return ConsoleDimensions(found.width or _USUAL, found.height)
+
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class _Results(Console):
     """A console on standard output; where nobody reads that any more, Rich would end the process itself."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return ConsoleDimensions(max(found.width or _USUAL, _NARROWEST), found.height)
 
     def on_broken_pipe(self) -> None:
         raise _ReaderGoneError
@@ -80,8 +92,7 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
 
 def say(line: str) -> None:
     """Prints a remark, as it is, on standard error: no markup, no colours, no line breaks of its own."""
-    width = max(console.width, _NARROWEST)
-    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def tell(text: str) -> None:
@@ -99,9 +110,7 @@ def show(table: RenderableType, *, width: int | None = None) -> None:
         table: What Rich can draw; square brackets in it are no markup.
         width: Columns; None for the terminal's.
     """
-    results = _Results(highlight=False, markup=False, emoji=False, width=width)
-    results.width = max(results.width, _NARROWEST)
-    results.print(table)
+    _Results(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def _last_words(line: str) -> None:

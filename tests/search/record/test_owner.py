@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -21,14 +23,22 @@ from search.record.storage import load_study, open_record
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A database with a study in it, to be copied: to make its tables takes seconds."""
+    path = tmp_path_factory.mktemp("template") / "heads.db"
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="s", direction="maximize")
+    return path
+
+
 @pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'heads.db'}"
+def url(tmp_path, template) -> str:
+    return f"sqlite:///{shutil.copy(template, tmp_path)}"
 
 
 @pytest.fixture
 def study(url) -> optuna.Study:
-    return optuna.create_study(storage=url, study_name="s", direction="maximize")
+    return optuna.load_study(storage=url, study_name="s")
 
 
 @pytest.fixture(autouse=True)
