@@ -23,6 +23,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
+from features.store.limits import require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -139,7 +140,8 @@ class _Plan:
         )
 
     def check_early(self, path: Path) -> None:
-        """Refuses another store before seconds are spent on the backbone."""
+        """Refuses another store, and too many classes, before seconds are spent on the backbone."""
+        require_storable(self.table.folder, self.table.classes)
         if path.exists():
             stored = FeatureStore(path).header
             stored.check_same(path, self.header(stored.feature_shape, stored.weights_sha256))
