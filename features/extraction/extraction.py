@@ -30,6 +30,7 @@ from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
 from features.store.intensity import parse_intensity
+from features.store.limits import require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -137,11 +138,12 @@ class _Plan:
         )
 
     def compare(self, path: Path, *, update: bool, say: Say) -> Changes | None:
-        """Refuses a store that cannot be gone on with, before seconds are spent on the backbone.
+        """Refuses a store that cannot be gone on with, and too many classes, before seconds are spent on the backbone.
 
         Returns:
             How the store differs from one that is made now; None where there is no store, or nothing to update.
         """
+        require_storable(self.table.folder, self.table.classes)
         if not path.exists():
             return None
         stored = FeatureStore(path)

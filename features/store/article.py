@@ -27,6 +27,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
+from features.store.limits import require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -231,6 +232,7 @@ def article_to_store(
     source, destination = Path(source), Path(destination)
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
+        require_storable(source, names)
         size = batch_size or int(article.starts[1])
         existed = destination.exists()
         if existed and FeatureStore(destination).complete:

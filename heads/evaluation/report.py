@@ -138,7 +138,8 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
     names = {"tickvals": list(range(len(classes))), "ticktext": [escape(name) for name in classes]}
     names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
-    figure.update_xaxes(title="called", automargin=True, **names)
+    angle = -90 if len(classes) > _MAX_BESIDE else None
+    figure.update_xaxes(title="called", automargin=True, tickangle=angle, **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
     longest = max(map(len, classes)) if len(classes) > _MAX_BESIDE else 0  # names below a wide matrix stand upright
     height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest)

@@ -92,12 +92,13 @@ class Metrics:
         return tuple(one.name for one in self.per_class if not one.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the metrics as JSON types."""
+        """Returns the metrics as JSON types: with ``pairs`` where there are too many classes for ``confusion``."""
         data = asdict(self)
         data["accuracy_interval"] = list(self.accuracy_interval) if self.accuracy_interval else None
         data["per_class"] = [asdict(one) for one in self.per_class]
         data["confusion"] = [list(counts) for counts in self.confusion]
-        data["pairs"] = [asdict(pair) for pair in self.pairs]
+        if self.confusion:
+            del data["pairs"]  # the matrix has them
         return data
 
 

@@ -112,7 +112,8 @@ class _Tested:
         metrics = measure(self.calibrated, labels, classes, patients=patients)
         calibration = Calibration(**describe_calibration(self.plain, labels, self.temperature))
         told = {name: value for name, value in vars(metrics).items() if name != "pairs"}
-        return {**told, "confused": metrics.confused[:MOST_CONFUSED], "calibration": calibration}
+        confused = () if metrics.confusion else metrics.confused[:MOST_CONFUSED]
+        return {**told, "confused": confused, "calibration": calibration}
 
 
 def _difference(

@@ -16,7 +16,7 @@ from heads.metrics.classification import ClassMetrics, ConfusionPair
 from heads.model.spec import HeadSpec
 
 MOST_CONFUSED = 50
-"""Pairs of classes that a summary has of each head."""
+"""Pairs of classes that a summary has of each head, where the whole confusion matrix would be too large."""
 
 
 class Recorded:
@@ -183,7 +183,7 @@ class ScoresOnTest(Recorded):
         loss: In nats, of the calibrated probabilities.
         per_class: Each class against the others.
         confusion: (true class, called class) counts; empty for very many classes.
-        confused: The pairs of classes that were confused most often, ``MOST_CONFUSED`` at most.
+        confused: In its place the pairs of classes that were confused most often, ``MOST_CONFUSED`` at most.
         calibration: Of the probabilities on these rows.
     """
 
@@ -200,8 +200,8 @@ class ScoresOnTest(Recorded):
 
     @property
     def most_confused(self) -> tuple[ConfusionPair, ...]:
-        """``confused``; in studies from before it was kept, what the confusion matrix says."""
-        if self.confused or not self.confusion:
+        """The pairs of classes that were confused most often: ``confused``, or what the confusion matrix says."""
+        if not self.confusion:
             return self.confused
         names = [one.name for one in self.per_class]
         pairs = [
@@ -215,6 +215,8 @@ class ScoresOnTest(Recorded):
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""
         told = super().to_dict()
+        if not self.confused:
+            del told["confused"]
         scores = {field.name for field in fields(ScoresOnTest)}
         first = [field.name for field in fields(self) if field.name not in scores and field.name not in _AFTERWARDS]
         return {name: told.pop(name) for name in first} | told
