@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-from features.runtime.errors import InputError
+from features.runtime.errors import STOPS, InputError
 
 Backend = Literal["tensorflow", "jax"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -52,7 +52,8 @@ def start_backend() -> None:
     Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed meanwhile; while TensorFlow's C++ side is imported it would get lost.
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
+            would get lost.
     """
     sys.stderr.flush()
     with _interrupts_held(), tempfile.TemporaryFile() as unseen:
@@ -67,16 +68,18 @@ def start_backend() -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Puts Ctrl-C off to the end."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
+    """Puts Ctrl-C and SIGTERM off to the end, where Python would heed them."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
     held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    for number in before:
+        signal.signal(number, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if held:
-        raise KeyboardInterrupt
+        raise STOPS[held[0]]
