@@ -6,7 +6,6 @@ Notes, figures and the best heads' artifacts are pinned on the study in memory a
 
 from __future__ import annotations
 
-import signal
 import socketserver
 import tempfile
 import threading
@@ -41,7 +40,6 @@ def main(
         with server:
             address = f"http://{host}:{server.server_port}/dashboard/studies/{view.study_id}"
             tell(f"{address}  {study}, read only; Ctrl-C ends it")
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the temporary folder would stay
             threading.Thread(target=view.keep_up, daemon=True).start()
             try:
                 server.serve_forever()

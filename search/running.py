@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
@@ -28,24 +28,29 @@ from search.setup.storage_url import VARIABLE, has_secrets
 from search.study import Study
 from search.training.display import Display
 from search.training.snapshot import Saved, read_snapshot
+from search.training.stages import IN_WORDS, OnStage, Stage, untold
 from search.trials.ask_tell import Book
-
-if TYPE_CHECKING:
-    from search.record.results import BankFigures
 
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
 
 
-def run_study(features: FeatureStore | str | Path | None = None, *, progress: bool = True, **options: Any) -> Study:
+def run_study(
+    features: FeatureStore | str | Path | None = None,
+    *,
+    progress: bool = True,
+    on_stage: OnStage = untold,
+    **options: Any,
+) -> Study:
     """Searches for the best head over cached bottlenecks.
 
-    What is not given is looked up in the study file and, with ``resume=True``, in the study's record. Ctrl-C, or the
-    notebook's stop button, leaves a study that goes on with ``run_study(out=..., resume=True)``.
+    What is not given is looked up in the study file and, with ``resume=True``, in the study's record. Ctrl-C, SIGTERM
+    or the notebook's stop button leaves a study that goes on with ``run_study(out=..., resume=True)``; so does a kill.
 
     Args:
         features: Store to train on, open or its path; without it, a built-in demonstration.
         progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
+        on_stage: Called with each stage as it begins, see ``search.training.stages``.
         options: See ``search.RunOptions``; stores may be open here, too.
 
     Returns:
@@ -55,13 +60,13 @@ def run_study(features: FeatureStore | str | Path | None = None, *, progress: bo
         InputError: An option is unknown or does not fit, a store or a study file is wrong, the study directory holds a
             study already or none to resume, or Keras runs on another backend.
         BottleneckError: No trial completed, or the disk is full.
-        KeyboardInterrupt: After Ctrl-C, once a snapshot is on the disk.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; in the midst of trials, once a snapshot is on the disk.
     """
     told = {"features": features, **options}
     paths = {name: value.path for name, value in told.items() if isinstance(value, FeatureStore)}
     given = RunOptions.given(told | paths)
     with _heard(progress):
-        return _run(given)
+        return _run(given, _telling(on_stage))
 
 
 _TOLD = [f"    {name}: {help_of(field)}" for name, field in RunOptions.model_fields.items() if name != "features"]
@@ -79,7 +84,18 @@ def _heard(wanted: bool) -> Iterator[None]:
         console.quiet = before
 
 
-def _run(given: RunOptions) -> Study:
+def _telling(on_stage: OnStage) -> OnStage:
+    """Says what begins before it is reported to the caller."""
+
+    def told(stage: Stage) -> None:
+        if stage in IN_WORDS:
+            say(IN_WORDS[stage])
+        on_stage(stage)
+
+    return told
+
+
+def _run(given: RunOptions, on_stage: OnStage) -> Study:
     resolved = resolve(given)
     options = resolved.options
     backend = use_backend(options.backend)
@@ -98,10 +114,11 @@ def _run(given: RunOptions) -> Study:
             with storage_errors(config.storage):
                 noted = tuple(remarks(config, resolved.space, data))
                 _introduce(resolved.folder, config, data, noted)
-                _search(resolved, config, data, opened, saved, noted=noted)
+                _search(resolved, config, data, opened, saved=saved, noted=noted, on_stage=on_stage)
         finally:
             opened.close()
     study = Study(resolved.folder)
+    on_stage(Stage.REPORT)
     study.report()
     return study
 
@@ -167,18 +184,19 @@ def _search(
     config: StudyConfig,
     data: SearchData,
     opened: OpenedStudy,
-    saved: Saved | None,
     *,
+    saved: Saved | None,
     noted: Sequence[str],
+    on_stage: OnStage,
 ) -> None:
     """Runs the trials that are left, scores the winner and writes the summary."""
     start_backend()
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
+    from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_bank  # noqa: PLC0415
-    from search.training.solo import OneAtATime  # noqa: PLC0415
-    from search.training.throughput import describe_bank  # noqa: PLC0415  after the choice of the backend
+    from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
 
     folder, space, study = resolved.folder, resolved.space, opened.study
     snapshot_every = resolved.options.snapshot_every
@@ -187,18 +205,19 @@ def _search(
         config, shape = settle_bank(config, space, data)
     write_json(folder / SPLIT_FILE, data.split)
     config.write(folder)  # from here on the study can be resumed
+    on_stage(Stage.SEARCH)
     book = Book(study, config, space, going_on=saved.going_on if saved else ())
     checkpoints = TopCheckpoints(folder, study, config, data)
-    bank: BankFigures | None = None
+    bank = None
     with Display(study, config) as display:
         if shape:
             recording = Recording(folder, opened, saved, snapshot_every)
-            throughput, compilations = run_pool(
-                recording, shape=shape, data=data, book=book, sink=checkpoints, display=display
-            )
-            bank = describe_bank(shape, str(config.dtype), throughput, compilations)
+            throughput = run_pool(recording, shape=shape, data=data, book=book, sink=checkpoints, display=display)
+            bank = describe_bank(shape, str(config.dtype), throughput, bare=step_rate(shape, str(config.dtype)))
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
-    summary = finish_study(checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every)
+    summary = finish_study(
+        checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, on_stage=on_stage
+    )
     for note in summary.notes[len(noted) :]:  # the others were said at the start
         say(f"note: {note}")

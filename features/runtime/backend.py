@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from features.runtime.command import say
-from features.runtime.errors import InputError
+from features.runtime.errors import STOPS, InputError
 from features.runtime.keras_settings import pin_settings, without_settings
 
 Backend = Literal["tensorflow", "jax"]
@@ -55,7 +55,8 @@ def start_backend() -> None:
     Settings of Keras that would change numbers are those that this project knows (``features.runtime.keras_settings``).
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed meanwhile; while TensorFlow's C++ side is imported it would get lost.
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
+            would get lost.
     """
     with _interrupts_held(), _stderr_unseen(), without_settings():
         import keras  # noqa: F401, PLC0415
@@ -81,16 +82,18 @@ def _stderr_unseen() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Puts Ctrl-C off to the end."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
+    """Puts Ctrl-C and SIGTERM off to the end, where Python would heed them."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
     held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    for number in before:
+        signal.signal(number, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if held:
-        raise KeyboardInterrupt
+        raise STOPS[held[0]]

@@ -1,18 +1,22 @@
-"""The frame around every command: expected errors in one line, exit statuses, Ctrl-C, one progress display."""
+"""The frame around every command: expected errors in one line, exit statuses, Ctrl-C, SIGTERM, one progress display."""
 
 from __future__ import annotations
 
+import functools
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from features.runtime.errors import BottleneckError
+from features.runtime.errors import BottleneckError, Terminated
 from features.runtime.notebook import NotebookProgress
 from features.runtime.streams import drop_output, settle_streams, use_utf8
 
@@ -62,17 +66,18 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
 
     Args:
         main: The command; its signature is the command line.
-        resume_hint: What to tell the user after Ctrl-C.
+        resume_hint: What to tell the user after Ctrl-C, and after SIGTERM.
 
     Raises:
-        SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
+        SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
     """
     use_utf8()
     settle_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command()(_ending_when_terminated(main))
     try:
-        status = app(standalone_mode=False)
+        with _heeding_sigterm():
+            status = app(standalone_mode=False)
         sys.stdout.flush()
     except BottleneckError as error:
         _last_words(f"error: {error}")
@@ -80,6 +85,8 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     except typer.TyperException as error:
         _last_words(f"error: {' '.join(error.format_message().split())} (see --help)")
         status = error.exit_code
+    except Terminated as error:  # before the command had begun, or after it
+        status = error.exit_status
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except (_ReaderGoneError, BrokenPipeError):
@@ -87,7 +94,39 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         status = 0
     if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
         _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
+    elif status == Terminated.exit_status:
+        _last_words("terminated" + (f"; {resume_hint}" if resume_hint else ""))
     sys.exit(status or 0)
+
+
+def _ending_when_terminated(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command its exit status after SIGTERM before Typer takes that for Ctrl-C."""
+
+    @functools.wraps(main)
+    def command(**given: Any) -> Any:
+        try:
+            return main(**given)
+        except Terminated as error:
+            raise typer.Exit(error.exit_status) from error
+
+    return command
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end a command as Ctrl-C does, in good order; what is not the main thread gets no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def say(line: str) -> None:

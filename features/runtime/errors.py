@@ -6,6 +6,7 @@ BottleneckError          exit status 1: the work could not be finished
 
 from __future__ import annotations
 
+import signal
 from copy import copy
 from os import PathLike
 from typing import Any
@@ -20,6 +21,16 @@ class BottleneckError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it is heeded: cleaned up after like Ctrl-C, which whoever knows no better may take it for."""
+
+    exit_status = 143  # 128 + SIGTERM, as shells have it
+
+
+STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+"""The signals that ask a process to stop, and what each of them raises."""
 
 
 class InputError(BottleneckError):

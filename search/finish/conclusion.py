@@ -37,6 +37,7 @@ from search.setup.audit import read_audit
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.space import Space
+from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, finalists_of, ranking
 
@@ -63,6 +64,7 @@ def finish_study(
     bank: BankFigures | None = None,
     remarks: Sequence[str] = (),
     snapshot_every: float,
+    on_stage: OnStage = untold,
 ) -> Summary:
     """Does all that comes after the last trial, and writes summary.json.
 
@@ -73,9 +75,10 @@ def finish_study(
         checkpoints: Keeps the heads; knows the study directory, the study, its config and its data.
         space: What the trials drew from.
         bank: How well the bank was used; None with the solo engine. Where it was, what the trials would have taken one
-            at a time is estimated, too.
+            at a time is estimated, too. Where nothing was measured, an earlier end's figures stay.
         remarks: What was said at the start, see ``search.setup.remarks``.
         snapshot_every: Seconds between two snapshots of the repeats.
+        on_stage: Told of each stage as it begins.
 
     Returns:
         The content of summary.json.
@@ -90,21 +93,30 @@ def finish_study(
     if counted.best is None:
         reasons = sorted(set(counted.failures.values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every)
+    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every, on_stage=on_stage)
     counted = summarise(study, config, chosen=choice.trial)
+    bank = bank or (earlier.bank if earlier else None)
     summary = replace(
-        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None),
+        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=on_stage),
         bank=bank,
         audit=LeakCounts.from_dict(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, data) if bank else None,
     )
     summary = replace(summary, notes=(*remarks, *incidents(study, summary)))
+    on_stage(Stage.SUMMARY)
     write_summary(folder, summary)
     return summary
 
 
 def choose(
-    folder: Path, study: optuna.Study, config: StudyConfig, space: Space, data: SearchData, *, snapshot_every: float
+    folder: Path,
+    study: optuna.Study,
+    config: StudyConfig,
+    space: Space,
+    data: SearchData,
+    *,
+    snapshot_every: float,
+    on_stage: OnStage = untold,
 ) -> Choice:
     """Repeats the finalists and chooses the one with the best mean; without finalists the best trial.
 
@@ -112,13 +124,19 @@ def choose(
     """
     if not config.finalists:
         return Choice(ranking(study)[0].number, (), None)
-    finalists, cost = run_repeats(folder, study, config, space, data, snapshot_every=snapshot_every)
+    on_stage(Stage.REPEATS)
+    finalists, cost = run_repeats(folder, study, config, space, data, snapshot_every=snapshot_every, on_stage=on_stage)
     best = finalists[0].trial if finalists[0].sound else ranking(study)[0].number
     return Choice(best, finalists, cost)
 
 
 def conclude(
-    choice: Choice, checkpoints: TopCheckpoints, counted: Summary, *, earlier: HeldOutTest | None = None
+    choice: Choice,
+    checkpoints: TopCheckpoints,
+    counted: Summary,
+    *,
+    earlier: HeldOutTest | None = None,
+    on_stage: OnStage = untold,
 ) -> Summary:
     """Trains, calibrates and tests what leaves the study.
 
@@ -127,6 +145,7 @@ def conclude(
         checkpoints: Keeps the heads; knows the study and its data.
         counted: What the trials say.
         earlier: What the test rows said at an earlier end of the search.
+        on_stage: Told of each stage as it begins.
 
     Returns:
         ``counted`` with finalists, ensemble, refit, calibration, test and verdict.
@@ -137,9 +156,12 @@ def conclude(
     study, config, data = checkpoints.study, checkpoints.config, checkpoints.data
     article = article_trial(study)
     candidates = _candidates(choice, study, config)
+    if candidates:
+        on_stage(Stage.REFIT)
     refits = refit(candidates, config, data) if candidates else {}
     if candidates:
         require_refit(refits, choice.trial)
+    on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints)
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
     checkpoints.forget_refits()
@@ -155,6 +177,8 @@ def conclude(
     }
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
     described = _describe_ensemble(ensemble, probabilities, data)
+    if data.test is not None:
+        on_stage(Stage.TEST)
     test = score_on_test(
         data,
         heads,

@@ -33,10 +33,12 @@ from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
+from search.training.bank_figures import describe_bank
 from search.training.display import Display
 from search.training.runner import Recording, run_pool
 from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
+from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
@@ -110,7 +112,14 @@ class Finalist:
 
 
 def run_repeats(
-    folder: Path, study: optuna.Study, config: StudyConfig, space: Space, data: SearchData, *, snapshot_every: float
+    folder: Path,
+    study: optuna.Study,
+    config: StudyConfig,
+    space: Space,
+    data: SearchData,
+    *,
+    snapshot_every: float,
+    on_stage: OnStage = untold,
 ) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
 
@@ -125,6 +134,7 @@ def run_repeats(
         space: What its trials drew from.
         data: Rows to train and validate on.
         snapshot_every: Seconds between two snapshots of the bank.
+        on_stage: Told of each smaller bank.
 
     Returns:
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
@@ -153,7 +163,7 @@ def run_repeats(
         shape = whole_bank(BankRequest.of_study(planned, own_config, data))
         sink = _Predictions(own / _PREDICTIONS, data, config)
         with Display(opened.study, own_config, what="repeat") as display:
-            run_pool(
+            throughput = run_pool(
                 Recording(own, opened, saved, snapshot_every),
                 shape=shape,
                 data=data,
@@ -161,13 +171,15 @@ def run_repeats(
                 sink=sink,
                 display=display,
                 shrinks=True,
+                on_stage=on_stage,
             )
         finalists = _read(opened.study, trials, runs, sink)
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
-    return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3))
+    bank = describe_bank(shape, str(own_config.dtype), throughput, bare=None)
+    return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
 
 
 def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> tuple[Path, StudyConfig]:

@@ -106,10 +106,17 @@ class FinalistCost(Recorded):
     Attributes:
         trial_epochs: Epochs of all repeats together.
         seconds: In which at least one of them trained.
+        bank: How well their banks were used; ``pages`` are those of the first. None in studies from before that was
+            kept.
     """
 
     trial_epochs: int
     seconds: float
+    bank: BankFigures | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types, without what was not measured."""
+        return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

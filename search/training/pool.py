@@ -23,7 +23,7 @@ from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.member import Member
 from search.training.snapshot import Snapshot, Snapshots
-from search.training.stopping import heeding_ctrl_c
+from search.training.stopping import heeding_stops
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
@@ -114,16 +114,20 @@ class Pool:
             Whether every trial has been told.
 
         Raises:
-            KeyboardInterrupt: After Ctrl-C, once the epoch has ended and a snapshot is on the disk.
+            KeyboardInterrupt: After Ctrl-C, or SIGTERM, once the epoch has ended and a snapshot is on the disk.
+            BottleneckError: It could not be written, or the record could not.
         """
         self.display.detail = self._describe
-        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_ctrl_c() as stop:
+        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_stops() as stop:
             with self.throughput.bookkeeping():
                 if not self.members:
                     self._take_snapshot()  # of the empty bank: a run killed at once begins anew from here
                 self._refill()
                 self._flush()
             while self.members:
+                # Before an epoch and not after it, so that a run that goes on from here decides alike.
+                if until_half_empty and self._is_half_empty():
+                    return False
                 # Trials are asked for while the machine computes; what they are drawn from is the study as it stands
                 # now, so that a thread's pace decides nothing.
                 ahead = asker.submit(self._ask_ahead)
@@ -137,16 +141,15 @@ class Pool:
                 with self.throughput.bookkeeping():
                     self._tell(outcomes, completed)
                     self._refill()
+                with self.throughput.bookkeeping():  # of its own: what a snapshot says of the time is complete
                     self._save()
                 if stop.asked:
                     self._take_snapshot()
-                    raise KeyboardInterrupt
-                if until_half_empty and self.members and self._is_half_empty():
-                    return False
+                    if self.snapshots:
+                        self.snapshots.wait()
+                    stop.take_effect()
             with self.throughput.bookkeeping():
                 self._flush()
-        if self.snapshots:
-            self.snapshots.clear()
         return True
 
     def _is_half_empty(self) -> bool:
@@ -202,6 +205,7 @@ class Pool:
     # --- an epoch -----------------------------------------------------------------------------------------------
 
     def _train(self) -> tuple[npt.NDArray[Any], Scores]:
+        compiled = self.engine.traces
         plan, fold_of_batch = plan_of(self.data, self.book.config.batch_size, self.book.config.seed, self.epoch)
         losses = self.engine.train_epoch(plan, fold_of_batch)
         scores = self.engine.validate()
@@ -210,6 +214,7 @@ class Pool:
             pages=self.engine.shape.pages - self.engine.table.free,
             room=self.engine.shape.pages,
             operations=self.engine.epoch_flops(len(plan)),
+            compilations=self.engine.traces - compiled,
         )
         self.epoch += 1
         return losses, scores
@@ -325,7 +330,7 @@ class Pool:
             shape=self.engine.shape,
             members=[replace(member, rates=list(member.rates)) for member in self.members],
             waiting=[asked.number for asked in self.waiting],
-            throughput=self.throughput.to_dict(),
+            throughput=replace(self.throughput),
             places=[self.engine.place_of(member.slot) for member in self.members],
             states=[
                 tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members

@@ -16,6 +16,7 @@ from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.pool import Pool
 from search.training.snapshot import Saved, Snapshot, Snapshots
+from search.training.stages import OnStage, Stage, untold
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Book
 
@@ -46,7 +47,8 @@ def run_pool(
     sink: CheckpointSink,
     display: Display,
     shrinks: bool = False,
-) -> tuple[Throughput, int]:
+    on_stage: OnStage = untold,
+) -> Throughput:
     """Runs a study's trials in a bank.
 
     Args:
@@ -58,17 +60,20 @@ def run_pool(
         display: Shows how far it is.
         shrinks: Whether a bank that is half empty gives way to one that holds what is left: that costs a compilation,
             and pays where many leave early and nobody comes in.
+        on_stage: Told of each smaller bank before it is made.
 
     Returns:
-        Where the time went, and how often a program was compiled.
+        Where the time went, in earlier runs of the study too.
     """
     opened, saved = recording.opened, recording.saved
-    throughput = Throughput(**saved.content["meter"]) if saved else Throughput()
+    throughput = saved.throughput if saved else Throughput.read(recording.folder)
+    if not saved and book.is_exhausted:
+        return throughput  # every trial has been told: no bank is made, and no features are read
     snapshots = None
     if opened.journal_bytes:
         snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
     snapshot = saved.bring_back(book.back) if saved else None
-    compilations, through = 0, False
+    through = False
     try:
         while not through:
             engine = _engine(snapshot.shape if snapshot else shape, data, book.config)
@@ -79,15 +84,19 @@ def run_pool(
                 pool.restore(snapshot)
             through = pool.run(until_half_empty=shrinks)
             display.detail = None  # which holds on to the pool
-            compilations += engine.traces
-            if not through:
+            if through:
+                throughput.write(recording.folder)
+                if snapshots:
+                    snapshots.clear()
+            else:
                 snapshot = _smaller(pool.snapshot())
+                on_stage(Stage.SMALLER_BANK)
             del pool, engine
             gc.collect()  # before the next one takes its memory
     finally:
         if snapshots:
             snapshots.close()
-    return throughput, compilations
+    return throughput
 
 
 def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:

@@ -23,6 +23,7 @@ from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.training.member import Member
+from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Snapshot:
         shape: Of the bank.
         members: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
-        throughput: Totals so far, see ``search.training.throughput``.
+        throughput: Totals so far.
         places: For each member its slot and pages; None for any.
         states: For each member the state of each fold's head.
     """
@@ -50,7 +51,7 @@ class Snapshot:
     shape: BankShape
     members: list[Member]
     waiting: list[int]
-    throughput: dict[str, Any]
+    throughput: Throughput
     places: list[Place | None]
     states: list[tuple[HeadState, ...]]
 
@@ -77,6 +78,15 @@ class Saved:
         """Numbers of the trials that were running."""
         return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
 
+    @property
+    def throughput(self) -> Throughput:
+        """What had been measured when the snapshot was taken.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        return Throughput.of(self.content["meter"])
+
     def bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
         """Returns the snapshot, its trials looked up by number."""
         members, states = [], []
@@ -88,7 +98,7 @@ class Saved:
         content = self.content
         places: list[Place | None] = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
         return Snapshot(
-            content["epoch"], _shape(content["shape"]), members, content["waiting"], content["meter"], places, states
+            content["epoch"], _shape(content["shape"]), members, content["waiting"], self.throughput, places, states
         )
 
     def _state(self, prefix: str) -> HeadState:
@@ -135,7 +145,7 @@ class Snapshots:
         Raises:
             BottleneckError: The one before could not be written.
         """
-        self._wait()
+        self.wait()
         content = {
             "schema": SCHEMA,
             "journal_bytes": self._journal_bytes(),
@@ -143,7 +153,7 @@ class Snapshots:
             "shape": asdict(snapshot.shape),
             "folds": len(snapshot.states[0]) if snapshot.states else 1,
             "waiting": snapshot.waiting,
-            "meter": snapshot.throughput,
+            "meter": snapshot.throughput.to_dict(),
             "members": [
                 {
                     "number": member.asked.number,
@@ -168,19 +178,24 @@ class Snapshots:
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, content=np.array(json.dumps(content)), **arrays)
 
+    def wait(self) -> None:
+        """Returns once the snapshot that is being written is on the disk.
+
+        Raises:
+            BottleneckError: It could not be written.
+        """
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
     def clear(self) -> None:
         """Removes the snapshot: the search has ended."""
-        self._wait()
+        self.wait()
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Waits for what is being written."""
         self._writer.shutdown()
-
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
 
 
 def read_snapshot(folder: Path) -> Saved | None:
@@ -195,7 +210,9 @@ def read_snapshot(folder: Path) -> Saved | None:
     try:
         with np.load(path) as file:
             content = json.loads(str(file["content"]))
-            return Saved(content, {name: file[name] for name in file.files if name != "content"})
+            saved = Saved(content, {name: file[name] for name in file.files if name != "content"})
+        _ = saved.throughput  # which raises where it is something else
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         hint = "remove it to begin the running trials again"
         raise InputError(path, expected="a snapshot", found=f"a damaged file ({error})", hint=hint) from error
+    return saved

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: the first is noted and heeded between two epochs, the second takes effect at once."""
+"""Ctrl-C and SIGTERM at a moment that suits: the first is heeded between two epochs, the second at once."""
 
 from __future__ import annotations
 
@@ -8,32 +8,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from features.runtime.errors import STOPS
+
 
 class Stop:
-    """Whether the user has asked to stop.
-
-    Attributes:
-        asked: True after the first Ctrl-C.
-    """
+    """Whether somebody has asked to stop: the user by Ctrl-C, or the system by SIGTERM."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._kind: type[KeyboardInterrupt] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """True after the first signal."""
+        return self._kind is not None
+
+    def take_effect(self) -> None:
+        """Does what the signal would have done at once.
+
+        Raises:
+            KeyboardInterrupt: Somebody has asked.
+        """
+        if self._kind is not None:
+            raise self._kind
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            raise STOPS[number]
+        self._kind = STOPS[number]
 
 
 @contextmanager
-def heeding_ctrl_c() -> Iterator[Stop]:
-    """Yields a ``Stop`` that notes Ctrl-C while the context lasts; elsewhere than in the main thread nobody asks."""
+def heeding_stops() -> Iterator[Stop]:
+    """Yields a ``Stop`` that notes both signals while the context lasts; only in the main thread does anybody ask."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, stop._note)
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop._note) for number in heard}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)  # None: not a handler of Python's
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not a handler of Python's

@@ -1,17 +1,23 @@
-"""Where a pool's time goes: training, bookkeeping, idle pages."""
+"""Where a pool's time goes: training, bookkeeping, idle pages. Totals outlast the process, in a snapshot or alone."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from heads.bank.matmul_rate import matmul_rate
-from heads.bank.shape import BankShape
-from heads.model.spec import PAGE
-from search.record.results import BankFigures
+from pydantic import Field, TypeAdapter
+
+from features.runtime.errors import InputError
+from features.runtime.files import write_json
+
+FILE = "throughput.json"
+_Count = Annotated[int, Field(ge=0)]
+_Amount = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass
@@ -26,15 +32,47 @@ class Throughput:
         operations: Floating-point operations in the matrix products of the pages in use.
         training_seconds: In training and scoring, and in moving heads in and out of the bank.
         bookkeeping_seconds: In asking, reporting, judging, telling, storage and snapshots while nothing trained.
+        compilations: How often a program was compiled: by each process that worked on the study anew.
     """
 
-    epochs: int = 0
-    head_epochs: int = 0
-    page_epochs: int = 0
-    room: int = 0
-    operations: float = 0.0
-    training_seconds: float = 0.0
-    bookkeeping_seconds: float = 0.0
+    epochs: _Count = 0
+    head_epochs: _Count = 0
+    page_epochs: _Count = 0
+    room: _Count = 0
+    operations: _Amount = 0.0
+    training_seconds: _Amount = 0.0
+    bookkeeping_seconds: _Amount = 0.0
+    compilations: _Count = 0
+
+    @classmethod
+    def of(cls, totals: Mapping[str, Any]) -> Self:
+        """Returns what ``to_dict`` gave, also of a version that counted less.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        found: Self = TypeAdapter(cls).validate_python(totals)
+        return found
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads the totals that ``write`` left in a study directory; zeros where there are none.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            reason, hint = " ".join(str(error).split()), "remove it: the bank's figures then begin anew"
+            raise InputError(path, expected="a bank's totals", found=f"something else ({reason})", hint=hint) from error
+
+    def write(self, folder: Path) -> None:
+        """Writes the totals into a study directory: the bank is through, and no snapshot of it holds them."""
+        write_json(folder / FILE, self.to_dict())
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -59,13 +97,14 @@ class Throughput:
         self.training_seconds += seconds
         self.bookkeeping_seconds -= seconds
 
-    def epoch(self, *, heads: int, pages: int, room: int, operations: float) -> None:
+    def epoch(self, *, heads: int, pages: int, room: int, operations: float, compilations: int) -> None:
         """Counts one epoch of the bank; ``operations`` are those of all of its pages."""
         self.epochs += 1
         self.head_epochs += heads
         self.page_epochs += pages
         self.room += room
         self.operations += operations * pages / room
+        self.compilations += compilations
 
     @property
     def seconds(self) -> float:
@@ -85,29 +124,3 @@ class Throughput:
     def to_dict(self) -> dict[str, Any]:
         """Returns the totals as JSON types."""
         return asdict(self)
-
-
-def step_rate(shape: BankShape, dtype: str) -> float:
-    """Measured rate of the bare products of this bank's first layers, in operations per second."""
-    rows = shape.batch * shape.positions
-    outputs = shape.pages * PAGE * max(1, shape.folds - 1)
-    return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
-
-
-def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, compilations: int) -> BankFigures:
-    """Returns what summary.json says of a bank; measures the machine's rate of products."""
-    bare, epochs, seconds = step_rate(shape, dtype), throughput.epochs, throughput.seconds
-    return BankFigures(
-        pages=shape.pages,
-        dtype=dtype,
-        compilations=compilations,
-        heads_at_once=round(throughput.head_epochs / epochs, 2) if epochs else 0,
-        page_occupancy=round(throughput.occupancy, 4),
-        trial_epochs_per_second=round(throughput.head_epochs / seconds, 3) if seconds else None,
-        gflops=round(throughput.operations_per_second / 1e9, 1),
-        peak_gflops=round(bare / 1e9, 1) if bare else None,
-        fraction_of_peak=round(throughput.operations_per_second / bare, 4) if bare else None,
-        training_seconds=round(throughput.training_seconds, 3),
-        bookkeeping_seconds=round(throughput.bookkeeping_seconds, 3),
-        bookkeeping_share=round(throughput.bookkeeping_seconds / seconds, 4) if seconds else None,
-    )

@@ -197,5 +197,5 @@ def test_the_signature_is_that_of_the_options():
     import inspect
 
     names = inspect.signature(run_study).parameters.keys()
-    assert names == RunOptions.model_fields.keys() | {"progress"}
+    assert names == RunOptions.model_fields.keys() | {"progress", "on_stage"}
     assert all(f"    {name}: " in run_study.__doc__ for name in RunOptions.model_fields)

@@ -24,10 +24,10 @@ from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
+from search.training.bank_figures import describe_bank
 from search.training.display import Display
 from search.training.runner import Recording, run_pool
 from search.training.sizing import settle_bank
-from search.training.throughput import describe_bank
 from search.trials.ask_tell import Book
 from search.trials.ranking import ranking
 
@@ -84,7 +84,7 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     book = Book(opened.study, config, parsed)
     checkpoints = TopCheckpoints(folder, opened.study, config, data)
     with Display(opened.study, config) as display:
-        throughput, compilations = run_pool(
+        throughput = run_pool(
             Recording(folder, opened, None, 1e9),
             shape=shape,
             data=data,
@@ -94,7 +94,7 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
             shrinks=shrinks,
         )
     opened.close()
-    bank = describe_bank(shape, str(config.dtype), throughput, compilations)
+    bank = describe_bank(shape, str(config.dtype), throughput, bare=None)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
 

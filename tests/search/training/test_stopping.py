@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from search.training.stopping import heeding_ctrl_c
+from search.training.stopping import heeding_stops
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def kernels_handler():
 
 
 def test_the_first_is_noted_the_second_takes_effect_and_the_kernels_handler_comes_back(kernels_handler):
-    with heeding_ctrl_c() as stop:
+    with heeding_stops() as stop:
         assert not stop.asked
         signal.raise_signal(signal.SIGINT)
         assert stop.asked
@@ -37,7 +37,7 @@ def test_in_another_thread_nobody_asks_and_no_handler_is_touched(kernels_handler
     seen = []
 
     def work() -> None:
-        with heeding_ctrl_c() as stop:
+        with heeding_stops() as stop:
             seen.append((stop.asked, signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=work)
@@ -52,6 +52,6 @@ def test_a_handler_that_is_not_pythons_does_not_keep_a_search_from_ending(kernel
         patched.setattr(
             signal, "signal", lambda number, handler: given.append(handler) or (real(number, handler) and None)
         )
-        with heeding_ctrl_c():
+        with heeding_stops():
             pass
     assert given[-1] is signal.SIG_DFL

@@ -1,0 +1,47 @@
+"""What summary.json says of a bank."""
+
+from __future__ import annotations
+
+from heads.bank.matmul_rate import matmul_rate
+from heads.bank.shape import BankShape
+from heads.model.spec import PAGE
+from search.record.results import BankFigures
+from search.training.throughput import Throughput
+
+
+def step_rate(shape: BankShape, dtype: str) -> float:
+    """Measured rate of the bare products of this bank's first layers, in operations per second."""
+    rows = shape.batch * shape.positions
+    outputs = shape.pages * PAGE * max(1, shape.folds - 1)
+    return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
+
+
+def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:
+    """Returns what summary.json says of a bank.
+
+    Args:
+        shape: Of the bank.
+        dtype: Of its products.
+        throughput: What was measured of it.
+        bare: The machine's rate of these products alone (``step_rate``); None where nobody wants to wait for it.
+
+    Returns:
+        The figures; None where nothing was measured.
+    """
+    epochs, seconds = throughput.epochs, throughput.seconds
+    if not epochs:
+        return None
+    return BankFigures(
+        pages=shape.pages,
+        dtype=dtype,
+        compilations=throughput.compilations,
+        heads_at_once=round(throughput.head_epochs / epochs, 2),
+        page_occupancy=round(throughput.occupancy, 4),
+        trial_epochs_per_second=round(throughput.head_epochs / seconds, 3) if seconds else None,
+        gflops=round(throughput.operations_per_second / 1e9, 1),
+        peak_gflops=round(bare / 1e9, 1) if bare else None,
+        fraction_of_peak=round(throughput.operations_per_second / bare, 4) if bare else None,
+        training_seconds=round(throughput.training_seconds, 3),
+        bookkeeping_seconds=round(throughput.bookkeeping_seconds, 3),
+        bookkeeping_share=round(throughput.bookkeeping_seconds / seconds, 4) if seconds else None,
+    )
