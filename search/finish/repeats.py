@@ -21,6 +21,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from features.hdf5.door import reading
 from features.runtime.files import replacing
 from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities, Score, score
@@ -202,6 +203,7 @@ class _Predictions:
         self.folder = folder
         rows = data.folds or (data.validation.rows,)
         self._labels = [data.validation.store.labels[part] for part in rows]
+        self._classes = len(data.store.classes)
         self._objective = config.objective
 
     def offer(
@@ -215,8 +217,22 @@ class _Predictions:
         """Everything is on the disk already."""
 
     def read(self, ordinal: int) -> Probabilities:
-        """Returns (rows, classes)."""
-        return np.asarray(np.load(self._path(ordinal)))
+        """Returns (rows, classes).
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        path = self._path(ordinal)
+        rows, expected = sum(map(len, self._labels)), "class probabilities of the validation rows"
+        with reading(path, expected), path.open("rb") as file:
+            if path.stat().st_size > rows * self._classes * 8 + 4096:
+                raise ValueError("more than that")
+            probabilities: Probabilities = np.load(file)
+            if probabilities.shape != (rows, self._classes) or probabilities.dtype.kind != "f":
+                raise ValueError(f"{probabilities.dtype} {probabilities.shape}")
+            if not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+                raise ValueError("values that are none")
+        return probabilities
 
     def scores(self, probabilities: Probabilities) -> list[Score]:
         """Scores each fold."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,9 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.text import printable
 from search.record.journal import BufferedJournal
+from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
@@ -56,7 +59,9 @@ def open_record(
         return OpenedStudy(study, lambda: None, lambda: None)
     journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
     try:
-        study = _create(JournalStorage(journal), str(journal.path), name, direction=direction, resume=resume)
+        with _reading(journal.path):
+            study = _create(JournalStorage(journal), str(journal.path), name, direction=direction, resume=resume)
+            check_trials(study)
     except BaseException:
         journal.close()
         raise
@@ -80,10 +85,35 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
     Raises:
         InputError: There is none.
     """
+    return study_in(open_storage(folder, url), folder, name, url)
+
+
+def study_in(storage: BaseStorage, folder: Path, name: str, url: str | None) -> optuna.Study:
+    """Finds a study in the storage of its directory, which is open, and checks its trials.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    where = folder / JOURNAL
     try:
-        return optuna.load_study(study_name=name, storage=open_storage(folder, url))
+        study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
-        raise InputError(url or folder / JOURNAL, expected=f"a study {name!r}", found="none") from error
+        raise InputError(url or where, expected=f"a study {name!r}", found="none") from error
+    with _reading(url or where):
+        check_trials(study)
+    return study
+
+
+@contextmanager
+def _reading(where: Path | str) -> Iterator[None]:
+    """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
+    try:
+        yield
+    except BottleneckError:
+        raise
+    except Exception as error:  # Optuna replays what it finds, and raises whatever comes of it
+        reason = printable(str(error) or type(error).__name__)
+        raise InputError(where, expected="the record of a study", found=f"a damaged one ({reason[:160]})") from error
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
@@ -98,10 +128,8 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     path = folder / JOURNAL
     if not path.is_file():  # which Optuna would make
         raise InputError(path, expected="a study's journal", found="no such file")
-    try:
+    with _reading(path):
         return JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    except ValueError as error:
-        raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error
 
 
 def _remote(url: str) -> BaseStorage:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, NonNegativeInt
 
-from features.runtime.errors import InputError
+from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
-from search.record.storage import load_study
+from search.record.storage import open_storage, study_in
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
@@ -96,10 +95,8 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     """
     config = StudyConfig.read(folder)
     running = is_running(folder)
-    if storage is None:
-        study = load_study(folder, config.name, config.storage)
-    else:
-        study = optuna.load_study(study_name=config.name, storage=storage)
+    opened = open_storage(folder, config.storage) if storage is None else storage
+    study = study_in(opened, folder, config.name, config.storage)
     study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
@@ -119,18 +116,17 @@ def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
     return concluded.best.number
 
 
-def read_split(folder: Path) -> dict[str, Any]:
-    """Reads ``split.json``: which rows are in which part.
+class _Rows(BaseModel):
+    rows: dict[str, list[NonNegativeInt]]
+
+
+def read_split(folder: Path) -> dict[str, list[int]]:
+    """Reads the rows of each part from ``split.json``.
 
     Raises:
         InputError: It is missing or damaged.
     """
-    path = folder / SPLIT_FILE
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, expected="the rows of a study's parts", found=str(error)) from error
-    return data
+    return read_model(folder / SPLIT_FILE, _Rows, "the rows of a study's parts").rows
 
 
 def is_running(folder: Path) -> bool:

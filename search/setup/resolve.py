@@ -42,7 +42,7 @@ class Resolved:
         Raises:
             InputError: Naming both fingerprints.
         """
-        stored = self.recorded.stores["features"] if self.recorded else None
+        stored = self.recorded.stores.get("features") if self.recorded else None
         if stored and stored["fingerprint"] != store.fingerprint:
             expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
             raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])

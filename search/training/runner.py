@@ -63,11 +63,11 @@ def run_pool(
         Where the time went, and how often a program was compiled.
     """
     opened, saved = recording.opened, recording.saved
-    throughput = Throughput(**saved.content["meter"]) if saved else Throughput()
+    throughput = _totals(saved) if saved else Throughput()
     snapshots = None
     if opened.journal_bytes:
         snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
-    snapshot = saved.bring_back(book.back) if saved else None
+    snapshot = saved.bring_back(book.back, shape) if saved else None
     compilations, through = 0, False
     try:
         while not through:
@@ -76,7 +76,7 @@ def run_pool(
                 book, data, engine, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput
             )
             if snapshot:
-                pool.restore(snapshot)
+                _restore(pool, snapshot, saved)
             through = pool.run(until_half_empty=shrinks)
             display.detail = None  # which holds on to the pool
             compilations += engine.traces
@@ -88,6 +88,23 @@ def run_pool(
         if snapshots:
             snapshots.close()
     return throughput, compilations
+
+
+def _totals(saved: Saved) -> Throughput:
+    try:
+        return Throughput(**saved.content["meter"])
+    except TypeError as error:  # others than there are
+        raise saved.damaged(error) from error
+
+
+def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
+    """Puts the heads of a snapshot back; one from a file may not be what it was."""
+    try:
+        pool.restore(snapshot)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        if saved is None:
+            raise
+        raise saved.damaged(error) from error
 
 
 def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
