@@ -16,7 +16,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_record
+from search.record.storage import JOURNAL, OpenedStudy, check_record, open_record
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
@@ -92,6 +92,7 @@ def _run(given: RunOptions) -> Study:
             keep_bytes=saved.journal_bytes if saved else None,
         )
         try:
+            check_record(opened.study, config.storage or resolved.folder / JOURNAL)
             _introduce(resolved.folder, config, data)
             _search(resolved, config, data, opened, saved)
         finally:

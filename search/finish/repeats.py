@@ -28,7 +28,7 @@ from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.record.results import FinalistCost, FinalistRecord
-from search.record.storage import open_record
+from search.record.storage import JOURNAL, check_record, open_record
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
@@ -146,6 +146,7 @@ def run_repeats(
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:
+        check_record(opened.study, config.storage or own / JOURNAL)
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]

@@ -61,7 +61,6 @@ def open_record(
     try:
         with _reading(journal.path):
             study = _create(JournalStorage(journal), str(journal.path), name, direction=direction, resume=resume)
-            check_trials(study)
     except BaseException:
         journal.close()
         raise
@@ -85,23 +84,40 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
     Raises:
         InputError: There is none.
     """
-    return study_in(open_storage(folder, url), folder, name, url)
+    return find_study(open_storage(folder, url), url or folder / JOURNAL, name)
 
 
-def study_in(storage: BaseStorage, folder: Path, name: str, url: str | None) -> optuna.Study:
-    """Finds a study in the storage of its directory, which is open, and checks its trials.
+def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Study:
+    """Finds a study in an open storage.
+
+    Args:
+        storage: The storage.
+        where: Its place, for messages.
+        name: The study's name.
 
     Raises:
         InputError: There is none, or it is damaged.
     """
-    where = folder / JOURNAL
-    try:
-        study = optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        raise InputError(url or where, expected=f"a study {name!r}", found="none") from error
-    with _reading(url or where):
-        check_trials(study)
+    with _reading(where):
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError as error:
+            raise InputError(where, expected=f"a study {name!r}", found="none") from error
     return study
+
+
+def check_record(study: optuna.Study, where: Path | str) -> None:
+    """Makes sure that the trials of a study say what ours do: nothing in a record is believed before.
+
+    Args:
+        study: The study.
+        where: The place of its record, for messages.
+
+    Raises:
+        InputError: A trial says something else; it is named.
+    """
+    with _reading(where):
+        check_trials(study)
 
 
 @contextmanager

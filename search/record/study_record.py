@@ -6,17 +6,18 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
-from search.record.storage import open_storage, study_in
+from search.record.storage import JOURNAL, check_record, find_study, open_storage
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
@@ -96,7 +97,9 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     config = StudyConfig.read(folder)
     running = is_running(folder)
     opened = open_storage(folder, config.storage) if storage is None else storage
-    study = study_in(opened, folder, config.name, config.storage)
+    where = config.storage or folder / JOURNAL
+    study = find_study(opened, where, config.name)
+    check_record(study, where)
     study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
@@ -116,17 +119,19 @@ def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
     return concluded.best.number
 
 
-class _Rows(BaseModel):
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
     rows: dict[str, list[NonNegativeInt]]
 
 
-def read_split(folder: Path) -> dict[str, list[int]]:
-    """Reads the rows of each part from ``split.json``.
+def read_split(folder: Path) -> dict[str, Any]:
+    """Reads ``split.json``: which rows are in which part.
 
     Raises:
         InputError: It is missing or damaged.
     """
-    return read_model(folder / SPLIT_FILE, _Rows, "the rows of a study's parts").rows
+    return read_model(folder / SPLIT_FILE, _Split, "the rows of a study's parts").model_dump()
 
 
 def is_running(folder: Path) -> bool:

@@ -229,7 +229,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
         raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
     use_backend(config.backend)
     start_backend()
-    rows = read_split(record.folder).get("validation", [])
+    rows = read_split(record.folder)["rows"].get("validation", [])
     if any(row >= len(opened) for row in rows):
         raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")
     feed = Feed(opened, np.asarray(rows, np.int64), memory_bytes=2**28)
