@@ -17,7 +17,7 @@ from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_record, storage_errors
+from search.record.storage import OpenedStudy, check_record, open_record, place_of, storage_errors
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
@@ -112,6 +112,7 @@ def _run(given: RunOptions, on_stage: OnStage) -> Study:
         )
         try:
             with storage_errors(config.storage):
+                check_record(opened.study, place_of(resolved.folder, config.storage))
                 noted = tuple(remarks(config, resolved.space, data))
                 _introduce(resolved.folder, config, data, noted)
                 _search(resolved, config, data, opened, saved=saved, noted=noted, on_stage=on_stage)

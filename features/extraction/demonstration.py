@@ -7,7 +7,6 @@ are no substitute for them: a head found here says nothing about real scans.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from PIL import Image
 from features.extraction.options import ExtractionOptions
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error, write_json
+from features.runtime.json_files import read_json
 from features.runtime.lock import WriterLock
 from features.runtime.portable import sync_folder
 from features.runtime.progress import OnProgress, unwatched
@@ -295,10 +295,13 @@ def make_scans(folder: str | os.PathLike[str], *, seed: int, per_class: int = PE
 
 
 def _check_recipe(folder: Path, recipe: dict[str, int]) -> None:
+    expected_folder = "no such folder, or the demonstration's scans"
     try:
-        found = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(folder, expected="no such folder, or the demonstration's scans", found="another") from error
+        found = read_json(folder / RECIPE, expected_folder)
+    except InputError as error:
+        raise InputError(folder, expected=expected_folder, found="another") from error
+    if not isinstance(found, dict):
+        raise InputError(folder, expected=expected_folder, found="another")
     for name, expected in recipe.items():
         if found.get(name) != expected:
             hint = "choose another folder, or remove this one"

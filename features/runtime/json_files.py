@@ -49,7 +49,7 @@ def read_json(path: Path, expected: str, *, finite: bool = True) -> Any:
     try:
         if path.is_file() and path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes")
-        return parse_json(path.read_text(encoding="utf-8"), finite=finite)
+        return parse_json(path.read_text(encoding="utf-8-sig"), finite=finite)
     except FileNotFoundError as error:
         raise InputError(path, expected=expected, found="no such file") from error
     except (OSError, ValueError, MemoryError) as error:

@@ -21,13 +21,14 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from features.hdf5.door import reading
 from features.runtime.files import replacing
 from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.record.results import FinalistCost, FinalistRecord
-from search.record.storage import open_record
+from search.record.storage import JOURNAL, check_record, open_record
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
@@ -156,6 +157,7 @@ def run_repeats(
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:
+        check_record(opened.study, config.storage or own / JOURNAL)
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]
@@ -215,6 +217,7 @@ class _Predictions:
         self.folder = folder
         rows = data.folds or (data.validation.rows,)
         self._labels = [data.validation.store.labels[part] for part in rows]
+        self._classes = len(data.store.classes)
         self._objective = config.objective
 
     def offer(
@@ -228,8 +231,22 @@ class _Predictions:
         """Everything is on the disk already."""
 
     def read(self, ordinal: int) -> Probabilities:
-        """Returns (rows, classes)."""
-        return np.asarray(np.load(self._path(ordinal)))
+        """Returns (rows, classes).
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        path = self._path(ordinal)
+        rows, expected = sum(map(len, self._labels)), "class probabilities of the validation rows"
+        with reading(path, expected), path.open("rb") as file:
+            if path.stat().st_size > rows * self._classes * 8 + 4096:
+                raise ValueError("more than that")
+            probabilities: Probabilities = np.load(file)
+            if probabilities.shape != (rows, self._classes) or probabilities.dtype.kind != "f":
+                raise ValueError(f"{probabilities.dtype} {probabilities.shape}")
+            if not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+                raise ValueError("values that are none")
+        return probabilities
 
     def scores(self, probabilities: Probabilities) -> list[Score]:
         """Scores each fold."""

@@ -101,6 +101,9 @@ def _cut_torn_line(path: Path) -> None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(JournalFileBackend(str(path)).read_logs(0))
-    except ValueError as error:
+        logs = list(JournalFileBackend(str(path)).read_logs(0))
+        if not all(isinstance(log, dict) for log in logs):
+            raise ValueError("no operation")
+    except (ValueError, RecursionError) as error:
         raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error
+    return logs

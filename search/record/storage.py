@@ -14,10 +14,11 @@ from optuna.storages import BaseStorage, JournalStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.text import listed
+from features.runtime.text import listed, printable
 from search.record.journal import BufferedJournal
 from search.record.owner import Ownership
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
+from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
@@ -80,10 +81,11 @@ def open_record(
         _require_journal(folder / JOURNAL, name)
     journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
     try:
-        storage = JournalStorage(journal)
-        if needed:
-            _require(storage, f"{journal.path}", name)
-        study = _create(storage, f"{journal.path}", name, direction=direction, resume=resume)
+        with _reading(journal.path):
+            storage = JournalStorage(journal)
+            if needed:
+                _require(storage, f"{journal.path}", name)
+            study = _create(storage, f"{journal.path}", name, direction=direction, resume=resume)
         if not resume:
             journal.flush()  # from now on there is a record, and who goes on needs one
     except BaseException:
@@ -109,9 +111,58 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
     Raises:
         InputError: There is none.
     """
-    storage = open_storage(folder, url, name)
     with storage_errors(url):
-        return optuna.load_study(study_name=name, storage=storage)
+        return find_study(open_storage(folder, url, name), place_of(folder, url), name)
+
+
+def place_of(folder: Path, url: str | None) -> Path | str:
+    """Returns where a record is, for messages: the journal's path, or the URL without its secrets."""
+    return hidden(url) if url else folder / JOURNAL
+
+
+def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Study:
+    """Finds a study in an open storage.
+
+    Args:
+        storage: The storage.
+        where: Its place, for messages.
+        name: The study's name.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    with _reading(where):
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError as error:
+            raise InputError(where, expected=f"a study {name!r}", found="none") from error
+    return study
+
+
+def check_record(study: optuna.Study, where: Path | str) -> None:
+    """Makes sure that the trials of a study say what ours do: nothing in a record is believed before.
+
+    Args:
+        study: The study.
+        where: The place of its record, for messages.
+
+    Raises:
+        InputError: A trial says something else; it is named.
+    """
+    with _reading(where):
+        check_trials(study)
+
+
+@contextmanager
+def _reading(where: Path | str) -> Iterator[None]:
+    """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
+    try:
+        yield
+    except (BottleneckError, SQLAlchemyError, optuna.exceptions.StorageInternalError):  # for ``storage_errors``
+        raise
+    except Exception as error:  # Optuna replays what it finds, and raises whatever comes of it
+        reason = printable(str(error) or type(error).__name__)
+        raise InputError(where, expected="the record of a study", found=f"a damaged one ({reason[:160]})") from error
 
 
 def open_storage(folder: Path, url: str | None, name: str | None = None) -> BaseStorage:
@@ -130,12 +181,10 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         return _existing(opened(folder, url), name)
     path = folder / JOURNAL
     _require_journal(path, name)
-    try:
+    with _reading(path):
         storage = JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    except ValueError as error:
-        raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error
-    _require(storage, f"{path}", name)
-    return storage
+        _require(storage, f"{path}", name)
+        return storage
 
 
 @contextmanager

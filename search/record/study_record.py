@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,13 +11,14 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from features.runtime.errors import InputError
+from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
-from search.record.storage import load_study, storage_errors
+from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
@@ -98,10 +98,10 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     config = StudyConfig.read(folder)
     running = is_running(folder)
     with storage_errors(config.storage):
-        if storage is None:
-            study = load_study(folder, config.name, config.storage)
-        else:
-            study = optuna.load_study(study_name=config.name, storage=storage)
+        opened = open_storage(folder, config.storage, config.name) if storage is None else storage
+        where = place_of(folder, config.storage)
+        study = find_study(opened, where, config.name)
+        check_record(study, where)
         owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
         running = running or (owner is not None and owner.is_alive)
         study = _copy(study, config)
@@ -123,18 +123,19 @@ def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
     return concluded.best.number
 
 
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    rows: dict[str, list[NonNegativeInt]]
+
+
 def read_split(folder: Path) -> dict[str, Any]:
     """Reads ``split.json``: which rows are in which part.
 
     Raises:
         InputError: It is missing or damaged.
     """
-    path = folder / SPLIT_FILE
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, expected="the rows of a study's parts", found=str(error)) from error
-    return data
+    return read_model(folder / SPLIT_FILE, _Split, "the rows of a study's parts").model_dump()
 
 
 def is_running(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,9 +10,12 @@ from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from features.runtime.errors import InputError
 from features.runtime.files import write_json
+from features.runtime.json_files import read_json
+from features.runtime.refusal import one_line
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -203,10 +205,14 @@ def read_summary(folder: Path) -> Summary | None:
     path = folder / FILE
     if not path.is_file():
         return None
+    expected = "a study's summary"
+    data = read_json(path, expected)
     try:
-        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
+        return Summary.from_dict(data)
+    except ValidationError as error:
+        raise one_line(path, error) from error
     except ValueError as error:
-        raise InputError(path, expected="a study's summary", found=f"something else ({error})") from error
+        raise InputError(path, expected=expected, found=f"something else ({error})") from error
 
 
 def write_summary(folder: Path, summary: Summary) -> None:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
-from features.runtime.errors import BottleneckError
+from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
@@ -32,7 +32,7 @@ from search.review.overlay import Overlay
 from search.review.plotting import thinned
 from search.review.svg import confusion_svg, curve_svg
 from search.review.words import describe_head, in_words, mean_in_words
-from search.setup.config import StudyConfig
+from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
 REFRESH_SECONDS = 20.0
@@ -225,7 +225,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
         InputError: The store has gone or is another one now.
     """
     config = record.config
-    store = config.stores["validation"] or config.stores["features"]
+    store = config.stores.get("validation") or config.stores.get("features")
     trials = [trial for trial in kept_trials(record) if path_of(record.folder, trial.number).is_file()]
     if config.folds or not store or not trials:
         return
@@ -235,7 +235,10 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes
     source = with_classes(opened, classes, known_to=str(record.folder))
-    feed = Feed(source, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
+    rows = read_split(record.folder)["rows"].get("validation", [])
+    if any(row >= len(opened) for row in rows):
+        raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")
+    feed = Feed(source, np.asarray(rows, np.int64), memory_bytes=2**28)
     for trial in trials:
         head = read_head(path_of(record.folder, trial.number))
         metrics = measure(predict_probabilities(head.model, feed), feed.labels, source.classes)

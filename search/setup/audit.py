@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, NonNegativeInt, ValidationError, model_validator
 
 from features.leaks.leaks import Leaks, ListedPair, Part, find_leaks
+from features.runtime.errors import InputError
 from features.runtime.files import replacing, write_json
+from features.runtime.json_files import read_json
 from features.runtime.progress import OnProgress, unwatched
 from search.setup.data import SearchData
 
@@ -70,10 +73,12 @@ def read_audit(folder: Path) -> dict[str, Any]:
     ``threshold``, ``truncated`` (whether there may be more pairs), ``pairs`` (the first 10), ``identity``.
     """
     try:
-        data = json.loads((folder / FILE).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        data = read_json(folder / FILE, "an audit")
+        _Audit.model_validate(data)
+    except (InputError, ValidationError):
         return {}
-    return data if isinstance(data, dict) else {}
+    found: dict[str, Any] = data
+    return found
 
 
 def describe(found: dict[str, Any]) -> Iterator[str]:
@@ -91,6 +96,30 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     if number > SHOWN:
         yield f"  and {number - SHOWN:,} more"
     yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
+
+
+def _known_keys(pair: Any) -> Any:
+    if isinstance(pair, dict) and pair.keys() != {field.name for field in fields(ListedPair)}:
+        raise ValueError("expected a pair of images")
+    return pair
+
+
+class _Audit(BaseModel):
+    """What has to stand in audit.json."""
+
+    identity: str
+    rows: dict[str, NonNegativeInt]
+    patients: dict[str, NonNegativeInt]
+    patients_shared: NonNegativeInt
+    near_identical: NonNegativeInt
+    truncated: bool
+    pairs: list[Annotated[ListedPair, BeforeValidator(_known_keys)]]
+
+    @model_validator(mode="after")
+    def _of_the_same_parts(self) -> _Audit:
+        if self.rows.keys() != self.patients.keys():
+            raise ValueError("expected rows and patients of the same parts")
+        return self
 
 
 def _record(audited: Leaks) -> dict[str, Any]:

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
 from features.runtime.files import write_json
+from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.space import Space
 from search.setup.storage_url import bare, hidden
 
 SCHEMA = 1
 FILE = "study.json"
 SPLIT_FILE = "split.json"
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
+
+
+class _Split(BaseModel):
+    """What has to stand in ``split``."""
+
+    identity: str
+    counts: dict[str, NonNegativeInt]
+    patients: dict[str, NonNegativeInt]
+    validation: float
+    test: float
+
+
+class _Store(BaseModel):
+    """What has to stand in ``stores`` for each part that has one."""
+
+    path: str
+    fingerprint: str
 
 
 class StudyConfig(StudyOptions):
@@ -70,20 +88,38 @@ class StudyConfig(StudyOptions):
         path = folder / FILE
         if not path.is_file():
             raise InputError(folder, field=FILE, expected="a study directory", found="no such file")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
-            schema = data.pop("schema")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(path, expected="a study's JSON", found=f"something else ({error})") from error
-        if schema != SCHEMA:
-            raise InputError(path, field="schema", expected=str(SCHEMA), found=schema)
+        data = read_json(path, "a study's JSON")
+        if not isinstance(data, dict) or "schema" not in data:
+            raise InputError(path, expected="a study's JSON", found="something else (no schema)")
+        if (schema := data.pop("schema")) != SCHEMA:
+            raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
         missing = next((name for name in cls.model_fields if name not in BEFORE | data), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:
-            return cls.model_validate(data)
+            config = cls.model_validate(data)
         except ValidationError as error:
             raise one_line(path, error) from error
+        config._check_parts(path)
+        Space.from_dict(config.space, str(path))  # which raises where it is none
+        return config
+
+    def _check_parts(self, path: Path) -> None:
+        key = "split."
+        try:
+            _Split.model_validate(self.split)
+            for part, store in self.stores.items():
+                key = f"stores.{part}."
+                if store is not None:
+                    _Store.model_validate(store)
+        except ValidationError as error:
+            raise one_line(path, error, key) from error
+        wanted = {"train" if self.folds else "validation"}
+        for key in ("counts", "patients"):
+            if missing := wanted - self.split[key].keys():
+                raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
+        if other := self.stores.keys() - {"features", "validation", "test"}:
+            raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))
 
     def check_resumable(self, folder: Path, given: StudyConfig) -> None:
         """Compares this study, on disk, with what a command was told.

@@ -44,7 +44,7 @@ class Resolved:
         Raises:
             InputError: Naming both fingerprints, or contents.
         """
-        stored = self.recorded.stores["features"] if self.recorded else None
+        stored = self.recorded.stores.get("features") if self.recorded else None
         if stored:
             store.check_recorded(stored, "this study was made with")
 

@@ -72,7 +72,7 @@ def run_pool(
     snapshots = None
     if opened.journal_bytes:
         snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
-    snapshot = saved.bring_back(book.back) if saved else None
+    snapshot = saved.bring_back(book.back, shape) if saved else None
     through = False
     try:
         while not through:
@@ -81,7 +81,7 @@ def run_pool(
                 book, data, engine, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput
             )
             if snapshot:
-                pool.restore(snapshot)
+                _restore(pool, snapshot, saved)
             through = pool.run(until_half_empty=shrinks)
             display.detail = None  # which holds on to the pool
             if through:
@@ -97,6 +97,16 @@ def run_pool(
         if snapshots:
             snapshots.close()
     return throughput
+
+
+def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
+    """Puts the heads of a snapshot back; one from a file may not be what it was."""
+    try:
+        pool.restore(snapshot)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        if saved is None:
+            raise
+        raise saved.damaged(error) from error
 
 
 def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:

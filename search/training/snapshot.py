@@ -8,19 +8,24 @@ followed before, bit for bit.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from features.runtime.json_files import parse_json
+from features.runtime.text import printable
 from heads.bank.pages import Place
-from heads.bank.shape import BankShape
+from heads.bank.plateau import FIELDS
+from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.training.member import Member
 from search.training.throughput import Throughput
@@ -63,10 +68,12 @@ class Saved:
     Attributes:
         content: The JSON part.
         arrays: The heads' arrays by name.
+        path: The file, for messages.
     """
 
     content: dict[str, Any]
     arrays: dict[str, Any]
+    path: Path = Path(FILE)
 
     @property
     def journal_bytes(self) -> int:
@@ -87,8 +94,31 @@ class Saved:
         """
         return Throughput.of(self.content["meter"])
 
-    def bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
-        """Returns the snapshot, its trials looked up by number."""
+    def bring_back(self, back: Callable[[int], Asked], within: BankShape) -> Snapshot:
+        """Returns the snapshot, its trials looked up by number.
+
+        Args:
+            back: Looks up a trial.
+            within: The bank that the study began with; that of the snapshot may be smaller.
+
+        Raises:
+            InputError: It is not of this study and its record.
+        """
+        try:
+            snapshot = self._bring_back(back)
+            _check_within(snapshot.shape, within)
+            for member, states in zip(snapshot.members, snapshot.states, strict=True):
+                for state in states:
+                    _check_state(member, state)
+            return snapshot
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> InputError:
+        """Returns what to raise where the snapshot does not fit the study that it was found with."""
+        return _damaged(self.path, error)
+
+    def _bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
         members, states = [], []
         for place, noted in enumerate(self.content["members"]):
             best = _record(noted["best"]) if noted["best"] else None
@@ -110,6 +140,31 @@ def _shape(noted: dict[str, Any]) -> BankShape:
     return BankShape(**values)
 
 
+def _check_within(shape: BankShape, whole: BankShape) -> None:
+    for name in ("feature_shape", "classes", "batch", "folds"):
+        if getattr(shape, name) != getattr(whole, name):
+            raise ValueError(f"{name}: expected {getattr(whole, name)}, found {getattr(shape, name)}")
+    for name in ("pages", "slots", "units", "dense_layers"):
+        if not 0 <= getattr(shape, name) <= getattr(whole, name):
+            raise ValueError(f"{name}: expected at most {getattr(whole, name)}, found {getattr(shape, name)}")
+
+
+def _check_state(member: Member, state: HeadState) -> None:
+    """A head's state has all of its parts, of shapes that go together; the bank looks at the shapes themselves."""
+    number = member.asked.number
+    if parse_json(str(state["spec"])) != member.asked.spec.to_dict():
+        raise ValueError(f"trial {number}: expected the head of the record, found another")
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, array in state.items():
+        part, _, inner = name.partition("/")
+        shapes.setdefault(part, {})[inner] = array.shape
+    trained = {name: shape for name, shape in shapes["weights"].items() if name not in STATISTICS}
+    whole = shapes["best"] == shapes["weights"] and shapes["first"] == shapes["second"] == trained
+    single = {shape for name in ("seed", "steps") for shape in shapes[name].values()} | set(shapes["plateau"].values())
+    if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(FIELDS):
+        raise ValueError(f"trial {number}: expected the whole state of a head, found a part")
+
+
 def _record(noted: dict[str, Any]) -> EpochRecord:
     told = noted["validation"]
     return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told.get("merit", np.nan))})
@@ -120,6 +175,43 @@ def _noted(record: EpochRecord) -> dict[str, Any]:
     score = record.validation
     told = {"loss": score.loss, "accuracy": score.accuracy, "merit": score.ranking_score}
     return {**asdict(record), "validation": told}
+
+
+class _Score(BaseModel):
+    loss: float
+    accuracy: float
+    merit: float = math.nan
+
+
+class _Best(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: PositiveInt
+    train_loss: float
+    validation: _Score
+    learning_rate: float
+
+
+class _Member(BaseModel):
+    number: NonNegativeInt
+    first_epoch: NonNegativeInt
+    epochs: NonNegativeInt
+    best: _Best | None
+    rates: list[float]
+    place: tuple[NonNegativeInt, list[NonNegativeInt]] | None
+
+
+class _Content(BaseModel):
+    """What has to stand in the JSON part."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    journal_bytes: NonNegativeInt
+    epoch: NonNegativeInt
+    shape: BankShape
+    folds: PositiveInt
+    waiting: list[NonNegativeInt]
+    meter: dict[str, float]
+    members: list[_Member]
 
 
 class Snapshots:
@@ -208,11 +300,42 @@ def read_snapshot(folder: Path) -> Saved | None:
     if not path.is_file():
         return None
     try:
+        _check_archive(path)
         with np.load(path) as file:
-            content = json.loads(str(file["content"]))
-            saved = Saved(content, {name: file[name] for name in file.files if name != "content"})
+            content = parse_json(str(file["content"]), finite=False)
+            arrays = {name: file[name] for name in file.files if name != "content"}
+            _Content.model_validate(content)
+            if any(array.dtype.kind not in "biufU" for array in arrays.values()):
+                raise ValueError("arrays of other things than numbers")
+            saved = Saved(content, arrays, path)
         _ = saved.throughput  # which raises where it is something else
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        hint = "remove it to begin the running trials again"
-        raise InputError(path, expected="a snapshot", found=f"a damaged file ({error})", hint=hint) from error
-    return saved
+        return saved
+    except Exception as error:  # zipfile and NumPy raise whatever a damaged archive makes them stumble over
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = printable(str(error).split("\n")[0] or type(error).__name__)[:160]
+    hint = "remove it to begin the running trials again"
+    return InputError(path, expected="a snapshot", found=f"a damaged file ({reason})", hint=hint)
+
+
+def _check_archive(path: Path) -> None:
+    """What is written is not compressed: no part is larger than the file."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        whole = sum(part.file_size for part in parts) <= path.stat().st_size
+        if not whole or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("parts that are larger than the file")
+        for part in parts:
+            with archive.open(part) as file:
+                _check_size(part.filename, file, part.file_size)
+
+
+def _check_size(name: str, file: IO[bytes], size: int) -> None:
+    """An array's size is believed by NumPy, which makes room for it before it reads."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{name} that is larger than its part")

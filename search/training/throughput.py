@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter
 
-from features.runtime.errors import InputError
 from features.runtime.files import write_json
+from features.runtime.json_files import read_model
 
 FILE = "throughput.json"
 _Count = Annotated[int, Field(ge=0)]
@@ -64,11 +63,8 @@ class Throughput:
         path = folder / FILE
         if not path.is_file():
             return cls()
-        try:
-            return cls.of(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            reason, hint = " ".join(str(error).split()), "remove it: the bank's figures then begin anew"
-            raise InputError(path, expected="a bank's totals", found=f"something else ({reason})", hint=hint) from error
+        found: Self = read_model(path, cls, "a bank's totals")
+        return found
 
     def write(self, folder: Path) -> None:
         """Writes the totals into a study directory: the bank is through, and no snapshot of it holds them."""

@@ -106,8 +106,16 @@ class Book:
         return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
 
     def back(self, number: int) -> Asked:
-        """Returns a running trial that a snapshot brings back."""
+        """Returns a running trial that a snapshot brings back.
+
+        Raises:
+            IndexError: There is no such trial.
+            KeyError: It was not given a head yet.
+            ValueError: It is not running.
+        """
         frozen = self.study.get_trials(deepcopy=False)[number]
+        if frozen.state != TrialState.RUNNING:
+            raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
         notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
         return Asked(trial, notes.ordinal, notes.spec, derive_seed(self.config.seed, "head", notes.ordinal))
 
