@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from features.runtime.errors import BottleneckError, Terminated
+from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
+from features.runtime.portable import DISK_FULL
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -53,13 +54,26 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:  # `| head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         status = 0
+    except OSError as error:  # where no file of ours was being written: those say more
+        if error.errno not in DISK_FULL:
+            raise
+        if not error.filename:
+            _drop_output()
+        where = error.filename or "standard output"
+        _last_words(f"error: {DiskFullError(where, 'nothing more could be written')}")
+        status = DiskFullError.exit_status
     if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
         _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
     elif status == Terminated.exit_status:
         _last_words("terminated" + (f"; {resume_hint}" if resume_hint else ""))
     sys.exit(status or 0)
+
+
+def _drop_output() -> None:
+    """Lets what is still to be printed go nowhere, so that it does not fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ending_when_terminated(main: Callable[..., Any]) -> Callable[..., Any]:
