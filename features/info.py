@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from features.leaks.leaks import Leaks, Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
-from features.runtime.command import progress, run_command
+from features.runtime.command import progress, run_command, show, tell
 from features.runtime.errors import BottleneckError, InputError
 from features.store.check import LISTED, describe, find_problems
 from features.store.reader import FeatureStore
@@ -62,10 +61,12 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "parts": _parts_text(found, reason),
         "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
+        "pages": {"first": "one a file", "all": "all of a file, a row each"}.get(told["pages"], told["pages"]),
         **store.header.texts(),
         "features": f"{' x '.join(map(str, told['shape']))} {told['dtype']}",
         "file": f"{told['bytes'] / 1e6:,.1f} MB, schema {told['schema']}",
         "fingerprint": told["fingerprint"],
+        "content": told["content"] or "unknown",
         "created": told["created"] or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
         "problems": "\n".join(problems) or "none",
@@ -98,9 +99,9 @@ def main(
     leaks = {"split": None if reason else split, **found.to_dict()}
     told = describe(opened) | {"leaks": leaks, "problems": problems}
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        tell(json.dumps(told, indent=2))
     else:
-        Console(highlight=False, markup=False).print(_table(opened, told, problems, found, reason))
+        show(_table(opened, told, problems, found, reason))
     if problems:
         raise BottleneckError(f"{store}: {len(problems)} {'problems' if len(problems) > 1 else 'problem'} found")
 

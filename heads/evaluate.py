@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
-from features.runtime.text import decimal, printable
 from heads.evaluation.mistakes import check_images
 from heads.evaluation.rows import Part
+from heads.evaluation.tables import check_csv, tables, write_csv
 from heads.loaded import load_head
-from heads.metrics.classification import Metrics
 
 
 def main(
@@ -39,6 +37,12 @@ def main(
             show_default=False,
         ),
     ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Write there how many rows of each class were called what.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
@@ -49,6 +53,8 @@ def main(
         if report is None:
             raise InputError("--images", expected="--report DIR, which shows them", found="none")
         check_images(images, chosen.store)
+    if confusion is not None:
+        check_csv(confusion)
     if chosen.caveat:
         say(f"{store}: {chosen.caveat}")
     if report is not None:
@@ -68,45 +74,14 @@ def main(
         )
         write_report(report / "index.html", scored, loaded.model, images=images)
         say(f"report: {report / 'index.html'}")
+    if confusion is not None:
+        write_csv(confusion, found.metrics)
+        say(f"confusion: {confusion}")
     if as_json:
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
-        typer.echo(json.dumps(told | found.metrics.to_dict(), indent=2))
+        tell(json.dumps(told | found.metrics.to_dict(), indent=2))
     else:
-        Console(highlight=False, markup=False).print(_tables(found.metrics, title))
-
-
-def _tables(metrics: Metrics, title: str) -> Group:
-    summary = Table(title=printable(title), show_header=False, title_justify="left")
-    summary.add_column()
-    summary.add_column(justify="right")
-    patients = "" if metrics.patients is None else f" of {metrics.patients} patients"
-    summary.add_row("rows", f"{metrics.rows}{patients}")
-    interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
-    units = "rows" if metrics.patients is None else "patients"
-    summary.add_row(f"accuracy (95 % interval, {units} as units)", decimal(metrics.accuracy) + interval)
-    summary.add_row("balanced accuracy", decimal(metrics.balanced_accuracy))
-    summary.add_row("loss in nats", decimal(metrics.loss))
-    return Group(summary, _class_table(metrics), _confusion_table(metrics))
-
-
-def _class_table(metrics: Metrics) -> Table:
-    table = Table("class")
-    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
-        table.add_column(name, justify="right")
-    for one in metrics.per_class:
-        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
-        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
-    return table
-
-
-def _confusion_table(metrics: Metrics) -> Table:
-    names = [printable(one.name) for one in metrics.per_class]
-    table = Table("true \\ called")
-    for name in names:
-        table.add_column(name, justify="right")
-    for name, counts in zip(names, metrics.confusion, strict=True):
-        table.add_row(name, *map(str, counts))
-    return table
+        show(tables(found.metrics, title, Console()))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from features.extraction.backbone_spec import BackboneSpec
-from features.images.decode import original_image
+from features.images.reading import ImageFile
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
+from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.options import checked, takes_options
 from features.runtime.text import printable
+from features.store.intensity import parse_intensity
+from features.store.kind import EIGHT_BITS, UNKNOWN
 from features.store.reader import FeatureStore
 from heads.evaluation.evaluation import ChosenRows, Evaluation
 from heads.evaluation.rows import Part
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from features.extraction.backbones import Backbone
-    from heads.prediction.maps import ImageMap, MapMaker, PredictedImage
+    from heads.prediction.maps import MapMaker, PredictedImage
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """An image, a folder, an http or https address, or several of these."""
+_ANY = (EIGHT_BITS, UNKNOWN)
+"""Intensities of a head that say nothing of images of more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Predictions:
         classes: In label order.
         rows: One for each image, in order.
         problem: What ended the work before the last image; None where all were seen.
+        notes: What was noticed of the images and should be known, a line each.
     """
 
     classes: tuple[str, ...]
     rows: tuple[Prediction, ...]
     problem: BottleneckError | None = None
+    notes: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
@@ -123,7 +130,7 @@ class LoadedHead:
 
         Args:
             images: An image, a folder, an address, or several of these.
-            progress: Whether a bar shows how far it is.
+            progress: Whether a bar shows how far it is, and what is to be noted is said.
             options: Fields of ``PredictOptions``.
 
         Returns:
@@ -135,6 +142,8 @@ class LoadedHead:
             BottleneckError: The backbone's features are not finite, or memory is short.
         """
         predictions = self.predict_each(images, self._options(options), progress=progress)
+        for note in predictions.notes if progress else ():
+            say(f"note: {note}")
         if predictions.problem:
             raise predictions.problem
         return predictions.to_frame()
@@ -159,11 +168,11 @@ class LoadedHead:
         """
         rows: list[Prediction] = []
         problem: BottleneckError | None = None
-        backbone = self.backbone(options)
+        backbone, reading = self.backbone(options), options.reading_for(self.metadata)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
         display = progress_display("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, display:
-            sources = find_sources(_texts(images), Path(downloads), leave_out=maps)
+            sources = find_sources(_texts(images), Path(downloads), leave_out=maps, pages=options.pages)
             task = display.add_task("predicting", total=len(sources))
             made = predict(
                 self.head,
@@ -171,6 +180,7 @@ class LoadedHead:
                 options.views_for(self.metadata),
                 sources,
                 batch_size=options.batch_size,
+                reading=reading,
                 on_batch=lambda count: display.advance(task, count),
                 draw=draw,
             )
@@ -179,7 +189,9 @@ class LoadedHead:
                     rows.append(row)
             except BottleneckError as error:
                 problem = error  # what was predicted until then is told all the same
-        return Predictions(self.classes, tuple(rows), problem)
+        chosen = reading.intensity == parse_intensity(self.metadata.intensity) and self.metadata.intensity not in _ANY
+        notes = tuple(reading.tally.notes(reading.intensity, chosen=chosen))
+        return Predictions(self.classes, tuple(rows), problem, notes)
 
     def check_options(self, options: PredictOptions) -> BackboneSpec:
         """Makes sure, before anything is built, that options fit the head; returns the backbone that it needs.
@@ -189,7 +201,24 @@ class LoadedHead:
         """
         spec = backbone_spec(self.path, self.metadata, options)
         options.views_for(self.metadata)
+        options.reading_for(self.metadata)
         return spec
+
+    def describe(self, options: PredictOptions) -> str:
+        """Says what is done to each image and to its probabilities: what the file decides, and the options.
+
+        Raises:
+            InputError: As ``check_options``.
+        """
+        spec = self.check_options(options)
+        views = [view.name for view in options.views_for(self.metadata)]
+        averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
+        told = self.metadata.temperature
+        calibrated = f"calibrated, temperature {told:.4g}" if told is not None else "as the head gives them"
+        return (
+            f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}; views: {averaged};"
+            f" probabilities: {calibrated}"
+        )
 
     def backbone(self, options: PredictOptions | None = None) -> Backbone:
         """Returns the backbone whose features the head takes: built once, and anew where options ask for another.
@@ -225,7 +254,7 @@ class LoadedHead:
     def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
         """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
-            return _picture(seen, maker.heatmap(seen, index))
+            return maker.heatmap(seen, index).picture(maker.original(seen.path))
 
     def occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
@@ -251,7 +280,7 @@ class LoadedHead:
     ) -> Image.Image:
         """Draws ``occlusion`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
-            return _picture(seen, maker.occlusion(seen, index))
+            return maker.occlusion(seen, index).picture(maker.original(seen.path))
 
     def evaluate(
         self, store: str | os.PathLike[str] | FeatureStore, part: str = "all", *, progress: bool = True
@@ -318,7 +347,8 @@ class LoadedHead:
         backbone = self.backbone(options)
         from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras, which ``backbone`` starts
 
-        return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size)
+        reading = options.reading_for(self.metadata)
+        return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size, reading)
 
     def _drawing(self, folder: Path, options: PredictOptions, *, occlusion: bool) -> Draw:
         maker = self._maker(options)
@@ -338,7 +368,7 @@ class LoadedHead:
 
         seen: list[PredictedImage] = []
 
-        def note(name: str, path: Path, *found: Any) -> dict[str, str]:
+        def note(name: str, path: ImageFile, *found: Any) -> dict[str, str]:
             seen.append(PredictedImage(path, *found))
             return {}
 
@@ -346,7 +376,9 @@ class LoadedHead:
             sources = find_sources(_texts(image), Path(downloads))
             if len(sources) != 1:
                 raise InputError(image, expected="one image", found=f"a folder of {len(sources)}")
-            (row,) = predict(self.head, maker.backbone, maker.views, sources, batch_size=1, draw=note)
+            (row,) = predict(
+                self.head, maker.backbone, maker.views, sources, batch_size=1, reading=maker.reading, draw=note
+            )
             if row.reason:
                 raise InputError(image, expected="an image that can be used", found=row.reason)
             yield maker, seen[0], seen[0].called if class_name is None else self.classes.index(class_name)
@@ -373,7 +405,3 @@ def load_head(path: str | os.PathLike[str], backend: str | None = None) -> Loade
 def _texts(images: Images) -> list[str]:
     several = [images] if isinstance(images, str | os.PathLike) else list(images)
     return [os.fspath(image) for image in several]
-
-
-def _picture(seen: PredictedImage, drawn: ImageMap) -> Image.Image:
-    return drawn.picture(original_image(seen.path))

@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from features.runtime.command import run_command
+from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
 from search.review.view import View
 from search.setup.config import StudyConfig
@@ -39,7 +39,7 @@ def main(
             ) from error
         with server:
             address = f"http://{host}:{server.server_port}/dashboard/studies/{view.study_id}"
-            typer.echo(f"{address}  {study}, read only; Ctrl-C ends it")
+            tell(f"{address}  {study}, read only; Ctrl-C ends it")
             threading.Thread(target=view.keep_up, daemon=True).start()
             try:
                 server.serve_forever()

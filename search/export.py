@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, tell
 from features.runtime.options import checked, with_options
 from search.finish.export import export_head
 from search.setup.options import ExportOptions
@@ -28,7 +28,7 @@ def main(
     exported = export_head(study, out, checked(ExportOptions, options, of="an export"), backend=backend)
     if exported.remark:
         say(exported.remark)
-    typer.echo(f"{out}: {exported.description}")
+    tell(f"{out}: {exported.description}")
 
 
 with_options(main, ExportOptions, before="backend")

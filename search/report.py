@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.runtime.command import run_command
+from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
 from search.record.study_record import read_record
 from search.review.report import FILE, write_report
@@ -26,7 +26,7 @@ def main(
         raise InputError("--out", expected="a file in a folder that exists", found=path)
     record = read_record(study)
     write_report(path, record)
-    typer.echo(f"{path}: {record.config.name}, {record.summary.trials} trials, {record.progress}")
+    tell(f"{path}: {record.config.name}, {record.summary.trials} trials, {record.progress}")
 
 
 if __name__ == "__main__":

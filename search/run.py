@@ -7,17 +7,17 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
-from features.runtime.command import run_command, say
+from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent
 from search.record.storage import JOURNAL
 from search.running import run_study
+from search.setup.classes import describe_absent
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions, help_of
+from search.setup.storage_url import hidden
 
 if TYPE_CHECKING:
     from search.record.results import FinalistRecord
@@ -55,13 +55,15 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     if again:
         table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
     _describe_test(table, summary)
+    for line in describe_absent(summary.absent_classes):
+        table.add_row("classes", line)
     table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
     _describe_bank(table, summary)
-    Console(highlight=False).print(table)
-    typer.echo(summary.verdict)
+    show(table)
+    tell(summary.verdict or "")
     where = shlex.quote(str(folder))
     say(f"export the best head:  python -m search.export {where} best.hdf5")
-    review = shlex.quote(config.storage) if config.storage else shlex.quote(str(folder / JOURNAL))
+    review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")
 

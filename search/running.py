@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
 from features.runtime.options import takes_options
 from features.runtime.progress import OnProgress
+from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, open_record
+from search.record.storage import OpenedStudy, open_record, storage_errors
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions, help_of
+from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
+from search.setup.storage_url import VARIABLE, has_secrets
 from search.study import Study
 from search.training.display import Display
 from search.training.snapshot import Saved, read_snapshot
@@ -125,8 +128,10 @@ def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
             keep_bytes=saved.journal_bytes if saved else None,
         )
         try:
-            _introduce(resolved.folder, config, data)
-            _search(resolved, config, data, opened, saved=saved, on_stage=on_stage)
+            with storage_errors(config.storage):
+                noted = tuple(remarks(config, resolved.space, data))
+                _introduce(resolved.folder, config, data, noted)
+                _search(resolved, config, data, opened, saved=saved, noted=noted, on_stage=on_stage)
         finally:
             opened.close()
     study = Study(resolved.folder)
@@ -175,16 +180,20 @@ def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
         yield lambda done, total: display.update(task, completed=done, total=total, visible=True)
 
 
-def _introduce(folder: Path, config: StudyConfig, data: SearchData) -> None:
-    for remark in data.remarks:
+def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Sequence[str]) -> None:
+    for remark in noted:
         say(f"note: {remark}")
     shape = " x ".join(map(str, data.store.header.feature_shape))
-    say(f"{data.store.path}: {shape}, {len(data.store.header.views)} views")
+    say(f"{data.store.path}: {shape}, {counted(len(data.store.header.views), 'view')}")
     with _bar("comparing", "images", visible=False) as on_progress:  # not where an earlier run has done it
         found = audit_study(folder, data, on_progress=on_progress)
     for line in describe(found):
         say(line)
-    say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({config.engine}, {config.pruner})")
+    if config.storage and has_secrets(config.storage):
+        say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
+    repeated = f", then {config.finalists} finalists, {config.repeats} times each" if config.finalists else ""
+    how = f"{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
+    say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({how}){repeated}")
 
 
 def _search(
@@ -194,6 +203,7 @@ def _search(
     opened: OpenedStudy,
     *,
     saved: Saved | None,
+    noted: Sequence[str],
     on_stage: OnStage,
 ) -> None:
     """Runs the trials that are left, scores the winner and writes the summary."""
@@ -223,4 +233,8 @@ def _search(
             bank = describe_bank(shape, str(config.dtype), throughput, bare=step_rate(shape, str(config.dtype)))
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
-    finish_study(checkpoints, space, bank=bank, snapshot_every=snapshot_every, on_stage=on_stage)
+    summary = finish_study(
+        checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, on_stage=on_stage
+    )
+    for note in summary.notes[len(noted) :]:  # the others were said at the start
+        say(f"note: {note}")

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 ROOMS = (
-    *("features.runtime", "features.store", "features.rows", "features.images", "features.extraction"),
+    *("features.runtime", "features.hdf5", "features.store", "features.rows", "features.images", "features.extraction"),
     *("features.leaks", "features"),
     *("heads.metrics", "heads.html", "heads.model", "heads.files", "heads.bank", "heads.saliency"),
     *("heads.prediction", "heads.evaluation", "heads"),

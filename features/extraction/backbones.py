@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.extraction.preprocessing import Preprocessing
 from features.extraction.random_weights import randomise
+from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import give_name
 
@@ -150,10 +150,10 @@ def _load(model: Any, spec: BackboneSpec) -> None:
     path = Path(spec.weights)
     expected = f"the weights of {spec.name}" + ("" if spec.alpha is None else f" with alpha {spec.alpha:g}")
     expected += " without its top (include_top=False)"
-    if not h5py.is_hdf5(path):
-        raise InputError(path, expected=expected, found="a file that is no HDF5")
+    with opened(path, expected, locking=None) as file:  # as Keras opens it
+        layered = "layer_names" in file.attrs or "model_weights" in file
     try:
-        _load_weights(model, path)
+        _load_weights(model, path, layered=layered)
     except Exception as error:  # a file that is no weights file makes Keras stumble anywhere
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(path, expected=expected, found=f"others ({lines[0][:160].rstrip('.')})") from error
@@ -161,11 +161,9 @@ def _load(model: Any, spec: BackboneSpec) -> None:
         raise InputError(path, expected=expected, found="weights that are not finite")
 
 
-def _load_weights(model: Any, path: Path) -> None:
+def _load_weights(model: Any, path: Path, *, layered: bool) -> None:
     """``load_weights`` tells its two formats by the ending alone; here the content decides."""
-    with h5py.File(path, "r") as file:
-        layered = "layer_names" in file.attrs or "model_weights" in file
-        endings = (".h5", ".hdf5") if layered else (".weights.h5",)
+    endings = (".h5", ".hdf5") if layered else (".weights.h5",)
     if path.name.endswith(endings) and path.name.endswith(".weights.h5") != layered:
         model.load_weights(path)
         return

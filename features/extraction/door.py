@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from rich.progress import TaskID
 
-from features.extraction.extraction import ExtractionSummary, Say, extract_store
+from features.extraction.extraction import Say, extract_store
 from features.extraction.options import ExtractionOptions
+from features.extraction.summary import ExtractionSummary
 from features.runtime.backend import use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
@@ -28,7 +29,8 @@ def extract(
     """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
 
     An extraction that was stopped (Ctrl-C, the stop button of a notebook) goes on where it was when it is called
-    again. A store that is finished already is opened.
+    again. A store that is finished already is opened; where images have changed since, it is refused, and with
+    ``update=True`` made that of the images as they are.
 
     Args:
         images: Folder with one sub-folder a class.
@@ -42,7 +44,8 @@ def extract(
         The store, opened.
 
     Raises:
-        InputError: Folder, options or weights do not fit, or the store is another one; the field is named.
+        InputError: Folder, options or weights do not fit, the store is another one, or images have changed since it
+            was made; the field is named.
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
     chosen = checked(ExtractionOptions, options, of="an extraction")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,48 +14,29 @@ import numpy as np
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
+from features.extraction.changes import Changes, find_changes
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
+from features.extraction.scale import pages_of, scale_of, table_of_pages
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
+from features.extraction.summary import ExtractionSummary, summarize
+from features.extraction.update import check_same_features, differs, pending_in_place, side_path, take_place, updating
 from features.images.folder import ImageTable, scan_folder
+from features.images.pages import source_of
+from features.images.reading import Reading
 from features.images.views import View
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
+from features.store.intensity import parse_intensity
+from features.store.limits import require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 Say = Callable[[str], object]
 """Called with a line for the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionSummary:
-    """What an extraction did.
-
-    Attributes:
-        store: The finished store.
-        bytes: Its size.
-        images: Rows of the store.
-        settled: Rows that this run settled; the others were there already.
-        seconds: How long that took, compilation included.
-        skipped: Reason of each image that could not be decoded, in row order.
-        counts: Usable images of each class.
-        patients: Known patients of each class, among the usable images.
-        unknown: Usable images whose patient is unknown.
-    """
-
-    store: Path
-    bytes: int
-    images: int
-    settled: int
-    seconds: float
-    skipped: dict[str, str]
-    counts: dict[str, int]
-    patients: dict[str, int]
-    unknown: int
 
 
 def extract_store(
@@ -69,7 +50,8 @@ def extract_store(
     """Extracts an image folder into a store, or goes on with an unfinished store of the same extraction.
 
     Images that cannot be decoded become rows that are never used, and are listed in ``<STORE>.skipped.csv``. A run
-    that was killed and resumed leaves the same bytes as one that was not.
+    that was killed and resumed leaves the same bytes as one that was not. Images that have changed since are refused,
+    with ``options.update`` computed anew (``features.extraction.update``).
 
     Args:
         images: Folder with one sub-folder a class.
@@ -80,36 +62,50 @@ def extract_store(
             that writes.
 
     Raises:
-        InputError: Folder, backbone or weights do not fit, or the store is another one; the field is named.
+        InputError: Folder, backbone or weights do not fit, the store is another one, or images have changed since it
+            was made; the field is named.
         BottleneckError: The disk is full, another process writes the store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    spec, views = options.spec, options.variants
-    table = scan_folder(images, group_pattern=options.group_pattern, limit=options.limit)
-    plan = _Plan(table, spec, views, options.dtype, options.batch_size)
-    plan.check_early(store)
-    for remark in table.remarks:
+    spec, views, _ = options.spec, options.variants, options.scale
+    table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
+    stored = FeatureStore(store).header if store.exists() else None
+    scale = scale_of(table, options, None if stored is None else stored.intensity)
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity)
+    changes = plan.compare(store, update=options.update, say=say)
+    updates = changes.remarks(update=options.update) if changes else ()
+    for remark in (*table.remarks, *updates, *scale.notes):
         say(f"note: {remark}")
+    reading = Reading(parse_intensity(scale.intensity), options.max_pixels)
     start_backend()
     backbone = build_backbone(spec)
-    with StoreWriter(store, plan.header(backbone.feature_shape, backbone.weights_sha256)) as writer:
+    header = plan.header(backbone.feature_shape, backbone.weights_sha256)
+    update = changes if options.update else None
+    with StoreWriter(store, header) if update is None else updating(update, header, table) as writer:
         if options.strict:
-            _refuse(table, skipped_images(writer, table, {}))
+            _refuse(table, skipped_images(writer, table, {}, reading))
         already = int(np.count_nonzero(writer.done))
         started = time.perf_counter()
-        reasons = _compute(writer, table, backbone, views, strict=options.strict, on_progress=on_progress)
+        batches = [*writer.pending()] if update is None else pending_in_place(writer)
+        decoding = _Decoding(views, reading, options.strict)
+        reasons = _compute(writer, batches, table, backbone, decoding, on_progress=on_progress)
         seconds = time.perf_counter() - started
-        skipped = skipped_images(writer, table, reasons)
+        skipped = skipped_images(writer, table, reasons, reading)
         write_skipped(store, skipped)
         if len(skipped) == len(table):
             path, reason = next(iter(skipped.items()))
-            store.unlink()  # nothing in it can be used, and it would be in the way of mended images
+            writer.path.unlink()  # nothing in it can be used, and it would be in the way of mended images
             raise BottleneckError(
                 f"{images}: none of {len(table)} images can be decoded; {printable(path)}: {reason};"
                 f" all of them: {skipped_path(store)}"
             )
         writer.finish()
-        return _summary(writer, table, settled=len(table) - already, seconds=seconds, skipped=skipped)
+        if update is not None:
+            take_place(writer, store)
+        settled = len(table) - already
+    notes = tuple(reading.tally.notes(reading.intensity, chosen=stored is None))
+    summary = summarize(store, writer.done, table, changes=update, settled=settled, seconds=seconds, skipped=skipped)
+    return replace(summary, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,7 @@ class _Plan:
     views: tuple[View, ...]
     dtype: str
     batch_size: int
+    intensity: str
 
     def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
         return StoreHeader(
@@ -130,19 +127,46 @@ class _Plan:
             labels=self.table.labels,
             patients=self.table.patients,
             feature_shape=feature_shape,
+            pages=pages_of(self.table),
             views=tuple(view.name for view in self.views),
-            **self.spec.kind(feature_shape, weights_sha256).origin,
+            **(self.spec.kind(feature_shape, weights_sha256).origin | {"intensity": self.intensity}),
             dtype=self.dtype,
             batch_size=self.batch_size,
             created=self.table.newest,
             versions=dict(_versions()),
+            modified=self.table.modified,
         )
 
-    def check_early(self, path: Path) -> None:
-        """Refuses another store before seconds are spent on the backbone."""
-        if path.exists():
-            stored = FeatureStore(path).header
-            stored.check_same(path, self.header(stored.feature_shape, stored.weights_sha256))
+    def compare(self, path: Path, *, update: bool, say: Say) -> Changes | None:
+        """Refuses a store that cannot be gone on with, and too many classes, before seconds are spent on the backbone.
+
+        Returns:
+            How the store differs from one that is made now; None where there is no store, or nothing to update.
+        """
+        require_storable(self.table.folder, self.table.classes)
+        if not path.exists():
+            return None
+        stored = FeatureStore(path)
+        header = self.header(stored.header.feature_shape, stored.header.weights_sha256)
+        changes = find_changes(stored, self.table, say=say)
+        if update:
+            check_same_features(changes, header)
+            if differs(changes, header):
+                return changes
+            side_path(path).unlink(missing_ok=True)  # of an update that is not wanted any more
+            return None
+        changes.refuse(self.table.folder)
+        stored.header.check_same(path, header)
+        return changes
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How images are decoded."""
+
+    views: Sequence[View]
+    reading: Reading
+    strict: bool
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -152,37 +176,38 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _compute(
     writer: StoreWriter,
+    batches: Sequence[Sequence[int]],
     table: ImageTable,
     backbone: Backbone,
-    views: Sequence[View],
+    how: _Decoding,
     *,
-    strict: bool,
     on_progress: OnProgress,
 ) -> dict[int, str]:
-    """Settles all pending rows; returns the reasons of those it skipped. A batch is written while the next is made."""
+    """Settles the batches' rows; returns the reasons of those it skipped. A batch is written while the next is made."""
     header = writer.header
     reasons: dict[int, str] = {}
     on_progress(int(np.count_nonzero(writer.done)), len(table))
 
     def settle(batch: Batch) -> None:
-        states = np.full(len(batch.indices), RowState.DONE, np.uint8)
-        states[[row - batch.indices.start for row in batch.reasons]] = RowState.SKIPPED
-        writer.write(batch.indices, batch.features, states)
+        bad = (row in batch.reasons for row in batch.indices)
+        states = np.asarray([RowState.SKIPPED if one else RowState.DONE for one in bad], np.uint8)
+        writer.write(batch.indices, batch.features, states, batch.contents)
         reasons.update(batch.reasons)
         on_progress(int(np.count_nonzero(writer.done)), len(table))
 
     made = bottlenecks(
-        [table.folder / path for path in table.paths],
+        [source_of(table.folder, path) for path in table.paths],
         backbone,
-        views,
-        batches=list(writer.pending()),
+        how.views,
+        batches=batches,
         batch_size=header.batch_size,
         dtype=header.dtype,
+        reading=how.reading,
     )
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
         for batch in made:
-            if strict:
+            if how.strict:
                 _refuse(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:
                 writing.result()
@@ -196,21 +221,3 @@ def _refuse(table: ImageTable, skipped: dict[str, str]) -> None:
     """Stops a strict run where something would be skipped."""
     for path, reason in skipped.items():
         raise BottleneckError(f"{table.folder / printable(path)}: {reason}; without --strict it is skipped")
-
-
-def _summary(
-    writer: StoreWriter, table: ImageTable, *, settled: int, seconds: float, skipped: dict[str, str]
-) -> ExtractionSummary:
-    usable = np.flatnonzero(writer.done == RowState.DONE).tolist()
-    found = [(table.classes[table.labels[row]], table.patients[row]) for row in usable]
-    return ExtractionSummary(
-        store=writer.path,
-        bytes=writer.path.stat().st_size,
-        images=len(table),
-        settled=settled,
-        seconds=seconds,
-        skipped=skipped,
-        counts={name: sum(label == name for label, _ in found) for name in table.classes},
-        patients={name: len({who for label, who in found if label == name} - {""}) for name in table.classes},
-        unknown=sum(not patient for _, patient in found),
-    )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from features.images.content import read_content
 from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
+from features.images.pages import source_of
+from features.images.reading import Reading, Source, Tally
 from features.runtime.files import replacing
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
@@ -20,7 +24,9 @@ def skipped_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.skipped.csv")
 
 
-def skipped_images(writer: StoreWriter, table: ImageTable, known: Mapping[int, str]) -> dict[str, str]:
+def skipped_images(
+    writer: StoreWriter, table: ImageTable, known: Mapping[int, str], reading: Reading
+) -> dict[str, str]:
     """Returns the reason of each skipped image, by path, in row order.
 
     Rows that an earlier, killed run skipped are decoded once more for their reasons: they are few, and the list is
@@ -30,18 +36,27 @@ def skipped_images(writer: StoreWriter, table: ImageTable, known: Mapping[int, s
         writer: The store.
         table: Its images.
         known: Reasons that this run met, by row.
+        reading: How files are read.
     """
     rows = np.flatnonzero(writer.done == RowState.SKIPPED).tolist()
     size = writer.header.image_size
-    return {table.paths[row]: known.get(row) or _reason(table.folder / table.paths[row], size) for row in rows}
+    paths = {row: table.paths[row] for row in rows}
+    return {
+        path: known.get(row) or _reason(source_of(table.folder, path), size, reading) for row, path in paths.items()
+    }
 
 
-def _reason(path: Path, size: int) -> str:
+def _reason(source: Source, size: int, reading: Reading) -> str:
+    untold = replace(reading, tally=Tally())
     try:
-        decode_image(path, size)  # in the store's size, which what Pillow says of a damaged JPEG may depend on
+        # in the store's size, on which what Pillow says of damage may depend
+        decode_image(read_content(source).source, size, untold)
     except UndecodableError as error:
         return str(error)
-    return "could not be decoded when the store was made"
+    return (
+        "could not be decoded when the store was made (with a smaller --max-pixels, or from another file),"
+        " and could be now: a new store has it"
+    )
 
 
 def write_skipped(store: Path, skipped: Mapping[str, str]) -> None:

@@ -1,21 +1,36 @@
 """One file to one RGB array, or a named reason why not.
 
-Any image that Pillow opens: the first frame of it, turned as its EXIF orientation says, on black where it is
-transparent, reduced to 8 bits where it has more.
+Any image that Pillow opens: the first frame of it or a page that is named, turned as its EXIF orientation says, on
+black where it is transparent, put on the data set's scale where it has more than 8 bits. What surrounds the pixels in
+the file never decides whether they can be had.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from features.images.metadata import without_metadata
+from features.images.pages import has_pages, may_have_pages, open_image
+from features.images.pillow_internals import (
+    give_lower_bytes,
+    has_deep_colours,
+    has_lower_bytes,
+    raise_pixel_limit,
+    read_planes,
+)
+from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally
 from features.runtime.errors import BottleneckError
+from features.store.intensity import WHOLE, value_range
 
 # "Corrupt EXIF data", possible bombs and the like: whether an image can be used is decided here, not by a warning.
 # Process-wide, because `catch_warnings` is not safe among the decoding threads.
@@ -26,19 +41,30 @@ Image.init()  # all formats at once: registering them lazily would race among th
 _DRAFT_FACTOR = 2
 """A JPEG is decoded at reduced scale only where that still leaves this many times the pixels that are needed."""
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
-_SIXTEEN_BITS = 65535
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PHOTOMETRIC = 262
+_DEFAULT = Reading()
+_REASONS = {
+    FileNotFoundError: "no such file",
+    IsADirectoryError: "a folder",
+    PermissionError: "no permission to read it",
+}
+_NO_DAMAGE = (MemoryError, *_REASONS, Image.DecompressionBombError)
+_one_at_a_time = threading.Lock()
+"""Held while an image is decoded that is larger than Pillow would have it: several at once may not fit the memory."""
 
 
 class UndecodableError(BottleneckError):
     """An image that cannot be used; the message is the reason, without the file's name."""
 
 
-def decode_image(source: Path | bytes, size: int) -> npt.NDArray[np.uint8]:
+def decode_image(source: Source, size: int, reading: Reading = _DEFAULT) -> npt.NDArray[np.uint8]:
     """Decodes an image and resizes it to a square (bilinear, antialiased, the aspect ratio is not kept).
 
     Args:
-        source: A file, or a file's content.
+        source: A file, a page of one, or a file's content.
         size: Side of the square in pixels.
+        reading: How it is read; by default numbers of more than 8 bits are scaled by their type.
 
     Returns:
         (size, size, 3) uint8, RGB.
@@ -47,60 +73,150 @@ def decode_image(source: Path | bytes, size: int) -> npt.NDArray[np.uint8]:
         UndecodableError: It is no image, it is damaged, it is a decompression bomb, or it cannot be read.
         BottleneckError: There is not enough memory.
     """
-    return np.array(_decode(source, size).convert("RGB"))
+    return np.array(_decode(source, size, reading).convert("RGB"))
 
 
-def original_image(source: Path | bytes) -> Image.Image:
+def original_image(source: Source, reading: Reading = _DEFAULT) -> Image.Image:
     """Decodes an image in full resolution, as an upright RGB image.
 
     Raises:
         UndecodableError: As ``decode_image``.
         BottleneckError: There is not enough memory.
     """
-    return _decode(source, None).convert("RGB")
+    return _decode(source, None, replace(reading, tally=Tally())).convert("RGB")
 
 
-def _decode(source: Path | bytes, size: int | None) -> Image.Image:
+def deep_values(source: Source, max_pixels: int) -> npt.NDArray[Any] | None:
+    """Returns the numbers of an image of more than 8 bits as they are in the file, (height, width) or with colours.
+
+    Args:
+        source: A file, a page of one, or a file's content.
+        max_pixels: An image of more pixels is refused.
+
+    Returns:
+        None where the image has 8 bits.
+
+    Raises:
+        UndecodableError: As ``decode_image``.
+        BottleneckError: There is not enough memory.
+    """
+    with _explained(source, max_pixels), _opened(source, max_pixels) as image:
+        if has_deep_colours(image):
+            return _deep_colours(image, source, max_pixels)
+        if not _has_numbers(image):
+            return None
+        image.load()
+        return np.asarray(image)
+
+
+def _decode(source: Source, size: int | None, reading: Reading) -> Image.Image:
     """The image in mode L or RGB, resized where a size is given; grey stays grey, which is three times less work."""
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            _check_size(image)
-            if size is not None:
-                image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
-            image.load()
-            _turn_upright(image)
-            upright = _eight_bits(image)
+    with _explained(source, reading.max_pixels):
+        try:
+            upright = _noted(source, size, reading)
+        except _NO_DAMAGE:
+            raise
+        except Exception:
+            mended = _without_metadata(source, size, reading)
+            if mended is None:
+                raise
+            upright = mended
         return upright if size is None else upright.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _noted(source: Source, size: int | None, reading: Reading) -> Image.Image:
+    """The image; what is noticed of it counts only once it is there."""
+    attempt = replace(reading, tally=Tally())
+    upright = _upright(source, size, attempt)
+    reading.tally.merge(attempt.tally)
+    return upright
+
+
+def _without_metadata(source: Source, size: int | None, reading: Reading) -> Image.Image | None:
+    """The image where only what surrounds its pixels is damaged, too large or unheard of; else None."""
+    if isinstance(source, Page) and source.number > 1:
+        return None
+    path = source.path if isinstance(source, Page) else source
+    with io.BytesIO(path) if isinstance(path, bytes) else path.open("rb") as file:
+        for content in without_metadata(file):
+            try:
+                return _noted(content, size, reading)
+            except _NO_DAMAGE:
+                raise
+            except Exception:
+                continue
+    return None
+
+
+@contextmanager
+def _explained(source: Source, max_pixels: int) -> Iterator[None]:
+    """Gives what goes wrong its reason."""
+    try:
+        yield
     except MemoryError as error:  # says something about this machine, not about the image
         name = "an image" if isinstance(source, bytes) else source
         raise BottleneckError(f"{name}: not enough memory to decode it") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
-        raise UndecodableError(_reason(source, error)) from error
+        raise UndecodableError(_reason(source, error, max_pixels)) from error
 
 
-def _check_size(image: Image.Image) -> None:
-    """Refuses from Pillow's limit on; Pillow itself only warns up to twice the limit, and would unpack a bomb."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Image.DecompressionBombError
+@contextmanager
+def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
+    """An image whose header is read, at the right page, of a size that is allowed."""
+    raise_pixel_limit(max_pixels)
+    with open_image(source) as image:
+        if isinstance(source, Page) and source.number > 1:
+            image.seek(source.number - 1)
+        if image.width * image.height > max_pixels:  # Pillow itself only warns up to twice its limit
+            raise Image.DecompressionBombError
+        read_planes(image)
+        yield image
 
 
-def _reason(source: Path | bytes, error: Exception) -> str:
+def _upright(source: Source, size: int | None, reading: Reading) -> Image.Image:
+    with _opened(source, reading.max_pixels) as image:
+        if size is not None:
+            image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
+        with _one_at_a_time if image.width * image.height > MAX_PIXELS else nullcontext():
+            deep = has_deep_colours(image)
+            if deep:
+                reading.tally.add(Noticed.DEEP)
+            if deep and reading.intensity.whole != WHOLE and not reading.intensity.by_itself:
+                return _scaled_colours(image, source, reading)
+            image.load()
+            _turn_upright(image)
+            upright = _eight_bits(image, reading)
+        several = may_have_pages(image)
+    if several and not isinstance(source, Page) and has_pages(source):
+        reading.tally.add(Noticed.PAGES)
+    return upright
+
+
+def _reason(source: Source, error: Exception, max_pixels: int) -> str:
     """A reason that is the same in every run: no address, no absolute path."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
     match error:
-        case FileNotFoundError():
-            return "no such file"
-        case IsADirectoryError():
-            return "a folder"
-        case PermissionError():
-            return "no permission to read it"
+        case EOFError() if isinstance(source, Page):
+            return "no such page"
         case UnidentifiedImageError():
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            return "not an image that Pillow reads" if size else "an empty file"
+            return _unidentified(source)
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
-            return f"more than {Image.MAX_IMAGE_PIXELS} pixels (decompression bomb?)"
+            return f"more than {max_pixels} pixels (decompression bomb?), see --max-pixels"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return f"damaged: {text or type(error).__name__}"
+
+
+def _unidentified(source: Source) -> str:
+    if isinstance(source, bytes):
+        start = source[:4]
+    else:
+        with (source.path if isinstance(source, Page) else source).open("rb") as file:
+            start = file.read(4)
+    if start in _TIFFS:
+        return "not an image that Pillow reads: a damaged TIFF, or one of a kind such as 64-bit fractions"
+    return "not an image that Pillow reads" if start else "an empty file"
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -113,13 +229,24 @@ def _turn_upright(image: Image.Image) -> None:
         return
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Returns the image in mode L or RGB."""
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that is opened, not loaded, has more than 8 bits."""
+    return _has_numbers(image) or has_deep_colours(image)
+
+
+def _has_numbers(image: Image.Image) -> bool:
+    """Whether an image has one channel of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
+    """Returns a loaded image in mode L or RGB."""
     mode = image.mode
     if mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if mode == "F" or mode.startswith("I"):
-        return Image.fromarray(_scaled(np.asarray(image)))
+    if _has_numbers(image):
+        reading.tally.add(Noticed.DEEP)
+        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image)))
     if mode in _TRANSPARENT or "transparency" in image.info:
         return _on_black(image)
     if mode == "LAB":
@@ -127,22 +254,53 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
-def _scaled(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Grey values of more than 8 bits to 8, linearly and never clipped.
+def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False) -> npt.NDArray[np.uint8]:
+    """Numbers of more than 8 bits on the scale of their type; the tally is told what does not fit it."""
+    intensity, tally = reading.intensity, reading.tally
+    greys = intensity.greys(values)
+    if intensity.by_itself:
+        return greys
+    scale = intensity.scale_of(values.dtype)
+    low, high = value_range(values)
+    if low <= high:
+        tally.widen(low, high, scale)
+    if low < scale.low or high > scale.high:
+        tally.add(Noticed.CLIPPED)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        tally.add(Noticed.NO_NUMBERS)
+    return 255 - greys if inverted else greys
 
-    Whole numbers are taken as 16 bits (65535 is white). Fractions are taken as 0 to 1, else 0 to 255, else 0 to 65535,
-    whichever holds them. What fits no range is stretched from its minimum to its maximum.
-    """
-    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(numbers.min()), float(numbers.max())
-    whites = (_SIXTEEN_BITS,) if values.dtype.kind in "iu" else (1, 255, _SIXTEEN_BITS)
-    fitting = [white for white in whites if low >= 0 and high <= white]
-    if fitting:
-        scale = 255 / fitting[0]
-    else:
-        numbers, scale = numbers - low, 255 / max(high - low, float(np.finfo(np.float64).tiny))
-    scaled: npt.NDArray[np.uint8] = np.rint(numbers * scale).astype(np.uint8)
-    return scaled
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return bool(tags.get(_PHOTOMETRIC) == 0)
+
+
+def _scaled_colours(image: Image.Image, source: Source, reading: Reading) -> Image.Image:
+    """An image with channels of 16 bits, scaled before any of them are lost; on black where it is transparent."""
+    values = _deep_colours(image, source, reading.max_pixels)
+    colours = Image.fromarray(_greys(values, reading))
+    if image.mode not in _TRANSPARENT:
+        return colours
+    colours.putalpha(image.getchannel("A"))
+    return _on_black(colours)
+
+
+def _deep_colours(image: Image.Image, source: Source, max_pixels: int) -> npt.NDArray[np.uint16]:
+    """Loads an image with channels of 16 bits; returns (height, width, 3), upright."""
+    lower: npt.NDArray[Any] | None = None
+    if has_lower_bytes(image):
+        with _opened(source, max_pixels) as again:
+            colours = give_lower_bytes(again)
+            again.load()
+            _turn_upright(again)
+            lower = np.asarray(again)[..., colours]
+    image.load()
+    _turn_upright(image)
+    upper = np.asarray(image)[..., :3].astype(np.uint16)
+    values: npt.NDArray[np.uint16] = (upper << 8 | (upper if lower is None else lower)).astype(np.uint16)
+    return values
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from PIL import Image
-
-from features.images.patients import GROUP_PATTERN, compile_group_pattern, patient_of
+from features.images.entries import is_image_name, is_left_out, what_is_there
+from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
+from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
-from features.runtime.text import listed, printable
+from features.runtime.text import composed, counted, listed, printable
 
 _NAMED = 3
 """How many of the ignored files a remark names."""
-
-
-def _image_suffixes() -> frozenset[str]:
-    """Suffixes of the formats that Pillow reads; not of those that it only knows by name (HDF5, GRIB and such)."""
-    Image.init()
-    stubs = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-    readable = {name for name in Image.OPEN if name not in stubs}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
-
-
-IMAGE_SUFFIXES = _image_suffixes()
-"""Lower-case endings, dot included, of the files that count as images."""
+_PARTS = frozenset(
+    ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
+)
+"""Folders of these names are parts of a data set, not classes, where there are folders in them."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +28,15 @@ class ImageTable:
 
     Attributes:
         folder: The image folder.
-        classes: Names of the sub-folders that hold images, sorted.
-        paths: Each image relative to ``folder``, with ``/``.
+        classes: Names of the sub-folders that hold images, composed (NFC), sorted.
+        paths: Each image relative to ``folder``, with ``/``, as it is written on the disk.
         sizes: Size of each file in bytes.
+        modified: When each file was last written, nanoseconds since 1970; 0 where that is impossible or unknown.
         labels: Index of each image's class.
-        patients: Patient of each image, '' where the file name does not tell.
-        newest: Time of the newest of these files, ISO 8601, UTC, in whole seconds.
+        patients: Patient of each image, composed (NFC), '' where neither names nor folders tell.
+        patient_source: Where the patients were taken from, with an example, for people; '' where none is known.
+        newest: Time of the newest of these files, ISO 8601, UTC, in whole seconds; '' where no time is possible.
+        ignored: Number of files and folders that were passed over, by reason.
         remarks: What the user should know about the folder, a line each.
     """
 
@@ -49,135 +44,113 @@ class ImageTable:
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
+    modified: tuple[int, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
+    patient_source: str
     newest: str
+    ignored: dict[str, int]
     remarks: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-@dataclass(frozen=True)
-class _File:
-    path: str
-    size: int
-    modified: float
-
-
 def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int | None = None) -> ImageTable:
     """Lists the images of a folder that has one sub-folder a class.
 
-    Hidden entries, files beside the class folders, folders within them, files without an image's ending and names that
-    are no text (UTF-8, as the store keeps them) are ignored; all but the hidden ones with a remark. Links are followed.
+    Images may lie in a class's folder or in folders within it, those of its patients, say; where both are, the larger
+    part is taken. Hidden entries, what systems leave behind, files beside the class folders, files without an image's
+    ending and names that are no text (UTF-8, as the store keeps them) are ignored and counted; but for the first two
+    with a remark. Links are followed. Folders whose names are two spellings of one (NFC and NFD) are one class.
 
     Args:
         folder: The image folder.
-        group_pattern: Where in a file's name (without its ending) the patient is, see ``features.images.patients``.
+        group_pattern: Where in a file's name (without its ending) or path the patient is, see
+            ``features.images.patients``.
         limit: Take at most this many images, evenly from the classes and evenly spaced within each.
 
     Raises:
-        InputError: The folder is missing, is a file, cannot be read or holds no images; the pattern is none; the
-            limit leaves a class without an image.
+        InputError: The folder is missing, is a file, cannot be read or holds no images; it holds parts of a data set,
+            and not classes; the pattern is none; the limit leaves a class without an image.
     """
     pattern = compile_group_pattern(group_pattern)
-    ignored: list[str] = []
-    found = {name: _images_of(folder, name, ignored) for name in _class_folders(folder, ignored)}
-    empty = [name for name, files in found.items() if not files]
-    found = {name: files for name, files in found.items() if files}
+    seen = Seen()
+    folders = _class_folders(folder, seen)
+    every = {name: [f for own in folders[name] for f in files_of_class(folder, own, seen)] for name in sorted(folders)}
+    found = {name: files for name, files in every.items() if files}
+    empty = [own for name, files in every.items() if not files for own in folders[name]]
     if not found:
-        raise InputError(folder, expected="one sub-folder a class, with images in it", found=_nothing(folder, empty))
+        told, hint = _nothing(folder)
+        raise InputError(folder, expected="one sub-folder a class, with images in it", found=told, hint=hint)
+    _refuse_parts(folder, found)
     if limit is not None:
         found = _limited(found, limit)
     files = [file for name in found for file in found[name]]
-    patients = tuple(patient_of(Path(file.path).stem, pattern) for file in files)
-    newest = datetime.fromtimestamp(int(max(file.modified for file in files)), UTC)
+    patients = find_patients([file.path for file in files], pattern)
+    seen.counts["class folders without an image"] = len(empty)
+    remarks = [*_remarks_on_ignored(folder, seen, empty), *_remarks_on_classes(found, folders)]
     return ImageTable(
         folder=folder,
         classes=tuple(found),
         paths=tuple(file.path for file in files),
         sizes=tuple(file.size for file in files),
+        modified=tuple(file.modified for file in files),
         labels=tuple(label for label, name in enumerate(found) for _ in found[name]),
-        patients=patients,
-        newest=newest.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        remarks=tuple(_remarks(ignored, empty, tuple(found), patients)),
+        patients=patients.names,
+        patient_source=patients.source,
+        newest=_newest(files),
+        ignored={reason: count for reason, count in seen.counts.items() if count},
+        remarks=(*remarks, *_remarks_on_times(files), *_remarks_on_patients(patients)),
     )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder that are not hidden, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    except FileNotFoundError as error:
-        raise InputError(folder, expected="an image folder", found="no such folder") from error
-    except NotADirectoryError as error:
-        raise InputError(folder, expected="an image folder", found="a file") from error
-    except OSError as error:
-        raise InputError(folder, expected="a folder that can be read", found=error.strerror) from error
-
-
-def _class_folders(folder: Path, ignored: list[str]) -> Iterator[str]:
-    for entry in _entries(folder):
-        if _is_folder(entry) and _is_text(entry.name):
-            yield entry.name
+def _class_folders(folder: Path, seen: Seen) -> dict[str, list[str]]:
+    """The folders of each class, by its composed name."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for entry in entries_of(folder, seen):
+        if is_folder(entry) and is_text(entry.name):
+            folders[composed(entry.name)].append(entry.name)
         else:
-            ignored.append(entry.name)
+            seen.pass_over(entry.name)
+    return folders
 
 
-def _images_of(folder: Path, name: str, ignored: list[str]) -> list[_File]:
-    images = []
-    for entry in _entries(folder / name):
-        if _is_file(entry) and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_text(entry.name):
-            images.append(_file(entry, f"{name}/{entry.name}"))
-        else:
-            ignored.append(f"{name}/{entry.name}")
-    return images
+def _nothing(folder: Path) -> tuple[str, str | None]:
+    """Says what there is instead of images in class folders, and what to do."""
+    if any(is_image_name(entry.name) and not is_left_out(entry.name) for entry in folder.iterdir()):
+        return "images without a class folder", None
+    return what_is_there(folder)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads back to itself
-        return False
+def _refuse_parts(folder: Path, found: Mapping[str, list[File]]) -> None:
+    """Refuses folders of train and test images, and a single folder of what are classes by their names.
+
+    What looks like patients is not proposed as classes.
+    """
+    below = {name: {file.path.split("/")[1] for file in files if file.nested} for name, files in found.items()}
+    if not all(below.values()):
+        return
+    parts = [*found]
+    if not {name.casefold() for name in parts} <= _PARTS:
+        if len(parts) > 1:
+            return
+        inner = sorted(below[parts[0]])
+        if {name.casefold() for name in inner} <= _PARTS:
+            parts = [f"{parts[0]}/{name}" for name in inner]
+        elif any(char.isdigit() for name in inner for char in name):
+            return  # patients of a single class
+    meant = " or ".join(printable(str(folder / part)) for part in parts[:_NAMED])
+    hint = "make a store of each: search.run has --features, --validation and --test" if len(parts) > 1 else None
+    raise InputError(
+        folder,
+        expected="one sub-folder a class, with images in it",
+        found=f"folders in folders (is the image folder {meant}?)",
+        hint=hint,
+    )
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a file, or a link to nowhere: with an image's ending that is a row which cannot be read."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not entry.is_dir())
-    except OSError:
-        return True
-
-
-def _file(entry: os.DirEntry[str], path: str) -> _File:
-    try:
-        status = entry.stat()
-    except OSError:
-        return _File(path, 0, 0.0)
-    return _File(path, status.st_size, status.st_mtime)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file name is valid Unicode: the store keeps its paths as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _nothing(folder: Path, empty: list[str]) -> str:
-    """Says what there is instead of images in class folders."""
-    if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir()):
-        return "images without a class folder"
-    deeper = next((name for name in empty if any(entry.is_dir() for entry in _entries(folder / name))), None)
-    if deeper is not None:
-        return f"folders in folders (is the image folder {printable(str(folder / deeper))}?)"
-    return "none"
-
-
-def _limited(found: dict[str, list[_File]], limit: int) -> dict[str, list[_File]]:
+def _limited(found: dict[str, list[File]], limit: int) -> dict[str, list[File]]:
     if limit < len(found):
         raise InputError("--limit", expected=f"at least {len(found)}, one image of every class", found=limit)
     shares = dict.fromkeys(found, 0)
@@ -194,33 +167,66 @@ def _limited(found: dict[str, list[_File]], limit: int) -> dict[str, list[_File]
     return {name: _spaced(files, shares[name]) for name, files in found.items()}
 
 
-def _spaced(files: list[_File], count: int) -> list[_File]:
+def _spaced(files: list[File], count: int) -> list[File]:
     """``count`` of the files, evenly spaced, so that few images still show many patients."""
     return [files[index * len(files) // count] for index in range(count)]
 
 
-def _remarks(
-    ignored: list[str], empty: list[str], classes: tuple[str, ...], patients: tuple[str, ...]
-) -> Iterator[str]:
-    unnamed = [name for name in ignored if not _is_text(name)]
+def _newest(files: Iterable[File]) -> str:
+    newest = max(file.modified for file in files)
+    return datetime.fromtimestamp(newest // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else ""
+
+
+def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[str]:
+    unnamed = [name for name in seen.others if not is_text(name)]
     if unnamed:
         yield f"ignored, {len(unnamed)} whose names are not UTF-8 text: {_some(unnamed)}"
-    others = [name for name in ignored if _is_text(name)]
+    others = [name for name in seen.others if is_text(name)]
     if others:
         yield f"ignored, not images in a class folder: {_some(others)}"
+    if seen.beside:
+        yield (
+            f"ignored, {counted(len(seen.beside), 'image')} in folders beside the images of a class:"
+            f" {_some(seen.beside)}; move them up to have them used, or all of the class into folders, one a patient"
+        )
     if empty:
-        yield f"ignored, class folders without an image: {_some(empty)}"
-    if len(classes) == 1:
-        yield f"there is a single class, {printable(classes[0])}: nothing to tell apart"
-    unknown = sum(not patient for patient in patients)
+        told = {name: what_is_there(folder / name)[0].removeprefix("none, but ") for name in empty[:_NAMED]}
+        held = [name if told.get(name, "none") == "none" else f"{name} ({told[name]})" for name in empty]
+        yield f"ignored, class folders without an image: {_some(held)}"
+
+
+def _remarks_on_classes(found: Mapping[str, object], folders: Mapping[str, list[str]]) -> Iterator[str]:
+    spelled = [name for name in found if len(folders[name]) > 1]
+    if spelled:
+        yield f"one class each, though their folders' names are written with different characters: {_some(spelled)}"
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in found:
+        alike[" ".join(name.casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            shown = " and ".join(printable(repr(name)) for name in names)
+            yield f"{shown} are different classes: if they are one, give their folders one name"
+    if len(found) == 1:
+        yield f"there is a single class, {printable(next(iter(found)))}: nothing to tell apart"
+
+
+def _remarks_on_times(files: list[File]) -> Iterator[str]:
+    timeless = [file.path for file in files if not file.modified and file.size]
+    if timeless:
+        yield f"the times of {len(timeless)} files are impossible and not used: {_some(timeless)}"
+
+
+def _remarks_on_patients(patients: Patients) -> Iterator[str]:
+    yield from patients.remarks
+    unknown = sum(not patient for patient in patients.names)
     if unknown:
         yield (
-            f"the patient of {unknown} of {len(patients)} images is unknown, so images of one patient may fall on both"
-            " sides of a split: name the patient's place in the file names with --group-pattern"
+            f"the patient of {unknown} of {len(patients.names)} images is unknown, so images of one patient may fall on"
+            " both sides of a split: name the patient's place in the file names with --group-pattern"
         )
 
 
 def _some(names: Iterable[str]) -> str:
     # `ascii` where a name is no valid text: it could not be printed
-    shown = [printable(name) if _is_text(name) else ascii(name)[1:-1] for name in names]
+    shown = [printable(name) if is_text(name) else ascii(name)[1:-1] for name in names]
     return listed(shown, _NAMED)

@@ -1,13 +1,38 @@
-"""Where the patient stands in a file's name."""
+"""Who is on an image: told by its name, by the folders that it lies in, or by a pattern for both."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from features.runtime.errors import InputError
+from features.runtime.text import composed, printable
 
 GROUP_PATTERN = r"^[^-]+-(?P<patient>[^-]+)-[^-]+$"
 """Fits OCT2017's ``<CLASS>-<patient>-<image>`` (the file name without its ending)."""
+
+_YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_DATE = re.compile(rf"(?:{_YEAR}([-_.]?){_MONTH}\1{_DAY}|{_DAY}([-_.]?){_MONTH}\2{_YEAR})(?:[T_.-]?\d{{4,9}})?")
+_DATE_INSIDE = re.compile(rf"(?<!\d)(?:{_YEAR}-{_MONTH}-{_DAY}|{_DAY}-{_MONTH}-{_YEAR})(?!\d)")
+_RECENT_YEAR = re.compile(r"(?:199\d|20[0-3]\d)")
+_NAMES, _FOLDERS, _PATTERN = "the file names", "the first folder below each class", "--group-pattern"
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The patients of some images.
+
+    Attributes:
+        names: Of each image, composed (NFC); '' where unknown.
+        source: Where they were taken from, with an example, for people; '' where none is known.
+        remarks: What was not taken for a patient, a line each.
+    """
+
+    names: tuple[str, ...]
+    source: str
+    remarks: tuple[str, ...]
 
 
 def compile_group_pattern(pattern: str) -> re.Pattern[str]:
@@ -17,7 +42,7 @@ def compile_group_pattern(pattern: str) -> re.Pattern[str]:
         InputError: It is not a regular expression, or has no group.
     """
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(composed(pattern))
     except re.error as error:
         raise InputError("--group-pattern", expected="a regular expression", found=f"{pattern!r} ({error})") from error
     if not compiled.groups:
@@ -25,9 +50,94 @@ def compile_group_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def patient_of(stem: str, pattern: re.Pattern[str]) -> str:
-    """Returns the patient id in a file name without its ending, or '' where the pattern does not fit."""
-    match = pattern.search(stem)
+def find_patients(paths: Sequence[str], pattern: re.Pattern[str]) -> Patients:
+    """Returns the patients of images.
+
+    A pattern of the user's is looked for in the file's name without its ending; where images lie in folders within
+    their class, in the path below the class first, then in the whole path, then in the name. Without one, a patient is
+    the first folder below the class where there is one, unless every name there is ``<CLASS>-<patient>-<image>``; and
+    the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken.
+
+    Args:
+        paths: Each image relative to the image folder, with ``/``.
+        pattern: ``--group-pattern``, compiled.
+    """
+    spelled = [PurePosixPath(composed(path)) for path in paths]
+    if pattern.pattern != GROUP_PATTERN:
+        found = [(_by_pattern(path, pattern), _PATTERN) for path in spelled]
+        return Patients(tuple(who for who, _ in found), _source(paths, found), ())
+    named = [_matched(path.stem, pattern) for path in spelled]
+    nested = [len(path.parts) > 2 for path in spelled]
+    told = all(
+        who and path.stem.startswith(f"{path.parts[0]}-")
+        for who, path, deep in zip(named, spelled, nested, strict=True)
+        if deep
+    )
+    found = [
+        (path.parts[1], _FOLDERS) if deep and not told else (who, _NAMES)
+        for who, path, deep in zip(named, spelled, nested, strict=True)
+    ]
+    doubtful = _doubtful(spelled, found)
+    kept = [("", "") if row in doubtful else one for row, one in enumerate(found)]
+    return Patients(tuple(who for who, _ in kept), _source(paths, kept), tuple(_remarks(paths, found, doubtful)))
+
+
+def _matched(text: str, pattern: re.Pattern[str]) -> str:
+    """What the pattern finds in a text, or '' where it does not fit."""
+    match = pattern.search(text)
     if not match:
         return ""
     return (match.group("patient") if "patient" in pattern.groupindex else match.group(1)) or ""
+
+
+def _by_pattern(path: PurePosixPath, pattern: re.Pattern[str]) -> str:
+    whole = path.with_suffix("")
+    places = [path.stem]
+    if len(path.parts) > 2:
+        places = ["/".join(whole.parts[1:]), str(whole), path.stem]
+    return next(filter(None, (_matched(place, pattern) for place in places)), "")
+
+
+def _doubtful(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """Rows whose patient is none, with what it is instead.
+
+    One number may look like a date by chance, or be a class's as well: it is taken for that where most of them are.
+    """
+    dated = [row for row, (who, source) in enumerate(found) if who and _is_date(who, paths[row], source)]
+    if 2 * len({found[row][0] for row in dated}) > len({who for who, _ in found if who}):
+        return dict.fromkeys(dated, "a date")
+    classes = [row for row, (who, _) in enumerate(found) if who.casefold() == paths[row].parts[0].casefold()]
+    return dict.fromkeys(classes, "the class") if 2 * len(classes) > sum(bool(who) for who, _ in found) else {}
+
+
+def _is_date(who: str, path: PurePosixPath, source: str) -> bool:
+    if _DATE.fullmatch(who):
+        return True
+    if source != _NAMES or path.stem.startswith(f"{path.parts[0]}-"):
+        return False
+    return bool(_DATE_INSIDE.search(path.stem) or _RECENT_YEAR.fullmatch(who))
+
+
+def _source(paths: Sequence[str], found: Sequence[tuple[str, str]]) -> str:
+    """Names the places that patients were taken from, each with an example."""
+    first: dict[str, str] = {}
+    for path, (who, source) in zip(paths, found, strict=True):
+        if who and source not in first:
+            first[source] = f"{source}, e.g. {_example(who, path)}"
+    return "; ".join(first.values())
+
+
+def _remarks(paths: Sequence[str], found: Sequence[tuple[str, str]], doubtful: dict[int, str]) -> list[str]:
+    remarks = []
+    for what in dict.fromkeys(doubtful.values()):
+        rows = [row for row, reason in doubtful.items() if reason == what]
+        place = "folders" if found[rows[0]][1] == _FOLDERS else "names"
+        remarks.append(
+            f"the {place} of {len(rows)} images seem to hold {what}, not a patient, and none was taken from them:"
+            f" {_example(found[rows[0]][0], paths[rows[0]])}; --group-pattern says where the patient is"
+        )
+    return remarks
+
+
+def _example(who: str, path: str) -> str:
+    return f"{printable(repr(who))} of {printable(path)}"

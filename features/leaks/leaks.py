@@ -144,9 +144,8 @@ def default_parts(store: FeatureSource) -> list[Part]:
     Raises:
         InputError: There are too few patients for them.
     """
-    split = split_rows(
-        store.usable, store.labels, store.patients, validation=VALIDATION_FRACTION, test=TEST_FRACTION, seed=SEED
-    )
+    shares = {"validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
+    split = split_rows(store.usable, store.labels, store.patients, **shares, seed=SEED, classes=store.classes)
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return [Part(name, store, rows) for name, rows in parts.items()]
 

@@ -7,6 +7,7 @@ OCT2017 are 5 to 30 points too high where this is ignored (Tampu et al. 2022, do
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
+from features.runtime.text import counted, listed, printable
 from features.store.schema import Rows
 
 SEED = 0
 VALIDATION_FRACTION = TEST_FRACTION = 0.15
 """The split of a search that is not told another one."""
+_NAMED = 4
+"""Classes that a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def split_rows(
     validation: float,
     test: float,
     seed: int,
+    classes: Sequence[str] = (),
 ) -> Split:
     """Splits rows by patient, stratified by class.
 
@@ -63,57 +68,131 @@ def split_rows(
         validation: Share of the rows for validation, 0 for none.
         test: Share of the rows for the test, 0 for none.
         seed: Decides the split, together with the rows.
+        classes: Names, in label order, for what is refused; else classes are named by their numbers.
 
     Returns:
         The three parts; their shares are met within a tenth, as far as the patients allow.
 
     Raises:
-        InputError: There are too few patients for the parts asked for.
+        InputError: There are too few patients, or images of a class, for the parts asked for.
     """
-    rest, tested = _part(rows, labels, patients, share=test, seed=seed, name="test")
-    train, validated = _part(rest, labels, patients, share=validation / (1 - test), seed=seed + 1, name="validation")
+    table = _Table(labels, patients, classes)
+    rest, tested = _part(rows, table, share=test, seed=seed, name="test", of_all=test)
+    share = validation / (1 - test) if test < 1 else 0.0
+    train, validated = _part(rest, table, share=share, seed=seed + 1, name="validation", of_all=validation)
     return Split(train, validated, tested)
 
 
 def fold_rows(
-    rows: Rows, labels: npt.NDArray[np.int32], patients: npt.NDArray[Any], *, folds: int, seed: int
+    rows: Rows,
+    labels: npt.NDArray[np.int32],
+    patients: npt.NDArray[Any],
+    *,
+    folds: int,
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> list[Rows]:
     """Splits rows into ``folds`` parts by patient, stratified by class; each sorted, together all of ``rows``.
+
+    See ``split_rows`` for the other arguments.
 
     Raises:
         InputError: There are fewer patients, or fewer rows of some class, than folds.
     """
+    return _folds(rows, _Table(labels, patients, classes), _Need(folds, f"--folds {folds}", "fewer --folds"), seed=seed)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What is known of every row of a store: label, patient; and the classes' names, which may be none."""
+
+    labels: npt.NDArray[np.int32]
+    patients: npt.NDArray[Any]
+    classes: Sequence[str]
+
+    def name(self, label: int) -> str:
+        return printable(self.classes[label]) if self.classes else f"class {label}"
+
+    def described(self, label: int, rows: Rows) -> str:
+        """A class with how many images and patients it has among some rows."""
+        own = self.patients[rows[self.labels[rows] == label]]
+        known = set(own.tolist()) - {""}
+        images = f"{self.name(label)}: {counted(len(own), 'image')}"
+        if np.any(own == ""):
+            return f"{images} of {counted(len(known), 'patient')} and of unknown ones" if known else images
+        return f"{images} of {counted(len(known), 'patient')}"
+
+
+@dataclass(frozen=True)
+class _Need:
+    """How many patients, and images of every class, a part or a number of folds takes: why, and what takes fewer."""
+
+    folds: int
+    why: str
+    otherwise: str
+
+
+def _folds(rows: Rows, table: _Table, need: _Need, *, seed: int) -> list[Rows]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
 
-    groups = groups_of(patients[rows])
+    labels, folds = table.labels[rows], need.folds
+    groups = groups_of(table.patients[rows])
     patients_known = len(np.unique(groups))
-    fewest = min(np.bincount(labels[rows])[np.unique(labels[rows])], default=0)
-    if folds > patients_known:
-        raise InputError("split", expected=f"at least {folds} patients", found=patients_known)
-    if folds > fewest:
-        raise InputError("split", expected=f"at least {folds} images of every class", found=fewest)
+    _require_patients(rows, patients_known, table, need)
+    _require_images(rows, table, need)
     if patients_known == len(rows):  # one row each: by groups it would be the same, in minutes for 80,000 rows
-        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels[rows])
+        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels)
     else:
-        pairs = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, labels[rows], groups)
+        pairs = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, labels, groups)
     parts = [np.sort(rows[inside]) for _, inside in pairs]
-    empty = next((number for number, part in enumerate(parts) if not len(part)), None)
-    if empty is not None:
-        raise InputError("split", expected=f"patients enough for {folds} parts", found=f"part {empty} empty")
+    if not all(map(len, parts)):  # a few patients of very different sizes
+        expected, found = f"patients that can be put into {folds} parts for {need.why}", "one part empty"
+        raise InputError("split", expected=expected, found=found, hint=f"use another --seed or {need.otherwise}")
     return parts
 
 
-def _part(
-    rows: Rows, labels: npt.NDArray[np.int32], patients: npt.NDArray[Any], *, share: float, seed: int, name: str
-) -> tuple[Rows, Rows]:
-    """Takes about ``share`` of the rows out: (the others, those taken)."""
+def _require_patients(rows: Rows, found: int, table: _Table, need: _Need) -> None:
+    """Refuses fewer patients than parts. A row whose patient is unknown is a patient of its own."""
+    if found >= need.folds:
+        return
+    told = f"{counted(found, 'patient')} of {counted(len(rows), 'image')}"
+    hints = [f"use {need.otherwise}"]
+    if found < len(rows):
+        hints.insert(0, "see whether --group-pattern of features.extract takes a patient's id from the names")
+    if found == 1 and len(rows) > 1:
+        told = f"1 patient, {printable(str(table.patients[rows[0]]))!r}, of all {len(rows):,} images"
+    raise InputError(
+        "split", expected=f"at least {need.folds} patients for {need.why}", found=told, hint=", or ".join(hints)
+    )
+
+
+def _require_images(rows: Rows, table: _Table, need: _Need) -> None:
+    """Refuses classes with fewer images than parts, those with the fewest named first."""
+    counts = np.bincount(table.labels[rows])
+    few = [int(label) for label in np.argsort(counts, kind="stable") if 0 < counts[label] < need.folds]
+    if few:
+        found = listed((table.described(label, rows) for label in few), _NAMED)
+        them = "that class" if len(few) == 1 else "these classes"
+        raise InputError(
+            "split",
+            expected=f"at least {need.folds} images of every class for {need.why}",
+            found=found,
+            hint=f"add images of {them}, leave {'it' if len(few) == 1 else 'them'} out, or use {need.otherwise}",
+        )
+
+
+def _part(rows: Rows, table: _Table, *, share: float, seed: int, name: str, of_all: float) -> tuple[Rows, Rows]:
+    """Takes about ``share`` of the rows out, ``of_all`` of those that there were first: (the others, those taken)."""
     if share <= 0:
         return np.sort(rows), rows[:0]
+    option = f"--{name}-fraction"
     if not 0 < share < 1:
-        raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
+        raise InputError(option, expected="a number in [0, 1)", found=of_all)
     # Folds are the grouped, stratified tool that scikit-learn has; enough of them add up to any share.
     folds = next(folds for folds in count(2) if abs(_whole(share, folds) / folds - share) <= share / 10)
-    parts = fold_rows(rows, labels, patients, folds=folds, seed=seed)
+    otherwise = f"{option} 0" if name == "test" else f"a larger {option}, or --validation STORE"
+    need = _Need(folds, f"{option} {of_all:g}", otherwise)
+    parts = _folds(rows, table, need, seed=seed)
     taken = np.sort(np.concatenate(parts[: _whole(share, folds)]))
     return np.setdiff1d(rows, taken), taken
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
+from features.runtime.keras_settings import pin_settings, without_settings
 
 Backend = Literal["tensorflow", "jax"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -36,7 +37,8 @@ def use_backend(name: str | None = None) -> str:
     given = name or running or os.environ.get("KERAS_BACKEND")
     chosen = given or next((b for b in BACKENDS if find_spec(b)), BACKENDS[0])
     if chosen not in BACKENDS:
-        raise InputError("--backend", expected=" or ".join(BACKENDS), found=chosen)
+        where = "--backend" if name or running else "KERAS_BACKEND"
+        raise InputError(where, expected=" or ".join(BACKENDS), found=chosen)
     if not find_spec(chosen):
         raise InputError("--backend", expected=f"{chosen} to be installed", found="no such package")
     if running not in (None, chosen):
@@ -50,20 +52,32 @@ def start_backend() -> None:
 
     TensorFlow's C++ side writes to standard error while it starts, whatever the log level, and before anything in
     Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
+    Settings of Keras that would change numbers are those that this project knows (``features.runtime.keras_settings``).
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
-    sys.stderr.flush()
-    with _interrupts_held(), tempfile.TemporaryFile() as unseen:
-        stderr = os.dup(2)
-        os.dup2(unseen.fileno(), 2)
-        try:
-            import keras  # noqa: F401, PLC0415
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with _interrupts_held(), _stderr_unseen(), without_settings():
+        import keras  # noqa: F401, PLC0415
+    changed = pin_settings()
+    if changed:  # by who imported Keras, for other work: a command has imported it here
+        say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
+
+
+@contextmanager
+def _stderr_unseen() -> Iterator[None]:
+    """Drops what is written to standard error by whatever way."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    unseen, stderr = os.open(os.devnull, os.O_WRONLY), os.dup(2)
+    os.dup2(unseen, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(unseen)
 
 
 @contextmanager

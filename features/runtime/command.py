@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
 from features.runtime.portable import DISK_FULL
+from features.runtime.streams import drop_output, settle_streams, use_utf8
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-console = Console(stderr=True)
+_NARROWEST = 40
+"""Columns of a table of results, at least: in fewer it would be empty. A terminal breaks the lines."""
+_USUAL = 80
+"""Columns of a terminal that says it has none: Rich would print nothing."""
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads the results to their end, as with ``| head``: who asked has what they wanted."""
+
+
+class _Remarks(Console):
+    """A console whose reader may go away: what is computed goes on, in silence."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return ConsoleDimensions(found.width or _USUAL, found.height)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+class _Results(Console):
+    """A console on standard output; where nobody reads that any more, Rich would end the process itself."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return ConsoleDimensions(max(found.width or _USUAL, _NARROWEST), found.height)
+
+    def on_broken_pipe(self) -> None:
+        raise _ReaderGoneError
+
+
+console = _Remarks(stderr=True)
 """Where progress and remarks go; standard output carries results only."""
 
 
@@ -38,11 +72,14 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     Raises:
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
     """
+    use_utf8()
+    settle_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(_ending_when_terminated(main))
     try:
         with _heeding_sigterm():
             status = app(standalone_mode=False)
+        sys.stdout.flush()
     except BottleneckError as error:
         _last_words(f"error: {error}")
         status = error.exit_status
@@ -53,14 +90,14 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         status = error.exit_status
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
-        _drop_output()
+    except (_ReaderGoneError, BrokenPipeError):
+        drop_output()
         status = 0
     except OSError as error:  # where no file of ours was being written: those say more
         if error.errno not in DISK_FULL:
             raise
         if not error.filename:
-            _drop_output()
+            drop_output()
         where = error.filename or "standard output"
         _last_words(f"error: {DiskFullError(where, 'nothing more could be written')}")
         status = DiskFullError.exit_status
@@ -69,11 +106,6 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     elif status == Terminated.exit_status:
         _last_words("terminated" + (f"; {resume_hint}" if resume_hint else ""))
     sys.exit(status or 0)
-
-
-def _drop_output() -> None:
-    """Lets what is still to be printed go nowhere, so that it does not fail again at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ending_when_terminated(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,10 +143,32 @@ def say(line: str) -> None:
     console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Prints a result on standard output, as it is."""
+    try:
+        print(text, flush=True)  # noqa: T201  Typer's echo would write UTF-8 where the terminal has another encoding
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error  # at the other, Typer itself would end the process
+
+
+def show(table: RenderableType, *, width: int | None = None) -> None:
+    """Prints a table on standard output.
+
+    Args:
+        table: What Rich can draw; square brackets in it are no markup.
+        width: Columns; None for the terminal's.
+    """
+    _Results(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
 def _last_words(line: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+    with suppress(BrokenPipeError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 class RateColumn(ProgressColumn):

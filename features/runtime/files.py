@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -49,6 +50,26 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckErro
     need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
     return DiskFullError(path, need)
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a file that people may have edited: UTF-8, with or without the mark that some editors set.
+
+    Raises:
+        InputError: It is in another encoding.
+        OSError: It cannot be read.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins as one of them does
+        hint = "save it as UTF-8; PowerShell does with -Encoding utf8"
+        raise InputError(path, expected="text in UTF-8", found="UTF-16", hint=hint)
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            path, expected="text in UTF-8", found=f"other bytes in line {line}", hint="save it as UTF-8"
+        ) from error
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from features.runtime.containers import processors_allowed
+
 DISK_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Numbers of the errors that say that there is no room for a file."""
 _BLOCK = 4096
@@ -18,8 +20,10 @@ _BLOCK = 4096
 
 
 def cpu_count() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of processors that this process may use: those it is bound to, fewer where a container has less time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = processors_allowed()
+    return bound if allowed is None else min(bound, allowed)
 
 
 def open_to_write(path: Path) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
     """Returns ``text`` on one line: a newline or another control character in a file name is shown escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def composed(text: str) -> str:
+    """Returns a name in the one spelling (NFC) in which names are compared: an accent may be written in two ways."""
+    return unicodedata.normalize("NFC", text)
 
 
 def percent(share: float | None, decimals: int = 2) -> str:

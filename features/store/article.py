@@ -19,12 +19,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from features.runtime.errors import BottleneckError, InputError
+from features.hdf5.door import open_checked, opened, reading
+from features.hdf5.values import inner_dataset
+from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
+from features.store.limits import require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -54,11 +57,12 @@ class ArticleFile:
             InputError: Something is missing or malformed; the dataset is named.
         """
         self.path = Path(path)
-        self._file = _open(self.path)
+        self._file = open_checked(self.path, LAYOUTS)
         try:
-            batches = _batch_count(self.path, self._file)
-            first = self._dataset("features-0").shape
-            one_hot = [self._check_batch(number, first) for number in range(batches)]
+            with reading(self.path, LAYOUTS):
+                batches = _batch_count(self.path, self._file)
+                first = self._dataset("features-0").shape
+                one_hot = [self._check_batch(number, first) for number in range(batches)]
         except BaseException:
             self._file.close()
             raise
@@ -79,10 +83,9 @@ class ArticleFile:
         self._file.close()
 
     def _dataset(self, name: str) -> Any:
-        dataset = self._file.get(name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise InputError(self.path, field=name, expected="a dataset of that name", found="none")
-        if dataset.dtype.kind != "f" and name.startswith("features"):
+        dataset = inner_dataset(self.path, self._file, name, expected="a dataset of that name")
+        kinds = "f" if name.startswith("features") else "biuf"
+        if dataset.dtype.kind not in kinds:
             raise InputError(self.path, field=name, expected="float32", found=dataset.dtype)
         return dataset
 
@@ -112,8 +115,7 @@ class ArticleFile:
         """Returns the features of successive rows, (rows, height, width, channels), from the batches they lie in.
 
         Raises:
-            InputError: A value is not finite, or too large for ``dtype``.
-            BottleneckError: The file cannot be read.
+            InputError: A value is not finite, or too large for ``dtype``; or it cannot be read.
         """
         parts = []
         first = int(np.searchsorted(self.starts, rows.start, side="right")) - 1
@@ -126,10 +128,8 @@ class ArticleFile:
         return np.concatenate(parts)
 
     def _read_part(self, name: str, rows: slice, dtype: str) -> npt.NDArray[Any]:
-        try:
+        with reading(self.path, LAYOUTS):
             values: npt.NDArray[Any] = self._file[name][rows]
-        except OSError as error:
-            raise BottleneckError(f"{self.path}: {name}: cannot be read: {error}") from error
         if not np.isfinite(values).all():
             raise InputError(self.path, field=name, expected="finite values", found="NaN or infinity")
         with np.errstate(over="ignore"):
@@ -142,23 +142,13 @@ class ArticleFile:
         return cast
 
 
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(path, expected=LAYOUTS, found="a folder" if path.is_dir() else "no such file")
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        reason = "a file that HDF5 cannot read" if os.access(path, os.R_OK) else "no permission to read"
-        raise InputError(path, expected=LAYOUTS, found=reason) from error
-
-
 def _batch_count(path: Path, file: Any) -> int:
     """Returns ``batches``, which the article's script writes last."""
-    dataset = file.get("batches")
-    numbers = [int(name.removeprefix("features-")) for name in file if re.fullmatch(r"features-\d+", name)]
-    if not isinstance(dataset, h5py.Dataset):
+    numbers = [int(name.removeprefix("features-")) for name in file if re.fullmatch(r"features-\d{1,9}", name)]
+    if "batches" not in file:
         found = f"none beside {len(numbers)} batches of features: the extraction did not end"
         raise InputError(path, field="batches", expected="the number of batches", found=found)
+    dataset = inner_dataset(path, file, "batches", expected="the number of batches")
     if dataset.shape != () or dataset.dtype.kind not in "iu" or dataset[()] < 1:
         found = dataset[()] if dataset.shape == () else f"shape {dataset.shape}"
         raise InputError(path, field="batches", expected="one whole number of at least 1", found=found)
@@ -175,7 +165,7 @@ def is_article(path: Path) -> bool:
     Raises:
         InputError: It is neither, or no file that HDF5 can read.
     """
-    with _open(path) as file:
+    with opened(path, LAYOUTS) as file:
         if "schema" in file.attrs:
             return False
         if "batches" in file or "features-0" in file:
@@ -242,6 +232,7 @@ def article_to_store(
     source, destination = Path(source), Path(destination)
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
+        require_storable(source, names)
         size = batch_size or int(article.starts[1])
         existed = destination.exists()
         if existed and FeatureStore(destination).complete:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from features.hdf5.door import opened
 from features.runtime.text import listed
 from features.store.reader import FeatureStore
-from features.store.schema import SCHEMA, RowState
+from features.store.schema import EXPECTED, SCHEMA, RowState, read_header
 from features.store.source import CHUNK_BYTES
 
 LISTED = 10
@@ -44,11 +45,13 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         },
         "views": list(header.views),
         **header.origin,
+        "pages": header.pages,
         "shape": list(header.shape),
         "dtype": header.dtype,
         "batch_size": header.batch_size,
         "bytes": store.path.stat().st_size,
         "fingerprint": store.fingerprint,
+        "content": store.content or None,
         "created": header.created,
         "versions": header.versions,
     }
@@ -76,7 +79,8 @@ def find_problems(
 
 
 def _header_problems(store: FeatureStore) -> Iterator[str]:
-    recomputed = store.header.fingerprint
+    with opened(store.path, EXPECTED) as file:  # names as they are written: the store's own header has them composed
+        recomputed = read_header(store.path, file).fingerprint
     if recomputed != store.fingerprint:
         yield f"fingerprint: expected {recomputed} from the contents, found {store.fingerprint}"
     pending = np.count_nonzero(store.done == RowState.PENDING)
@@ -86,6 +90,10 @@ def _header_problems(store: FeatureStore) -> Iterator[str]:
     unknown = np.flatnonzero(store.done > max(RowState))
     if len(unknown):
         yield f"done: expected 0, 1 or 2, found {store.done[unknown[0]]} in {_rows(unknown)}"
+    if store.contents is not None:
+        unhashed = np.flatnonzero((store.done == RowState.DONE) & ~store.contents.any(axis=1))
+        if len(unhashed):
+            yield f"contents: expected a hash in every row that is done, found zeros in {_rows(unhashed)}"
     path, times = Counter(store.header.paths).most_common(1)[0]
     if times > 1:
         yield f"paths: expected every file once, found {path} {times} times"

@@ -25,6 +25,8 @@ class JoinedStore(FeatureSource):
         self._dtype = np.result_type(first.header.dtype, second.header.dtype)
         row_fields = ("paths", "sizes", "labels", "patients")
         rows = {name: getattr(first.header, name) + getattr(second.header, name) for name in row_fields}
+        timed = first.header.modified and second.header.modified
+        rows["modified"] = first.header.modified + second.header.modified if timed else ()
         self.path = first.path
         self.header = replace(first.header, **rows, dtype=self._dtype.name)
         self.labels = np.concatenate([first.labels, second.labels])

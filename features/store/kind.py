@@ -7,6 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 UNKNOWN = "unknown"
+EIGHT_BITS = "8 bits"
+"""An intensity: of a data set in which no image has more than 8 bits, so that none was scaled."""
+BY_TYPE = "type"
+"""An intensity: whole numbers are taken as 16 bits, fractions as 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,8 @@ class FeatureKind:
         weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
         image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
         preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown, as in stores that were converted.
+        intensity: How images of more than 8 bits became greys: ``8 bits`` where there were none, else what
+            ``features.store.intensity`` reads; ``unknown`` where each was scaled by itself, as once all were.
     """
 
     feature_shape: tuple[int, int, int]
@@ -33,6 +39,7 @@ class FeatureKind:
     weights_sha256: str = ""
     image_size: int = 0
     preprocessing: str = UNKNOWN
+    intensity: str = UNKNOWN
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -43,7 +50,8 @@ class FeatureKind:
     def differences(self, other: FeatureKind, *, if_known: bool = False) -> Iterator[tuple[str, Any, Any]]:
         """Yields (field, mine, theirs) where two kinds differ.
 
-        The weights' name is not compared: their hash is what counts, and a file may be renamed.
+        The weights' name is not compared: their hash is what counts, and a file may be renamed. Nor is the intensity
+        where one side scaled nothing, or does not say.
 
         Args:
             other: The other kind.
@@ -54,7 +62,8 @@ class FeatureKind:
             unknown = {name for kind in (self, other) for name in kind._unknown()}
         for field in fields(FeatureKind):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine != theirs and field.name != "weights" and field.name not in unknown:
+            free = field.name == "intensity" and {mine, theirs} & {EIGHT_BITS, UNKNOWN}
+            if mine != theirs and field.name != "weights" and field.name not in unknown and not free:
                 yield field.name, mine, theirs
 
     def _unknown(self) -> Iterator[str]:
@@ -72,4 +81,12 @@ class FeatureKind:
             "weights": f"{self.weights} (sha256 {self.weights_sha256[:16] or UNKNOWN})",
             "image size": f"{self.image_size} px" if self.image_size else UNKNOWN,
             "preprocessing": self.preprocessing,
+            "intensity": _INTENSITIES.get(self.intensity, self.intensity),
         }
+
+
+_INTENSITIES = {
+    EIGHT_BITS: "8 bits, nothing to scale",
+    BY_TYPE: "by type: 0:65535 of whole numbers, 0:1 of fractions",
+    UNKNOWN: "unknown: images of more than 8 bits each by itself",
+}

@@ -5,16 +5,20 @@ Every dataset is contiguous, so rows are read through ``numpy.memmap`` at the da
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened
+from features.hdf5.values import Attributes
 from features.runtime.errors import InputError
-from features.store.schema import Rows, RowState, dataset_offset, open_hdf5, read_header
+from features.store.schema import EXPECTED, Rows, RowState, dataset_offset, read_contents, read_header, read_states
 from features.store.source import CHUNK_BYTES, Features, FeatureSource, rows_within
 
 
@@ -23,10 +27,11 @@ class FeatureStore(FeatureSource):
 
     Attributes:
         path: The file.
-        header: What the file says of itself.
+        header: What the file says of itself; names of classes and patients are composed (NFC).
         features: (rows, views, height, width, channels), memory-mapped; ``take`` and ``chunks`` read any source.
         labels: (rows,) int32.
         done: (rows,) uint8, see ``RowState``.
+        contents: (rows, 16) uint8, hash of each source file, zeros where unknown; None in a store that keeps none.
         complete: Whether every row is done or skipped.
     """
 
@@ -37,20 +42,29 @@ class FeatureStore(FeatureSource):
             InputError: There is no such file, or it is not a store of this schema.
         """
         self.path = Path(path)
-        with open_hdf5(self.path) as file:
-            self.header = read_header(self.path, file)
-            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
-            dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
-            self.done: npt.NDArray[np.uint8] = file["done"][:]
-            self.complete = bool(file.attrs["complete"])
-            self.fingerprint: str = str(file.attrs["fingerprint"])
+        with opened(self.path, EXPECTED) as file:
+            self.header = read_header(self.path, file).spelled()
+            self._features_at = dataset_offset(self.path, file, "features")
+            self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
+            self.contents: npt.NDArray[np.uint8] | None = read_contents(self.path, file, len(self.header))
+            attributes = Attributes(self.path, file)
+            self.complete = attributes.flag("complete")
+            self.fingerprint = attributes.text("fingerprint")
         self.features: npt.NDArray[Any] = np.memmap(
             self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
         )
         self.labels = np.asarray(self.header.labels, np.int32)
         self.patients = np.asarray(self.header.patients)
-        for array in (self.done, self.labels, self.patients):
-            array.setflags(write=False)
+        for array in (self.done, self.labels, self.patients, self.contents):
+            if array is not None:
+                array.setflags(write=False)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash over the fingerprint and the hashes of all source files; '' where these are not known, or not yet."""
+        if self.contents is None or not self.complete:
+            return ""
+        return hashlib.sha256(self.fingerprint.encode() + self.contents.tobytes()).hexdigest()
 
     def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
         """Reads some rows, in the order in which they are asked for; see ``FeatureSource``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,24 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
-from features.store.kind import FeatureKind
+from features.runtime.text import composed
+from features.store.intensity import GRAMMAR, parse_intensity
+from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
 SCHEMA_TEXT = f"{SCHEMA} (a feature store)"
 DTYPES = ("float16", "float32")
+DIGEST_BYTES = 16
+"""Of a source file's hash in ``/contents``: BLAKE2b; zeros where it is not known."""
 REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
 """Attributes without which a file is no store."""
+EXPECTED = "a feature store"
+WIDEST = 2**16
+"""Bytes that a path or a patient may take: more than any file system has names for."""
+_PIECE_BYTES = 2**24
 
 
 class RowState(IntEnum):
@@ -44,11 +53,14 @@ class StoreHeader(FeatureKind):
         sizes: Size in bytes of each source file.
         labels: Class index of each row.
         patients: Patient id of each row, empty where unknown.
+        pages: ``first`` where a file is a row, ``all`` where one with several pages is a row for each of them.
         views: Names of the views of each image, in their order in the store.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch: resuming continues at a multiple of it.
         created: Time of the newest source file, ISO 8601, UTC: not of the run, so that equal input gives equal bytes.
         versions: Package versions that made it.
+        modified: When each source file was last written, nanoseconds since 1970, 0 where that is unknown; empty for a
+            store that keeps neither times nor hashes of its source files.
     """
 
     classes: tuple[str, ...]
@@ -56,11 +68,13 @@ class StoreHeader(FeatureKind):
     sizes: tuple[int, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
+    pages: str = "first"
     views: tuple[str, ...] = ("identity",)
     dtype: str = "float16"
     batch_size: int = 32
     created: str = ""
     versions: dict[str, str]
+    modified: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,7 +98,8 @@ class StoreHeader(FeatureKind):
     def fingerprint(self) -> str:
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 
-        What is hashed, and in which order, is part of the format: stores keep the result.
+        What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
+        it is none that a type has, so that others keep the fingerprint that they had before it was recorded.
         """
         content = {
             "schema": SCHEMA,
@@ -98,19 +113,31 @@ class StoreHeader(FeatureKind):
             "dtype": self.dtype,
             "files": list(zip(self.paths, self.sizes, self.labels, strict=True)),
         }
+        if self.intensity not in (UNKNOWN, EIGHT_BITS, BY_TYPE):
+            content["intensity"] = self.intensity
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+    def spelled(self) -> StoreHeader:
+        """Returns the header with names of classes and patients composed (NFC), as they are compared.
+
+        Where two classes of an older store would become one, all stay as they are.
+        """
+        classes = tuple(map(composed, self.classes))
+        kept = self.classes if len(set(classes)) < len(classes) else classes
+        return replace(self, classes=kept, patients=tuple(map(composed, self.patients)))
 
     def check_same(self, path: Path, other: StoreHeader) -> None:
         """Compares this header, of the store at ``path``, with what a command was told.
 
         Raises:
-            InputError: Naming the first field that differs. Versions and ``created`` may differ.
+            InputError: Naming the first field that differs. Versions and times may differ, and the spelling of names.
         """
         # The files first, which say best what store this is; then the kind; last how it is kept.
-        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2}
-        names = (field.name for field in fields(self) if field.name not in ("versions", "created"))
+        turn = {field.name: 1 for field in fields(FeatureKind)} | {"dtype": 2, "batch_size": 2, "pages": -1}
+        names = (field.name for field in fields(self) if field.name not in ("versions", "created", "modified"))
+        stored, told = self.spelled(), other.spelled()
         for name in sorted(names, key=lambda name: turn.get(name, 0)):
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = getattr(stored, name), getattr(told, name)
             if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
@@ -143,6 +170,7 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "schema": np.int64(SCHEMA),
         "classes": np.array(header.classes, dtype=text),
         "views": np.array(header.views, dtype=text),
+        "pages": header.pages,
         **header.origin,
         "alpha": np.float64(np.nan if header.alpha is None else header.alpha),
         "image_size": np.int64(header.image_size),
@@ -154,113 +182,186 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
     }
 
 
-def open_hdf5(path: Path, mode: str = "r") -> Any:
-    """Opens a store's file as an ``h5py.File``.
-
-    Raises:
-        InputError: It is missing, cannot be read, or is no HDF5.
-    """
-    try:
-        path.stat()
-        # HDF5's own lock would keep readers out while a writer appends rows; ours keeps a second writer out.
-        return h5py.File(path, mode, locking=False)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(path, expected="a feature store", found="no such file") from error
-    except OSError as error:
-        raise InputError(path, expected="a feature store (HDF5)", found=_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "no permission to read"
-    if path.is_dir():
-        return "a folder"
-    return "a file cut short (an unfinished copy?)" if "truncated file" in str(error) else "a file that is no HDF5"
-
-
 def read_header(path: Path, file: Any) -> StoreHeader:
     """Reads and checks what a store says of itself.
+
+    Args:
+        path: The store, for messages.
+        file: The store, opened through ``features.hdf5.door``.
 
     Raises:
         InputError: It is no store of this schema; the field is named.
     """
-    try:
-        _check_presence(path, file)
-        return _checked_header(path, file)
-    except (TypeError, ValueError, OSError) as error:  # what h5py and json raise where bytes or types are others
-        raise InputError(path, expected="a header that can be read", found=error) from error
-
-
-def _check_presence(path: Path, file: Any) -> None:
-    attributes = file.attrs
+    attributes = Attributes(path, file)
     if "schema" not in attributes:
         hint = "features.convert reads the article's layout" if "batches" in file else None
         raise InputError(path, field="schema", expected=SCHEMA_TEXT, found="no such attribute", hint=hint)
-    if attributes["schema"] != SCHEMA:
-        raise InputError(path, field="schema", expected=SCHEMA_TEXT, found=attributes["schema"])
-    for name in ("features", "labels", "done", "paths", "patients"):
-        if not isinstance(file.get(name), h5py.Dataset):
-            raise InputError(path, field=name, expected="a dataset of that name", found="none")
+    if (found := attributes.value("schema")) != SCHEMA:
+        raise attributes.refusal("schema", SCHEMA_TEXT, shown(found))
     for name in REQUIRED:
         if name not in attributes:
-            raise InputError(path, field=name, expected="an attribute of that name", found="none")
-
-
-def _checked_header(path: Path, file: Any) -> StoreHeader:
-    shape = file["features"].shape
-    if len(shape) != 5:
-        raise InputError(path, field="features", expected="5 axes (rows, views, height, width, channels)", found=shape)
-    rows, dtype = shape[0], file["features"].dtype.name
-    if dtype not in DTYPES:
-        raise InputError(path, field="features", expected=" or ".join(DTYPES), found=dtype)
-    for name in ("labels", "done", "paths", "patients"):
-        if file[name].shape != (rows,):
-            raise InputError(path, field=name, expected=f"shape ({rows},)", found=file[name].shape)
-    header = _header_of(file, shape, dtype)
-    if not all(0 <= label < len(header.classes) for label in header.labels):
-        raise InputError(path, field="labels", expected=f"0 to {len(header.classes) - 1}", found="others")
-    if len(header.views) != shape[1]:
-        raise InputError(path, field="views", expected=f"{shape[1]} names", found=len(header.views))
+            raise attributes.refusal(name, "an attribute of that name", "none")
+    shape, dtype = _features_of(path, file)
+    classes, views = _names(attributes, "classes"), _names(attributes, "views")
+    if len(views) != shape[1]:
+        raise attributes.refusal("views", f"{shape[1]} names", len(views))
+    labels = _numbers(path, file, "labels", shape[0])
+    if not all(0 <= label < len(classes) for label in labels):
+        raise attributes.refusal("labels", f"0 to {len(classes) - 1}", "others")
+    header = StoreHeader(
+        classes=classes,
+        paths=_texts(path, file, "paths", shape[0]),
+        sizes=_numbers(path, file, "sizes", shape[0]) if "sizes" in file else (0,) * shape[0],
+        labels=labels,
+        patients=_texts(path, file, "patients", shape[0]),
+        feature_shape=(shape[2], shape[3], shape[4]),
+        views=views,
+        pages=attributes.text("pages") if "pages" in attributes else "first",
+        **_origin_of(attributes),
+        dtype=dtype,
+        batch_size=attributes.whole("batch_size", least=1) if "batch_size" in attributes else 32,
+        created=attributes.text("created") if "created" in attributes else "",
+        versions=attributes.json_object("versions", _versions) if "versions" in attributes else {},
+        modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
+    )
+    check_intensity(path, header)
     return header
 
 
-def _header_of(file: Any, shape: tuple[int, ...], dtype: str) -> StoreHeader:
-    attributes = file.attrs
-    return StoreHeader(
-        classes=tuple(str(name) for name in attributes["classes"]),
-        paths=tuple(file["paths"].asstr()[:].tolist()),
-        sizes=tuple(file["sizes"][:].tolist()) if "sizes" in file else (0,) * shape[0],
-        labels=tuple(file["labels"][:].tolist()),
-        patients=tuple(file["patients"].asstr()[:].tolist()),
-        feature_shape=(int(shape[2]), int(shape[3]), int(shape[4])),
-        views=tuple(str(name) for name in attributes["views"]),
-        **_origin_of(attributes),
-        dtype=dtype,
-        batch_size=int(attributes.get("batch_size", 32)),
-        created=str(attributes.get("created", "")),
-        versions=json.loads(attributes.get("versions", "{}")),
-    )
+def check_intensity(path: Path, kind: FeatureKind) -> None:
+    """Refuses an intensity in a file that says no scale.
+
+    Raises:
+        InputError: Naming the file and the field.
+    """
+    try:
+        parse_intensity(kind.intensity)
+    except InputError as error:
+        found = ascii(kind.intensity)[:80]
+        raise InputError(path, field="intensity", expected=GRAMMAR, found=found) from error
 
 
-def _origin_of(attributes: Any) -> dict[str, Any]:
+def _features_of(path: Path, file: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the features."""
+    features = _dataset(path, file, "features")
+    shape, dtype = tuple(int(side) for side in features.shape or ()), features.dtype.name
+    if len(shape) != 5:
+        raise InputError(path, field="features", expected="5 axes (rows, views, height, width, channels)", found=shape)
+    if not all(shape):
+        raise InputError(path, field="features", expected="at least one row, view, place and channel", found=shape)
+    if dtype not in DTYPES or not features.dtype.isnative:
+        found = dtype if features.dtype.isnative else f"{dtype} of another byte order"
+        raise InputError(path, field="features", expected=" or ".join(DTYPES), found=found)
+    return shape, dtype
+
+
+def _dataset(path: Path, file: Any, name: str) -> Any:
+    return inner_dataset(path, file, name, expected="a dataset of that name")
+
+
+def _row_dataset(path: Path, file: Any, name: str, rows: int) -> Any:
+    """A dataset with one value for each row, known to lie in the file as a whole before anything of it is read."""
+    dataset = _dataset(path, file, name)
+    if dataset.shape != (rows,):
+        raise InputError(path, field=name, expected=f"shape ({rows},)", found=dataset.shape)
+    dataset_offset(path, file, name)
+    return dataset
+
+
+def _numbers(path: Path, file: Any, name: str, rows: int) -> tuple[int, ...]:
+    dataset = _row_dataset(path, file, name, rows)
+    if dataset.dtype.kind not in "iu":
+        raise InputError(path, field=name, expected="whole numbers", found=dataset.dtype)
+    return tuple(dataset[:].tolist())
+
+
+def _texts(path: Path, file: Any, name: str, rows: int) -> tuple[str, ...]:
+    """Reads fixed-width UTF-8 in pieces: it takes the memory of the texts, however wide they are declared."""
+    dataset = _row_dataset(path, file, name, rows)
+    width = dataset.dtype.itemsize
+    if dataset.dtype.kind != "S" or width > WIDEST:
+        found = f"{dataset.dtype}" if dataset.dtype.kind != "S" else f"{width} bytes"
+        raise InputError(path, field=name, expected=f"UTF-8 of one width, at most {WIDEST} bytes", found=found)
+    texts: list[str] = []
+    try:
+        for start in range(0, rows, step := max(1, _PIECE_BYTES // width)):
+            texts += [text.decode() for text in dataset[start : start + step].tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            path, field=name, expected="UTF-8", found=f"other bytes in row {len(texts)} or after"
+        ) from error
+    return tuple(texts)
+
+
+def _names(attributes: Attributes, name: str) -> tuple[str, ...]:
+    names = attributes.texts(name)
+    if not names or len(set(names)) != len(names):
+        raise attributes.refusal(name, "different names, at least one", shown(list(names)))
+    return names
+
+
+def _versions(data: dict[str, Any]) -> dict[str, str]:
+    if not all(isinstance(version, str) for version in data.values()):
+        raise ValueError("expected a text for each package")
+    return data
+
+
+def _origin_of(attributes: Attributes) -> dict[str, Any]:
     """Where the features come from, each attribute as the type of its default; an alpha of NaN is none."""
     origin: dict[str, Any] = {}
     for field in fields(FeatureKind):
+        if field.name == "feature_shape" or field.name not in attributes:
+            continue
         if field.name == "alpha":
-            alpha = float(attributes.get("alpha", np.nan))
-            origin["alpha"] = None if np.isnan(alpha) else alpha
-        elif field.name != "feature_shape":
-            default: Any = field.default
-            origin[field.name] = type(default)(attributes.get(field.name, default))
+            alpha = attributes.number("alpha", or_nan=True)
+            origin["alpha"] = None if math.isnan(alpha) else alpha
+        elif isinstance(field.default, int):
+            origin[field.name] = attributes.whole(field.name, least=0)
+        else:
+            origin[field.name] = attributes.text(field.name)
     return origin
 
 
-def dataset_offset(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: str) -> int:
-    """Byte offset of a contiguous dataset, checked against the file's size (a copy may have been cut short)."""
-    offset: int | None = file[name].id.get_offset()
-    if offset is None or file[name].chunks is not None:
+def read_states(path: Path, file: Any, rows: int) -> npt.NDArray[np.uint8]:
+    """Returns the state of each row, (rows,) uint8.
+
+    Raises:
+        InputError: ``done`` is of another type or layout.
+    """
+    dataset = _row_dataset(path, file, "done", rows)
+    if dataset.dtype != np.uint8:
+        raise InputError(path, field="done", expected="uint8", found=dataset.dtype)
+    states: npt.NDArray[np.uint8] = dataset[:]
+    return states
+
+
+def read_contents(path: Path, file: Any, rows: int) -> npt.NDArray[np.uint8] | None:
+    """Returns the hash of each source file, (rows, DIGEST_BYTES) uint8; None in stores older than that.
+
+    Raises:
+        InputError: ``contents`` is of another type or shape.
+    """
+    if "contents" not in file:
+        return None
+    dataset = inner_dataset(path, file, "contents")
+    if dataset.shape != (rows, DIGEST_BYTES) or dataset.dtype != np.uint8:
+        expected, found = f"uint8 ({rows}, {DIGEST_BYTES})", f"{dataset.dtype} {dataset.shape}"
+        raise InputError(path, field="contents", expected=expected, found=found)
+    contents: npt.NDArray[np.uint8] = dataset[:]
+    return contents
+
+
+def dataset_offset(path: Path, file: Any, name: str) -> int:
+    """Byte offset of a contiguous dataset, checked against the file's size (a copy may have been cut short).
+
+    Raises:
+        InputError: It has another layout, or does not lie in the file.
+    """
+    dataset = file[name]
+    offset: int | None = dataset.id.get_offset()
+    if offset is None or dataset.chunks is not None:
         raise InputError(path, field=name, expected="a contiguous dataset", found="another layout")
-    end = offset + int(np.prod(shape)) * np.dtype(dtype).itemsize
+    end = offset + math.prod(dataset.shape) * dataset.dtype.itemsize
     if path.stat().st_size < end:
         raise InputError(path, field=name, expected=f"a file of at least {end} bytes", found=path.stat().st_size)
     return offset

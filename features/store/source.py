@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.errors import InputError
 from features.store.display import facts_of, frame_of, line_of, table_of
 from features.store.schema import Rows, RowState, StoreHeader
 
@@ -73,9 +74,41 @@ class FeatureSource(Protocol):
         return self.header.classes
 
     @property
+    def content(self) -> str:
+        """Hash over the contents of all source files, beside the fingerprint; '' where they are not known."""
+        return ""
+
+    @property
     def usable(self) -> Rows:
         """Indices of the rows that have features."""
         return np.flatnonzero(self.done == RowState.DONE)
+
+    def lacking(self, rows: Rows) -> tuple[str, ...]:
+        """Returns the names of the classes that none of some rows is of."""
+        present = set(np.unique(self.labels[rows]).tolist())
+        return tuple(name for label, name in enumerate(self.classes) if label not in present)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a record keeps to know this source again: ``fingerprint``, and ``content`` where that is known."""
+        return {"fingerprint": self.fingerprint} | ({"content": self.content} if self.content else {})
+
+    def check_recorded(self, recorded: Mapping[str, str], of: str) -> None:
+        """Refuses this source where a record is of another one. What the record or the source lacks is not compared.
+
+        Args:
+            recorded: What ``identity`` was.
+            of: Whose record that is, for the message: ``this study was made with``.
+
+        Raises:
+            InputError: Naming the fingerprint, or the content: the images were others.
+        """
+        for name, found in self.identity.items():
+            expected = recorded.get(name, found)
+            if expected != found:
+                hint = "images have changed since: make a new study of it" if name == "content" else None
+                told = f"{expected[:16]}, of the store that {of}"
+                raise InputError(self.path, field=name, expected=told, found=found[:16], hint=hint)
 
     def to_frame(self) -> pd.DataFrame:
         """Returns a table with one row an image: ``path``, ``class``, ``patient``, ``state``.

@@ -7,26 +7,32 @@ offset: after creation a killed writer can leave no half-written HDF5 metadata.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened
+from features.hdf5.values import Attributes
 from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
 from features.store.schema import (
+    DIGEST_BYTES,
+    EXPECTED,
     RowState,
     StoreHeader,
     dataset_offset,
     fixed_width,
     header_attributes,
-    open_hdf5,
+    read_contents,
     read_header,
+    read_states,
 )
 
 
@@ -59,16 +65,19 @@ class StoreWriter:
             raise
 
     def _check_existing(self) -> None:
-        with open_hdf5(self.path) as file:
+        with opened(self.path, EXPECTED) as file:
             stored = read_header(self.path, file)
         stored.check_same(self.path, self.header)
 
     def _open(self) -> None:
-        with open_hdf5(self.path) as file:
-            self._features_at = dataset_offset(self.path, file, "features", self.header.shape, self.header.dtype)
-            self._done_at = dataset_offset(self.path, file, "done", (len(self.header),), "uint8")
-            self.done: npt.NDArray[np.uint8] = file["done"][:]
-            self.complete = bool(file.attrs["complete"])
+        with opened(self.path, EXPECTED) as file:
+            self._features_at = dataset_offset(self.path, file, "features")
+            self._done_at = dataset_offset(self.path, file, "done")
+            self._contents_at: int | None = None
+            if read_contents(self.path, file, len(self.header)) is not None:
+                self._contents_at = dataset_offset(self.path, file, "contents")
+            self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
+            self.complete = Attributes(self.path, file).flag("complete")
         self._descriptor = open_to_write(self.path)
 
     def pending(self) -> Iterator[range]:
@@ -79,13 +88,20 @@ class StoreWriter:
             if np.any(self.done[start : rows.stop] == RowState.PENDING):
                 yield rows
 
-    def write(self, rows: range, features: npt.NDArray[Any], states: npt.NDArray[np.uint8]) -> None:
-        """Writes rows: features, flush, then states, flush.
+    def write(
+        self,
+        rows: Sequence[int],
+        features: npt.NDArray[Any],
+        states: npt.NDArray[np.uint8],
+        contents: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Writes rows: features and hashes, flush, then states, flush.
 
         Args:
-            rows: A batch from ``pending``, or a part of one.
+            rows: A batch from ``pending``, or a part of one, or any other rows in ascending order.
             features: (len(rows), views, height, width, channels) in the store's dtype; rows that are skipped hold 0.
             states: (len(rows),) of DONE or SKIPPED.
+            contents: (len(rows), 16) hashes of the source files, where they are known and the store keeps them.
 
         Raises:
             BottleneckError: The disk is full or failed; what was written before stays valid.
@@ -93,21 +109,26 @@ class StoreWriter:
         expected = (len(rows), *self.header.shape[1:])
         assert features.shape == expected, f"{features.shape=} {expected=}"
         assert features.dtype == self.header.dtype, f"{features.dtype=}"
+        runs = [*_runs(rows)]
         try:
-            write_at(self._descriptor, features, self._features_at + rows.start * self.header.row_bytes)
+            for inside, first in runs:
+                write_at(self._descriptor, features[inside], self._features_at + first * self.header.row_bytes)
+                if contents is not None and self._contents_at is not None:
+                    write_at(self._descriptor, contents[inside], self._contents_at + first * DIGEST_BYTES)
             sync_data(self._descriptor)
-            write_at(self._descriptor, states.astype(np.uint8), self._done_at + rows.start)
+            for inside, first in runs:
+                write_at(self._descriptor, states[inside].astype(np.uint8), self._done_at + first)
             sync_data(self._descriptor)
         except OSError as error:
             raise disk_error(self.path, error) from error
-        self.done[rows.start : rows.stop] = states
+        self.done[list(rows)] = states
 
     def finish(self) -> None:
         """Marks the store complete once every row is settled."""
         assert not np.any(self.done == RowState.PENDING)
         if not self.complete:
             os.fsync(self._descriptor)
-            with open_hdf5(self.path, "r+") as file:
+            with h5py.File(self.path, "r+", locking=False) as file:
                 file.attrs.modify("complete", np.bool_(True))
             os.fsync(self._descriptor)
             self.complete = True
@@ -128,15 +149,26 @@ class StoreWriter:
         self.close()
 
 
+def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Cuts rows into runs without a gap: which of them, and the first one's number."""
+    starts = [place for place in range(len(rows)) if not place or rows[place] != rows[place - 1] + 1]
+    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield slice(start, stop), rows[start]
+
+
 def _create(path: Path, header: StoreHeader) -> None:
     """Makes the whole file, features allocated but empty."""
     paths, patients = fixed_width(header.paths), fixed_width(header.patients)
     labels, sizes = np.asarray(header.labels, np.int32), np.asarray(header.sizes, np.int64)
-    needed = len(header) * header.row_bytes + len(header)
+    modified = np.asarray(header.modified, np.int64)
+    needed = len(header) * header.row_bytes + len(header) + len(modified) * (modified.itemsize + DIGEST_BYTES)
     needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
     with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
         declare(file, "features", header.shape, header.dtype)
         declare(file, "done", (len(header),), "uint8")
+        if len(modified):
+            declare(file, "contents", (len(header), DIGEST_BYTES), "uint8")
+            file.create_dataset("modified", data=modified)
         file.create_dataset("labels", data=labels)
         file.create_dataset("sizes", data=sizes)
         file.create_dataset("paths", data=paths)

@@ -182,7 +182,7 @@ def fast_in_bfloat16() -> bool:
     if tf.config.list_physical_devices("GPU"):
         return True
     told = Path("/proc/cpuinfo")
-    flags = told.read_text() if told.exists() else ""
+    flags = told.read_text(encoding="utf-8", errors="replace") if told.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

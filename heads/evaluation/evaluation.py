@@ -10,7 +10,8 @@ from typing import Any
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
-from heads.evaluation.rows import Part, check_fits, rows_of
+from features.store.source import FeatureSource
+from heads.evaluation.rows import Part, fitted, rows_of
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import Metrics, measure
@@ -35,12 +36,12 @@ class ChosenRows:
     """Rows of a store that a head fits.
 
     Attributes:
-        store: The store, complete.
+        store: The store, complete, with the head's classes.
         rows: Of the store.
         caveat: What the reader must know about them, or ''.
     """
 
-    store: FeatureStore
+    store: FeatureSource
     rows: Rows
     caveat: str = ""
 
@@ -58,8 +59,8 @@ class ChosenRows:
             InputError: The store is not complete, does not fit the head, or cannot be split as it was.
         """
         store.require_complete()
-        check_fits(head, metadata, store)
-        return cls(store, rows_of(part, head, metadata, store), _caveat(part, metadata, store))
+        source = fitted(head, metadata, store)
+        return cls(source, rows_of(part, head, metadata, source), _caveat(part, metadata, source))
 
     def evaluate(
         self, model: Any, temperature: float | None, on_batch: Callable[[int], object] = lambda count: None
@@ -78,7 +79,7 @@ class ChosenRows:
         return Evaluation(probabilities, metrics)
 
 
-def _caveat(part: Part, metadata: HeadMetadata, store: FeatureStore) -> str:
+def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
     """What to know about the rows, or ''."""
     again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
     if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or again):

@@ -14,10 +14,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from features.images.decode import UndecodableError, original_image
+from features.images.pages import source_of
+from features.images.reading import ImageFile, Page, Reading
 from features.runtime.errors import InputError
 from features.runtime.text import printable
-from features.store.reader import FeatureStore
+from features.store.intensity import parse_intensity
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.metrics.scoring import Probabilities
 from heads.saliency.pictures import draw_heatmap
 
@@ -63,7 +66,7 @@ class Sight:
     reason: str = ""
 
 
-def mistakes(probabilities: Probabilities, store: FeatureStore, rows: Rows) -> list[Mistake]:
+def mistakes(probabilities: Probabilities, store: FeatureSource, rows: Rows) -> list[Mistake]:
     """Returns the rows called wrongly, those of which the head was surest first.
 
     Args:
@@ -86,7 +89,7 @@ def mistakes(probabilities: Probabilities, store: FeatureStore, rows: Rows) -> l
     ]
 
 
-def check_images(images: Path, store: FeatureStore) -> None:
+def check_images(images: Path, store: FeatureSource) -> None:
     """Refuses a folder that holds none of a store's images.
 
     Raises:
@@ -99,7 +102,7 @@ def check_images(images: Path, store: FeatureStore) -> None:
         raise InputError(images, expected=expected, found=found)
 
 
-def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) -> Iterator[Sight]:
+def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path) -> Iterator[Sight]:
     """Yields the pictures of each mistake; the maps come from the features that the store holds.
 
     Args:
@@ -110,7 +113,7 @@ def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) 
     """
     from heads.saliency.gradcam import class_activation_map  # noqa: PLC0415  beside Keras
 
-    views = store.header.views
+    views, reading = store.header.views, Reading(parse_intensity(store.header.intensity))
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
         maps: list[Any] = [(None, None)] * len(batch)
@@ -118,20 +121,23 @@ def sights(model: Any, store: FeatureStore, found: list[Mistake], images: Path) 
             features = store.take(np.array([one.row for one in batch]), views.index("identity"))
             kinds = ([one.called for one in batch], [one.true for one in batch])
             maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))
-        for one, (for_called, for_true) in zip(batch, maps, strict=True):
-            size = store.header.sizes[one.row]
-            yield _sight(_inside(images, one.path), size, for_called, for_true)
+        for one, heats in zip(batch, maps, strict=True):
+            yield _sight(_inside(images, one.path), store.header.sizes[one.row], heats, reading)
 
 
-def _sight(path: Path, size: int, for_called: npt.NDArray[Any] | None, for_true: npt.NDArray[Any] | None) -> Sight:
+def _sight(
+    source: ImageFile, size: int, heats: tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None], reading: Reading
+) -> Sight:
+    path = source.path if isinstance(source, Page) else source
     if size and _is_file(path) and path.stat().st_size != size:
         return Sight(reason=f"another file: {path.stat().st_size} bytes, where the store was made of one of {size}")
     try:
-        image = original_image(path)
+        image = original_image(source, reading)
     except UndecodableError as error:
         return Sight(reason=str(error))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
-    return Sight(_address(image), _drawn(image, for_called), _drawn(image, for_true))
+    for_called, for_true = (_drawn(image, heat) for heat in heats)
+    return Sight(_address(image), for_called, for_true)
 
 
 def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None) -> str | None:
@@ -140,15 +146,15 @@ def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None) -> str | None:
     return _address(draw_heatmap(image, heat)) if heat.any() else ""
 
 
-def _inside(images: Path, path: str) -> Path:
+def _inside(images: Path, path: str) -> ImageFile:
     """The image in the folder: a store that was made by others may not lead out of it."""
     parts = PurePosixPath(path).parts
-    return images.joinpath(*(part for part in parts if part not in ("/", "..")))
+    return source_of(images, "/".join(part for part in parts if part not in ("/", "..")))
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(source: ImageFile) -> bool:
     try:
-        return path.is_file()
+        return (source.path if isinstance(source, Page) else source).is_file()
     except OSError:  # a name that is too long, a folder that may not be looked into
         return False
 

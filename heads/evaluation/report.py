@@ -13,21 +13,29 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from features.runtime.files import replacing
-from features.runtime.text import decimal, printable
-from features.store.reader import FeatureStore
+from features.runtime.text import decimal, listed, printable
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, mistakes, sights
 from heads.html.document import Document, exhibit, note, table
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
+from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
 from heads.metrics.scoring import Probabilities
 
 MAX_MISTAKES = 100
 """Mistakes that are shown; a file with more would be too large to open."""
 _MAX_CURVES = 12
 _MAX_POINTS = 500
+_NAMED = 20
+"""Classes without rows that are named."""
 _MAX_COUNTS = 30
 """Classes up to which the counts stand in the confusion matrix."""
+_MAX_BESIDE = 10
+"""Classes up to which the matrix stands beside another figure."""
+_HEIGHT = 420
+_LINE = 20
+"""Pixels of a class's line in a matrix of its own width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,7 @@ class Scored:
     """
 
     title: str
-    store: FeatureStore
+    store: FeatureSource
     rows: Rows
     probabilities: Probabilities
     metrics: Metrics
@@ -88,7 +96,11 @@ def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
     classes = [printable(name) for name in scored.store.classes]
     document = Document(printable(scored.title), _summary(scored.metrics))
     document.lead(note(scored.caveat) if scored.caveat else "")
-    figures = [document.figure(confusion_figure(scored.metrics, classes), "how often each class was called what")]
+    figures = []
+    if len(classes) <= MOST_CLASSES:
+        drawn = document.figure(confusion_figure(scored.metrics, classes), "how often each class was called what")
+        figures += [drawn] if len(classes) <= _MAX_BESIDE else []
+        document.lead("" if figures else drawn)
     if len(scored.rows):
         curves = roc_figure(scored.metrics, scored.probabilities, scored.labels)
         figures.append(document.figure(curves, "sensitivity against specificity of each class"))
@@ -96,7 +108,9 @@ def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
         figures.append(
             document.figure(believed, "share of rows called rightly, by the probability of the called class")
         )
-    document.lead(document.grid(figures, pairs=True), _class_table(scored.metrics))
+    document.lead(document.grid(figures, pairs=True), *_class_table(scored.metrics))
+    if len(classes) > _MAX_BESIDE:
+        document.add("Confused most often", _pair_table(scored.metrics))
     count = int((scored.probabilities.argmax(axis=1) != scored.labels).sum())
     cards = (_card(mistake, sight, classes) for mistake, sight in shown)
     document.add(f"Called wrongly: {count}", note(remark) if remark else "", *cards)
@@ -124,9 +138,12 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
     names = {"tickvals": list(range(len(classes))), "ticktext": [escape(name) for name in classes]}
     names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
-    figure.update_xaxes(title="called", **names)
+    angle = -90 if len(classes) > _MAX_BESIDE else None
+    figure.update_xaxes(title="called", automargin=True, tickangle=angle, **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
-    return _laid_out(figure, "Confusion matrix")
+    longest = max(map(len, classes)) if len(classes) > _MAX_BESIDE else 0  # names below a wide matrix stand upright
+    height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest)
+    return _laid_out(figure, "Confusion matrix").update_layout(height=height)
 
 
 def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> go.Figure:
@@ -178,7 +195,7 @@ def _laid_out(figure: go.Figure, title: str) -> go.Figure:
     heading = {"text": title, "x": 0.05}
     figure.update_xaxes(title_standoff=15).update_yaxes(title_standoff=15)
     return figure.update_layout(
-        title=heading, height=420, template="plotly_white", font=font, legend=legend, margin=margin
+        title=heading, height=_HEIGHT, template="plotly_white", font=font, legend=legend, margin=margin
     )
 
 
@@ -191,7 +208,7 @@ def _summary(metrics: Metrics) -> str:
     return ", ".join(parts)
 
 
-def _remark(found: Sequence[Mistake], store: FeatureStore, *, with_images: bool) -> str:
+def _remark(found: Sequence[Mistake], store: FeatureSource, *, with_images: bool) -> str:
     if not found:
         return ""
     parts = ["The surest first."]
@@ -218,13 +235,26 @@ def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
     )
 
 
-def _class_table(metrics: Metrics) -> str:
+def _class_table(metrics: Metrics) -> list[str]:
+    shown, told = worst_classes(metrics.per_class)
     rows = [
         (
             printable(one.name),
             f"{one.rows}",
             *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
         )
-        for one in metrics.per_class
+        for one in shown
     ]
-    return table(("", "rows", "sensitivity", "specificity", "precision", "AUC"), rows, named_rows=True)
+    head = ("", "rows", "sensitivity", "specificity", "precision", "AUC")
+    parts: list[str] = [table(head, rows, named_rows=True)]
+    if told:
+        parts.insert(0, note(f"{told[0].upper()}{told[1:]}; --json has all."))
+    if metrics.rows and metrics.absent:
+        parts.insert(0, note(f"Classes without rows: {listed(map(printable, metrics.absent), _NAMED)}."))
+    return parts
+
+
+def _pair_table(metrics: Metrics) -> str:
+    right = sum(pair.rows for pair in metrics.pairs if pair.true == pair.called)
+    lines = confused_lines(metrics.confused, rows=metrics.rows, right=right)
+    return table(("true", "called", "rows"), [tuple(map(printable, line)) for line in lines])

@@ -9,9 +9,10 @@ from typing import Any, TypeGuard
 
 from features.rows.split import split_rows
 from features.runtime.errors import InputError
-from features.runtime.text import printable
 from features.store.reader import FeatureStore
+from features.store.relabelled import with_classes
 from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 
 
@@ -24,29 +25,28 @@ class Part(StrEnum):
     TEST = "test"
 
 
-def check_fits(head: Path, metadata: HeadMetadata, store: FeatureStore) -> None:
-    """Refuses a store whose features or classes are others than a head was trained on.
+def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSource:
+    """Returns a store with the labels that a head's outputs have; refuses other features and classes.
 
-    What either side does not know (a converted store, a foreign head) is not compared.
+    The store may lack classes of the head, or have them in another order. What either side does not know (a converted
+    store, a foreign head) is not compared.
 
     Raises:
-        InputError: Naming the first field that differs.
+        InputError: Naming the first field that differs, or the classes that the head does not know.
     """
-    differences = list(metadata.differences(store.header, if_known=True))
-    if metadata.classes != store.classes:
-        differences.append(("classes", metadata.classes, store.classes))
-    for name, ours, theirs in sorted(differences, key=lambda one: one[0] not in ("feature_shape", "classes")):
+    differences = sorted(metadata.differences(store.header, if_known=True), key=lambda one: one[0] != "feature_shape")
+    shape = [one for one in differences if one[0] == "feature_shape"]
+    relabelled = store if shape else with_classes(store, metadata.classes, known_to=str(head))
+    for name, ours, theirs in differences:
         raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
+    return relabelled
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple) and value and isinstance(value[0], str):
-        names = ", ".join(printable(name) for name in value[:8]) + (", ..." if len(value) > 8 else "")
-        return f"{len(value)} ({names})"
     return value[:16] if isinstance(value, str) and len(value) == 64 else f"{value}"
 
 
-def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureStore) -> Rows:
+def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource) -> Rows:
     """Returns the usable rows of a part; train, validation and test as the head's study split the store.
 
     Raises:
@@ -65,15 +65,16 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureStore)
         expected = "seed, validation, test and identity"
         raise InputError(head, field="split", expected=expected, found=json.dumps(metadata.split)[:80])
     validation, test = shares
-    split = split_rows(store.usable, store.labels, store.patients, validation=validation, test=test, seed=seed)
+    rows, labels, patients, classes = store.usable, store.labels, store.patients, store.classes
+    split = split_rows(rows, labels, patients, validation=validation, test=test, seed=seed, classes=classes)
     if split.identity != metadata.split.get("identity"):
         hint = "other rows are usable now, or another version of scikit-learn splits them"
         expected = f"split {metadata.split.get('identity')} as {head}"
         raise InputError(store.path, field="split", expected=expected, found=split.identity, hint=hint)
-    rows: Rows = getattr(split, part)
-    if not len(rows):
+    chosen: Rows = getattr(split, part)
+    if not len(chosen):
         raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none")
-    return rows
+    return chosen
 
 
 def _are_shares(values: list[Any]) -> TypeGuard[list[float]]:

@@ -31,6 +31,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened, reading
+from features.hdf5.values import Attributes, inner_dataset, inside
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from heads.files.metadata import (
@@ -40,13 +42,12 @@ from heads.files.metadata import (
     HeadMetadata,
     metadata_attributes,
     parse_metadata,
-    shown,
-    text_attribute,
 )
 from heads.files.plain_layers import PlainLayer, parse_model
 
 SUFFIXES = (".hdf5", ".h5")
 EXPECTED = "a head (.hdf5 as Keras saves it)"
+_INSIDE = "weights in the file itself"
 
 
 @dataclass(frozen=True)
@@ -140,47 +141,33 @@ def read_metadata(path: Path) -> HeadMetadata:
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
     """Opens a head file; whatever HDF5 stumbles over in it, then or later, is said in one line."""
-    if not path.exists():
-        raise InputError(path, expected=EXPECTED, found="no such file")
-    if not path.is_file():
-        raise InputError(path, expected=EXPECTED, found="a folder" if path.is_dir() else "no regular file")
-    try:
-        _check_start(path)
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except PermissionError as error:
-        raise InputError(path, expected=EXPECTED, found="no permission to read it") from error
-    except InputError:
-        raise
-    except Exception as error:  # h5py raises whatever a damaged file makes it stumble over
-        reason = str(error).strip("'\"")
-        raise InputError(path, expected=EXPECTED, found=f"a damaged file ({shown(reason)})") from error
-
-
-def _check_start(path: Path) -> None:
-    with path.open("rb") as raw:
-        start = raw.read(4)
-    if start == b"PK\3\4":
+    if path.is_file() and _start_of(path) == b"PK\3\4":
         hint = "save it as .hdf5: keras.models.load_model(FILE, compile=False).save(NAME.hdf5)"
         raise InputError(path, expected=EXPECTED, found="a .keras archive", hint=hint)
-    if not h5py.is_hdf5(path):
-        raise InputError(path, expected=EXPECTED, found="no HDF5" if start else "an empty file")
+    with opened(path, EXPECTED) as file:
+        yield file
+
+
+def _start_of(path: Path) -> bytes:
+    with reading(path, EXPECTED), path.open("rb") as raw:
+        return raw.read(4)
 
 
 def _model_config(path: Path, file: Any) -> str:
     """Returns the architecture as JSON text, once the file is known to be a head's."""
-    kind = text_attribute(path, file, "kind") if "kind" in file.attrs else KIND
+    attributes = Attributes(path, file)
+    kind = attributes.text("kind") if "kind" in attributes else KIND
     if kind == IMAGE_MODEL:
         hint = "search.export without --with-backbone writes a head"
         raise InputError(path, field="kind", expected=EXPECTED, found="a model from image to class", hint=hint)
     if kind != KIND:
         raise InputError(path, field="kind", expected=KIND, found=repr(kind[:60]))
-    if "model_config" in file.attrs:
-        return text_attribute(path, file, "model_config")
+    if "model_config" in attributes:
+        return attributes.text("model_config")
     if "features" in file or "features-0" in file:
         found = "a feature store" if "features" in file else "features in the article's layout"
         raise InputError(path, expected=EXPECTED, found=found)
-    found = "weights without their model" if "layer_names" in file.attrs else "no such attribute"
+    found = "weights without their model" if "layer_names" in attributes else "no such attribute"
     raise InputError(path, field="model_config", expected=EXPECTED, found=found)
 
 
@@ -188,8 +175,9 @@ def _layer_weights(path: Path, file: Any, layer: PlainLayer) -> list[npt.NDArray
     """Reads a layer's weights in the order of ``get_weights``; they are known to be small enough."""
     if not layer.weights:
         return []
-    group = _inside(path, file, f"model_weights/{layer.name}")
-    listed = np.asarray(group.attrs.get("weight_names", ())).tolist() if isinstance(group, h5py.Group) else []
+    group = inside(path, file, f"model_weights/{layer.name}", expected=_INSIDE)
+    attributes = Attributes(path, group)
+    listed = np.asarray(attributes.value("weight_names")).ravel().tolist() if "weight_names" in attributes else []
     places = {_leaf(name): name for name in (_decoded(name) for name in listed)}
     if len(places) != len(listed) or set(places) != set(layer.weights):
         expected = f"the weights {', '.join(layer.weights)}"
@@ -209,21 +197,8 @@ def _leaf(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(":0")
 
 
-def _inside(path: Path, file: Any, name: str) -> Any:
-    """Follows a path of hard links: others may lead into another file."""
-    node = file
-    for part in name.split("/"):
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) and part else None
-        if not isinstance(link, h5py.HardLink):
-            raise InputError(path, field=name[:120], expected="weights in the file itself", found="none")
-        node = node[part]
-    return node
-
-
 def _array(path: Path, name: str, file: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    dataset = _inside(path, file, name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise InputError(path, field=name, expected="weights in the file itself", found="another object")
+    dataset = inner_dataset(path, file, name, expected=_INSIDE)
     if dataset.shape != shape or dataset.dtype.kind != "f":
         found = f"{dataset.dtype} {dataset.shape}"
         raise InputError(path, field=name, expected=f"float32 {shape}", found=found)

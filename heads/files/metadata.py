@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.store.article import class_names
 from features.store.kind import FeatureKind
-from features.store.schema import DTYPES, StoreHeader
+from features.store.schema import DTYPES, StoreHeader, check_intensity
 from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
 
@@ -105,15 +105,15 @@ def parse_metadata(path: Path, file: Any, plain: PlainModel) -> HeadMetadata:
     Raises:
         InputError: One is missing or wrong; it is named.
     """
-    attributes = file.attrs
+    attributes = Attributes(path, file)
     if "kind" not in attributes:
-        keras_version = {"keras": text_attribute(path, file, "keras_version")} if "keras_version" in attributes else {}
+        keras_version = {"keras": attributes.text("keras_version")} if "keras_version" in attributes else {}
         names = class_names(None, plain.classes)
         return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
-    schema = attributes.get("schema")
+    schema = attributes.value("schema") if "schema" in attributes else None
     if not isinstance(schema, np.integer) or schema != SCHEMA:
-        raise InputError(path, field="schema", expected=f"{SCHEMA}", found=shown(schema))
-    values = {field.name: _field(path, file, field.name) for field in fields(HeadMetadata) if field.name in attributes}
+        raise attributes.refusal("schema", f"{SCHEMA}", shown(schema))
+    values = {field.name: _field(attributes, field.name) for field in fields(HeadMetadata) if field.name in attributes}
     missing = next((name for name in ("classes", "feature_shape", "versions") if name not in values), None)
     if missing:
         raise InputError(path, field=missing, expected="an attribute of that name", found="none")
@@ -138,70 +138,27 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
         raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=shown(metadata.dtype))
     if metadata.temperature is not None and not metadata.temperature > 0:
         raise InputError(path, field="temperature", expected="a number above 0", found=metadata.temperature)
+    check_intensity(path, metadata)
     if not metadata.views:
         raise InputError(path, field="views", expected="at least one name", found="none")
 
 
-def shown(value: object) -> str:
-    """Returns a value as a message shows it: not too long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."
-
-
-def text_attribute(path: Path, file: Any, name: str) -> str:
-    """Returns an attribute that must be text.
-
-    Raises:
-        InputError: It is not.
-    """
-    value = file.attrs[name]
-    if not isinstance(value, str | bytes) or not _is_text(value):
-        raise InputError(path, field=name, expected="a text", found=shown(value))
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is text that can be printed and written: h5py hands on what is no UTF-8 as surrogates."""
-    try:
-        return bool(value.decode() if isinstance(value, bytes) else value.encode()) or not value
-    except (UnicodeError, AttributeError):
-        return False
-
-
-def _field(path: Path, file: Any, name: str) -> Any:
+def _field(attributes: Attributes, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
     if name in _JSON:
-        return _json_field(path, file, name)
-    if name in _LISTS or name in _COUNTS:
-        return _list_field(path, file, name)
-    if name not in _WHOLE and name not in _NUMBERS:
-        return text_attribute(path, file, name)
-    value = file.attrs[name]
-    kinds = (np.integer,) if name in _WHOLE else (np.integer, np.floating)
-    if not isinstance(value, kinds) or not math.isfinite(value):
-        expected = "a whole number" if name in _WHOLE else "a number"
-        raise InputError(path, field=name, expected=expected, found=shown(value))
-    return int(value) if name in _WHOLE else float(value)
-
-
-def _list_field(path: Path, file: Any, name: str) -> tuple[Any, ...]:
-    value = np.asarray(file.attrs[name])
+        return attributes.json_object(name, HeadSpec.from_dict if name == "spec" else dict)
+    if name in _LISTS:
+        return attributes.texts(name)
     if name in _COUNTS:
-        count = 3 if name == "feature_shape" else value.size
-        if value.shape != (count,) or value.dtype.kind != "i":
-            raise InputError(path, field=name, expected=f"{count} whole numbers", found=shown(value))
-        return tuple(int(number) for number in value)
-    if value.ndim != 1 or not all(isinstance(text, str) and _is_text(text) for text in value):
-        raise InputError(path, field=name, expected="texts", found=shown(value))
-    return tuple(value.tolist())
+        return _counts(attributes, name)
+    if name in _WHOLE:
+        return attributes.whole(name)
+    return attributes.number(name) if name in _NUMBERS else attributes.text(name)
 
 
-def _json_field(path: Path, file: Any, name: str) -> Any:
-    text = text_attribute(path, file, name)
-    try:
-        data = json.loads(text)
-        if not isinstance(data, dict):
-            raise ValueError(f"found {shown(data)}")
-        return HeadSpec.from_dict(data) if name == "spec" else data
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(path, field=name, expected="a JSON object that fits", found=f"another ({error})") from error
+def _counts(attributes: Attributes, name: str) -> tuple[int, ...]:
+    value = np.asarray(attributes.value(name))
+    count = 3 if name == "feature_shape" else value.size
+    if value.shape != (count,) or value.dtype.kind != "i":
+        raise attributes.refusal(name, f"{count} whole numbers", shown(value))
+    return tuple(int(number) for number in value)

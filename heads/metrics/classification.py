@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,24 @@ from features.rows.split import groups_of
 from features.runtime.errors import BottleneckError
 from heads.metrics.intervals import accuracy_interval, wilson_interval
 from heads.metrics.scoring import score
+
+MOST_COUNTED = 200
+"""Classes up to which the whole confusion matrix is kept: of 5,000 it would have 25 million numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionPair:
+    """How many rows of a class were called so.
+
+    Attributes:
+        true: The class that the rows are of.
+        called: The class that they were called, perhaps the same.
+        rows: How many, at least one.
+    """
+
+    true: str
+    called: str
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +67,8 @@ class Metrics:
         balanced_accuracy: Mean sensitivity of the classes that have rows.
         loss: Mean of -log(probability of the true class), in nats.
         per_class: In label order.
-        confusion: (true class, predicted class) counts.
+        confusion: (true class, predicted class) counts; empty for more than ``MOST_COUNTED`` classes.
+        pairs: The counts that are not 0, the largest first: all of them, however many classes there are.
     """
 
     rows: int
@@ -59,13 +79,26 @@ class Metrics:
     loss: float | None
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
+    pairs: tuple[ConfusionPair, ...] = ()
+
+    @property
+    def confused(self) -> tuple[ConfusionPair, ...]:
+        """The pairs of different classes, those that were confused most often first."""
+        return tuple(pair for pair in self.pairs if pair.true != pair.called)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that no row is of."""
+        return tuple(one.name for one in self.per_class if not one.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the metrics as JSON types."""
+        """Returns the metrics as JSON types: with ``pairs`` where there are too many classes for ``confusion``."""
         data = asdict(self)
         data["accuracy_interval"] = list(self.accuracy_interval) if self.accuracy_interval else None
         data["per_class"] = [asdict(one) for one in self.per_class]
         data["confusion"] = [list(counts) for counts in self.confusion]
+        if self.confusion:
+            del data["pairs"]  # the matrix has them
         return data
 
 
@@ -90,20 +123,15 @@ def measure(
     assert probabilities.shape == (len(labels), len(classes)), f"{probabilities.shape=} {len(labels)=} {classes=}"
     if not np.isfinite(probabilities).all():
         raise BottleneckError("the head's probabilities are not finite")
-    everything = list(range(len(classes)))
-    # scikit-learn refuses to count nothing
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    if len(labels):
-        from sklearn.metrics import confusion_matrix  # noqa: PLC0415  slow to import, and results are read without it
-
-        confusion = confusion_matrix(labels, probabilities.argmax(1), labels=everything)
-    per_class = tuple(_of_class(label, classes[label], probabilities, labels, confusion) for label in everything)
+    called = probabilities.argmax(1)
+    counts = _Counts.of(labels, called, len(classes))
+    per_class = tuple(_of_class(label, name, probabilities, labels, counts) for label, name in enumerate(classes))
     recalls = [one.sensitivity for one in per_class if one.sensitivity is not None]
-    correct, rows = int(np.trace(confusion)), len(labels)
+    correct, rows = int(counts.right.sum()), len(labels)
     groups = None if patients is None else groups_of(patients)
     interval = wilson_interval(correct, rows) if rows else None
     if rows and groups is not None:
-        interval = accuracy_interval(probabilities.argmax(1) == labels, groups)
+        interval = accuracy_interval(called == labels, groups)
     return Metrics(
         rows=rows,
         patients=None if groups is None else len(np.unique(groups)),
@@ -112,7 +140,36 @@ def measure(
         balanced_accuracy=float(np.mean(recalls)) if recalls else None,
         loss=score(probabilities, labels).loss if rows else None,
         per_class=per_class,
-        confusion=tuple(tuple(int(count) for count in counts) for counts in confusion),
+        confusion=_matrix(labels, called, len(classes)) if len(classes) <= MOST_COUNTED else (),
+        pairs=_pairs(labels, called, classes),
+    )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Rows of each class, (classes,): that are of it, that were called so, and both."""
+
+    true: npt.NDArray[np.int64]
+    called: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: int) -> _Counts:
+        return cls(*(np.bincount(some, minlength=classes) for some in (labels, called, labels[called == labels])))
+
+
+def _matrix(labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: int) -> tuple[tuple[int, ...], ...]:
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, called), 1)
+    return tuple(map(tuple, counts.tolist()))
+
+
+def _pairs(labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequence[str]) -> tuple[ConfusionPair, ...]:
+    found, counts = np.unique(np.stack([labels, called]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return tuple(
+        ConfusionPair(true=classes[true], called=classes[other], rows=rows)
+        for (true, other), rows in zip(found[:, order].T.tolist(), counts[order].tolist(), strict=True)
     )
 
 
@@ -121,14 +178,13 @@ def _of_class(
     name: str,
     probabilities: npt.NDArray[Any],
     labels: npt.NDArray[Any],
-    confusion: npt.NDArray[np.int64],
+    counts: _Counts,
 ) -> ClassMetrics:
-    hits = int(confusion[label, label])
-    rows, called, total = int(confusion[label].sum()), int(confusion[:, label].sum()), int(confusion.sum())
-    others = total - rows
+    rows, called, hits = (int(some[label]) for some in (counts.true, counts.called, counts.right))
+    others = len(labels) - rows
     area = None
     if rows and others:
-        from sklearn.metrics import roc_auc_score  # noqa: PLC0415  as above
+        from sklearn.metrics import roc_auc_score  # noqa: PLC0415  slow to import, and results are read without it
 
         area = float(roc_auc_score(labels == label, probabilities[:, label]))
     return ClassMetrics(

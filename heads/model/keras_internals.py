@@ -1,6 +1,7 @@
 """All that is used of Keras beyond its public API; ``tests/heads/model/test_keras_internals.py`` watches it.
 
-Of the rest of the project nothing imports ``keras.src`` or overrides a name of Keras that begins with an underscore.
+Of the rest of the project nothing imports ``keras.src`` or overrides a name of Keras that begins with an underscore,
+but for ``features.runtime.keras_settings``, which is there before Keras is.
 """
 
 from __future__ import annotations

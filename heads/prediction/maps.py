@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from PIL import Image
 
 from features.extraction.pipeline import FeatureMaker
 from features.images.decode import decode_image, original_image
+from features.images.reading import ImageFile, Reading, Tally
 from features.images.views import View
 from features.runtime.errors import BottleneckError
 from heads.files.head_file import Head
@@ -41,7 +42,7 @@ class PredictedImage:
         features: (height, width, channels) of the image as it is, in no other view.
     """
 
-    path: Path
+    path: ImageFile
     probabilities: Probabilities
     features: npt.NDArray[Any]
 
@@ -86,12 +87,23 @@ class MapMaker:
         backbone: The one whose features it takes.
         views: Over which predictions are averaged.
         batch_size: Upper bound of images in a forward pass.
+        reading: How image files are read.
     """
 
     head: Head
     backbone: FeatureMaker
     views: Sequence[View]
     batch_size: int
+    reading: Reading = field(default_factory=Reading)
+
+    def original(self, path: ImageFile) -> Image.Image:
+        """Returns an image in its own resolution, as it was read for the prediction.
+
+        Raises:
+            UndecodableError: It cannot be had.
+            BottleneckError: There is not enough memory.
+        """
+        return original_image(path, self.reading)
 
     def heatmap(self, image: PredictedImage, class_index: int) -> ImageMap:
         """Returns where the head sees what speaks for a class: Grad-CAM."""
@@ -106,12 +118,12 @@ class MapMaker:
             UndecodableError: The image cannot be had in its own resolution.
             BottleneckError: There is not enough memory.
         """
-        original = original_image(image.path)
+        original = self.original(image.path)
         falls = occlusion_map(
             self.head,
             self.backbone,
             self.views,
-            decode_image(image.path, self.backbone.image_size),
+            decode_image(image.path, self.backbone.image_size, replace(self.reading, tally=Tally())),
             class_index,
             aspect=original.width / original.height,
             batch_size=self.batch_size,
@@ -139,7 +151,9 @@ class MapFolder:
     maker: MapMaker
     occlusion: bool = False
 
-    def draw(self, name: str, path: Path, probabilities: Probabilities, features: npt.NDArray[Any]) -> dict[str, str]:
+    def draw(
+        self, name: str, path: ImageFile, probabilities: Probabilities, features: npt.NDArray[Any]
+    ) -> dict[str, str]:
         """Writes the maps of an image's most probable class, each a picture and the numbers beside it as ``.npy``.
 
         Args:
@@ -155,7 +169,7 @@ class MapFolder:
             UndecodableError: The image cannot be had in its own resolution.
             BottleneckError: The disk is full, or there is not enough memory.
         """
-        image, original = PredictedImage(path, probabilities, features), original_image(path)
+        image, original = PredictedImage(path, probabilities, features), self.maker.original(path)
         file = self.folder / f"{picture_name(name)}.png"
         heat = self.maker.heatmap(image, image.called)
         drawn = {"heatmap": str(save_heatmap(file, original, heat.values, heat.shown, heat.caption))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from features.extraction.pipeline import FeatureMaker, bottlenecks
 from features.images.decode import UndecodableError
+from features.images.reading import ImageFile, Reading
 from features.images.views import View
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
@@ -59,7 +59,7 @@ class _Outcome:
     reason: str = ""
 
 
-Draw = Callable[[str, Path, npt.NDArray[np.float32], npt.NDArray[Any]], dict[str, str]]
+Draw = Callable[[str, ImageFile, npt.NDArray[np.float32], npt.NDArray[Any]], dict[str, str]]
 
 
 def predict(
@@ -69,6 +69,7 @@ def predict(
     sources: Sequence[Source],
     *,
     batch_size: int,
+    reading: Reading | None = None,
     on_batch: Callable[[int], object] = lambda count: None,
     draw: Draw | None = None,
 ) -> Iterator[Prediction]:
@@ -83,6 +84,7 @@ def predict(
         views: Probabilities are averaged over these views of each image.
         sources: The images.
         batch_size: Images in a forward pass.
+        reading: How image files are read; its tally is told what is noticed.
         on_batch: Called after every batch with the number of images in it.
         draw: Draws maps of an image that could be used: given its name, its file, its probabilities (classes,) and the
             features of the image as it is, it returns the pictures' paths by kind.
@@ -91,7 +93,8 @@ def predict(
         BottleneckError: The backbone gives features that are not finite.
     """
     usable = [source for source in sources if not source.reason]
-    made = _outcomes(head, backbone, views, [source.path for source in usable], batch_size, plain=draw is not None)
+    how = _How(views, batch_size, reading or Reading(), draw is not None)
+    made = _outcomes(head, backbone, [source.path for source in usable], how)
     for source in sources:
         outcome = _Outcome(reason=source.reason) if source.reason else next(made)
         on_batch(1)
@@ -108,18 +111,26 @@ def predict(
         yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named, maps=maps)
 
 
-def _outcomes(
-    head: Head, backbone: FeatureMaker, views: Sequence[View], paths: Sequence[Path], batch_size: int, *, plain: bool
-) -> Iterator[_Outcome]:
-    """Yields what comes of each image.
+@dataclass(frozen=True)
+class _How:
+    """How images are shown to the backbone; where ``plain``, also as they are where that is none of the views."""
 
-    Where ``plain``, with the features of the image as it is, which is then made even where it is none of the views.
-    """
-    shown = [*views, *([_IDENTITY] if plain and _IDENTITY not in views else [])]
-    place = shown.index(_IDENTITY) if plain else 0
-    size = max(1, min(batch_size, len(paths)))
+    views: Sequence[View]
+    batch_size: int
+    reading: Reading
+    plain: bool
+
+
+def _outcomes(head: Head, backbone: FeatureMaker, paths: Sequence[ImageFile], how: _How) -> Iterator[_Outcome]:
+    """Yields what comes of each image; where ``plain``, with the features of the image as it is."""
+    views = how.views
+    shown = [*views, *([_IDENTITY] if how.plain and _IDENTITY not in views else [])]
+    place = shown.index(_IDENTITY) if how.plain else 0
+    size = max(1, min(how.batch_size, len(paths)))
     batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
-    for batch in bottlenecks(paths, backbone, shown, batches=batches, batch_size=size, dtype="float32"):
+    for batch in bottlenecks(
+        paths, backbone, shown, batches=batches, batch_size=size, dtype="float32", reading=how.reading
+    ):
         with np.errstate(over="ignore"):
             features = batch.features.astype(head.metadata.dtype)
         finite = np.isfinite(features).all(axis=(1, 2, 3, 4))

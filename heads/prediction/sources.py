@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.images.folder import IMAGE_SUFFIXES
+from features.images.entries import is_image_name, is_left_out, what_is_there
+from features.images.pages import Pages, page_numbers, source_of
+from features.images.reading import ImageFile, Page
 from heads.prediction.download import RemoteError, fetch, is_url
 
 _FETCHES = 8
@@ -21,23 +23,28 @@ class Source:
 
     Attributes:
         name: As the user knows it: a path, or an address.
-        path: Where its content is.
+        path: Where its content is, and on which page.
         reason: Why there is none, or ''.
     """
 
     name: str
-    path: Path
+    path: ImageFile
     reason: str = ""
 
 
-def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None) -> list[Source]:
-    """Turns arguments into images: addresses are read, folders walked (sorted, hidden entries left out).
+def find_sources(
+    arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None, pages: Pages = "first"
+) -> list[Source]:
+    """Turns arguments into images: addresses are read, folders walked.
+
+    A folder's images come sorted, without hidden entries and what systems leave behind.
 
     Args:
         arguments: Files, folders, http and https addresses.
         downloads: Folder for what is read from addresses; the caller removes it.
         leave_out: A folder that is not walked where it lies in one of the arguments: that of the maps, which are
             pictures, too.
+        pages: Whether a file with several pages is its first, or a source for each of them: ``scan.tif#2``.
 
     Returns:
         At least one source for each argument, in their order; a folder without images is one that has a reason.
@@ -56,7 +63,16 @@ def find_sources(arguments: Sequence[str], downloads: Path, *, leave_out: Path |
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return sources
+    return [page for source in sources for page in _pages(source)] if pages == "all" else sources
+
+
+def _pages(source: Source) -> list[Source]:
+    if source.reason or isinstance(source.path, Page):
+        return [source]
+    numbers = page_numbers(source.path)
+    if len(numbers) == 1:
+        return [source]
+    return [Source(f"{source.name}#{number}", Page(source.path, number)) for number in numbers]
 
 
 def _download(url: str, path: Path) -> Source:
@@ -75,18 +91,21 @@ def _local(path: Path, hidden: Path | None) -> list[Source]:
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         return [Source(str(path), path, f"{error.strerror}")]
     if not folder:
-        return [Source(str(path), path)]
+        return [Source(str(path), path if path.is_file() else source_of(path.parent, path.name))]
     problems: list[OSError] = []
     found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
     found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
-    return found or [Source(str(path), path, "a folder without images")]
+    return found or [Source(str(path), path, _without_images(path))]
+
+
+def _without_images(folder: Path) -> str:
+    held, hint = what_is_there(folder)
+    return "a folder without images" + held.removeprefix("none") + (f"; {hint}" if hint else "")
 
 
 def _walk(folder: Path, hidden: Path | None, on_problem: Callable[[OSError], None]) -> Iterator[Path]:
     for at, folders, files in os.walk(folder, onerror=on_problem):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (Path(at) / name).resolve() != hidden
-        )
+        folders[:] = sorted(name for name in folders if not is_left_out(name) and (Path(at) / name).resolve() != hidden)
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            if is_image_name(name) and not is_left_out(name):
                 yield Path(at) / name

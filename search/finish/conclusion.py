@@ -17,6 +17,7 @@ from heads.metrics.scoring import Probabilities, average_views, predict_probabil
 from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.held_out import score_on_test
+from search.finish.incidents import incidents
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
@@ -61,6 +62,7 @@ def finish_study(
     space: Space,
     *,
     bank: BankFigures | None = None,
+    remarks: Sequence[str] = (),
     snapshot_every: float,
     on_stage: OnStage = untold,
 ) -> Summary:
@@ -74,6 +76,7 @@ def finish_study(
         space: What the trials drew from.
         bank: How well the bank was used; None with the solo engine. Where it was, what the trials would have taken one
             at a time is estimated, too. Where nothing was measured, an earlier end's figures stay.
+        remarks: What was said at the start, see ``search.setup.remarks``.
         snapshot_every: Seconds between two snapshots of the repeats.
         on_stage: Told of each stage as it begins.
 
@@ -99,6 +102,7 @@ def finish_study(
         audit=LeakCounts.from_dict(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, data) if bank else None,
     )
+    summary = replace(summary, notes=(*remarks, *incidents(study, summary)))
     on_stage(Stage.SUMMARY)
     write_summary(folder, summary)
     return summary

@@ -18,7 +18,15 @@ from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import measure
 from heads.metrics.intervals import difference_interval
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
-from search.record.results import Calibration, Difference, Ensemble, EnsembleOnTest, HeadOnTest, HeldOutTest
+from search.record.results import (
+    MOST_CONFUSED,
+    Calibration,
+    Difference,
+    Ensemble,
+    EnsembleOnTest,
+    HeadOnTest,
+    HeldOutTest,
+)
 from search.setup.data import SearchData
 
 
@@ -103,7 +111,9 @@ class _Tested:
         """The fields of ``ScoresOnTest``: metrics of calibrated probabilities, and what calibration made of them."""
         metrics = measure(self.calibrated, labels, classes, patients=patients)
         calibration = Calibration(**describe_calibration(self.plain, labels, self.temperature))
-        return {**vars(metrics), "calibration": calibration}
+        told = {name: value for name, value in vars(metrics).items() if name != "pairs"}
+        confused = () if metrics.confusion else metrics.confused[:MOST_CONFUSED]
+        return {**told, "confused": confused, "calibration": calibration}
 
 
 def _difference(

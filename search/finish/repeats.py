@@ -152,6 +152,7 @@ def run_repeats(
         config.storage,
         direction=config.direction,
         resume=True,
+        inner=True,
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:

@@ -12,8 +12,11 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from heads.metrics.classification import ClassMetrics
+from heads.metrics.classification import ClassMetrics, ConfusionPair
 from heads.model.spec import HeadSpec
+
+MOST_CONFUSED = 50
+"""Pairs of classes that a summary has of each head, where the whole confusion matrix would be too large."""
 
 
 class Recorded:
@@ -186,7 +189,8 @@ class ScoresOnTest(Recorded):
         balanced_accuracy: Mean sensitivity of the classes.
         loss: In nats, of the calibrated probabilities.
         per_class: Each class against the others.
-        confusion: (true class, called class) counts.
+        confusion: (true class, called class) counts; empty for very many classes.
+        confused: In its place the pairs of classes that were confused most often, ``MOST_CONFUSED`` at most.
         calibration: Of the probabilities on these rows.
     """
 
@@ -198,11 +202,28 @@ class ScoresOnTest(Recorded):
     loss: float
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[ConfusionPair, ...] = ()
     calibration: Calibration | None = None
+
+    @property
+    def most_confused(self) -> tuple[ConfusionPair, ...]:
+        """The pairs of classes that were confused most often: ``confused``, or what the confusion matrix says."""
+        if not self.confusion:
+            return self.confused
+        names = [one.name for one in self.per_class]
+        pairs = [
+            ConfusionPair(true=names[true], called=names[called], rows=rows)
+            for true, line in enumerate(self.confusion)
+            for called, rows in enumerate(line)
+            if rows and true != called
+        ]
+        return tuple(sorted(pairs, key=lambda pair: -pair.rows)[:MOST_CONFUSED])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""
         told = super().to_dict()
+        if not self.confused:
+            del told["confused"]
         scores = {field.name for field in fields(ScoresOnTest)}
         first = [field.name for field in fields(self) if field.name not in scores and field.name not in _AFTERWARDS]
         return {name: told.pop(name) for name in first} | told
@@ -335,7 +356,7 @@ class LeakCounts(Recorded):
 def _plain(value: Any) -> Any:
     if isinstance(value, Recorded):
         return value.to_dict()
-    if isinstance(value, ClassMetrics):
+    if isinstance(value, (ClassMetrics, ConfusionPair)):
         return vars(value).copy()
     if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value]

@@ -16,8 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from features.runtime.errors import InputError
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
+from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
-from search.record.storage import load_study
+from search.record.storage import load_study, storage_errors
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
@@ -96,11 +97,14 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     """
     config = StudyConfig.read(folder)
     running = is_running(folder)
-    if storage is None:
-        study = load_study(folder, config.name, config.storage)
-    else:
-        study = optuna.load_study(study_name=config.name, storage=storage)
-    study = _copy(study, config)
+    with storage_errors(config.storage):
+        if storage is None:
+            study = load_study(folder, config.name, config.storage)
+        else:
+            study = optuna.load_study(study_name=config.name, storage=storage)
+        owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
+        running = running or (owner is not None and owner.is_alive)
+        study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
     summary = summarise(study, config, chosen=chosen)
@@ -127,7 +131,7 @@ def read_split(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPLIT_FILE
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="the rows of a study's parts", found=str(error)) from error
     return data

@@ -56,7 +56,8 @@ class Summary(Recorded):
         calibration: Of the chosen head, on validation rows.
         test: What the test rows say; None where there are none, or they have not been used.
         verdict: That in a sentence.
-        split: Counts, patients and identity of the parts.
+        split: Counts, patients and identity of the parts, and the names of classes that parts lack, by part
+            (``absent_classes``).
         store: Path and fingerprint of the store that was searched over.
         seed: Decides everything.
         engine: ``fused`` or ``solo``.
@@ -64,6 +65,7 @@ class Summary(Recorded):
         bank: How well the bank was used; None with the solo engine.
         audit: What the parts share.
         one_at_a_time: What the trials would have taken one at a time.
+        notes: What was decided without being asked, and what happened beside the numbers, a line each.
     """
 
     name: str
@@ -92,6 +94,16 @@ class Summary(Recorded):
     bank: BankFigures | None = None
     audit: LeakCounts | None = None
     one_at_a_time: OneAtATimeEstimate | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def absent_classes(self) -> dict[str, list[str]]:
+        """Names of the classes that a part has no image of, by the part's name; parts with all classes are not there.
+
+        Studies from before these were looked for have none.
+        """
+        found: dict[str, list[str]] = self.split.get("absent_classes", {})
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
@@ -135,12 +147,14 @@ class Summary(Recorded):
             bank=concluded.bank,
             audit=concluded.audit,
             one_at_a_time=concluded.one_at_a_time,
+            notes=concluded.notes,
         )
 
 
 _NO_ARTICLE = {"number": None, "value": None}
 _LEFT_OUT = ("audit", "one_at_a_time")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
+_SPLIT = ("counts", "patients", "identity", "absent_classes")
 
 
 def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> Summary:
@@ -172,7 +186,7 @@ def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = 
         trial_epochs_per_second=round(trial_epochs / seconds, 4) if seconds else None,
         best=result_of(best) if best else None,
         article=result_of(article) if article else None,
-        split={name: config.split[name] for name in ("counts", "patients", "identity")},
+        split={name: config.split[name] for name in _SPLIT if name in config.split},
         store=config.stores.get("features"),
         seed=config.seed,
         engine=config.engine,
@@ -190,7 +204,7 @@ def read_summary(folder: Path) -> Summary | None:
     if not path.is_file():
         return None
     try:
-        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Summary.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except ValueError as error:
         raise InputError(path, expected="a study's summary", found=f"something else ({error})") from error
 

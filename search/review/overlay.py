@@ -42,12 +42,13 @@ class Overlay(BaseStorage):
     Long attributes of trials are shown in short; ``record`` has them as they are.
     """
 
-    def __init__(self, folder: Path, url: str | None) -> None:
+    def __init__(self, folder: Path, url: str | None, name: str | None = None) -> None:
         """Opens the record of a study directory.
 
         Args:
             folder: Holds the journal where no ``url`` is given.
-            url: An Optuna storage URL.
+            url: An Optuna storage URL, as the study's record has it.
+            name: The study that must be there; None for any.
 
         Raises:
             InputError: There is none.
@@ -55,7 +56,7 @@ class Overlay(BaseStorage):
         self._lock = threading.Lock()
         self._journal = None if url else folder / JOURNAL
         self._tail: tuple[int, bytes] = (0, b"")
-        self._opened = open_storage(folder, url)
+        self._opened = open_storage(folder, url, name)
         self._on_studies: dict[int, dict[str, Any]] = {}
         self._on_trials: dict[int, dict[str, Any]] = {}
 

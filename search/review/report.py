@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import replacing
-from features.runtime.text import decimal, duration, listed, percent
+from features.runtime.text import decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
@@ -19,7 +19,9 @@ from search.review import figures, parameter_figures, trust
 from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
 from search.review.words import describe_head, in_words, mean_in_words, value_in_words
+from search.setup.classes import describe_absent
 from search.setup.reproduce import command_line, to_toml
+from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
 FILE = "report.html"
@@ -41,6 +43,8 @@ def make_report(record: StudyRecord) -> str:
     document = Document(title=f"Study {record.config.name}", subtitle=_state(record))
     document.cards(_headline(record))
     document.add("What was found", *_findings(record))
+    if record.summary.notes:
+        document.add("Notes", *(prose(printable(text)) for text in record.summary.notes))
     document.add("Leaderboard", *_leaderboard(record))
     if record.finalists:
         document.add("Repeats", *trust.repeats(document, record))
@@ -249,6 +253,8 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     yield table(
         ("part", "rows", "patients"), [(name, f"{count:,}", f"{patients[name]:,}") for name, count in parts.items()]
     )
+    for line in describe_absent(record.summary.absent_classes):
+        yield note(f"{line[0].upper()}{line[1:]}.")
     stores = [
         (f"{part} store", f"{store['path']}, fingerprint {store['fingerprint']}")
         for part, store in config.stores.items()
@@ -286,7 +292,7 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield prose(f"The same study again: the space as {config.name}.toml, and")
     yield plain(command_line(config))
     yield plain(to_toml(config), folded=f"{config.name}.toml")
-    yield note(f"The record: {config.storage or record.folder / JOURNAL}")
+    yield note(f"The record: {hidden(config.storage) if config.storage else record.folder / JOURNAL}")
 
 
 def _listed_value(domain: Any) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from features.runtime.text import decimal, percent
+from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
+from heads.metrics.excerpt import confused_lines, worst_classes
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
 from search.review.words import mean_in_words, value_in_words
 from search.setup.audit import PAIRS_FILE, read_audit
+from search.setup.classes import describe_absent
+
+MOST_COLUMNS = 12
+"""Classes up to which the confusion matrix stands in a report; of more, the pairs that were confused most often."""
 
 
 def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
@@ -76,16 +81,32 @@ def tested(record: StudyRecord) -> Iterable[str]:
         ],
     )
     yield note("Intervals by drawing patients, with all of their images, again and again (10,000 times).")
-    names = [one.name for one in test.per_class]
+    absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
+    for line in describe_absent(absent):
+        yield note(f"{line[0].upper()}{line[1:]}.")
+    shown, told = worst_classes(test.per_class)
+    if told:
+        yield note(f"{told[0].upper()}{told[1:]}; summary.json has all.")
     yield table(
         ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
         [
-            (one.name, f"{one.rows}", *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)))
-            for one in test.per_class
+            (
+                printable(one.name),
+                f"{one.rows}",
+                *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
+            )
+            for one in shown
         ],
     )
-    counts = [(name, *map(str, row)) for name, row in zip(names, test.confusion, strict=True)]
-    yield table(("true \\ called", *names), counts, marked_diagonal=True)
+    names = [printable(one.name) for one in test.per_class]
+    if len(names) <= MOST_COLUMNS:
+        counts = [(name, *map(str, row)) for name, row in zip(names, test.confusion, strict=True)]
+        yield table(("true \\ called", *names), counts, marked_diagonal=True)
+        return
+    yield note("The pairs of classes that were confused most often:")
+    right = round(test.accuracy * test.rows)
+    lines = confused_lines(test.most_confused, rows=test.rows, right=right)
+    yield table(("true", "called", "rows"), [tuple(map(printable, line)) for line in lines])
 
 
 def leaks(record: StudyRecord) -> Iterable[str]:

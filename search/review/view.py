@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial
 from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import BottleneckError
 from features.store.reader import FeatureStore
-from heads.files.head_file import read_head
+from features.store.relabelled import with_classes
+from heads.files.head_file import read_head, read_metadata
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
@@ -37,6 +38,8 @@ from search.trials.notes import TrialNotes
 REFRESH_SECONDS = 20.0
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
+MOST_CLASSES = 60
+"""Classes up to which a confusion matrix is drawn: of more it cannot be read, and is large."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 
@@ -69,7 +72,7 @@ class View:
         artifacts.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = config
-        self.storage = Overlay(folder, config.storage)
+        self.storage = Overlay(folder, config.storage, config.name)
         self.app = read_only(wsgi(self.storage, artifact_store=FileSystemArtifactStore(str(artifacts))))
         self._store = FileSystemArtifactStore(str(artifacts))
         self._pinned: set[tuple[int, str]] = set()
@@ -101,7 +104,7 @@ class View:
             self._pin(trial, "learning-curve.svg", drawn)
             for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
                 self._pin_file(trial, path)
-        if test := record.summary.test:
+        if (test := record.summary.test) and 0 < len(test.confusion) <= MOST_CLASSES:
             names = [one.name for one in test.per_class]
             picture = confusion_svg(test.confusion, names, f"{test.rows} test rows")
             self._pin(record.ranked[0], "confusion-test.svg", picture)
@@ -132,6 +135,8 @@ class View:
             InputError: The store has gone or is another one now.
         """
         for trial, counts, names in validation_confusions(record):
+            if len(counts) > MOST_CLASSES:
+                return
             rows = sum(map(sum, counts))
             self._pin(trial, "confusion-validation.svg", confusion_svg(counts, names, f"{rows} validation rows"))
 
@@ -225,12 +230,13 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     if config.folds or not store or not trials:
         return
     opened = FeatureStore(Path(store["path"]))
-    if opened.fingerprint != store["fingerprint"]:
-        raise InputError(opened.path, field="fingerprint", expected=store["fingerprint"], found=opened.fingerprint)
+    opened.check_recorded(store, "this study was made with")
     use_backend(config.backend)
     start_backend()
-    feed = Feed(opened, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
+    classes = read_metadata(path_of(record.folder, trials[0].number)).classes
+    source = with_classes(opened, classes, known_to=str(record.folder))
+    feed = Feed(source, np.asarray(read_split(record.folder)["rows"]["validation"], np.int64), memory_bytes=2**28)
     for trial in trials:
         head = read_head(path_of(record.folder, trial.number))
-        metrics = measure(predict_probabilities(head.model, feed), feed.labels, opened.classes)
-        yield trial, [list(counts) for counts in metrics.confusion], list(opened.classes)
+        metrics = measure(predict_probabilities(head.model, feed), feed.labels, source.classes)
+        yield trial, [list(counts) for counts in metrics.confusion], list(source.classes)

@@ -70,7 +70,7 @@ def read_audit(folder: Path) -> dict[str, Any]:
     ``threshold``, ``truncated`` (whether there may be more pairs), ``pairs`` (the first 10), ``identity``.
     """
     try:
-        data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        data = json.loads((folder / FILE).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -103,7 +103,8 @@ def _identity(parts: Sequence[Part]) -> str:
     """16 hexadecimal digits that stand for the method, and for which row of which store is in which part."""
     digest = hashlib.sha256(f"{METHOD}".encode())
     for part in parts:
-        digest.update(f"\0{part.name}\0{part.store.fingerprint}\0{len(part.rows)}\0".encode())
+        store = "\0".join(part.store.identity.values())
+        digest.update(f"\0{part.name}\0{store}\0{len(part.rows)}\0".encode())
         digest.update(part.rows.astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 

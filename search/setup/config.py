@@ -15,6 +15,7 @@ from features.runtime.files import write_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.storage_url import bare, hidden
 
 SCHEMA = 1
 FILE = "study.json"
@@ -31,7 +32,7 @@ class StudyConfig(StudyOptions):
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
         space: As in a study file.
-        stores: Path and fingerprint of the ``features``, ``validation`` and ``test`` stores.
+        stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores.
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
         versions: Of the packages that matter.
     """
@@ -55,8 +56,9 @@ class StudyConfig(StudyOptions):
         return "minimize" if lower_is_better(self.objective) else "maximize"
 
     def write(self, folder: Path) -> None:
-        """Writes study.json."""
-        write_json(folder / FILE, {"schema": SCHEMA, "name": self.name, **self.model_dump(exclude={"name"})})
+        """Writes study.json, without the secrets of the storage's URL."""
+        kept = self.model_dump(exclude={"name"}) | {"storage": hidden(self.storage) if self.storage else None}
+        write_json(folder / FILE, {"schema": SCHEMA, "name": self.name, **kept})
 
     @classmethod
     def read(cls, folder: Path) -> StudyConfig:
@@ -69,7 +71,7 @@ class StudyConfig(StudyOptions):
         if not path.is_file():
             raise InputError(folder, field=FILE, expected="a study directory", found="no such file")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
             schema = data.pop("schema")
         except (ValueError, KeyError, AttributeError) as error:
             raise InputError(path, expected="a study's JSON", found=f"something else ({error})") from error
@@ -91,6 +93,8 @@ class StudyConfig(StudyOptions):
                 what happens to the best of them after the search, versions and paths may differ.
         """
         mine, theirs = _identity(self), _identity(given)
+        for key in [key for key in mine.keys() ^ theirs.keys() if key.endswith(".content")]:
+            mine.pop(key, None), theirs.pop(key, None)  # not known when the other was made
         for key, value in mine.items():
             if theirs.get(key) != value:
                 raise InputError(folder / FILE, field=key, expected=value, found=theirs.get(key, "none"))
@@ -107,8 +111,11 @@ def package_versions(backend: str) -> dict[str, str]:
 def _identity(config: StudyConfig) -> dict[str, Any]:
     """What makes two studies the same, one flat level, so that a difference has a name."""
     flat: dict[str, Any] = {name: getattr(config, name) for name, option in study_options() if not option.may_change}
+    flat["storage"] = bare(config.storage) if config.storage else None
     for part, store in config.stores.items():
         flat[f"stores.{part}.fingerprint"] = store["fingerprint"] if store else None
+        if store and "content" in store:
+            flat[f"stores.{part}.content"] = store["content"]
     for name, domain in config.space.items():
         flat[f"space.{name}"] = domain
     for name in ("validation", "test", "identity"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,16 @@ from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from features.store.joined import JoinedStore
 from features.store.reader import FeatureStore
+from features.store.relabelled import with_classes
 from features.store.schema import Rows
 from features.store.source import FeatureSource
+from search.setup.classes import (
+    absent_classes,
+    describe_absent,
+    require_trainable,
+    require_two_classes,
+    require_usable,
+)
 from search.setup.seeds import derive_seed
 
 
@@ -29,7 +37,7 @@ class SearchData:
         validation: Rows that decide between heads; with folds, ``train`` itself.
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, by the chosen head; ``None`` where there are none.
-        split: The parts as JSON: shares, seed, rows, patients, identity.
+        split: The parts as JSON: shares, seed, rows, patients, identity, classes that parts lack.
         remarks: What the user should know about them.
     """
 
@@ -44,6 +52,13 @@ class SearchData:
     def store(self) -> FeatureSource:
         """The store that is trained on."""
         return self.train.store
+
+    @property
+    def judging(self) -> dict[str, tuple[FeatureSource, Rows]]:
+        """Store and rows of what decides between heads, by name: ``validation``, or ``fold 1`` and so on."""
+        if self.folds:
+            return {f"fold {number}": (self.store, rows) for number, rows in enumerate(self.folds, start=1)}
+        return {"validation": (self.validation.store, self.validation.rows)}
 
     @property
     def validation_labels(self) -> npt.NDArray[np.int32]:
@@ -116,10 +131,14 @@ def load_data(
         seed: Decides the split.
         resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
 
+    A store that validates or tests may lack classes of the first, or have them in another order.
+
     Raises:
-        InputError: A store is unfinished or does not fit the first, or the rows are too few to split.
+        InputError: A store is unfinished or does not fit the first, there are fewer than two classes, or the rows are
+            too few to split.
     """
     store = _open(features)
+    require_two_classes(store)
     validation_store = _fitting(store, validation)
     test_store = _fitting(store, test)
     if folds and validation:
@@ -130,26 +149,34 @@ def load_data(
     if shares["validation"] + shares["test"] >= 1:
         raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
     try:
-        split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed)
+        split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed, classes=store.classes)
     except InputError as error:
         raise error.within(store.path) from error
+    require_usable(store)
     remarks = _patient_remarks(store)
 
-    tested = (test_store, test_store.usable) if test_store else (store, split.test)
-    validated = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
+    tested: tuple[FeatureSource, Rows] = (store, split.test)
+    if test_store:
+        tested = (test_store, test_store.usable)
+    validated: tuple[FeatureSource, Rows] = (store, split.validation)
+    if validation_store:
+        validated = (validation_store, validation_store.usable)
     validated = (validated[0], _without(*validated, [tested], "validation", remarks))
     trained = _without(store, split.train, [tested, validated], "training", remarks)
-    checked = {"training": (store, trained)} | ({} if folds else {"validation": validated})
+    checked: dict[str, tuple[FeatureSource, Rows]] = {"training": (store, trained)} | (
+        {} if folds else {"validation": validated}
+    )
     for name, (part_store, rows) in checked.items():
         if not len(rows):
-            raise InputError(part_store.path, field=name, expected="rows to use", found="none left")
-    _check_classes(store, trained)
+            hint = "its patients are all in another part: use stores of different patients"
+            raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
+    require_trainable(store, trained)
 
     kept = Split(trained, validated[1], tested[1])
     record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}
     budget = resident_budget() if resident else 0
     train = Feed(store, trained, memory_bytes=budget * 4 // 5)
-    return SearchData(
+    data = SearchData(
         train=train,
         validation=train if folds else Feed(*validated, memory_bytes=budget // 5),
         folds=_fold(store, trained, folds, seed) if folds else (),
@@ -157,11 +184,15 @@ def load_data(
         split=record,
         remarks=tuple(remarks),
     )
+    absent = absent_classes(data.judging | {"test": tested})
+    told = (*data.remarks, *describe_absent(absent))
+    return replace(data, split=record | {"absent_classes": absent}, remarks=told)
 
 
 def _fold(store: FeatureStore, rows: Rows, folds: int, seed: int) -> tuple[Rows, ...]:
     try:
-        return tuple(fold_rows(rows, store.labels, store.patients, folds=folds, seed=seed + 2))
+        parts = fold_rows(rows, store.labels, store.patients, folds=folds, seed=seed + 2, classes=store.classes)
+        return tuple(parts)
     except InputError as error:
         raise error.within(store.path) from error
 
@@ -172,47 +203,38 @@ def _open(path: Path) -> FeatureStore:
     return store
 
 
-def _fitting(first: FeatureStore, path: Path | None) -> FeatureStore | None:
-    """Opens another store of the same kind of features."""
+def _fitting(first: FeatureStore, path: Path | None) -> FeatureSource | None:
+    """Opens another store of the same kind of features; its labels are those of the first."""
     if path is None:
         return None
     other = _open(path)
-    differences = list(first.header.differences(other.header))
-    if first.classes != other.classes:
-        differences.insert(0, ("classes", first.classes, other.classes))
-    for name, expected, found in differences:
+    relabelled = with_classes(other, first.classes, known_to=str(first.path))
+    for name, expected, found in first.header.differences(other.header):
         raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
-    return other
+    return relabelled
 
 
 def _patient_remarks(store: FeatureStore) -> list[str]:
     unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
     if not unknown:
         return []
-    return [f"{store.path}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+    return [f"{store.path.name}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
 
 
 def _without(
-    store: FeatureStore, rows: Rows, others: list[tuple[FeatureStore, Rows]], name: str, remarks: list[str]
+    store: FeatureSource, rows: Rows, others: list[tuple[FeatureSource, Rows]], name: str, remarks: list[str]
 ) -> Rows:
     """Drops the rows whose patient is in one of the other parts."""
     theirs = {str(patient) for other, taken in others for patient in other.patients[taken]} - {""}
     shared = np.isin(store.patients[rows], sorted(theirs))
     if np.any(shared):
         count = int(np.count_nonzero(shared))
-        remarks.append(f"{store.path}: {count} {name} rows left out: their patients are in another part")
+        remarks.append(f"{store.path.name}: {count} {name} rows left out: their patients are in another part")
     return rows[~shared]
 
 
-def _check_classes(store: FeatureStore, rows: Rows) -> None:
-    missing = sorted(set(range(len(store.classes))) - set(store.labels[rows].tolist()))
-    if missing:
-        names = ", ".join(store.classes[label] for label in missing)
-        raise InputError(store.path, field="labels", expected="training rows of every class", found=f"none of {names}")
-
-
 def _describe(
-    split: Split, store: FeatureStore, validation_store: FeatureStore, test_store: FeatureStore
+    split: Split, store: FeatureSource, validation_store: FeatureSource, test_store: FeatureSource
 ) -> dict[str, Any]:
     """What goes into study.json and split.json."""
     parts = {

@@ -77,7 +77,9 @@ class StudyOptions(_Options):
         Field(ge=0),
     ] = 0
     storage: Annotated[
-        str | None, Option("Optuna storage URL; else a journal in the study directory.", printed=False)
+        str | None,
+        Option("Optuna storage URL; else a journal in the study directory.", printed=False),
+        Field(repr=False),  # it may hold a password
     ] = None
     folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
     engine: Annotated[Engine, Option("How heads are trained.")] = "fused"

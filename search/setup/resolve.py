@@ -9,10 +9,12 @@ from typing import Any
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
+from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.space import Space, read_study_file
+from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
@@ -40,20 +42,21 @@ class Resolved:
         """Refuses a store that the recorded study was not made with, before it is split.
 
         Raises:
-            InputError: Naming both fingerprints.
+            InputError: Naming both fingerprints, or contents.
         """
         stored = self.recorded.stores["features"] if self.recorded else None
-        if stored and stored["fingerprint"] != store.fingerprint:
-            expected = f"{stored['fingerprint'][:16]}, of the store that this study was made with"
-            raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
+        if stored:
+            store.check_recorded(stored, "this study was made with")
 
     def config(self, data: SearchData, backend: str) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
 
         Raises:
-            InputError: The recorded study is another one; the difference is named.
+            InputError: The recorded study is another one; the difference is named. Or the rows that judge have no AUC.
         """
         options = self.options
+        if options.objective == "auc":
+            require_area(data.judging)
         kept = {name: getattr(options, name) for name in StudyOptions.model_fields}
         told: dict[str, Any] = kept | {"name": self.name, "backend": backend}
         config = StudyConfig(
@@ -89,9 +92,13 @@ def resolve(given: RunOptions) -> Resolved:
         raise InputError("--out", expected="a folder", found=f"{folder}, a file")
     if recorded is None:
         return Resolved(folder, None, file.name, file.space, _filled_in(given, file.run))
+    known: dict[str, Any] = {}
+    if recorded.storage:
+        known["storage"] = given.storage or opened(folder, recorded.storage)
+        recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded)))
+    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
 
 
 def find_study_file(path: Path) -> Path:
@@ -107,7 +114,17 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     if options.folds == 1 or (options.folds and options.engine == "solo"):
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
-    return options
+    return options.model_copy(update={"storage": _storage_of(options.storage)}) if options.storage else options
+
+
+def _storage_of(url: str) -> str:
+    """Returns a storage's URL as it is used from now on: absolute, so that it is the same from every folder."""
+    if is_in_memory(url):
+        hint = "leave it out for a journal in the study directory"
+        raise InputError("--storage", expected="a database that outlives the search", found=hidden(url), hint=hint)
+    url = absolute(url)
+    remember(url)
+    return url
 
 
 def _recorded_values(config: StudyConfig) -> dict[str, Any]:
@@ -118,4 +135,4 @@ def _recorded_values(config: StudyConfig) -> dict[str, Any]:
 
 
 def _store(store: FeatureSource) -> dict[str, str]:
-    return {"path": str(store.path.absolute()), "fingerprint": store.fingerprint}
+    return {"path": str(store.path.absolute()), **store.identity}

@@ -12,6 +12,7 @@ import optuna
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
+from features.runtime.files import read_text
 from features.runtime.refusal import one_line
 from heads.model.spec import HeadSpec
 from search.setup.options import RunSection
@@ -145,9 +146,11 @@ def read_study_file(path: Path) -> StudyFile:
     if not path.is_file():
         raise InputError(path, expected="a study file (TOML)", found="a folder" if path.is_dir() else "no such file")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
         parsed = _StudyFile.model_validate(data)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(path, expected="a study file (TOML)", found=error.strerror) from error
+    except tomllib.TOMLDecodeError as error:
         raise InputError(path, expected="TOML", found=str(error)) from error
     except ValidationError as error:
         raise one_line(path, error) from error

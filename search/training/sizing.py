@@ -84,7 +84,13 @@ class BankRequest:
 
     def affordable(self) -> int:
         """Pages for which a quarter of the available memory is enough."""
-        return _affordable(self.shape(self.widest), self.dtype)
+        affordable = resident_budget() // 2 // self.page_bytes
+        return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes that a page takes, with its share of what the heads on it have."""
+        return _page_bytes(self.shape(self.widest), self.dtype)
 
 
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
@@ -96,13 +102,21 @@ def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankS
         pages: Pages of each fold's partition, None to choose.
 
     Raises:
-        InputError: The widest head does not fit.
+        InputError: The widest head does not fit, into the pages or into memory.
     """
     widest = request.widest
     if pages is not None and pages < widest:
         raise InputError("--pages", expected=f"at least {widest}, for the widest head of the space", found=pages)
     if pages is not None:
         return request.shape(pages)
+    needed, budget = widest * request.page_bytes, resident_budget()
+    if needed > budget:
+        raise InputError(
+            "--engine",
+            expected=f"{needed / 1e9:.1f} GB of memory for a bank of one head of {request.classes:,} classes",
+            found=f"{budget / 1e9:.1f} GB to plan with",
+            hint="use --engine solo, or a study file with smaller heads: dense_layers = 0, pooling = average",
+        )
     usual = mean((widest, min(pages_of(spec) for spec in request.specs)))
     affordable = max(widest, min(MOST, request.affordable()))
     least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
@@ -118,14 +132,13 @@ def whole_bank(request: BankRequest) -> BankShape:
     return request.shape(max(request.widest, min(sum(map(pages_of, request.specs)), request.affordable())))
 
 
-def _affordable(shape: BankShape, dtype: str) -> int:
+def _page_bytes(shape: BankShape, dtype: str) -> int:
     values = sum(int(np.prod(size)) for size in shape.page_arrays.values())
     values += sum(int(np.prod(size)) for size in shape.slot_arrays.values())
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
     activations = _COPIES * item * shape.batch * shape.positions * PAGE * max(1, shape.folds - 1)
-    affordable = resident_budget() // 2 // (state + activations)
-    return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
+    return state + activations
 
 
 def settle_bank(config: StudyConfig, space: Space, data: SearchData) -> tuple[StudyConfig, BankShape]:

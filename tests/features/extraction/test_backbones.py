@@ -189,7 +189,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(weights_folder, tmp_pat
     model.save_weights(broken)
     for weights, options, found in (
         (text, {"name": "mobilenet"}, "a file that is no HDF5"),
-        (nothing, {"name": "mobilenet"}, "a file that is no HDF5"),
+        (nothing, {"name": "mobilenet"}, "an empty file"),
         (hdf5, {"name": "mobilenet"}, "others"),
         (broken, {"name": "mobilenet", "alpha": 0.25}, "weights that are not finite"),
         (weights_folder / MOBILENET, {"name": "mobilenet"}, "others"),

@@ -152,9 +152,9 @@ def count_passes(monkeypatch) -> dict[str, list[int]]:
     calls: dict[str, list[int]] = {"written": []}
     write = StoreWriter.write
 
-    def counted(self, rows, features, states):
-        calls["written"].append(rows.start)
-        write(self, rows, features, states)
+    def counted(self, rows, features, states, contents):
+        calls["written"].append(rows[0])
+        write(self, rows, features, states, contents)
 
     monkeypatch.setattr(StoreWriter, "write", counted)
     return calls
@@ -308,7 +308,7 @@ def test_a_write_that_fails_surfaces_and_leaves_a_store_that_can_be_finished(ima
 
     def full(*arguments):
         writes.append(arguments)
-        if len(writes) == 5:  # the features of the third batch
+        if len(writes) == 7:  # the features of the third batch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return pwrite(*arguments)
 

@@ -16,6 +16,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
 from features.images.decode import UndecodableError, decode_image, original_image
+from features.images.reading import Reading
+from features.store.intensity import parse_intensity
 
 SIZE = 8
 
@@ -66,8 +68,8 @@ UNIFORM = {
     "16 bits, TIFF": (numbers(25700, "uint16"), (100, 100, 100)),
     "32 bits within 16": (numbers(25700, "int32"), (100, 100, 100)),
     "fractions": (numbers(0.5, "float32"), (128, 128, 128)),
-    "fractions up to 255": (numbers(100.0, "float32"), (100, 100, 100)),
-    "fractions up to 65535": (numbers(25700.0, "float32"), (100, 100, 100)),
+    "fractions above 1 are white": (numbers(100.0, "float32"), (255, 255, 255)),
+    "whole numbers below 0 are black": (numbers(-5, "int32"), (0, 0, 0)),
     "nothing but NaN": (numbers(np.nan, "float32"), (0, 0, 0)),
 }
 """Images of one colour, and that colour as RGB."""
@@ -98,16 +100,26 @@ def test_sixteen_bits_keep_their_order_and_their_ends(values):
     assert (grey == grey[..., :1]).all()
 
 
-def test_numbers_outside_every_range_are_stretched():
-    values = np.array([[-1000, 0], [500, 1000]], np.int32)
-    grey = np.asarray(original_image(encoded(Image.fromarray(values), "TIFF")))[..., 0]
-    assert grey.tolist() == [[0, 128], [191, 255]]
-
-
-def test_infinities_do_not_flatten_the_rest():
+def test_infinities_are_white_and_black_and_do_not_flatten_the_rest():
     values = np.array([[np.inf, 0.5], [-np.inf, 1.0]], np.float32)
     grey = np.asarray(original_image(encoded(Image.fromarray(values), "TIFF")))[..., 0]
-    assert grey.tolist() == [[0, 128], [0, 255]]
+    assert grey.tolist() == [[255, 128], [0, 255]]
+
+
+AS_ONCE = {
+    "negative numbers": (np.array([[-1000, 0], [500, 1000]], np.int32), [[0, 128], [191, 255]]),
+    "infinities": (np.array([[np.inf, 0.5], [-np.inf, 1.0]], np.float32), [[0, 128], [0, 255]]),
+    "fractions up to 255": (np.array([[0, 100.0], [200, 254.0]], np.float32), [[0, 100], [200, 254]]),
+    "fractions up to 65535": (np.array([[0, 25700.0], [257, 65535]], np.float32), [[0, 100], [1, 255]]),
+    "whole numbers": (np.array([[0, 25700], [257, 65535]], np.uint16), [[0, 100], [1, 255]]),
+}
+
+
+@pytest.mark.parametrize("name", AS_ONCE)
+def test_heads_and_stores_that_name_no_scale_have_each_image_on_its_own(name):
+    values, expected = AS_ONCE[name]
+    reading = Reading(parse_intensity("unknown"))
+    assert np.asarray(original_image(encoded(Image.fromarray(values), "TIFF"), reading))[..., 0].tolist() == expected
 
 
 @pytest.mark.parametrize(

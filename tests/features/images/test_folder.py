@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.images.folder import IMAGE_SUFFIXES, scan_folder
+from features.images.entries import IMAGE_SUFFIXES
+from features.images.folder import scan_folder
 from features.runtime.errors import InputError
 from features.runtime.text import printable
 
@@ -60,9 +61,10 @@ def test_stray_files_and_empty_classes_are_named_in_remarks(tmp_path):
     )
     table = scan_folder(tmp_path)
     assert table.paths == ("A/A-1-1.png",)
-    ignored, empty, single = table.remarks
-    assert "A/deeper, A/thumbs.db" in ignored
-    assert "README.md" in ignored
+    ignored, deeper, empty, single = table.remarks
+    assert "README.md, A/deeper" in ignored
+    assert "1 image in folders beside the images of a class: A/deeper/A-1-2.png" in deeper
+    assert "thumbs.db" not in ignored
     assert ".git" not in ignored
     assert "EMPTY" in empty
     assert "single class, A" in single

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from features.images.patients import GROUP_PATTERN, compile_group_pattern, patient_of
+from features.images.patients import GROUP_PATTERN, compile_group_pattern, find_patients
 from features.rows.split import Split, fold_rows, groups_of, split_rows
 from features.runtime.errors import InputError
 
@@ -161,16 +161,85 @@ def test_folds_share_no_patient_and_are_all_of_the_rows(table, folds, seed):
     assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
 
 
-def test_too_few_patients_or_images_are_refused_in_words():
-    names = np.array(["a", "a", "b", "b", "a", "b"])
-    labels = np.array([0, 0, 1, 1, 1, 0], np.int32)
-    rows = np.arange(6)
-    with pytest.raises(InputError, match="split: expected at least 3 patients, found 2"):
-        fold_rows(rows, labels, names, folds=3, seed=0)
-    with pytest.raises(InputError, match="split: expected at least 4 images of every class, found 3"):
-        fold_rows(rows, labels, np.full(6, ""), folds=4, seed=0)
-    with pytest.raises(InputError, match="at least 7 patients, found 2"):
-        split_rows(rows, labels, names, validation=0.15, test=0.0, seed=0)
+GROUPS = "see whether --group-pattern of features.extract takes a patient's id from the names"
+REFUSED = {
+    "fewer patients than folds": (
+        [0, 0, 1, 1, 1, 0],
+        "aabbab",
+        {"folds": 3},
+        f"at least 3 patients for --folds 3, found 2 patients of 6 images; {GROUPS}, or use fewer --folds",
+    ),
+    "fewer patients than the validation rows take": (
+        [0, 0, 1, 1, 1, 0],
+        "aabbab",
+        {"validation": 0.15, "test": 0.0},
+        "at least 7 patients for --validation-fraction 0.15, found 2 patients of 6 images;"
+        f" {GROUPS}, or use a larger --validation-fraction, or --validation STORE",
+    ),
+    "one patient": (
+        [0] * 5 + [1] * 5,
+        ["2024"] * 10,
+        {"validation": 0.2, "test": 0.5},
+        f"at least 2 patients for --test-fraction 0.5, found 1 patient, '2024', of all 10 images; {GROUPS},"
+        " or use --test-fraction 0",
+    ),
+    "few images, of unknown patients": (
+        [0, 1, 0, 1],
+        [""] * 4,
+        {"validation": 0.2, "test": 0.2},
+        "at least 5 patients for --test-fraction 0.2, found 4 patients of 4 images; use --test-fraction 0",
+    ),
+    "a class with fewer images than folds": (
+        [0, 0, 0, 1, 1, 1, 1],
+        [""] * 7,
+        {"folds": 4},
+        "at least 4 images of every class for --folds 4, found ape: 3 images; add images of that class, leave it out,"
+        " or use fewer --folds",
+    ),
+    "several of them, the worst first": (
+        [0] * 3 + [1] * 9 + [2] + [3] * 4 + [4] * 3 + [5] * 2,
+        [*"aab", *map(str, range(9)), "", *"cde", "", *"fgg", "h", ""],
+        {"validation": 0.2, "test": 0.2},
+        "at least 5 images of every class for --test-fraction 0.2, found cat: 1 image, fox: 2 images of 1 patient and"
+        " of unknown ones, ape: 3 images of 2 patients, elk: 3 images of 2 patients and 1 more; add images of these"
+        " classes, leave them out, or use --test-fraction 0",
+    ),
+    "a class with too few left for the validation rows": (
+        [0] * 30 + [1] * 5,
+        [""] * 35,
+        {"validation": 0.15, "test": 0.2},
+        "at least 5 images of every class for --validation-fraction 0.15, found bat: 4 images; add images of that"
+        " class, leave it out, or use a larger --validation-fraction, or --validation STORE",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_split_is_refused_with_classes_counts_and_what_to_do(name):
+    labels, patients, asked, message = REFUSED[name]
+    table = (np.arange(len(labels)), np.array(labels, np.int32), np.array([*patients]))
+    classes = ("ape", "bat", "cat", "dog", "elk", "fox")
+    with pytest.raises(InputError) as caught:
+        (fold_rows if "folds" in asked else split_rows)(*table, **asked, seed=0, classes=classes)
+    assert str(caught.value) == f"split: expected {message}"
+
+
+def test_classes_without_names_are_numbers():
+    with pytest.raises(InputError, match="found class 1: 2 images of 1 patient; "):
+        fold_rows(np.arange(6), np.array([0, 0, 0, 0, 1, 1]), np.array([*"abcdee"]), folds=3, seed=0)
+
+
+def test_patients_of_sizes_that_leave_a_part_empty_are_refused():
+    labels = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0], np.int32)
+    patients = np.array([*"012345653410226141"])
+    messages = set()
+    for seed in range(20):
+        try:
+            fold_rows(np.arange(18), labels, patients, folds=7, seed=seed)
+        except InputError as error:
+            messages.add(str(error))
+    expected = "patients that can be put into 7 parts for --folds 7, found one part empty"
+    assert messages == {f"split: expected {expected}; use another --seed or fewer --folds"}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +268,7 @@ def test_a_share_near_everything_leaves_rows_to_train_on():
     ],
 )
 def test_the_patient_is_where_the_pattern_says(stem, pattern, patient):
-    assert patient_of(stem, compile_group_pattern(pattern)) == patient
+    assert find_patients([f"K/{stem}.png"], compile_group_pattern(pattern)).names == (patient,)
 
 
 @pytest.mark.parametrize(

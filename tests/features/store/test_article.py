@@ -235,7 +235,7 @@ def test_neither_layout_is_refused(tmp_path):
     (tmp_path / "text").write_text("hello")
     for name, found in (
         ("other.h5", "found a file with weights"),
-        ("text", "found a file that HDF5 cannot read"),
+        ("text", "found a file that is no HDF5"),
         ("none.h5", "found no such file"),
         (".", "found a folder"),
     ):

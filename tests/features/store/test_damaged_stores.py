@@ -105,8 +105,8 @@ def put_chunked(file, name):
         ("done", put(np.zeros(5, np.uint8)), r"expected shape \(6,\), found \(5,\)"),
         ("labels", put(np.full(6, 4, np.int32)), "expected 0 to 3"),
         ("views", put(np.array(["identity", "flip"], h5py.string_dtype())), "expected 1 names, found 2"),
-        ("versions", put("{"), "expected a header that can be read"),
-        ("paths", put(np.zeros(6)), "expected a header that can be read"),
+        ("versions", put("{"), "expected a JSON object that fits"),
+        ("paths", put(np.zeros(6)), "expected UTF-8 of one width"),
     ],
 )
 def test_a_damaged_store_is_refused_naming_what_is_wrong(small_store, tmp_path, name, change, message):

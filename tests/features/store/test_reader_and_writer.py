@@ -48,6 +48,8 @@ def headers(draw) -> StoreHeader:
         weights_sha256=draw(st.text("0123456789abcdef", max_size=64)),
         image_size=draw(st.integers(0, 1000)),
         preprocessing=draw(st.sampled_from(["backbone", "unit", "unknown"])),
+        intensity=draw(st.sampled_from(["unknown", "8 bits", "type", "0:4095", "whole=-1:1e+300,fractions=0:0.5"])),
+        pages=draw(st.sampled_from(["first", "all"])),
         dtype=draw(st.sampled_from(["float16", "float32"])),
         batch_size=draw(st.integers(1, 8)),
         created=draw(st.sampled_from(["", "2026-01-01T00:00:00Z"])),
@@ -250,11 +252,13 @@ CHANGES = {
     "weights_sha256": "cd" * 32,
     "image_size": 65,
     "preprocessing": "unit",
+    "intensity": "0:4095",
+    "pages": "all",
     "dtype": "float32",
     "batch_size": 8,
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
-FREE = {"versions", "created"}
+FREE = {"versions", "created", "modified"}
 
 
 def test_every_field_of_a_header_is_compared_or_free():
@@ -282,7 +286,9 @@ def test_versions_and_time_may_differ_and_the_message_shows_only_the_first_other
         StoreWriter(path, replace(header, sizes=sizes))
 
 
-@pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"feature_shape", "weights", "patients", "batch_size"}))
+@pytest.mark.parametrize(
+    "name", sorted(CHANGES.keys() - {"feature_shape", "weights", "patients", "pages", "batch_size"})
+)
 def test_the_fingerprint_depends_on_all_that_decides_the_features(name):
     header = build_header(rows=9)
     value = CHANGES[name] if name not in ROW_FIELDS else CHANGES[name] + getattr(header, name)[1:]

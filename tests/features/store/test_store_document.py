@@ -2,11 +2,13 @@
 
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
-from conftest import ROOT, build_store
+from conftest import ROOT, build_features, build_header, build_store, fill_store
 
 from features.store.reader import FeatureStore
 from features.store.schema import REQUIRED, RowState
@@ -23,7 +25,10 @@ def first_cells(heading: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
-    return build_store(tmp_path_factory.mktemp("document") / "store.h5", rows=8, skipped=[0])
+    path = tmp_path_factory.mktemp("document") / "store.h5"
+    header = replace(build_header(rows=8), modified=(1,) * 8)
+    fill_store(path, header, build_features(header), np.ones(8, np.uint8))
+    return path
 
 
 def test_datasets_and_attributes_are_those_of_a_store(path):

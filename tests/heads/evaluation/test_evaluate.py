@@ -18,7 +18,7 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.schema import StoreHeader
 from features.store.writer import StoreWriter
-from heads.evaluation.rows import Part, check_fits, rows_of
+from heads.evaluation.rows import Part, fitted, rows_of
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
@@ -123,7 +123,7 @@ def test_class_names_are_shown_as_they_are(tmp_path: Path) -> None:
 
 DIFFERENT = {
     "feature_shape": ((2, 2, 9), r"feature_shape: expected \(2, 2, 9\) as .*, found \(2, 2, 8\)"),
-    "classes": (CLASSES[::-1], r"classes: expected 4 \(NORMAL, DRUSEN, .*, found 4 \(CNV, DME, DRUSEN, NORMAL\)"),
+    "classes": (("CNV", "DME", "x", "NORMAL"), r"classes: expected none but those of .*, found DRUSEN \(24 images\)"),
     "backbone": ("vgg16", "backbone: expected vgg16 as .*, found mobilenet"),
     "alpha": (0.5, r"alpha: expected 0\.5 as .*, found 0\.25"),
     "weights_sha256": ("cd" * 32, "weights_sha256: expected cdcdcdcdcdcdcdcd as .*, found abababababababab"),
@@ -139,18 +139,19 @@ class TestFit:
     @pytest.mark.parametrize("field", DIFFERENT)
     def test_a_difference_is_named(self, store: FeatureStore, field: str) -> None:
         value, message = DIFFERENT[field]
-        check_fits(Path("head.hdf5"), self.metadata(store), store)
+        fitted(Path("head.hdf5"), self.metadata(store), store)
         with pytest.raises(InputError, match=message) as caught:
-            check_fits(Path("head.hdf5"), self.metadata(store, **{field: value}), store)
+            fitted(Path("head.hdf5"), self.metadata(store, **{field: value}), store)
         assert str(caught.value).startswith(f"{store.path}: ")
 
     def test_fewer_classes(self, store: FeatureStore) -> None:
-        with pytest.raises(InputError, match=r"classes: expected 3 \(CNV, DME, DRUSEN\)"):
-            check_fits(Path("head.hdf5"), self.metadata(store, classes=CLASSES[:3]), store)
+        known = r"head\.hdf5: CNV, DME, DRUSEN, found NORMAL \(24 images\)"
+        with pytest.raises(InputError, match=f"classes: expected none but those of {known}"):
+            fitted(Path("head.hdf5"), self.metadata(store, classes=CLASSES[:3]), store)
 
     def test_what_the_head_does_not_know_is_not_compared(self, store: FeatureStore) -> None:
         foreign = HeadMetadata(classes=CLASSES, feature_shape=(2, 2, 8), versions={})
-        check_fits(Path("head.hdf5"), foreign, store)
+        fitted(Path("head.hdf5"), foreign, store)
 
     def test_what_the_store_does_not_know_is_not_compared(self, store: FeatureStore, tmp_path: Path) -> None:
         header = replace(
@@ -161,7 +162,7 @@ class TestFit:
             image_size=0,
             preprocessing="unknown",
         )
-        check_fits(Path("head.hdf5"), self.metadata(store), finished(tmp_path / "converted.h5", header))
+        fitted(Path("head.hdf5"), self.metadata(store), finished(tmp_path / "converted.h5", header))
 
     def test_the_command_refuses(self, tmp_path: Path, head: Path) -> None:
         other = build_store(tmp_path / "other.h5", shape=(2, 2, 16))

@@ -192,7 +192,7 @@ class TestNoHead:
             "none.hdf5": "no such file",
             ".": "a folder",
             "empty.hdf5": "an empty file",
-            "text.hdf5": "no HDF5",
+            "text.hdf5": "a file that is no HDF5",
         }.items():
             with pytest.raises(InputError, match=f"found {found}$"):
                 read_head(tmp_path / name)
@@ -201,7 +201,7 @@ class TestNoHead:
         content = saved.read_bytes()
         for length in range(100, len(content) - 1, len(content) // 40):
             (tmp_path / "cut.hdf5").write_bytes(content[:length])
-            with pytest.raises(InputError, match="found a damaged file"):
+            with pytest.raises(InputError, match=r"found a (damaged file|file cut short)"):
                 read_head(tmp_path / "cut.hdf5")
 
     def test_a_keras_archive(self, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def test_it_comes_back_byte_for_byte(folder, tmp_path):
 
 
 KEYS = """name objective trials completed pruned failed interrupted trial_epochs search_seconds trial_epochs_per_second
-best article finalists ensemble refit calibration test verdict split store seed engine failures bank one_at_a_time"""
+best article finalists ensemble refit calibration test verdict split store seed engine failures bank one_at_a_time
+notes"""
 TEST_KEYS = """trial is_article uses heads rows patients accuracy accuracy_interval balanced_accuracy loss per_class
 confusion calibration article difference ensemble"""
 

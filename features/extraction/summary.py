@@ -1,0 +1,141 @@
+"""What an extraction did, and how it is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from features.extraction.changes import Changes
+from features.extraction.skipped import skipped_path
+from features.images.folder import ImageTable
+from features.runtime.text import counted, printable
+from features.store.schema import RowState
+
+_LISTED = 5
+"""How many of the skipped images are named; the file beside the store names all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSummary:
+    """What an extraction did.
+
+    Attributes:
+        store: The finished store.
+        bytes: Its size.
+        images: Rows of the store.
+        settled: Rows that this run settled; the others were there already.
+        seconds: How long that took, compilation included.
+        skipped: Reason of each image that could not be decoded, in row order.
+        reasons: Number of skipped images by reason, the most frequent first.
+        counts: Usable images of each class.
+        patients: Known patients of each class, among the usable images.
+        known: Known patients, among the usable images.
+        unknown: Usable images whose patient is unknown.
+        patient_source: Where the patients were taken from, with an example, for people.
+        ignored: Number of files and folders that were passed over, by reason.
+        notes: What was noticed of the images that this run decoded, a line each.
+        update: Numbers of images ``changed``, ``added``, ``gone`` and ``kept`` by an update; empty for none.
+    """
+
+    store: Path
+    bytes: int
+    images: int
+    settled: int
+    seconds: float
+    skipped: dict[str, str]
+    reasons: dict[str, int]
+    counts: dict[str, int]
+    patients: dict[str, int]
+    known: int
+    unknown: int
+    patient_source: str
+    ignored: dict[str, int]
+    update: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def summarize(
+    store: Path,
+    done: npt.NDArray[np.uint8],
+    table: ImageTable,
+    *,
+    changes: Changes | None,
+    settled: int,
+    seconds: float,
+    skipped: dict[str, str],
+) -> ExtractionSummary:
+    """Returns what an extraction did.
+
+    Args:
+        store: The finished store.
+        done: (rows,) its states.
+        table: Its images.
+        changes: What an update found; None where there was none.
+        settled: Rows that this run settled.
+        seconds: How long that took.
+        skipped: Reason of each image that could not be decoded.
+    """
+    usable = np.flatnonzero(done == RowState.DONE).tolist()
+    found = [(table.classes[table.labels[row]], table.patients[row]) for row in usable]
+    return ExtractionSummary(
+        store=store,
+        bytes=store.stat().st_size,
+        images=len(table),
+        settled=settled,
+        seconds=seconds,
+        skipped=skipped,
+        reasons=dict(Counter(skipped.values()).most_common()),
+        counts={name: sum(label == name for label, _ in found) for name in table.classes},
+        patients={name: len({who for label, who in found if label == name} - {""}) for name in table.classes},
+        known=len({who for _, who in found} - {""}),
+        unknown=sum(not patient for _, patient in found),
+        patient_source=table.patient_source,
+        ignored=table.ignored,
+        update={} if changes is None else _update(changes),
+    )
+
+
+def _update(changes: Changes) -> dict[str, int]:
+    return {
+        "changed": len(changes.changed) + len(changes.doubtful),
+        "added": len(changes.added),
+        "gone": len(changes.gone),
+        "kept": len(changes.kept),
+    }
+
+
+def describe(summary: ExtractionSummary) -> Iterator[str]:
+    """Yields the lines that tell a user what an extraction did."""
+    done = summary.images - len(summary.skipped)
+    yield f"{summary.store}: {done:,} images, {len(summary.skipped):,} skipped, {summary.bytes / 1e6:,.1f} MB"
+    if summary.settled:
+        rate = summary.settled / summary.seconds
+        before = summary.images - summary.settled
+        yield f"{summary.settled:,} images in {summary.seconds:.1f} s, {rate:.1f} images/s" + (
+            f"; {before:,} were there already" if before else ""
+        )
+    elif not summary.update:
+        yield "nothing to do: the store was complete already"
+    if summary.update:
+        yield "updated: " + ", ".join(f"{count:,} {what}" for what, count in summary.update.items())
+    for name, count in summary.counts.items():
+        yield f"{printable(name)}: {count:,} images of {summary.patients[name]:,} known patients"
+    if summary.known:
+        yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
+    if summary.unknown:
+        yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern"
+    yield from (f"note: {note}" for note in summary.notes)
+    missing = [printable(name) for name, count in summary.counts.items() if not count]
+    if missing:
+        yield f"warning: no image left of {', '.join(missing)}"
+    if summary.ignored:
+        yield "ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.ignored.items())
+    for path, reason in list(summary.skipped.items())[:_LISTED]:
+        yield f"skipped {printable(path)}: {reason}"
+    if len(summary.skipped) > _LISTED:
+        yield f"skipped {len(summary.skipped) - _LISTED:,} more: {skipped_path(summary.store)}"

@@ -1,0 +1,104 @@
+"""The one door through which HDF5 files come in: nothing in them can hold a command up, or end it in a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from features.hdf5 import probe
+from features.hdf5.structure import SIGNATURE, DamagedError, is_plain
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.text import printable
+
+PATIENCE_S = 20.0
+"""What a process of its own may take to read a file of unknown structure, before the file counts as damaged."""
+_sound: set[tuple[str, int, int, int]] = set()
+"""Files that were read by a process of their own: name, number, size and time."""
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Says in one line whatever h5py, NumPy or JSON stumble over in a file.
+
+    Args:
+        path: The file.
+        expected: What it has to be.
+
+    Raises:
+        InputError: In place of any exception but our own.
+    """
+    try:
+        yield
+    except BottleneckError:
+        raise
+    except DamagedError as error:
+        raise InputError(path, expected=expected, found=error) from error
+    except PermissionError as error:
+        raise InputError(path, expected=expected, found="no permission to read it") from error
+    except Exception as error:
+        reason = printable(str(error).strip("'\"") or type(error).__name__)
+        raise InputError(path, expected=expected, found=f"a damaged file ({reason[:160]})") from error
+
+
+@contextmanager
+def opened(path: Path, expected: str, *, locking: bool | None = False) -> Iterator[Any]:
+    """Opens a file that may come from anywhere, to read; within, ``reading`` holds.
+
+    Args:
+        path: The file.
+        expected: What it has to be, for messages.
+        locking: HDF5's own lock: off, as it would keep readers out while a writer appends rows (ours keeps a second
+            writer out); None for what others open the file with by default, as it must be the same for all.
+
+    Yields:
+        The ``h5py.File``, once HDF5 is known to come back from all of it.
+
+    Raises:
+        InputError: There is no such file, it is no HDF5, or it is damaged.
+    """
+    with reading(path, expected), open_checked(path, expected, locking=locking) as file:
+        yield file
+
+
+def open_checked(path: Path, expected: str, *, locking: bool | None = False) -> Any:
+    """As ``opened``, for who closes the file himself and reads within ``reading``."""
+    with reading(path, expected):
+        _check_is_hdf5(path, expected)
+        if not is_plain(path):
+            _check_in_a_process(path)
+        return h5py.File(path, "r", locking=locking)
+
+
+def _check_is_hdf5(path: Path, expected: str) -> None:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise InputError(path, expected=expected, found=found)
+    with path.open("rb") as raw:
+        start = raw.read(len(SIGNATURE))
+    if start != SIGNATURE and not h5py.is_hdf5(path):  # which a block of the user's may stand before
+        raise InputError(path, expected=expected, found="a file that is no HDF5" if start else "an empty file")
+
+
+def _check_in_a_process(path: Path) -> None:
+    """Lets another process read the file first, and ends it where HDF5 does not come back, or takes it down."""
+    about = path.stat()
+    which = (str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns)
+    if which in _sound:
+        return
+    command = [sys.executable, "-P", probe.__file__, os.fspath(path.absolute())]
+    try:
+        status = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise DamagedError("HDF5 does not come to an end with it") from error
+    if status:
+        raise DamagedError("HDF5 breaks down over it")
+    _sound.add(which)

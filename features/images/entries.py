@@ -1,0 +1,115 @@
+"""Which entries of a folder count: images by their endings, never what systems leave behind. And what else is there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+_LITTER = frozenset(
+    (
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),  # Explorer and Finder
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology, QNAP
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("__macosx", "network trash folder", "temporary items", "lost+found"),  # macOS' archives and shares, ext4
+        "__pycache__",
+    )
+)
+_LITTER_STARTS = ("._", "~$", "synofile_thumb", "synophoto_thumb", "synoindex_media_info")
+_SNIFFED = 16
+"""Files without an ending that are looked into."""
+_LOOKED_AT = 100_000
+"""Entries that are counted where there is no image: what a folder holds shows before."""
+_DICOM = "DICOM is not read: convert to PNG first, e.g. with pydicom"
+_HEIF = "Pillow alone reads no HEIF: convert to PNG or JPEG first, e.g. with pillow-heif"
+_VOLUME = "volumes are not read: write their slices as PNG first, e.g. with SimpleITK or nibabel"
+_SLIDE = "whole slides are not read: write their tiles as PNG first, e.g. with OpenSlide"
+_ARRAY = "arrays are not read: write them as PNG or TIFF first"
+_ARCHIVE = "unpack the archives first"
+_FILM = "films are not read: write their frames as PNG first"
+_CAMERA = "a camera's raw files are not read: develop them to TIFF or JPEG first"
+_ADVICE = (
+    {".dcm": _DICOM, ".dicom": _DICOM, ".ima": _DICOM, ".heic": _HEIF, ".heif": _HEIF}
+    | dict.fromkeys((".nii", ".nrrd", ".mha", ".mhd", ".e2e", ".vol", ".fda"), _VOLUME)
+    | dict.fromkeys((".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".lif", ".vsi"), _SLIDE)
+    | dict.fromkeys((".npy", ".npz", ".mat"), _ARRAY)
+    | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), _ARCHIVE)
+    | dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".wmv"), _FILM)
+    | dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), _CAMERA)
+)
+"""What to do about a format that is none of ours, by ending."""
+
+
+def _image_suffixes() -> frozenset[str]:
+    """Suffixes of the formats that Pillow reads; not of those that it only knows by name (HDF5, GRIB and such)."""
+    Image.init()
+    stubs = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+    readable = {name for name in Image.OPEN if name not in stubs}
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
+
+
+IMAGE_SUFFIXES = _image_suffixes()
+"""Lower-case endings, dot included, of the files that count as images."""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image, in whatever case its ending is written."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_litter(name: str) -> bool:
+    """Whether a system left this behind: network disks, Finder and Explorer, in whatever case."""
+    folded = name.casefold()
+    return folded in _LITTER or folded.startswith(_LITTER_STARTS)
+
+
+def is_left_out(name: str) -> bool:
+    """Whether an entry is passed over, file or folder with all that is in it: hidden, or left behind by a system."""
+    return name.startswith(".") or is_litter(name)
+
+
+def what_is_there(folder: Path) -> tuple[str, str | None]:
+    """Says what a folder holds instead of images.
+
+    Returns:
+        The number of files by ending, the most frequent first, ``none`` where there are none; and what to do about
+        them, if that is known.
+    """
+    files = [*islice(_files_below(folder), _LOOKED_AT)]
+    counts = Counter(map(_ending, files))
+    told = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in counts.most_common(6))
+    kinds = Counter(filter(None, map(_kind, islice((file for file in files if not _ending(file)), _SNIFFED))))
+    advice = [_ADVICE[ending] for ending, _ in counts.most_common() if ending in _ADVICE]
+    advice += [_DICOM] if "DICOM" in kinds else []
+    known = [kind for kind in kinds if kind != "DICOM"]
+    advice += [f"those without an ending are images ({', '.join(known)}): give them their endings"] if known else []
+    hint = "; ".join(dict.fromkeys(advice))
+    return (f"none, but {told}{' and others' if len(counts) > 6 else ''}" if files else "none"), hint or None
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_left_out(name))
+        yield from (Path(at) / name for name in sorted(files) if not is_left_out(name))
+
+
+def _ending(file: Path) -> str:
+    """The ending in lower case; '' for none, and where it is a number, as in names made of a DICOM identifier."""
+    ending = ascii(file.suffix.lower())[1:-1]
+    return "" if ending[1:].isdigit() else ending
+
+
+def _kind(file: Path) -> str:
+    """What a file without an ending is by its content: DICOM, a format that Pillow reads, or '' for neither."""
+    try:
+        with file.open("rb") as opened:
+            if opened.read(132)[128:] == b"DICM":
+                return "DICOM"
+        with Image.open(file) as image:
+            return image.format or ""
+    except Exception:  # whatever Pillow stumbles over: it is none
+        return ""

@@ -1,0 +1,149 @@
+"""Files that hold several pages: which of them are images, and how they are named in a table, ``scan.tif#2``."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from features.images.entries import is_image_name
+from features.images.folder import ImageTable
+from features.images.reading import ImageFile, Page, Source
+from features.runtime.portable import cpu_count
+from features.runtime.text import counted
+
+Pages = Literal["first", "all"]
+"""What ``--pages`` takes."""
+_PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "FLI", "IM", "SPIDER"))
+"""Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
+_NOT_COPIED = ("classes", "remarks", "paths", "patients")
+_SUBFILE = 254
+_REDUCED, _MASK = 1, 4
+_NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
+
+
+def open_image(source: Source) -> Image.Image:
+    """Opens a file or a content; of a page, the file that it is in.
+
+    Raises:
+        Exception: Whatever Pillow raises.
+    """
+    if isinstance(source, bytes):
+        return Image.open(io.BytesIO(source))
+    return Image.open(source.path if isinstance(source, Page) else source)
+
+
+def page_numbers(source: Path) -> list[int]:
+    """Returns which pages of a file are images, counted from 1; ``[1]`` where that cannot be told.
+
+    Reduced copies and masks of a TIFF are left out. What comes after damage is, too.
+    """
+    try:
+        return [1, *_further(source)]
+    except Exception:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+        return [1]
+
+
+def may_have_pages(image: Image.Image) -> bool:
+    """Whether an open image is of a format with pages, and says that it has some."""
+    try:
+        return image.format in _PAGED and bool(getattr(image, "is_animated", False))
+    except Exception:  # of a GIF Pillow reads on to find out
+        return False
+
+
+def has_pages(source: Path | bytes) -> bool:
+    """Whether a file has more pages than the first that are images."""
+    try:
+        return bool(list(islice(_further(source), 1)))
+    except Exception:
+        return False
+
+
+def _further(source: Path | bytes) -> Iterator[int]:
+    """Numbers of the pages after the first."""
+    with open_image(source) as image:
+        if not may_have_pages(image):
+            return
+        if image.format != "TIFF":
+            yield from range(2, getattr(image, "n_frames", 1) + 1)
+            return
+        number = 1
+        while True:
+            try:
+                image.seek(number)
+            except Exception:  # EOFError after the last; damage ends the file as well
+                return
+            number += 1
+            tags: Any = getattr(image, "tag_v2", {})
+            subfile = tags.get(_SUBFILE, 0)
+            if not (isinstance(subfile, int) and subfile & (_REDUCED | _MASK)):
+                yield number
+
+
+def source_of(folder: Path, path: str) -> ImageFile:
+    """Returns what a path of a table or of a store names: a file in the folder, or a page of one.
+
+    A file that counts as an image has an image's ending, and ``scan.tif#2`` has none: the two cannot be mistaken.
+    """
+    match = _NUMBERED.fullmatch(path)
+    if match and not is_image_name(path):
+        return Page(folder / match["file"], int(match["number"]))
+    return folder / path
+
+
+def file_of(path: str) -> str:
+    """Returns the file that a path of a table or of a store names or names a page of."""
+    match = _NUMBERED.fullmatch(path)
+    return match["file"] if match and not is_image_name(path) else path
+
+
+def with_all_pages(table: ImageTable, on_file: Callable[[], object] = lambda: None) -> ImageTable:
+    """Returns the table with a row for each page of a file that has several: ``scan.tif#1``, ``scan.tif#2``.
+
+    All pages of a file are of one patient: where the patient is unknown, the file's path stands for one.
+
+    Args:
+        table: A row a file.
+        on_file: Called after each file was looked at.
+    """
+    sources = [table.folder / path for path in table.paths]
+    rows: list[int] = []
+    paths: list[str] = []
+    patients: list[str] = []
+    nameless = 0
+    with ThreadPoolExecutor(cpu_count(), thread_name_prefix="pages") as pool:
+        for row, numbers in enumerate(pool.map(page_numbers, sources)):
+            on_file()
+            path, patient = table.paths[row], table.patients[row]
+            several = len(numbers) > 1
+            nameless += several and not patient
+            rows += [row] * len(numbers)
+            paths += [f"{path}#{number}" for number in numbers] if several else [path]
+            patients += [patient or (path if several else "")] * len(numbers)
+    changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in _of_rows(table)}
+    changed |= {"paths": tuple(paths), "patients": tuple(patients)}
+    return replace(table, **changed, remarks=(*table.remarks, *_remarks(table.paths, paths, nameless)))
+
+
+def _of_rows(table: ImageTable) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """What the table says of each file and is the same for each of its pages."""
+    for field in fields(table):
+        value = getattr(table, field.name)
+        if isinstance(value, tuple) and field.name not in _NOT_COPIED:
+            yield field.name, value
+
+
+def _remarks(files: Sequence[str], pages: Sequence[str], nameless: int) -> Iterator[str]:
+    several = len(set(files) - set(pages))
+    if several:
+        yield f"{counted(several, 'file')} with several pages: {len(pages) - len(files) + several:,} rows of them"
+    if nameless:
+        yield f"the patient of {counted(nameless, 'file')} with several pages is unknown: each file counts as a patient"

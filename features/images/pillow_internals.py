@@ -1,0 +1,87 @@
+"""Pillow's ways that it does not promise to keep: what is used of them, in one place.
+
+``tests/features/images/test_pillow_internals.py`` says which one an upgrade has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from PIL import Image, TiffImagePlugin
+
+_SIXTEEN = re.compile(r"(?P<layout>RGB|RGBA|RGBX|LA);16(?P<order>[BLN])")
+_BITS, _PLANES = TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.PLANAR_CONFIGURATION
+
+
+def raise_pixel_limit(pixels: int) -> None:
+    """Lets Pillow open images of so many pixels; it never lowers its limit, which is the whole process's."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = pixels
+
+
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether an image that is opened, not loaded, has channels of 16 bits: of them Pillow gives the upper 8."""
+    return _in_planes(image) or has_lower_bytes(image)
+
+
+def has_lower_bytes(image: Image.Image) -> bool:
+    """Whether the lower 8 bits of such channels can be had, too."""
+    return (
+        bool(_tiles(image)) and not _in_planes(image) and all(_SIXTEEN.fullmatch(_raw(tile)) for tile in _tiles(image))
+    )
+
+
+def give_lower_bytes(image: Image.Image) -> slice:
+    """Makes loading an image give the lower 8 bits of its channels: they are read in the other byte order.
+
+    Grey with transparency has one byte order only; there the four bytes of a pixel are taken for four channels.
+
+    Args:
+        image: Opened, not loaded; ``has_lower_bytes``.
+
+    Returns:
+        Which of its channels are then those of the colours.
+    """
+    colours = slice(0, 3)
+    for number, tile in enumerate(_tiles(image)):
+        match = _SIXTEEN.fullmatch(_raw(tile))
+        assert match
+        if match["layout"] == "LA":
+            raw, colours = "RGBA", slice(1, 2)
+        else:
+            native = "L" if sys.byteorder == "little" else "B"
+            order = native if match["order"] == "N" else match["order"]
+            raw = f"{match['layout']};16{'L' if order == 'B' else 'B'}"
+        arguments: Any = raw if isinstance(tile.args, str) else (raw, *(tile.args or ())[1:])
+        _tiles(image)[number] = tile._replace(args=arguments)
+    return colours
+
+
+def read_planes(image: Image.Image) -> None:
+    """Leaves a TIFF that keeps 16-bit channels one after another to libtiff: Pillow itself takes them for 8 bits."""
+    if _in_planes(image) and isinstance(image, TiffImagePlugin.TiffImageFile) and not image.use_load_libtiff:
+        image.use_load_libtiff = True
+        arguments = (f"{image.mode};16N", False, image.tag_v2.offset)
+        image.tile = [
+            image.tile[0]._replace(codec_name="libtiff", extents=(0, 0, *image.size), offset=0, args=arguments)
+        ]
+
+
+def _in_planes(image: Image.Image) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode not in ("RGB", "RGBA"):
+        return False
+    bits: Any = image.tag_v2.get(_BITS, ())
+    return image.tag_v2.get(_PLANES) == 2 and set(bits) == {16}
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    """Where the pixels lie and how: what was made in memory has none of it."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    return tiles
+
+
+def _raw(tile: Any) -> str:
+    first = tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0]
+    return first if isinstance(first, str) else ""

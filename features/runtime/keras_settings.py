@@ -1,0 +1,76 @@
+"""Keras as it comes: what a user's ``keras.json``, variables or notebook set for other programs decides nothing here.
+
+Keras reads ``keras.json`` of its folder once, while it is imported, and writes one where there is none: with
+``channels_first`` a head would be built the wrong way round, with another ``floatx`` or ``epsilon`` the same seed gives
+other numbers, and a file that is wrong ends the import. So it is imported from where there is no such file, and what
+can be set afterwards is set as the numbers of this project were made with. The folder itself stays Keras' cache for
+weights; its name is private to Keras, ``tests/features/runtime/test_keras_settings.py`` watches it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+"""Variables of the environment that Keras reads beside its folder's: another kind of layers, and limits of ``fit``."""
+_NOWHERE = os.devnull
+"""A folder in which nothing is, and nothing can be made."""
+
+
+@contextmanager
+def without_settings() -> Iterator[None]:
+    """Within it, the first ``import keras`` finds neither a ``keras.json`` nor variables that set it otherwise."""
+    if "keras" in sys.modules:
+        yield
+        return
+    folder = _keras_folder()
+    before = {name: os.environ.pop(name, None) for name in ("KERAS_HOME", *_VARIABLES)}
+    os.environ["KERAS_HOME"] = _NOWHERE
+    try:
+        yield
+        sys.modules["keras.src.backend.config"]._KERAS_DIR = folder  # type: ignore[attr-defined]  # weights go there
+    finally:
+        del os.environ["KERAS_HOME"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def pin_settings() -> list[str]:
+    """Sets Keras, which has been imported, as this project needs it.
+
+    Returns:
+        What had been set otherwise in this process, such as ``floatx float16 instead of float32``.
+    """
+    import keras  # noqa: PLC0415  the command chooses the backend first
+
+    config = keras.config
+    settings = {
+        "image_data_format": (config.image_data_format(), "channels_last", config.set_image_data_format),
+        "floatx": (config.floatx(), "float32", config.set_floatx),
+        "epsilon": (config.epsilon(), 1e-7, config.set_epsilon),
+        "dtype_policy": (config.dtype_policy().name, "float32", config.set_dtype_policy),
+        "max_epochs": (config.max_epochs(), None, config.set_max_epochs),
+        "max_steps_per_epoch": (config.max_steps_per_epoch(), None, config.set_max_steps_per_epoch),
+    }
+    changed = [(name, found, wanted, put) for name, (found, wanted, put) in settings.items() if found != wanted]
+    for _, _, wanted, put in changed:
+        put(wanted)
+    told = [f"{name} {found} instead of {wanted}" for name, found, wanted, _ in changed]
+    if config.backend() == "jax":
+        import jax  # noqa: PLC0415
+
+        if jax.config.jax_enable_x64:  # the same program in float64: other numbers, at half the speed
+            jax.config.update("jax_enable_x64", False)
+            told.append("jax_enable_x64 True instead of False")
+    return told
+
+
+def _keras_folder() -> str:
+    """Where Keras keeps weights that it has downloaded: what it would find itself."""
+    given = os.environ.get("KERAS_HOME")
+    if given is not None:
+        return given
+    home = os.path.expanduser("~")  # noqa: PTH111  which for who has no home raises nothing
+    return os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # noqa: PTH118  as Keras does

@@ -1,0 +1,108 @@
+"""What a head did on some rows, as tables for a terminal or a file of its width, and the confusion matrix as CSV."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
+
+from features.runtime.errors import InputError
+from features.runtime.files import replacing
+from features.runtime.text import decimal, listed, printable
+from heads.metrics.classification import Metrics
+from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+
+_NAMED = 6
+
+
+def tables(metrics: Metrics, title: str, console: Console) -> Group:
+    """Returns the tables: the whole, each class, and what was called what.
+
+    The confusion matrix is shown where it fits into the console's width. Where it does not, the pairs that were
+    confused most often are, with all other rows counted, so that the numbers add up to all rows.
+    """
+    return Group(_whole(metrics, title), _classes(metrics), _confusions(metrics, console))
+
+
+def check_csv(path: Path) -> None:
+    """Refuses a place where no file can be written, before anything is computed.
+
+    Raises:
+        InputError: Naming the path.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        found = "a folder" if path.is_dir() else f"{path.parent}, no such folder"
+        raise InputError("--confusion", expected="a file in a folder that exists", found=found)
+
+
+def write_csv(path: Path, metrics: Metrics) -> None:
+    """Writes a line for each pair of classes that has rows: ``true,called,rows``; the numbers add up to all rows.
+
+    Raises:
+        BottleneckError: The file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("true", "called", "rows"))
+        lines.writerows((pair.true, pair.called, pair.rows) for pair in metrics.pairs)
+
+
+def _whole(metrics: Metrics, title: str) -> Table:
+    table = Table(title=printable(title), show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right", overflow="fold")
+    patients = "" if metrics.patients is None else f" of {metrics.patients} patients"
+    table.add_row("rows", f"{metrics.rows}{patients}")
+    if metrics.rows and metrics.absent:
+        table.add_row("classes without rows", listed(map(printable, metrics.absent), _NAMED))
+    interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
+    units = "rows" if metrics.patients is None else "patients"
+    table.add_row(f"accuracy (95 % interval, {units} as units)", decimal(metrics.accuracy) + interval)
+    table.add_row("balanced accuracy", decimal(metrics.balanced_accuracy))
+    table.add_row("loss in nats", decimal(metrics.loss))
+    return table
+
+
+def _classes(metrics: Metrics) -> Table:
+    shown, others = worst_classes(metrics.per_class)
+    table = Table(caption=f"{others}: --json has all" if others else None, caption_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in shown:
+        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
+        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
+    return table
+
+
+def _confusions(metrics: Metrics, console: Console) -> Table:
+    if len(metrics.confusion) == len(metrics.per_class) <= MOST_CLASSES:
+        matrix = _matrix(metrics)
+        unbounded = console.options.update(max_width=100 * console.width)
+        if Measurement.get(console, unbounded, matrix).maximum <= console.width:
+            return matrix
+    return _pairs(metrics)
+
+
+def _matrix(metrics: Metrics) -> Table:
+    names = [printable(one.name) for one in metrics.per_class]
+    table = Table("true \\ called")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, counts in zip(names, metrics.confusion, strict=True):
+        table.add_row(name, *map(str, counts))
+    return table
+
+
+def _pairs(metrics: Metrics) -> Table:
+    right = sum(pair.rows for pair in metrics.pairs if pair.true == pair.called)
+    table = Table(caption="all of them: --confusion FILE.csv, or --json", caption_justify="left")
+    table.add_column("true", overflow="fold")
+    table.add_column("called", overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    for true, called, rows in confused_lines(metrics.confused, rows=metrics.rows, right=right):
+        table.add_row(printable(true), printable(called), rows)
+    return table

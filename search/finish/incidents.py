@@ -1,0 +1,48 @@
+"""What happened in a study that its numbers do not show, in a line each: said once at its end, kept in its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+
+from features.runtime.text import counted, listed
+from search.record.summary import Summary
+from search.trials.ranking import ranking
+
+_NAMED = 8
+"""Trials that a line names."""
+
+
+def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
+    """Yields why trials failed, what was run again, and where the choice is not what the trials' values say.
+
+    Args:
+        study: The study, ended.
+        summary: What was concluded.
+    """
+    failed: dict[str, list[str]] = {}
+    for number, reason in summary.failures.items():
+        failed.setdefault(reason, []).append(number)
+    for reason, numbers in failed.items():
+        yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
+    if summary.interrupted:
+        yield f"{counted(summary.interrupted, 'trial')} left by a killed run, begun again from the start"
+    yield from _choice(study, summary)
+    if summary.test and summary.test.uses > 1:
+        yield (
+            f"the test rows have been used {summary.test.uses} times, as the study went on after its end: the more"
+            " often, the less their score can be believed"
+        )
+
+
+def _choice(study: optuna.Study, summary: Summary) -> Iterator[str]:
+    for finalist in summary.finalists.heads if summary.finalists else ():
+        if finalist.diverged:
+            yield f"trial {finalist.trial}: {finalist.diverged} of its {finalist.repeats} repeats diverged"
+    first = ranking(study)[0].number
+    if summary.best and summary.best.number != first:
+        yield (
+            f"trial {first} had the best single value; trial {summary.best.number} was chosen, whose repeats are the"
+            " best on the mean"
+        )

@@ -1,0 +1,237 @@
+"""Who searches a study in a database: one process at a time, named there with the time of its last sign of life.
+
+A study directory's lock keeps a second search out of a directory. A database can be reached from other machines, and
+from copies of the directory; a second search there would take the first one's trials for interrupted, and fail them. So
+the owner stands in the study itself, as one attribute, and every change of it is a comparison and a change in one: of
+two that start at the same moment one gets it. Signs of life come from a thread with a connection of its own, and cost
+the training nothing. A journal has no owner beside the lock: a copied directory has a copy of the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import psutil
+import sqlalchemy
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from features.runtime.command import say
+from features.runtime.errors import BottleneckError
+from search.setup.storage_url import hidden
+
+ATTRIBUTE = "owner"
+"""The study's attribute in Optuna's tables."""
+_TABLE = "study_user_attributes"
+BEAT_S = 10.0
+"""Seconds between two signs of life."""
+STALE_S = 60.0
+"""Seconds without one, after which an owner on another host is taken for dead."""
+WATCH_S = 1.5 * BEAT_S
+"""Seconds for which such an owner is watched: its clock may be wrong, but then its sign changes."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that searches a study.
+
+    Attributes:
+        host: Its machine's name.
+        machine: Of that the run since its last start, and the processes that are seen from one another there: two
+            containers may have the same name.
+        process: Its number.
+        started: When it began, in seconds since 1970.
+        token: Of this search: a process may search one study after another.
+        beat: Its last sign of life, in seconds since 1970 by its own clock.
+    """
+
+    host: str
+    machine: str
+    process: int
+    started: float
+    token: str
+    beat: float
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Returns this process as the owner of one more study."""
+        process = psutil.Process()
+        token = os.urandom(8).hex()
+        return cls(socket.gethostname(), _machine(), process.pid, process.create_time(), token, time.time())
+
+    @classmethod
+    def read(cls, noted: Any) -> Self | None:
+        """Returns an owner as a study has it; None for none, or for something else."""
+        try:
+            return TypeAdapter(cls).validate_python(noted)
+        except ValidationError:
+            return None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process that this one can look for."""
+        return (self.host, self.machine) == (socket.gethostname(), _machine())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere."""
+        if not self.is_here:
+            return time.time() - self.beat < STALE_S
+        try:
+            return abs(psutil.Process(self.process).create_time() - self.started) < 2
+        except psutil.Error:
+            return False
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+class Ownership:
+    """The right to search a study in a database, held from when this is made until ``close``."""
+
+    def __init__(self, url: str, study_id: int, name: str) -> None:
+        """Takes it, from an owner that has died too, and begins to give signs of life.
+
+        Args:
+            url: Of the database, which has Optuna's tables.
+            study_id: The study's number there.
+            name: Of the study, for messages.
+
+        Raises:
+            BottleneckError: Another process has it; it is named.
+        """
+        self._where = f"{hidden(url)}: study {name!r}"
+        self._engine = sqlalchemy.create_engine(url)
+        self._table = sqlalchemy.Table(_TABLE, sqlalchemy.MetaData(), autoload_with=self._engine)
+        self._key = {"study_id": study_id, "key": ATTRIBUTE}
+        self._ended = threading.Event()
+        self._lost: Owner | None = None
+        self._closed = False
+        self._owner = Owner.of_this_process()
+        try:
+            self._noted = self._claim()
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._thread = threading.Thread(target=self._live, name="owner", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Says whether it is still this process's.
+
+        Raises:
+            BottleneckError: Another one has taken it, which only happens to who has given no sign for a minute.
+        """
+        if self._lost is not None:
+            raise BottleneckError(f"{self._where}: taken over by {self._lost}, this process having been asleep")
+
+    def close(self) -> None:
+        """Lets go of it; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ended.set()
+        self._thread.join()
+        with suppress(SQLAlchemyError), self._engine.begin() as connection:  # an owner that has ended is none anyway
+            connection.execute(sqlalchemy.delete(self._table).where(*self._is(self._noted)))
+        self._engine.dispose()
+
+    def _claim(self) -> str:
+        text = _text(self._owner)
+        there = self._read()
+        if there is None:
+            values = self._key | {"value_json": text}
+            with suppress(IntegrityError), self._engine.begin() as connection:
+                connection.execute(sqlalchemy.insert(self._table).values(values))
+                return text
+            self._refuse(self._read())
+        owner = _owner(there)
+        if owner is not None and (owner.is_alive or self._stirs(owner, there)):
+            self._refuse(there)
+        if not self._replace(there, text):
+            self._refuse(self._read())
+        if owner is not None:
+            say(f"note: {self._where}: going on in the place of {owner}, which has ended")
+        return text
+
+    def _stirs(self, owner: Owner, there: str) -> bool:
+        """Watches an owner on another host, whose last sign seems old."""
+        if owner.is_here:
+            return False
+        say(f"note: {self._where}: looking for {WATCH_S:.0f} s whether {owner} is still at it")
+        self._ended.wait(WATCH_S)
+        return self._read() != there
+
+    def _refuse(self, there: str | None) -> NoReturn:
+        owner = _owner(there)
+        if owner is None:
+            raise BottleneckError(f"{self._where}: another process takes it at this moment; try again")
+        told = f"{self._where}: {owner} searches it, and one study has one search at a time"
+        if owner.is_here:
+            raise BottleneckError(f"{told}; end that one first")
+        age = max(0.0, time.time() - owner.beat)
+        wait = f"its last sign of life is {age:.0f} s old, where it has died try again in {STALE_S:.0f} s"
+        raise BottleneckError(f"{told}; {wait}")
+
+    def _live(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with suppress(SQLAlchemyError):  # the next sign may get through
+                self.beat()
+
+    def beat(self) -> None:
+        """Gives a sign of life.
+
+        Raises:
+            SQLAlchemyError: The database cannot be reached.
+        """
+        text = _text(Owner(**{**asdict(self._owner), "beat": time.time()}))
+        if self._replace(self._noted, text):
+            self._noted = text
+            return
+        owner = _owner(self._read())
+        if owner is not None and owner.token != self._owner.token:
+            self._lost = owner
+            self._ended.set()
+
+    def _read(self) -> str | None:
+        with self._engine.connect() as connection:
+            found = connection.execute(sqlalchemy.select(self._table.c.value_json).where(*self._is())).scalar()
+        return None if found is None else str(found)
+
+    def _replace(self, there: str, text: str) -> bool:
+        with self._engine.begin() as connection:
+            changed = sqlalchemy.update(self._table).where(*self._is(there)).values(value_json=text)
+            return connection.execute(changed).rowcount == 1
+
+    def _is(self, there: str | None = None) -> list[Any]:
+        wanted = self._key | ({} if there is None else {"value_json": there})
+        return [self._table.c[name] == value for name, value in wanted.items()]
+
+
+def _text(owner: Owner) -> str:
+    return json.dumps(asdict(owner))
+
+
+def _owner(text: str | None) -> Owner | None:
+    try:
+        return Owner.read(json.loads(text or "null"))
+    except ValueError:
+        return None
+
+
+def _machine() -> str:
+    """Tells machines and containers apart: the machine's run since its start, and the space of process numbers."""
+    told = []
+    with suppress(OSError):
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        told.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  it names no path
+    return " ".join(told)

@@ -1,0 +1,114 @@
+"""Which classes a study's parts have, and what that rules out: said before any time is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from features.runtime.errors import InputError
+from features.runtime.text import counted, listed, printable
+from features.store.schema import Rows
+from features.store.source import FeatureSource
+
+_NAMED = 4
+"""Classes that a line names."""
+
+
+def require_two_classes(store: FeatureSource) -> None:
+    """Refuses a store to train on that has usable rows of fewer than two classes.
+
+    Raises:
+        InputError: Naming the class and how many images it has.
+    """
+    usable = np.bincount(store.labels[store.usable], minlength=len(store.classes))
+    if np.count_nonzero(usable) >= 2:
+        return
+    only = int(usable.argmax())
+    found = f"one class, {printable(store.classes[only])} ({counted(int(usable[only]), 'image')})"
+    empty = store.lacking(store.usable)
+    if empty:
+        found += f", and none of {_without_usable(store, empty)}"
+    hint = "a head tells classes apart: extract a folder with a sub-folder of images for each of them"
+    raise InputError(
+        store.path, field="classes", expected="usable images of at least two classes", found=found, hint=hint
+    )
+
+
+def require_usable(store: FeatureSource) -> None:
+    """Refuses a store to train on that has a class without a usable row.
+
+    Raises:
+        InputError: Naming the classes, and why they have none.
+    """
+    empty = store.lacking(store.usable)
+    if empty:
+        found = f"none of {_without_usable(store, empty)}"
+        hint = "mend or add such images, or leave the folder out, and extract again"
+        raise InputError(store.path, field="classes", expected="usable images of every class", found=found, hint=hint)
+
+
+def _without_usable(store: FeatureSource, names: Sequence[str]) -> str:
+    counts = dict(zip(store.classes, np.bincount(store.labels, minlength=len(store.classes)).tolist(), strict=True))
+    return listed((f"{printable(name)} ({_why_none(counts[name])})" for name in names), _NAMED)
+
+
+def _why_none(images: int) -> str:
+    return f"{counted(images, 'image')} that could not be decoded" if images else "no image"
+
+
+def require_trainable(store: FeatureSource, rows: Rows) -> None:
+    """Refuses training rows that lack a class of their store: its images have all gone into other parts.
+
+    Raises:
+        InputError: Naming the classes, their images and patients.
+    """
+    missing = store.lacking(rows)
+    if not missing:
+        return
+    found = f"none of {listed((_size(store, name) for name in missing), _NAMED)}"
+    hint = (
+        "patients of the test and the validation rows are not trained on: add patients of the class, see whether"
+        " --group-pattern of features.extract takes a patient's id from the names, or use --test-fraction 0 or another"
+        " --seed"
+    )
+    raise InputError(store.path, field="labels", expected="training rows of every class", found=found, hint=hint)
+
+
+def _size(store: FeatureSource, name: str) -> str:
+    """A class with how many usable images and patients it has."""
+    own = store.usable[store.labels[store.usable] == store.classes.index(name)]
+    known = set(store.patients[own].tolist()) - {""}
+    patients = f" of {counted(len(known), 'patient')}" if known else ""
+    return f"{printable(name)}, {counted(len(own), 'image')}{patients}"
+
+
+def require_area(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> None:
+    """Refuses rows of one class to rank heads on by AUC, which such rows do not have.
+
+    Args:
+        parts: What heads are ranked on, by name: the validation rows, or each fold.
+
+    Raises:
+        InputError: Naming the part and its class.
+    """
+    for name, (store, rows) in parts.items():
+        present = np.unique(store.labels[rows])
+        if len(present) == 1:
+            found = f"only {printable(store.classes[present[0]])} in {name}"
+            hint = "use --objective accuracy or loss, or other validation rows"
+            expected = "rows of at least two classes to rank by auc"
+            raise InputError("--objective", expected=expected, found=found, hint=hint)
+
+
+def absent_classes(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> dict[str, list[str]]:
+    """Returns, for each part that lacks classes, their names."""
+    lacking = {name: [*store.lacking(rows)] for name, (store, rows) in parts.items() if len(rows)}
+    return {name: classes for name, classes in lacking.items() if classes}
+
+
+def describe_absent(absent: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yields a line for each part that lacks classes: ``test has no image of class B``."""
+    for name, classes in absent.items():
+        kind = "class" if len(classes) == 1 else f"{len(classes):,} classes:"
+        yield f"{name} has no image of {kind} {listed(map(printable, classes), _NAMED)}"

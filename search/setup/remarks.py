@@ -1,0 +1,81 @@
+"""What a search decides without being asked, in a line each: said once at its start, and kept in ``summary.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from features.runtime.text import counted, listed, printable
+from features.store.source import FeatureSource
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData
+from search.setup.space import ARTICLE, Space
+
+UNEVEN = 5.0
+"""A class with so many times the rows of another decides what the accuracy says."""
+
+
+def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str]:
+    """Yields what the user should know about rows, classes and space before the first trial.
+
+    Args:
+        config: What was resolved.
+        space: What trials draw from.
+        data: The rows of the study.
+    """
+    yield from _skipped(data)
+    yield from data.remarks
+    yield from _left_out_of_the_last_training(data)
+    yield from _uneven(config, data)
+    yield from _beside_the_space(space)
+    if data.test is None:
+        yield "no rows are kept for the test: nothing will be said of new patients"
+
+
+def _skipped(data: SearchData) -> Iterator[str]:
+    feeds = [feed for feed in (data.train, data.validation, data.test) if feed is not None]
+    stores: dict[int, FeatureSource] = {id(feed.store): feed.store for feed in feeds}
+    for store in stores.values():
+        skipped = len(store) - len(store.usable)
+        if skipped:
+            yield f"{store.path.name}: {skipped:,} of {len(store):,} images could not be decoded and are left out"
+
+
+def _left_out_of_the_last_training(data: SearchData) -> Iterator[str]:
+    if not data.folds and "validation" not in data.parts_but_test:
+        views = ", ".join(data.validation.store.header.views)
+        yield (
+            f"{data.validation.store.path.name}: its views ({views}) are not those of training, so the head that"
+            " leaves is trained without the validation rows"
+        )
+
+
+def _uneven(config: StudyConfig, data: SearchData) -> Iterator[str]:
+    if config.objective != "accuracy" or config.class_weights != "none":
+        return
+    counts = np.bincount(data.train.labels, minlength=len(data.store.classes))
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    if counts[most] >= UNEVEN * counts[fewest]:
+        names = [printable(data.store.classes[label]) for label in (most, fewest)]
+        yield (
+            f"{counts[most]:,} training rows of {names[0]}, {counts[fewest]:,} of {names[1]}: accuracy hardly sees the"
+            " latter; there are --class-weights balanced and --objective balanced_accuracy or auc"
+        )
+
+
+def _beside_the_space(space: Space) -> Iterator[str]:
+    """The article's head is trained whatever the space is; the sampler cannot learn from what it cannot draw."""
+    expressed = space.parameters_of(ARTICLE)
+    drawn = [name for name in space.parameters if name not in expressed and not _is_zero(space, name)]
+    beside = drawn + [name for name, value in space.fixed.items() if value != getattr(ARTICLE, name)]
+    if beside:
+        yield (
+            f"the article's head lies outside of the space ({counted(len(beside), 'parameter')}: {listed(beside, 4)});"
+            " it is trained all the same, as trial 0"
+        )
+
+
+def _is_zero(space: Space, name: str) -> bool:
+    domain = space.parameters[name]
+    return not isinstance(domain, tuple) and domain.or_zero and getattr(ARTICLE, name) == 0

@@ -1,0 +1,208 @@
+"""Names of folders and files: spellings, patients, litter, dates, impossible times, and what there is but images."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_folder import fill
+
+from features.images.entries import is_left_out, what_is_there
+from features.images.folder import scan_folder
+from features.runtime.errors import InputError
+from heads.prediction.sources import find_sources
+
+LETTERS = st.text(st.characters(whitelist_categories=("Lu", "Ll", "Lo", "Mn")), min_size=1, max_size=8)
+LITTER = (
+    *("._A-1-1.png", ".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini", "~$A-1-1.png", "SYNOPHOTO_THUMB_M.jpg"),
+    *("@eaDir/A-1-1.png", "#recycle/A-1-1.png", "$RECYCLE.BIN/A-1-1.png", "__MACOSX/A-1-1.png", "lost+found/A-1-1.png"),
+    *(".ipynb_checkpoints/A-1-1.png", "@Recycle/A-1-1.png", "System Volume Information/x.png", ".Trashes/x.png"),
+)
+
+
+@given(name=LETTERS, patient=LETTERS)
+def test_two_spellings_are_one_class_and_one_patient(tmp_path_factory, name, patient):
+    folder = tmp_path_factory.mktemp("names")
+    forms = [unicodedata.normalize(form, f"{name}/x-{patient}-") for form in ("NFC", "NFD")]
+    paths = {f"{form}{number}.png" for number, form in enumerate(forms)}
+    fill(folder, *sorted(paths), "another/y-1-1.png")
+    table = scan_folder(folder)
+    assert len(table.classes) == 2
+    assert all(unicodedata.is_normalized("NFC", text) for text in (*table.classes, *table.patients))
+    own = [row for row, path in enumerate(table.paths) if path in paths]
+    assert len(own) == 2  # as they are on the disk, so that they are found
+    assert len({(table.labels[row], table.patients[row]) for row in own}) == 1
+    spellings = {form.split("/")[0] for form in forms}
+    assert any("one class each" in remark for remark in table.remarks) == (len(spellings) > 1)
+
+
+def test_classes_that_differ_in_case_or_spaces_stay_apart_with_a_word(tmp_path):
+    fill(tmp_path, "CNV/CNV-1-1.png", "cnv /cnv-2-1.png", "DME/DME-1-1.png")
+    (remark,) = scan_folder(tmp_path).remarks
+    assert "'CNV' and 'cnv ' are different classes" in remark
+
+
+@pytest.mark.parametrize("place", ["", "A/", "A/p1/"])
+def test_what_systems_leave_behind_is_no_class_no_patient_and_no_image(tmp_path, place):
+    flat = place != "A/p1/"
+    names = ("A/A-1-1.png", "B/B-2-1.png") if flat else ("A/p1/1.png", "B/p2/1.png")
+    fill(tmp_path, *names, *(f"{place}{name}" for name in LITTER))
+    table = scan_folder(tmp_path)
+    assert table.paths == names
+    assert table.remarks == ()
+    tops = {name.split("/")[0] for name in LITTER}
+    assert sum(table.ignored.values()) == len(tops)
+    sources = find_sources([str(tmp_path)], tmp_path)
+    assert [str(source.path.relative_to(tmp_path)) for source in sources] == list(names)
+
+
+def test_names_that_only_resemble_litter_count(tmp_path):
+    for name in ("thumbs", "recycle", "A@eaDir", "lost", "_A", "desktop", "icons"):
+        assert not is_left_out(name)
+
+
+def test_folders_within_a_class_are_its_patients(tmp_path):
+    fill(tmp_path, "CNV/anna/left/1.png", "CNV/anna/2.PNG", "CNV/bert/1.png", "DME/anna/1.png", "DME/readme.txt")
+    table = scan_folder(tmp_path)
+    assert table.classes == ("CNV", "DME")
+    assert dict(zip(table.paths, table.patients, strict=True)) == {
+        "CNV/anna/2.PNG": "anna",
+        "CNV/anna/left/1.png": "anna",
+        "CNV/bert/1.png": "bert",
+        "DME/anna/1.png": "anna",
+    }
+    assert table.patient_source == "the first folder below each class, e.g. 'anna' of CNV/anna/2.PNG"
+    assert table.ignored == {"no images": 1}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patients"),
+    [(r"(patient\d+)", "patient07"), (r"(\d+)", "07"), (r"CNV/[^/]+/(eye\w)", "eyeL"), (r"^(scan)", "scan")],
+)
+def test_a_pattern_is_looked_for_in_the_path_where_images_lie_in_folders(tmp_path, pattern, patients):
+    fill(tmp_path, "CNV/patient07/eyeL/scan3.png", "DME/x/patient07/1.png")
+    assert scan_folder(tmp_path, group_pattern=pattern).patients[0] == patients
+
+
+def test_names_that_tell_outweigh_folders_that_do_not(tmp_path):
+    fill(tmp_path, "CNV/batch1/CNV-1021-1.png", "CNV/batch1/CNV-1022-1.png", "DME/batch1/DME-7-1.png")
+    assert scan_folder(tmp_path).patients == ("1021", "1022", "7")
+
+
+def test_a_flat_layout_is_not_changed_by_a_folder_in_it_and_a_stray_image_changes_no_layout_of_folders(tmp_path):
+    flat = fill(tmp_path / "flat", "A/A-1-1.png", "A/A-2-1.png", "A/old/A-3-1.png", "B/B-4-1.png")
+    table = scan_folder(flat)
+    assert table.paths == ("A/A-1-1.png", "A/A-2-1.png", "B/B-4-1.png")
+    assert table.ignored == {"no images": 1, "images beside those of a class": 1}
+    deep = fill(tmp_path / "deep", "A/p1/1.png", "A/p1/2.png", "A/stray.png", "B/B-4-1.png")
+    table = scan_folder(deep)
+    assert table.paths == ("A/p1/1.png", "A/p1/2.png", "A/stray.png", "B/B-4-1.png")
+    assert table.patients == ("p1", "p1", "", "4")
+    assert "patient of 1 of 4 images is unknown" in table.remarks[-1]
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path):
+    fill(tmp_path, "A/p1/1.png", "B/p2/1.png")
+    (tmp_path / "A" / "p1" / "loop").symlink_to(tmp_path / "A")
+    assert scan_folder(tmp_path).paths == ("A/p1/1.png", "B/p2/1.png")
+
+
+@pytest.mark.parametrize(
+    ("names", "proposed"),
+    [
+        (("train/CNV/1.png", "test/CNV/1.png"), ("test", "train")),
+        (("OCT/Train/CNV/1.png", "OCT/val/CNV/1.png"), ("OCT/Train", "OCT/val")),
+        (("data/CNV/1.png", "data/DME/1.png"), ("data",)),
+    ],
+)
+def test_parts_and_folders_of_classes_are_refused_naming_the_image_folders(tmp_path, names, proposed):
+    fill(tmp_path, *names)
+    with pytest.raises(InputError) as caught:
+        scan_folder(tmp_path)
+    assert f"(is the image folder {' or '.join(str(tmp_path / name) for name in proposed)}?)" in str(caught.value)
+
+
+def test_patients_are_never_proposed_as_classes(tmp_path):
+    fill(tmp_path, "CNV/patient01/1.png", "CNV/patient02/1.png")
+    assert scan_folder(tmp_path).classes == ("CNV",)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    ["scan-20240131-{}", "2024-01-{:02}", "31-01-2024_{}", "IMG-20240131-WA{:04}", "scan-2024-{}", "x{}_2024-01-31"],
+)
+def test_a_date_is_no_patient(tmp_path, stem):
+    fill(tmp_path, *(f"{name}/{stem.format(number)}.png" for name in "AB" for number in range(10, 14)))
+    table = scan_folder(tmp_path)
+    assert set(table.patients) == {""}
+    assert "the names of 8 images seem to hold a date, not a patient" in table.remarks[0]
+    assert "patient of 8 of 8 images is unknown" in table.remarks[-1]
+
+
+def test_a_class_in_the_patients_place_and_dated_folders_are_no_patients(tmp_path):
+    named = fill(tmp_path / "named", "CNV/x-CNV-1.png", "CNV/x-CNV-2.png", "DME/x-DME-1.png")
+    table = scan_folder(named)
+    assert set(table.patients) == {""}
+    assert "seem to hold the class, not a patient" in table.remarks[0]
+    dated = fill(tmp_path / "dated", "A/2024-01-31/1.png", "A/2024-02-01/1.png", "B/20240203/1.png")
+    assert set(scan_folder(dated).patients) == {""}
+
+
+def test_numbers_that_look_like_dates_by_chance_are_patients(tmp_path):
+    fill(
+        tmp_path,
+        *(f"A/A-{number}-1.png" for number in (1021, 2033, 20240131, 1987, 5)),
+        "1/img-1-1.png",
+        "2/img-1-1.png",
+    )
+    table = scan_folder(tmp_path)
+    assert "" not in table.patients
+    assert table.remarks == ()
+
+
+def test_impossible_times_are_not_used(tmp_path):
+    fill(tmp_path, *(f"A/A-{number}-1.png" for number in range(6)), "B/B-1-1.png")
+    moments = (-2_208_988_800, -1, 0, 10**11, 253_402_300_800, 1_000_000_000)
+    for number, moment in enumerate(moments):
+        os.utime(tmp_path / f"A/A-{number}-1.png", (moment, moment))
+    os.utime(tmp_path / "B/B-1-1.png", (1_100_000_000, 1_100_000_000))
+    table = scan_folder(tmp_path)
+    assert table.newest == "2004-11-09T11:33:20Z"
+    assert table.modified == (0,) * 5 + (10**18, 11 * 10**17)
+    assert "the times of 5 files are impossible" in table.remarks[0]
+    for path in table.paths:
+        os.utime(tmp_path / path, (0, 0))
+    assert scan_folder(tmp_path).newest == ""
+
+
+def test_found_none_says_what_there_is_and_what_to_do(tmp_path):
+    fill(tmp_path, *(f"A/{number}.dcm" for number in range(12)), *(f"B/{number}.HEIC" for number in range(3)))
+    fill(tmp_path, "B/IM001", "B/1.2.840.10008", "._x.png", "A/Thumbs.db")
+    with pytest.raises(InputError) as caught:
+        scan_folder(tmp_path)
+    assert "found none, but 12 .dcm, 3 .heic, 2 without an ending; " in str(caught.value)
+    assert "pydicom" in str(caught.value)
+    assert "pillow-heif" in str(caught.value)
+    (source,) = find_sources([str(tmp_path)], tmp_path)
+    assert source.reason.startswith("a folder without images, but 12 .dcm, 3 .heic, 2 without an ending; ")
+
+
+def test_files_without_an_ending_are_looked_into(tmp_path):
+    (tmp_path / "A").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "A" / "one", "PNG")
+    assert what_is_there(tmp_path) == (
+        "none, but 1 without an ending",
+        "those without an ending are images (PNG): give them their endings",
+    )
+    (tmp_path / "A" / "one").write_bytes(bytes(128) + b"DICM")
+    assert "DICOM" in str(what_is_there(tmp_path)[1])
+
+
+def test_a_class_without_images_says_what_it_holds(tmp_path: Path):
+    fill(tmp_path, "A/A-1-1.png", "B/B-1-1.png", "C/1.dcm", "C/2.dcm", "D/")
+    assert "class folders without an image: C (2 .dcm), D" in scan_folder(tmp_path).remarks[-1]

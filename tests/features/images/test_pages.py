@@ -1,0 +1,114 @@
+"""Files with several pages, and large ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_images import encoded
+from PIL import Image, TiffImagePlugin
+
+from features.images.decode import UndecodableError, decode_image, original_image
+from features.images.folder import scan_folder
+from features.images.pages import file_of, has_pages, page_numbers, source_of, with_all_pages
+from features.images.reading import Noticed, Page, Reading
+
+FRAMES = [Image.new("L", (8, 8), level) for level in (10, 90, 170)]
+
+
+def paged(kind: str, **options: object) -> bytes:
+    colour = [frame if kind in ("TIFF", "MPO") else frame.convert("RGB") for frame in FRAMES]
+    return encoded(colour[0], kind, save_all=True, append_images=colour[1:], **options)
+
+
+KINDS = {"tif": paged("TIFF"), "gif": paged("GIF"), "png": paged("PNG"), "webp": paged("WEBP", lossless=True)}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_each_page_can_be_had(ending, tmp_path):
+    path = written(tmp_path / f"a.{ending}", KINDS[ending])
+    assert page_numbers(path) == [1, 2, 3]
+    shown = [int(decode_image(Page(path, number), 4)[0, 0, 0]) for number in (1, 2, 3)]
+    assert np.abs(np.array(shown) - (10, 90, 170)).max() <= 1
+    with pytest.raises(UndecodableError, match="no such page"):
+        decode_image(Page(path, 4), 4)
+    assert original_image(Page(path, 3)).getpixel((0, 0)) == original_image(Page(path, 3)).getpixel((7, 7))
+
+
+def test_files_whose_further_pages_were_not_used_are_counted(tmp_path):
+    reading = Reading()
+    for number, content in enumerate((*KINDS.values(), encoded(FRAMES[0], "TIFF"), paged("MPO"))):
+        decode_image(written(tmp_path / f"{number}", content), 4, reading)
+    assert reading.tally.counts == {Noticed.PAGES: len(KINDS)}
+    (note,) = reading.tally.notes(reading.intensity, chosen=True)
+    assert note == "4 files with several pages: the first of each was used; --pages all takes all"
+    quiet = Reading()
+    decode_image(Page(tmp_path / "0", 1), 4, quiet)
+    assert not quiet.tally.counts
+
+
+def test_previews_copies_and_what_is_damaged_are_no_pages(tmp_path):
+    assert page_numbers(written(tmp_path / "a.jpg", paged("MPO"))) == [1]
+    path = tmp_path / "b.tif"
+    with path.open("w+b") as file, TiffImagePlugin.AppendingTiffWriter(file, new=True) as writer:
+        for frame, tags in (
+            (FRAMES[0], {}),
+            (FRAMES[1].resize((4, 4)), {254: 1}),
+            (FRAMES[2], {}),
+            (FRAMES[1], {254: 4}),
+        ):
+            frame.save(writer, "TIFF", tiffinfo=tags)  # the second is a thumbnail, the last a mask
+            writer.newFrame()
+    with Image.open(path) as image:
+        assert image.n_frames == 4
+    assert (page_numbers(path), has_pages(path)) == ([1, 3], True)
+    assert decode_image(Page(path, 3), 4)[0, 0, 0] == 170
+    cut = KINDS["tif"][:-30]
+    assert page_numbers(written(tmp_path / "d.tif", cut))[0] == 1
+    assert page_numbers(written(tmp_path / "e.tif", b"")) == [1]
+
+
+def test_the_name_of_a_page_is_no_file_of_a_table():
+    folder = Path("images")
+    assert source_of(folder, "a/b.tif#2") == Page(folder / "a/b.tif", 2)
+    for path in ("a/b.tif", "a/b#2.tif", "a#1/b.tif", "a/b.tif#0", "a/b.tif#two", "a/b.tif#2.png"):
+        assert source_of(folder, path) == folder / path
+        assert file_of(path) == path
+    assert file_of("a/b.tif#12") == "a/b.tif"
+
+
+def test_all_pages_are_rows_of_one_patient(tmp_path):
+    written(tmp_path / "A" / "A-7-1.tif", KINDS["tif"])
+    written(tmp_path / "A" / "A-8-1.tif", encoded(FRAMES[0], "TIFF"))
+    written(tmp_path / "B" / "nameless.gif", KINDS["gif"])
+    written(tmp_path / "B" / "nameless too.png", encoded(FRAMES[0], "PNG"))
+    table = scan_folder(tmp_path)
+    pages = with_all_pages(table)
+    assert pages.paths == (
+        *("A/A-7-1.tif#1", "A/A-7-1.tif#2", "A/A-7-1.tif#3", "A/A-8-1.tif", "B/nameless too.png"),
+        *("B/nameless.gif#1", "B/nameless.gif#2", "B/nameless.gif#3"),
+    )
+    assert pages.labels == (0, 0, 0, 0, 1, 1, 1, 1)
+    assert pages.patients == ("7", "7", "7", "8", "", *["B/nameless.gif"] * 3)
+    assert [len(set(pages.sizes[:3])), pages.sizes[0]] == [1, len(KINDS["tif"])]
+    assert pages.remarks[-2:] == (
+        "2 files with several pages: 6 rows of them",
+        "the patient of 1 file with several pages is unknown: each file counts as a patient",
+    )
+    assert with_all_pages(scan_folder(tmp_path, limit=2)).classes == table.classes
+
+
+def test_more_pixels_are_allowed_where_they_are_asked_for(monkeypatch):
+    content = encoded(Image.new("L", (300, 200), 77), "PNG")
+    with pytest.raises(UndecodableError, match=r"^more than 59999 pixels .decompression bomb\?., see --max-pixels$"):
+        decode_image(content, 8, Reading(max_pixels=59_999))
+    assert decode_image(content, 8, Reading(max_pixels=60_000))[0, 0, 0] == 77
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)  # Pillow raises from twice that on
+    assert decode_image(content, 8, Reading(max_pixels=60_000))[0, 0, 0] == 77

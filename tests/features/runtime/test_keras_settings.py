@@ -1,0 +1,78 @@
+"""No keras.json, variable or notebook decides how heads are built: numbers are those of Keras' defaults."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+from conftest import ROOT
+
+from features.runtime.backend import start_backend, use_backend
+from features.runtime.errors import InputError
+from features.runtime.keras_settings import pin_settings
+
+SETTINGS = {
+    "image_data_format": ("channels_first", "channels_last"),
+    "floatx": ("float16", "float32"),
+    "epsilon": (1e-3, 1e-7),
+    "dtype_policy": ("mixed_bfloat16", "float32"),
+    "max_epochs": (1, None),
+    "max_steps_per_epoch": (1, None),
+}
+START = """
+import os, sys
+from features.runtime.backend import start_backend, use_backend
+use_backend(); start_backend()
+import keras
+c = keras.config
+print(c.image_data_format(), c.floatx(), c.epsilon(), c.dtype_policy().name, c.max_epochs(), c.is_nnx_enabled())
+print(sys.modules["keras.src.backend.config"].keras_home() == os.environ["KERAS_HOME"])
+"""
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_a_notebook_has_set_is_set_back_and_said(name, capsys):
+    other, wanted = SETTINGS[name]
+    read, put = getattr(keras.config, name), getattr(keras.config, f"set_{name}")
+    put(other)
+    try:
+        start_backend()
+        assert f"{name} {other} instead of {wanted}" in capsys.readouterr().err
+        assert getattr(read(), "name", read()) == wanted
+        start_backend()
+        assert capsys.readouterr().err == ""
+    finally:
+        put(wanted)
+    assert pin_settings() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.1, "nnx_enabled": true}',
+        '{"floatx": "bfloat16", "epsilon": 1}',  # which Keras refuses to be imported with
+    ],
+)
+def test_a_file_of_settings_is_not_read_nor_changed_and_its_folder_keeps_the_weights(tmp_path, told):
+    (tmp_path / "keras.json").write_text(told)
+    told_too = {"KERAS_HOME": str(tmp_path), "KERAS_MAX_EPOCHS": "1", "KERAS_NNX_ENABLED": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", START]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | told_too, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["channels_last float32 1e-07 float32 None False", "True"]
+    assert (tmp_path / "keras.json").read_text() == told
+    assert [path.name for path in tmp_path.iterdir()] == ["keras.json"]
+
+
+def test_an_unknown_backend_of_the_environment_is_said_to_be_its(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(InputError, match="KERAS_BACKEND: expected tensorflow or jax, found torch"):
+        use_backend()

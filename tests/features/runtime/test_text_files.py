@@ -1,0 +1,58 @@
+"""Text that people edit: a mark at its start and Windows' ends of lines are no error, other encodings are named."""
+
+from __future__ import annotations
+
+import ast
+import codecs
+
+import pytest
+from conftest import ROOT
+
+from features.runtime.errors import InputError
+from features.runtime.files import read_text
+from search.setup.space import read_study_file
+
+STUDY = 'name = "q"\ndescription = "Dr\u00fcsen"\n[space]\ndropout = { low = 0.0, high = 0.6 }\n'
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_study_file_of_any_editor_is_read(tmp_path, mark, end):
+    path = tmp_path / "q.toml"
+    path.write_bytes(mark + STUDY.replace("\n", end).encode())
+    assert read_study_file(path).name == "q"
+    assert read_text(path) == STUDY
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (STUDY.encode("utf-16"), "expected text in UTF-8, found UTF-16; save it as UTF-8"),
+        (codecs.BOM_UTF16_BE + STUDY.encode("utf-16-be"), "expected text in UTF-8, found UTF-16"),
+        (STUDY.encode("latin-1"), "expected text in UTF-8, found other bytes in line 2; save it as UTF-8"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path, content, said):
+    path = tmp_path / "q.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_study_file(path)
+
+
+BINARY_OPENS = ("os.open", "Image.open", "_opener().open", "_open", "self._open")
+"""Descriptors, pictures, addresses, HDF5."""
+
+
+def test_no_file_of_text_is_opened_in_the_encoding_of_the_surroundings():
+    """Every call of ``open``, ``read_text`` and ``write_text`` in the product names its encoding, or is of bytes."""
+    found = []
+    for path in (path for package in ("features", "heads", "search") for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
+                continue
+            called = ast.unparse(node.func)
+            modes = [str(word.value) for word in node.args if isinstance(word, ast.Constant)]
+            opens = called not in BINARY_OPENS and called.split(".")[-1] == "open" and not any("b" in m for m in modes)
+            if opens or called.endswith((".read_text", ".write_text")):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not found

@@ -1,0 +1,51 @@
+"""What happened in a study beside its numbers is said in a line each, at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from made_study import MadeStudy, make_config
+
+from search.finish.incidents import incidents
+from search.record.summary import Summary, read_summary, summarise, write_summary
+
+
+def test_nothing_is_said_of_a_study_in_which_nothing_happened(tmp_path):
+    made = MadeStudy(tmp_path / "s", make_config(trials=3))
+    made.train(3)
+    assert list(incidents(made.opened.study, summarise(made.opened.study, made.config))) == []
+    made.close()
+
+
+def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
+    made = MadeStudy(tmp_path / "s", make_config(trials=12))
+    made.train(12, reason="its loss was not finite")
+    made.conclude()
+    summary = read_summary(made.folder)
+    assert summary and summary.test and summary.finalists and summary.best
+    first, *rest = summary.finalists.heads
+    summary = replace(
+        summary,
+        interrupted=2,
+        test=replace(summary.test, uses=3),
+        finalists=replace(summary.finalists, heads=(replace(first, diverged=1), *rest)),
+    )
+    failed, interrupted, diverged, chosen, tested = incidents(made.opened.study, summary)
+    made.close()
+    assert failed == "1 trial failed (6): its loss was not finite"
+    assert interrupted.startswith("2 trials ")
+    assert diverged == f"trial {first.trial}: 1 of its 3 repeats diverged"
+    assert f"trial {summary.best.number} was chosen" in chosen
+    assert "used 3 times" in tested
+
+
+def test_notes_are_kept_in_the_summary_and_older_summaries_have_none(tmp_path):
+    made = MadeStudy(tmp_path / "s", make_config())
+    made.train(3)
+    summary = replace(summarise(made.opened.study, made.config), notes=("one thing", "another"))
+    made.close()
+    write_summary(made.folder, summary)
+    assert read_summary(made.folder) == summary
+    told = summary.to_dict()
+    assert told.pop("notes") == ["one thing", "another"]
+    assert Summary.from_dict(told).notes == ()

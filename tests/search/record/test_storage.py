@@ -1,0 +1,161 @@
+"""Reading and resuming need the record to be there; nothing is made in its place, and no password is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from commands import invoke
+from made_study import MadeStudy, make_config
+
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import write_json
+from search.record.storage import JOURNAL, open_record, open_storage, storage_errors
+from search.record.study_record import read_record
+from search.setup.config import StudyConfig
+from search.study import open_study
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+READERS = [
+    lambda folder: invoke("search.report", folder),
+    lambda folder: invoke("search.export", folder, folder / "out.hdf5"),
+    lambda folder: invoke("search.dashboard", folder, "--port", 0),
+]
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Names of all that lies in a folder, and what is in the files."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def absent(folder: Path) -> tuple[str | None, str]:
+    return None, f"{JOURNAL}: study 'made': expected a study's journal, found no such file"
+
+
+def emptied(folder: Path) -> tuple[str | None, str]:
+    (folder / JOURNAL).touch()
+    return None, "expected a study's journal, found an empty file"
+
+
+def of_another(folder: Path) -> tuple[str | None, str]:
+    open_record(folder, "another", None, direction="maximize", resume=False).close()
+    return None, "expected a study's journal, found only 'another'"
+
+
+def no_database(folder: Path) -> tuple[str | None, str]:
+    return f"sqlite:///{folder / 'heads.db'}", "heads.db: study 'made': expected a study's database, found no such file"
+
+
+def no_folder(folder: Path) -> tuple[str | None, str]:
+    return f"sqlite:///{folder / 'nowhere' / 'heads.db'}", "found no such file"
+
+
+def empty_database(folder: Path) -> tuple[str | None, str]:
+    (folder / "heads.db").touch()
+    return f"sqlite:///{folder / 'heads.db'}", "expected a study's database, found an empty database"
+
+
+def no_studies(folder: Path) -> tuple[str | None, str]:
+    url = f"sqlite:///{folder / 'heads.db'}"
+    study = optuna.create_study(storage=url, study_name="s")
+    optuna.delete_study(study_name=study.study_name, storage=url)
+    return url, "expected a study's database, found no study"
+
+
+def other_studies(folder: Path) -> tuple[str | None, str]:
+    url = f"sqlite:///{folder / 'heads.db'}"
+    for name in ("b", "c"):
+        optuna.create_study(storage=url, study_name=name)
+    return url, "expected a study's database, found only 'b', 'c'"
+
+
+def no_database_at_all(folder: Path) -> tuple[str | None, str]:
+    (folder / "heads.db").write_bytes(b"something else " * 400)
+    return f"sqlite:///{folder / 'heads.db'}", "file is not a database"
+
+
+def old_relative(folder: Path) -> tuple[str | None, str]:
+    return "sqlite:///heads.db", "expected heads.db in the working directory or in the study directory, found neither"
+
+
+MISSING = [absent, emptied, of_another, no_database, no_folder, empty_database, no_studies, other_studies]
+MISSING += [no_database_at_all, old_relative]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=lambda one: one.__name__)
+def test_a_record_that_is_not_there_is_refused_and_nothing_is_made(tmp_path, monkeypatch, missing):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    url, words = missing(folder)
+    config = make_config(storage=url)
+    config.write(folder)
+    before = everything(tmp_path)
+    for reader in READERS:
+        said = reader(folder)
+        assert (said.status, said.out, len(said.err.splitlines())) == (2, "", 1)
+        assert words in said.err
+    with pytest.raises(InputError) as refused:
+        _ = open_study(folder).summary
+    assert words in str(refused.value)
+    if missing is not old_relative:  # resolved before a record is opened
+        with pytest.raises(InputError) as refused:
+            open_record(folder, "made", url, direction="maximize", resume=True)
+        assert words in str(refused.value)
+    assert everything(tmp_path) == before
+
+
+def test_a_record_begins_with_its_study_so_that_a_killed_start_can_be_resumed(tmp_path):
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    # killed here: nothing more is written
+    assert [study.study_name for study in open_storage(tmp_path, None, "s").get_all_studies()] == ["s"]
+    opened.close()
+
+
+def test_an_old_study_with_a_relative_url_is_read_from_its_folder_and_from_inside(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'study' / 'heads.db'}"
+    made = MadeStudy(tmp_path / "study", make_config(storage=url, epochs=1))
+    made.train(1)
+    made.close()
+    kept = json.loads((made.folder / "study.json").read_text())
+    write_json(made.folder / "study.json", kept | {"storage": "sqlite:///heads.db"})
+    for here in (made.folder, tmp_path):
+        monkeypatch.chdir(here)
+        assert len(read_record(made.folder).trials) == 1
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    (made.folder / "heads.db").rename(tmp_path / "other" / "heads.db")
+    assert len(read_record(made.folder).trials) == 1
+    assert [path.name for path in Path().iterdir()] == ["heads.db"]
+
+
+def test_no_password_is_kept_or_told(tmp_path):
+    url = f"sqlite:///file:{tmp_path / 'heads.db'}?mode=rwc&uri=true&password=hunter2"
+    made = MadeStudy(tmp_path / "study", make_config(storage=url, epochs=1))
+    made.train(1)
+    made.close()
+    said = invoke("search.report", made.folder)
+    assert said.status == 0
+    study = open_study(made.folder)
+    texts = [said.out, said.err, repr(study), study._repr_html_(), repr(study.config), repr(study.summary)]
+    texts += [repr(made.config), *(path.read_text() for path in made.folder.rglob("*.*") if path.suffix != ".hdf5")]
+    assert not [text for text in texts if "hunter2" in text]
+    assert StudyConfig.read(made.folder).storage.count("***") == 1
+
+
+@pytest.mark.parametrize("kind", [optuna.exceptions.StorageInternalError, "sqlalchemy"])
+def test_what_a_database_raises_is_one_line_without_the_password(kind):
+    from sqlalchemy.exc import OperationalError
+
+    url = "postgresql://anna:hunter2@host/heads"
+    error = OperationalError("SELECT 1", {"password": "hunter2"}, Exception(f"lost\n{url}"))
+    raised = error if kind == "sqlalchemy" else kind("hunter2 is lost")
+    with pytest.raises(BottleneckError) as told, storage_errors(url):
+        raise raised
+    assert "hunter2" not in str(told.value)
+    assert "postgresql://anna:***@host/heads: " in str(told.value)
+    assert told.value.__suppress_context__

@@ -1,0 +1,76 @@
+"""What a search decides without being asked: said in a line each, and nothing where there is nothing to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import build_features, build_header, fill_store
+from made_study import SPACE, make_config
+
+from features.store.schema import RowState
+from search.setup.data import SearchData, load_data
+from search.setup.remarks import remarks
+from search.setup.space import Space
+
+
+def save(
+    path: Path, *, views: tuple[str, ...] = ("identity",), labels: list[int] | None = None, skipped: int = 0
+) -> Path:
+    header = build_header(rows=120, views=views)
+    if labels is not None:
+        header = replace(header, labels=tuple(labels), patients=("",) * len(labels))
+    states = np.full(len(header), RowState.DONE, np.uint8)
+    states[:skipped] = RowState.SKIPPED
+    fill_store(path, header, build_features(header), states)
+    return path
+
+
+def load(features: Path, *, validation: Path | None = None, test: Path | None = None, share: float = 0.2) -> SearchData:
+    return load_data(features, validation=validation, test=test, validation_share=0.2, test_share=share, seed=0)
+
+
+def said(data: SearchData, space: Space = SPACE, **options: object) -> list[str]:
+    return list(remarks(make_config(**options), space, data))
+
+
+def test_nothing_is_said_where_nothing_was_decided(tmp_path):
+    assert said(load(save(tmp_path / "s.h5"))) == []
+
+
+def test_rows_that_are_left_out_are_counted_by_store(tmp_path):
+    store, other = save(tmp_path / "s.h5", skipped=3), save(tmp_path / "t.h5", labels=[0, 1, 2, 3] * 30, skipped=1)
+    told = said(load(store, test=other))
+    assert "s.h5: 3 of 120 images could not be decoded and are left out" in told
+    assert "t.h5: 1 of 120 images could not be decoded and are left out" in told
+
+
+def test_validation_rows_that_the_last_training_cannot_use_are_named(tmp_path):
+    other = save(tmp_path / "v.h5", views=("identity", "flip"), labels=[0, 1, 2, 3] * 30)
+    (told,) = [line for line in said(load(save(tmp_path / "s.h5"), validation=other)) if "views" in line]
+    assert told.startswith("v.h5: its views (identity, flip)")
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [({}, True), ({"objective": "balanced_accuracy"}, False), ({"class_weights": "balanced"}, False)],
+)
+def test_uneven_classes_are_told_to_who_ranks_by_accuracy(tmp_path, options, warned):
+    data = load(save(tmp_path / "s.h5", labels=[0] * 75 + [1, 2, 3] * 15))
+    lines = [line for line in said(data, **options) if "accuracy hardly sees" in line]
+    assert len(lines) == warned
+    assert all("training rows of CNV" in line and "--class-weights balanced" in line for line in lines)
+
+
+def test_an_article_head_that_the_space_cannot_draw_is_told_with_its_parameters(tmp_path):
+    space = Space.from_dict({"conv_width": {"low": 16, "high": 32, "step": 16}, "activation": "gelu"}, "here")
+    (told,) = said(load(save(tmp_path / "s.h5")), space)
+    assert "2 parameters: conv_width, activation" in told
+
+
+def test_a_study_without_a_test_says_what_it_will_not_say(tmp_path):
+    assert said(load(save(tmp_path / "s.h5"), share=0.0)) == [
+        "no rows are kept for the test: nothing will be said of new patients"
+    ]

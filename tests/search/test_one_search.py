@@ -1,0 +1,66 @@
+"""One study, one search: a copied directory does not fail the trials of the one that runs; passwords stay out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from commands import invoke
+from conftest import build_store
+from tiny_study import STUDY
+
+from features.runtime.errors import BottleneckError, InputError
+from search import open_study, run_study
+from search.setup.options import RunOptions
+from search.setup.resolve import resolve
+from search.training.display import Display
+
+FEW = {"trials": 2, "epochs": 2, "finalists": 0, "progress": False}
+
+
+@pytest.mark.slow
+def test_a_copied_directory_leaves_the_running_search_alone_and_goes_on_after_it(tmp_path, monkeypatch):
+    build_store(tmp_path / "store.h5", rows=120)
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path)
+    refused, real = [], Display.epoch
+
+    def meanwhile(display: Display, trained: int = 1) -> None:
+        real(display, trained)
+        if not refused and (tmp_path / "study" / "study.json").exists():
+            shutil.copytree("study", "copy", ignore=shutil.ignore_patterns(".*"))
+            with pytest.raises(BottleneckError) as told:
+                run_study(out="copy", resume=True, progress=False)
+            refused.append(str(told.value))
+
+    monkeypatch.setattr(Display, "epoch", meanwhile)
+    url = "sqlite:///file:heads.db?mode=rwc&uri=true&password=hunter2"
+    study = run_study("store.h5", study="tiny.toml", out="study", storage=url, **FEW)
+    assert "study 'tiny': process" in refused[0]
+    assert "searches it" in refused[0]
+    assert study.summary.interrupted == 0
+    kept = json.loads((tmp_path / "study" / "study.json").read_text())["storage"]
+    assert str(tmp_path / "heads.db") in kept
+    assert "hunter2" not in kept + refused[0] + (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+
+    monkeypatch.chdir(tmp_path / "second")
+    assert len(run_study(out="../copy", resume=True, trials=3, progress=False).trials()) == 3
+    assert list((tmp_path / "second").iterdir()) == []
+    assert open_study("../study").record.study.trials[2].state.is_finished()
+    with pytest.raises(InputError, match=r"study\.json: storage: expected .*heads\.db.*found .*other\.db"):
+        run_study(out="../copy", resume=True, storage="sqlite:///other.db", progress=False)
+    (tmp_path / "heads.db").unlink()
+    said = invoke("search.run", "--out", "../copy", "--resume", "--trials", 4)
+    assert (said.status, said.out) == (2, "")
+    assert "study 'tiny': expected a study's database, found no such file" in said.err
+    assert not (tmp_path / "heads.db").exists()
+    assert list((tmp_path / "second").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_that_ends_with_the_search_is_refused(url, tmp_path):
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    with pytest.raises(InputError, match="--storage: expected a database that outlives the search, found sqlite://"):
+        resolve(RunOptions(study=tmp_path / "tiny.toml", storage=url, out=tmp_path / "out"))
