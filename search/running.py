@@ -11,6 +11,7 @@ from typing import Any
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
+from features.runtime.errors import DiskFullError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
 from features.runtime.options import takes_options
@@ -95,8 +96,24 @@ def _telling(on_stage: OnStage) -> OnStage:
     return told
 
 
+@contextmanager
+def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
+    """Says of a full disk how a study that has begun goes on."""
+    try:
+        yield
+    except DiskFullError as error:
+        if not (folder / FILE).exists():
+            raise
+        raise DiskFullError(error.where, error.room, then="go on with --resume") from error
+
+
 def _run(given: RunOptions, on_stage: OnStage) -> Study:
     resolved = resolve(given)
+    with _going_on_when_there_is_room(resolved.folder):
+        return _carry_out(resolved, on_stage)
+
+
+def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
     options = resolved.options
     backend = use_backend(options.backend)
     with _prepared(resolved) as data:

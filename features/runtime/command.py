@@ -16,8 +16,9 @@ from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from features.runtime.errors import BottleneckError, Terminated
+from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
+from features.runtime.portable import DISK_FULL
 from features.runtime.streams import drop_output, settle_streams, use_utf8
 
 INTERRUPTED = 130
@@ -92,6 +93,14 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     except (_ReaderGoneError, BrokenPipeError):
         drop_output()
         status = 0
+    except OSError as error:  # where no file of ours was being written: those say more
+        if error.errno not in DISK_FULL:
+            raise
+        if not error.filename:
+            drop_output()
+        where = error.filename or "standard output"
+        _last_words(f"error: {DiskFullError(where, 'nothing more could be written')}")
+        status = DiskFullError.exit_status
     if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
         _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
     elif status == Terminated.exit_status:

@@ -1,6 +1,7 @@
 """What can go wrong in a way that the user can mend, and how it is said.
 
 BottleneckError          exit status 1: the work could not be finished
+├── DiskFullError        there is no room for a file
 └── InputError           exit status 2: what was given does not fit
 """
 
@@ -21,6 +22,24 @@ class BottleneckError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class DiskFullError(BottleneckError):
+    """There is no room for a file.
+
+    Args:
+        where: The file.
+        room: What there is, and what it would need.
+        then: What to do once there is room.
+
+    Attributes:
+        where: As given.
+        room: As given.
+    """
+
+    def __init__(self, where: str | PathLike[str], room: str, *, then: str = "run the same command again") -> None:
+        super().__init__(f"{where}: disk full: {room}; make room and {then}")
+        self.where, self.room = where, room
 
 
 class Terminated(KeyboardInterrupt):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.portable import DISK_FULL, sync_folder
 
 
@@ -49,7 +49,7 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckErro
         return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
     need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
-    return BottleneckError(f"{path}: disk full: {need}; make room and run the same command again")
+    return DiskFullError(path, need)
 
 
 def read_text(path: Path) -> str:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import InputError
+from features.runtime.files import disk_error
 
 
 class BufferedJournal(BaseJournalBackend):
@@ -37,7 +39,8 @@ class BufferedJournal(BaseJournalBackend):
         _cut_torn_line(path)
         self._logs: list[dict[str, Any]] = _read(path) if path.exists() else []
         self._first = 0  # log number of self._logs[0]: what was read once is not kept
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._durable = self.size()
         self._unwritten: list[bytes] = []
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
@@ -53,19 +56,22 @@ class BufferedJournal(BaseJournalBackend):
         self._logs += [json.loads(line) for line in lines]  # as a reader of the file would see them
 
     def flush(self) -> None:
-        """Writes and syncs all that was appended.
+        """Writes and syncs all that was appended, once: what an attempt that failed left behind is cut off first.
 
         Raises:
             BottleneckError: The disk is full or failed.
         """
         if not self._unwritten:
             return
+        content = b"".join(self._unwritten)
         try:
-            self._file.write(b"".join(self._unwritten))
-            self._file.flush()
+            if self.size() != self._durable:
+                self._file.truncate(self._durable)
+            _write_all(self._file, content)
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise BottleneckError(f"{self.path}: {error.strerror}; make room and go on with --resume") from error
+            raise disk_error(self.path, error) from error
+        self._durable += len(content)
         self._unwritten.clear()
 
     def size(self) -> int:
@@ -77,9 +83,22 @@ class BufferedJournal(BaseJournalBackend):
         raise TypeError(f"{self.path}: a journal has one writer, so it is not pickled; open it in the other process")
 
     def close(self) -> None:
-        """Flushes and closes."""
-        self.flush()
-        self._file.close()
+        """Flushes and closes.
+
+        Raises:
+            BottleneckError: The disk is full or failed; the file is closed, and holds what was flushed before.
+        """
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Writes bytes to an unbuffered file, which may take less than all of them at once."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _cut(path: Path, size: int) -> None:

@@ -1,0 +1,167 @@
+"""A study that is asked to stop, or whose disk is full, stops in good order and ends as if it had not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from commands import invoke
+from killed_study import Ended, found_in, made_searches, search
+
+from features.runtime.errors import DiskFullError, Terminated
+from search import open_study, run_study
+from search.training.display import Display
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> Iterator[Ended]:
+    with made_searches():
+        yield search(tmp_path_factory.mktemp("stops"))
+
+
+@contextmanager
+def signals(kinds: list[signal.Signals], *, after: int) -> Iterator[None]:
+    """Sends this process signals, all at once, after so many epochs of a bank."""
+    real, epochs = Display.epoch, []
+
+    def epoch(display: Display, trained: int = 1) -> None:
+        real(display, trained)
+        epochs.append(trained)
+        if len(epochs) == after:
+            for kind in kinds:
+                signal.raise_signal(kind)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Display, "epoch", epoch)
+        yield
+
+
+TRIALS, REPEATS = "trials", "repeats"
+STOPS = {
+    "Ctrl-C among the trials": ([signal.SIGINT], TRIALS, KeyboardInterrupt),
+    "SIGTERM among the trials": ([signal.SIGTERM], TRIALS, Terminated),
+    "SIGTERM among the repeats": ([signal.SIGTERM], REPEATS, Terminated),
+    "Ctrl-C twice": ([signal.SIGINT, signal.SIGINT], TRIALS, KeyboardInterrupt),
+    "SIGTERM, then Ctrl-C": ([signal.SIGTERM, signal.SIGINT], REPEATS, KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(ended, name):
+    kinds, among, raised = STOPS[name]
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+    after = 3 if among == TRIALS else ended.epochs + 2
+    with signals(kinds, after=after), pytest.raises(KeyboardInterrupt) as stopped:
+        ended.begin_anew(snapshot_every=0 if len(kinds) > 1 else 1e9)
+    assert type(stopped.value) is raised
+    assert {kind: signal.getsignal(kind) for kind in kinds} == before
+    assert open_study(ended.folder).progress == ("stopped" if among == TRIALS else "finished")
+    run_study(out=ended.folder, resume=True, progress=False)
+    assert found_in(ended.folder) == ended.found
+
+
+def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkeypatch):
+    def refit(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    shutil.rmtree(ended.folder)
+    given = [f"--{name}={ended.options[name]}" for name in ("features", "study", "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr("search.finish.conclusion.refit", refit)
+        said = invoke("search.run", *given)
+    assert said.status == 143
+    assert said.err.splitlines()[-1] == "terminated; run the same command with --resume to go on"
+    assert "Traceback" not in said.err
+    assert "its best heads are trained again" in said.err
+    assert invoke("search.run", *given, "--resume").status == 0
+    assert found_in(ended.folder) == ended.found
+
+
+# --- full disks ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def disk(*, full_after: int) -> Iterator[list[int]]:
+    """Lets every sync to the disk fail after so many of them: yields what counts them."""
+    real, synced = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        if len(synced) >= full_after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced.append(descriptor)
+        real(descriptor)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        yield synced
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met_and_nothing_is_lost(ended):
+    with disk(full_after=10**9) as synced:
+        ended.begin_anew()
+    assert found_in(ended.folder) == ended.found
+    for writes in range(1, len(synced), max(1, len(synced) // 6)):
+        with disk(full_after=writes), pytest.raises(DiskFullError) as refused:
+            ended.begin_anew()
+        assert refused.value.exit_status == 1
+        if not (ended.folder / "study.json").exists():
+            assert str(refused.value).endswith("make room and run the same command again")
+            continue
+        assert str(refused.value).endswith("make room and go on with --resume")
+        assert str(ended.folder) in str(refused.value)
+        run_study(out=ended.folder, resume=True, progress=False)
+        assert found_in(ended.folder) == ended.found, writes
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond so many bytes: the last write to it is torn."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("name", "share"), [("journal.log", 0.5), ("journal.log", 0.9), ("summary.json", 0.5)])
+def test_a_file_that_cannot_grow_is_mended(ended, name, share):
+    size = int(share * (ended.copies["end 0"] / name).stat().st_size)
+    with largest_file(size), pytest.raises(DiskFullError):
+        ended.begin_anew(snapshot_every=1e9)
+    run_study(out=ended.folder, resume=True, progress=False)
+    assert found_in(ended.folder) == ended.found
+
+
+@pytest.mark.parametrize("room", [60_000, 400_000])
+def test_a_small_disk_is_filled_and_room_made(ended, room):
+    shutil.rmtree(ended.folder)
+    ended.folder.mkdir()
+    with mounted(ended.folder, room):
+        with pytest.raises(DiskFullError):
+            run_study(**ended.options)
+        subprocess.run(["mount", "-o", "remount,size=64m", ended.folder], check=True)
+        run_study(out=ended.folder, resume=True, progress=False)
+        assert found_in(ended.folder) == ended.found
+
+
+@contextmanager
+def mounted(place: Path, size: int) -> Iterator[None]:
+    """A file system of so many bytes; skips where nobody may make one."""
+    made = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, check=False
+    )
+    if not made or made.returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
