@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import gettempdir
 
 _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables of the environment that Keras reads beside its folder's: another kind of layers, and limits of ``fit``."""
@@ -73,4 +74,4 @@ def _keras_folder() -> str:
     if given is not None:
         return given
     home = os.path.expanduser("~")  # noqa: PTH111  which for who has no home raises nothing
-    return os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # noqa: PTH118  as Keras does
+    return os.path.join(home if os.access(home, os.W_OK) else gettempdir(), ".keras")  # noqa: PTH118
