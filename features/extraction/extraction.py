@@ -17,7 +17,7 @@ from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
-from features.extraction.scale import pages_of, scale_of, table_of_pages
+from features.extraction.scale import scale_of, table_of_pages
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.extraction.summary import ExtractionSummary, summarize
 from features.extraction.update import check_same_features, differs, pending_in_place, side_path, take_place, updating
@@ -71,7 +71,7 @@ def extract_store(
     table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
     stored = FeatureStore(store).header if store.exists() else None
     scale = scale_of(table, options, None if stored is None else stored.intensity)
-    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity)
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity, options.pages)
     changes = plan.compare(store, update=options.update, say=say)
     updates = changes.remarks(update=options.update) if changes else ()
     for remark in (*table.remarks, *updates, *scale.notes):
@@ -118,6 +118,7 @@ class _Plan:
     dtype: str
     batch_size: int
     intensity: str
+    pages: str
 
     def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
         return StoreHeader(
@@ -127,7 +128,7 @@ class _Plan:
             labels=self.table.labels,
             patients=self.table.patients,
             feature_shape=feature_shape,
-            pages=pages_of(self.table),
+            pages=self.pages,
             views=tuple(view.name for view in self.views),
             **(self.spec.kind(feature_shape, weights_sha256).origin | {"intensity": self.intensity}),
             dtype=self.dtype,
@@ -155,6 +156,8 @@ class _Plan:
                 return changes
             side_path(path).unlink(missing_ok=True)  # of an update that is not wanted any more
             return None
+        if stored.header.pages != header.pages:  # all paths are others, which would say less
+            stored.header.check_same(path, header)
         changes.refuse(self.table.folder)
         stored.header.check_same(path, header)
         return changes

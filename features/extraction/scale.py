@@ -6,16 +6,12 @@ from features.extraction.options import ExtractionOptions
 from features.images.folder import ImageTable
 from features.images.pages import source_of, with_all_pages
 from features.images.survey import Choice, choose_intensity, survey_images
+from features.store.kind import EIGHT_BITS
 
 
 def table_of_pages(table: ImageTable, options: ExtractionOptions) -> ImageTable:
     """Returns the table with the rows that ``--pages`` asks for."""
     return with_all_pages(table) if options.pages == "all" else table
-
-
-def pages_of(table: ImageTable) -> str:
-    """Returns what a store records of its pages: ``all`` where a row is a page of a file with several."""
-    return "all" if any(source_of(table.folder, path) != table.folder / path for path in table.paths) else "first"
 
 
 def scale_of(table: ImageTable, options: ExtractionOptions, recorded: str | None) -> Choice:
@@ -24,13 +20,15 @@ def scale_of(table: ImageTable, options: ExtractionOptions, recorded: str | None
     Args:
         table: The images.
         options: Those of the extraction.
-        recorded: What the store says that is gone on with; None for a new store.
+        recorded: What the store says that is gone on with; None for a new store. One that is updated and in which
+            nothing was scaled yet leaves the choice to the images that are new.
 
     Raises:
         InputError: What was told is no scale.
     """
     told = options.scale
-    if recorded is not None:
+    undecided = recorded is None or (options.update and recorded == EIGHT_BITS)
+    if recorded is not None and not undecided:
         return Choice(recorded if told is None else str(told))
     sources = [source_of(table.folder, path) for path in table.paths]
     return choose_intensity(survey_images(sources, options.max_pixels), told)

@@ -22,6 +22,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import disk_error
 from features.runtime.lock import WriterLock
 from features.runtime.portable import sync_folder
+from features.store.kind import EIGHT_BITS
 from features.store.reader import FeatureStore
 from features.store.schema import DIGEST_BYTES, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES, rows_within
@@ -50,7 +51,8 @@ def check_same_features(changes: Changes, header: StoreHeader) -> None:
         InputError: Naming the first field that differs.
     """
     stored = changes.store.header
-    stored.check_same(changes.store.path, replace(header, **{name: getattr(stored, name) for name in _OF_FILES}))
+    same = [*_OF_FILES, *(["intensity"] if stored.intensity == EIGHT_BITS else [])]  # no row of it was scaled
+    stored.check_same(changes.store.path, replace(header, **{name: getattr(stored, name) for name in same}))
 
 
 @contextmanager

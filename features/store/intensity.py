@@ -53,7 +53,7 @@ class Scale:
         return _blockwise(values, self._greys)
 
     def _greys(self, values: npt.NDArray[Any]) -> Greys:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities are dealt with below
             scaled = (values.astype(np.float64) - self.low) * (255 / (self.high - self.low))
         greys: Greys = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0, 255)).astype(
             np.uint8

@@ -146,6 +146,23 @@ def test_pages_are_rows_of_one_patient_and_resume(tmp_path):
     assert (tmp_path / "b.h5").read_bytes() == (tmp_path / "all.h5").read_bytes()
 
 
+def test_an_update_chooses_the_scale_of_the_first_deeper_images_and_keeps_one_that_is_recorded(tmp_path):
+    images = folder_of(tmp_path / "in", lambda wave, number: (wave * 200 + number).astype(np.uint8))
+    before, _ = run(images, tmp_path / "a.h5")
+    (images / "A" / "A-7-1.tif").write_bytes(grey((100.0 * pattern("A")).astype(np.float32)))
+    after, said = run(images, tmp_path / "a.h5", update=True)
+    assert after.header.intensity == "whole=0:65535,fractions=0:255"
+    assert any("1 image of more than 8 bits beside 8 images of 8 bits" in line for line in said)
+    kept = [after.header.paths.index(path) for path in before.header.paths]
+    assert np.array_equal(after.features[kept], before.features)
+    (images / "A" / "A-8-1.tif").write_bytes(grey((300.0 * pattern("A")).astype(np.float32)))
+    later, said = run(images, tmp_path / "a.h5", update=True)
+    assert later.header.intensity == after.header.intensity
+    assert any("1 image with values outside of the range 0:255, clipped" in line for line in said)
+    with pytest.raises(InputError, match="pages: expected 'all', found 'first'"):
+        run(images, tmp_path / "a.h5", pages="all", update=True)
+
+
 def test_large_scans_are_skipped_with_the_option_named_and_taken_where_it_is_given(tmp_path):
     images = folder_of(tmp_path / "in", lambda wave, number: (wave * 200 + number).astype(np.uint8))
     (images / "A" / "A-9-1.png").write_bytes(grey(np.kron(pattern("B"), np.ones((2, 2))).astype(np.uint8) * 99, "PNG"))
