@@ -10,25 +10,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import make_folder
 from features.runtime.options import checked, with_options
-from features.runtime.text import printable
 from heads.loaded import load_head
 from heads.prediction.download import is_url
 from heads.prediction.options import PredictOptions
-from heads.prediction.prediction import Prediction
+from heads.prediction.tables import prediction_table
 
 _PIPE_WIDTH = 1000
 """Columns of a table that goes to a file or a pipe, so that no name in it is cut."""
-_FOR_NAMES = 28
-"""Columns that the names of image and class have at least."""
-_DIGITS, _RULE = len("0.1234"), len(" | ")
-_RUNNERS_UP = 2
-"""Classes that are shown beside the called one, where not all are."""
 
 
 def main(
@@ -70,7 +63,7 @@ def main(
         tell(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
     else:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        show(_table(predictions, loaded.classes, Console().width), width=width)
+        show(prediction_table(predictions, loaded.classes, Console().width), width=width)
     if heatmaps is not None:
         drawn = sum(bool(prediction.maps) for prediction in predictions)
         say(f"maps of {drawn} of {len(predictions)} images: {heatmaps}")
@@ -90,44 +83,6 @@ def _check_maps(folder: Path, images: Sequence[str]) -> None:
     if any(not is_url(text) and Path(text).resolve() == folder.resolve() for text in images):
         expected = "a folder of its own, apart from the images"
         raise InputError("--heatmaps", expected=expected, found=f"{folder}, which is to be predicted")
-
-
-def _table(predictions: Sequence[Prediction], classes: Sequence[str], width: int) -> Table:
-    """Returns a column for each class; where they would not fit beside the images' names, the likeliest of each image.
-
-    Args:
-        predictions: Of each image.
-        classes: In label order.
-        width: Of the reader's screen or page, in columns.
-    """
-    shown = [printable(name) for name in classes]
-    every = sum(max(len(name), _DIGITS) + _RULE for name in shown) <= width - _FOR_NAMES
-    table = Table(caption=None if every else "the likeliest classes: --json has all", caption_justify="left")
-    table.add_column("image", overflow="fold")
-    table.add_column("class", overflow="fold")
-    for name in shown if every else ("probability", "then"):
-        table.add_column(name, justify="right" if name != "then" else "left", overflow="fold")
-    reasons = any(prediction.reason for prediction in predictions)
-    if reasons:
-        table.add_column("why not", overflow="fold")
-    for prediction in predictions:
-        numbers = _every(prediction, classes) if every else _likeliest(prediction)
-        cells = [printable(prediction.image), printable(prediction.label or "-"), *numbers]
-        table.add_row(*cells, *([printable(prediction.reason)] if reasons else []))
-    return table
-
-
-def _every(prediction: Prediction, classes: Sequence[str]) -> list[str]:
-    return [f"{share:.4f}" for share in (prediction.probabilities or {}).values()] or ["-"] * len(classes)
-
-
-def _likeliest(prediction: Prediction) -> list[str]:
-    """The probability of the called class, and the next classes with theirs."""
-    if not prediction.probabilities:
-        return ["-", "-"]
-    ranked = sorted(prediction.probabilities.items(), key=lambda one: -one[1])  # stable: as argmax has it
-    first, *others = ranked[: 1 + _RUNNERS_UP]
-    return [f"{first[1]:.4f}", ", ".join(f"{printable(name)} {share:.4f}" for name, share in others)]
 
 
 with_options(main, PredictOptions, before="heatmaps")

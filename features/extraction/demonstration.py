@@ -270,10 +270,13 @@ def make_scans(folder: str | os.PathLike[str], *, seed: int, per_class: int = PE
         size: Side of a scan in pixels.
 
     Raises:
-        InputError: ``folder`` is there and holds something else.
+        InputError: ``folder`` is there and holds something else, or a number is none that scans can be made of.
         BottleneckError: The disk is full, or another process writes the same scans.
     """
     folder = Path(folder)
+    for name, value, least in (("seed", seed, 0), ("per_class", per_class, 1), ("size", size, 1)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(name, expected=f"a whole number of at least {least}", found=repr(value))
     recipe = {"generator": 1, "seed": seed, "per_class": per_class, "size": size}
     with WriterLock(folder):
         if folder.exists():

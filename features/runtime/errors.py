@@ -82,7 +82,7 @@ class InputError(BottleneckError):
     def within(self, where: str | PathLike[str]) -> InputError:
         """Returns the same refusal with the file that it is about in front."""
         outer = copy(self)
-        outer.args = (f"{where}: {self}",)
+        BottleneckError.__init__(outer, f"{where}: {self}")  # which makes it one line again
         return outer
 
     def __reduce__(self) -> tuple[Any, ...]:

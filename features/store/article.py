@@ -226,14 +226,15 @@ def article_to_store(
         on_progress: Told of the progress.
 
     Raises:
-        InputError: The source is malformed or does not fit the dtype, or the destination is another file.
+        InputError: The source is malformed or does not fit the dtype, an option is wrong, or the destination is
+            another file.
         BottleneckError: The disk is full, or another process writes the destination.
     """
     source, destination = Path(source), Path(destination)
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
         require_storable(source, names)
-        size = batch_size or int(article.starts[1])
+        size = _rows_in_batch(batch_size, otherwise=int(article.starts[1]))
         existed = destination.exists()
         if existed and FeatureStore(destination).complete:
             raise InputError(destination, expected="no such file", found="a finished store")
@@ -245,6 +246,12 @@ def article_to_store(
                 if not existed:
                     destination.unlink()
                 raise
+
+
+def _rows_in_batch(given: int | None, *, otherwise: int) -> int:
+    if given is not None and given < 1:
+        raise InputError("batch_size", expected="at least 1", found=given)
+    return otherwise if given is None else given
 
 
 def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) -> None:
@@ -288,14 +295,14 @@ def store_to_article(
         on_progress: Told of the progress.
 
     Raises:
-        InputError: The source is not a finished store, or the destination exists.
+        InputError: The source is not a finished store, an option is wrong, or the destination exists.
         BottleneckError: The disk is full or failed, or another process writes the destination.
     """
     destination = Path(destination)
     store = FeatureStore(source)
     store.require_complete()
     converted = store.header.backbone == UNKNOWN
-    size = batch_size or (store.header.batch_size if converted else ARTICLE_BATCH)
+    size = _rows_in_batch(batch_size, otherwise=store.header.batch_size if converted else ARTICLE_BATCH)
     starts = range(0, len(store.usable), size)
     needed = 4 * len(store.usable) * math.prod(store.header.feature_shape)
     with WriterLock(destination):

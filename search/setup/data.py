@@ -146,6 +146,9 @@ def load_data(
     shares = {"validation": 0.0 if validation or folds else validation_share, "test": 0.0 if test else test_share}
     if not validation and not folds and not validation_share:
         raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
+    for name, share in shares.items():
+        if share < 0:
+            raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
     if shares["validation"] + shares["test"] >= 1:
         raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
     try:

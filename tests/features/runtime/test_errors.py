@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from copy import copy
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 
 import pytest
 from conftest import build_store
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, InputError
 
@@ -39,3 +42,53 @@ def test_a_refused_split_is_such_an_error(tmp_path):
     store = build_store(tmp_path / "few.h5", rows=6)
     with pytest.raises(InputError, match=r"few\.h5: split: expected at least"):
         load_data(store, validation=None, test=None, validation_share=0.15, test_share=0.15, seed=0)
+
+
+def kinds(kind: type[BottleneckError] = BottleneckError) -> list[type[BottleneckError]]:
+    """The class and all that derive from it in the packages."""
+    import heads.model.fit
+    import heads.prediction.download  # noqa: F401  where errors are derived
+
+    return [kind, *(deeper for below in kind.__subclasses__() for deeper in kinds(below))]
+
+
+def in_a_thread(error: BaseException) -> BaseException:
+    def raising() -> None:
+        raise error
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(type(error)) as caught:
+        pool.submit(raising).result()
+    return caught.value
+
+
+BORDERS = {
+    "copy": copy,
+    "deepcopy": deepcopy,
+    "thread": in_a_thread,
+    **{f"pickle {number}": lambda error, n=number: pickle.loads(pickle.dumps(error, n)) for number in (0, 2, 5)},
+}
+texts = st.text(max_size=30)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@given(words=st.tuples(texts, texts, texts, texts), field=st.none() | texts, hint=st.none() | texts)
+@settings(max_examples=30)
+def test_every_kind_of_error_crosses_every_border_with_class_text_and_status(border, words, field, hint):
+    found = kinds()
+    assert {"InputError", "UndecodableError", "DivergedError", "RemoteError"} <= {kind.__name__ for kind in found}
+    where, expected, saw, outer = words
+    for kind in found:
+        told = {"field": field, "expected": expected, "found": saw, "hint": hint}
+        error = kind(where, **told) if issubclass(kind, InputError) else kind(" ".join(words))
+        error.__cause__ = ValueError("below")
+        once = BORDERS[border](error)
+        for again in (once, BORDERS[border](once)):
+            assert type(again) is kind
+            assert (str(again), again.args, again.exit_status) == (str(error), error.args, error.exit_status)
+            assert "\n" not in str(again)
+        if isinstance(error, InputError):
+            around = error.within(outer)
+            again = BORDERS[border](around)
+            assert type(around) is type(again) is kind
+            assert str(again) == str(around) == " ".join(f"{outer}: {error}".split())
+            assert again.field == around.field == error.field == field

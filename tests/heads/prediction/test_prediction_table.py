@@ -1,0 +1,47 @@
+"""The table of predictions: a column a class where these fit, else the likeliest classes of each image."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from heads.prediction.prediction import Prediction
+from heads.prediction.tables import prediction_table
+
+
+def printed(predictions: list[Prediction], classes: list[str], width: int) -> str:
+    console = Console(file=io.StringIO(), width=1000, highlight=False, markup=False)
+    console.print(prediction_table(predictions, classes, width))
+    return console.file.getvalue()
+
+
+def predicted(classes: list[str]) -> Prediction:
+    """The first class is the likeliest, then comes the last but one, then the last."""
+    rest = [0.3, *[0.0] * (len(classes) - 3)] if len(classes) > 2 else []
+    shares = [0.5, *reversed([0.2, *rest] if len(classes) > 2 else [0.5])]
+    return Prediction("in/a.png", classes[0], dict(zip(classes, shares, strict=True)))
+
+
+@pytest.mark.parametrize(("count", "width", "every"), [(2, 80, True), (4, 80, True), (4, 60, False), (30, 100, False)])
+def test_classes_have_columns_where_they_fit(count, width, every):
+    classes = [f"kind{number:02}" for number in range(count)]
+    text = printed([predicted(classes)], classes, width)
+    assert all((f" {name} ┃" in text) == every for name in classes)
+    assert ("the likeliest classes: --json has all" in text) != every
+    line = next(line for line in text.splitlines() if "in/a.png" in line)
+    assert len(re.findall(r"0\.\d{4}", line)) == (count if every else 3)
+
+
+def test_the_next_classes_are_named_with_their_probabilities():
+    classes = [f"species number {number}" for number in range(30)]
+    text = printed([predicted(classes), Prediction("b.png", reason="no such file")], classes, 80)
+    line = next(line for line in text.splitlines() if "in/a.png" in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells[:3] == ["in/a.png", "species number 0", "0.5000"]
+    assert sorted(cells[3].split(", ")) == ["species number 28 0.3000", "species number 29 0.2000"]
+    assert cells[3].startswith("species number 28")
+    line = next(line for line in text.splitlines() if "b.png" in line)
+    assert [cell.strip() for cell in line.strip("│").split("│")] == ["b.png", "-", "-", "-", "no such file"]
