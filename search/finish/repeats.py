@@ -35,6 +35,7 @@ from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
+from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
@@ -156,6 +157,7 @@ def run_repeats(
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:
+        saved = taken_up(own, saved, opened)
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]
