@@ -28,6 +28,7 @@ from search.setup.resolve import Resolved, resolve
 from search.setup.storage_url import VARIABLE, has_secrets
 from search.study import Study
 from search.training.display import Display
+from search.training.going_on import taken_up
 from search.training.snapshot import Saved, read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
 from search.trials.ask_tell import Book
@@ -130,6 +131,7 @@ def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
         try:
             with storage_errors(config.storage):
                 check_record(opened.study, place_of(resolved.folder, config.storage))
+                saved = taken_up(resolved.folder, saved, opened)
                 noted = tuple(remarks(config, resolved.space, data))
                 _introduce(resolved.folder, config, data, noted)
                 _search(resolved, config, data, opened, saved=saved, noted=noted, on_stage=on_stage)

@@ -16,6 +16,7 @@ from made_bank import read_head, use_made_banks
 from optuna.trial import FrozenTrial
 
 from search import Study, run_study
+from search.record.owner import Owner
 from search.record.storage import load_study
 from search.setup.config import StudyConfig
 from search.training.snapshot import Snapshot, Snapshots
@@ -92,7 +93,9 @@ class Ended:
         """Resumes a study that was killed there, in the place where it was killed: its storage may be in it."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.copies[copy], self.folder)
-        return run_study(out=self.folder, resume=True, progress=False, **options)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Owner, "is_alive", False)  # the process that a database names: it was killed
+            return run_study(out=self.folder, resume=True, progress=False, **options)
 
 
 @contextmanager
@@ -110,6 +113,8 @@ def search(place: Path, **options: Any) -> Ended:
     build_store(place / "store.h5", rows=96)
     (place / "study.toml").write_text(STUDY)
     folder = place / "study"
+    if "storage" in options:
+        options["storage"] = options["storage"].format(folder=folder)
     told = {"features": place / "store.h5", "study": place / "study.toml", "out": folder, "progress": False}
     ended, real = Ended(folder, {**told, "snapshot_every": 0, **options}), Snapshots.save
 

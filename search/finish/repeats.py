@@ -28,7 +28,7 @@ from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.record.results import FinalistCost, FinalistRecord
-from search.record.storage import JOURNAL, check_record, open_record
+from search.record.storage import check_record, open_record, place_of
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
@@ -36,6 +36,7 @@ from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
+from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
@@ -157,7 +158,8 @@ def run_repeats(
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:
-        check_record(opened.study, config.storage or own / JOURNAL)
+        check_record(opened.study, place_of(own, config.storage))
+        saved = taken_up(own, saved, opened)
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]

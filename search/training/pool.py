@@ -75,7 +75,7 @@ class Pool:
         display: Display,
         *,
         flush: Callable[[], None],
-        snapshots: Snapshots | None,
+        snapshots: Snapshots,
         throughput: Throughput,
     ) -> None:
         """Prepares a pool; ``run`` does the work.
@@ -87,7 +87,7 @@ class Pool:
             sink: Takes the heads that ran to their end.
             display: Shows how far it is.
             flush: Brings the record to disk.
-            snapshots: Where the bank is saved, and brought back from; None for nowhere.
+            snapshots: Where the bank is saved.
             throughput: Counts time and work.
         """
         self.book = book
@@ -120,8 +120,8 @@ class Pool:
         self.display.detail = self._describe
         with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_stops() as stop:
             with self.throughput.bookkeeping():
-                if not self.members:
-                    self._take_snapshot()  # of the empty bank: a run killed at once begins anew from here
+                if not self.members or not self.snapshots.beside_journal:
+                    self._take_snapshot()  # mostly of the empty bank: a run killed at once begins anew from here
                 self._refill()
                 self._flush()
             while self.members:
@@ -145,8 +145,7 @@ class Pool:
                     self._save()
                 if stop.asked:
                     self._take_snapshot()
-                    if self.snapshots:
-                        self.snapshots.wait()
+                    self.snapshots.wait()
                     stop.take_effect()
             with self.throughput.bookkeeping():
                 self._flush()
@@ -289,7 +288,7 @@ class Pool:
         with self.throughput.moving():
             self.engine.remove(sorted(gone))
         self.members = [member for member in self.members if member.slot not in gone]
-        if not self.snapshots:  # the record is elsewhere, and durable at once
+        if not self.snapshots.beside_journal:
             self.sink.write_out()
         for outcome in outcomes:
             self.display.finished(outcome.member.asked.number)
@@ -309,7 +308,7 @@ class Pool:
         if now - self._flushed >= FLUSH_EVERY:
             self._flush()
             self._flushed = now
-        if self.snapshots and now - self._snapshot_at >= self.snapshots.every:
+        if now - self._snapshot_at >= self.snapshots.every:
             self._take_snapshot()
             self._snapshot_at = now
 
@@ -318,14 +317,14 @@ class Pool:
         self.flush()
 
     def _take_snapshot(self) -> None:
-        if not self.snapshots:
-            return
         self._flush()
         self.snapshots.save(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """Returns everything that ``restore`` needs to go on from here."""
+        trials = self.book.study.get_trials(deepcopy=False)
         return Snapshot(
+            finished=sum(trial.state.is_finished() for trial in trials),
             epoch=self.epoch,
             shape=self.engine.shape,
             members=[replace(member, rates=list(member.rates)) for member in self.members],

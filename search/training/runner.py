@@ -69,9 +69,7 @@ def run_pool(
     throughput = saved.throughput if saved else Throughput.read(recording.folder)
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
-    snapshots = None
-    if opened.journal_bytes:
-        snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
+    snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
     snapshot = saved.bring_back(book.back, shape) if saved else None
     through = False
     try:
@@ -86,16 +84,14 @@ def run_pool(
             display.detail = None  # which holds on to the pool
             if through:
                 throughput.write(recording.folder)
-                if snapshots:
-                    snapshots.clear()
+                snapshots.clear()
             else:
                 snapshot = _smaller(pool.snapshot())
                 on_stage(Stage.SMALLER_BANK)
             del pool, engine
             gc.collect()  # before the next one takes its memory
     finally:
-        if snapshots:
-            snapshots.close()
+        snapshots.close()
     return throughput
 
 

@@ -50,6 +50,7 @@ class Snapshot:
         throughput: Totals so far.
         places: For each member its slot and pages; None for any.
         states: For each member the state of each fold's head.
+        finished: Trials of the study that had been told, interrupted ones too.
     """
 
     epoch: int
@@ -59,6 +60,7 @@ class Snapshot:
     throughput: Throughput
     places: list[Place | None]
     states: list[tuple[HeadState, ...]]
+    finished: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Saved:
     def going_on(self) -> list[int]:
         """Numbers of the trials that were running."""
         return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
+
+    @property
+    def finished(self) -> int | None:
+        """Trials that had been told; None in a snapshot from before they were counted, which goes with a journal."""
+        return self.content.get("finished")
 
     @property
     def throughput(self) -> Throughput:
@@ -215,19 +222,25 @@ class _Content(BaseModel):
 
 
 class Snapshots:
-    """Writes snapshots beside a journal, one at a time, in a thread of its own."""
+    """Writes snapshots beside a study's record, one at a time, in a thread of its own.
 
-    def __init__(self, folder: Path, journal_bytes: Callable[[], int], *, every: float) -> None:
+    Attributes:
+        beside_journal: Whether the record is a journal: durable once it was flushed, and cut back on a resume. Else it
+            is durable at once, and a snapshot holds for as long as the record has gone no further.
+    """
+
+    def __init__(self, folder: Path, journal_bytes: Callable[[], int] | None, *, every: float) -> None:
         """Prepares to write.
 
         Args:
             folder: The study directory.
-            journal_bytes: Tells the length of the journal on disk.
+            journal_bytes: Tells the length of the journal on disk; None where there is none.
             every: Seconds between two snapshots; what came after the last one is lost to SIGKILL.
         """
         self.path = folder / FILE
         self.every = every
-        self._journal_bytes = journal_bytes
+        self.beside_journal = journal_bytes is not None
+        self._journal_bytes = journal_bytes or (lambda: 0)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: Future[None] | None = None
 
@@ -241,6 +254,7 @@ class Snapshots:
         content = {
             "schema": SCHEMA,
             "journal_bytes": self._journal_bytes(),
+            "finished": snapshot.finished,
             "epoch": snapshot.epoch,
             "shape": asdict(snapshot.shape),
             "folds": len(snapshot.states[0]) if snapshot.states else 1,

@@ -20,6 +20,7 @@ MODES: dict[str, dict[str, Any]] = {
     "solo": {"engine": "solo"},
     "seldom saved": {"snapshot_every": 1e9},
     "one value": {"finalists": 0},
+    "database": {"storage": "sqlite:///{folder}/heads.db", "trials": 4, "epochs": 3, "finalists": 2},
 }
 
 
@@ -34,6 +35,7 @@ def test_a_study_is_copied_wherever_its_state_changes_hands(ended):
     assert stages >= {"search", "snapshot", "calibration", "test", "summary", "report", "end"}
     if ended.found["summary"]["finalists"]:
         assert stages >= {Stage.REPEATS, Stage.REFIT}
+    if len(ended.found.get("repeats", ())) > 6:
         assert sum(name.startswith(Stage.SMALLER_BANK) for name in ended.copies) >= 1
         assert any(one["stopped_after"] for one in ended.found["summary"]["finalists"]["heads"])
 

@@ -1,0 +1,93 @@
+"""A snapshot beside a database holds for as long as the trials there have come no further."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from features.runtime.errors import InputError
+from search.record.storage import OpenedStudy
+from search.training.going_on import taken_up
+from search.training.snapshot import FILE, Saved
+from search.training.throughput import FILE as TOTALS
+from search.training.throughput import Throughput
+
+METER = Throughput(epochs=7, head_epochs=14, page_epochs=20, room=28, training_seconds=1.5, compilations=2)
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    """One trial that was told, one after two epochs, one that waits."""
+    made = optuna.create_study()
+    made.tell(made.ask(), 1.0)
+    running = made.ask()
+    for epoch in (1, 2):
+        running.report(0.5, epoch)
+    made.ask()
+    return made
+
+
+@pytest.fixture
+def saved(tmp_path) -> Saved:
+    (tmp_path / FILE).write_bytes(b"")
+    members = [{"number": 1, "epochs": 2}]
+    return Saved({"finished": 1, "members": members, "waiting": [2], "meter": METER.to_dict()}, {})
+
+
+def opened(study: optuna.Study) -> OpenedStudy:
+    return OpenedStudy(study, lambda: None, lambda: None)
+
+
+def test_of_the_same_moment_it_is_taken_up(study, saved, tmp_path):
+    assert taken_up(tmp_path, saved, opened(study)) is saved
+    study.ask()  # asked for ahead, and begun again where the process ended then
+    assert taken_up(tmp_path, saved, opened(study)) is saved
+    assert (tmp_path / FILE).exists()
+
+
+def _report(study: optuna.Study) -> None:
+    optuna.Trial(study, study.trials[1]._trial_id).report(0.4, 3)
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        _report,
+        lambda study: study.tell(1, 0.3),
+        lambda study: study.tell(2, state=optuna.trial.TrialState.FAIL),
+        lambda study: study.tell(study.ask(), 0.1),
+    ],
+    ids=["reported", "told", "failed", "another told"],
+)
+def test_where_the_trials_have_come_further_what_was_measured_is_kept(study, saved, tmp_path, further):
+    further(study)
+    assert taken_up(tmp_path, saved, opened(study)) is None
+    assert not (tmp_path / FILE).exists()
+    assert Throughput.read(tmp_path) == METER
+
+
+def test_of_another_study_it_is_none(saved, tmp_path):
+    assert taken_up(tmp_path, saved, opened(optuna.create_study())) is None
+
+
+def test_beside_a_journal_that_was_cut_back_it_always_holds(saved, tmp_path):
+    journal = OpenedStudy(optuna.create_study(), lambda: None, lambda: None, lambda: 10)
+    assert taken_up(tmp_path, saved, journal) is saved
+
+
+def test_totals_come_back_as_they_were_and_what_is_none_is_refused(tmp_path):
+    assert Throughput.read(tmp_path) == Throughput()
+    METER.write(tmp_path)
+    assert Throughput.read(tmp_path) == METER
+    path: Path = tmp_path / TOTALS
+    before = {name: value for name, value in METER.to_dict().items() if name != "compilations"}
+    path.write_text(json.dumps(before))  # of a version that did not count them
+    assert Throughput.read(tmp_path).head_epochs == 14
+    for damaged in ('{"epochs": -1}', '{"epochs": "many"}', '{"room": Infinity}', "[]", "[" * 10**5, "", "\0" * 50):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match=r"throughput\.json: expected a bank's totals, found something else") as no:
+            Throughput.read(tmp_path)
+        assert "\n" not in str(no.value)
