@@ -168,7 +168,7 @@ def look(path: Path) -> None:
     note_on(study.record)
     read_split(path)
     if random.random() < WHOLE:
-        study.report(path / "report.html")
+        study.report()
 
 
 @cache

@@ -24,6 +24,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_damaged_files_are_read_or_refused_in_one_line(group: str, tmp_path: Path) -> None:
     environment = {

