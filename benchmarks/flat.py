@@ -4,8 +4,8 @@
 
 Runs ``search.run`` as a command on a small store (generated here: 240 rows of 2x2x64, four classes; the default space)
 and looks at its process from outside whenever another tenth of the trials has ended. Compilation, the first banks and
-Optuna's imports end within the first tenth, which counts for nothing. What grows after that is the record: Optuna keeps every
-trial in memory. Fails where a trial costs more than ``--most-kb``, or where open files or threads grow at all.
+Optuna's imports end within the first fifth, which counts for nothing. What grows after that is the record: Optuna keeps
+every trial in memory. Fails where a trial costs more than ``--most-kb``, or where open files or threads grow at all.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ COMMANDS: dict[str, Case] = {
     "a folder for one": (RUN + "--study {study}", "{study}: expected a study file (TOML), found a folder"),
     "an unknown option": (RUN + "--epocs 3", "No such option: --epocs"),
     "a pruner": (RUN + "--pruner asha", "Invalid value for '--pruner': 'asha' is not one of "),
-    "no trial": (RUN + "--trials 0", "Invalid value for '--trials': 0 is not in the range x>=1"),
-    "a text for a number": (RUN + "--seed a", "Invalid value for '--seed': 'a' is not a valid "),
+    "no trial": (RUN + "--trials 0", "Invalid value for '--trials': Input should be greater than or equal to 1"),
+    "a text for a number": (RUN + "--seed a", "Invalid value for '--seed': Input should be a valid integer"),
     "one fold": (GOOD + "--folds 1", "--folds: expected 0, or at least 2 with the fused engine, found 1 with fused"),
     "folds alone": (GOOD + "--folds 3 --engine solo", "--folds: expected 0, or at least 2 with the fused engine"),
     "folds and a store": (GOOD + "--folds 3 --validation {wide.h5}", "{wide.h5}: feature_shape: expected (2, 2, 8) as"),
@@ -131,7 +131,7 @@ COMMANDS: dict[str, Case] = {
         GOOD + "--validation-fraction -0.1",
         "--validation-fraction: expected a number in [0, 1), found -0.1",
     ),
-    "no number": (GOOD + "--test-fraction nan", "--test-fraction: expected a number in [0, 1), found nan"),
+    "no number": (GOOD + "--test-fraction nan", "{store.h5}: --test-fraction: expected a number in [0, 1), found nan"),
     "many folds": (
         GOOD + "--folds 40 --test-fraction 0",
         "{store.h5}: split: expected at least 40 patients for --folds 40, found 16 patients of 48 images; ",
@@ -167,7 +167,7 @@ COMMANDS: dict[str, Case] = {
         "{unfinished.h5}: complete: expected a finished store, found ",
     ),
     "no store": (RUN + "--features {gone}", "{gone}: expected a feature store, found no such file"),
-    "text": (RUN + "--features {text.h5}", "{text.h5}: expected a feature store (HDF5), found "),
+    "text": (RUN + "--features {text.h5}", "{text.h5}: expected a feature store, found a file that is no HDF5"),
     "a backend": (GOOD + "--backend torch", "Invalid value for '--backend': 'torch' is not one of "),
     "few pages": (
         "search.run --features {store.h5} --study {narrow.toml} --out {pages} --pages 1",
@@ -251,9 +251,12 @@ COMMANDS: dict[str, Case] = {
     "a view to predict": ("heads.predict {head.hdf5} a.png --views upside-down", "--views: 'upside-down': expected "),
     "another backbone": (
         "heads.predict {head.hdf5} a.png --backbone vgg16",
-        "--backbone: expected mobilenet, as {head",
+        "--backbone: expected mobilenet, as {head.hdf5} says, found ",
     ),
-    "no batch": ("heads.predict {head.hdf5} a.png --batch-size 0", "Invalid value for '--batch-size': 0 is not in the"),
+    "no batch": (
+        "heads.predict {head.hdf5} a.png --batch-size 0",
+        "Invalid value for '--batch-size': Input should be greater than or equal to 1",
+    ),
     "a dtype": ("features.convert {article.h5} {new} --dtype int8", "--dtype: expected float16 or float32, found int8"),
     "classes of a store": (
         "features.convert {store.h5} {new} --classes a,b",

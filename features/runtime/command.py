@@ -84,7 +84,7 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
         _last_words(f"error: {error}")
         status = error.exit_status
     except typer.TyperException as error:
-        _last_words(f"error: {' '.join(error.format_message().split())} (see --help)")
+        _last_words(f"error: {' '.join(error.format_message().replace('Value error, ', '').split())} (see --help)")
         status = error.exit_code
     except Terminated as error:  # before the command had begun, or after it
         status = error.exit_status
