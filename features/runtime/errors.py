@@ -23,6 +23,10 @@ class BottleneckError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles by the finished message: exceptions are otherwise made anew from their arguments alone."""
+        return _again, (type(self), str(self), dict(vars(self)))
+
 
 class DiskFullError(BottleneckError):
     """There is no room for a file.
@@ -85,13 +89,9 @@ class InputError(BottleneckError):
         BottleneckError.__init__(outer, f"{where}: {self}")  # which makes it one line again
         return outer
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles by the finished message: exceptions are otherwise made anew from their arguments alone."""
-        return _again, (type(self), str(self), self.field)
 
-
-def _again(kind: type[InputError], message: str, field: str | None) -> InputError:
+def _again(kind: type[BottleneckError], message: str, attributes: dict[str, Any]) -> BottleneckError:
     error = kind.__new__(kind)
     BottleneckError.__init__(error, message)
-    error.field = field
+    vars(error).update(attributes)
     return error

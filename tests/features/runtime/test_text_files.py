@@ -39,8 +39,8 @@ def test_another_encoding_is_named(tmp_path, content, said):
         read_study_file(path)
 
 
-BINARY_OPENS = ("os.open", "Image.open", "_opener().open", "_open", "self._open")
-"""Descriptors, pictures, addresses, HDF5."""
+BINARY_OPENS = ("h5py.h5a.open", "archive.open", "os.open", "Image.open", "_opener().open", "_open", "self._open")
+"""HDF5, parts of archives, descriptors, pictures, addresses."""
 
 
 def test_no_file_of_text_is_opened_in_the_encoding_of_the_surroundings():
