@@ -49,8 +49,8 @@ def main() -> None:
         command = [sys.executable, "-m", "search.run", "--features", str(store), "--out", str(Path(folder) / "study")]
         command += ["--trials", str(arguments.trials), "--epochs", str(arguments.epochs), "--finalists", "0"]
         command += ["--storage", arguments.storage] if arguments.storage else []
+        print(f"{'trials':>8} {'seconds':>8} {'MB':>8} {'files':>6} {'threads':>8}")
         seen = watch(command, arguments.trials)
-    table(seen)
     judge(seen, arguments.most_kb)
 
 
@@ -76,15 +76,14 @@ def watch(command: list[str], trials: int) -> list[Seen]:
                 with process.oneshot():
                     memory, files, threads = process.memory_info().rss, process.num_fds(), process.num_threads()
                 seen.append(Seen(ended, time.perf_counter() - begun, memory, files, threads))
+                show(seen[-1])
     if search.returncode:
         raise SystemExit(f"search.run ended with {search.returncode}")
     return seen
 
 
-def table(seen: list[Seen]) -> None:
-    print(f"{'trials':>8} {'seconds':>8} {'MB':>8} {'files':>6} {'threads':>8}")
-    for one in seen:
-        print(f"{one.trials:8} {one.seconds:8.0f} {one.memory / 1e6:8.1f} {one.files:6} {one.threads:8}")
+def show(one: Seen) -> None:
+    print(f"{one.trials:8} {one.seconds:8.0f} {one.memory / 1e6:8.1f} {one.files:6} {one.threads:8}", flush=True)
 
 
 def judge(seen: list[Seen], most_kb: float) -> None:
