@@ -45,4 +45,4 @@ def test_damaged_files_are_read_or_refused_in_one_line(group: str, tmp_path: Pat
     assert set(told) == set(GROUPS[group])
     for job, counts in told.items():
         assert not counts["wrong"], f"{job}: {counts['wrong'][0]}"
-        assert counts["refused"], job
+        assert counts["refused"] or job.startswith("audit"), job  # a damaged audit is made anew

@@ -271,7 +271,8 @@ def test_killed_among_the_repeats_and_resumed_they_are_those_of_an_undisturbed_r
 def _wait_until_it_works(process: subprocess.Popen, journal: Path, before: bytes) -> bytes:
     """Returns what the journal holds once the process has written to it."""
     while process.poll() is None:
-        if journal.exists() and (now := journal.read_bytes()) != before:
+        began = journal.with_name("study.json").exists()  # which comes after the journal: then it can be resumed
+        if began and (now := journal.read_bytes()) != before:
             return now
         time.sleep(0.02)
     raise AssertionError(process.communicate()[1])

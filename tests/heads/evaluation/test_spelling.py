@@ -11,7 +11,7 @@ from conftest import build_store
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from heads.evaluation.rows import check_fits
+from heads.evaluation.rows import fitted
 from heads.files.metadata import HeadMetadata
 
 
@@ -22,6 +22,6 @@ def test_two_spellings_of_the_classes_fit(tmp_path, form):
     for other in ("NFC", "NFD"):
         names = tuple(unicodedata.normalize(other, name) for name in classes)
         metadata = replace(HeadMetadata.of_store(store.header, store.fingerprint, versions={}), classes=names)
-        check_fits(Path("head.hdf5"), metadata, store)
-        with pytest.raises(InputError, match="classes: expected 2"):
-            check_fits(Path("head.hdf5"), replace(metadata, classes=(names[0], "Nevus")), store)
+        fitted(Path("head.hdf5"), metadata, store)
+        with pytest.raises(InputError, match="classes: expected none but those of"):
+            fitted(Path("head.hdf5"), replace(metadata, classes=(names[0], "Nevus")), store)
