@@ -69,10 +69,10 @@ def extract_store(
     """
     spec, views, _ = options.spec, options.variants, options.scale
     table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
-    stored = FeatureStore(store).header if store.exists() else None
-    scale = scale_of(table, options, None if stored is None else stored.intensity)
+    stored = FeatureStore(store) if store.exists() else None
+    scale = scale_of(table, options, None if stored is None else stored.header.intensity)
     plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity, options.pages)
-    changes = plan.compare(store, update=options.update, say=say)
+    changes = plan.compare(stored, update=options.update, say=say)
     updates = changes.remarks(update=options.update) if changes else ()
     for remark in (*table.remarks, *updates, *scale.notes):
         say(f"note: {remark}")
@@ -138,16 +138,16 @@ class _Plan:
             modified=self.table.modified,
         )
 
-    def compare(self, path: Path, *, update: bool, say: Say) -> Changes | None:
+    def compare(self, stored: FeatureStore | None, *, update: bool, say: Say) -> Changes | None:
         """Refuses a store that cannot be gone on with, and too many classes, before seconds are spent on the backbone.
 
         Returns:
             How the store differs from one that is made now; None where there is no store, or nothing to update.
         """
         require_storable(self.table.folder, self.table.classes)
-        if not path.exists():
+        if stored is None:
             return None
-        stored = FeatureStore(path)
+        path = stored.path
         header = self.header(stored.header.feature_shape, stored.header.weights_sha256)
         changes = find_changes(stored, self.table, say=say)
         if update:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from features.images.reading import Page, Source
@@ -31,7 +32,7 @@ class Content:
 def read_content(source: Source) -> Content:
     """Reads a file, once, for its digest and to be decoded; a page has the digest of its file."""
     if isinstance(source, Page):
-        return Content(source, digest_of(source.path))
+        return Content(source, _digest_of_pages(source.path))
     if isinstance(source, bytes):
         return Content(source, hashlib.blake2b(source, digest_size=DIGEST_BYTES).digest())
     try:
@@ -40,6 +41,21 @@ def read_content(source: Source) -> Content:
         return read_content(source.read_bytes())
     except OSError:
         return Content(source, UNKNOWN)
+
+
+def _digest_of_pages(path: Path) -> bytes:
+    """``digest_of``, remembered: a file of many pages is asked for as often, and read once."""
+    try:
+        status = path.stat()
+    except OSError:
+        return UNKNOWN
+    return _remembered(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _remembered(path: Path, size: int, modified: int) -> bytes:
+    del size, modified  # of which another one makes it another file
+    return digest_of(path)
 
 
 def digest_of(path: Path) -> bytes:
