@@ -29,7 +29,7 @@ from search.record.results import OneAtATimeEstimate
 class MadeProgram:
     """Stands for ``heads.bank.program.Program``."""
 
-    def __init__(self, shape: BankShape, dtype: str) -> None:
+    def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self.shape, self.traces = shape, 0
         self.state = zero_state(shape, np.zeros)
         self._compiled: set[str] = set()
@@ -40,7 +40,7 @@ class MadeProgram:
     def train_epoch(self, settings, held, plan):
         return self._train(settings, plan.places, len(plan.places))
 
-    def predict_held(self, settings, held, plan, views):
+    def predict_held(self, settings, held, plan):
         self._compile("scoring")
         classes, slots = self.shape.classes, self.shape.slots
         found = np.zeros((*plan.places.shape, slots, classes), np.float32)
@@ -48,22 +48,25 @@ class MadeProgram:
             found[batch] = shares(places[:, None], self._numbers(settings, fold)[None], classes)
         return found.swapaxes(1, 2)
 
-    def keep(self, improved, owner):
-        for part, array in self.state["weights"].items():
-            chosen = improved if part in self.shape.slot_arrays else improved[:, owner] & (owner != FREE)
-            self.state["best"][part][chosen] = array[chosen]
+    def keep(self, improved, owner, page_of_tile):
+        pages = improved[:, owner] & (owner != FREE)
+        chosen = {"slots": improved, "pages": pages, "tiles": pages[:, page_of_tile] & (page_of_tile != FREE)}
+        for sort, names in self.shape.arrays.items():
+            for name in names:
+                self.state["best"][name][chosen[sort]] = self.state["weights"][name][chosen[sort]]
 
-    def write(self, pages, in_pages, slots, in_slots):
-        for where, values in ((pages, in_pages), (slots, in_slots)):
-            for part, arrays in values.items():
-                for name, array in arrays.items():
-                    self.state[part][name][where[:, 0], where[:, 1]] = array
+    def write(self, sort, where, values):
+        for part, arrays in values.items():
+            for name, array in arrays.items():
+                self.state[part][name][where[:, 0], where[:, 1]] = array
 
-    def read(self, part, fold, pages, slot):
-        paged = {name for name in self.state[part] if name in self.shape.page_arrays}
-        arrays = self.state[part].items()
-        in_pages = {name: array[fold, pages] for name, array in arrays if name in paged}
-        return in_pages, {name: array[fold, slot] for name, array in arrays if name not in paged}
+    def read(self, part, fold, where):
+        inside = {sort: (*names, "steps") if sort == "slots" else names for sort, names in self.shape.arrays.items()}
+        state = self.state[part]
+        return {
+            sort: {name: state[name][fold, where[sort]] for name in names if name in state}
+            for sort, names in inside.items()
+        }
 
     def _compile(self, what: str) -> None:
         self.traces += what not in self._compiled
@@ -71,13 +74,19 @@ class MadeProgram:
 
     def _train(self, settings, places, steps):
         self._compile("training")
-        owner, taken = settings["owner"], settings["taken"]
+        owner, tiles, taken = settings["owner"], settings["page_of_tile"], settings["taken"]
         batches = zlib.crc32(places.tobytes()) % 1000 / 1000
         for fold in range(self.shape.folds):
             moved = settings["learning_rate"][fold] * (1 + batches + 1e-3 * self.shape.pages)
+            paged = np.where(owner == FREE, 0, moved[owner])
+            steps_of = {
+                "pages": paged,
+                "tiles": np.where(tiles == FREE, 0, paged[tiles]),
+                "slots": np.where(taken, moved, 0),
+            }
+            sorts = {name: sort for sort, names in self.shape.arrays.items() for name in names}
             for name in self.shape.trained:
-                paged = name in self.shape.page_arrays
-                step = np.where(owner == FREE, 0, moved[owner]) if paged else np.where(taken, moved, 0)
+                step = steps_of[sorts[name]]
                 for part, share in (("first", 0.9), ("second", 0.5), ("weights", 1)):
                     array = self.state[part][name][fold]
                     wide = step.reshape(-1, *[1] * (array.ndim - 1))

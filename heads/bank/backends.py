@@ -16,9 +16,9 @@ from heads.bank.program import Program
 from heads.bank.shape import BankShape
 
 
-def make_program(shape: BankShape, dtype: str) -> Program:
-    """Makes an empty bank on the Keras backend in use."""
-    program: Program = _backend().BankProgram(shape, dtype)
+def make_program(shape: BankShape, dtype: str, scored: int) -> Program:
+    """Makes an empty bank on the Keras backend in use, which scores batches of ``scored`` rows."""
+    program: Program = _backend().BankProgram(shape, dtype, scored)
     return program
 
 

@@ -1,19 +1,36 @@
 """The dense layers of all heads, from the sums of the first to the loss, and the way back.
 
-Letters in shapes are those of ``heads.bank.state``.
+Letters in shapes are those of ``heads.bank.state``. A head's values lie unit by unit: (U, B).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept, keys
-from heads.bank.functions import Tensor, activate, slopes
+from heads.bank.functions import Function, Tensor, activations, as_deep, choose, slopes
+from heads.bank.places import Each, Sizes
 from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, Present
+
+_NUMBERS = ("activation", "dense_layers", "label_smoothing", "dense_dropout", "seed", "steps", "taken")
+
+
+class Errors(NamedTuple):
+    """Gradients of the first dense layer's sums in the products' dtype; None where there are no such sums.
+
+    Attributes:
+        tiles: (G·T, B, V).
+        pooled: (G·P, B, U).
+    """
+
+    tiles: Tensor | None
+    pooled: Tensor | None
 
 
 class DenseLayers:
@@ -22,114 +39,166 @@ class DenseLayers:
     Args:
         shape: The bank's.
         dtype: Of the operands and results of products.
+        each: How heads are run through.
+        batch: Rows of a batch, where these are others than the training's.
     """
 
-    def __init__(self, shape: BankShape, dtype: str) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: BankShape, dtype: str, each: Each, batch: int | None = None) -> None:
+        self.shape, self.dtype, self._each, self.batch = shape, dtype, each, batch or shape.batch
 
     def classify(
-        self, sums: Tensor, weights: Arrays, labels: Tensor, present: Present
-    ) -> tuple[Tensor, Tensor, Arrays]:
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, present: Present
+    ) -> tuple[Tensor, Errors, Arrays]:
         """Everything from the first dense layer's partial sums to the loss, and back.
 
         Args:
-            sums: (G·P, 16, B, U) in the products' dtype: what each channel adds to the first dense layer.
+            tiles: (G·T, V, B) in the products' dtype: what each tile adds to the first dense layer; None where no head
+                flattens.
+            pooled: (G·P, U, B) likewise: what each page of heads that pool adds.
             weights: The slots' arrays.
             labels: (B,) int32.
             present: See ``Present``.
 
         Returns:
-            Loss (G·H,) float32; gradient of the sums of each page, (G·P, 1, B, U) in the products' dtype; gradients of
-            the slots' arrays, float32.
+            Loss (G·H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
         """
-        shape, slots = self.shape, present.slots
-        layers = self._dense_layers(sums, weights, present, training=True)
+        shape = self.shape
+        onehot = ops.one_hot(labels, shape.classes, axis=0, dtype="float32")
+        counts = ops.take(present.class_weight, labels, axis=0)
+        slots = {name: present.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, present)
+        sizes = {name: array.shape[1:] for name, array in weights.items()}
+        results = {"loss": (), "error": (self.batch, shape.units), **sizes}
+
+        def head(of_head: Arrays) -> Arrays:
+            depths = [partial(self._train, depth, of_head, onehot, counts) for depth in range(shape.dense_layers + 1)]
+            chosen: Arrays = choose(depths, of_head["dense_layers"])
+            return chosen
+
+        found = self._each.run(head, slots, present.used_slots, results)
+        taken = present.slots["taken"]
+        found = {name: ops.where(as_deep(taken, array), array, 0.0) for name, array in found.items()}
+        return found.pop("loss"), self._errors(found.pop("error"), present), found
+
+    def decide(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
+        """``classify`` as in use: probabilities (G·H, B, K) float32."""
+        shape = self.shape
+        slots = {name: present.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, present)
+
+        def head(of_head: Arrays) -> Arrays:
+            depths = [partial(self._use, depth, of_head) for depth in range(shape.dense_layers + 1)]
+            chosen: Arrays = choose(depths, of_head["dense_layers"])
+            return chosen
+
+        results: Sizes = {"shares": (self.batch, shape.classes)}
+        return self._each.run(head, slots, present.used_slots, results)["shares"]
+
+    def _totals(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
+        """Sums of the first dense layer of each head, (G·H, U, B) float32."""
+        shape = self.shape
+        heads = present.slots["taken"].shape[0]
+        total = weights["dense_bias"][:, :, None]
+        if tiles is not None:
+            rows = heads * shape.tiles_in_page
+            row = ops.where(present.tiles["owned"], present.tiles["row"], rows)  # one more, for what nobody owns
+            sums = ops.segment_sum(ops.cast(tiles, "float32"), row, num_segments=rows + 1)[:rows]
+            total = total + ops.reshape(sums, (heads, -1, self.batch))[:, : shape.units]
+        if pooled is not None:
+            owner = ops.where(self._pooling(present), present.pages["owner"], heads)
+            total = total + ops.segment_sum(ops.cast(pooled, "float32"), owner, num_segments=heads + 1)[:heads]
+        return total
+
+    def _errors(self, error: Tensor, present: Present) -> Errors:
+        """(G·H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
+        shape = self.shape
+        tiles = pooled = None
+        if shape.flattens:
+            padding = shape.tiles_in_page * shape.tile_units - shape.units
+            cut = ops.pad(error, [[0, 0], [0, 0], [0, padding]])
+            cut = ops.reshape(cut, (-1, self.batch, shape.tiles_in_page, shape.tile_units))
+            cut = ops.reshape(ops.transpose(cut, (0, 2, 1, 3)), (-1, self.batch, shape.tile_units))
+            owned = present.tiles["owned"][:, None, None]
+            tiles = ops.cast(ops.where(owned, ops.take(cut, present.tiles["row"], axis=0), 0.0), self.dtype)
+        if shape.pools:
+            of_pages = ops.take(error, present.pages["owner"], axis=0)
+            pooled = ops.cast(ops.where(self._pooling(present)[:, None, None], of_pages, 0.0), self.dtype)
+        return Errors(tiles, pooled)
+
+    def _pooling(self, present: Present) -> Tensor:
+        """(G·P,) bool: pages of heads that pool."""
+        return ops.logical_and(present.pages["owned"], present.pages["pooled"])
+
+    # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------
+
+    def _train(self, depth: int, head: Arrays, onehot: Tensor, counts: Tensor) -> Arrays:
+        """Loss and gradients of heads of so many hidden layers."""
+        shape = self.shape
+        layers = self._layers(depth, head, training=True)
         logits = layers[-1].outputs
-        smoothing = slots["label_smoothing"][:, None, None]
-        target = ops.one_hot(labels, shape.classes, dtype="float32")[None] * (1 - smoothing) + smoothing / shape.classes
+        smoothing = head["label_smoothing"][..., None, None]
+        target = onehot * (1 - smoothing) + smoothing / shape.classes
         # The class scores, not the probabilities, as Keras does behind a softmax on TensorFlow: on other backends it
         # clips the probabilities at 1e-7, which takes the gradient from just those rows that are most wrong.
-        counts = ops.take(present.class_weight, labels, axis=0)[None]
-        loss = ops.mean(-ops.sum(target * ops.log_softmax(logits), axis=-1) * counts, axis=-1)
-        error = (ops.softmax(logits) - target) * counts[..., None] / shape.batch
-        taken = slots["taken"]
-        error = ops.where(taken[:, None, None], error, 0.0)
-        error, gradients = self._dense_gradients(layers, weights, error, slots)
-        of_pages = ops.where(present.owned[:, None, None], ops.take(error, present.owner, axis=0), 0.0)
-        return ops.where(taken, loss, 0.0), ops.cast(of_pages, self.dtype)[:, None], gradients
+        loss = ops.mean(-ops.sum(target * ops.log_softmax(logits, axis=-2), axis=-2) * counts, axis=-1)
+        error = (ops.softmax(logits, axis=-2) - target) * counts / self.batch
+        gradients = self._back(depth, layers, head, error)
+        return {"loss": loss, **gradients}
 
-    def _dense_layers(self, sums: Tensor, weights: Arrays, present: Present, *, training: bool) -> list[_Layer]:
-        """Runs the layers behind the first; the last one's outputs are the class scores (G·H, B, K)."""
-        shape, slots = self.shape, present.slots
-        of_pages = ops.sum(ops.cast(sums, "float32"), axis=1)
-        heads = present.slots["taken"].shape[0]
-        owner = ops.where(present.owned, present.owner, heads)  # one segment more, for what nobody owns
-        total = ops.segment_sum(of_pages, owner, num_segments=heads + 1)[:heads] + weights["dense_bias"][:, None]
-        layers = [_Layer(None, None, total)]
-        for number in range(1, shape.dense_layers + 1):
-            before = layers[-1].outputs
-            inputs = activate(shape.activations, slots["activation"], before)
+    def _use(self, depth: int, head: Arrays) -> Arrays:
+        logits = self._layers(depth, head, training=False)[-1].outputs
+        return {"shares": ops.softmax(ops.swapaxes(logits, -1, -2))}
+
+    def _layers(self, depth: int, head: Arrays, *, training: bool) -> list[_Layer]:
+        """The first layer's sums and the layers behind it; the last one's outputs are the class scores (..., K, B)."""
+        layers = [_Layer(None, None, head["sums"])]
+        for number in range(1, depth + 1):
+            inputs = self._chosen(activations, head, layers[-1].outputs)
             mask = None
-            if training and shape.dense_dropout:
-                mask = self._dense_mask(slots, number)
-                inputs = ops.where(mask, inputs, 0.0) / (1 - slots["dense_dropout"])[:, None, None]
-            if number > 1:  # a head of one hidden layer has none here
-                inputs = ops.where((slots["dense_layers"] > 1)[:, None, None], inputs, layers[-1].inputs)
-            name = "hidden" if number < shape.dense_layers else "out"
-            outputs = ops.matmul(inputs, weights[name]) + weights[f"{name}_bias"][:, None]
+            if training and self.shape.dense_dropout:
+                mask = self._mask(head, number)
+                inputs = ops.where(mask, inputs, 0.0) / (1 - head["dense_dropout"])[..., None, None]
+            name = self._name(number, depth)
+            outputs = ops.matmul(ops.swapaxes(head[name], -1, -2), inputs) + head[f"{name}_bias"][..., None]
             layers.append(_Layer(inputs, mask, outputs))
-        if shape.dense_layers:
-            deep = (slots["dense_layers"] > 0)[:, None, None]
-            last = layers.pop()
-            layers.append(last._replace(outputs=ops.where(deep, last.outputs, total[..., : shape.classes])))
-        else:
-            layers[0] = layers[0]._replace(outputs=total[..., : shape.classes])
+        if not depth:
+            layers[0] = layers[0]._replace(outputs=head["sums"][..., : self.shape.classes, :])
         return layers
 
-    def _dense_gradients(
-        self, layers: list[_Layer], weights: Arrays, error: Tensor, slots: Arrays
-    ) -> tuple[Tensor, Arrays]:
-        """The way back through ``_dense_layers``: gradients of the first sums (G·H, B, U) and of the weights."""
-        shape = self.shape
-        padding = [[0, 0], [0, 0], [0, shape.units - shape.classes]]
-        direct = ops.pad(error, padding)  # of heads without hidden layers
-        gradients: Arrays = {}
-        skipped: Tensor = 0.0
-        for number in range(shape.dense_layers, 0, -1):
-            name, least = ("hidden", 1) if number < shape.dense_layers else ("out", 0)
-            used = (slots["dense_layers"] > least)[:, None, None]
-            error = ops.where(used, error, 0.0)
+    def _back(self, depth: int, layers: list[_Layer], head: Arrays, error: Tensor) -> Arrays:
+        """The way back through ``_layers``: ``error`` of the first sums, (..., B, U), and of the head's arrays."""
+        gradients = {name: ops.zeros_like(head[name]) for name in self.shape.slot_arrays}
+        for number in range(depth, 0, -1):
+            name = self._name(number, depth)
             inputs, mask, _ = layers[number]
-            gradients[name] = ops.where(used, ops.matmul(ops.swapaxes(inputs, 1, 2), error), 0.0)
-            gradients[f"{name}_bias"] = ops.sum(error, axis=1)
-            error = ops.matmul(error, ops.swapaxes(weights[name], 1, 2))
-            if number > 1:
-                both = (slots["dense_layers"] > 1)[:, None, None]
-                skipped, error = ops.where(both, 0.0, error), ops.where(both, error, 0.0)
-            elif shape.dense_layers > 1:
-                error = error + skipped
+            gradients[name] = ops.matmul(inputs, ops.swapaxes(error, -1, -2))
+            gradients[f"{name}_bias"] = ops.sum(error, axis=-1)
+            error = ops.matmul(head[name], error)
             if mask is not None:
-                error = ops.where(mask, error, 0.0) / (1 - slots["dense_dropout"])[:, None, None]
-            error = error * slopes(shape.activations, slots["activation"], layers[number - 1].outputs)
-        if shape.dense_layers:
-            direct = ops.where((slots["dense_layers"] > 0)[:, None, None], error, direct)
-        gradients["dense_bias"] = ops.sum(direct, axis=1)
-        return direct, gradients
+                error = ops.where(mask, error, 0.0) / (1 - head["dense_dropout"])[..., None, None]
+            error = error * self._chosen(slopes, head, layers[number - 1].outputs)
+        if not depth:
+            before = [[0, 0]] * (len(error.shape) - 2)
+            error = ops.pad(error, [*before, [0, self.shape.units - self.shape.classes], [0, 0]])
+        gradients["dense_bias"] = ops.sum(error, axis=-1)
+        return {**gradients, "error": ops.swapaxes(error, -1, -2)}
 
-    def _dense_mask(self, slots: Arrays, number: int) -> Tensor:
-        """(G·H, B, U) bool: the outputs of a hidden layer that are kept."""
+    def _chosen(self, functions: Callable[..., list[Function]], head: Arrays, values: Tensor) -> Tensor:
+        return choose(functions(self.shape.activations), head["activation"], values)
+
+    def _name(self, number: int, depth: int) -> str:
+        return "hidden" if number < depth else "out"
+
+    def _mask(self, head: Arrays, number: int) -> Tensor:
+        """(..., U, B) bool: the outputs of a hidden layer that are kept."""
         units = np.arange(self.shape.units, dtype=np.int32)
-        key = keys(slots["seed"][:, None], slots["steps"][:, None], units, layer=number)
-        rates = ops.broadcast_to(slots["dense_dropout"][:, None], key.shape)
-        return ops.swapaxes(kept(key, rates, self.shape.batch), 1, 2)
-
-    def decide(self, sums: Tensor, weights: Arrays, present: Present) -> Tensor:
-        """``classify`` as in use: probabilities (G·H, B, K) float32."""
-        return ops.softmax(self._dense_layers(sums, weights, present, training=False)[-1].outputs)
+        key = keys(head["seed"][..., None], head["steps"][..., None], units, layer=number)
+        rates = ops.broadcast_to(head["dense_dropout"][..., None], key.shape)
+        return kept(key, rates, np.arange(self.batch))
 
 
 class _Layer(NamedTuple):
-    """A dense layer behind the convolution: (G·H, B, units) each.
+    """A dense layer behind the convolution: (..., units, B) each.
 
     Attributes:
         inputs: What its kernel is multiplied with; None for the first, whose inputs lie in pages.

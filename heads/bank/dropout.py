@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 _GOLDEN = 0x9E3779B9  # 2^32 divided by the golden ratio: consecutive counters land far apart
@@ -47,18 +48,19 @@ def keys(seeds: Any, steps: Any, channels: Any, *, layer: int) -> Any:
     return key
 
 
-def kept(key: Any, rates: Any, count: int) -> Any:
-    """Returns which of ``count`` activations of each channel are kept.
+def kept(key: Any, rates: Any, counters: npt.NDArray[np.int64]) -> Any:
+    """Returns which activations of each channel are kept.
 
     Args:
         key: (...,) uint32, from ``keys``.
         rates: (...,) float32 in [0, 1): the share to drop.
-        count: Activations of one channel in a batch: rows times positions, rows outermost.
+        counters: (n,) place of each activation of one channel in a batch: counted through rows, and in each row
+            through its positions.
 
     Returns:
-        (..., count) bool.
+        (..., n) bool.
     """
-    counters = np.arange(count, dtype=np.uint32) * np.uint32(_GOLDEN)
-    bits = mix(ops.bitwise_xor(key[..., None], ops.convert_to_tensor(counters, dtype="uint32")))
+    spread = counters.astype(np.uint32) * np.uint32(_GOLDEN)
+    bits = mix(ops.bitwise_xor(key[..., None], ops.convert_to_tensor(spread, dtype="uint32")))
     level = ops.cast(ops.bitwise_right_shift(bits, _uint32(32 - _LEVELS)), "int32")
     return level >= ops.cast(rates * float(2**_LEVELS), "int32")[..., None]

@@ -96,15 +96,15 @@ class Engine:
         _require("folds of validation rows", len(rows), str(shape.folds), len(rows) == shape.folds)
         for feed in (self._train, self._validation):
             _require("feature shape", feed.shape, str(shape.feature_shape), feed.shape == shape.feature_shape)
-        self.table = PageTable(shape.pages, shape.slots)
+        self.table = PageTable(shape)
         self.plateau = Plateau((shape.folds, shape.slots))
         self.specs: list[HeadSpec | None] = [None] * shape.slots
         self._seeds = np.zeros((shape.folds, shape.slots), np.int64)
         self._mask_seeds = np.zeros((shape.folds, shape.slots), np.int32)
-        self._program = make_program(shape, self.dtype)
+        self._scoring = ValidationRows.of(rows, self._validation, shape.batch)
+        self._program = make_program(shape, self.dtype, self._scoring.batch)
         held = self._train.resident and self._validation.resident if resident is None else resident
         self._held = [_hold(self._program, feed, self.dtype) for feed in self._feeds()] if held else None
-        self._scoring = ValidationRows.of(rows, self._validation, shape.batch)
 
     @property
     def traces(self) -> int:
@@ -112,8 +112,8 @@ class Engine:
         return self._program.traces
 
     def epoch_flops(self, steps: int) -> int:
-        """Floating-point operations in the matrix products of a training epoch, free pages included."""
-        return steps * self.shape.step_flops
+        """Floating-point operations in the matrix products of a training epoch that the heads in the bank need."""
+        return steps * self.shape.step_flops(spec for spec in self.specs if spec is not None)
 
     # --- heads in and out -------------------------------------------------------------------------------------
 
@@ -126,9 +126,11 @@ class Engine:
         Raises:
             ValueError: A head is of a kind that the bank was not made for, or there is no room; nothing has changed.
         """
-        room = self.table.free, self.specs.count(None)
-        needed = sum(pages_of(newcomer.spec) for newcomer in newcomers), len(newcomers)
-        _require("free pages and slots", needed, f"at most {room}", needed[0] <= room[0] and needed[1] <= room[1])
+        room = self.table.free, self.table.free_slots, self.table.free_tiles
+        taken = self.shape.room_for(newcomer.spec for newcomer in newcomers)
+        needed = sum(pages_of(newcomer.spec) for newcomer in newcomers), taken.slots, taken.tiles
+        fits = all(one <= other for one, other in zip(needed, room, strict=True))
+        _require("free pages, slots and tiles", needed, f"at most {room}", fits)
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
@@ -140,22 +142,22 @@ class Engine:
 
     def _settle(self, newcomer: Newcomer, write: HeadWrites) -> int:
         spec = newcomer.spec
-        slot = self.table.place(pages_of(spec), wanted=newcomer.place)
+        slot = self.table.place(spec, wanted=newcomer.place)
         self.specs[slot] = spec
-        pages = self.table.of(slot)
+        where = self.table.places_of(slot)
         for fold in range(self.shape.folds):
             place = fold, slot
             if newcomer.states is None:
                 seed = newcomer.seeds[fold]
                 self.plateau.start(place, spec)
                 weights = initial_weights(spec, self.shape.feature_shape, self.shape.classes, seed=seed)
-                write.add(place, pages, spec, {"weights": named(spec, weights)}, steps=0)
+                write.add(fold, where, spec, {"weights": named(spec, weights)}, steps=0)
             else:
                 state = newcomer.states[fold]
                 seed = int(state["seed"])
                 self.plateau.load(place, _inside(state, "plateau"))
                 parts = {part: _inside(state, part) for part in self.shape.state_parts}
-                write.add(place, pages, spec, parts, steps=int(state["steps"]))
+                write.add(fold, where, spec, parts, steps=int(state["steps"]))
             self._seeds[place], self._mask_seeds[place] = seed, mask_seed(seed)
         return slot
 
@@ -167,10 +169,9 @@ class Engine:
         """
         write = HeadWrites(self.shape)
         for slot in slots:
-            pages = self.table.of(slot)
+            where = self.table.release(slot)
             for fold in range(self.shape.folds):
-                write.clear((fold, slot), pages)
-            self.table.release(slot)
+                write.clear(fold, where)
             self.specs[slot] = None
             self.plateau.rates[:, slot] = 0
         write.run(self._program)
@@ -206,7 +207,7 @@ class Engine:
         state: HeadState = {
             "spec": np.array(json.dumps(spec.to_dict(), sort_keys=True)),
             "seed": np.array(self._seeds[fold, slot]),
-            "steps": np.asarray(self._program.read("counters", fold, self.table.of(slot), slot)[1]["steps"]),
+            "steps": self._program.read("counters", fold, self.table.places_of(slot))["slots"]["steps"][0],
             **{f"plateau/{name}": value for name, value in self.plateau.save((fold, slot)).items()},
         }
         for part in self.shape.state_parts:
@@ -214,8 +215,7 @@ class Engine:
         return state
 
     def _read(self, part: str, slot: int, fold: int) -> HeadArrays:
-        in_pages, in_slot = self._program.read(part, fold, self.table.of(slot), slot)
-        return unpack(self.shape, self._spec(slot), in_pages, in_slot)
+        return unpack(self.shape, self._spec(slot), self._program.read(part, fold, self.table.places_of(slot)))
 
     def _spec(self, slot: int) -> HeadSpec:
         spec = self.specs[slot]
@@ -257,11 +257,11 @@ class Engine:
         Returns:
             (folds, slots) each; of probabilities computed in the bank's dtype (see ``predict_exactly``).
         """
-        rows, views = self._scoring, self._validation.views
+        rows = self._scoring
         if self._held:
-            index = (np.searchsorted(self._validation.rows, rows.rows) * views).astype(np.int32)
-            plan = ScoringPlan(index, rows.folds)
-            found = self._program.predict_held(self._settings(), self._held[-1], plan, views)
+            index = np.searchsorted(self._validation.rows, rows.rows) * self._validation.views + rows.views
+            plan = ScoringPlan(index.astype(np.int32), rows.folds)
+            found = self._program.predict_held(self._settings(), self._held[-1], plan)
         else:
             found = self._program.predict_stream(self._settings(), rows.batches(self._validation))
         scores = [score_all(*rows.of_fold(found, fold), self.objective) for fold in range(self.shape.folds)]
@@ -270,7 +270,7 @@ class Engine:
     def keep(self, improved: npt.NDArray[np.bool_]) -> None:
         """Makes the current weights of some heads their best ones: (folds, slots) bool."""
         if improved.any():
-            self._program.keep(improved, self.table.owner)
+            self._program.keep(improved, self.table.owner, self.table.page_of_tile)
 
     def set_learning_rates(self, rates: npt.NDArray[Any]) -> None:
         """Sets the rates, (folds, slots), for schedules other than ``plateau``'s."""
@@ -305,8 +305,7 @@ class Engine:
 
     def _settings(self) -> dict[str, npt.NDArray[Any]]:
         return {
-            "owner": self.table.owner.copy(),
-            "page_in_head": self.table.page_in_head.copy(),
+            **self.table.layout(),
             **hyperparameters(self.shape, self.specs),
             "learning_rate": self.plateau.rates.copy(),
             "seed": self._mask_seeds.copy(),

@@ -65,36 +65,41 @@ def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: Ba
 
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
-    pages = sum(pages_of(head.spec) for head in heads)
+    specs = [head.spec for head in heads]
+    pages = sum(map(pages_of, specs))
     if compiles_by_shape():  # so of few shapes
-        size = 1 << (pages - 1).bit_length()
-        return replace(shape, folds=1, pages=size, slots=size)
-    small = BankShape.covering(
-        [head.spec for head in heads],
+        pages = _power(pages)
+        taken = shape.room_for(specs)
+        return replace(shape, folds=1, pages=pages, slots=_power(taken.slots), tiles=_power(taken.tiles))
+    return BankShape.covering(
+        specs,
         pages=pages,
         feature_shape=shape.feature_shape,
         classes=shape.classes,
         batch=shape.batch,
+        room=shape.room_for(specs),
     )
-    return replace(small, slots=len(heads))
+
+
+def _power(number: int) -> int:
+    """The power of two that is not below it; 0 of 0."""
+    return 1 << (number - 1).bit_length() if number else 0
 
 
 def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, Any]:
     """Lays heads out in a bank of one partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
-    table, state = PageTable(shape.pages, shape.slots), zero_state(shape, np.zeros)
+    table, state = PageTable(shape), zero_state(shape, np.zeros)
     specs: list[HeadSpec | None] = [None] * shape.slots
     for head in heads:
-        slot = table.place(pages_of(head.spec))
+        slot = table.place(head.spec)
         specs[slot] = head.spec
-        in_pages, in_slot = pack(shape, head.spec, named(head.spec, head.weights))
-        for name, values in in_pages.items():
-            state["weights"][name][0, table.of(slot)] = values
-        for name, values in in_slot.items():
-            state["weights"][name][0, slot] = values
+        where = table.places_of(slot)
+        for sort, arrays in pack(shape, head.spec, named(head.spec, head.weights)).items():
+            for name, values in arrays.items():
+                state["weights"][name][0, where[sort]] = values
     steps = state["counters"]["steps"]
     settings = {
-        "owner": table.owner,
-        "page_in_head": table.page_in_head,
+        **table.layout(),
         **hyperparameters(shape, specs),
         "learning_rate": np.zeros_like(steps, np.float32),
         "seed": np.zeros_like(steps),
@@ -109,5 +114,6 @@ def _predict(forward: Any, bank: tuple[Any, Any, Any], features: Any, shape: Ban
     """Predicts up to a batch of rows; returns (slots, batch, classes)."""
     padded = np.zeros((shape.batch, *shape.feature_shape), np.float32)
     padded[: len(features)] = features
-    rows = keras.ops.convert_to_tensor(padded.reshape(-1, shape.feature_shape[2]))
+    by_position = np.moveaxis(padded.reshape(shape.batch, shape.positions, -1), 1, 0)
+    rows = keras.ops.convert_to_tensor(np.ascontiguousarray(by_position).reshape(-1, shape.feature_shape[2]))
     return np.asarray(keras.ops.convert_to_numpy(forward(*bank, rows)), np.float32)

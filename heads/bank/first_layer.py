@@ -1,19 +1,41 @@
 """The first layer behind its product: batch norm, activation, dropout and pooling of every channel, and the way back.
 
-What is cheap (the activations, the dropout masks) is computed again on the way back instead of being kept. Letters in
-shapes are those of ``heads.bank.state``.
+What is cheap (the activations, the dropout masks) is computed again on the way back instead of being kept. Each piece
+is written for channels (n, S·B): of all pages at once, with a code for each channel, or of one page, with one code
+(``heads.bank.functions.choose``). Letters in shapes are those of ``heads.bank.state``.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept
-from heads.bank.functions import Tensor, activate, as_deep, pool, slopes, unpool
+from heads.bank.functions import Function, Tensor, activations, apart, as_deep, choose, slopes
 from heads.bank.shape import BankShape
-from heads.bank.state import Arrays, Norm
-from heads.model.spec import PAGE
+from heads.bank.state import Norm
+from heads.model.functions import POOLINGS
 from heads.model.weights import BATCH_NORM_EPSILON
+
+
+class Channels(NamedTuple):
+    """What tells channels of one kind from those of another.
+
+    Attributes:
+        activation: int32, the code of all of them, or (n,) a code for each.
+        pooling: Likewise.
+        dropout: (n,) float32.
+        key: (n,) uint32, of the dropout masks.
+        batch_norm: (n,) bool.
+    """
+
+    activation: Tensor
+    pooling: Tensor
+    dropout: Tensor
+    key: Tensor
+    batch_norm: Tensor
 
 
 class FirstLayer:
@@ -22,109 +44,165 @@ class FirstLayer:
     Args:
         shape: The bank's.
         dtype: Of stored activations.
+        batch: Rows of a batch, where these are others than the training's.
     """
 
-    def __init__(self, shape: BankShape, dtype: str) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: BankShape, dtype: str, batch: int | None = None) -> None:
+        self.shape, self.dtype, self.batch = shape, dtype, batch or shape.batch
+        rows, positions = np.arange(self.batch), np.arange(shape.positions)
+        self._counters = (rows[None] * shape.positions + positions[:, None]).reshape(-1)
+        self._poolings = [POOLINGS[name] for name in shape.poolings]
 
-    def activate(self, hidden: Tensor, beta: Tensor | None, channels: Arrays) -> tuple[Tensor, Norm | None]:
-        """Batch norm, activation, dropout and pooling of the first layer, in training.
+    def moments(self, hidden: Tensor, channels: Channels) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each channel of (n, S·B): (n,) float32 each."""
+        found: tuple[Tensor, Tensor] = apart(
+            lambda values: _moments(ops.cast(values, "float32")), channels.activation, hidden
+        )
+        return found
+
+    def activated(self, hidden: Tensor, norm: Norm | None, channels: Channels, *, training: bool) -> Tensor:
+        """Batch norm, activation and, in training, dropout of (n, S·B), in float32."""
+        codes, numbers = self._codes(norm, channels)
+        functions = [self._forward(function, training=training) for function in activations(self.shape.activations)]
+        return choose(functions, codes, hidden, *numbers)
+
+    def pooled(self, values: Tensor, channels: Channels) -> Tensor:
+        """What pooling makes of (n, S·B) float32: (n, B) in the products' dtype, zeros where a head flattens."""
+
+        def pool(forward: Function | None) -> Function:
+            def run(values: Tensor) -> Tensor:
+                values = self._by_position(values)
+                if forward is None:
+                    return ops.zeros((values.shape[0], self.batch), self.dtype)
+                return ops.cast(forward(ops, values, 1), self.dtype)
+
+            return run
+
+        functions = [pool(None if pooling.keeps_positions else pooling.forward) for pooling in self._poolings]
+        return choose(functions, channels.pooling, values)
+
+    def unpooled(
+        self, flat: Tensor | None, error: Tensor | None, hidden: Tensor, norm: Norm | None, channels: Channels
+    ) -> Tensor:
+        """Gradient of what ``activated`` returned, (n, S·B) float32.
 
         Args:
-            hidden: (N, B·S) in the products' dtype.
-            beta: (N,), or None where no head has batch norm.
-            channels: As in ``Present``.
-
-        Returns:
-            Activations (G·P, 16, B, dense positions) in the products' dtype; the batch's statistics, with beta.
+            flat: Gradient that heads which flatten have of it, (n, S·B) float32; None where every head pools.
+            error: Gradient of what ``pooled`` returned, (n, B); None where every head flattens.
+            hidden: As given to ``activated``.
+            norm: Likewise.
+            channels: Likewise.
         """
-        values = ops.cast(hidden, "float32")
-        norm = None
-        if beta is not None:
-            norm = Norm(beta, *_moments(values))
-        values = self._activated(self._scaled(values, norm, channels), channels)
-        return self._pool(self._drop(values, channels), channels), norm
+        if error is None:
+            return flat
+        error = ops.cast(error, "float32")
+        looks_back = any(pooling.looks_back for pooling in self._poolings)
+        pooled = self._looked_at(hidden, norm, channels) if looks_back else ops.zeros((), "float32")
+        flat = ops.zeros((), "float32") if flat is None else flat
 
-    def deactivate(
-        self, hidden: Tensor, error: Tensor, norm: Norm | None, channels: Arrays
+        def back(place: int) -> Function:
+            pooling = self._poolings[place]
+
+            def run(flat: Tensor, error: Tensor, pooled: Tensor) -> Tensor:
+                if pooling.keeps_positions:
+                    return flat
+                values = self._by_position(pooled) if pooling.looks_back else None
+                found = pooling.backward(ops, error[:, None], values, self.shape.positions, 1)
+                return ops.reshape(found, (error.shape[0], -1))
+
+            return run
+
+        return choose([back(place) for place in range(len(self._poolings))], channels.pooling, flat, error, pooled)
+
+    def _looked_at(self, hidden: Tensor, norm: Norm | None, channels: Channels) -> Tensor:
+        """What was pooled; zeros for single pages whose pooling does not look at it."""
+        codes, numbers = self._codes(norm, channels)
+        functions = [self._forward(function, training=True) for function in activations(self.shape.activations)]
+        if len(codes.shape) == 0:
+            looks = np.array([pooling.looks_back for pooling in self._poolings])
+            codes = ops.where(ops.take(looks, channels.pooling, axis=0), codes, len(functions))
+            functions.append(lambda hidden, *_: ops.zeros(hidden.shape, "float32"))
+        return choose(functions, codes, hidden, *numbers)
+
+    def deactivated(
+        self, hidden: Tensor, error: Tensor, norm: Norm | None, channels: Channels
     ) -> tuple[Tensor, Tensor | None]:
-        """The way back through ``activate``.
+        """The way back through ``activated`` and ``moments``.
 
         Args:
-            hidden: As given to ``activate``.
-            error: Gradient of its activations, in their shape and dtype.
-            norm: As returned by it.
-            channels: As given to it.
+            hidden: As given to them.
+            error: Gradient of what was pooled, (n, S·B) float32.
+            norm: With the batch's statistics.
+            channels: As given.
 
         Returns:
-            Gradient of ``hidden``, in its shape and dtype, and of beta, (N,) float32.
+            Gradient of ``hidden``, (n, S·B) in the products' dtype, and of beta, (n,) float32.
         """
+        codes, numbers = self._codes(norm, channels)
+        functions = [self._backward(slope) for slope in slopes(self.shape.activations)]
+        error = choose(functions, codes, hidden, error, *numbers)
+        if norm is None:
+            return apart(lambda error: ops.cast(error, self.dtype), channels.activation, error), None
+        found: tuple[Tensor, Tensor] = apart(
+            self._through_norm, channels.activation, hidden, error, norm.mean, norm.variance, channels.batch_norm
+        )
+        return found
+
+    def _through_norm(
+        self, hidden: Tensor, error: Tensor, mean: Tensor, variance: Tensor, with_norm: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The way back through batch norm, where a head has one."""
         values = ops.cast(hidden, "float32")
-        scaled = self._scaled(values, norm, channels)
-        error = self._drop(self._unpool(ops.cast(error, "float32"), scaled, channels), channels)
-        error = error * slopes(self.shape.activations, channels["activation"], scaled)
-        if norm is None:
-            return ops.cast(error, self.dtype), None
-        scale = ops.rsqrt(norm.variance + BATCH_NORM_EPSILON)[:, None]
-        centred = (values - norm.mean[:, None]) * scale
-        beta_error = _row_sums(error)
-        along = _row_sums(error * centred)[:, None] / values.shape[1]
-        through = (error - beta_error[:, None] / values.shape[1] - centred * along) * scale
-        beta_error = self._where_norm(channels, beta_error, ops.zeros_like(beta_error))
-        return ops.cast(self._where_norm(channels, through, error), self.dtype), beta_error
-
-    def normalise(self, hidden: Tensor, norm: Norm | None, channels: Arrays) -> Tensor:
-        """``activate`` as in use: moving statistics, no dropout."""
-        values = self._scaled(ops.cast(hidden, "float32"), norm, channels)
-        return self._pool(self._activated(values, channels), channels)
-
-    def _where_norm(self, channels: Arrays, with_norm: Tensor, without: Tensor) -> Tensor:
-        """Chooses between heads with and without batch norm; axes after the first are free."""
+        count = values.shape[1]
+        scale = ops.rsqrt(variance + BATCH_NORM_EPSILON)
+        centred = (values - mean[:, None]) * scale[:, None]
+        beta_error, along = _row_sums(error), _row_sums(error * centred)
+        through = (error - (beta_error / count)[:, None] - centred * (along / count)[:, None]) * scale[:, None]
         if False not in self.shape.batch_norm:
-            return with_norm
-        return ops.where(as_deep(channels["batch_norm"], with_norm), with_norm, without)
+            return ops.cast(through, self.dtype), beta_error
+        through = ops.where(with_norm[:, None], through, error)
+        return ops.cast(through, self.dtype), ops.where(with_norm, beta_error, 0.0)
 
-    def _scaled(self, values: Tensor, norm: Norm | None, channels: Arrays) -> Tensor:
-        """Batch norm of (N, B·S) float32."""
-        if norm is None:
-            return values
-        scale = ops.rsqrt(norm.variance + BATCH_NORM_EPSILON)
-        shift = norm.beta - norm.mean * scale
-        scale = self._where_norm(channels, scale, ops.ones_like(scale))
-        shift = self._where_norm(channels, shift, ops.zeros_like(shift))
-        return values * scale[:, None] + shift[:, None]
+    def _codes(self, norm: Norm | None, channels: Channels) -> tuple[Tensor, list[Tensor]]:
+        """The activations' codes, and what ``_scaled`` and ``_drop`` need."""
+        numbers = [channels.dropout, channels.key]
+        if norm is not None:
+            scale = ops.rsqrt(norm.variance + BATCH_NORM_EPSILON)
+            shift = norm.beta - norm.mean * scale
+            if False in self.shape.batch_norm:
+                scale = ops.where(channels.batch_norm, scale, ops.ones_like(scale))
+                shift = ops.where(channels.batch_norm, shift, ops.zeros_like(shift))
+            numbers += [scale, shift]
+        return channels.activation, numbers
 
-    def _activated(self, values: Tensor, codes: Arrays) -> Tensor:
-        return activate(self.shape.activations, codes["activation"], values)
+    def _forward(self, function: Function, *, training: bool) -> Function:
+        def run(hidden: Tensor, dropout: Tensor, key: Tensor, *norm: Tensor) -> Tensor:
+            values = function(_scaled(hidden, *norm))
+            return self._drop(values, dropout, key) if training else values
 
-    def _drop(self, values: Tensor, channels: Arrays) -> Tensor:
-        """Inverted dropout of (N, B·S) float32, the same masks for activations and for their gradients."""
+        return run
+
+    def _backward(self, slope: Function) -> Function:
+        def run(hidden: Tensor, error: Tensor, dropout: Tensor, key: Tensor, *norm: Tensor) -> Tensor:
+            return self._drop(error, dropout, key) * slope(_scaled(hidden, *norm))
+
+        return run
+
+    def _drop(self, values: Tensor, dropout: Tensor, key: Tensor) -> Tensor:
+        """Inverted dropout of (n, S·B) float32, the same masks for activations and for their gradients."""
         if not self.shape.dropout:
             return values
-        keep = kept(channels["key"], channels["dropout"], values.shape[1])
-        return ops.where(keep, values * (1 / (1 - channels["dropout"]))[:, None], 0.0)
+        keep = kept(key, dropout, self._counters)
+        return ops.where(keep, values * (1 / (1 - dropout))[:, None], 0.0)
 
-    def _pool(self, values: Tensor, channels: Arrays) -> Tensor:
-        """(N, B·S) float32 to (G·P, 16, B, dense positions): a pooled value lies in position 0, zeros behind it."""
-        shape = self.shape
-        values = ops.reshape(values, (-1, shape.batch, shape.positions))
-        if shape.poolings != ("flatten",):
-            values = pool(shape.poolings, channels["pooling"], values)[..., : shape.dense_positions]
-        return ops.cast(ops.reshape(values, (-1, PAGE, shape.batch, shape.dense_positions)), self.dtype)
+    def _by_position(self, values: Tensor) -> Tensor:
+        return ops.reshape(values, (-1, self.shape.positions, self.batch))
 
-    def _unpool(self, error: Tensor, scaled: Tensor, channels: Arrays) -> Tensor:
-        """Gradient of what was pooled, (N, B·S) float32; ``scaled`` is what ``activate`` activated."""
-        shape = self.shape
-        if shape.poolings == ("flatten",):
-            return ops.reshape(error, scaled.shape)
-        error = ops.reshape(error, (-1, shape.batch, shape.dense_positions))
 
-        def pooled() -> Tensor:
-            values = self._drop(self._activated(scaled, channels), channels)
-            return ops.reshape(values, (-1, shape.batch, shape.positions))
-
-        error = unpool(shape.poolings, channels["pooling"], error, pooled, shape.positions)
-        return ops.reshape(error, scaled.shape)
+def _scaled(hidden: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Batch norm of (n, S·B), as one number to multiply with and one to add for each channel."""
+    values = ops.cast(hidden, "float32")
+    return values if scale is None else values * scale[:, None] + as_deep(shift, values)
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,20 @@
-"""Activations and poolings of many heads at once, and their derivatives, chosen for each channel by a code.
+"""Functions of many heads at once, chosen by codes: a code is a place in the names that a bank was made for.
 
-The functions are those of ``heads.model.functions``; a code is a place in the names that a bank was made for.
+The functions themselves are those of ``heads.model.functions``. A code for each leading index computes every function
+for all of them and chooses; a single code, of one page or one head, computes the one function that it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras import ops
+from keras import ops, tree
 
-from heads.model.functions import ACTIVATIONS, POOLINGS
+from heads.model.functions import ACTIVATIONS
 
 Tensor = Any
+Function = Callable[..., Any]
 
 
 def as_deep(vector: Tensor, array: Tensor) -> Tensor:
@@ -20,58 +22,57 @@ def as_deep(vector: Tensor, array: Tensor) -> Tensor:
     return ops.reshape(vector, (*vector.shape, *[1] * (len(array.shape) - len(vector.shape))))
 
 
-def activate(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
-    """Applies to each leading index of ``values`` the activation that its code has chosen among ``names``."""
-    return _by_code((_forward(name)(ops, values) for name in names), codes)
-
-
-def slopes(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
-    """Returns the derivatives of ``activate``, in the shape of ``values``."""
-    return _by_code((ACTIVATIONS[name].slope(ops, values) for name in names), codes)
-
-
-def pool(names: tuple[str, ...], codes: Tensor, values: Tensor) -> Tensor:
-    """Pools (N, B, S); where no position is kept, the value lies in position 0, zeros behind it."""
-    return _by_code((_pooled(name, values) for name in names), codes)
-
-
-def unpool(
-    names: tuple[str, ...], codes: Tensor, error: Tensor, values: Callable[[], Tensor], positions: int
-) -> Tensor:
-    """Returns the gradient of what was pooled, (N, B, S).
+def choose(functions: Sequence[Function], code: Tensor, *arrays: Tensor) -> Any:
+    """Returns what the chosen function makes of the arrays: an array, or a tuple of arrays.
 
     Args:
-        names: The poolings that occur.
-        codes: (N,) int32.
-        error: Gradient of the result of ``pool``, (N, B, S), or (N, B, 1) where no pooling keeps positions.
-        values: Makes what was pooled, (N, B, S); called where one of the poolings looks at it.
-        positions: S.
+        functions: Those that there are; their results are alike in shape and dtype.
+        code: int32, a place among them. A scalar runs that function alone; else (n,), and each leading index of the
+            results is of its own function.
+        arrays: What the function is given.
     """
-    looked_at = values() if any(POOLINGS[name].looks_back for name in names) else None
-    return _by_code((_unpooled(name, error, looked_at, positions) for name in names), codes)
-
-
-def _by_code(results: Iterable[Tensor], codes: Tensor) -> Tensor:
-    chosen, *others = results
-    for code, result in enumerate(others, 1):
-        chosen = ops.where(as_deep(codes == code, result), result, chosen)
+    if len(code.shape) == 0:
+        return _run_one(functions, code, arrays)
+    results = [function(*arrays) for function in functions]
+    chosen = results[0]
+    for place, result in enumerate(results[1:], 1):
+        chosen = tree.map_structure(
+            lambda new, old, place=place: ops.where(as_deep(ops.equal(code, place), new), new, old), result, chosen
+        )
     return chosen
 
 
-def _forward(name: str) -> Callable[[Any, Tensor], Tensor]:
-    forward = ACTIVATIONS[name].forward
-    assert forward is not None, f"{name} is no activation of a search"
-    return forward
+def apart(function: Function, code: Tensor, *arrays: Tensor) -> Any:
+    """Runs a function in a kernel of its own where ``code`` is a scalar.
+
+    Compilers join what they can: a pass whose result is written into a part of an array would be joined with that
+    writing, which runs on one core and one number at a time.
+    """
+    return choose((function,), code, *arrays)
 
 
-def _pooled(name: str, values: Tensor) -> Tensor:
-    pooling = POOLINGS[name]
-    pooled = pooling.forward(ops, values)
-    if pooling.keeps_positions:
-        return pooled
-    return ops.pad(pooled[..., None], [[0, 0], [0, 0], [0, values.shape[-1] - 1]])
+def _run_one(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor]) -> Any:
+    first, *others = functions
+    if others:
+        return ops.cond(ops.equal(code, 0), lambda: first(*arrays), lambda: _last(others, code - 1, arrays))
+    # The condition always holds, which no compiler knows.
+    return ops.cond(code >= 0, lambda: first(*arrays), lambda: tree.map_structure(ops.zeros_like, first(*arrays)))
 
 
-def _unpooled(name: str, error: Tensor, values: Tensor | None, positions: int) -> Tensor:
-    pooling = POOLINGS[name]
-    return pooling.backward(ops, error if pooling.keeps_positions else error[..., :1], values, positions)
+def _last(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor]) -> Any:
+    return functions[0](*arrays) if len(functions) == 1 else _run_one(functions, code, arrays)
+
+
+def activations(names: Sequence[str]) -> list[Function]:
+    """Returns the functions of these names, of one array."""
+    return [_of(ACTIVATIONS[name].forward) for name in names]
+
+
+def slopes(names: Sequence[str]) -> list[Function]:
+    """Returns their derivatives."""
+    return [_of(ACTIVATIONS[name].slope) for name in names]
+
+
+def _of(formula: Function | None) -> Function:
+    assert formula is not None, "no activation of a search"
+    return lambda values: formula(ops, values)

@@ -2,23 +2,29 @@
 
 Pure functions of explicit arrays in ``keras.ops``. The backward pass is written out: it recomputes what is cheap (the
 activations, the dropout masks) instead of keeping it, and stops at the first layer's weights, since nobody asks for the
-gradient of the features. What is slow decides the layout: channels are the leading axis everywhere, so that the
-product, the element-wise passes and the per-channel sums all run over contiguous memory and nothing is transposed.
+gradient of the features. What is slow decides the layout: channels are the leading axis everywhere and positions come
+before rows, so that the products, the element-wise passes, the sums of a channel and those over its positions all run
+over contiguous memory and nothing is transposed.
 
-Here the pieces are put together: ``first_layer``, ``dense_layers`` and ``update`` hold what lies between the products.
+Here the pieces are put together: ``page_passes``, ``dense_layers`` and ``update`` hold what lies between the products.
 Letters in shapes are those of ``heads.bank.state``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from heads.bank.dense_layers import DenseLayers
 from heads.bank.first_layer import FirstLayer
 from heads.bank.functions import Tensor
+from heads.bank.page_passes import PageByPage, Passes, WholePasses
 from heads.bank.partitions import Partitions
+from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
-from heads.bank.state import Arrays, Batch, Gradients, Norm, Settings
+from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
@@ -32,15 +38,18 @@ class Bank:
         dtype: Of the operands and results of products and of stored activations: ``bfloat16`` or ``float32``. Sums,
             statistics, losses, weights and moments are float32.
         tools: How products and passes are run.
+        batch: Rows of a batch, where these are others than the training's.
     """
 
-    def __init__(self, shape: BankShape, dtype: str, tools: Tools) -> None:
+    def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
         self.shape, self.dtype, self._product = shape, dtype, tools.product
         self.partitions = Partitions(shape)
-        first, dense, update = FirstLayer(shape, dtype), DenseLayers(shape, dtype), Update(self.partitions)
+        first, each = FirstLayer(shape, dtype, batch), OneByOne() if tools.one_by_one else AllAtOnce()
+        passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
+        dense, update = DenseLayers(shape, dtype, each, batch), Update(self.partitions)
         self._present = tools.fuse(self.partitions.present)
-        self._activate, self._deactivate = tools.fuse(first.activate), tools.fuse(first.deactivate)
-        self._normalise = tools.fuse(first.normalise)
+        self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
+        self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
         self.update, self.keep = update.update, update.keep
 
@@ -57,25 +66,48 @@ class Bank:
         present = self._present(settings, steps, partitions)
         mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
         hidden = self._first_layer(mine["kernel"], batch.features)
-        beta = ops.reshape(mine["beta"], (-1,)) if "beta" in mine else None
-        active, norm = self._activate(hidden, beta, present.channels)
-        dense = ops.cast(mine["dense"], self.dtype)
-        sums = self._product(active, dense)
+        active, norm = self._activate(hidden, self._norm(mine), present)
+        dense = self._dense_kernels(mine)
+        tiles, pooled = self._sums(active, dense)
         of_slots = {name: mine[name] for name in self.shape.slot_arrays}
-        loss, error, gradients = self._classify(sums, of_slots, batch.labels, present)
-        gradients["dense"] = self._product(active, error, transpose_a=True)
-        error = self._product(error, dense, transpose_b=True)
-        error, beta_error = self._deactivate(hidden, error, norm, present.channels)
+        loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
+        back_tiles = back_pooled = None
+        if "tiles" in dense:
+            gradients["tiles"] = ops.reshape(self._product(active.tiles, errors.tiles), mine["tiles"].shape)
+            back_tiles = self._product(dense["tiles"], errors.tiles, transpose_b=True)
+        if "pooled" in dense:
+            gradients["pooled"] = self._product(active.pooled, errors.pooled)
+            back_pooled = self._product(dense["pooled"], errors.pooled, transpose_b=True)
+        error, beta = self._deactivate(hidden, back_tiles, back_pooled, norm, present)
         gradients["kernel"] = ops.reshape(self._product(error, batch.features), mine["kernel"].shape)
         if norm is None:
             return Gradients(loss, gradients, {})
-        gradients["beta"] = _in_pages(beta_error)
-        return Gradients(loss, gradients, {"mean": _in_pages(norm.mean), "variance": _in_pages(norm.variance)})
+        gradients["beta"] = beta
+        return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance})
 
     def _first_layer(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """The convolutions of all heads: kernel (G·P, 16, C) and features (B·S, C) to (N, B·S), products' dtype."""
+        """The convolutions of all heads: kernel (G·P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
         flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
         return self._product(flat, features, transpose_b=True)
+
+    def _norm(self, weights: Arrays) -> Norm | None:
+        return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
+
+    def _dense_kernels(self, weights: Arrays) -> Arrays:
+        """Kernels of the first dense layers: ``tiles`` (G·T, 16·S, V) and ``pooled`` (G·P, 16, U), products' dtype."""
+        kernels: Arrays = {}
+        if "tiles" in weights:
+            wide = ops.cast(weights["tiles"], self.dtype)
+            kernels["tiles"] = ops.reshape(wide, (-1, PAGE * self.shape.positions, self.shape.tile_units))
+        if "pooled" in weights:
+            kernels["pooled"] = ops.cast(weights["pooled"], self.dtype)
+        return kernels
+
+    def _sums(self, active: Active, dense: Arrays) -> tuple[Tensor | None, Tensor | None]:
+        """What tiles (G·T, V, B) and pages of heads that pool (G·P, U, B) add to the first dense layers."""
+        tiles = self._product(dense["tiles"], active.tiles, transpose_a=True) if "tiles" in dense else None
+        pooled = self._product(dense["pooled"], active.pooled, transpose_a=True) if "pooled" in dense else None
+        return tiles, pooled
 
     def probabilities(
         self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, partitions: Tensor | None
@@ -84,28 +116,30 @@ class Bank:
         present = self._present(settings, steps, partitions)
         mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
         hidden = self._first_layer(mine["kernel"], features)
-        norm = Norm(*(ops.reshape(mine[name], (-1,)) for name in ("beta", *STATISTICS))) if "beta" in mine else None
-        active = self._normalise(hidden, norm, present.channels)
-        sums = self._product(active, ops.cast(mine["dense"], self.dtype))
-        return self._decide(sums, {name: mine[name] for name in self.shape.slot_arrays}, present)
+        active = self._normalise(hidden, self._norm(mine), present)
+        tiles, pooled = self._sums(active, self._dense_kernels(mine))
+        return self._decide(tiles, pooled, {name: mine[name] for name in self.shape.slot_arrays}, present)
 
-    def predict(self, weights: Arrays, steps: Tensor, settings: Settings, views: list[Tensor], fold: Tensor) -> Tensor:
-        """Predicts rows with the heads of one fold, averaged over the views; the host scores what comes of it.
+    def predict(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, fold: Tensor) -> Tensor:
+        """Predicts rows with the heads of one fold; the host averages views and scores.
 
         Args:
             weights: The state's.
             steps: The state's counter.
             settings: See ``Settings``.
-            views: Features of each view, (B·S, C) in the products' dtype.
+            features: (S·B, C) in the products' dtype, position by position.
             fold: int32 scalar: whose heads; without meaning where there is one fold.
 
         Returns:
             (H, B, K) float32.
         """
         partitions = None if self.shape.folds == 1 else ops.reshape(fold, (1,))
-        found = [self.probabilities(weights, steps, settings, view, partitions) for view in views]
-        return sum(found[1:], found[0]) / len(found)
+        return self.probabilities(weights, steps, settings, features, partitions)
 
 
-def _in_pages(of_channels: Tensor) -> Tensor:
-    return ops.reshape(of_channels, (-1, PAGE))
+def _in_training(passes: Passes) -> Callable[..., Any]:
+    return lambda hidden, norm, present: passes.forward(hidden, norm, present, training=True)
+
+
+def _in_use(passes: Passes) -> Callable[..., Any]:
+    return lambda hidden, norm, present: passes.forward(hidden, norm, present, training=False)[0]

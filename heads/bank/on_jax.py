@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import HeadArrays
-from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, filled
-from heads.bank.shape import BankShape
+from heads.bank.pages import HeadArrays, Laid
+from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
+from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, State, zero_state
 from heads.bank.tools import PlainTools
 
@@ -22,13 +22,15 @@ from heads.bank.tools import PlainTools
 class BankProgram:
     """See ``heads.bank.program.Program``."""
 
-    def __init__(self, shape: BankShape, dtype: str) -> None:
+    def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
-        self._bank = Bank(shape, dtype, PlainTools())
+        tools = PlainTools(one_by_one=jax.default_backend() == "cpu")
+        self._bank = Bank(shape, dtype, tools)
+        self._scoring = Bank(shape, dtype, tools, batch=scored)
         self._state: State = zero_state(shape, jnp.zeros)
         self._train_epoch = jax.jit(self._loop, donate_argnums=0)
         self._train_batch = jax.jit(self._one, donate_argnums=0)
-        self._predict_all = jax.jit(self._predict_loop, static_argnums=4)
+        self._predict_all = jax.jit(self._predict_loop)
         self._predict_batch = jax.jit(self._predict_one)
         self._keep = jax.jit(self._bank.keep, donate_argnums=1)
 
@@ -52,39 +54,38 @@ class BankProgram:
             self._state |= state
         return np.asarray(losses)
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        return np.asarray(self._predict_all(self._scored(), settings, held, plan, views))
+        return np.asarray(self._predict_all(self._scored(), settings, held, plan))
 
     def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.stack([np.asarray(self._predict_batch(self._scored(), settings, *batch)) for batch in batches])
 
-    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
-        """See ``Program``."""
-        self._state["best"] = self._keep(self._state["weights"], self._state["best"], improved, owner)
-
-    def write(
-        self,
-        pages: npt.NDArray[np.int32],
-        in_pages: dict[str, HeadArrays],
-        slots: npt.NDArray[np.int32],
-        in_slots: dict[str, HeadArrays],
+    def keep(
+        self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
     ) -> None:
         """See ``Program``."""
-        for where, parts in ((pages, in_pages), (slots, in_slots)):
-            for start in range(0, len(where), CHUNK):
-                end = start + CHUNK
-                for part, values in parts.items():
-                    old = {name: self._state[part][name] for name in values}
-                    new = {name: filled(array[start:end]) for name, array in values.items()}
-                    self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
+        state = self._state
+        state["best"] = self._keep(state["weights"], state["best"], improved, owner, page_of_tile)
 
-    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
+    def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
         """See ``Program``."""
-        in_pages = self._read(part, self._shape.page_arrays, [(fold, int(page)) for page in pages])
-        in_slot = self._read(part, (*self._shape.slot_arrays, "steps"), [(fold, slot)])
-        return in_pages, {name: array[0] for name, array in in_slot.items()}
+        del sort
+        for start in range(0, len(where), CHUNK):
+            end = start + CHUNK
+            for part, arrays in values.items():
+                old = {name: self._state[part][name] for name in arrays}
+                new = {name: filled(array[start:end]) for name, array in arrays.items()}
+                self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
+
+    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+        """See ``Program``."""
+        laid: Laid = {}
+        for sort, names in self._shape.arrays.items():
+            mine = (*names, "steps") if sort == "slots" else names
+            laid[sort] = self._read(part, mine, [(fold, int(place)) for place in where[sort]])
+        return laid
 
     def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
         arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
@@ -93,7 +94,10 @@ class BankProgram:
             where = np.array(places[start : start + CHUNK], np.int32)
             taken = _get(arrays, filled(where))
             chunks.append({name: np.asarray(array)[: len(where)] for name, array in taken.items()})
-        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in arrays}
+        return {
+            name: np.concatenate([np.zeros((0, *array.shape[2:]), array.dtype), *(chunk[name] for chunk in chunks)])
+            for name, array in arrays.items()
+        }
 
     def _changing(self) -> State:
         return {part: arrays for part, arrays in self._state.items() if part != "best"}
@@ -111,39 +115,40 @@ class BankProgram:
 
         def step(carry: Any, batch: TrainingPlan) -> Any:
             state, losses = carry
-            rows = Batch(held[batch.places], batch.labels, batch.folds)
+            rows = Batch(self._rows(held[batch.places]), batch.labels, batch.folds)
             return self._train(state, losses, settings, rows), None
 
         return jax.lax.scan(step, (state, jnp.asarray(self._zeros())), plan)[0]
 
     def _one(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
         self.traces += 1
-        return self._train(state, losses, settings, batch)
+        return self._train(state, losses, settings, batch._replace(features=self._rows(batch.features)))
 
     def _train(self, state: State, losses: Any, settings: Any, batch: Batch) -> Any:
-        batch = batch._replace(features=self._rows(batch.features))
         gradients = self._bank.gradients(state["weights"], state["counters"]["steps"], settings, batch)
         return self._bank.update(state, gradients, settings, batch.fold, losses)
 
-    def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan, views: int) -> Any:
+    def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1
 
         def step(carry: None, batch: ScoringPlan) -> Any:
-            features = [held[batch.places + view] for view in range(views)]
-            return carry, self._predict(state, settings, features, batch.folds)
+            return carry, self._predict(state, settings, held[batch.places], batch.folds)
 
         return jax.lax.scan(step, None, plan)[1]
 
-    def _predict_one(self, state: State, settings: Any, views: Any, fold: Any) -> Any:
+    def _predict_one(self, state: State, settings: Any, features: Any, fold: Any) -> Any:
         self.traces += 1
-        return self._predict(state, settings, list(views), fold)
+        return self._predict(state, settings, features, fold)
 
-    def _predict(self, state: State, settings: Any, views: list[Any], fold: Any) -> Any:
-        rows = [self._rows(view) for view in views]
-        return self._bank.predict(state["weights"], state["counters"]["steps"], settings, rows, fold)
+    def _predict(self, state: State, settings: Any, features: Any, fold: Any) -> Any:
+        steps = state["counters"]["steps"]
+        return self._scoring.predict(state["weights"], steps, settings, self._rows(features), fold)
 
     def _rows(self, features: Any) -> Any:
-        return features.reshape(-1, self._shape.feature_shape[2]).astype(self._dtype)
+        """Features of B rows as (S·B, C), position by position."""
+        channels = self._shape.feature_shape[2]
+        rows = features.reshape(-1, self._shape.positions, channels).astype(self._dtype)
+        return rows.swapaxes(0, 1).reshape(-1, channels)
 
 
 def fast_in_bfloat16() -> bool:

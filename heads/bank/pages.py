@@ -1,4 +1,4 @@
-"""Pages of 16 channels: what a bank has room for, who owns which page, and how a head's arrays lie in its pages.
+"""Pages of 16 channels and tiles of their dense layers: who owns which, and how a head's arrays lie in them.
 
 All on the host, in NumPy; docs/bank.md draws it.
 """
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.shape import STATISTICS, BankShape, pages_of
-from heads.model.functions import pooled_positions
+from heads.bank.shape import STATISTICS, BankShape, Sort, first_units, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
 FREE = -1
-"""Owner of a page that no head owns."""
+"""Owner of a page that no head owns, and page of a tile that no page owns."""
 
 HeadArrays = dict[str, npt.NDArray[Any]]
 """The arrays of one head by name, in its own shapes; those that it does not have are left out."""
+Laid = dict[Sort, HeadArrays]
+"""The arrays of a bank by sort and name, one place behind the other: (pages, ...), (tiles, ...) and (1, ...)."""
 
 _ORDER = ("kernel", "beta", "mean", "variance", "dense", "dense_bias", "hidden", "hidden_bias", "out", "out_bias")
 """The names in the order of ``model.get_weights()``."""
@@ -29,53 +30,78 @@ Place = tuple[int, tuple[int, ...]]
 
 
 class PageTable:
-    """Which slot owns which page. The folds' partitions are alike, so one table serves all of them.
+    """Which slot owns which page, and which page which tile. The folds' partitions are alike: one serves all of them.
+
+    Args:
+        shape: Of the bank.
 
     Attributes:
         owner: (pages,) int32: slot, or ``FREE``.
         page_in_head: (pages,) int32: which page of its head; ascends with the page number within a head, so that sums
             over a head's pages run in one order wherever they lie.
+        page_of_tile: (tiles,) int32: page, or ``FREE``.
+        part_of_tile: (tiles,) int32: which of the tiles of its page.
     """
 
-    def __init__(self, pages: int, slots: int) -> None:
-        self.owner = np.full(pages, FREE, np.int32)
-        self.page_in_head = np.zeros(pages, np.int32)
-        self._slots = slots
+    def __init__(self, shape: BankShape) -> None:
+        self.owner = np.full(shape.pages, FREE, np.int32)
+        self.page_in_head = np.zeros(shape.pages, np.int32)
+        self.page_of_tile = np.full(shape.tiles, FREE, np.int32)
+        self.part_of_tile = np.zeros(shape.tiles, np.int32)
+        self._shape = shape
 
     @property
     def free(self) -> int:
         """Pages that nobody owns."""
         return int((self.owner == FREE).sum())
 
-    def has_room(self, pages: int) -> bool:
-        """Whether a head of so many pages can be placed."""
-        return self.free >= pages and len(self._taken()) < self._slots
+    @property
+    def free_tiles(self) -> int:
+        """Tiles that nobody owns."""
+        return int((self.page_of_tile == FREE).sum())
 
-    def place(self, pages: int, *, wanted: Place | None = None) -> int:
-        """Gives the lowest free slot the lowest free pages, which need not be neighbours; returns the slot.
+    @property
+    def free_slots(self) -> int:
+        """Heads for which there is a slot."""
+        return self._shape.slots - len(self._taken())
+
+    def has_room(self, spec: HeadSpec) -> bool:
+        """Whether a head can be placed."""
+        fits = self.free >= pages_of(spec) and self.free_tiles >= self._shape.tiles_of(spec)
+        return fits and self.free_slots > 0
+
+    def place(self, spec: HeadSpec, *, wanted: Place | None = None) -> int:
+        """Gives the lowest free slot the lowest free pages and tiles, which need not be neighbours; returns the slot.
 
         Args:
-            pages: How many pages the head needs.
+            spec: The head.
             wanted: The slot and the pages to give instead, where they are free.
 
         Raises:
             ValueError: There is no room.
         """
-        if not self.has_room(pages):
-            raise ValueError(f"pages: expected at most {self.free} free ones, found a head of {pages}")
+        pages, tiles = pages_of(spec), self._shape.tiles_of(spec)
+        if not self.has_room(spec):
+            room = f"at most {self.free} free ones, {self.free_tiles} tiles and {self.free_slots} slots"
+            raise ValueError(f"pages: expected {room}, found a head of {pages} and {tiles} tiles")
         taken = self._taken()
-        slot = next(slot for slot in range(self._slots) if slot not in taken)
+        slot = next(slot for slot in range(self._shape.slots) if slot not in taken)
         where = np.flatnonzero(self.owner == FREE)
-        if wanted and wanted[0] not in taken and wanted[0] < self._slots and set(wanted[1]) <= set(where.tolist()):
+        inside = wanted is not None and wanted[0] not in taken and 0 <= wanted[0] < self._shape.slots
+        if wanted and inside and set(wanted[1]) <= set(where.tolist()) and len(set(wanted[1])) == pages:
             slot, where = wanted[0], np.sort(np.array(wanted[1], np.int64))
         where = where[:pages]
         self.owner[where], self.page_in_head[where] = slot, np.arange(pages)
+        own = np.flatnonzero(self.page_of_tile == FREE)[:tiles]
+        self.page_of_tile[own] = np.repeat(where, tiles // pages)
+        self.part_of_tile[own] = np.tile(np.arange(tiles // pages), pages)
         return slot
 
-    def release(self, slot: int) -> npt.NDArray[np.int64]:
-        """Frees a slot's pages and returns them."""
-        where = self.of(slot)
-        self.owner[where], self.page_in_head[where] = FREE, 0
+    def release(self, slot: int) -> dict[Sort, npt.NDArray[np.int64]]:
+        """Frees a slot's pages and tiles and returns where it was."""
+        where = self.places_of(slot)
+        self.owner[where["pages"]], self.page_in_head[where["pages"]] = FREE, 0
+        self.page_of_tile[where["tiles"]], self.part_of_tile[where["tiles"]] = FREE, 0
         return where
 
     def of(self, slot: int) -> npt.NDArray[np.int64]:
@@ -89,8 +115,41 @@ class PageTable:
             raise KeyError(f"slot {slot} holds no head")
         return where
 
+    def places_of(self, slot: int) -> dict[Sort, npt.NDArray[np.int64]]:
+        """Returns where a head lies: its pages, its tiles (page by page, part by part) and its slot.
+
+        Raises:
+            KeyError: There is no head.
+        """
+        pages = self.of(slot)
+        tiles = np.flatnonzero(np.isin(self.page_of_tile, pages))
+        tiles = tiles[np.lexsort((self.part_of_tile[tiles], self.page_of_tile[tiles]))]
+        return {"pages": pages, "tiles": tiles, "slots": np.array([slot])}
+
+    def layout(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Returns what the program needs to know of the table, int32, see ``heads.bank.state.Settings``."""
+        tiles_of_page = np.zeros((self._shape.pages, max(1, self._shape.tiles_in_page)), np.int32)
+        owned = np.flatnonzero(self.page_of_tile != FREE)
+        tiles_of_page[self.page_of_tile[owned], self.part_of_tile[owned]] = owned
+        return {
+            "owner": self.owner.copy(),
+            "page_in_head": self.page_in_head.copy(),
+            "page_of_tile": self.page_of_tile.copy(),
+            "part_of_tile": self.part_of_tile.copy(),
+            "tiles_of_page": tiles_of_page,
+            "tile_count": np.bincount(self.page_of_tile[owned], minlength=self._shape.pages).astype(np.int32),
+            **_listed("used_pages", self.owner != FREE),
+            **_listed("used_slots", np.isin(np.arange(self._shape.slots), self.owner)),
+        }
+
     def _taken(self) -> set[int]:
         return set(self.owner[self.owner != FREE].tolist())
+
+
+def _listed(name: str, used: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int32]]:
+    """The places in use, first, and how many they are."""
+    order = np.argsort(~used, kind="stable").astype(np.int32)
+    return {name: order, f"{name}_count": np.array(used.sum(), np.int32)}
 
 
 def named(spec: HeadSpec, weights: Weights) -> HeadArrays:
@@ -111,8 +170,8 @@ def _names(spec: HeadSpec) -> list[str]:
     return [name for name in _ORDER if name in present]
 
 
-def pack(shape: BankShape, spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[HeadArrays, HeadArrays]:
-    """Lays a head's arrays out in pages, padded with zeros.
+def pack(shape: BankShape, spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> Laid:
+    """Lays a head's arrays out in pages, tiles and its slot, padded with zeros.
 
     Args:
         shape: The bank's.
@@ -120,47 +179,56 @@ def pack(shape: BankShape, spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]
         arrays: Its arrays by name; those left out become zeros.
 
     Returns:
-        By name (its pages, ...) and (...) float32: what lies in pages, and what lies in its slot. All names of the
-        bank are there.
+        Float32; all names of the bank are there.
     """
-    pages = pages_of(spec)
-    in_pages = {name: np.zeros((pages, *size), np.float32) for name, size in shape.page_arrays.items()}
-    in_slot = {name: np.zeros(size, np.float32) for name, size in shape.slot_arrays.items()}
+    pages, tiles = pages_of(spec), shape.tiles_of(spec)
+    counts: dict[Sort, int] = {"pages": pages, "tiles": tiles, "slots": 1}
+    laid: Laid = {
+        sort: {name: np.zeros((counts[sort], *size), np.float32) for name, size in inside.items()}
+        for sort, inside in shape.arrays.items()
+    }
     for name, array in arrays.items():
         if name == "kernel":
-            in_pages[name][:] = array.reshape(-1, spec.conv_width).T.reshape(pages, PAGE, -1)
+            laid["pages"][name][:] = array.reshape(-1, spec.conv_width).T.reshape(pages, PAGE, -1)
+        elif name == "dense" and tiles:
+            units, parts = array.shape[-1], tiles // pages
+            wide = np.zeros((shape.positions, pages, PAGE, parts * shape.tile_units), np.float32)
+            wide[..., :units] = array.reshape(shape.positions, pages, PAGE, units)
+            cut = wide.reshape(*wide.shape[:3], parts, shape.tile_units)
+            laid["tiles"]["tiles"][:] = cut.transpose(1, 3, 2, 0, 4).reshape(tiles, PAGE, shape.positions, -1)
         elif name == "dense":
-            paged = array.reshape(-1, pages, PAGE, array.shape[-1]).transpose(1, 2, 0, 3)
-            in_pages[name][:, :, : paged.shape[2], : paged.shape[3]] = paged
-        elif name in in_pages:
-            in_pages[name][:] = array.reshape(pages, PAGE)
+            laid["pages"]["pooled"][:, :, : array.shape[-1]] = array.reshape(pages, PAGE, -1)
+        elif name in laid["pages"]:
+            laid["pages"][name][:] = array.reshape(pages, PAGE)
         else:
-            in_slot[name][tuple(slice(size) for size in array.shape)] = array
-    return in_pages, in_slot
+            laid["slots"][name][0][tuple(slice(size) for size in array.shape)] = array
+    return laid
 
 
-def unpack(shape: BankShape, spec: HeadSpec, in_pages: HeadArrays, in_slot: HeadArrays) -> HeadArrays:
+def unpack(shape: BankShape, spec: HeadSpec, laid: Laid) -> HeadArrays:
     """Undoes ``pack``; of what is not given nothing is returned."""
-    units = [*[spec.dense_units] * spec.dense_layers, shape.classes]
+    pages, tiles, units = pages_of(spec), shape.tiles_of(spec), first_units(spec, shape.classes)
     inside = {
-        "dense_bias": (units[0],),
-        "hidden": (spec.dense_units, spec.dense_units),
-        "hidden_bias": (spec.dense_units,),
-        "out": (spec.dense_units, shape.classes),
+        "dense_bias": (units,),
+        "hidden": (units, units),
+        "hidden_bias": (units,),
+        "out": (units, shape.classes),
         "out_bias": (shape.classes,),
     }
+    in_pages, in_tiles, in_slot = laid["pages"], laid["tiles"], laid["slots"]
     arrays: HeadArrays = {}
     for name in _names(spec):
         if name == "kernel" and name in in_pages:
             arrays[name] = in_pages[name].reshape(spec.conv_width, -1).T[None, None]
-        elif name == "dense" and name in in_pages:
-            positions = pooled_positions(spec.pooling, shape.positions)
-            paged = in_pages[name][:, :, :positions, : units[0]]
-            arrays[name] = paged.transpose(2, 0, 1, 3).reshape(-1, units[0])
+        elif name == "dense" and tiles and "tiles" in in_tiles:
+            cut = in_tiles["tiles"].reshape(pages, tiles // pages, PAGE, shape.positions, -1)
+            arrays[name] = cut.transpose(3, 0, 2, 1, 4).reshape(shape.positions * spec.conv_width, -1)[:, :units]
+        elif name == "dense" and not tiles and "pooled" in in_pages:
+            arrays[name] = in_pages["pooled"].reshape(spec.conv_width, -1)[:, :units]
         elif name in in_pages:
             arrays[name] = in_pages[name].reshape(-1)
         elif name in in_slot:
-            arrays[name] = in_slot[name][tuple(slice(size) for size in inside[name])]
+            arrays[name] = in_slot[name][0][tuple(slice(size) for size in inside[name])]
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays
+from heads.bank.pages import HeadArrays, Laid
+from heads.bank.shape import Sort
 
 CHUNK = 16
-"""Pages or slots in one write or read: one compiled shape, whatever the heads."""
+"""Pages, tiles or slots in one write or read: one compiled shape, whatever the heads."""
+Values = dict[str, HeadArrays]
+"""Arrays by part of the state and by name, one place behind the other."""
 Held = Any
 """Features on the device, (n, positions · channels) in the products' dtype."""
 
@@ -34,7 +37,7 @@ class ScoringPlan(NamedTuple):
     """Rows to score, in equal batches, each of one fold.
 
     Attributes:
-        places: (batches, batch) int32, of each row's first view in ``Held``.
+        places: (batches, rows) int32, of each row and view in ``Held``.
         folds: (batches,) int32: whose heads are scored on a batch.
     """
 
@@ -45,7 +48,7 @@ class ScoringPlan(NamedTuple):
 class Program(Protocol):
     """A bank's state on a device and the compiled programs over it; arrays in and out are NumPy's.
 
-    ``settings`` are ``heads.bank.state.Settings``.
+    ``settings`` are ``heads.bank.state.Settings``. Made of a shape, a dtype and the rows of a batch that is scored.
 
     Attributes:
         traces: How often a training or scoring program was traced, and so compiled.
@@ -64,26 +67,22 @@ class Program(Protocol):
     ) -> npt.NDArray[np.float32]:
         """The same with (features (batch, h, w, c), labels (batch,)) from the host."""
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan, views: int) -> npt.NDArray[np.float32]:
-        """Class probabilities averaged over the views, (batches, slots, batch, classes)."""
+    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+        """Class probabilities, (batches, slots, rows, classes)."""
 
     def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
-        """The same with (features (views, batch, h, w, c), fold) from the host."""
+        """The same with (features (rows, h, w, c), fold) from the host."""
 
-    def keep(self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32]) -> None:
+    def keep(
+        self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
+    ) -> None:
         """Copies the current weights of some heads, (folds, slots), to the best ones."""
 
-    def write(
-        self,
-        pages: npt.NDArray[np.int32],
-        in_pages: dict[str, HeadArrays],
-        slots: npt.NDArray[np.int32],
-        in_slots: dict[str, HeadArrays],
-    ) -> None:
-        """Writes values, by part and name, at (n, 2) pages and (m, 2) slots: (fold, place) each."""
+    def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
+        """Writes values at (n, 2) places of a sort: (fold, place) each."""
 
-    def read(self, part: str, fold: int, pages: npt.NDArray[np.int64], slot: int) -> tuple[HeadArrays, HeadArrays]:
-        """Returns one part of the arrays of a head: of its pages, and of its slot."""
+    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+        """Returns one part of the arrays at places of one fold; ``steps`` is among those of slots."""
 
 
 def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from heads.model.functions import pooled_positions
+from heads.model.functions import POOLINGS, pooled_positions
 from heads.model.spec import PAGE, HeadSpec
 
 STATISTICS = ("mean", "variance")
 """Those that are not trained."""
+TILE = 32
+"""Units of a tile, at most: what a page of a head that flattens has of the first dense layer comes in tiles."""
+
+Sort = Literal["pages", "tiles", "slots"]
+"""What an array has places for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What heads take beside their pages.
+
+    Attributes:
+        slots: Heads.
+        tiles: Tiles of their first dense layers.
+    """
+
+    slots: int
+    tiles: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +38,7 @@ class BankShape:
     Attributes:
         pages: Pages of 16 channels in each fold's partition.
         slots: Heads in each fold's partition, at most ``pages``.
+        tiles: Tiles of the first dense layers of heads that flatten, in each fold's partition.
         folds: Partitions: a trial has one head in each.
         feature_shape: (height, width, channels) of one bottleneck.
         classes: Number of classes.
@@ -34,6 +54,7 @@ class BankShape:
 
     pages: int
     slots: int
+    tiles: int
     folds: int = 1
     feature_shape: tuple[int, int, int]
     classes: int
@@ -56,6 +77,7 @@ class BankShape:
         classes: int,
         batch: int,
         folds: int = 1,
+        room: Room | None = None,
     ) -> BankShape:
         """Returns the least shape that holds heads like those given, and so compiles nothing that none of them uses.
 
@@ -67,6 +89,7 @@ class BankShape:
             classes: Number of classes.
             batch: Rows in a batch.
             folds: Partitions.
+            room: Of slots and tiles; by default for as many heads of any of these kinds as the pages hold.
 
         Raises:
             ValueError: The widest head does not fit.
@@ -75,9 +98,10 @@ class BankShape:
         if widest > pages:
             raise ValueError(f"pages: expected at least {widest} for the widest head, found {pages}")
         hidden = [spec for spec in specs if spec.dense_layers]
-        return cls(
+        shape = cls(
             pages=pages,
-            slots=pages // min(pages_of(spec) for spec in specs),
+            slots=pages // min(pages_of(spec) for spec in specs) if room is None else room.slots,
+            tiles=0,
             folds=folds,
             feature_shape=feature_shape,
             classes=classes,
@@ -90,6 +114,12 @@ class BankShape:
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
         )
+        return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
+
+    def room_for(self, specs: Iterable[HeadSpec]) -> Room:
+        """Returns what these heads take at once."""
+        heads = list(specs)
+        return Room(slots=len(heads), tiles=sum(map(self.tiles_of, heads)))
 
     def require(self, spec: HeadSpec) -> None:
         """Raises ValueError, naming the field, where a bank of this shape cannot hold the head."""
@@ -103,6 +133,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
+            ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:
             if not holds:
@@ -114,19 +145,47 @@ class BankShape:
         return self.feature_shape[0] * self.feature_shape[1]
 
     @property
-    def dense_positions(self) -> int:
-        """Positions that reach the first dense layer: one where every head pools."""
-        return max(pooled_positions(name, self.positions) for name in self.poolings)
+    def flattens(self) -> bool:
+        """Whether any head's positions reach its dense layers."""
+        return any(POOLINGS[name].keeps_positions for name in self.poolings)
+
+    @property
+    def pools(self) -> bool:
+        """Whether any head leaves one value for each channel."""
+        return any(not POOLINGS[name].keeps_positions for name in self.poolings)
+
+    @property
+    def tile_units(self) -> int:
+        """Units of a tile."""
+        return min(TILE, self.units)
+
+    @property
+    def tiles_in_page(self) -> int:
+        """Tiles of a page of the head with the widest first dense layer."""
+        return -(-self.units // self.tile_units) if self.flattens else 0
+
+    @property
+    def most_tiles(self) -> int:
+        """Tiles with which no head ever waits for one."""
+        return self.pages * self.tiles_in_page
+
+    def tiles_of(self, spec: HeadSpec) -> int:
+        """Returns the tiles that a head needs: for each of its pages so many that its first dense layer fits."""
+        if not POOLINGS[spec.pooling].keeps_positions:
+            return 0
+        return pages_of(spec) * -(-first_units(spec, self.classes) // self.tile_units)
 
     @property
     def page_arrays(self) -> dict[str, tuple[int, ...]]:
         """Shape of one page of each array that is laid out in pages."""
         vectors = ("beta", *STATISTICS) if True in self.batch_norm else ()
-        return {
-            "kernel": (PAGE, self.feature_shape[2]),
-            **dict.fromkeys(vectors, (PAGE,)),
-            "dense": (PAGE, self.dense_positions, self.units),
-        }
+        pooled = {"pooled": (PAGE, self.units)} if self.pools else {}
+        return {"kernel": (PAGE, self.feature_shape[2]), **dict.fromkeys(vectors, (PAGE,)), **pooled}
+
+    @property
+    def tile_arrays(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one tile of each array that is laid out in tiles."""
+        return {"tiles": (PAGE, self.positions, self.tile_units)} if self.flattens else {}
 
     @property
     def slot_arrays(self) -> dict[str, tuple[int, ...]]:
@@ -140,37 +199,53 @@ class BankShape:
         return shapes
 
     @property
+    def arrays(self) -> dict[Sort, dict[str, tuple[int, ...]]]:
+        """Shape of one place of each array, by what it has places for."""
+        return {"pages": self.page_arrays, "tiles": self.tile_arrays, "slots": self.slot_arrays}
+
+    @property
+    def places(self) -> dict[Sort, int]:
+        """How many places there are of each sort, in each fold's partition."""
+        return {"pages": self.pages, "tiles": self.tiles, "slots": self.slots}
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """Names of the arrays that Adam updates."""
-        return tuple(name for name in (*self.page_arrays, *self.slot_arrays) if name not in STATISTICS)
+        return tuple(name for name in self._names if name not in STATISTICS)
 
     @property
     def state_parts(self) -> dict[str, tuple[str, ...]]:
         """Names of the arrays in each part of a bank's state: moments only of what is trained."""
-        every = (*self.page_arrays, *self.slot_arrays)
+        every = self._names
         return {"weights": every, "first": self.trained, "second": self.trained, "best": every}
 
     @property
-    def step_flops(self) -> int:
-        """Floating-point operations of the matrix products of one training step, all pages in use.
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for arrays in self.arrays.values() for name in arrays)
+
+    def step_flops(self, specs: Iterable[HeadSpec]) -> int:
+        """Floating-point operations of the matrix products of one training step that these heads need.
 
         The first layer forward and its weights' gradient (features have none), the dense layers forward and both
-        gradients. With folds, the partition that sits a batch out is not computed.
+        gradients. With folds, the partition that sits a batch out is not computed. Padding is not counted.
         """
-        partitions = max(1, self.folds - 1)
-        pages, slots = partitions * self.pages, partitions * self.slots
-        height, width, channels = self.feature_shape
-        first = 2 * pages * PAGE * height * width * channels
-        dense = 3 * pages * PAGE * self.dense_positions * self.units
-        rest = (
-            3
-            * slots
-            * self.units
-            * (max(0, self.dense_layers - 1) * self.units + (self.dense_layers > 0) * self.classes)
-        )
-        return 2 * self.batch * (first + dense + rest)
+        return 2 * self.batch * max(1, self.folds - 1) * sum(map(self._step_products, specs))
+
+    def _step_products(self, spec: HeadSpec) -> int:
+        width, units = spec.conv_width, first_units(spec, self.classes)
+        first = 2 * width * self.positions * self.feature_shape[2]
+        dense = 3 * width * pooled_positions(spec.pooling, self.positions) * units
+        deeper = 0
+        if spec.dense_layers:
+            deeper = 3 * units * ((spec.dense_layers - 1) * units + self.classes)
+        return first + dense + deeper
 
 
 def pages_of(spec: HeadSpec) -> int:
     """Returns the pages that a head needs."""
     return spec.conv_width // PAGE
+
+
+def first_units(spec: HeadSpec, classes: int) -> int:
+    """Returns the units of the dense layer that follows the pooling: the first hidden one, or the classes."""
+    return spec.dense_units if spec.dense_layers else classes

@@ -1,7 +1,8 @@
 """What the mathematics of a bank takes and gives: explicit arrays, by name.
 
-Letters in shapes: F folds, P pages and H slots of a partition, C channels of a bottleneck, S positions, B rows of a
-batch, U units, K classes; G partitions computed at once (all but the one that sits out), N = G·P·16 channels.
+Letters in shapes: F folds, P pages, T tiles and H slots of a partition, C channels of a bottleneck, S positions, B rows
+of a batch, U units, V units of a tile, R tiles of a page at most, K classes; G partitions computed at once (all but the
+one that sits out), N = G·P·16 channels. Channels lead, and a channel's values lie position by position: (N, S·B).
 """
 
 from __future__ import annotations
@@ -15,30 +16,45 @@ from heads.bank.shape import BankShape
 Arrays = dict[str, Tensor]
 State = dict[str, Arrays]
 """``weights``, ``first`` and ``second`` (Adam's moments), ``best`` (weights kept), each by name, and ``counters``:
-``steps`` (F, H) int32. Arrays in pages are (F, P, ...), those of slots (F, H, ...), float32: ``BankShape.page_arrays``
-and ``slot_arrays``. Padding, free pages and free slots hold zeros."""
+``steps`` (F, H) int32. Arrays in pages are (F, P, ...), those in tiles (F, T, ...), those of slots (F, H, ...),
+float32: ``BankShape.arrays``. Padding and what is free hold zeros."""
 Settings = Arrays
-"""Numbers constant within an epoch. Of the heads: ``owner`` and ``page_in_head`` (P,) int32; (H,) each of
-``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,) float32.
+"""Numbers constant within an epoch. Of the layout (``PageTable.layout``), int32: ``owner``, ``page_in_head``,
+``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` (P,) and
+``used_slots`` (H,), of which the first ``used_pages_count`` and ``used_slots_count`` are in use. Of the heads: (H,)
+each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,)
+float32.
 """
 
 
+class Used(NamedTuple):
+    """Places in use: the first ``count`` of ``places``, all partitions behind each other."""
+
+    places: Tensor
+    count: Tensor
+
+
 class Present(NamedTuple):
-    """The partitions that are computed, as one bank of G·P pages and G·H slots.
+    """The partitions that are computed, as one bank of G·P pages, G·T tiles and G·H slots.
 
     Attributes:
-        owner: (G·P,) int32 slot of each page; of a free page, any.
-        owned: (G·P,) bool.
         slots: (G·H,) each: hyperparameters.
-        channels: (N,) each: ``activation`` and ``pooling`` int32, ``batch_norm`` bool, ``dropout`` float32, ``key``
-            uint32.
+        pages: (G·P,) each: ``owner`` (the slot; of a free page, any), ``activation``, ``pooling``, ``tile_count``
+            int32, ``owned`` and ``pooled`` (whether its head pools) bool; ``tiles`` (G·P, R) int32.
+        channels: (G·P, 16) each: ``dropout`` float32, ``key`` uint32, ``batch_norm`` bool.
+        tiles: (G·T,) each: ``page`` and ``row`` (slot · R + part: where its sums belong) int32, ``owned`` bool. Empty
+            where no head flattens.
+        used_pages: Those that heads own.
+        used_slots: Those that hold heads.
         class_weight: (K,) float32: what a row of each class counts in the loss.
     """
 
-    owner: Tensor
-    owned: Tensor
     slots: Arrays
+    pages: Arrays
     channels: Arrays
+    tiles: Arrays
+    used_pages: Used
+    used_slots: Used
     class_weight: Tensor
 
 
@@ -46,7 +62,7 @@ class Batch(NamedTuple):
     """Rows to train on.
 
     Attributes:
-        features: (B·S, C) in the products' dtype.
+        features: (S·B, C) in the products' dtype, position by position.
         labels: (B,) int32.
         fold: int32 scalar: the fold that the rows are drawn from; without meaning where there is one.
     """
@@ -57,11 +73,23 @@ class Batch(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """Batch norm of the channels computed, (N,) float32 each."""
+    """Batch norm of channels: of all, (G·P, 16) float32 each, or of one page, (16,)."""
 
     beta: Tensor
     mean: Tensor
     variance: Tensor
+
+
+class Active(NamedTuple):
+    """What the first layer hands to the dense layers, in the products' dtype.
+
+    Attributes:
+        tiles: (G·T, 16·S, B) activations of the page of each tile; None where no head flattens.
+        pooled: (G·P, 16, B), zeros for heads that flatten; None where every head does.
+    """
+
+    tiles: Tensor | None
+    pooled: Tensor | None
 
 
 class Gradients(NamedTuple):
@@ -69,7 +97,8 @@ class Gradients(NamedTuple):
 
     Attributes:
         loss: (G·H,) float32.
-        weights: Gradient of each trained array, (G·P, ...) or (G·H, ...), in the products' dtype or float32.
+        weights: Gradient of each trained array, (G·P, ...), (G·T, ...) or (G·H, ...), in the products' dtype or
+            float32.
         statistics: ``mean`` and ``variance`` of the batch, (G·P, 16) float32; empty without batch norm.
     """
 
@@ -80,11 +109,13 @@ class Gradients(NamedTuple):
 
 def zero_state(shape: BankShape, zeros: Callable[[tuple[int, ...], str], Tensor]) -> State:
     """Returns the state of an empty bank; ``zeros`` makes an array of a shape and dtype."""
-    places = {**dict.fromkeys(shape.page_arrays, shape.pages), **dict.fromkeys(shape.slot_arrays, shape.slots)}
-    sizes = {**shape.page_arrays, **shape.slot_arrays}
+    sizes = {
+        name: (shape.folds, shape.places[sort], *size)
+        for sort, arrays in shape.arrays.items()
+        for name, size in arrays.items()
+    }
     state: State = {
-        part: {name: zeros((shape.folds, places[name], *sizes[name]), "float32") for name in names}
-        for part, names in shape.state_parts.items()
+        part: {name: zeros(sizes[name], "float32") for name in names} for part, names in shape.state_parts.items()
     }
     state["counters"] = {"steps": zeros((shape.folds, shape.slots), "int32")}
     return state

@@ -11,17 +11,26 @@ from heads.bank.functions import Tensor
 
 
 class Tools(Protocol):
-    """What the bank needs beyond ``keras.ops``, where backends differ in speed and not in meaning."""
+    """What the bank needs beyond ``keras.ops``, where backends differ in speed and not in meaning.
+
+    Attributes:
+        one_by_one: Whether pages and heads are run through one after the other, see ``heads.bank.places``.
+    """
+
+    one_by_one: bool
 
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the function compiled as one pass over memory, or as it is."""
+        """Returns the function compiled as one program, or as it is."""
 
 
 class PlainTools:
     """``keras.ops`` as they are: for eager use, and where the caller compiles the whole program."""
+
+    def __init__(self, *, one_by_one: bool = False) -> None:
+        self.one_by_one = one_by_one
 
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """See ``Tools``."""

@@ -59,25 +59,25 @@ class Update:
             # counts fully, a late one as much as Keras lets it.
             "share": (1 - BATCH_NORM_MOMENTUM) / (1 - ops.power(ops.cast(BATCH_NORM_MOMENTUM, "float32"), count)),
         }
-        owner = ops.maximum(settings["owner"], 0)
-        page = {name: ops.take(vector, owner, axis=1) for name, vector in slot.items()}
-        page["trains"] = ops.logical_and(page["trains"], (settings["owner"] >= 0)[None])
+        owner = settings["owner"]
+        page = _of_owners(slot, owner)
+        where = {"pages": page, "tiles": _of_owners(page, settings["page_of_tile"]), "slots": slot}
         new: State = {"weights": dict(state["weights"]), "first": {}, "second": {}, "counters": {"steps": steps}}
+        sorts = {name: sort for sort, arrays in self.shape.arrays.items() for name in arrays}
         for name in self.shape.trained:
-            where = page if name in self.shape.page_arrays else slot
             old = state["weights"][name], state["first"][name], state["second"][name]
             gradient = ops.cast(self._unselect(gradients.weights[name], fold), "float32")
-            parts = _adam(old, gradient, where)
+            parts = _adam(old, gradient, where[sorts[name]])
             new["weights"][name], new["first"][name], new["second"][name] = parts
         for name, now in gradients.statistics.items():
-            norm = ops.take(settings["batch_norm"], owner, axis=0)
+            norm = ops.take(settings["batch_norm"], ops.maximum(owner, 0), axis=0)
             moves = ops.logical_and(page["trains"], norm)[..., None]
             before = state["weights"][name]
             moved = before + (self._unselect(now, fold) - before) * page["share"][..., None]
             new["weights"][name] = ops.where(moves, moved, before)
         return new, ops.where(trains, losses + self._unselect(gradients.loss, fold), losses)
 
-    def keep(self, weights: Arrays, best: Arrays, improved: Tensor, owner: Tensor) -> Arrays:
+    def keep(self, weights: Arrays, best: Arrays, improved: Tensor, owner: Tensor, page_of_tile: Tensor) -> Arrays:
         """Returns the best weights, those of improved heads replaced by the current ones.
 
         Args:
@@ -85,10 +85,21 @@ class Update:
             best: The state's.
             improved: (F, H) bool.
             owner: (P,) int32.
+            page_of_tile: (T,) int32.
         """
-        pages = ops.logical_and(ops.take(improved, ops.maximum(owner, 0), axis=1), (owner >= 0)[None])
-        masks = {name: pages if name in self.shape.page_arrays else improved for name in weights}
-        return {name: ops.where(as_deep(masks[name], best[name]), weights[name], best[name]) for name in weights}
+        pages = _of_owners({"trains": improved}, owner)
+        masks = {"pages": pages, "tiles": _of_owners(pages, page_of_tile), "slots": {"trains": improved}}
+        kept: Arrays = {}
+        for sort, arrays in self.shape.arrays.items():
+            for name in arrays:
+                kept[name] = ops.where(as_deep(masks[sort]["trains"], best[name]), weights[name], best[name])
+        return kept
+
+
+def _of_owners(vectors: Arrays, owner: Tensor) -> Arrays:
+    """Numbers of owners (F, n) for each of what they own, (F, m); what nobody owns does not train."""
+    taken = {name: ops.take(vector, ops.maximum(owner, 0), axis=1) for name, vector in vectors.items()}
+    return {**taken, "trains": ops.logical_and(taken["trains"], (owner >= 0)[None])}
 
 
 def _adam(old: tuple[Tensor, Tensor, Tensor], gradient: Tensor, where: Arrays) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Validation rows of all folds in equal batches."""
+"""Validation rows of all folds, in all of their views, in equal batches."""
 
 from __future__ import annotations
 
@@ -11,49 +11,67 @@ import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.store.schema import Rows
+from heads.metrics.scoring import average_views
 
 
 @dataclass(frozen=True)
 class ValidationRows:
-    """The validation rows of all folds in equal batches.
+    """The validation rows of all folds, each as often as it has views, in equal batches.
 
     Attributes:
         rows: (batches, batch); filled up with a row of the fold.
-        labels: (batches, batch) int32.
+        views: (batches, batch) int32.
         real: (batches, batch) bool: False for what only fills up.
         folds: (batches,) int32.
         rows_of: The rows of each fold.
+        labels_of: Their labels, int32.
+        views_of_row: How many views a row has.
     """
 
     rows: Rows
-    labels: npt.NDArray[np.int32]
+    views: npt.NDArray[np.int32]
     real: npt.NDArray[np.bool_]
     folds: npt.NDArray[np.int32]
     rows_of: list[Rows]
+    labels_of: list[npt.NDArray[np.int32]]
+    views_of_row: int
 
     @classmethod
     def of(cls, rows_of: list[Rows], feed: Feed, batch: int) -> ValidationRows:
-        """Cuts the rows of each fold into batches of ``batch``."""
-        starts = [(fold, start) for fold, part in enumerate(rows_of) for start in range(0, len(part), batch)]
-        rows = np.zeros((len(starts), batch), np.int64)
-        real = np.zeros((len(starts), batch), bool)
+        """Cuts the rows of each fold into batches of at most ``batch``, so that little is filled up."""
+        counts = [len(part) * feed.views for part in rows_of]
+        size = max(1, *(-(-count // max(1, -(-count // batch))) for count in counts))
+        starts = [(fold, start) for fold, count in enumerate(counts) for start in range(0, count, size)]
+        rows, views = np.zeros((len(starts), size), np.int64), np.zeros((len(starts), size), np.int32)
+        real = np.zeros((len(starts), size), bool)
         for number, (fold, start) in enumerate(starts):
-            inside = rows_of[fold][start : start + batch]
-            rows[number], rows[number, : len(inside)] = rows_of[fold][0], inside
-            real[number, : len(inside)] = True
-        labels = np.asarray(feed.store.labels[rows], np.int32)
+            places = np.arange(start, min(start + size, counts[fold]))
+            rows[number] = rows_of[fold][0]
+            rows[number, : len(places)] = rows_of[fold][places // feed.views]
+            views[number, : len(places)] = places % feed.views
+            real[number, : len(places)] = True
         folds = np.array([fold for fold, _ in starts], np.int32)
-        return cls(rows, labels, real, folds, rows_of)
+        labels = [np.asarray(feed.store.labels[part], np.int32) for part in rows_of]
+        return cls(rows, views, real, folds, rows_of, labels, feed.views)
+
+    @property
+    def batch(self) -> int:
+        """Rows of a batch."""
+        return int(self.rows.shape[1])
 
     def batches(self, feed: Feed) -> Iterable[tuple[Any, Any]]:
-        """Yields (features (views, batch, h, w, c), fold) from the feed."""
-        for rows, fold in zip(self.rows, self.folds, strict=True):
-            yield np.stack([feed.take(rows, view) for view in range(feed.views)]), fold
+        """Yields (features (batch, h, w, c), fold) from the feed."""
+        for rows, views, fold in zip(self.rows, self.views, self.folds, strict=True):
+            yield feed.take(rows, views), fold
 
     def of_fold(
         self, found: npt.NDArray[np.float32], fold: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-        """Returns, of (batches, slots, batch, classes), the fold's (slots, rows, classes), and its labels."""
+        """Returns, of (batches, slots, batch, classes), the fold's (slots, rows, classes), and its labels.
+
+        Probabilities are averaged over the views.
+        """
         mine = self.folds == fold
-        real = self.real[mine]
-        return found[mine].swapaxes(1, 2)[real].swapaxes(0, 1), self.labels[mine][real]
+        each = found[mine].swapaxes(1, 2)[self.real[mine]]
+        by_view = each.reshape(-1, self.views_of_row, *each.shape[1:]).swapaxes(0, 1)
+        return average_views(list(by_view)).swapaxes(0, 1), self.labels_of[fold]

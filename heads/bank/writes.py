@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays, pack
-from heads.bank.program import Program
-from heads.bank.shape import BankShape
+from heads.bank.pages import HeadArrays, Laid, pack
+from heads.bank.program import Program, Values
+from heads.bank.shape import BankShape, Sort
 from heads.model.spec import HeadSpec
+
+Where = dict[Sort, npt.NDArray[np.int64]]
+"""Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
 class HeadWrites:
@@ -16,49 +19,39 @@ class HeadWrites:
 
     def __init__(self, shape: BankShape) -> None:
         self._shape = shape
-        self._pages: list[tuple[int, int]] = []
-        self._slots: list[tuple[int, int]] = []
+        self._where: dict[Sort, list[tuple[int, int]]] = {sort: [] for sort in shape.arrays}
         self._steps: list[int] = []
-        self._in_pages: list[dict[str, HeadArrays]] = []
-        self._in_slot: list[dict[str, HeadArrays]] = []
+        self._laid: list[dict[str, Laid]] = []
 
-    def add(
-        self,
-        place: tuple[int, int],
-        pages: npt.NDArray[np.int64],
-        spec: HeadSpec,
-        parts: dict[str, HeadArrays],
-        *,
-        steps: int,
-    ) -> None:
-        """Puts a head at (fold, slot); parts that are left out become zeros."""
-        packed = {part: pack(self._shape, spec, parts.get(part, {})) for part in self._shape.state_parts}
-        self._note(place, pages, steps)
-        self._in_pages.append({part: in_pages for part, (in_pages, _) in packed.items()})
-        self._in_slot.append({part: in_slot for part, (_, in_slot) in packed.items()})
+    def add(self, fold: int, where: Where, spec: HeadSpec, parts: dict[str, HeadArrays], *, steps: int) -> None:
+        """Puts a fold's head at its places; parts that are left out become zeros."""
+        self._note(fold, where, steps)
+        self._laid.append({part: pack(self._shape, spec, parts.get(part, {})) for part in self._shape.state_parts})
 
-    def clear(self, place: tuple[int, int], pages: npt.NDArray[np.int64]) -> None:
-        """Zeroes what a head at (fold, slot) leaves behind."""
-        in_pages = {name: np.zeros((len(pages), *size), np.float32) for name, size in self._shape.page_arrays.items()}
-        in_slot = {name: np.zeros(size, np.float32) for name, size in self._shape.slot_arrays.items()}
-        self._note(place, pages, 0)
-        self._in_pages.append(dict.fromkeys(self._shape.state_parts, in_pages))
-        self._in_slot.append(dict.fromkeys(self._shape.state_parts, in_slot))
+    def clear(self, fold: int, where: Where) -> None:
+        """Zeroes what a fold's head leaves behind."""
+        nothing: Laid = {
+            sort: {name: np.zeros((len(where[sort]), *size), np.float32) for name, size in inside.items()}
+            for sort, inside in self._shape.arrays.items()
+        }
+        self._note(fold, where, 0)
+        self._laid.append(dict.fromkeys(self._shape.state_parts, nothing))
 
-    def _note(self, place: tuple[int, int], pages: npt.NDArray[np.int64], steps: int) -> None:
-        self._pages += [(place[0], int(page)) for page in pages]
-        self._slots.append(place)
+    def _note(self, fold: int, where: Where, steps: int) -> None:
+        for sort, places in where.items():
+            self._where[sort] += [(fold, int(place)) for place in places]
         self._steps.append(steps)
 
     def run(self, program: Program) -> None:
         """Writes all of it."""
-        if not self._slots:
+        if not self._steps:
             return
-        in_pages: dict[str, HeadArrays] = {}
-        in_slots: dict[str, HeadArrays] = {"counters": {"steps": np.array(self._steps, np.int32)}}
-        for part, names in self._shape.state_parts.items():
-            paged = [name for name in names if name in self._shape.page_arrays]
-            in_pages[part] = {name: np.concatenate([head[part][name] for head in self._in_pages]) for name in paged}
-            single = [name for name in names if name in self._shape.slot_arrays]
-            in_slots[part] = {name: np.stack([head[part][name] for head in self._in_slot]) for name in single}
-        program.write(np.array(self._pages, np.int32), in_pages, np.array(self._slots, np.int32), in_slots)
+        for sort, inside in self._shape.arrays.items():
+            values: Values = {}
+            for part, names in self._shape.state_parts.items():
+                mine = [name for name in inside if name in names]
+                values[part] = {name: np.concatenate([head[part][sort][name] for head in self._laid]) for name in mine}
+            if sort == "slots":
+                values["counters"] = {"steps": np.array(self._steps, np.int32)}
+            if self._where[sort]:
+                program.write(sort, np.array(self._where[sort], np.int32), values)

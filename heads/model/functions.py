@@ -44,16 +44,16 @@ class Pooling:
     Attributes:
         layer: Class in ``keras.layers``, from (batch, height, width, channels) to (batch, numbers).
         keeps_positions: Whether every position reaches the dense layers; else one value for each channel does.
-        forward: ``(ops, values)``: values (..., positions) to (..., positions), or to (...) where none is kept.
-        backward: ``(ops, error, values, positions)``: the gradient of what was pooled, given that of the result,
-            (..., positions) or (..., 1). ``values`` (..., positions) are what was pooled.
+        forward: ``(ops, values, axis)``: pools over the axis of the positions, which is gone where none is kept.
+        backward: ``(ops, error, values, positions, axis)``: the gradient of what was pooled, given that of the result,
+            whose axis is as long as what is kept, or 1. ``values`` are what was pooled.
         looks_back: Whether ``backward`` needs these values; else they may be None.
     """
 
     layer: str
     keeps_positions: bool = False
-    forward: Callable[[Ops, Tensor], Tensor]
-    backward: Callable[[Ops, Tensor, Tensor, int], Tensor]
+    forward: Callable[[Ops, Tensor, int], Tensor]
+    backward: Callable[[Ops, Tensor, Tensor, int, int], Tensor]
     looks_back: bool = False
 
 
@@ -114,14 +114,14 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 # --- poolings -------------------------------------------------------------------------------------------------
 
 
-def _back_from_average(ops: Ops, error: Tensor, values: Tensor, positions: int) -> Tensor:
-    return ops.repeat(error / positions, positions, axis=-1)
+def _back_from_average(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
+    return ops.repeat(error / positions, positions, axis=axis)
 
 
-def _back_from_max(ops: Ops, error: Tensor, values: Tensor, positions: int) -> Tensor:
+def _back_from_max(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
     """Shared evenly between equals, as Keras' backends do."""
-    highest = values == ops.max(values, axis=-1, keepdims=True)
-    shares = ops.sum(ops.cast(highest, "float32"), axis=-1, keepdims=True)
+    highest = values == ops.max(values, axis=axis, keepdims=True)
+    shares = ops.sum(ops.cast(highest, "float32"), axis=axis, keepdims=True)
     return ops.where(highest, error / shares, 0.0)
 
 
@@ -130,17 +130,17 @@ POOLINGS: Mapping[str, Pooling] = MappingProxyType(
         "flatten": Pooling(
             layer="Flatten",
             keeps_positions=True,
-            forward=lambda ops, values: values,
-            backward=lambda ops, error, values, positions: error,
+            forward=lambda ops, values, axis: values,
+            backward=lambda ops, error, values, positions, axis: error,
         ),
         "average": Pooling(
             layer="GlobalAveragePooling2D",
-            forward=lambda ops, values: ops.mean(values, axis=-1),
+            forward=lambda ops, values, axis: ops.mean(values, axis=axis),
             backward=_back_from_average,
         ),
         "max": Pooling(
             layer="GlobalMaxPooling2D",
-            forward=lambda ops, values: ops.max(values, axis=-1),
+            forward=lambda ops, values, axis: ops.max(values, axis=axis),
             backward=_back_from_max,
             looks_back=True,
         ),

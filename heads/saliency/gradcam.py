@@ -198,7 +198,7 @@ def _pulled_back(layer: Any, inputs: Floats, gradient: Floats) -> Floats:
 def _through_pooling(pooling: Pooling, layer: Any, inputs: Floats, gradient: Floats) -> Any:
     count, height, width, channels = inputs.shape
     values = np.moveaxis(inputs, 3, 1).reshape(count, channels, height * width)
-    back = pooling.backward(_OPS, gradient[..., None], values, height * width)
+    back = pooling.backward(_OPS, gradient[..., None], values, height * width, -1)
     return np.ascontiguousarray(np.moveaxis(back.reshape(count, channels, height, width), 1, 3))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import optuna
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
@@ -20,6 +20,48 @@ from search.setup.options import RunSection
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
 Scalar = bool | int | float | str
+
+
+class Suggesting(Protocol):
+    """What a space asks a trial for: as ``optuna.Trial`` has it."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
+        """One of the choices."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number of the range."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number of the range."""
+
+
+class _Dice:
+    """A trial of no study, which draws evenly."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
+        del name
+        return choices[int(self._generator.integers(len(choices)))]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        del name
+        if log:
+            return round(float(np.exp(self._generator.uniform(np.log(low), np.log(high)))))
+        return low + step * int(self._generator.integers((high - low) // step + 1))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        del name
+        if log:
+            return min(max(float(np.exp(self._generator.uniform(np.log(low), np.log(high)))), low), high)
+        if step:
+            return low + step * int(self._generator.integers(round((high - low) / step) + 1))
+        return float(self._generator.uniform(low, high))
 
 
 class Range(BaseModel):
@@ -68,7 +110,7 @@ class Space:
     parameters: Mapping[str, Range | tuple[Scalar, ...]]
     fixed: Mapping[str, Scalar]
 
-    def suggest(self, trial: optuna.Trial) -> HeadSpec:
+    def suggest(self, trial: Suggesting) -> HeadSpec:
         """Draws one head."""
         values: dict[str, Any] = dict(self.fixed)
         for name, domain in self.parameters.items():
@@ -96,6 +138,11 @@ class Space:
         most = {**self.fixed, **{name: max(values) for name, values in ends.items()}}
         variants = [{**most, name: value} for name, values in ends.items() for value in values]
         return [ARTICLE, *(HeadSpec(**values) for values in (most, *variants))]
+
+    def typical(self, count: int = 200) -> list[HeadSpec]:
+        """Heads drawn evenly from the space, the same ones each time: what a bank may be planned with."""
+        dice = _Dice(np.random.default_rng(0))
+        return [self.suggest(dice) for _ in range(count)]
 
     def to_dict(self) -> dict[str, Any]:
         """The form of the study file's ``[space]``, all fields present."""
@@ -160,9 +207,10 @@ def read_study_file(path: Path) -> StudyFile:
     return StudyFile(path, parsed.name, parsed.description, parsed.run.model_dump(exclude_none=True), space)
 
 
-def _suggest(trial: optuna.Trial, name: str, domain: Range | tuple[Scalar, ...]) -> Scalar:
+def _suggest(trial: Suggesting, name: str, domain: Range | tuple[Scalar, ...]) -> Scalar:
     if isinstance(domain, tuple):
-        return trial.suggest_categorical(name, domain)  # type: ignore[return-value]
+        chosen: Scalar = trial.suggest_categorical(name, domain)
+        return chosen
     whole = isinstance(getattr(ARTICLE, name), int)
     used = trial.suggest_categorical(_switch(name), (True, False)) if domain.or_zero else True
     value: Scalar

@@ -174,15 +174,18 @@ class Pool:
 
     def _refill(self) -> None:
         """Fills free pages: of the trials that wait, the widest that fits; a new one where none does."""
-        free, slots = self.engine.table.free, self.engine.specs.count(None)
+        table, tiles_of = self.engine.table, self.engine.shape.tiles_of
+        free, slots, tiles = table.free, table.free_slots, table.free_tiles
         chosen: list[Asked] = []
         while free > 0 and slots > 0:
-            fitting = [asked for asked in self.waiting if pages_of(asked.spec) <= free]
+            fitting = [
+                asked for asked in self.waiting if pages_of(asked.spec) <= free and tiles_of(asked.spec) <= tiles
+            ]
             if fitting:
                 best = max(fitting, key=lambda asked: (pages_of(asked.spec), -asked.ordinal))
                 self.waiting.remove(best)
                 chosen.append(best)
-                free, slots = free - pages_of(best.spec), slots - 1
+                free, slots, tiles = free - pages_of(best.spec), slots - 1, tiles - tiles_of(best.spec)
             elif len(self.waiting) < WAITING and (asked := self.book.ask()) is not None:
                 self.waiting.append(asked)
             else:

@@ -128,6 +128,7 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
         classes=shape.classes,
         batch=shape.batch,
         folds=shape.folds,
+        room=shape.room_for(specs),
     )
     return replace(snapshot, shape=covering, places=[None] * len(specs))
 

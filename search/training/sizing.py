@@ -6,6 +6,7 @@ same study twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -15,7 +16,7 @@ import numpy as np
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
@@ -29,6 +30,10 @@ AT_ONCE = 8
 too few to judge each other."""
 MOST = 256
 """Beyond this a step's fixed costs weigh little: more pages would only make cohorts larger."""
+SLOTS_AHEAD = 3
+"""Heads that a bank has slots for, times those of mean width that its pages hold: samplers come to like narrow ones."""
+TILES_AHEAD = 1.5
+"""Tiles of a bank, times those that heads on its pages have in the mean."""
 _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
 
@@ -39,6 +44,7 @@ class BankRequest:
 
     Attributes:
         specs: The heads, or those that span a space (``Space.extremes``).
+        typical: Heads as the space gives them; none where ``specs`` are the heads.
         feature_shape: (height, width, channels) of one bottleneck.
         classes: Number of classes.
         batch: Rows in a batch.
@@ -47,6 +53,7 @@ class BankRequest:
     """
 
     specs: Sequence[HeadSpec]
+    typical: Sequence[HeadSpec] = ()
     feature_shape: tuple[int, int, int]
     classes: int
     batch: int
@@ -54,11 +61,19 @@ class BankRequest:
     dtype: str
 
     @classmethod
-    def of_study(cls, specs: Sequence[HeadSpec], config: StudyConfig, data: SearchData) -> BankRequest:
+    def of_study(
+        cls,
+        specs: Sequence[HeadSpec],
+        config: StudyConfig,
+        data: SearchData,
+        *,
+        typical: Sequence[HeadSpec] = (),
+    ) -> BankRequest:
         """What a study's rows and options ask for."""
         plan, _ = plan_of(data, config.batch_size, config.seed, 0)
         return cls(
             specs=specs,
+            typical=typical,
             feature_shape=data.store.header.feature_shape,
             classes=len(data.store.classes),
             batch=plan.rows.shape[1],
@@ -72,7 +87,31 @@ class BankRequest:
         return max(pages_of(spec) for spec in self.specs)
 
     def shape(self, pages: int) -> BankShape:
-        """Returns the least bank with so many pages in each fold's partition."""
+        """Returns a bank with so many pages in each fold's partition.
+
+        It has slots and tiles for what is likely to be on them at once, not for the narrowest heads and the widest
+        dense layers that there can be: what nobody uses is memory that every step walks over. A head that finds no
+        room waits. The head that takes most finds room in an empty bank.
+        """
+        most = self._covering(pages, None)
+        if not self.typical:
+            return most
+        share = pages / mean(map(pages_of, self.typical))
+        needed = mean(map(most.tiles_of, self.typical)) * share
+        largest = max(map(most.tiles_of, (*self.specs, *self.typical)))
+        room = Room(
+            slots=min(most.slots, max(1, math.ceil(SLOTS_AHEAD * share))),
+            tiles=min(most.tiles, max(largest, math.ceil(TILES_AHEAD * needed))),
+        )
+        return self._covering(pages, room)
+
+    def exactly(self, pages: int) -> BankShape:
+        """Returns a bank for just these heads, or for as many of them as there are pages for."""
+        most = self._covering(pages, None)
+        taken = most.room_for(self.specs)
+        return self._covering(pages, Room(slots=min(most.slots, taken.slots), tiles=min(most.tiles, taken.tiles)))
+
+    def _covering(self, pages: int, room: Room | None) -> BankShape:
         return BankShape.covering(
             self.specs,
             pages=pages,
@@ -80,6 +119,7 @@ class BankRequest:
             classes=self.classes,
             batch=self.batch,
             folds=self.folds,
+            room=room,
         )
 
     def affordable(self) -> int:
@@ -90,7 +130,8 @@ class BankRequest:
     @property
     def page_bytes(self) -> int:
         """Bytes that a page takes, with its share of what the heads on it have."""
-        return _page_bytes(self.shape(self.widest), self.dtype)
+        shape = self.shape(self.widest)
+        return _bytes(shape, self.dtype) // shape.pages
 
 
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
@@ -129,20 +170,21 @@ def whole_bank(request: BankRequest) -> BankShape:
     Args:
         request: What it is to hold: each head as often as it is to be held.
     """
-    return request.shape(max(request.widest, min(sum(map(pages_of, request.specs)), request.affordable())))
+    return request.exactly(max(request.widest, min(sum(map(pages_of, request.specs)), request.affordable())))
 
 
-def _page_bytes(shape: BankShape, dtype: str) -> int:
-    values = sum(int(np.prod(size)) for size in shape.page_arrays.values())
-    values += sum(int(np.prod(size)) for size in shape.slot_arrays.values())
+def _bytes(shape: BankShape, dtype: str) -> int:
+    values = sum(
+        shape.places[sort] * int(np.prod(size)) for sort, arrays in shape.arrays.items() for size in arrays.values()
+    )
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
-    activations = _COPIES * item * shape.batch * shape.positions * PAGE * max(1, shape.folds - 1)
-    return state + activations
+    places = max(shape.pages, shape.tiles)
+    return state + _COPIES * item * shape.batch * shape.positions * PAGE * places * max(1, shape.folds - 1)
 
 
 def settle_bank(config: StudyConfig, space: Space, data: SearchData) -> tuple[StudyConfig, BankShape]:
     """Decides dtype and size of the bank, unless the study has decided before; returns them in the config too."""
-    request = BankRequest.of_study(space.extremes(), config, data)
+    request = BankRequest.of_study(space.extremes(), config, data, typical=space.typical())
     shape = bank_shape(request, trials=config.trials, pages=config.pages)
     return config.model_copy(update={"dtype": request.dtype, "pages": shape.pages}), shape

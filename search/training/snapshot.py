@@ -12,12 +12,12 @@ import math
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
@@ -144,16 +144,20 @@ class Saved:
 
 def _shape(noted: dict[str, Any]) -> BankShape:
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
-    return BankShape(**values)
+    shape = BankShape(**{"tiles": 0, **values})
+    return shape if "tiles" in noted else replace(shape, tiles=shape.most_tiles)  # from before there were any
 
 
 def _check_within(shape: BankShape, whole: BankShape) -> None:
     for name in ("feature_shape", "classes", "batch", "folds"):
         if getattr(shape, name) != getattr(whole, name):
             raise ValueError(f"{name}: expected {getattr(whole, name)}, found {getattr(shape, name)}")
-    for name in ("pages", "slots", "units", "dense_layers"):
+    for name in ("pages", "units", "dense_layers"):
         if not 0 <= getattr(shape, name) <= getattr(whole, name):
             raise ValueError(f"{name}: expected at most {getattr(whole, name)}, found {getattr(shape, name)}")
+    for name, most in (("slots", shape.pages), ("tiles", shape.most_tiles)):
+        if not 0 <= getattr(shape, name) <= most:
+            raise ValueError(f"{name}: expected at most {most}, found {getattr(shape, name)}")
 
 
 def _check_state(member: Member, state: HeadState) -> None:
@@ -219,6 +223,11 @@ class _Content(BaseModel):
     waiting: list[NonNegativeInt]
     meter: dict[str, float]
     members: list[_Member]
+
+    @field_validator("shape", mode="before")
+    @classmethod
+    def _from_before_tiles(cls, value: Any) -> Any:
+        return {"tiles": 0, **value} if isinstance(value, dict) else value
 
 
 class Snapshots:

@@ -94,12 +94,12 @@ class Throughput:
         self.bookkeeping_seconds -= seconds
 
     def epoch(self, *, heads: int, pages: int, room: int, operations: float, compilations: int) -> None:
-        """Counts one epoch of the bank; ``operations`` are those of all of its pages."""
+        """Counts one epoch of the bank; ``operations`` are those that its heads need."""
         self.epochs += 1
         self.head_epochs += heads
         self.page_epochs += pages
         self.room += room
-        self.operations += operations * pages / room
+        self.operations += operations
         self.compilations += compilations
 
     @property

@@ -250,9 +250,9 @@ def test_removed_heads_leave_nothing_behind(engine):
     engine.keep(np.ones((1, engine.shape.slots), bool))
     engine.remove(slots)
     for part in ("weights", "first", "second", "best", "counters"):
-        for slot in slots:
-            arrays = engine._program.read(part, 0, np.arange(engine.shape.pages), slot)
-            assert not any(array.any() for group in arrays for array in group.values()), part
+        everywhere = {sort: np.arange(count) for sort, count in engine.shape.places.items()}
+        laid = engine._program.read(part, 0, everywhere)
+        assert not any(array.any() for group in laid.values() for array in group.values()), part
     with pytest.raises(KeyError, match="holds no head"):
         engine.take_out(slots[0])
 
@@ -322,7 +322,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(engine):
         engine.insert([Newcomer(spec=HeadSpec(conv_width=16), seeds=(1,)), Newcomer(spec=spec, seeds=seeds, **more)])
 
     for spec, message in (
-        (HeadSpec(conv_width=192), r"free pages and slots: expected at most \(12, 12\), found \(13, 2\)"),
+        (
+            HeadSpec(conv_width=192),
+            r"free pages, slots and tiles: expected at most \(12, 12, 12\), found \(13, 2, 13\)",
+        ),
         (HeadSpec(conv_width=16, dense_layers=1, dense_units=64), "dense_units: this bank was made for at most 9"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,14 +13,16 @@ def draw(seeds, steps, channels, *, layer=0, rate=0.3, count_=6400) -> np.ndarra
     seeds, steps, channels = np.broadcast_arrays(*(np.array(part, np.int32) for part in (seeds, steps, channels)))
     tensor = keras.ops.convert_to_tensor
     key = keys(tensor(seeds), tensor(steps), tensor(channels), layer=layer)
-    return np.asarray(kept(key, tensor(np.full(seeds.shape, rate, np.float32)), count_))
+    return np.asarray(kept(key, tensor(np.full(seeds.shape, rate, np.float32)), np.arange(count_)))
 
 
 def test_masks_keep_the_right_share():
     for rate in (0.0, 0.05, 0.5, 0.8):
         share = draw(3, np.arange(40), 0, rate=rate).mean(axis=1)
         assert np.abs(share - (1 - rate)).max() < 5 * np.sqrt(rate * (1 - rate) / 6400) + 1e-9
-    rates = np.asarray(kept(keys(*(np.zeros(2, np.int32),) * 3, layer=0), np.array([0.1, 0.9], np.float32), 6400))
+    rates = np.asarray(
+        kept(keys(*(np.zeros(2, np.int32),) * 3, layer=0), np.array([0.1, 0.9], np.float32), np.arange(6400))
+    )
     assert rates.mean(axis=1) == pytest.approx([0.9, 0.1], abs=0.03)
 
 

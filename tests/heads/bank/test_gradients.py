@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -9,11 +11,18 @@ from small_bank import EXTREMES, SHAPE
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import PageTable, hyperparameters, named, pack
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.shape import BankShape
 from heads.bank.state import Batch
 from heads.bank.tools import PlainTools
 from heads.model.spec import HeadSpec
 from heads.model.weights import initial_weights
+
+MIXED = [
+    HeadSpec(conv_width=32, activation="silu", pooling="flatten", dense_layers=1, dense_units=9, dense_dropout=0.3),
+    HeadSpec(conv_width=16, activation="gelu", pooling="max", dense_layers=1, dense_units=5),
+    HeadSpec(conv_width=32, activation="relu", pooling="average", dense_layers=0),
+    HeadSpec(conv_width=16, activation="gelu", pooling="flatten", dense_layers=2, dense_units=7),
+]
 
 
 @pytest.mark.parametrize("spec", [*EXTREMES, HeadSpec(dense_layers=1, dense_units=5, dense_dropout=0.3)], ids=str)
@@ -22,21 +31,69 @@ def test_gradients_are_those_of_autodiff(spec):
     specs = [spec, HeadSpec(conv_width=16, activation="gelu", dropout=0.2)]
     shape = BankShape.covering(specs, pages=6, feature_shape=SHAPE, classes=4, batch=75)
     bank = Bank(shape, "float32", PlainTools())
-    table, state = PageTable(6, shape.slots), {}
+    state, fixed, batch, steps = laid_out(shape, specs)
+
+    def run(weights):
+        return bank.gradients(weights, steps, fixed, batch)
+
+    expected = differentiate(lambda weights: keras.ops.sum(run(weights).loss), state)
+    found = run({name: keras.ops.convert_to_tensor(values) for name, values in state.items()})
+    assert len(np.unique(np.asarray(found.loss))) >= 3  # heads that differ, and free slots
+    for name in shape.trained:
+        mine = np.asarray(found.weights[name]).reshape(expected[name].shape)
+        np.testing.assert_allclose(mine, expected[name], atol=2e-6, rtol=2e-4, err_msg=name)
+        assert np.abs(mine).max() > 0 or name in ("hidden", "hidden_bias"), name
+
+
+@pytest.mark.parametrize("norm", [(True, False), (True,), (False,)], ids=str)
+def test_page_by_page_is_as_all_at_once(norm):
+    """The two ways to run through a bank, on heads of mixed kinds with dropout, free pages, tiles and slots between."""
+    kinds = [
+        replace(spec, batch_norm=norm[place % len(norm)], dropout=0.3) for place, spec in enumerate([*EXTREMES, *MIXED])
+    ]
+    shape = BankShape.covering(kinds, pages=24, feature_shape=SHAPE, classes=4, batch=75)
+    state, fixed, batch, steps = laid_out(shape, kinds, free=3)
+    tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
+    banks = [Bank(shape, "float32", PlainTools(one_by_one=one_by_one)) for one_by_one in (True, False)]
+    one, other = (bank.gradients(tensors, steps, fixed, batch) for bank in banks)
+    np.testing.assert_allclose(np.asarray(one.loss), np.asarray(other.loss), atol=1e-6, rtol=1e-5)
+    assert one.weights.keys() == other.weights.keys()
+    for name, found in {**one.weights, **one.statistics}.items():
+        expected = {**other.weights, **other.statistics}[name]
+        rows = np.arange(found.shape[0])
+        if name in one.statistics:  # of free pages each has its own
+            rows = np.flatnonzero(np.asarray(fixed["owner"]) >= 0)
+        np.testing.assert_allclose(
+            np.asarray(found)[rows], np.asarray(expected)[rows], atol=2e-6, rtol=2e-4, err_msg=name
+        )
+    features = batch.features
+    ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features, None)) for bank in banks)
+    taken = np.asarray(fixed["taken"])
+    np.testing.assert_allclose(ours[taken], theirs[taken], atol=1e-6)
+
+
+def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
+    """A bank with these heads, some places before and between them free: (weights, settings, batch, steps)."""
+    table = PageTable(shape)
+    blank = [table.place(HeadSpec(conv_width=16)) for _ in range(free)]
+    state = {
+        name: np.zeros((1, shape.places[sort], *size), np.float32)
+        for sort, arrays in shape.arrays.items()
+        for name, size in arrays.items()
+    }
     heads: list[HeadSpec | None] = [None] * shape.slots
     for seed, head in enumerate(specs):
-        slot = table.place(pages_of(head))
+        slot = table.place(head)
         heads[slot] = head
-        drawn = named(head, initial_weights(head, SHAPE, 4, seed=seed))
-        for places, arrays in zip((table.of(slot), slot), pack(shape, head, drawn), strict=True):
+        if blank:
+            table.release(blank.pop())
+        where = table.places_of(slot)
+        for sort, arrays in pack(shape, head, named(head, initial_weights(head, SHAPE, 4, seed=seed))).items():
             for name, values in arrays.items():
-                lead = shape.pages if name in shape.page_arrays else shape.slots
-                size = values.shape[1:] if name in shape.page_arrays else values.shape
-                state.setdefault(name, np.zeros((1, lead, *size), np.float32))[0, places] = values
+                state[name][0, where[sort]] = values
     generator = np.random.default_rng(5)
     settings_ = {
-        "owner": table.owner,
-        "page_in_head": table.page_in_head,
+        **table.layout(),
         **hyperparameters(shape, heads),
         "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
         "seed": generator.integers(0, 2**31, (1, shape.slots), dtype=np.int32),
@@ -44,20 +101,10 @@ def test_gradients_are_those_of_autodiff(spec):
     }
     tensor = keras.ops.convert_to_tensor
     fixed = {name: tensor(values) for name, values in settings_.items()}
-    features = tensor(generator.uniform(0, 2, (75 * 4, 8)).astype(np.float32))
-    batch = Batch(features, tensor(generator.integers(0, 4, 75).astype(np.int32)), tensor(np.int32(0)))
-    steps = tensor(np.full((1, shape.slots), 3, np.int32))
-
-    def run(weights):
-        return bank.gradients(weights, steps, fixed, batch)
-
-    expected = differentiate(lambda weights: keras.ops.sum(run(weights).loss), state)
-    found = run({name: tensor(values) for name, values in state.items()})
-    assert len(np.unique(np.asarray(found.loss))) >= 3  # heads that differ, and free slots
-    for name in shape.trained:
-        mine = np.asarray(found.weights[name]).reshape(expected[name].shape)
-        np.testing.assert_allclose(mine, expected[name], atol=2e-6, rtol=2e-4, err_msg=name)
-        assert np.abs(mine).max() > 0 or name in ("hidden", "hidden_bias"), name
+    rows = shape.batch
+    features = tensor(generator.uniform(0, 2, (rows * 4, 8)).astype(np.float32))
+    batch = Batch(features, tensor(generator.integers(0, 4, rows).astype(np.int32)), tensor(np.int32(0)))
+    return state, fixed, batch, tensor(np.full((1, shape.slots), 3, np.int32))
 
 
 def differentiate(function, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

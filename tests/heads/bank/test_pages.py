@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from small_bank import SHAPE, SPECS, shape_of
 
 from heads.bank.pages import FREE, PageTable, listed, named, pack, unpack
-from heads.bank.shape import BankShape
+from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import HeadSpec
 from heads.model.weights import initial_weights
 
@@ -21,44 +22,64 @@ def test_packed_and_unpacked_is_the_same(specs, seed):
     shape = shape_of()
     for spec in specs:
         weights = initial_weights(spec, SHAPE, 4, seed=seed)
-        in_pages, in_slot = pack(shape, spec, named(spec, weights))
-        assert set(in_pages) == set(shape.page_arrays)
-        assert set(in_slot) == set(shape.slot_arrays)
-        back = listed(spec, unpack(shape, spec, in_pages, in_slot))
+        laid = pack(shape, spec, named(spec, weights))
+        assert {sort: set(arrays) for sort, arrays in laid.items()} == {s: set(a) for s, a in shape.arrays.items()}
+        back = listed(spec, unpack(shape, spec, laid))
         for one, other in zip(weights, back, strict=True):
             np.testing.assert_array_equal(one, other)
-        total = sum(int(np.count_nonzero(array)) for array in (*in_pages.values(), *in_slot.values()))
+        total = sum(int(np.count_nonzero(array)) for arrays in laid.values() for array in arrays.values())
         assert total == sum(int(np.count_nonzero(array)) for array in weights)  # all else is padding
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4)), max_size=40))
-def test_pages_are_never_owned_twice(moves):
-    table = PageTable(10, 5)
-    owned: dict[int, list[int]] = {}
+@given(st.lists(st.tuples(st.booleans(), SPECS), max_size=40))
+def test_places_are_never_owned_twice(moves):
+    shape = replace(shape_of(10), slots=4, tiles=7)
+    table = PageTable(shape)
+    owned: dict[int, dict[str, list[int]]] = {}
     turn = count()
-    for arrives, number in moves:
-        if arrives and table.has_room(number):
-            slot = table.place(number)
+    for arrives, spec in moves:
+        if arrives and table.has_room(spec):
+            slot = table.place(spec)
             assert slot not in owned
-            owned[slot] = table.of(slot).tolist()
+            owned[slot] = {sort: places.tolist() for sort, places in table.places_of(slot).items()}
+            assert (len(owned[slot]["pages"]), len(owned[slot]["tiles"])) == (pages_of(spec), shape.tiles_of(spec))
         elif not arrives and owned:
             slot = sorted(owned)[next(turn) % len(owned)]
-            assert table.release(slot).tolist() == owned.pop(slot)
-        held = [page for pages in owned.values() for page in pages]
-        assert len(set(held)) == len(held) == 10 - table.free
-        for slot, pages in owned.items():
-            assert table.of(slot).tolist() == pages
-            assert table.page_in_head[pages].tolist() == list(range(len(pages)))
+            released = {sort: places.tolist() for sort, places in table.release(slot).items()}
+            assert released == owned.pop(slot)
+        for sort, free in (("pages", table.free), ("tiles", table.free_tiles), ("slots", table.free_slots)):
+            held = [place for places in owned.values() for place in places[sort]]
+            assert len(set(held)) == len(held) == shape.places[sort] - free
+        for slot, places in owned.items():
+            assert table.of(slot).tolist() == places["pages"]
+            assert table.page_in_head[places["pages"]].tolist() == list(range(len(places["pages"])))
+        layout = table.layout()
+        assert sorted(layout["used_slots"][: layout["used_slots_count"]].tolist()) == sorted(owned)
+        assert sorted(layout["used_pages"][: layout["used_pages_count"]].tolist()) == sorted(
+            page for places in owned.values() for page in places["pages"]
+        )
+        for page, tiles in enumerate(layout["tiles_of_page"]):
+            for part, tile in enumerate(tiles[: layout["tile_count"][page]]):
+                assert (table.page_of_tile[tile], table.part_of_tile[tile]) == (page, part)
     assert (table.owner == FREE).sum() == table.free
 
 
 def test_a_bank_compiles_only_what_its_study_uses():
     plain = BankShape.covering([HeadSpec(dropout=0)], pages=8, feature_shape=(8, 8, 2048), classes=4, batch=100)
-    assert (plain.slots, plain.units, plain.dense_layers, plain.dropout) == (2, 4, 0, False)
-    assert set(plain.page_arrays) == {"kernel", "beta", "mean", "variance", "dense"}
+    assert (plain.slots, plain.tiles, plain.units, plain.dense_layers, plain.dropout) == (2, 8, 4, 0, False)
+    assert set(plain.page_arrays) == {"kernel", "beta", "mean", "variance"}
+    assert plain.tile_arrays == {"tiles": (16, 64, 4)}
     pooled = BankShape.covering(
         [HeadSpec(pooling="max", batch_norm=False)], pages=8, feature_shape=(8, 8, 2048), classes=4, batch=100
     )
-    assert pooled.page_arrays == {"kernel": (16, 2048), "dense": (16, 1, 4)}
-    assert plain.step_flops == 2 * 100 * 128 * 64 * (2 * 2048 + 3 * 4)
+    assert pooled.page_arrays == {"kernel": (16, 2048), "pooled": (16, 4)}
+    assert (pooled.tiles, pooled.tile_arrays) == (0, {})
+
+
+def test_only_what_heads_need_is_counted_as_work():
+    spec = HeadSpec(conv_width=64, dropout=0)
+    shape = BankShape.covering([spec], pages=8, feature_shape=(8, 8, 2048), classes=4, batch=100)
+    assert shape.step_flops([spec, spec]) == 2 * 100 * 128 * 64 * (2 * 2048 + 3 * 4)
+    deep = replace(spec, pooling="average", dense_layers=2, dense_units=10)
+    assert shape.step_flops([deep]) == 2 * 100 * (2 * 64 * 64 * 2048 + 3 * 64 * 10 + 3 * 10 * (10 + 4))

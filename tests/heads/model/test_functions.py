@@ -12,7 +12,7 @@ from conftest import build_store
 from features.rows.feed import Feed, plan_epoch
 from features.store.reader import FeatureStore
 from heads.bank.engine import Engine, Newcomer
-from heads.bank.functions import activate, pool, slopes, unpool
+from heads.bank.functions import activations, choose, slopes
 from heads.bank.shape import BankShape
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -63,9 +63,10 @@ def by_channel(values: np.ndarray) -> np.ndarray:
 class TestActivation:
     @pytest.mark.parametrize("name", SEARCHED_ACTIVATIONS)
     def test_the_bank_computes_what_keras_layer_does(self, name: str) -> None:
-        codes = np.zeros(1, np.int32)
+        (function,) = activations((name,))
         expected = array(keras.layers.Activation(name)(VALUES[None]))
-        np.testing.assert_allclose(array(activate((name,), codes, VALUES[None])), expected, rtol=1e-5, atol=1e-6)
+        found = array(function(keras.ops.convert_to_tensor(VALUES[None])))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", ELEMENT_WISE)
     def test_the_slope_is_the_derivative_of_keras_function(self, name: str) -> None:
@@ -99,12 +100,16 @@ class TestActivation:
             assert slope[0] != 0, name
 
     def test_codes_choose(self) -> None:
+        """A code for each row, and one code alone, which runs the one function that it names."""
+        tensor = keras.ops.convert_to_tensor
         codes = np.arange(len(SEARCHED_ACTIVATIONS), dtype=np.int32)
-        values = np.tile(VALUES, (len(codes), 1))
-        for function in (activate, slopes):
-            together = array(function(SEARCHED_ACTIVATIONS, codes, values))
-            for row, name in zip(together, SEARCHED_ACTIVATIONS, strict=True):
-                np.testing.assert_array_equal(row, array(function((name,), codes[:1], VALUES[None]))[0])
+        values = tensor(np.tile(VALUES, (len(codes), 1)))
+        for functions in (activations(SEARCHED_ACTIVATIONS), slopes(SEARCHED_ACTIVATIONS)):
+            together = array(choose(functions, tensor(codes), values))
+            for code, row in zip(codes, together, strict=True):
+                expected = array(functions[code](values))[0]
+                np.testing.assert_allclose(row, expected, rtol=1e-6)
+                np.testing.assert_allclose(array(choose(functions, tensor(code), values[0])), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -113,10 +118,13 @@ class TestPooling:
         values, kept = pictures(), pooled_positions(name, PICTURE[0] * PICTURE[1])
         expected = array(getattr(keras.layers, POOLINGS[name].layer)()(values))
         assert expected.shape == (4, 6 * kept)
-        found = array(pool((name,), np.zeros(6, np.int32), keras.ops.convert_to_tensor(by_channel(values))))
-        rows = np.moveaxis(found[..., :kept], 0, 2).reshape(4, -1)
-        np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(found[..., kept:], 0)
+        for axis in (2, 1):
+            given = np.moveaxis(by_channel(values), 2, axis)
+            found = array(POOLINGS[name].forward(keras.ops, keras.ops.convert_to_tensor(given), axis))
+            found = np.moveaxis(found, axis, 2) if found.ndim == 3 else found[..., None]
+            rows = np.moveaxis(found, 0, 2).reshape(4, -1)
+            np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
+            assert found.shape[2] == kept
 
     def test_the_way_back_is_that_of_keras_layer(self, name: str) -> None:
         values, positions = pictures(), PICTURE[0] * PICTURE[1]
@@ -124,13 +132,15 @@ class TestPooling:
         error = np.random.default_rng(2).normal(size=(4, 6 * kept)).astype(np.float32)
         expected = derivative(layer, values, error)
         of_channels = np.moveaxis(error.reshape(4, kept, 6), 2, 0)
-        found = unpool((name,), np.zeros(6, np.int32), of_channels, lambda: by_channel(values), positions)
-        np.testing.assert_allclose(array(found), by_channel(expected), rtol=1e-5, atol=1e-7)
+        for axis in (2, 1):
+            tensors = (keras.ops.convert_to_tensor(np.moveaxis(a, 2, axis)) for a in (of_channels, by_channel(values)))
+            found = array(POOLINGS[name].backward(keras.ops, *tensors, positions, axis))
+            np.testing.assert_allclose(np.moveaxis(found, axis, 2), by_channel(expected), rtol=1e-5, atol=1e-7)
 
-    def test_what_is_not_looked_at_is_not_made(self, name: str) -> None:
-        error, made = np.ones((6, 4, pooled_positions(name, 15)), np.float32), []
-        unpool((name,), np.zeros(6, np.int32), error, lambda: made.append(1) or by_channel(pictures()), 15)
-        assert len(made) == POOLINGS[name].looks_back
+    def test_what_is_not_looked_at_need_not_be_there(self, name: str) -> None:
+        error = keras.ops.ones((6, 4, pooled_positions(name, 15)))
+        if not POOLINGS[name].looks_back:
+            assert POOLINGS[name].backward(keras.ops, error, None, 15, 2).shape == (6, 4, 15)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,204 @@
+"""The element-wise passes between the products: from the convolutions to what the dense layers multiply, and back.
+
+``PageByPage`` and ``WholePasses`` do the same, see ``heads.bank.places``. Letters in shapes are those of
+``heads.bank.state``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from keras import ops
+
+from heads.bank.first_layer import Channels, FirstLayer
+from heads.bank.functions import Tensor
+from heads.bank.places import at, put
+from heads.bank.state import Active, Norm, Present
+from heads.model.spec import PAGE
+
+
+class Passes(Protocol):
+    """What lies between the products of the first layer and those of the first dense layer."""
+
+    def forward(
+        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
+    ) -> tuple[Active, Norm | None]:
+        """From convolutions to activations.
+
+        Args:
+            hidden: (N, S·B) in the products' dtype.
+            norm: Moving statistics and beta; in training only beta is looked at. None where no head has batch norm.
+            present: See ``Present``.
+            training: Whether to take the batch's statistics and to drop.
+
+        Returns:
+            The activations; the statistics that were used.
+        """
+
+    def backward(
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+    ) -> tuple[Tensor, Tensor | None]:
+        """The way back through ``forward``.
+
+        Args:
+            hidden: As given to it.
+            tiles: Gradient of each tile's activations, (G·T, 16·S, B) in the products' dtype.
+            pooled: Gradient of the pooled ones, (G·P, 16, B).
+            norm: As returned by it.
+            present: As given to it.
+
+        Returns:
+            Gradient of ``hidden``, in its shape and dtype, and of beta, (G·P, 16) float32.
+        """
+
+
+class PageByPage:
+    """Each page in use by itself: its one kind's functions, on what fits the cache."""
+
+    def __init__(self, first: FirstLayer) -> None:
+        self._first, self._shape = first, first.shape
+        self._values = first.shape.positions * first.batch
+
+    def forward(
+        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
+    ) -> tuple[Active, Norm | None]:
+        """See ``Passes``."""
+        first, shape, dtype = self._first, self._shape, self._first.dtype
+        hidden = ops.reshape(hidden, (-1, PAGE, self._values))
+        pages = hidden.shape[0]
+        found = {}
+        if shape.flattens:
+            found["tiles"] = ops.zeros((present.tiles["page"].shape[0], PAGE, self._values), dtype)
+        if shape.pools:
+            found["pooled"] = ops.zeros((pages, PAGE, first.batch), dtype)
+        if norm is not None:
+            found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
+
+        def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
+            page = ops.take(present.used_pages.places, number, axis=0)
+            mine, channels, own = at(hidden, page), _channels(present, page), _norm_of(norm, page)
+            found = dict(found)
+            if own is not None:
+                if training:
+                    own = Norm(own.beta, *first.moments(mine, channels))
+                found["mean"] = put(found["mean"], page, own.mean)
+                found["variance"] = put(found["variance"], page, own.variance)
+            values = first.activated(mine, own, channels, training=training)
+            if shape.flattens:
+                places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
+                found["tiles"] = ops.fori_loop(
+                    0, count, lambda part, tiles: put(tiles, ops.take(places, part), values), found["tiles"]
+                )
+            if shape.pools:
+                found["pooled"] = put(found["pooled"], page, first.pooled(values, channels))
+            return found
+
+        found = ops.fori_loop(0, present.used_pages.count, body, found)
+        tiles = found.get("tiles")
+        if tiles is not None:
+            tiles = ops.reshape(tiles, (-1, PAGE * shape.positions, first.batch))
+        statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
+        return Active(tiles, found.get("pooled")), statistics
+
+    def backward(
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+    ) -> tuple[Tensor, Tensor | None]:
+        """See ``Passes``."""
+        first = self._first
+        paged = ops.reshape(hidden, (-1, PAGE, self._values))
+        if tiles is not None:
+            tiles = ops.reshape(tiles, (-1, PAGE, self._values))
+        found = {"error": ops.zeros(paged.shape, first.dtype)}
+        if norm is not None:
+            found["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
+
+        def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
+            page = ops.take(present.used_pages.places, number, axis=0)
+            mine, channels, own = at(paged, page), _channels(present, page), _norm_of(norm, page)
+            flat = None
+            if tiles is not None:
+                places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
+                flat = ops.fori_loop(
+                    0,
+                    count,
+                    lambda part, total: total + ops.cast(at(tiles, ops.take(places, part)), "float32"),
+                    ops.zeros((PAGE, self._values), "float32"),
+                )
+            error = None if pooled is None else at(pooled, page)
+            error = first.unpooled(flat, error, mine, own, channels)
+            error, beta = first.deactivated(mine, error, own, channels)
+            found = {**found, "error": put(found["error"], page, error)}
+            if beta is not None:
+                found["beta"] = put(found["beta"], page, beta)
+            return found
+
+        found = ops.fori_loop(0, present.used_pages.count, body, found)
+        return ops.reshape(found["error"], hidden.shape), found.get("beta")
+
+
+class WholePasses:
+    """All pages at once: every kind's functions for every channel, of which the channel's code chooses."""
+
+    def __init__(self, first: FirstLayer) -> None:
+        self._first, self._shape = first, first.shape
+
+    def forward(
+        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
+    ) -> tuple[Active, Norm | None]:
+        """See ``Passes``."""
+        first, shape = self._first, self._shape
+        channels, own = _channels(present, None), _norm_of(norm, None)
+        if own is not None and training:
+            own = Norm(own.beta, *first.moments(hidden, channels))
+        values = first.activated(hidden, own, channels, training=training)
+        tiles = pooled = None
+        if shape.flattens:
+            of_pages = ops.reshape(ops.cast(values, first.dtype), (-1, PAGE * shape.positions, first.batch))
+            owned = present.tiles["owned"][:, None, None]
+            tiles = ops.where(owned, ops.take(of_pages, present.tiles["page"], axis=0), ops.cast(0, first.dtype))
+        if shape.pools:
+            pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE, first.batch))
+        return Active(tiles, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
+
+    def backward(
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+    ) -> tuple[Tensor, Tensor | None]:
+        """See ``Passes``."""
+        first = self._first
+        channels, own = _channels(present, None), _norm_of(norm, None)
+        flat = None if tiles is None else self._of_pages(tiles, present)
+        error = None if pooled is None else ops.reshape(pooled, (-1, first.batch))
+        error = first.unpooled(flat, error, hidden, own, channels)
+        error, beta = first.deactivated(hidden, error, own, channels)
+        return error, None if beta is None else _in_pages(beta)
+
+    def _of_pages(self, tiles: Tensor, present: Present) -> Tensor:
+        """Adds up what the tiles of a page have, in their order: (N, S·B) float32."""
+        parts = np.arange(self._shape.tiles_in_page)
+        total: Tensor = 0.0
+        for part in parts:
+            there = (present.pages["tile_count"] > part)[:, None, None]
+            mine = ops.take(tiles, present.pages["tiles"][:, part], axis=0)
+            total = total + ops.where(there, ops.cast(mine, "float32"), 0.0)
+        return ops.reshape(total, (-1, self._shape.positions * self._first.batch))
+
+
+def _channels(present: Present, page: Tensor | None) -> Channels:
+    """What is known of a page's channels; of all where it is None."""
+    codes, numbers = present.pages, present.channels
+    if page is None:
+        whole = {name: ops.repeat(codes[name], PAGE, axis=0) for name in ("activation", "pooling")}
+        return Channels(**whole, **{name: ops.reshape(array, (-1,)) for name, array in numbers.items()})
+    own = {name: at(codes[name], page) for name in ("activation", "pooling")}
+    return Channels(**own, **{name: at(array, page) for name, array in numbers.items()})
+
+
+def _norm_of(norm: Norm | None, page: Tensor | None) -> Norm | None:
+    if norm is None:
+        return None
+    return Norm(*(ops.reshape(array, (-1,)) if page is None else at(array, page) for array in norm))
+
+
+def _in_pages(of_channels: Tensor) -> Tensor:
+    return ops.reshape(of_channels, (-1, PAGE))

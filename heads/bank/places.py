@@ -1,0 +1,76 @@
+"""How a bank's places are run through: one after the other, or all at once.
+
+On CPUs one after the other: what belongs to a page stays in the cache from one piece of work to the next, each page
+runs the one function of its kind, and what is free is passed over. On GPUs all at once, every function for every place,
+since a kernel for a page would leave most of the device idle. The functions are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from keras import ops
+
+from heads.bank.functions import Tensor
+from heads.bank.state import Arrays, Used
+
+Sizes = dict[str, tuple[int, ...]]
+"""Shape of one place of each result, float32 all of them."""
+
+
+class Each(Protocol):
+    """Applies a function to places."""
+
+    one_by_one: bool
+
+    def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
+        """Returns what the function makes of each place in use, float32; of others anything finite or their own.
+
+        Args:
+            function: Makes results of the arrays of one place, or, all at once, of all places.
+            arrays: (n, ...) each.
+            used: Those in use.
+            results: Shapes of what the function makes.
+        """
+
+
+class OneByOne:
+    """One place after the other; free ones are left at zeros."""
+
+    one_by_one = True
+
+    def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
+        """See ``Each``."""
+        count = used.places.shape[0]
+
+        def body(number: Tensor, found: Arrays) -> Arrays:
+            place = ops.take(used.places, number, axis=0)
+            made = function({name: at(array, place) for name, array in arrays.items()})
+            return {name: put(found[name], place, made[name]) for name in found}
+
+        start = {name: ops.zeros((count, *size), "float32") for name, size in results.items()}
+        found: Arrays = ops.fori_loop(0, used.count, body, start)
+        return found
+
+
+class AllAtOnce:
+    """All places as one."""
+
+    one_by_one = False
+
+    def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
+        """See ``Each``."""
+        del used, results
+        return function(arrays)
+
+
+def at(array: Tensor, place: Tensor) -> Tensor:
+    """Returns ``array[place]``."""
+    return ops.take(array, place, axis=0)
+
+
+def put(array: Tensor, place: Tensor, value: Tensor) -> Tensor:
+    """Returns the array with another value at one place, written in its dtype."""
+    start = (place, *[0] * (len(array.shape) - 1))
+    return ops.slice_update(array, start, ops.cast(value, array.dtype)[None])
