@@ -1,6 +1,7 @@
 """What the fused bank buys: the same trials one at a time, as a user would write it, and all at once.
 
     python benchmarks/engine.py [--quick] [--width 16] [--pages 144] [--dtype bfloat16] [--rounds 3]
+    python benchmarks/engine.py --study studies/heads.toml [--store STORE] [--folds 5] [--quick]
 
 (a) One at a time: Optuna draws a trial, a Keras model is built, compiled and fitted on arrays in memory, with
     ReduceLROnPlateau and validation. Of the 32 trials each round runs ``--sample``, the next ones in turn.
@@ -11,6 +12,12 @@ from 16 to 128 and have no hidden layer or one of 16 to 128 units; ``--width 16`
 without hidden layers, the most that fusing can gain. Features are generated: 1,200 + 300 rows of 8x8x2048 float16,
 classes a little apart. Beside the fused rate stands that of the bare products (forward and weight gradient) of the
 bank's first layers, measured in turn with its epochs.
+
+``--study`` measures a study's own space instead (``default_space.py``): the bank that a study of ``--trials`` would
+make, full of heads drawn from the space, against the same heads one at a time and by KerasTuner's loop (where it is
+installed; each of both a sample of them in each round), on a store's rows split as a search splits them, or on
+generated features. Beside the bare products stand the operations of the first layers in use and of all products in the
+heads' own sizes: padding and free pages count for nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +26,13 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from default_space import compare
+from measured_bank import MeasuredBank, made_store
 
 from features.runtime.backend import use_backend
 
@@ -32,13 +42,17 @@ SHAPE, CLASSES, BATCH = (8, 8, 2048), 4, 100
 def main() -> None:
     arguments = parse()
     use_backend(arguments.backend)
+    if arguments.study:
+        compare(arguments)
+        return
     from features.rows.feed import Feed
     from heads.bank.backends import default_dtype
 
     dtype = arguments.dtype or default_dtype()
     train_rows, validation_rows, epochs = (300, 100, 2) if arguments.quick else (1200, 300, 6)
     with tempfile.TemporaryDirectory() as folder:
-        store = write_store(Path(folder) / "store.h5", train_rows + validation_rows)
+        every = train_rows + validation_rows
+        store = made_store(Path(folder) / "store.h5", every, shape=SHAPE, classes=CLASSES, batch=BATCH)
         rows = np.arange(train_rows + validation_rows)
         feeds = [Feed(store, part, memory_bytes=2**33) for part in (rows[:train_rows], rows[train_rows:])]
         alone = OneAtATime(feeds, epochs=epochs, width=arguments.width)
@@ -57,8 +71,9 @@ def main() -> None:
 
 
 def report(alone: OneAtATime, fused: Fused, arguments: argparse.Namespace, dtype: str) -> None:
-    single, together = (statistics.median(side.rates[1:]) for side in (alone, fused))
-    best = [score.accuracy for score in fused.scores]
+    bank = fused.bank
+    single, together = statistics.median(alone.rates[1:]), bank.rate
+    best = [score.accuracy for score in bank.scores]
     print(
         f"{len(fused.specs)} trials on {fused.shape.pages} pages ({fused.used} used), {dtype}, batches of {BATCH} of "
         f"{'x'.join(map(str, SHAPE))}, medians of {arguments.rounds} rounds"
@@ -66,11 +81,11 @@ def report(alone: OneAtATime, fused: Fused, arguments: argparse.Namespace, dtype
     print(f"  one at a time        {single:8.2f} trial-epochs/s")
     print(f"  fused                {together:8.2f} trial-epochs/s")
     print(f"  ratio                {together / single:8.1f}   (target {8 if arguments.width == 16 else 4})")
-    worth = fused.compilation * together
-    print(f"  compilation, once    {fused.compilation:8.1f} s, the time of {worth:.0f} trial-epochs")
+    worth = bank.compilation * together
+    print(f"  compilation, once    {bank.compilation:8.1f} s, the time of {worth:.0f} trial-epochs")
     print(f"  fused training       {statistics.median(fused.flops) / 1e9:8.0f} GFLOP/s in matrix products")
-    print(f"  bare products        {statistics.median(fused.bare_rates) / 1e9:8.0f} GFLOP/s")
-    shares = [rate / bare for rate, bare in zip(fused.flops, fused.bare_rates, strict=True)]
+    print(f"  bare products        {statistics.median(bank.bare_rates) / 1e9:8.0f} GFLOP/s")
+    shares = [rate / bare for rate, bare in zip(fused.flops, bank.bare_rates, strict=True)]
     print(f"  share of the peak    {statistics.median(shares):8.0%}   (target 75%)")
     print(f"  traced programs      {fused.engine.traces:8d}   best accuracies {min(best):.2f} to {max(best):.2f}")
 
@@ -84,36 +99,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=4, help="trials of a round one at a time")
     parser.add_argument("--quick", action="store_true", help="300 + 100 rows, 2 epochs: does it run at all")
     parser.add_argument("--backend", choices=("tensorflow", "jax"))
+    space = parser.add_argument_group("a study's own space")
+    space.add_argument("--study", type=Path, help="study file: measure its space, as a study would run it")
+    space.add_argument("--store", type=Path, help="features to train on; else generated ones")
+    space.add_argument("--shape", default="8,8,2048", help="height,width,channels of generated features")
+    space.add_argument("--rows", type=int, help="of generated features; default 1500")
+    space.add_argument("--folds", type=int, default=0)
+    space.add_argument("--trials", type=int, default=60, help="of the study whose bank is made")
+    space.add_argument("--epochs", type=int, help="of every head; default 6")
+    space.add_argument("--batch-size", type=int, default=100)
     return parser.parse_args()
-
-
-def write_store(path: Path, rows: int) -> Any:
-    """Writes a store of generated features, classes a little apart in a tenth of the channels."""
-    from features.store.reader import FeatureStore
-    from features.store.schema import RowState, StoreHeader
-    from features.store.writer import StoreWriter
-
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, CLASSES, rows)
-    header = StoreHeader(
-        classes=tuple("ABCD"),
-        paths=tuple(f"{row}.png" for row in range(rows)),
-        sizes=(1,) * rows,
-        labels=tuple(labels.tolist()),
-        patients=("",) * rows,
-        feature_shape=SHAPE,
-        batch_size=BATCH,
-        versions={},
-    )
-    apart = generator.normal(0, 0.15, (CLASSES, SHAPE[2])) * (generator.random(SHAPE[2]) < 0.1)
-    with StoreWriter(path, header) as writer:
-        for batch in writer.pending():
-            inside = labels[batch.start : batch.stop]
-            noise = generator.standard_normal((len(inside), 1, *SHAPE), dtype=np.float32)
-            features = np.maximum(noise + apart[inside][:, None, None, None], 0).astype(np.float16)
-            writer.write(batch, features, np.full(len(inside), RowState.DONE, np.uint8))
-        writer.finish()
-    return FeatureStore(path)
 
 
 def suggest(trial: Any, width: int | None) -> dict[str, Any]:
@@ -183,6 +178,7 @@ class Fused:
     def __init__(self, feeds: list[Any], *, epochs: int, width: int | None, pages: int | None, dtype: str) -> None:
         import optuna
 
+        from features.rows.feed import plan_epoch
         from heads.bank.engine import Engine
         from heads.bank.shape import BankShape, pages_of
         from heads.model.spec import HeadSpec
@@ -192,61 +188,20 @@ class Fused:
         needed = sum(pages_of(spec) for spec in specs)
         while pages is not None and needed > pages:
             needed -= pages_of(specs.pop())
-        self.feeds, self.epochs, self.specs, self.used = feeds, epochs, specs, needed
+        self.specs, self.used = specs, needed
         self.shape = BankShape.covering(specs, pages=pages or needed, feature_shape=SHAPE, classes=CLASSES, batch=BATCH)
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
-        self.rates: list[float] = []
-        self.flops: list[float] = []
-        self.bare_rates: list[float] = []
-        self.scores: list[Any] = []
-        self.compilation = 0.0
+        plan = partial(plan_epoch, feeds[0].rows, batch_size=BATCH, views=1, seed=0)
+        self.bank = MeasuredBank(self.engine, specs, lambda epoch: (plan(epoch=epoch), None), epochs=epochs)
 
     def run(self) -> float:
         """Trains all trials from their first weights to their exact scores; returns trial-epochs per second."""
-        from heads.bank.engine import Newcomer
-        from heads.bank.exact import Finished
+        return self.bank.run()
 
-        begun, first = time.perf_counter(), not self.rates
-        slots = self.engine.insert([Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate(self.specs)])
-        best = np.full((1, self.shape.slots), -1.0)
-        self.aside = 0.0
-        for epoch in range(self.epochs):
-            self.epoch(epoch, best, measured=not first)
-        heads = [Finished(spec=self.engine.specs[slot], weights=self.engine.take_out(slot)) for slot in slots]
-        self.scores = self.engine.score_exactly(heads)
-        self.engine.remove(slots)
-        seconds = time.perf_counter() - begun - self.aside
-        if len(self.rates) == 1:  # the first run compiled, the second did not
-            self.compilation = max(0.0, self.first - seconds)
-        self.first = seconds if first else self.first
-        self.rates.append(len(slots) * self.epochs / seconds)
-        return self.rates[-1]
-
-    def epoch(self, epoch: int, best: Any, *, measured: bool) -> None:
-        """Trains and scores one epoch and keeps what is best."""
-        from features.rows.feed import plan_epoch
-
-        plan = plan_epoch(self.feeds[0].rows, batch_size=BATCH, views=1, seed=0, epoch=epoch)
-        begun = time.perf_counter()
-        self.engine.train_epoch(plan)
-        trained = time.perf_counter()
-        if measured:
-            self.flops.append(self.engine.epoch_flops(len(plan)) / (trained - begun))
-            self.bare_rates.append(self.bare_rate())
-            self.aside += time.perf_counter() - trained
-        losses, accuracies, _ = self.engine.validate()
-        self.engine.plateau.update(losses, ~np.isnan(losses))
-        improved = np.nan_to_num(accuracies, nan=-1.0) > best
-        best[improved] = accuracies[improved]
-        self.engine.keep(improved)
-
-    def bare_rate(self) -> float:
-        """Measures the bare products of the bank's first layers."""
-        from heads.bank.matmul_rate import matmul_rate
-        from heads.model.spec import PAGE
-
-        rows, outputs = BATCH * SHAPE[0] * SHAPE[1], self.shape.pages * PAGE
-        return matmul_rate(rows=rows, channels=SHAPE[2], outputs=outputs, dtype=self.engine.dtype, repetitions=2)
+    @property
+    def flops(self) -> list[float]:
+        """Operations per second in the matrix products of each measured epoch."""
+        return [self.engine.epoch_flops(self.bank.steps) / seconds for seconds in self.bank.training]
 
 
 if __name__ == "__main__":

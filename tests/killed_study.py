@@ -28,8 +28,7 @@ trials = 10
 epochs = 8
 batch_size = 24
 pruner = "none"
-finalists = 6
-repeats = 2
+patience = 3
 [space]
 conv_width = { low = 80, high = 160, step = 16 }
 pooling = ["average", "max"]
@@ -116,6 +115,7 @@ def search(place: Path, **options: Any) -> Ended:
     if "storage" in options:
         options["storage"] = options["storage"].format(folder=folder)
     told = {"features": place / "store.h5", "study": place / "study.toml", "out": folder, "progress": False}
+    told |= {"finalists": 6, "repeats": 2}
     ended, real = Ended(folder, {**told, "snapshot_every": 0, **options}), Snapshots.save
 
     def saving(snapshots: Snapshots, snapshot: Snapshot) -> None:

@@ -19,6 +19,7 @@ from search.finish.checkpoints import TopCheckpoints
 from search.finish.held_out import score_on_test
 from search.finish.incidents import incidents
 from search.finish.refit import Candidate, Refit, refit
+from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
 from search.record.head_files import find_head, path_of
@@ -27,6 +28,7 @@ from search.record.results import (
     Calibration,
     Ensemble,
     FinalistCost,
+    FinalistPlan,
     Finalists,
     HeldOutTest,
     LeakCounts,
@@ -50,11 +52,13 @@ class Choice:
         trial: Number of the chosen trial.
         finalists: Best first; empty where none were asked for.
         cost: What the repeats took; None where there were none.
+        plan: What they were to be; None likewise.
     """
 
     trial: int
     finalists: Sequence[Finalist]
     cost: FinalistCost | None
+    plan: FinalistPlan | None = None
 
 
 def finish_study(
@@ -120,14 +124,18 @@ def choose(
 ) -> Choice:
     """Repeats the finalists and chooses the one with the best mean; without finalists the best trial.
 
-    See ``search.finish.repeats.run_repeats`` for the arguments.
+    How many there are, and how often, is decided by ``search.finish.repeat_plan.plan_repeats`` where the study leaves
+    it open. See ``search.finish.repeats.run_repeats`` for the arguments.
     """
-    if not config.finalists:
+    if config.finalists == 0:
         return Choice(ranking(study)[0].number, (), None)
     on_stage(Stage.REPEATS)
-    finalists, cost = run_repeats(folder, study, config, space, data, snapshot_every=snapshot_every, on_stage=on_stage)
+    plan = plan_repeats(study, config)
+    finalists, cost = run_repeats(
+        folder, study, config, space, data, plan=plan, snapshot_every=snapshot_every, on_stage=on_stage
+    )
     best = finalists[0].trial if finalists[0].sound else ranking(study)[0].number
-    return Choice(best, finalists, cost)
+    return Choice(best, finalists, cost, plan.record)
 
 
 def conclude(
@@ -270,7 +278,8 @@ def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> Ca
 def _describe_finalists(choice: Choice) -> Finalists | None:
     if not choice.finalists or choice.cost is None:
         return None
-    return Finalists(cost=choice.cost, heads=tuple(finalist.record for finalist in choice.finalists))
+    heads = tuple(finalist.record for finalist in choice.finalists)
+    return Finalists(cost=choice.cost, heads=heads, plan=choice.plan)
 
 
 def _describe_refit(made: Refit | None, data: SearchData) -> RefitRecord | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import optuna
 
 from features.runtime.text import counted, listed
+from search.finish.repeat_plan import describe_plan
 from search.record.summary import Summary
 from search.trials.ranking import ranking
 
@@ -28,6 +29,9 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
         yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
     if summary.interrupted:
         yield f"{counted(summary.interrupted, 'trial')} left by a killed run, begun again from the start"
+    plan = summary.finalists.plan if summary.finalists else None
+    if plan and plan.chosen and not plan.fits:
+        yield f"finalists: {describe_plan(plan)}"
     yield from _choice(study, summary)
     if summary.test and summary.test.uses > 1:
         yield (

@@ -27,6 +27,7 @@ from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities, Score, score
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
+from search.finish.repeat_plan import RepeatPlan
 from search.record.results import FinalistCost, FinalistRecord
 from search.record.storage import check_record, open_record, place_of
 from search.record.summary import search_seconds
@@ -44,7 +45,7 @@ from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
-from search.trials.ranking import finalists_of, is_article, is_counted, ranking_score_of
+from search.trials.ranking import is_article, is_counted, ranking_score_of
 
 FOLDER = "finalists"
 _PREDICTIONS = "validation"
@@ -120,6 +121,7 @@ def run_repeats(
     space: Space,
     data: SearchData,
     *,
+    plan: RepeatPlan,
     snapshot_every: float,
     on_stage: OnStage = untold,
 ) -> tuple[list[Finalist], FinalistCost]:
@@ -135,18 +137,18 @@ def run_repeats(
         config: What was resolved.
         space: What its trials drew from.
         data: Rows to train and validate on.
+        plan: Which heads, how often, how long.
         snapshot_every: Seconds between two snapshots of the bank.
         on_stage: Told of each smaller bank.
 
     Returns:
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
-    trials = finalists_of(study, config.finalists)
+    trials, runs = plan.trials, plan.runs
     specs = [TrialNotes.of(trial).spec for trial in trials]
-    runs = -(-config.repeats // max(1, config.folds))
     planned = [spec for spec in specs for _ in range(runs)]
     gc.collect()  # the search's bank, before the next one is made
-    own, own_config = _settle(folder, config, planned)
+    own, own_config = _settle(folder, config, plan, planned)
     saved = read_snapshot(own)
     opened = open_record(
         own,
@@ -163,7 +165,7 @@ def run_repeats(
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
         spared = [place for place, trial in enumerate(trials) if is_article(trial)]
-        opened.study.pruner = FinalistPruner(rungs(config.epochs), runs=runs, spared=spared)
+        opened.study.pruner = FinalistPruner(rungs(plan.epochs), runs=runs, spared=spared, needed=plan.needed)
         shape = whole_bank(BankRequest.of_study(planned, own_config, data))
         sink = _Predictions(own / _PREDICTIONS, data, config)
         with Display(opened.study, own_config, what="repeat") as display:
@@ -186,20 +188,24 @@ def run_repeats(
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
 
 
-def _settle(folder: Path, config: StudyConfig, planned: Sequence[HeadSpec]) -> tuple[Path, StudyConfig]:
+def _settle(
+    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[HeadSpec]
+) -> tuple[Path, StudyConfig]:
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
-    identity = json.dumps([config.repeats, config.epochs, config.patience, [spec.identity for spec in planned]])
+    identity = json.dumps([plan.repeats, plan.epochs, config.patience, [spec.identity for spec in planned]])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     own = config.model_copy(
         update={
             "name": f"{config.name}-{FOLDER}-{digest}",
             "seed": derive_seed(config.seed, FOLDER),
             "trials": len(planned),
+            "epochs": plan.epochs,
             "pruner": "none",
             "sampler": "random",
             "engine": "fused",
             "dtype": config.dtype or default_dtype(),
             "finalists": 0,
+            "repeats": plan.repeats,
         }
     )
     place = folder / FOLDER

@@ -120,16 +120,45 @@ class FinalistCost(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalistPlan(Recorded):
+    """What the repeats were to be, decided after the last trial.
+
+    Attributes:
+        heads: Heads that are trained again, the article's among them.
+        runs: Trainings of each; with folds a run is a head for each of them.
+        epochs: Of a run, at most.
+        trial_epochs: Of all runs together, if none is stopped.
+        search_trial_epochs: Those of the search.
+        chosen: Whether these numbers follow from the search; false where all of them were asked for.
+        fits: Whether ``trial_epochs`` are within a quarter of the search's.
+    """
+
+    heads: int
+    runs: int
+    epochs: int
+    trial_epochs: int
+    search_trial_epochs: int
+    chosen: bool
+    fits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finalists(Recorded):
     """The heads that were trained again after the search.
 
     Attributes:
         cost: What that took.
         heads: Best first.
+        plan: What it was to take; None in studies from before that was kept.
     """
 
     cost: FinalistCost
     heads: tuple[FinalistRecord, ...]
+    plan: FinalistPlan | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types, without what is not known."""
+        return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -268,7 +268,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("objective", f"{config.objective}; class weights: {config.class_weights}"),
             ("sampler, pruner", f"{config.sampler}, {config.pruner}"),
             ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}{patience}"),
-            ("finalists", f"{config.finalists}, repeated {config.repeats} times" if config.finalists else "none"),
+            ("finalists", config.repeats_in_words),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{engine} on {config.backend}"),
             ("split", f"identity {config.split['identity']}; no patient in two parts"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
+from search.finish.repeat_plan import describe_plan
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
@@ -24,10 +25,13 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     if not finalists:
         return
     yield prose(
-        f"The best trials and the article's head were trained again from {record.config.repeats} seeds each. Nobody has"
-        " chosen among these values, so their means are not too high as that of the best trial is; the winner is"
-        " chosen by them. Those that fell behind were stopped early: at each rung the better half went on."
+        f"The best trials and the article's head were trained again from {finalists.heads[0].repeats} seeds each."
+        " Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
+        " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
+        " and nobody was judged before it had the epochs that its trial needed."
     )
+    if finalists.plan:
+        yield prose(describe_plan(finalists.plan))
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
     yield table(
         ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),

@@ -73,6 +73,16 @@ class StudyConfig(StudyOptions):
         """Which way values are better."""
         return "minimize" if lower_is_better(self.objective) else "maximize"
 
+    @property
+    def repeats_in_words(self) -> str:
+        """What comes after the last trial, as far as it is decided before the first."""
+        if self.finalists == 0:
+            return "no finalists"
+        heads = "its finalists" if self.finalists is None else f"{self.finalists} finalists"
+        times = "" if self.repeats is None else f", {self.repeats} times each"
+        open_still = self.finalists is None or self.repeats is None
+        return heads + times + (", within a quarter of its trial-epochs" if open_still else "")
+
     def write(self, folder: Path) -> None:
         """Writes study.json, without the secrets of the storage's URL."""
         kept = self.model_dump(exclude={"name"}) | {"storage": hidden(self.storage) if self.storage else None}

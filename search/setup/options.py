@@ -96,13 +96,27 @@ class StudyOptions(_Options):
         ClassWeights, Option("Whether rows of rare classes count more.", in_file=True, before="none")
     ] = "none"
     finalists: Annotated[
-        int,
-        Option("Best heads to train again after the search; 0: none.", in_file=True, may_change=True, before=0),
+        int | None,
+        Option(
+            "Best heads to train again after the search; 0: none.",
+            shown="up to 5, by the search's trial-epochs",
+            in_file=True,
+            may_change=True,
+            before=0,
+        ),
         Field(ge=0),
-    ] = 5
+    ] = None
     repeats: Annotated[
-        int, Option("Seeds to train each of them from.", in_file=True, may_change=True, before=1), Field(ge=1)
-    ] = 5
+        int | None,
+        Option(
+            "Seeds to train each of them from.",
+            shown="2 to 5, by the search's trial-epochs",
+            in_file=True,
+            may_change=True,
+            before=1,
+        ),
+        Field(ge=1),
+    ] = None
     batch_size: Annotated[int, Option("Rows in a batch, at most.", in_file=True), Field(ge=1)] = 100
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
     backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from statistics import mean
 
 import optuna
@@ -64,25 +64,29 @@ class FinalistPruner(BasePruner):
     """Successive halving among finalists: all runs of one are judged together, by their mean.
 
     At each rung the better half goes on, and at least two do; ``spared`` ones always, and are not counted. A finalist
-    is judged once all of its runs are there, among those of which that is so.
+    is judged once all of its runs are there, among those of which that is so, and not before it had the epochs that its
+    trial needed: its earlier rungs are put off until then, where it is compared with what the others have come to.
     """
 
-    def __init__(self, rung_epochs: tuple[int, ...], *, runs: int, spared: Collection[int]) -> None:
+    def __init__(
+        self, rung_epochs: tuple[int, ...], *, runs: int, spared: Collection[int], needed: Sequence[int]
+    ) -> None:
         """Prepares.
 
         Args:
             rung_epochs: Epochs (1-based) after which finalists are judged.
             runs: Runs of each finalist: those of finalist ``i`` have the ordinals from ``i * runs`` on.
             spared: Finalists that are never stopped.
+            needed: Epochs that each finalist has at least.
         """
-        self.rung_epochs = rung_epochs
+        self.judged_at = [{max(rung, least) for rung in rung_epochs} for least in needed]
         self.runs = runs
         self.spared = set(spared)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a run at the epoch it reported last."""
         step, mine = trial.last_step, TrialNotes.of(trial).ordinal // self.runs
-        if step not in self.rung_epochs or mine in self.spared:
+        if mine in self.spared or step not in self.judged_at[mine]:
             return False
         reached: dict[int, list[float]] = {}
         gone: Counter[int] = Counter()

@@ -17,7 +17,7 @@ from search.training.stages import Stage
 MODES: dict[str, dict[str, Any]] = {
     "holdout": {},
     "folds": {"folds": 3},
-    "solo": {"engine": "solo"},
+    "solo": {"engine": "solo", "finalists": None, "repeats": None},
     "seldom saved": {"snapshot_every": 1e9},
     "one value": {"finalists": 0},
     "database": {"storage": "sqlite:///{folder}/heads.db", "trials": 4, "epochs": 3, "finalists": 2},
@@ -38,6 +38,14 @@ def test_a_study_is_copied_wherever_its_state_changes_hands(ended):
     if len(ended.found.get("repeats", ())) > 6:
         assert sum(name.startswith(Stage.SMALLER_BANK) for name in ended.copies) >= 1
         assert any(one["stopped_after"] for one in ended.found["summary"]["finalists"]["heads"])
+
+
+def test_finalists_that_were_left_open_are_told(ended):
+    finalists = ended.found["summary"]["finalists"]
+    if finalists and ended.options.get("finalists") is None:
+        plan = finalists["plan"]
+        assert (plan["chosen"], plan["heads"], plan["runs"]) == (True, 2, 2)
+        assert len(ended.found["repeats"]) == 4
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from ended_study import EndedStudy, end_study, probabilities
 
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish import repeats
+from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
@@ -74,7 +75,8 @@ def bank(ended, monkeypatch):
 
 
 def repeat(ended: EndedStudy):
-    return run_repeats(ended.folder, ended.study, ended.config, ended.space, ended.data, snapshot_every=1e9)
+    plan = plan_repeats(ended.study, ended.config)
+    return run_repeats(ended.folder, ended.study, ended.config, ended.space, ended.data, plan=plan, snapshot_every=1e9)
 
 
 def trials_of(ended: EndedStudy) -> list[int]:

@@ -136,13 +136,34 @@ def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tm
     file, folder = tmp_path / "t.toml", tmp_path / "study"
     file.write_text(STUDY)
     fresh = resolve(RunOptions.given({"study": file, "out": folder, "trials": 5, "epochs": None})).options
-    assert (fresh.trials, fresh.epochs, fresh.finalists, fresh.repeats) == (5, 12, 1, 5)
+    assert (fresh.trials, fresh.epochs, fresh.finalists, fresh.repeats) == (5, 12, 1, None)
     folder.mkdir()
     make_config(trials=40, finalists=0, stores={"features": {"path": "a.h5", "fingerprint": "x"}}).write(folder)
     again = resolve(RunOptions.given({"study": file, "out": folder, "resume": True, "repeats": 3})).options
     assert (again.trials, again.epochs, again.finalists, again.repeats) == (40, 8, 0, 3)
     assert (again.features, again.validation, again.pages) == (Path("a.h5"), None, 32)
     assert again.validation_fraction == make_config().split["validation"]
+
+
+def test_how_many_finalists_there_are_may_be_left_open_and_stays_so(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    open_still = {"finalists": None, "repeats": None}
+    make_config(stores={"features": {"path": "a.h5", "fingerprint": "x"}}, **open_still).write(folder)
+    assert json.loads((folder / "study.json").read_text())["finalists"] is None
+    again = resolve(RunOptions.given({"out": folder, "resume": True})).options
+    assert (again.finalists, again.repeats) == (None, None)
+    assert "--finalists" not in command_line(StudyConfig.read(folder))
+    said = [
+        make_config(finalists=finalists, repeats=repeats).repeats_in_words
+        for finalists, repeats in ((None, None), (3, None), (3, 2), (0, 2))
+    ]
+    assert said == [
+        "its finalists, within a quarter of its trial-epochs",
+        "3 finalists, within a quarter of its trial-epochs",
+        "3 finalists, 2 times each",
+        "no finalists",
+    ]
 
 
 def test_a_study_file_may_set_what_does_not_depend_on_the_data():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import optuna
 import pytest
 from hypothesis import given
@@ -98,10 +100,12 @@ def test_the_last_survivor_is_known():
     assert is_last_survivor(study, second.number)
 
 
-def race(curves: list[list[list[float]]], *, spared: int, direction: str = "maximize") -> list[int | None]:
+def race(
+    curves: list[list[list[float]]], *, spared: int, direction: str = "maximize", needed: Sequence[int] = ()
+) -> list[int | None]:
     """Runs of finalists epoch by epoch, each finalist some curves; returns the epoch after which each was stopped."""
     runs, epochs = len(curves[0]), len(curves[0][0])
-    pruner = FinalistPruner((2, 4), runs=runs, spared=[spared])
+    pruner = FinalistPruner((2, 4), runs=runs, spared=[spared], needed=needed or [1] * len(curves))
     study = optuna.create_study(direction=direction, pruner=pruner)
     trials = {}
     for ordinal, curve in enumerate(curve for finalist in curves for curve in finalist):
@@ -131,6 +135,15 @@ def test_finalists_are_halved_by_the_mean_of_their_runs_and_two_are_left():
     assert race(losses, spared=5, direction="minimize") == [2, None, 4, 2, None, None]
 
 
+def test_a_finalist_is_not_stopped_before_it_had_the_epochs_that_its_trial_needed():
+    levels = [0.5, 0.9, 0.7, 0.6, 0.8, 0.1]
+    curves = [[[level] * 6] for level in levels]
+    assert race(curves, spared=5, needed=[3, 1, 1, 2, 1, 1]) == [3, None, 4, 2, None, None]
+    late = [[level] * 4 + [0.95] * 2 for level in (0.1, 0.2)]  # all but the last two epochs are behind the others
+    assert race([*curves[1:5], [late[0]], [late[1]]], spared=5, needed=[1, 1, 1, 1, 5, 1])[4] is None
+    assert race([*curves[1:5], [late[0]], [late[1]]], spared=5, needed=[1] * 6)[4] == 2
+
+
 def test_two_finalists_are_never_stopped():
     assert race([[[0.9] * 5], [[0.1] * 5], [[0.0] * 5]], spared=2) == [None, None, None]
 
@@ -139,7 +152,7 @@ def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others
     falling = [[0.9, 0.2, 0.2, 0.2, 0.2]]
     steady = [[0.5] * 5]
     assert race([falling, steady, [[0.6] * 5], [[0.0] * 5]], spared=3)[0] is None
-    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[]))
+    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[], needed=[1] * 3))
     asked = []
     for ordinal in range(6):
         study.enqueue_trial({}, user_attrs={"ordinal": ordinal})

@@ -1,0 +1,144 @@
+"""How many heads are trained again, how often and how long: as much as the search itself is worth.
+
+Repeats decide between a few heads. Where the search was small, five heads from five seeds each would take longer than
+it; so what the user left open follows from the trial-epochs that were trained, and from the epochs that the finalists'
+own trials needed. Nothing but the record decides, so a study that goes on decides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search.record.results import FinalistPlan
+from search.setup.config import StudyConfig
+from search.trials.notes import TrialNotes
+from search.trials.ranking import finalists_of, is_article, is_counted, ranking
+
+SHARE = 4
+"""Repeats take one in so many of the search's trial-epochs, at most, unless even the fewest take more."""
+MOST_FINALISTS = 5
+MOST_REPEATS = 5
+LEAST_REPEATS = 2
+"""Of one value there is no standard deviation."""
+
+
+@dataclass(frozen=True)
+class RepeatPlan:
+    """What the repeats are to be.
+
+    Attributes:
+        trials: Whose heads are trained again: the best, and the article's behind them where it is not one of them.
+        repeats: Seeds of each, at least; with folds each is of one fold.
+        runs: Trainings of each: with folds a run is a head for each of them.
+        epochs: Of a run, at most; the same for all, since a run's value is that of its best epoch: more epochs would be
+            more chances.
+        searched: Trial-epochs of the search.
+        chosen: Whether something was left open, and so follows from the record.
+    """
+
+    trials: Sequence[FrozenTrial]
+    repeats: int
+    runs: int
+    epochs: int
+    searched: int
+    chosen: bool
+
+    @property
+    def needed(self) -> list[int]:
+        """Epochs that each finalist's trial needed: up to its best one."""
+        return _needed(self.trials)
+
+    @property
+    def trial_epochs(self) -> int:
+        """Epochs of all runs together, if none is stopped."""
+        return len(self.trials) * self.runs * self.epochs
+
+    @property
+    def fits(self) -> bool:
+        """Whether they are within the share of the search's."""
+        return self.trial_epochs * SHARE <= self.searched
+
+    @property
+    def record(self) -> FinalistPlan:
+        """What summary.json says of it."""
+        return FinalistPlan(
+            heads=len(self.trials),
+            runs=self.runs,
+            epochs=self.epochs,
+            trial_epochs=self.trial_epochs,
+            search_trial_epochs=self.searched,
+            chosen=self.chosen,
+            fits=self.fits,
+        )
+
+
+def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
+    """Decides what was left open of the number of finalists and of their repeats.
+
+    From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within a
+    quarter of the search's; the least is the best head and the article's (the two best where the article's is the
+    best), from two seeds each. Where both numbers are given they are obeyed, and runs may take all of the study's
+    epochs.
+
+    Args:
+        study: The study; at least one trial has completed.
+        config: What was resolved; ``finalists`` is not 0.
+    """
+    given = config.finalists, config.repeats
+    searched = sum(TrialNotes.of(trial).epochs for trial in study.get_trials(deepcopy=False) if is_counted(trial))
+    chosen = None in given
+    least = 2 if is_article(ranking(study)[0]) else 1
+    for heads, repeats in _fewer_and_fewer(*given, least=least):
+        trials = finalists_of(study, heads)
+        plan = RepeatPlan(
+            trials=trials,
+            repeats=repeats,
+            runs=-(-repeats // max(1, config.folds)),
+            epochs=_epochs(trials, config) if chosen else config.epochs,
+            searched=searched,
+            chosen=chosen,
+        )
+        if plan.fits:
+            break
+    return plan
+
+
+def describe_plan(plan: FinalistPlan) -> str:
+    """Returns a sentence on what was planned, and why."""
+    made = f"{plan.heads} heads, {plan.runs} runs each of at most {plan.epochs} epochs: {plan.trial_epochs:,}"
+    if not plan.chosen:
+        return f"{made} trial-epochs at most, as was asked for."
+    if plan.fits:
+        return f"{made} trial-epochs at most, within a quarter of the search's {plan.search_trial_epochs:,}."
+    return f"{made} trial-epochs at most, the least that compares heads; the search had {plan.search_trial_epochs:,}."
+
+
+def _fewer_and_fewer(finalists: int | None, repeats: int | None, *, least: int) -> Iterator[tuple[int, int]]:
+    """Yields numbers of heads and seeds, from the most to the least; what is given stays as it is."""
+    heads = MOST_FINALISTS if finalists is None else finalists
+    seeds = MOST_REPEATS if repeats is None else repeats
+    yield heads, seeds
+    while True:
+        fewer_heads = finalists is None and heads > least
+        fewer_seeds = repeats is None and seeds > LEAST_REPEATS
+        if not fewer_heads and not fewer_seeds:
+            return
+        if fewer_seeds and (seeds >= heads or not fewer_heads):
+            seeds -= 1
+        else:
+            heads -= 1
+        yield heads, seeds
+
+
+def _epochs(trials: Sequence[FrozenTrial], config: StudyConfig) -> int:
+    """Epochs for each run: those that the slowest of the trials needed, and some more, as other seeds may be slower."""
+    margin = config.patience or max(2, config.epochs // 8)
+    return min(config.epochs, max(_needed(trials)) + margin)
+
+
+def _needed(trials: Sequence[FrozenTrial]) -> list[int]:
+    return [TrialNotes.of(trial).best_epoch for trial in trials]

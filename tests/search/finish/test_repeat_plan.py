@@ -1,0 +1,129 @@
+"""Finalists cost what the search is worth: their number, repeats and epochs follow from its trial-epochs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_study import MadeStudy, make_config
+
+from heads.metrics.scoring import EpochRecord, Score
+from search.finish.incidents import incidents
+from search.finish.repeat_plan import RepeatPlan, describe_plan, plan_repeats
+from search.record.results import FinalistCost, Finalists
+from search.record.summary import summarise
+from search.trials.notes import TrialNotes
+from search.trials.ranking import is_article
+
+EPOCHS = 40
+OPEN = {"finalists": None, "repeats": None}
+
+
+class Searched:
+    """A study of which every trial's value, best epoch and epochs are as told."""
+
+    def __init__(self, folder: Path, **changes) -> None:
+        self.made = MadeStudy(folder, make_config(**{**OPEN, "trials": 1000, "epochs": EPOCHS, **changes}))
+
+    def trial(self, value: float, best_epoch: int = EPOCHS, epochs: int = EPOCHS) -> None:
+        asked = self.made.book.ask()
+        TrialNotes.write(asked.trial, learning_rates=[1e-3] * best_epoch)
+        record = EpochRecord(best_epoch, 0.1, Score(1 - value, value), 1e-3)
+        self.made.book.complete(asked, record, epochs=epochs, parameters=1)
+
+    def plan(self, **changes) -> RepeatPlan:
+        return plan_repeats(self.made.opened.study, self.made.config.model_copy(update=changes))
+
+
+@pytest.fixture
+def searched(tmp_path):
+    made = Searched(tmp_path / "study")
+    yield made
+    made.made.close()
+
+
+def fill(searched: Searched, trial_epochs: int, *, article: float = 0.1, best_epoch: int = EPOCHS) -> None:
+    """Lets trials take so many epochs together."""
+    searched.trial(article, best_epoch)
+    for number in range(trial_epochs // EPOCHS - 1):
+        searched.trial(0.5 + number / 1000, best_epoch)
+
+
+@pytest.mark.parametrize(
+    ("heads_and_runs", "searched_epochs"),
+    [((6, 5), 4800), ((6, 4), 3840), ((5, 3), 2400), ((4, 2), 1280), ((3, 2), 960)],
+)
+def test_repeats_are_within_a_quarter_of_the_search(searched, heads_and_runs, searched_epochs):
+    fill(searched, searched_epochs)
+    plan = searched.plan()
+    assert (len(plan.trials), plan.runs) == heads_and_runs
+    assert plan.trial_epochs * 4 == searched_epochs == plan.searched
+    assert plan.fits
+
+
+def test_the_best_head_and_the_articles_are_compared_however_small_a_study_is(searched):
+    fill(searched, 8 * EPOCHS)
+    plan = searched.plan()
+    assert (len(plan.trials), plan.runs, plan.trial_epochs, plan.fits) == (2, 2, 4 * EPOCHS, False)
+    assert [is_article(trial) for trial in plan.trials] == [False, True]
+    assert describe_plan(plan.record) == (
+        "2 heads, 2 runs each of at most 40 epochs: 160 trial-epochs at most, the least that compares heads; the search"
+        " had 320."
+    )
+
+
+def test_where_the_articles_head_is_the_best_it_is_compared_with_the_next(searched):
+    fill(searched, 8 * EPOCHS, article=0.99)
+    plan = searched.plan()
+    assert [is_article(trial) for trial in plan.trials] == [True, False]
+    assert plan.runs == 2
+
+
+def test_runs_take_no_more_epochs_than_the_slowest_finalist_needed_and_some_more(searched):
+    searched.trial(0.1, 12)
+    for number in range(80):
+        searched.trial(0.5 + number / 1000, best_epoch=4 + number % 7)
+    plan = searched.plan()
+    assert plan.needed == [6, 5, 4, 10, 9, 12]
+    assert plan.epochs == 12 + EPOCHS // 8
+    assert searched.plan(patience=9).epochs == 12 + 9
+    assert searched.plan(patience=90).epochs == EPOCHS
+
+
+def test_runs_of_several_folds_are_as_many_repeats(searched):
+    fill(searched, 1920)
+    assert (searched.plan(folds=5).runs, len(searched.plan(folds=5).trials)) == (1, 6)
+    assert searched.plan(folds=2).runs == 2
+
+
+def test_what_is_given_is_obeyed(searched):
+    fill(searched, 960, best_epoch=5)
+    asked = searched.plan(finalists=7, repeats=6)
+    assert (len(asked.trials), asked.runs, asked.epochs, asked.chosen) == (8, 6, EPOCHS, False)
+    assert describe_plan(asked.record).endswith("1,920 trial-epochs at most, as was asked for.")
+    assert len(searched.plan(finalists=3).trials) == 4
+    assert searched.plan(finalists=3).fits
+    assert searched.plan(repeats=9).runs == 9
+    assert searched.plan(repeats=1).runs == 1
+
+
+def test_trials_that_were_interrupted_do_not_count_and_the_same_record_gives_the_same_plan(searched):
+    fill(searched, 960)
+    before = searched.plan().record
+    asked = searched.made.book.ask()
+    searched.made.book.fail(asked, "interrupted", epochs=1000)
+    assert searched.plan().record == before
+    searched.made.book.fail(searched.made.book.ask(), "diverged", epochs=1000)
+    assert searched.plan().searched == 1960
+
+
+def test_a_plan_is_told_in_the_summary_and_one_that_takes_more_is_pointed_out(searched):
+    fill(searched, 8 * EPOCHS)
+    study, config = searched.made.opened.study, searched.made.config
+    finalists = Finalists(cost=FinalistCost(trial_epochs=1, seconds=1.0), heads=(), plan=searched.plan().record)
+    assert Finalists.from_dict(finalists.to_dict()) == finalists
+    summary = replace(summarise(study, config), finalists=finalists)
+    assert [line for line in incidents(study, summary) if "finalists: 2 heads" in line]
+    as_asked = replace(finalists, plan=searched.plan(finalists=3, repeats=3).record)
+    assert not [line for line in incidents(study, replace(summary, finalists=as_asked)) if "finalists" in line]

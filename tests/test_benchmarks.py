@@ -1,0 +1,82 @@
+"""The benchmarks run, and count what they say they count. What they measure is for quiet machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, build_store
+
+from heads.bank.shape import BankShape
+from heads.model.spec import HeadSpec
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Lets benchmarks import each other, as they do where one is run."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_operations_are_those_of_a_heads_own_sizes(beside):
+    module = runpy.run_path(str(BENCHMARKS / "default_space.py"))
+    spec = HeadSpec(conv_width=32, pooling="flatten", dense_layers=2, dense_units=24)
+    shape = BankShape.covering(
+        [spec, HeadSpec(conv_width=256)], pages=40, feature_shape=(3, 3, 64), classes=5, batch=10
+    )
+    first = 2 * 2 * 10 * 9 * 64 * 32  # forward and the weights' gradient, a product and a sum each
+    assert module["first_layer"](spec, shape) == first
+    dense = 3 * 2 * 10 * (9 * 32 * 24 + 24 * 24 + 24 * 5)
+    assert module["all_products"](spec, shape) == first + dense
+    pooled = HeadSpec(conv_width=32, pooling="max")
+    assert module["all_products"](pooled, shape) == first + 3 * 2 * 10 * 32 * 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_every_head_has_its_turn_and_every_stretch_has_narrow_and_wide_ones(beside, count):
+    module = runpy.run_path(str(BENCHMARKS / "default_space.py"))
+    specs = [HeadSpec(conv_width=16 * (1 + number), learning_rate=1e-3 * (1 + number)) for number in range(count)]
+    ordered = module["in_turn"](specs)
+    assert sorted(ordered, key=lambda spec: spec.conv_width) == specs
+    if count == 40:
+        for start in range(0, 40, 8):
+            widths = [spec.conv_width for spec in ordered[start : start + 8]]
+            assert min(widths) < 16 * 14
+            assert max(widths) > 16 * 27
+
+
+@pytest.mark.slow
+def test_a_studys_own_space_is_measured_on_a_store(beside, tmp_path, monkeypatch, capsys):
+    store = build_store(tmp_path / "store.h5", rows=60, views=("identity", "flip"))
+    words = ["--study", ROOT / "studies" / "heads.toml", "--store", store, "--folds", 2, "--quick"]
+    words += ["--pages", 20, "--rounds", 1, "--sample", 1, "--epochs", 1, "--batch-size", 20]
+    monkeypatch.setattr(sys, "argv", ["engine.py", *map(str, words)])
+    runpy.run_path(str(BENCHMARKS / "engine.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "heads on" in said
+    assert "2 folds" in said
+    assert "2 view(s)" in said
+    rates = {name: float(rate) for name, rate in re.findall(r"^  (one at a time|fused) +([\d.]+) trial-", said, re.M)}
+    assert rates.keys() == {"one at a time", "fused"}
+    assert all(rate > 0 for rate in rates.values())
+    assert "traced programs: 2" in said
+
+
+@pytest.mark.slow
+def test_a_bank_over_features_made_on_the_device_searches_to_its_end():
+    pytest.importorskip("jax")
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick"]
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"4 pages, +1 heads: +[\d.]+ ms per trial-epoch", done.stdout)
+    assert "search of 12 trials" in done.stdout
+    refused = subprocess.run(command[:2], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("JAX sees no GPU here")
