@@ -8,11 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.hdf5.door import opened
 from features.hdf5.values import Attributes, inner_dataset
 from features.runtime.errors import InputError
+from features.runtime.files import replacing
 
 DATASET = "projection"
 SOURCE = "compressed_from"
@@ -89,6 +92,35 @@ class Projection:
 
     def __repr__(self) -> str:
         return f"{self}, basis {self.digest[:16]}"
+
+
+def save_projection(path: Path, projection: Projection) -> None:
+    """Writes a file of the basis alone, with the names that it has in a store; complete or not at all.
+
+    Raises:
+        BottleneckError: It cannot be written.
+    """
+    with h5py.File("basis.h5", "w", driver="core", backing_store=False, libver=("earliest", "v108")) as file:
+        file.create_dataset(DATASET, data=projection.basis)
+        file.attrs[SOURCE] = projection.compressed_from
+        file.flush()
+        image = bytes(file.id.get_file_image())
+    with replacing(path, needed=len(image)) as temporary:
+        temporary.write_bytes(image)
+
+
+def load_projection(path: Path) -> Projection:
+    """Reads what ``save_projection`` wrote.
+
+    Raises:
+        InputError: There is no such file, or it is damaged.
+    """
+    expected = "the basis of a compressed store"
+    with opened(path, expected) as file:
+        projection = read_projection(path, file)
+    if projection is None:
+        raise InputError(path, field=DATASET, expected=expected, found="none")
+    return projection
 
 
 def read_projection(path: Path, file: Any) -> Projection | None:
