@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from features.hdf5.door import opened
 from features.hdf5.values import Attributes, inner_dataset
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from features.runtime.portable import cpu_count
 
 DATASET = "projection"
 SOURCE = "compressed_from"
 TOLERANCE = 1e-3
 """Of an inner product of two directions, which is 0, or 1 of one with itself."""
+_products = Lock()
+"""How many threads a product may take is a setting of the process."""
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +68,8 @@ class Projection:
     def apply(self, features: npt.NDArray[Any], dtype: str, path: Path) -> npt.NDArray[Any]:
         """Projects features.
 
-        Each map is a product of its own, so that what comes of it does not depend on what is projected beside it.
+        Each map is a product of its own, on one core: what comes of it depends neither on what is projected beside it
+        nor on the number of cores, over which the maps are spread.
 
         Args:
             features: (..., height, width, channels).
@@ -71,9 +83,17 @@ class Projection:
             InputError: A value is not finite, or too large for ``dtype``.
         """
         height, width, channels = features.shape[-3:]
-        maps = features.reshape(-1, height * width, channels).astype(np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):
-            projected = (maps @ self.basis).astype(dtype, copy=False)
+        maps = features.reshape(-1, height * width, channels)
+        projected = np.empty((len(maps), height * width, self.kept), dtype)
+
+        def project(which: range) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                for number in which:
+                    projected[number] = maps[number].astype(np.float32, copy=False) @ self.basis
+
+        workers = min(cpu_count(), len(maps)) or 1
+        with _products, _blas().limit(limits=1), ThreadPoolExecutor(workers) as pool:
+            list(pool.map(project, (range(first, len(maps), workers) for first in range(workers))))
         if not np.isfinite(projected).all():
             expected = f"values of which sums stay within {np.finfo(dtype).max:g}, the largest {dtype}"
             raise InputError(path, field="features", expected=expected, found="larger ones, or NaN")
