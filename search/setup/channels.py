@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 CANDIDATES = (64, 128, 256, 512)
 """Numbers of channels that are tried, the fewest first, where there are more."""
-DRAWN = 4
+DRAWN = 3
 """Heads of the space beside the article's."""
-FOLDS = 3
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 100, 8, 25
+FOLDS = 2
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 40, 6, 12
 """Batches that a head trains on, about, within so many epochs: enough to tell what it can use."""
 MOST_ROWS = 2048
 """Training rows that are looked at, evenly spaced where there are more: enough for a difference of a percent."""
