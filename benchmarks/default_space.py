@@ -94,7 +94,7 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
     import optuna
 
     from heads.bank.engine import Engine
-    from heads.bank.shape import pages_of
+    from heads.bank.pages import PageTable
     from search.setup.data import plan_of
     from search.setup.space import read_study_file
     from search.training.sizing import BankRequest, bank_shape
@@ -103,6 +103,7 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
     space = read_study_file(arguments.study).space
     request = BankRequest(
         specs=space.extremes(),
+        typical=space.typical(),
         feature_shape=data.store.header.feature_shape,
         classes=len(data.store.classes),
         batch=plan_of(data, arguments.batch_size, 0, 0)[0].rows.shape[1],
@@ -112,12 +113,12 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
     shape = bank_shape(request, trials=arguments.trials, pages=arguments.pages)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     specs: list[Any] = []
-    free, skipped = shape.pages, 0
-    while free and skipped < SKIPPED and len(specs) < shape.slots:
+    table, skipped = PageTable(shape), 0
+    while table.free and skipped < SKIPPED and table.free_slots:
         spec = space.suggest(study.ask())
-        if pages_of(spec) <= free:
+        if table.has_room(spec):
             specs.append(spec)
-            free -= pages_of(spec)
+            table.place(spec)
         else:
             skipped += 1
     engine = Engine(

@@ -189,7 +189,9 @@ class Fused:
         while pages is not None and needed > pages:
             needed -= pages_of(specs.pop())
         self.specs, self.used = specs, needed
-        self.shape = BankShape.covering(specs, pages=pages or needed, feature_shape=SHAPE, classes=CLASSES, batch=BATCH)
+        wanted = {"pages": pages or needed, "feature_shape": SHAPE, "classes": CLASSES, "batch": BATCH}
+        room = BankShape.covering(specs, **wanted).room_for(specs)
+        self.shape = BankShape.covering(specs, **wanted, room=room)
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
         plan = partial(plan_epoch, feeds[0].rows, batch_size=BATCH, views=1, seed=0)
         self.bank = MeasuredBank(self.engine, specs, lambda epoch: (plan(epoch=epoch), None), epochs=epochs)

@@ -121,8 +121,8 @@ def holding(features: Any) -> Iterator[None]:
 
     real = engine.make_program
 
-    def made(shape: Any, dtype: str) -> Any:
-        program = real(shape, dtype)
+    def made(*arguments: Any) -> Any:
+        program = real(*arguments)
         program.hold = lambda _: features
         return program
 

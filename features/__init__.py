@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from features.compression.door import compress
     from features.extraction.demonstration import make_scans
     from features.extraction.door import extract
     from features.extraction.options import ExtractionOptions
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureStore",
     "InputError",
     "article_to_store",
+    "compress",
     "extract",
     "make_scans",
     "store_to_article",
@@ -41,6 +43,7 @@ _HOME = {
     "FeatureStore": "features.store.reader",
     "InputError": "features.runtime.errors",
     "article_to_store": "features.store.article",
+    "compress": "features.compression.door",
     "extract": "features.extraction.door",
     "make_scans": "features.extraction.demonstration",
     "store_to_article": "features.store.article",
@@ -60,10 +63,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package, whose ``extract`` stays the function when somebody imports the command of the same name."""
+    """This package, whose functions stay when somebody imports the commands ``extract`` and ``compress``."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "extract" and isinstance(value, ModuleType)):
+        if not (name in ("extract", "compress") and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -65,7 +65,9 @@ def _left_out(store: FeatureStore) -> str:
     """Says what of a store the article's layout has no place for; '' for nothing."""
     skipped, views = len(store) - len(store.usable), len(store.header.views) - 1
     parts = [f"{skipped} skipped rows"] * bool(skipped) + [f"all views but {store.header.views[0]}"] * bool(views)
-    return f"left out, as the layout has no place for them: {' and '.join(parts)}" if parts else ""
+    parts += ["the basis of its channels"] * (store.header.projection is not None)
+    listed = " and ".join(parts)
+    return f"left out, as the layout has no place for them: {listed}" if parts else ""
 
 
 if __name__ == "__main__":

@@ -48,6 +48,13 @@ def _pairs_text(found: Leaks) -> str:
     return "\n".join(lines)
 
 
+def _compression_texts(told: dict[str, Any]) -> dict[str, str]:
+    if "compressed_from" not in told:
+        return {}
+    text = f"{told['shape'][-1]:,} of {told['channels']:,} channels, of the store with fingerprint"
+    return {"compressed": f"{text} {told['compressed_from']}"}
+
+
 def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found: Leaks, reason: str) -> Table:
     """Returns the description as a two-column table for people."""
     patients = told["patients"]
@@ -66,6 +73,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "features": f"{' x '.join(map(str, told['shape']))} {told['dtype']}",
         "file": f"{told['bytes'] / 1e6:,.1f} MB, schema {told['schema']}",
         "fingerprint": told["fingerprint"],
+        **_compression_texts(told),
         "content": told["content"] or "unknown",
         "created": told["created"] or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),

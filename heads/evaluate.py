@@ -72,7 +72,7 @@ def main(
             metrics=found.metrics,
             caveat=chosen.caveat,
         )
-        write_report(report / "index.html", scored, loaded.model, images=images)
+        write_report(report / "index.html", scored, loaded.model_for(chosen.store), images=images)
         say(f"report: {report / 'index.html'}")
     if confusion is not None:
         write_csv(confusion, found.metrics)

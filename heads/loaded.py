@@ -26,11 +26,13 @@ from features.runtime.text import printable
 from features.store.intensity import parse_intensity
 from features.store.kind import EIGHT_BITS, UNKNOWN
 from features.store.reader import FeatureStore
+from features.store.source import FeatureSource
 from heads.evaluation.evaluation import ChosenRows, Evaluation
 from heads.evaluation.rows import Part
 from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
+from heads.files.projected import for_features_of
 from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, predict
@@ -304,9 +306,13 @@ class LoadedHead:
         opened = store if isinstance(store, FeatureStore) else FeatureStore(Path(store))
         return ChosenRows.of(Part(part), self.path, self.metadata, opened)
 
+    def model_for(self, store: FeatureSource) -> Any:
+        """The model as it takes the features of a store: of a compressed one, those of its few directions."""
+        return for_features_of(self.path, self.model, store.header)
+
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows."""
-        model = self.model
+        model = self.model_for(chosen.store)
         display = progress_display("rows", shown=progress)
         with display:
             task = display.add_task("scoring", total=len(chosen.rows) * len(chosen.store.header.views))

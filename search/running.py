@@ -22,7 +22,8 @@ from search.record.storage import OpenedStudy, check_record, open_record, place_
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
-from search.setup.options import RunOptions, help_of
+from search.setup.options import AUTO, RunOptions, help_of
+from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
 from search.setup.storage_url import VARIABLE, has_secrets
@@ -117,8 +118,8 @@ def _run(given: RunOptions, on_stage: OnStage) -> Study:
 def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
     options = resolved.options
     backend = use_backend(options.backend)
-    with _prepared(resolved) as data:
-        config = resolved.config(data, backend)
+    with _prepared(resolved) as (data, projection):
+        config = resolved.config(data, backend, projection)
         saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
         opened = open_record(
             resolved.folder,
@@ -144,18 +145,18 @@ def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
 
 
 @contextmanager
-def _prepared(resolved: Resolved) -> Iterator[SearchData]:
+def _prepared(resolved: Resolved) -> Iterator[tuple[SearchData, StudyProjection | None]]:
     """Opens the data, and holds the study directory's lock. Nothing is made where the data do not fit."""
     path = resolved.options.features
     data = _load(path, resolved) if path else None
     with WriterLock(resolved.folder / FILE):
-        yield data or _load(_demonstration(resolved.folder), resolved)
+        yield _projected(data or _load(_demonstration(resolved.folder), resolved), resolved)
 
 
 def _load(path: Path, resolved: Resolved) -> SearchData:
     resolved.check_store(FeatureStore(path))
     options = resolved.options
-    return load_data(
+    data = load_data(
         path,
         validation=options.validation,
         test=options.test,
@@ -163,8 +164,23 @@ def _load(path: Path, resolved: Resolved) -> SearchData:
         test_share=options.test_fraction,
         folds=options.folds,
         seed=options.seed,
-        resident=options.engine == "solo",
+        resident=options.engine == "solo" and not options.channels,
     )
+    check_channels(data, options.channels)
+    return data
+
+
+def _projected(data: SearchData, resolved: Resolved) -> tuple[SearchData, StudyProjection | None]:
+    """The data in the directions that the study trains in: those that it was begun with, or new ones."""
+    options, recorded = resolved.options, resolved.recorded
+    told = recorded.projection if recorded is not None else None
+    if recorded is None and options.channels:
+        if options.channels == AUTO:
+            start_backend()
+            say("--channels auto: a few heads are cross-validated to find how many channels they need")
+        with _bar("finding directions", "rows", visible=False) as on_progress:
+            told = find_directions(resolved.folder, data, options, resolved.space, on_progress=on_progress)
+    return in_directions(resolved.folder, data, told, resident=options.engine == "solo"), told
 
 
 def _demonstration(folder: Path) -> Path:

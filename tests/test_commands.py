@@ -12,6 +12,7 @@ from conftest import ROOT
 
 COMMANDS = (
     "features.extract",
+    "features.compress",
     "features.convert",
     "features.info",
     "heads.evaluate",
@@ -23,6 +24,7 @@ COMMANDS = (
 )
 WRONG = {
     "features.extract": ("no/such/folder", "out.h5"),
+    "features.compress": ("no/such/file.h5", "out.h5"),
     "features.convert": ("no/such/file.h5", "out.h5"),
     "features.info": ("no/such/file.h5",),
     "heads.evaluate": ("no/such/head.hdf5", "no/such/store.h5"),

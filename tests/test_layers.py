@@ -11,15 +11,15 @@ import pytest
 from conftest import ROOT
 
 ROOMS = (
-    *("features.runtime", "features.hdf5", "features.store", "features.rows", "features.images", "features.extraction"),
-    *("features.leaks", "features"),
+    *("features.runtime", "features.hdf5", "features.store", "features.rows", "features.compression"),
+    *("features.images", "features.extraction", "features.leaks", "features"),
     *("heads.metrics", "heads.html", "heads.model", "heads.files", "heads.bank", "heads.saliency"),
     *("heads.prediction", "heads.evaluation", "heads"),
     *("search.setup", "search.trials", "search.record", "search.training", "search.finish", "search.review", "search"),
 )
 """From the ground up: a room imports from those before it. A package's own modules (commands, the door) come last."""
 COMMANDS = {
-    *("features.extract", "features.convert", "features.info", "heads.evaluate", "heads.predict"),
+    *("features.extract", "features.compress", "features.convert", "features.info", "heads.evaluate", "heads.predict"),
     *("search.run", "search.export", "search.report", "search.dashboard"),
 }
 PACKAGES = ("features", "heads", "search")
@@ -28,7 +28,7 @@ OUTSIDE = {"features": {"optuna"}, "heads": {"optuna"}, "search": set()}
 LIGHT = (
     *("features.store.reader", "features.rows.split", "features.rows.feed", "features.images.folder"),
     *("features.images.views", "features.extraction.backbones", "features.convert", "features.info"),
-    *("heads.model.spec", "heads.metrics.scoring"),
+    *("features.compress", "heads.model.spec", "heads.metrics.scoring"),
 )
 HEAVY = {"keras", "tensorflow", "jax"}
 

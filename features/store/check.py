@@ -10,6 +10,7 @@ import numpy as np
 
 from features.hdf5.door import opened
 from features.runtime.text import listed
+from features.store.projection import DATASET, SOURCE, Projection
 from features.store.reader import FeatureStore
 from features.store.schema import EXPECTED, SCHEMA, RowState, read_header
 from features.store.source import CHUNK_BYTES
@@ -54,7 +55,14 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "content": store.content or None,
         "created": header.created,
         "versions": header.versions,
+        **_compression(header.projection),
     }
+
+
+def _compression(projection: Projection | None) -> dict[str, Any]:
+    if projection is None:
+        return {}
+    return {SOURCE: projection.compressed_from, "channels": projection.channels, DATASET: projection.digest}
 
 
 def find_problems(
@@ -80,9 +88,13 @@ def find_problems(
 
 def _header_problems(store: FeatureStore) -> Iterator[str]:
     with opened(store.path, EXPECTED) as file:  # names as they are written: the store's own header has them composed
-        recomputed = read_header(store.path, file).fingerprint
+        written = read_header(store.path, file)
+    recomputed = written.fingerprint
     if recomputed != store.fingerprint:
         yield f"fingerprint: expected {recomputed} from the contents, found {store.fingerprint}"
+    if written.projection is not None and written.projection.compressed_from != written.of_backbone.fingerprint:
+        found = written.projection.compressed_from
+        yield f"{SOURCE}: expected {written.of_backbone.fingerprint} from the contents, found {found}"
     pending = np.count_nonzero(store.done == RowState.PENDING)
     # The reverse, all rows settled but not marked complete, is the moment before a writer's last act: no damage.
     if store.complete and pending:

@@ -54,8 +54,14 @@ def facts_of(header: StoreHeader, done: npt.NDArray[np.uint8]) -> dict[str, str]
         "patients": f"{len(set(header.patients) - {''}):,}",
         "views": ", ".join(header.views),
         **{name: printable(text) for name, text in header.texts().items()},
-        "features": f"{' x '.join(map(str, header.feature_shape))} {header.dtype}",
+        "features": features_of(header),
     }
+
+
+def features_of(header: StoreHeader) -> str:
+    """Returns shape and dtype of a bottleneck, and of how many channels it was made, for people."""
+    told = f"{' x '.join(map(str, header.feature_shape))} {header.dtype}"
+    return told if header.projection is None else f"{told}, compressed to {header.projection}"
 
 
 def line_of(name: str, path: Path, facts: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ class JoinedStore(FeatureSource):
     """
 
     def __init__(self, first: FeatureSource, second: FeatureSource) -> None:
-        for name in ("feature_shape", "classes", "views"):
+        for name in ("feature_shape", "classes", "views", "projection"):
             assert getattr(first.header, name) == getattr(second.header, name), name
         self._parts = (first, second)
         self._dtype = np.result_type(first.header.dtype, second.header.dtype)

@@ -19,6 +19,7 @@ from features.runtime.errors import InputError
 from features.runtime.text import composed
 from features.store.intensity import GRAMMAR, parse_intensity
 from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
+from features.store.projection import SOURCE, Projection, read_projection
 
 Rows = npt.NDArray[np.int64]
 SCHEMA = 1
@@ -61,6 +62,7 @@ class StoreHeader(FeatureKind):
         versions: Package versions that made it.
         modified: When each source file was last written, nanoseconds since 1970, 0 where that is unknown; empty for a
             store that keeps neither times nor hashes of its source files.
+        projection: Of a compressed store, what its channels are made of; ``feature_shape`` has those that are left.
     """
 
     classes: tuple[str, ...]
@@ -75,6 +77,7 @@ class StoreHeader(FeatureKind):
     created: str = ""
     versions: dict[str, str]
     modified: tuple[int, ...] = ()
+    projection: Projection | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,13 +98,22 @@ class StoreHeader(FeatureKind):
         return self.row_values * np.dtype(self.dtype).itemsize
 
     @property
+    def of_backbone(self) -> StoreHeader:
+        """The header of the store that this one was compressed from; itself where it was not."""
+        if self.projection is None:
+            return self
+        height, width, _ = self.feature_shape
+        return replace(self, feature_shape=(height, width, self.projection.channels), projection=None)
+
+    @property
     def fingerprint(self) -> str:
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 
         What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
-        it is none that a type has, so that others keep the fingerprint that they had before it was recorded.
+        it is none that a type has, so that others keep the fingerprint that they had before it was recorded; and the
+        basis where there is one.
         """
-        content = {
+        content: dict[str, Any] = {
             "schema": SCHEMA,
             "backbone": self.backbone,
             "alpha": self.alpha,
@@ -115,6 +127,8 @@ class StoreHeader(FeatureKind):
         }
         if self.intensity not in (UNKNOWN, EIGHT_BITS, BY_TYPE):
             content["intensity"] = self.intensity
+        if self.projection is not None:
+            content["projection"] = [self.projection.compressed_from, self.projection.digest]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     def spelled(self) -> StoreHeader:
@@ -179,6 +193,7 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "versions": json.dumps(header.versions, sort_keys=True),
         "fingerprint": header.fingerprint,
         "complete": np.bool_(False),
+        **({SOURCE: header.projection.compressed_from} if header.projection is not None else {}),
     }
 
 
@@ -223,7 +238,11 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         created=attributes.text("created") if "created" in attributes else "",
         versions=attributes.json_object("versions", _versions) if "versions" in attributes else {},
         modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
+        projection=read_projection(path, file),
     )
+    if header.projection is not None and header.projection.kept != shape[4]:
+        expected = f"as many directions as there are channels, {shape[4]}"
+        raise InputError(path, field="projection", expected=expected, found=header.projection.kept)
     check_intensity(path, header)
     return header
 

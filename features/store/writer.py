@@ -22,6 +22,7 @@ from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
+from features.store.projection import DATASET
 from features.store.schema import (
     DIGEST_BYTES,
     EXPECTED,
@@ -163,6 +164,7 @@ def _create(path: Path, header: StoreHeader) -> None:
     modified = np.asarray(header.modified, np.int64)
     needed = len(header) * header.row_bytes + len(header) + len(modified) * (modified.itemsize + DIGEST_BYTES)
     needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
+    needed += 0 if header.projection is None else header.projection.basis.nbytes
     with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
         declare(file, "features", header.shape, header.dtype)
         declare(file, "done", (len(header),), "uint8")
@@ -173,5 +175,7 @@ def _create(path: Path, header: StoreHeader) -> None:
         file.create_dataset("sizes", data=sizes)
         file.create_dataset("paths", data=paths)
         file.create_dataset("patients", data=patients)
+        if header.projection is not None:
+            file.create_dataset(DATASET, data=header.projection.basis)
         for name, value in header_attributes(header).items():
             file.attrs[name] = value

@@ -11,7 +11,7 @@ from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from features.store.source import FeatureSource
-from heads.evaluation.rows import Part, fitted, rows_of
+from heads.evaluation.rows import Part, fitted, is_trained_on, rows_of
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import Metrics, measure
@@ -80,8 +80,13 @@ class ChosenRows:
 
 
 def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
-    """What to know about the rows, or ''."""
+    """What to know about the rows and their features, or ''."""
     again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
-    if metadata.store_fingerprint == store.fingerprint and (part is Part.ALL or again):
-        return "includes the rows that the head was trained on: its score on new images will be lower"
-    return ""
+    told, projection = [], store.header.projection
+    if is_trained_on(metadata, store) and (part is Part.ALL or again):
+        told.append("includes the rows that the head was trained on: its score on new images will be lower")
+    if projection is not None and projection.digest != metadata.projection:
+        told.append(
+            f"holds {projection}, other directions than the head was trained in: what it makes of the rest is lost"
+        )
+    return "; ".join(told)

@@ -28,18 +28,26 @@ class Part(StrEnum):
 def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSource:
     """Returns a store with the labels that a head's outputs have; refuses other features and classes.
 
-    The store may lack classes of the head, or have them in another order. What either side does not know (a converted
+    The store may lack classes of the head, or have them in another order; a compressed one is taken for what it was
+    compressed from, see ``heads.files.projected.for_features_of``. What either side does not know (a converted
     store, a foreign head) is not compared.
 
     Raises:
         InputError: Naming the first field that differs, or the classes that the head does not know.
     """
-    differences = sorted(metadata.differences(store.header, if_known=True), key=lambda one: one[0] != "feature_shape")
+    whole = store.header.of_backbone
+    differences = sorted(metadata.differences(whole, if_known=True), key=lambda one: one[0] != "feature_shape")
     shape = [one for one in differences if one[0] == "feature_shape"]
     relabelled = store if shape else with_classes(store, metadata.classes, known_to=str(head))
     for name, ours, theirs in differences:
         raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
     return relabelled
+
+
+def is_trained_on(metadata: HeadMetadata, store: FeatureSource) -> bool:
+    """Whether this is the store that a head was trained on, or was compressed from that."""
+    projection = store.header.projection
+    return metadata.store_fingerprint in (store.fingerprint, projection and projection.compressed_from)
 
 
 def _shown(value: Any) -> str:
@@ -57,7 +65,7 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
     if metadata.split is None:
         hint = "--part all scores all rows"
         raise InputError(head, field="split", expected="how the store was split, for --part", found="none", hint=hint)
-    if metadata.store_fingerprint != store.fingerprint:
+    if not is_trained_on(metadata, store):
         expected = f"{metadata.store_fingerprint[:16]}, the store that was split, for --part {part}"
         raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
     seed, *shares = (metadata.split.get(name) for name in ("seed", "validation", "test"))

@@ -21,7 +21,7 @@ from heads.files.plain_layers import PlainModel, parse_model
 _AVERAGE = "average"
 _ALIKE = ("classes", "views", "dtype")
 """What members must agree on beside the kind of features: with others an average means nothing."""
-_WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split")
+_WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
 """What an ensemble says of itself only where all its members say the same."""
 
 

@@ -16,6 +16,7 @@ A file is what Keras writes, with attributes beside Keras' own at its root, read
 | ``temperature`` | float | calibrates its probabilities (``heads.metrics.calibration``); absent where none was fitted |
 | ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
 | ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
+| ``projection`` | text | basis of the compressed store that it was trained on; absent where that had all channels |
 | ``versions`` | JSON | package versions that made it |
 """
 

@@ -49,6 +49,9 @@ class HeadMetadata(FeatureKind):
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.
+        projection: Where it was trained in fewer directions of the channels, which these are
+            (``features.store.projection.Projection.digest``); '' where it was trained on all channels. Shape and
+            fingerprint are those of the store that was compressed.
         versions: Package versions that made it.
     """
 
@@ -64,19 +67,26 @@ class HeadMetadata(FeatureKind):
     temperature: float | None = None
     split: dict[str, Any] | None = None
     refit: dict[str, Any] | None = None
+    projection: str = ""
     versions: dict[str, str]
 
     @classmethod
     def of_store(cls, header: StoreHeader, fingerprint: str, **rest: Any) -> HeadMetadata:
         """Returns the metadata of a head that was trained on a store.
 
+        On a compressed one it takes the channels of the store that was compressed, and is said to be of that.
+
         Args:
             header: The store's header.
             fingerprint: The store's fingerprint.
             rest: Fields that the store does not know: spec, study, trial, value, split, versions.
         """
-        own = {field.name for field in fields(cls)}
-        shared = {field.name: getattr(header, field.name) for field in fields(header) if field.name in own}
+        projection, whole = header.projection, header.of_backbone
+        if projection is not None:
+            fingerprint = projection.compressed_from
+        own = {field.name for field in fields(cls)} - {"projection"}
+        shared = {field.name: getattr(whole, field.name) for field in fields(whole) if field.name in own}
+        shared["projection"] = "" if projection is None else projection.digest
         return cls(**(shared | {"store_fingerprint": fingerprint} | rest))
 
 
@@ -85,7 +95,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for field in fields(metadata):
         value = getattr(metadata, field.name)
-        if value is None or (field.name == "trials" and not value):
+        if value is None or (field.name in ("trials", "projection") and not value):
             continue
         if isinstance(value, HeadSpec):
             value = value.to_dict()

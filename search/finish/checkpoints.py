@@ -10,6 +10,7 @@ import optuna
 
 from heads.files.head_file import save_head
 from heads.files.metadata import HeadMetadata
+from heads.files.projected import folded_back
 from heads.metrics.scoring import Probabilities, Score
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
@@ -93,9 +94,10 @@ class TopCheckpoints:
             path.unlink()
 
     def _write(self, path: Path, weights: Weights, metadata: HeadMetadata) -> None:
+        """The one way from weights to a file, which is always of all channels."""
         assert metadata.spec is not None
         model = build_head(metadata.spec, metadata.feature_shape, len(metadata.classes))
-        model.set_weights(weights)
+        model.set_weights(folded_back(weights, self.data.store.header.projection))
         save_head(path, model, metadata)
 
     def _kept(self) -> set[int]:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
 from heads.files.head_file import read_head
+from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, fit_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
 from search.finish.baseline import one_at_a_time
@@ -241,7 +242,9 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
     for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
         path = path_of(checkpoints.folder, number)
         if number not in found and path.is_file():
-            found[number] = [predict_probabilities(read_head(path).model, checkpoints.data.validation)]
+            feed = checkpoints.data.validation
+            model = for_features_of(path, read_head(path).model, feed.store.header)
+            found[number] = [predict_probabilities(model, feed)]
     return found
 
 

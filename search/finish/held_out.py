@@ -14,6 +14,7 @@ import numpy.typing as npt
 from features.rows.feed import Feed
 from features.rows.split import groups_of
 from heads.files.head_file import read_head
+from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import measure
 from heads.metrics.intervals import difference_interval
@@ -99,7 +100,8 @@ class _Tested:
     @classmethod
     def of(cls, path: Path, test: Feed) -> _Tested:
         head = read_head(path)
-        return cls(predict_probabilities(head.model, test), head.metadata.temperature)
+        model = for_features_of(path, head.model, test.store.header)
+        return cls(predict_probabilities(model, test), head.metadata.temperature)
 
     def right(self, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """(rows,) whether a row is called rightly."""

@@ -22,6 +22,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
+from heads.files.projected import for_features_of
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
@@ -240,6 +241,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
         raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")
     feed = Feed(source, np.asarray(rows, np.int64), memory_bytes=2**28)
     for trial in trials:
-        head = read_head(path_of(record.folder, trial.number))
-        metrics = measure(predict_probabilities(head.model, feed), feed.labels, source.classes)
+        path = path_of(record.folder, trial.number)
+        model = for_features_of(path, read_head(path).model, source.header)
+        metrics = measure(predict_probabilities(model, feed), feed.labels, source.classes)
         yield trial, [list(counts) for counts in metrics.confusion], list(source.classes)

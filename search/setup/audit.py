@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing, write_json
 from features.runtime.json_files import read_json
 from features.runtime.progress import OnProgress, unwatched
+from features.store.projected import ProjectedStore
 from search.setup.data import SearchData
 
 FILE = "audit.json"
@@ -33,11 +34,16 @@ SHOWN = 5
 
 
 def parts_of(data: SearchData) -> list[Part]:
-    """Returns the parts of a study; with folds, each fold is one."""
+    """Returns the parts of a study, with all channels that their files have; with folds, each fold is one."""
     train, validation, test = data.train, data.validation, data.test
     parts = [Part(f"fold {number}", data.store, rows) for number, rows in enumerate(data.folds, start=1)]
     parts = parts or [Part("train", data.store, train.rows), Part("validation", validation.store, validation.rows)]
-    return parts + ([Part("test", test.store, test.rows)] if test else [])
+    parts += [Part("test", test.store, test.rows)] if test else []
+    stores = [part.store for part in parts]
+    wholes = [store.source for store in stores if isinstance(store, ProjectedStore)]
+    if len(wholes) < len(parts):
+        return parts
+    return [replace(part, store=whole) for part, whole in zip(parts, wholes, strict=True)]
 
 
 def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unwatched) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.projection import StudyProjection
 from search.setup.space import Space
 from search.setup.storage_url import bare, hidden
 
@@ -53,6 +54,7 @@ class StudyConfig(StudyOptions):
         stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores.
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
         versions: Of the packages that matter.
+        projection: With ``channels``, the directions that it trains in.
     """
 
     name: str
@@ -61,6 +63,7 @@ class StudyConfig(StudyOptions):
     stores: dict[str, dict[str, str] | None]
     split: dict[str, Any]
     versions: dict[str, str]
+    projection: StudyProjection | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -103,7 +106,7 @@ class StudyConfig(StudyOptions):
             raise InputError(path, expected="a study's JSON", found="something else (no schema)")
         if (schema := data.pop("schema")) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
-        missing = next((name for name in cls.model_fields if name not in BEFORE | data), None)
+        missing = next((name for name in cls.model_fields if name not in {*BEFORE, "projection", *data}), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:

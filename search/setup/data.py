@@ -14,6 +14,7 @@ from features.rows.split import Split, fold_rows, split_rows
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from features.store.joined import JoinedStore
+from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
@@ -131,7 +132,8 @@ def load_data(
         seed: Decides the split.
         resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
 
-    A store that validates or tests may lack classes of the first, or have them in another order.
+    A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
+    store it may have all channels: they are projected as they are read.
 
     Raises:
         InputError: A store is unfinished or does not fit the first, there are fewer than two classes, or the rows are
@@ -207,14 +209,18 @@ def _open(path: Path) -> FeatureStore:
 
 
 def _fitting(first: FeatureStore, path: Path | None) -> FeatureSource | None:
-    """Opens another store of the same kind of features; its labels are those of the first."""
+    """Opens another store of the same kind of features; its labels, and its channels, are those of the first."""
     if path is None:
         return None
     other = _open(path)
     relabelled = with_classes(other, first.classes, known_to=str(first.path))
-    for name, expected, found in first.header.differences(other.header):
+    projection, theirs = first.header.projection, other.header.projection
+    if theirs not in (None, projection):
+        expected = "all channels" if projection is None else f"those of {first.path}, {projection!r}, or all channels"
+        raise InputError(path, field="projection", expected=expected, found=f"{theirs!r}")
+    for name, expected, found in first.header.of_backbone.differences(other.header.of_backbone):
         raise InputError(path, field=name, expected=f"{expected} as in {first.path}", found=found)
-    return relabelled
+    return relabelled if projection == theirs or projection is None else ProjectedStore(relabelled, projection)
 
 
 def _patient_remarks(store: FeatureStore) -> list[str]:

@@ -29,6 +29,19 @@ DEFAULT_STUDY = Path("studies/heads.toml")
 _REQUIRED: Any = object()
 
 
+AUTO = "auto"
+
+
+def _number_or_auto(given: Any) -> Any:
+    """Makes a number what the command line has of it: a validator of a field."""
+    text = str(given).strip() if isinstance(given, int | str) and not isinstance(given, bool) else ""
+    if given is None or text == AUTO:
+        return given and text
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**6):
+        raise ValueError(f"expected a number of at least 1, or {AUTO}, found {str(given)[:40]}")
+    return str(int(text))
+
+
 @dataclass(frozen=True)
 class Option:
     """What the places that know an option need beside its type, its bounds and its default.
@@ -116,6 +129,15 @@ class StudyOptions(_Options):
             before=1,
         ),
         Field(ge=1),
+    ] = None
+    channels: Annotated[
+        str | None,
+        Option(
+            "Directions of the channels to train in: a number; auto: the fewest that keep the accuracy of a few heads.",
+            shown="all channels",
+            before=None,
+        ),
+        BeforeValidator(_number_or_auto),
     ] = None
     batch_size: Annotated[int, Option("Rows in a batch, at most.", in_file=True), Field(ge=1)] = 100
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED

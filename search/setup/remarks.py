@@ -26,6 +26,7 @@ def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str
     """
     yield from _skipped(data)
     yield from data.remarks
+    yield from _directions(config, data)
     yield from _left_out_of_the_last_training(data)
     yield from _uneven(config, data)
     yield from _beside_the_space(space)
@@ -40,6 +41,13 @@ def _skipped(data: SearchData) -> Iterator[str]:
         skipped = len(store) - len(store.usable)
         if skipped:
             yield f"{store.path.name}: {skipped:,} of {len(store):,} images could not be decoded and are left out"
+
+
+def _directions(config: StudyConfig, data: SearchData) -> Iterator[str]:
+    if config.projection is not None:
+        yield from config.projection.remarks()
+    elif (projection := data.store.header.projection) is not None:
+        yield f"{data.store.path.name}: {projection}; heads leave the study on all channels"
 
 
 def _left_out_of_the_last_training(data: SearchData) -> Iterator[str]:

@@ -13,6 +13,7 @@ from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
+from search.setup.projection import StudyProjection
 from search.setup.space import Space, read_study_file
 from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
 
@@ -48,7 +49,7 @@ class Resolved:
         if stored:
             store.check_recorded(stored, "this study was made with")
 
-    def config(self, data: SearchData, backend: str) -> StudyConfig:
+    def config(self, data: SearchData, backend: str, projection: StudyProjection | None = None) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
 
         Raises:
@@ -69,6 +70,7 @@ class Resolved:
             },
             split={name: value for name, value in data.split.items() if name != "rows"},
             versions=package_versions(backend),
+            projection=projection,
         )
         if self.recorded is not None:
             self.recorded.check_resumable(self.folder, config)

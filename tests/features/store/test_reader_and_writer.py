@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
+from features.store.projection import Projection
 from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -256,6 +257,7 @@ CHANGES = {
     "pages": "all",
     "dtype": "float32",
     "batch_size": 8,
+    "projection": Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32),
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}

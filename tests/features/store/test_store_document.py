@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, build_features, build_header, build_store, fill_store
 
+from features.store.projection import Projection
 from features.store.reader import FeatureStore
 from features.store.schema import REQUIRED, RowState
 
@@ -26,7 +27,8 @@ def first_cells(heading: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("document") / "store.h5"
-    header = replace(build_header(rows=8), modified=(1,) * 8)
+    projection = Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32)
+    header = replace(build_header(rows=8), modified=(1,) * 8, projection=projection)
     fill_store(path, header, build_features(header), np.ones(8, np.uint8))
     return path
 

@@ -31,6 +31,7 @@ VALUES = {
     "finalists": 3,
     "repeats": 2,
     "batch_size": 33,
+    "channels": "auto",
     "seed": 8,
     "backend": "jax",
     "engine": "fused",

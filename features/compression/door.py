@@ -1,0 +1,85 @@
+"""The way into a compression, for the command and for Python: options and progress display."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.progress import TaskID
+
+from features.compression.compression import Compressed, compress_store
+from features.compression.options import CompressionOptions
+from features.runtime.command import progress as progress_bar
+from features.runtime.options import checked, described, takes_options
+from features.runtime.progress import OnProgress
+from features.runtime.text import percent
+from features.store.reader import FeatureStore
+
+
+def compress(
+    store: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool = True, **options: Any
+) -> FeatureStore:
+    """Makes a store of fewer channels, on which a search takes a fraction of the time.
+
+    Heads that leave such a study take all channels, as any other. A compression that was stopped goes on where it was
+    when it is called again; a store that is finished already is opened.
+
+    Args:
+        store: A finished store.
+        out: The store to make or to finish.
+        progress: Whether to show a progress bar, in a terminal or a notebook.
+        options: Those of the command ``features.compress``:
+
+    {options}
+
+    Returns:
+        The store that was made, opened.
+
+    Raises:
+        InputError: The store is unfinished, compressed already or has fewer channels, or ``out`` is another file.
+        BottleneckError: The disk is full, or another process writes ``out``.
+    """
+    chosen = checked(CompressionOptions, options, of="a compression")
+    return FeatureStore(run_compression(Path(store), Path(out), chosen, progress=progress).path)
+
+
+if compress.__doc__:
+    compress.__doc__ = compress.__doc__.replace("    {options}", described(CompressionOptions))
+takes_options(compress, CompressionOptions)
+
+
+def run_compression(store: Path, out: Path, options: CompressionOptions, *, progress: bool = True) -> Compressed:
+    """Compresses, and shows how far it is.
+
+    Raises:
+        InputError: As ``compress``.
+        BottleneckError: As ``compress``.
+    """
+    display = progress_bar("rows", shown=progress)
+    tasks: dict[str, TaskID] = {}
+    with ExitStack() as ends:
+
+        def bar(what: str) -> OnProgress:
+            def told(done: int, total: int) -> None:
+                if not tasks:  # only now: what is refused is said in one line
+                    ends.enter_context(display)
+                if what not in tasks:
+                    tasks[what] = display.add_task(what, total=total)
+                display.update(tasks[what], completed=done)
+
+            return told
+
+        channels = options.channels
+        directions, rows = bar("finding directions"), bar("projecting")
+        return compress_store(store, out, channels=channels, on_basis=directions, on_progress=rows)
+
+
+def describe(made: Compressed) -> list[str]:
+    """Returns what the command says of a compression, a line each."""
+    if not made.written:
+        return [f"{made.path}: {made.projection}, finished already"]
+    which = "training rows of a default search" if made.by_split else "usable rows, as a default search cannot be split"
+    share = f"{percent(made.share, 2)} of the squares in" if made.share is not None else "for"
+    return [f"{made.path}: {made.projection}, {share} the maps of {made.rows:,} {which}; {made.written:,} rows written"]

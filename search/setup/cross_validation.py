@@ -1,0 +1,114 @@
+"""A few heads by patient folds, all in one bank: what they make of rows that they were not trained on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.feed import Feed, plan_fold_epoch
+from features.rows.split import groups_of
+from features.runtime.memory import resident_budget
+from features.store.schema import Rows
+from features.store.source import FeatureSource
+from heads.bank.engine import Engine, Newcomer
+from heads.bank.exact import Finished
+from heads.bank.shape import BankShape, pages_of
+from heads.metrics.scoring import Probabilities
+from heads.model.spec import HeadSpec
+from search.setup.seeds import derive_seed
+
+Head = tuple[HeadSpec, int]
+"""A head, and the seed of its first weights."""
+
+
+def cross_validate(
+    source: FeatureSource, folds: Sequence[Rows], heads: Sequence[Head], *, epochs: int, batch_size: int, seed: int
+) -> list[Probabilities]:
+    """Trains heads on all folds but one in turn and predicts that one with the weights of their best epochs.
+
+    Args:
+        source: The rows' features.
+        folds: Rows of each, at least two.
+        heads: At least one.
+        epochs: How long each trains.
+        batch_size: Rows in a batch, at most.
+        seed: Decides the order of the rows, and with a head's own seed the first weights in each fold.
+
+    Returns:
+        For each head (rows, classes), averaged over the views; the rows of the folds, one behind the other.
+    """
+    gc.collect()  # the bank before this one
+    rows = np.sort(np.concatenate(folds))
+    feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
+    plan, _ = plan_fold_epoch(folds, batch_size=batch_size, views=feed.views, seed=seed, epoch=0)
+    covering = partial(
+        BankShape.covering,
+        [spec for spec, _ in heads],
+        pages=sum(pages_of(spec) for spec, _ in heads),
+        feature_shape=feed.shape,
+        classes=len(source.classes),
+        batch=plan.rows.shape[1],
+        folds=len(folds),
+    )
+    shape = covering(room=covering().room_for(spec for spec, _ in heads))
+    engine = Engine(shape, train=feed, validation_rows=folds, resident=feed.resident)
+    numbers = range(len(folds))
+    newcomers = [
+        Newcomer(spec=spec, seeds=tuple(derive_seed(own, "fold", fold) for fold in numbers)) for spec, own in heads
+    ]
+    slots = engine.insert(newcomers)
+    _train(engine, slots, folds, feed.views, epochs=epochs, batch_size=batch_size, seed=seed)
+    finished = [
+        Finished(spec=spec, weights=engine.take_out(slot, fold=fold), fold=fold)
+        for slot, (spec, _) in zip(slots, heads, strict=True)
+        for fold in numbers
+    ]
+    found = iter(engine.predict_exactly(finished))
+    return [np.concatenate([next(found) for _ in numbers]) for _ in heads]
+
+
+def _train(
+    engine: Engine,
+    slots: Sequence[int],
+    folds: Sequence[Rows],
+    views: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Trains, and keeps of each head in each fold the epoch with the best accuracy, of equal ones the lowest loss."""
+    here = np.zeros(engine.plateau.rates.shape, bool)
+    here[:, list(slots)] = True
+    best_accuracy, best_loss = np.full(here.shape, -1.0), np.full(here.shape, np.inf)
+    for epoch in range(epochs):
+        plan, fold_of_batch = plan_fold_epoch(folds, batch_size=batch_size, views=views, seed=seed, epoch=epoch)
+        engine.train_epoch(plan, fold_of_batch)
+        scores = engine.validate()
+        engine.plateau.update(scores.loss, here)
+        higher = scores.accuracy > best_accuracy
+        improved = here & (higher | ((scores.accuracy == best_accuracy) & (scores.loss < best_loss)))
+        best_accuracy[improved], best_loss[improved] = scores.accuracy[improved], scores.loss[improved]
+        engine.keep(improved)
+
+
+def paired_difference(
+    mine: npt.NDArray[np.floating], other: npt.NDArray[np.floating], patients: npt.NDArray[np.str_]
+) -> tuple[float, float]:
+    """Returns the mean of ``mine - other`` over rows, and its standard error with patients as units.
+
+    Args:
+        mine: (rows,) a score of each row.
+        other: (rows,) of the same rows.
+        patients: (rows,) patient of each, '' where unknown: a unit of its own.
+    """
+    differences = mine - other
+    mean = float(differences.mean())
+    of_patients = np.bincount(groups_of(patients), weights=differences - mean)
+    units = len(of_patients)
+    scale = units / max(1, units - 1)
+    return mean, float(np.sqrt(scale * np.sum(of_patients**2)) / len(differences))
