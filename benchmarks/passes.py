@@ -1,0 +1,202 @@
+"""Where a training step of a bank goes: each pass by itself, beside what its operations and its bytes would allow.
+
+    python benchmarks/passes.py [--shape 7,7,1280] [--batch 93] [--trials 60] [--narrow] [--dtype float32]
+
+The bank is the one that a study of ``--trials`` in the default space would make, full of heads drawn at random;
+``--narrow`` takes heads of 16 to 128 channels that flatten, with no hidden layer or one of 64 units. Limits: products
+by a rate (``--rate``, of the first layers' bare products), passes by the bytes that they have to read and write, at the rate at which
+this machine copies. A pass called by itself also waits for fresh memory, which within a step is mostly there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from features.runtime.backend import use_backend
+
+CLASSES, REPETITIONS = 4, 7
+
+
+def main() -> None:
+    arguments = parse()
+    use_backend("tensorflow")
+    shape, table, specs = bank_of(arguments)
+    copied = copy_rate()
+    for name, seconds, operations, moved in passes(shape, table, specs, arguments.dtype):
+        limit = max(operations / arguments.rate if arguments.rate else 0.0, moved / copied)
+        print(
+            f"{name:24s} {operations / 1e9:8.2f} G {moved / 1e6:8.1f} MB {seconds * 1e3:8.1f} ms"
+            f"   bytes alone {moved / copied * 1e3:6.1f} ms"
+            + (f"   limit {limit * 1e3:6.1f} ms" if arguments.rate else "")
+        )
+    heads = [spec for spec in specs if spec is not None]
+    print(
+        f"{len(heads)} heads on {shape.pages - table.free} of {shape.pages} pages, {shape.tiles - table.free_tiles} of"
+        f" {shape.tiles} tiles; copies {copied / 1e9:.1f} GB/s; work of the heads {shape.step_flops(heads) / 1e9:.1f} G"
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("studies/heads.toml"))
+    parser.add_argument("--shape", default="7,7,1280", help="of a bottleneck")
+    parser.add_argument("--batch", type=int, default=93)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--narrow", action="store_true")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="float32")
+    parser.add_argument("--rate", type=float, default=0.0, help="operations per second to compare products with")
+    return parser.parse_args()
+
+
+def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
+    """Makes the bank's shape and fills its table: (shape, table, head of each slot or None)."""
+    from heads.bank.pages import PageTable
+    from heads.model.spec import HeadSpec
+    from search.setup.space import read_study_file
+    from search.training.sizing import BankRequest, bank_shape
+
+    generator = np.random.default_rng(3)
+    if arguments.narrow:
+        heads = [
+            HeadSpec(conv_width=int(width), dense_layers=int(depth), dense_units=64)
+            for width, depth in zip(generator.integers(1, 9, 40) * 16, generator.integers(0, 2, 40), strict=True)
+        ]
+        extremes, typical = heads, heads
+    else:
+        space = read_study_file(arguments.study).space
+        extremes, typical = space.extremes(), space.typical()
+        heads = [typical[int(place)] for place in generator.permutation(len(typical))]
+    request = BankRequest(
+        specs=extremes,
+        typical=typical,
+        feature_shape=tuple(int(size) for size in arguments.shape.split(",")),
+        classes=CLASSES,
+        batch=arguments.batch,
+        folds=1,
+        dtype=arguments.dtype,
+    )
+    shape = bank_shape(request, trials=arguments.trials, pages=85 if arguments.narrow else None)
+    table, specs = PageTable(shape), [None] * shape.slots
+    for spec in heads:
+        if table.has_room(spec):
+            specs[table.place(spec)] = spec
+    return shape, table, specs
+
+
+def prepared(shape: Any, table: Any, specs: list[Any], dtype: str) -> tuple[Any, dict[str, Any]]:
+    """Makes the bank's program, weights drawn, and the settings of an epoch."""
+    import keras
+
+    from heads.bank.backends import make_program
+    from heads.bank.pages import hyperparameters
+
+    program: Any = make_program(shape, dtype, shape.batch)
+    generator = np.random.default_rng(0)
+    for name, variable in program._state["weights"].items():
+        drawn = np.float32(0.02) * generator.standard_normal(variable.shape, np.float32)
+        variable.assign(np.ones_like(drawn) if name == "variance" else drawn)
+    layout = {**table.layout(), **hyperparameters(shape, specs)}
+    layout |= {
+        "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
+        "seed": np.arange(shape.slots, dtype=np.int32)[None],
+        "class_weight": np.ones(CLASSES, np.float32),
+    }
+    return program, {name: keras.ops.convert_to_tensor(values) for name, values in layout.items()}
+
+
+def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
+    """Yields (name, seconds, operations of products, bytes that have to move) of each pass."""
+    import keras
+
+    from heads.bank.state import Batch
+    from heads.model.spec import PAGE
+
+    program, settings = prepared(shape, table, specs, dtype)
+    bank, generator, tensor = program._bank, np.random.default_rng(0), keras.ops.convert_to_tensor
+    rows, channels = shape.batch * shape.positions, shape.feature_shape[2]
+    features = keras.ops.cast(tensor(np.maximum(generator.standard_normal((rows, channels), np.float32), 0)), dtype)
+    batch = Batch(features, tensor(generator.integers(0, CLASSES, shape.batch).astype(np.int32)), tensor(np.int32(0)))
+    item, count = 2 if dtype == "bfloat16" else 4, shape.pages * PAGE
+    used = (shape.pages - table.free) * PAGE * rows * item
+    tiles = shape.tiles * PAGE * shape.positions
+    first, dense = 2 * count * rows * channels, 2 * tiles * shape.batch * shape.tile_units
+    first_bytes = (count * (channels + rows) + rows * channels) * item
+    dense_bytes = tiles * (shape.batch + shape.tile_units) * item
+    state = sum(shape.places[sort] * int(np.prod(s)) for sort, a in shape.arrays.items() for s in a.values())
+
+    steps = tensor(np.zeros((1, shape.slots), np.int32))
+    mine = {name: tensor(variable)[0] for name, variable in program._state["weights"].items()}
+    present, _ = timed(lambda: bank._present(settings, steps, None))
+    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features))
+    yield "first layers, forward", seconds, first, first_bytes
+    (active, norm), seconds = timed(lambda: bank._activate(hidden, bank._norm(mine), present))
+    yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
+    kernels = bank._dense_kernels(mine)
+    sums, seconds = timed(lambda: bank._sums(active, kernels))
+    yield "dense, forward", seconds, dense, dense_bytes
+    of_slots = {name: mine[name] for name in shape.slot_arrays}
+    (_, errors, _), seconds = timed(lambda: bank._classify(*sums, of_slots, batch.labels, present))
+    yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
+    back: dict[str, Any] = {"tiles": None, "pooled": None}
+    for name in back:
+        if name in kernels:
+            error, inputs = getattr(errors, name), getattr(active, name)
+            work, moved = (dense, dense_bytes) if name == "tiles" else (2 * count * shape.batch * shape.units, 0)
+            _, seconds = timed(lambda error=error, inputs=inputs: bank._product(inputs, error))
+            yield f"{name}, weights' gradient", seconds, work, moved
+            back[name], seconds = timed(
+                lambda error=error, name=name: bank._product(kernels[name], error, transpose_b=True)
+            )
+            yield f"{name}, way back", seconds, work, moved
+    (error, _), seconds = timed(lambda: bank._deactivate(hidden, back["tiles"], back["pooled"], norm, present))
+    yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
+    _, seconds = timed(lambda: bank._product(error, features))
+    yield "first layers, gradient", seconds, first, first_bytes
+    gradients = bank.gradients(mine_of(program), steps, settings, batch)
+    losses = tensor(np.zeros((1, shape.slots), np.float32))
+    _, seconds = timed(lambda: program._apply(gradients, settings, batch.fold, losses))
+    yield "update", seconds, 0, state * 4 * 7
+
+
+def mine_of(program: Any) -> dict[str, Any]:
+    """The weights of a program, all partitions."""
+    import keras
+
+    return {name: keras.ops.convert_to_tensor(variable) for name, variable in program._state["weights"].items()}
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """Runs a pass until it is compiled, then for its time: what it returned, median seconds."""
+    import keras
+
+    seconds = []
+    for _ in range(REPETITIONS + 1):
+        begun = time.perf_counter()
+        result = function()
+        for array in keras.tree.flatten(result)[:1]:
+            np.asarray(array)  # waits for it
+        seconds.append(time.perf_counter() - begun)
+    return result, median(seconds[1:])
+
+
+def copy_rate() -> float:
+    """Bytes per second, read and written, at which this machine copies what no cache holds."""
+    source = np.ones(2**27, np.uint8)
+    target = np.empty_like(source)
+    seconds = []
+    for _ in range(REPETITIONS):
+        begun = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * len(source) / median(seconds)
+
+
+if __name__ == "__main__":
+    main()
