@@ -4,8 +4,9 @@
 
 The bank is the one that a study of ``--trials`` in the default space would make, full of heads drawn at random;
 ``--narrow`` takes heads of 16 to 128 channels that flatten, with no hidden layer or one of 64 units. Limits: products
-by a rate (``--rate``, of the first layers' bare products), passes by the bytes that they have to read and write, at the rate at which
-this machine copies. A pass called by itself also waits for fresh memory, which within a step is mostly there.
+by a rate (``--rate``, of the first layers' bare products), passes by the bytes that they have to read and write, at the
+rate at which this machine copies. A pass called by itself also waits for fresh memory, which within a step is mostly
+there.
 """
 
 from __future__ import annotations
