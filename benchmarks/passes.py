@@ -22,7 +22,7 @@ import numpy as np
 
 from features.runtime.backend import use_backend
 
-CLASSES, REPETITIONS = 4, 7
+CLASSES, REPETITIONS, STEPS = 4, 7, 5
 
 
 def main() -> None:
@@ -38,9 +38,11 @@ def main() -> None:
             + (f"   limit {limit * 1e3:6.1f} ms" if arguments.rate else "")
         )
     heads = [spec for spec in specs if spec is not None]
+    values = sum(shape.places[sort] * int(np.prod(s)) for sort, a in shape.arrays.items() for s in a.values())
     print(
         f"{len(heads)} heads on {shape.pages - table.free} of {shape.pages} pages, {shape.tiles - table.free_tiles} of"
-        f" {shape.tiles} tiles; copies {copied / 1e9:.1f} GB/s; work of the heads {shape.step_flops(heads) / 1e9:.1f} G"
+        f" {shape.tiles} tiles; copies {copied / 1e9:.1f} GB/s; the heads' work {shape.step_flops(heads) / 1e9:.1f} G;"
+        f" state {values * 16 / 1e6:.0f} MB"
     )
 
 
@@ -164,6 +166,20 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     losses = tensor(np.zeros((1, shape.slots), np.float32))
     _, seconds = timed(lambda: program._apply(gradients, settings, batch.fold, losses))
     yield "update", seconds, 0, state * 4 * 7
+    yield "whole step", whole_step(program, settings, shape, features), 0, 0
+
+
+def whole_step(program: Any, settings: Any, shape: Any, features: Any) -> float:
+    """Seconds of a step as a study runs it: all passes in one program, the features gathered."""
+    import keras
+
+    from heads.bank.program import TrainingPlan
+
+    held = program.hold(np.asarray(keras.ops.convert_to_numpy(features)).reshape(shape.batch, -1))
+    generator, size = np.random.default_rng(1), (STEPS, shape.batch)
+    places, labels = (generator.integers(0, most, size).astype(np.int32) for most in (shape.batch, CLASSES))
+    plan = TrainingPlan(places, labels, np.zeros(STEPS, np.int32))
+    return timed(lambda: program.train_epoch(settings, held, plan))[1] / STEPS
 
 
 def mine_of(program: Any) -> dict[str, Any]:

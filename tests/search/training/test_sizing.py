@@ -1,0 +1,68 @@
+"""The size of a study's bank: room for the heads that there can be, and not for the widest imaginable."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from heads.bank.pages import PageTable
+from heads.bank.shape import pages_of
+from search.setup.space import read_study_file
+from search.training.sizing import BankRequest, bank_shape, whole_bank
+
+STUDY = Path(__file__).parents[3] / "studies" / "heads.toml"
+
+
+@pytest.fixture(scope="module")
+def request_() -> BankRequest:
+    space = read_study_file(STUDY).space
+    return BankRequest(
+        specs=space.extremes(),
+        typical=space.typical(),
+        feature_shape=(7, 7, 1280),
+        classes=4,
+        batch=93,
+        folds=1,
+        dtype="float32",
+    )
+
+
+def padded(pages: int, shape) -> int:
+    """Numbers of a bank whose every page has the widest dense kernel, and a slot for the narrowest head."""
+    of_page = 16 * (1280 + 3 + 49 * shape.units)
+    of_slot = shape.units * (shape.units + 2) + (shape.units + 1) * shape.classes
+    return pages * (of_page + of_slot)
+
+
+def test_the_default_spaces_bank_is_less_than_half_of_a_padded_one(request_):
+    shape = bank_shape(request_, trials=60, pages=None)
+    values = sum(shape.places[sort] * prod(size) for sort, arrays in shape.arrays.items() for size in arrays.values())
+    assert 0.2 < values / padded(shape.pages, shape) < 0.5
+
+
+def test_every_head_of_the_space_finds_room_in_an_empty_bank(request_):
+    shape = bank_shape(request_, trials=1, pages=request_.widest)
+    for spec in (*request_.specs, *request_.typical):
+        assert PageTable(shape).has_room(spec), spec
+
+
+def test_typical_heads_are_of_the_space_and_the_same_each_time(request_):
+    space = read_study_file(STUDY).space
+    assert space.typical() == list(request_.typical)
+    widths = [spec.conv_width for spec in request_.typical]
+    assert (min(widths), max(widths)) == (16, 256)
+    assert {spec.pooling for spec in request_.typical} == {"flatten", "average", "max"}
+    assert 100 < sum(widths) / len(widths) < 170
+    assert any(spec.weight_decay == 0 for spec in request_.typical)
+
+
+def test_a_bank_for_given_heads_has_just_their_places(request_):
+    heads = request_.typical[:5]
+    shape = whole_bank(BankRequest(**{**vars(request_), "specs": heads, "typical": ()}))
+    table = PageTable(shape)
+    for spec in heads:
+        table.place(spec)
+    assert (table.free, table.free_tiles, table.free_slots) == (0, 0, 0)
+    assert shape.pages == sum(map(pages_of, heads))
