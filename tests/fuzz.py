@@ -178,7 +178,8 @@ def whole_shape() -> Any:
 
     saved = read_snapshot(ARCHIVES / "stopped")
     assert saved is not None
-    return BankShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.content["shape"].items()})
+    noted = {"tiles": 0, **saved.content["shape"]}  # the archive is from before there were any
+    return BankShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in noted.items()})
 
 
 def invoked(said: Any) -> None:
