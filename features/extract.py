@@ -15,7 +15,9 @@ from features.runtime.options import checked, with_options
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Folder with one sub-folder a class.", show_default=False)],
+    images: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder a class; with --table, any.", show_default=False)
+    ],
     store: Annotated[Path, typer.Argument(help="The feature store to make or to finish.", show_default=False)],
     **options: Any,
 ) -> None:

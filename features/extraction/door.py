@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import TaskID
 
@@ -15,8 +15,12 @@ from features.extraction.summary import ExtractionSummary
 from features.runtime.backend import use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
+from features.runtime.errors import InputError
 from features.runtime.options import checked, described, takes_options
 from features.store.reader import FeatureStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def extract(
@@ -24,6 +28,7 @@ def extract(
     store: str | os.PathLike[str],
     *,
     progress: bool = True,
+    table: str | os.PathLike[str] | pd.DataFrame | None = None,
     **options: Any,
 ) -> FeatureStore:
     """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
@@ -33,9 +38,10 @@ def extract(
     ``update=True`` made that of the images as they are.
 
     Args:
-        images: Folder with one sub-folder a class.
+        images: Folder with one sub-folder a class; with ``table``, any folder.
         store: The feature store to make or to finish.
         progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
+        table: CSV, TSV or Parquet file, or DataFrame, with a row for each image.
         options: Those of the command ``features.extract``:
 
     {options}
@@ -48,20 +54,36 @@ def extract(
             was made; the field is named.
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
-    chosen = checked(ExtractionOptions, options, of="an extraction")
-    run_extraction(Path(images), Path(store), chosen, progress=progress)
+    file = table if isinstance(table, str | os.PathLike) else None
+    frame = None if table is None or isinstance(table, str | os.PathLike) else table
+    if frame is not None and not hasattr(frame, "iloc"):
+        raise InputError("table", expected="a path or a pandas DataFrame", found=type(frame).__name__)
+    chosen = checked(ExtractionOptions, options | {"table": file}, of="an extraction")
+    run_extraction(Path(images), Path(store), chosen, frame=frame, progress=progress)
     return FeatureStore(store)
 
 
 if extract.__doc__:
-    extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions))
+    extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions, but=["table"]))
 takes_options(extract, ExtractionOptions)
 
 
 def run_extraction(
-    images: Path, store: Path, options: ExtractionOptions, *, progress: bool = True
+    images: Path,
+    store: Path,
+    options: ExtractionOptions,
+    *,
+    frame: pd.DataFrame | None = None,
+    progress: bool = True,
 ) -> ExtractionSummary:
     """Extracts with the backend that the options name, and shows how far it is.
+
+    Args:
+        images: The image folder.
+        store: The store to make or to finish.
+        options: How.
+        frame: A table of labels, instead of the file that ``options.table`` names.
+        progress: As in ``extract``.
 
     Raises:
         InputError: As ``extract``.
@@ -70,7 +92,7 @@ def run_extraction(
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
     with _Progress(shown=progress) as display:
-        return extract_store(images, store, options, say=told, on_progress=display)
+        return extract_store(images, store, options, frame=frame, say=told, on_progress=display)
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +18,12 @@ from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import Batch, bottlenecks
+from features.extraction.rows import images_of
 from features.extraction.scale import scale_of, table_of_pages
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.extraction.summary import ExtractionSummary, summarize
 from features.extraction.update import check_same_features, differs, pending_in_place, side_path, take_place, updating
-from features.images.folder import ImageTable, scan_folder
+from features.images.folder import ImageTable
 from features.images.pages import source_of
 from features.images.reading import Reading
 from features.images.views import View
@@ -35,6 +37,9 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Say = Callable[[str], object]
 """Called with a line for the user."""
 
@@ -44,6 +49,7 @@ def extract_store(
     store: Path,
     options: ExtractionOptions,
     *,
+    frame: pd.DataFrame | None = None,
     say: Say = lambda line: None,
     on_progress: OnProgress = unwatched,
 ) -> ExtractionSummary:
@@ -54,9 +60,10 @@ def extract_store(
     with ``options.update`` computed anew (``features.extraction.update``).
 
     Args:
-        images: Folder with one sub-folder a class.
+        images: Folder with one sub-folder a class; with a table of labels, any folder.
         store: File to make or to finish.
         options: How; all of them but the backend, which is the process's.
+        frame: A table of labels, instead of the file that ``options.table`` names.
         say: Told what the user should know about the folder.
         on_progress: Told how many rows of how many are settled: before the work, then after each batch, by the thread
             that writes.
@@ -68,7 +75,7 @@ def extract_store(
             with ``strict`` one cannot.
     """
     spec, views, _ = options.spec, options.variants, options.scale
-    table = table_of_pages(scan_folder(images, group_pattern=options.group_pattern, limit=options.limit), options)
+    table = table_of_pages(images_of(images, options, frame), options)
     stored = FeatureStore(store) if store.exists() else None
     scale = scale_of(table, options, None if stored is None else stored.header.intensity)
     plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity, options.pages)
@@ -91,7 +98,7 @@ def extract_store(
         reasons = _compute(writer, batches, table, backbone, decoding, on_progress=on_progress)
         seconds = time.perf_counter() - started
         skipped = skipped_images(writer, table, reasons, reading)
-        write_skipped(store, skipped)
+        write_skipped(store, skipped, table.left_out)
         if len(skipped) == len(table):
             path, reason = next(iter(skipped.items()))
             writer.path.unlink()  # nothing in it can be used, and it would be in the way of mended images
@@ -159,7 +166,11 @@ class _Plan:
         if stored.header.pages != header.pages:  # all paths are others, which would say less
             stored.header.check_same(path, header)
         changes.refuse(self.table.folder)
-        stored.header.check_same(path, header)
+        if not differs(changes, header):
+            stored.header.check_same(path, header)
+        check_same_features(changes, header)
+        hint = "--update makes the store that of the images and the table as they are, and keeps its features"
+        stored.header.check_same(path, header, hint=hint)
         return changes
 
 

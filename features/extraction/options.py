@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
+from features.images.columns import USUAL, ColumnChoice
 from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
 from features.images.reading import MAX_PIXELS
 from features.images.views import View, parse_views
 from features.runtime.backend import Backend
-from features.runtime.options import joined, text_of
+from features.runtime.errors import InputError
+from features.runtime.options import joined, option_name, text_of
+from features.runtime.text import composed
 from features.store.intensity import Intensity, parse_intensity
+
+
+def _of_column(role: str) -> str:
+    return f"Column of --table with the {role}; else {', '.join(USUAL[role])}, in whatever case."
 
 
 class ExtractionOptions(BaseModel):
@@ -41,6 +49,23 @@ class ExtractionOptions(BaseModel):
         default=GROUP_PATTERN,
         description="Regular expression whose group is the patient in a file's name or path, ending left off.",
     )
+    table: Path | None = Field(
+        default=None,
+        description="CSV, TSV or Parquet file with a row for each image: IMAGES is then any folder that holds them; "
+        "paths, classes, patients and parts are its columns. In Python a DataFrame as well.",
+    )
+    path_column: str | None = Field(default=None, description=_of_column("path"))
+    label_column: str | None = Field(default=None, description=_of_column("label"))
+    patient_column: str | None = Field(default=None, description=f"{_of_column('patient')} '' for none.")
+    part_column: str | None = Field(default=None, description=f"{_of_column('part')} '' for none.")
+    label_columns: Annotated[str | None, BeforeValidator(joined)] = Field(
+        default=None,
+        description="Columns of --table that say 1 for one class each, joined by commas, instead of --label-column.",
+    )
+    classes: Annotated[str | None, BeforeValidator(joined)] = Field(
+        default=None,
+        description="Names of the classes for labels in --table that are numbers from 0, joined by commas.",
+    )
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
     intensity: str | None = Field(
         default=None,
@@ -60,7 +85,10 @@ class ExtractionOptions(BaseModel):
         description="Make a store whose images have changed that of the images as they are: new and changed ones are "
         "computed, the rest is kept. Needs the room of a second store until it is done.",
     )
-    strict: bool = Field(default=False, description="Stop at an image that cannot be decoded.")
+    strict: bool = Field(
+        default=False,
+        description="Stop at an image that cannot be decoded or has no row in --table, and at a row that has no image.",
+    )
     backend: Backend | None = Field(default=None, description="Keras backend; else tensorflow.")
 
     @property
@@ -79,6 +107,34 @@ class ExtractionOptions(BaseModel):
         )
 
     @property
+    def columns(self) -> ColumnChoice:
+        """What was told of the table's columns.
+
+        Raises:
+            InputError: Options do not go together.
+        """
+        if self.patient_column and self.group_pattern != GROUP_PATTERN:
+            raise InputError("--group-pattern", expected="none beside --patient-column", found=self.group_pattern)
+        return ColumnChoice(
+            path=self.path_column,
+            label=self.label_column,
+            patient=self.patient_column,
+            part=self.part_column,
+            one_hot=_names(self.label_columns),
+            classes=_names(self.classes),
+        )
+
+    def refuse_columns(self) -> None:
+        """Refuses options that say something of a table where there is none.
+
+        Raises:
+            InputError: There is such an option.
+        """
+        for field in ("path_column", "label_column", "patient_column", "part_column", "label_columns", "classes"):
+            if (told := getattr(self, field)) is not None:
+                raise InputError(option_name(field), expected="--table beside it", found=told or "none")
+
+    @property
     def scale(self) -> Intensity | None:
         """What the user told of black and white.
 
@@ -95,3 +151,7 @@ class ExtractionOptions(BaseModel):
             InputError: One of the names is no view's.
         """
         return tuple(parse_views(self.views))
+
+
+def _names(told: str | None) -> tuple[str, ...]:
+    return () if told is None else tuple(composed(name).strip() for name in told.split(","))

@@ -1,9 +1,12 @@
-"""The list of images that could not be decoded, beside the store: ``<STORE>.skipped.csv``, columns path and reason."""
+"""The list of what a store has not, beside it: ``<STORE>.skipped.csv``, columns path and reason.
+
+Images that could not be decoded; after them, what a table of labels and its images do not have in common.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,17 +62,23 @@ def _reason(source: Source, size: int, reading: Reading) -> str:
     )
 
 
-def write_skipped(store: Path, skipped: Mapping[str, str]) -> None:
-    """Writes the list, atomically; where nothing was skipped, removes one that is there.
+def write_skipped(store: Path, skipped: Mapping[str, str], left_out: Iterable[tuple[str, str]] = ()) -> None:
+    """Writes the list, atomically; where there is nothing to list, removes one that is there.
+
+    Args:
+        store: The store.
+        skipped: Reason of each image that could not be decoded, by path.
+        left_out: Path and reason of what is no row of the store.
 
     Raises:
         BottleneckError: The list cannot be written.
     """
     path = skipped_path(store)
-    if not skipped:
+    entries = [*skipped.items(), *left_out]
+    if not entries:
         path.unlink(missing_ok=True)
         return
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("path", "reason"))
-        rows.writerows(skipped.items())
+        rows.writerows(entries)

@@ -38,6 +38,8 @@ class ImageTable:
         newest: Time of the newest of these files, ISO 8601, UTC, in whole seconds; '' where no time is possible.
         ignored: Number of files and folders that were passed over, by reason.
         remarks: What the user should know about the folder, a line each.
+        parts: Part of each image, ``train``, ``validation`` or ``test``, where folders or a table say it; else empty.
+        left_out: Path and reason of what a table of labels names in vain, and of images that it does not name.
     """
 
     folder: Path
@@ -51,6 +53,8 @@ class ImageTable:
     newest: str
     ignored: dict[str, int]
     remarks: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,11 +89,35 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
         raise InputError(folder, expected="one sub-folder a class, with images in it", found=told, hint=hint)
     _refuse_parts(folder, found)
     if limit is not None:
-        found = _limited(found, limit)
-    files = [file for name in found for file in found[name]]
-    patients = find_patients([file.path for file in files], pattern)
+        found = limited(found, limit)
+    patients = find_patients([file.path for name in found for file in found[name]], pattern)
     seen.counts["class folders without an image"] = len(empty)
-    remarks = [*_remarks_on_ignored(folder, seen, empty), *_remarks_on_classes(found, folders)]
+    remarks = [*_remarks_on_ignored(folder, seen, empty), *_remarks_on_spelling(found, folders)]
+    return table_of(folder, found, patients, ignored=seen.counts, remarks=remarks)
+
+
+def table_of(
+    folder: Path,
+    found: Mapping[str, list[File]],
+    patients: Patients,
+    *,
+    ignored: Mapping[str, int],
+    remarks: Iterable[str],
+    parts: tuple[str, ...] = (),
+    left_out: tuple[tuple[str, str], ...] = (),
+) -> ImageTable:
+    """Returns the table of the images that were found, with remarks on their classes, times and patients.
+
+    Args:
+        folder: The image folder.
+        found: The images of each class, in the order of the labels; a class without one is left out.
+        patients: Of these images, in this order.
+        ignored: Number of files, folders and rows that were passed over, by reason.
+        remarks: What there is to say before.
+        parts: Of these images; none where none are given.
+        left_out: See ``ImageTable``.
+    """
+    files = [file for name in found for file in found[name]]
     return ImageTable(
         folder=folder,
         classes=tuple(found),
@@ -100,8 +128,10 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
         patients=patients.names,
         patient_source=patients.source,
         newest=_newest(files),
-        ignored={reason: count for reason, count in seen.counts.items() if count},
-        remarks=(*remarks, *_remarks_on_times(files), *_remarks_on_patients(patients)),
+        ignored={reason: count for reason, count in ignored.items() if count},
+        remarks=(*remarks, *_remarks_on_names(found), *_remarks_on_times(files), *_remarks_on_patients(patients)),
+        parts=parts,
+        left_out=left_out,
     )
 
 
@@ -150,7 +180,12 @@ def _refuse_parts(folder: Path, found: Mapping[str, list[File]]) -> None:
     )
 
 
-def _limited(found: dict[str, list[File]], limit: int) -> dict[str, list[File]]:
+def limited(found: Mapping[str, list[File]], limit: int) -> dict[str, list[File]]:
+    """Returns at most ``limit`` of the images, evenly from the classes and evenly spaced within each.
+
+    Raises:
+        InputError: A class would be left without an image.
+    """
     if limit < len(found):
         raise InputError("--limit", expected=f"at least {len(found)}, one image of every class", found=limit)
     shares = dict.fromkeys(found, 0)
@@ -195,17 +230,20 @@ def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[
         yield f"ignored, class folders without an image: {_some(held)}"
 
 
-def _remarks_on_classes(found: Mapping[str, object], folders: Mapping[str, list[str]]) -> Iterator[str]:
+def _remarks_on_spelling(found: Mapping[str, object], folders: Mapping[str, list[str]]) -> Iterator[str]:
     spelled = [name for name in found if len(folders[name]) > 1]
     if spelled:
         yield f"one class each, though their folders' names are written with different characters: {_some(spelled)}"
+
+
+def _remarks_on_names(found: Mapping[str, object]) -> Iterator[str]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in found:
         alike[" ".join(name.casefold().split())].append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(printable(repr(name)) for name in names)
-            yield f"{shown} are different classes: if they are one, give their folders one name"
+            yield f"{shown} are different classes: if they are one, give them one name"
     if len(found) == 1:
         yield f"there is a single class, {printable(next(iter(found)))}: nothing to tell apart"
 

@@ -23,7 +23,7 @@ Pages = Literal["first", "all"]
 """What ``--pages`` takes."""
 _PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "FLI", "IM", "SPIDER"))
 """Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
-_NOT_COPIED = ("classes", "remarks", "paths", "patients")
+_NOT_COPIED = ("classes", "remarks", "paths", "patients", "left_out")
 _SUBFILE = 254
 _REDUCED, _MASK = 1, 4
 _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
@@ -137,7 +137,7 @@ def _of_rows(table: ImageTable) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """What the table says of each file and is the same for each of its pages."""
     for field in fields(table):
         value = getattr(table, field.name)
-        if isinstance(value, tuple) and field.name not in _NOT_COPIED:
+        if isinstance(value, tuple) and value and field.name not in _NOT_COPIED:
             yield field.name, value
 
 

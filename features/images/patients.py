@@ -50,7 +50,7 @@ def compile_group_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def find_patients(paths: Sequence[str], pattern: re.Pattern[str]) -> Patients:
+def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequence[str] | None = None) -> Patients:
     """Returns the patients of images.
 
     A pattern of the user's is looked for in the file's name without its ending; where images lie in folders within
@@ -61,11 +61,13 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str]) -> Patients:
     Args:
         paths: Each image relative to the image folder, with ``/``.
         pattern: ``--group-pattern``, compiled.
+        shown: What each image is called in an example; as in ``paths`` by default.
     """
+    told_as = paths if shown is None else shown
     spelled = [PurePosixPath(composed(path)) for path in paths]
     if pattern.pattern != GROUP_PATTERN:
         found = [(_by_pattern(path, pattern), _PATTERN) for path in spelled]
-        return Patients(tuple(who for who, _ in found), _source(paths, found), ())
+        return Patients(tuple(who for who, _ in found), _source(told_as, found), ())
     named = [_matched(path.stem, pattern) for path in spelled]
     nested = [len(path.parts) > 2 for path in spelled]
     told = all(
@@ -79,7 +81,7 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str]) -> Patients:
     ]
     doubtful = _doubtful(spelled, found)
     kept = [("", "") if row in doubtful else one for row, one in enumerate(found)]
-    return Patients(tuple(who for who, _ in kept), _source(paths, kept), tuple(_remarks(paths, found, doubtful)))
+    return Patients(tuple(who for who, _ in kept), _source(told_as, kept), tuple(_remarks(told_as, found, doubtful)))
 
 
 def _matched(text: str, pattern: re.Pattern[str]) -> str:

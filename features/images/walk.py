@@ -128,6 +128,30 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
     return direct
 
 
+def files_below(folder: Path, seen: Seen) -> list[File]:
+    """The images of a folder and of all folders in it, sorted by path.
+
+    Args:
+        folder: The image folder.
+        seen: Filled with what is passed over.
+
+    Raises:
+        InputError: There is no such folder, or it or a folder in it cannot be read.
+    """
+    files = []
+    for entry in entries_of(folder, seen):
+        if is_text(entry.name) and is_folder(entry):
+            status = folder.stat()
+            branch = _walk(folder, entry.name, ((status.st_dev, status.st_ino),))
+            _take_all(branch, seen)
+            files += [*branch.files()]
+        elif _is_file(entry) and is_image_name(entry.name) and is_text(entry.name):
+            files.append(_file(entry, entry.name))
+        else:
+            seen.pass_over(entry.name)
+    return sorted(files, key=lambda file: file.path)
+
+
 def _take_all(branch: _Branch, seen: Seen) -> None:
     if branch.problem is not None:
         raise branch.problem

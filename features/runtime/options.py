@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -123,6 +123,7 @@ def joined(given: Any) -> Any:
     return given if isinstance(given, str) or not isinstance(given, Iterable) else ",".join(map(str, given))
 
 
-def described(model: type[BaseModel]) -> str:
-    """Returns the fields with their descriptions, as lines of a Google docstring's section."""
-    return "\n".join(f"        {name}: {field.description}" for name, field in model.model_fields.items())
+def described(model: type[BaseModel], *, but: Collection[str] = ()) -> str:
+    """Returns the fields, but for some, with their descriptions, as lines of a Google docstring's section."""
+    fields = ((name, field) for name, field in model.model_fields.items() if name not in but)
+    return "\n".join(f"        {name}: {field.description}" for name, field in fields)

@@ -140,8 +140,15 @@ class StoreHeader(FeatureKind):
         kept = self.classes if len(set(classes)) < len(classes) else classes
         return replace(self, classes=kept, patients=tuple(map(composed, self.patients)))
 
-    def check_same(self, path: Path, other: StoreHeader) -> None:
+    def check_same(
+        self, path: Path, other: StoreHeader, *, hint: str = "choose another store, or remove this one"
+    ) -> None:
         """Compares this header, of the store at ``path``, with what a command was told.
+
+        Args:
+            path: The store, for the message.
+            other: What the command was told.
+            hint: What to do where they differ.
 
         Raises:
             InputError: Naming the first field that differs. Versions and times may differ, and the spelling of names.
@@ -155,9 +162,7 @@ class StoreHeader(FeatureKind):
             if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
-            raise InputError(
-                path, field=name, expected=expected, found=found, hint="choose another store, or remove this one"
-            )
+            raise InputError(path, field=name, expected=expected, found=found, hint=hint)
 
 
 def _shorten(told: Any, stored: Any) -> tuple[str, str]:

@@ -117,7 +117,13 @@ def test_an_option_that_there_is_not_is_a_mistake_in_the_call(images, tmp_path):
 def test_options_are_said_once():
     """The model's fields are the keyword arguments, as help() shows them, and the command's options."""
     fields = list(ExtractionOptions.model_fields)
-    assert list(inspect.signature(extract).parameters) == ["images", "store", "progress", *fields]
+    assert list(inspect.signature(extract).parameters) == [
+        "images",
+        "store",
+        "progress",
+        "table",
+        *(name for name in fields if name != "table"),
+    ]
     assert inspect.signature(extract).parameters["backbone"].default == "inception_v3"
     for name in fields:
         assert f"{name}: " in extract.__doc__
