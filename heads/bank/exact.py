@@ -19,7 +19,7 @@ from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
 from heads.bank.pages import PageTable, hyperparameters, named, pack
 from heads.bank.shape import BankShape, pages_of
-from heads.bank.state import zero_state
+from heads.bank.state import zero_partition
 from heads.metrics.scoring import Probabilities, average_views
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
@@ -87,8 +87,8 @@ def _power(number: int) -> int:
 
 
 def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, Any]:
-    """Lays heads out in a bank of one partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
-    table, state = PageTable(shape), zero_state(shape, np.zeros)
+    """Lays heads out in a partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
+    table, state = PageTable(shape), zero_partition(shape, np.zeros)
     specs: list[HeadSpec | None] = [None] * shape.slots
     for head in heads:
         slot = table.place(head.spec)
@@ -96,7 +96,7 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
         where = table.places_of(slot)
         for sort, arrays in pack(shape, head.spec, named(head.spec, head.weights)).items():
             for name, values in arrays.items():
-                state["weights"][name][0, where[sort]] = values
+                state["weights"][name][where[sort]] = values
     steps = state["counters"]["steps"]
     settings = {
         **table.layout(),

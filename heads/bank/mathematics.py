@@ -20,8 +20,8 @@ from keras import ops
 from heads.bank.dense_layers import DenseLayers
 from heads.bank.first_layer import FirstLayer
 from heads.bank.functions import Tensor
+from heads.bank.line_up import LineUp
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
-from heads.bank.partitions import Partitions
 from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
 from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Settings
@@ -43,50 +43,47 @@ class Bank:
 
     def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
         self.shape, self.dtype, self._product = shape, dtype, tools.product
-        self.partitions = Partitions(shape)
         first, each = FirstLayer(shape, dtype, batch), OneByOne() if tools.one_by_one else AllAtOnce()
         passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
-        dense, update = DenseLayers(shape, dtype, each, batch), Update(self.partitions)
-        self._present = tools.fuse(self.partitions.present)
+        dense, update = DenseLayers(shape, dtype, each, batch), Update(shape)
+        self._present = tools.fuse(LineUp(shape).present)
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
-        self.update, self.keep = update.update, update.keep
+        self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
-        """Loss and gradients of every head that trains on a batch.
+        """Loss and gradients of every head of a partition on a batch.
 
         Args:
-            weights: The state's.
-            steps: The state's counter, (F, H) int32.
-            settings: See ``Settings``.
+            weights: Of the partition.
+            steps: Its heads' counters, (H,) int32.
+            settings: Of the partition, see ``Settings``.
             batch: See ``Batch``.
         """
-        partitions = self.partitions.others(batch.fold)
-        present = self._present(settings, steps, partitions)
-        mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
-        hidden = self._first_layer(mine["kernel"], batch.features)
-        active, norm = self._activate(hidden, self._norm(mine), present)
-        dense = self._dense_kernels(mine)
+        present = self._present(settings, steps)
+        hidden = self._first_layer(weights["kernel"], batch.features)
+        active, norm = self._activate(hidden, self._norm(weights), present)
+        dense = self._dense_kernels(weights)
         tiles, pooled = self._sums(active, dense)
-        of_slots = {name: mine[name] for name in self.shape.slot_arrays}
+        of_slots = {name: weights[name] for name in self.shape.slot_arrays}
         loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
         back_tiles = back_pooled = None
         if "tiles" in dense:
-            gradients["tiles"] = ops.reshape(self._product(active.tiles, errors.tiles), mine["tiles"].shape)
+            gradients["tiles"] = ops.reshape(self._product(active.tiles, errors.tiles), weights["tiles"].shape)
             back_tiles = self._product(dense["tiles"], errors.tiles, transpose_b=True)
         if "pooled" in dense:
             gradients["pooled"] = self._product(active.pooled, errors.pooled)
             back_pooled = self._product(dense["pooled"], errors.pooled, transpose_b=True)
         error, beta = self._deactivate(hidden, back_tiles, back_pooled, norm, present)
-        gradients["kernel"] = ops.reshape(self._product(error, batch.features), mine["kernel"].shape)
+        gradients["kernel"] = ops.reshape(self._product(error, batch.features), weights["kernel"].shape)
         if norm is None:
             return Gradients(loss, gradients, {})
         gradients["beta"] = beta
         return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance})
 
     def _first_layer(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """The convolutions of all heads: kernel (G·P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
+        """The convolutions of all heads: kernel (P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
         flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
         return self._product(flat, features, transpose_b=True)
 
@@ -94,7 +91,7 @@ class Bank:
         return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
 
     def _dense_kernels(self, weights: Arrays) -> Arrays:
-        """Kernels of the first dense layers: ``tiles`` (G·T, 16·S, V) and ``pooled`` (G·P, 16, U), products' dtype."""
+        """Kernels of the first dense layers: ``tiles`` (T, 16·S, V) and ``pooled`` (P, 16, U), products' dtype."""
         kernels: Arrays = {}
         if "tiles" in weights:
             wide = ops.cast(weights["tiles"], self.dtype)
@@ -104,37 +101,28 @@ class Bank:
         return kernels
 
     def _sums(self, active: Active, dense: Arrays) -> tuple[Tensor | None, Tensor | None]:
-        """What tiles (G·T, V, B) and pages of heads that pool (G·P, U, B) add to the first dense layers."""
+        """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
         tiles = self._product(dense["tiles"], active.tiles, transpose_a=True) if "tiles" in dense else None
         pooled = self._product(dense["pooled"], active.pooled, transpose_a=True) if "pooled" in dense else None
         return tiles, pooled
 
-    def probabilities(
-        self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, partitions: Tensor | None
-    ) -> Tensor:
-        """Class probabilities (G·H, B, K) float32 of the heads in the chosen partitions, without dropout."""
-        present = self._present(settings, steps, partitions)
-        mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
-        hidden = self._first_layer(mine["kernel"], features)
-        active = self._normalise(hidden, self._norm(mine), present)
-        tiles, pooled = self._sums(active, self._dense_kernels(mine))
-        return self._decide(tiles, pooled, {name: mine[name] for name in self.shape.slot_arrays}, present)
-
-    def predict(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, fold: Tensor) -> Tensor:
-        """Predicts rows with the heads of one fold; the host averages views and scores.
+    def probabilities(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor) -> Tensor:
+        """Predicts rows with the heads of a partition, without dropout; the host averages views and scores.
 
         Args:
-            weights: The state's.
-            steps: The state's counter.
-            settings: See ``Settings``.
+            weights: Of the partition.
+            steps: Its heads' counters.
+            settings: Of the partition.
             features: (S·B, C) in the products' dtype, position by position.
-            fold: int32 scalar: whose heads; without meaning where there is one fold.
 
         Returns:
-            (H, B, K) float32.
+            Class probabilities, (H, B, K) float32.
         """
-        partitions = None if self.shape.folds == 1 else ops.reshape(fold, (1,))
-        return self.probabilities(weights, steps, settings, features, partitions)
+        present = self._present(settings, steps)
+        hidden = self._first_layer(weights["kernel"], features)
+        active = self._normalise(hidden, self._norm(weights), present)
+        tiles, pooled = self._sums(active, self._dense_kernels(weights))
+        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, present)
 
 
 def _in_training(passes: Passes) -> Callable[..., Any]:
