@@ -139,12 +139,12 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     mine = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
     own = settings_of(settings, first_one)
     present, _ = timed(lambda: bank._present(own, steps))
-    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features))
+    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features, present))
     yield "first layers, forward", seconds, first, first_bytes
     (active, norm), seconds = timed(lambda: bank._activate(hidden, bank._norm(mine), present))
     yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
     kernels = bank._dense_kernels(mine)
-    sums, seconds = timed(lambda: bank._sums(active, kernels))
+    sums, seconds = timed(lambda: bank._sums(active, kernels, present))
     yield "dense, forward", seconds, dense, dense_bytes
     of_slots = {name: mine[name] for name in shape.slot_arrays}
     (_, errors, _), seconds = timed(lambda: bank._classify(*sums, of_slots, batch.labels, present))
@@ -162,7 +162,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
             yield f"{name}, way back", seconds, work, moved
     (error, _), seconds = timed(lambda: bank._deactivate(hidden, back["tiles"], back["pooled"], norm, present))
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    _, seconds = timed(lambda: bank._product(error, features))
+    _, seconds = timed(lambda: bank._first_gradient(error, features, present))
     yield "first layers, gradient", seconds, first, first_bytes
     gradients = bank.gradients(mine, steps, own, batch)
     losses = tensor(np.zeros(shape.slots, np.float32))

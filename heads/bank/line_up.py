@@ -25,6 +25,7 @@ _OF_SLOTS = (
     "learning_rate",
     "seed",
 )
+_USED = ("used_pages", "used_pooled", "used_tiles", "used_slots")
 _OF_PAGES = ("activation", "pooling", "batch_norm", "dropout", "seed", "steps")
 
 
@@ -67,8 +68,7 @@ class LineUp:
             pages=pages,
             channels=channels,
             tiles=self._tiles(settings, owner),
-            used_pages=Used(settings["used_pages"], settings["used_pages_count"]),
-            used_slots=Used(settings["used_slots"], settings["used_slots_count"]),
+            **{name: Used(settings[name], settings[f"{name}_count"]) for name in _USED},
             class_weight=settings["class_weight"],
         )
 

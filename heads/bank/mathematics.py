@@ -24,10 +24,15 @@ from heads.bank.line_up import LineUp
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
 from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
-from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Settings
+from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Present, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
+
+_MOST_PAGES = 0.9
+"""Share of the pages in use up to which taking them out costs less than what their product saves."""
+_MOST_USED = {"tiles": 0.5, "pooled": 1.0}
+"""The same for the products of the first dense layers, by name: a tile's activations are large against its product."""
 
 
 class Bank:
@@ -42,7 +47,8 @@ class Bank:
     """
 
     def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
-        self.shape, self.dtype, self._product = shape, dtype, tools.product
+        self.shape, self.dtype = shape, dtype
+        self._product, self._in_use = tools.product, tools.in_use
         first, each = FirstLayer(shape, dtype, batch), OneByOne() if tools.one_by_one else AllAtOnce()
         passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
         dense, update = DenseLayers(shape, dtype, each, batch), Update(shape)
@@ -62,30 +68,45 @@ class Bank:
             batch: See ``Batch``.
         """
         present = self._present(settings, steps)
-        hidden = self._first_layer(weights["kernel"], batch.features)
+        hidden = self._first_layer(weights["kernel"], batch.features, present)
         active, norm = self._activate(hidden, self._norm(weights), present)
         dense = self._dense_kernels(weights)
-        tiles, pooled = self._sums(active, dense)
+        tiles, pooled = self._sums(active, dense, present)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
         loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
-        back_tiles = back_pooled = None
-        if "tiles" in dense:
-            gradients["tiles"] = ops.reshape(self._product(active.tiles, errors.tiles), weights["tiles"].shape)
-            back_tiles = self._product(dense["tiles"], errors.tiles, transpose_b=True)
-        if "pooled" in dense:
-            gradients["pooled"] = self._product(active.pooled, errors.pooled)
-            back_pooled = self._product(dense["pooled"], errors.pooled, transpose_b=True)
-        error, beta = self._deactivate(hidden, back_tiles, back_pooled, norm, present)
-        gradients["kernel"] = ops.reshape(self._product(error, batch.features), weights["kernel"].shape)
+        back: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        for name, kernel in dense.items():
+            used, most = getattr(present, f"used_{name}"), _MOST_USED[name]
+            inputs, error = getattr(active, name), getattr(errors, name)
+            found = self._in_use(self._product, used, most, inputs, error)
+            gradients[name] = ops.reshape(found, weights[name].shape)
+            back[name] = self._in_use(self._times_transposed, used, most, kernel, error)
+        error, beta = self._deactivate(hidden, back["tiles"], back["pooled"], norm, present)
+        gradients["kernel"] = self._first_gradient(error, batch.features, present)
         if norm is None:
             return Gradients(loss, gradients, {})
         gradients["beta"] = beta
         return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance})
 
-    def _first_layer(self, kernel: Tensor, features: Tensor) -> Tensor:
+    def _first_layer(self, kernel: Tensor, features: Tensor, present: Present) -> Tensor:
         """The convolutions of all heads: kernel (P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
-        flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
-        return self._product(flat, features, transpose_b=True)
+
+        def convolve(kernel: Tensor) -> Tensor:
+            flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
+            return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
+
+        hidden = self._in_use(convolve, present.used_pages, _MOST_PAGES, kernel)
+        return ops.reshape(hidden, (-1, features.shape[0]))
+
+    def _first_gradient(self, error: Tensor, features: Tensor, present: Present) -> Tensor:
+        """Gradient of the kernels, (P, 16, C) in the products' dtype, of that of the convolutions."""
+
+        def multiply(error: Tensor) -> Tensor:
+            flat = ops.reshape(error, (-1, features.shape[0]))
+            return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
+
+        paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
+        return self._in_use(multiply, present.used_pages, _MOST_PAGES, paged)
 
     def _norm(self, weights: Arrays) -> Norm | None:
         return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
@@ -100,11 +121,19 @@ class Bank:
             kernels["pooled"] = ops.cast(weights["pooled"], self.dtype)
         return kernels
 
-    def _sums(self, active: Active, dense: Arrays) -> tuple[Tensor | None, Tensor | None]:
+    def _sums(self, active: Active, dense: Arrays, present: Present) -> tuple[Tensor | None, Tensor | None]:
         """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
-        tiles = self._product(dense["tiles"], active.tiles, transpose_a=True) if "tiles" in dense else None
-        pooled = self._product(dense["pooled"], active.pooled, transpose_a=True) if "pooled" in dense else None
-        return tiles, pooled
+        found: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        for name, kernel in dense.items():
+            used, inputs = getattr(present, f"used_{name}"), getattr(active, name)
+            found[name] = self._in_use(self._transposed_times, used, _MOST_USED[name], kernel, inputs)
+        return found["tiles"], found["pooled"]
+
+    def _times_transposed(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._product(a, b, transpose_b=True)
+
+    def _transposed_times(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._product(a, b, transpose_a=True)
 
     def probabilities(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor) -> Tensor:
         """Predicts rows with the heads of a partition, without dropout; the host averages views and scores.
@@ -119,9 +148,9 @@ class Bank:
             Class probabilities, (H, B, K) float32.
         """
         present = self._present(settings, steps)
-        hidden = self._first_layer(weights["kernel"], features)
+        hidden = self._first_layer(weights["kernel"], features, present)
         active = self._normalise(hidden, self._norm(weights), present)
-        tiles, pooled = self._sums(active, self._dense_kernels(weights))
+        tiles, pooled = self._sums(active, self._dense_kernels(weights), present)
         return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, present)
 
 

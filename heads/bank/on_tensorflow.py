@@ -20,7 +20,7 @@ from heads.bank.pages import Laid
 from heads.bank.partitions import one_of, partition_of, settings_of, training
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
-from heads.bank.state import Arrays, Batch, Gradients, State, zero_partition
+from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
 
 class _Tools:
@@ -32,6 +32,19 @@ class _Tools:
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+    def in_use(self, function: Callable[..., Any], used: Used, most: float, *arrays: Any) -> Any:
+        if not self.one_by_one:
+            return function(*arrays)
+        whole = arrays[0].shape[0]
+
+        def only_those() -> Any:
+            count = tf.maximum(used.count, 1)
+            places = used.places[:count]
+            found = function(*(tf.gather(array, places) for array in arrays))
+            return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(count), [whole]))
+
+        return tf.cond(used.count > int(most * whole), lambda: function(*arrays), only_those)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._compiled else function

@@ -20,10 +20,10 @@ State = dict[str, Arrays]
 float32: ``BankShape.arrays``. Padding and what is free hold zeros."""
 Settings = Arrays
 """Numbers constant within an epoch. Of the layout (``PageTable.layout``), int32: ``owner``, ``page_in_head``,
-``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` (P,) and
-``used_slots`` (H,), of which the first ``used_pages_count`` and ``used_slots_count`` are in use. Of the heads: (H,)
-each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32, (H,) in those of one partition. Of the
-study: ``class_weight`` (K,) float32.
+``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` and
+``used_pooled`` (P,), ``used_tiles`` (T,) and ``used_slots`` (H,), of which the first ``used_pages_count`` and so on are
+in use. Of the heads: (H,) each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32, which are
+(H,) in those of one partition. Of the study: ``class_weight`` (K,) float32.
 """
 
 
@@ -45,6 +45,8 @@ class Present(NamedTuple):
         tiles: (T,) each: ``page`` and ``row`` (slot · R + part: where its sums belong) int32, ``owned`` bool. Empty
             where no head flattens.
         used_pages: Those that heads own.
+        used_pooled: Of these, those of heads that pool.
+        used_tiles: Tiles that heads own.
         used_slots: Those that hold heads.
         class_weight: (K,) float32: what a row of each class counts in the loss.
     """
@@ -54,6 +56,8 @@ class Present(NamedTuple):
     channels: Arrays
     tiles: Arrays
     used_pages: Used
+    used_pooled: Used
+    used_tiles: Used
     used_slots: Used
     class_weight: Tensor
 
