@@ -175,7 +175,7 @@ COMMANDS: dict[str, Case] = {
     ),
     "a name to export": (
         "search.export {study} {new}.pt",
-        "OUT: expected a name that ends in one of .hdf5, .h5, .keras, ",
+        "OUT: expected a name that ends in one of .hdf5, .h5, ",
     ),
     "a folder to export to": ("search.export {study} {gone}/a.h5", "{gone}/a.h5: expected a file in a folder that "),
     "weights without a backbone": (

@@ -6,6 +6,7 @@ Keras writes all of them. What reads them here is what others will read them wit
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ def _write_tflite(path: Path, model: Any, attributes: dict[str, Any]) -> None:
 def _run_tflite(path: Path, rows: Rows) -> Probabilities:
     import tensorflow as tf  # noqa: PLC0415
 
-    interpreter = tf.lite.Interpreter(model_path=os.fspath(path))
+    with warnings.catch_warnings():  # that a later TensorFlow has its interpreter in a package of its own
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=os.fspath(path))
     taken = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(taken, rows.shape)
     interpreter.allocate_tensors()
