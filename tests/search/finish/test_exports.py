@@ -35,10 +35,11 @@ FINISHED = ARCHIVES / "finished"
 NO_ONNX = [name for name in ("onnx", "onnxruntime", "tf2onnx") if not find_spec(name)]
 ONNX = pytest.mark.skipif(bool(NO_ONNX), reason=f"the extra [onnx] is not installed: no {', '.join(NO_ONNX)}")
 NEEDS_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow writes it")
+RUNNING = ("--backend", keras.backend.backend())
 NAMES = [
     *("out.hdf5", "out.keras"),
     pytest.param("out.onnx", marks=[ONNX, NEEDS_TENSORFLOW]),
-    *(pytest.param(name, marks=NEEDS_TENSORFLOW) for name in ("out.tflite", "out/", "out.v2/")),
+    *(pytest.param(name, marks=NEEDS_TENSORFLOW) for name in ("out.tflite", "out.v2/")),
 ]
 
 
@@ -57,7 +58,7 @@ def told_by(path: Path) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_written_file_gives_the_heads_probabilities(name, tmp_path, capfd):
     out, form = f"{tmp_path}/{name}", format_of(name)
-    said = succeed("search.export", FINISHED, out, "--ensemble")
+    said = succeed("search.export", FINISHED, out, "--ensemble", *RUNNING)
     assert said.out == f"{out}: the average of trials 1, 2 of old\n"
     assert said.err.startswith(f"{out}: 8 ")
     assert capfd.readouterr() == ("", "")  # what converters have to say
@@ -92,7 +93,7 @@ def test_with_the_backbone_it_goes_from_image_to_class(name, made_world: World, 
 
 def test_a_keras_file_is_evaluated_and_loaded_as_the_hdf5_file_is(tmp_path):
     store = ARCHIVES / "store.h5"
-    succeed("search.export", FINISHED, tmp_path / "out.keras")
+    succeed("search.export", FINISHED, tmp_path / "out.keras", *RUNNING)
     told = json.loads(succeed("heads.evaluate", tmp_path / "out.keras", store, "--json").out)
     expected = json.loads(succeed("heads.evaluate", ARCHIVES / "refit.hdf5", store, "--json").out)
     assert {name: value for name, value in told.items() if name != "head"} == {
@@ -102,9 +103,13 @@ def test_a_keras_file_is_evaluated_and_loaded_as_the_hdf5_file_is(tmp_path):
 
 @pytest.fixture(params=["out.keras", pytest.param("out", marks=NEEDS_TENSORFLOW)])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file, or a folder, that was exported before; it has to be as it was at the end."""
+    """A file, or a folder, that lay there before; it has to be as it was at the end."""
     out = tmp_path / request.param
-    succeed("search.export", FINISHED, out)
+    if out.suffix:
+        out.write_bytes(b"old")
+    else:
+        out.mkdir()
+        (out / "saved_model.pb").write_bytes(b"old")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     yield out
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
