@@ -56,10 +56,10 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
 
     # A GPU may round products to 10 bits: what is compared is computed without.
     with keras.device("cpu:0"), (replacing_folder if form.is_folder else replacing)(out) as temporary:
-        expected = probabilities_of(model, rows)
         try:
             with stderr_unseen(), warnings.catch_warnings():  # which converters have a lot of
                 warnings.simplefilter("ignore")
+                expected = probabilities_of(model, rows)
                 form.write(temporary, model, attributes)
                 found = form.predict(temporary, rows)
         except (BottleneckError, OSError):
