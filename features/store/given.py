@@ -218,13 +218,13 @@ def _values(given: Given, rows: int | None) -> npt.NDArray[np.int64] | list[str]
         return values
     try:
         listed_values = [text.decode() if isinstance(text, bytes) else text for text in values.tolist()]
-    except ValueError as error:  # bytes that are no UTF-8, or numbers beyond Unicode
+    except (ValueError, SystemError) as error:  # bytes that are no UTF-8; numbers beyond Unicode
         raise given.refusal("text in Unicode", "other bytes") from error
     if all(isinstance(value, str) for value in listed_values):
         return listed_values
     if all(isinstance(value, int) and not isinstance(value, bool) for value in listed_values):
         return _as_whole(given, [int(value) for value in listed_values])
-    strange = next(value for value in listed_values if not isinstance(value, str))
+    strange = next((value for value in listed_values if not isinstance(value, str | int)), listed_values[0])
     raise given.refusal("whole numbers or text", f"{type(strange).__name__} among them")
 
 
