@@ -24,18 +24,19 @@ NO_FEATURES = "no features: the image could not be decoded when the store was ma
 
 
 def store_among(named: Sequence[str | os.PathLike[str] | FeatureStore]) -> FeatureStore | None:
-    """Returns the store that stands in the place of images; None where there are images.
+    """Returns the store that stands alone in the place of images; None where there are images.
+
+    A store among others is an image that cannot be used.
 
     Raises:
-        InputError: A store stands beside something else, or is no store.
+        InputError: An HDF5 file stands alone, and is no store.
     """
-    stores = [one for one in named if isinstance(one, FeatureStore) or _is_hdf5(Path(one))]
-    if not stores:
+    if len(named) != 1:
         return None
-    store = stores[0] if isinstance(stores[0], FeatureStore) else FeatureStore(stores[0])
-    if len(named) > 1:
-        raise InputError(store.path, expected="a store alone, or images", found=f"{len(named)} to predict")
-    return store
+    (one,) = named
+    if isinstance(one, FeatureStore):
+        return one
+    return FeatureStore(one) if _is_hdf5(Path(one)) else None
 
 
 def check_needs_no_image(store: FeatureStore, options: PredictOptions, *, drawn: str | None = None) -> None:

@@ -56,7 +56,6 @@ def test_a_row_without_features_has_its_reason(place):
     [
         ("v.h5 --heatmaps maps", "--heatmaps: expected images, found "),
         ("v.h5 --backbone vgg16", "--backbone: expected images, found "),
-        ("v.h5 maps.h5", "{at}/v.h5: expected a store alone, or images, found 2 to predict"),
         ("maps.h5", "{at}/maps.h5: feature_shape: expected (1, 1, 8) as {at}/head.hdf5, found (2, 2, 8)"),
         ("a.png", "{at}/head.hdf5: backbone: expected one that makes features of images, found none: it was trained"),
     ],
