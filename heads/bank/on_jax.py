@@ -28,6 +28,7 @@ class BankProgram:
         tools = PlainTools(one_by_one=jax.default_backend() == "cpu")
         self._bank = Bank(shape, dtype, tools)
         self._scoring = Bank(shape, dtype, tools, batch=scored)
+        self.exact = None  # its scoring is compiled as a whole, with the rows that it takes
         self._state: State = zero_state(shape, jnp.zeros)
         self._train_epoch = jax.jit(self._loop, donate_argnums=0)
         self._train_batch = jax.jit(self._one, donate_argnums=0)

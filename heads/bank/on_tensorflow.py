@@ -7,6 +7,7 @@ in one pass over memory where TensorFlow's kernels take one pass each. So each d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import tensorflow as tf
 from heads.bank.mathematics import Bank
 from heads.bank.pages import Laid
 from heads.bank.partitions import one_of, partition_of, settings_of, training
-from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
+from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
@@ -55,8 +56,10 @@ class BankProgram:
 
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
-        self._bank = Bank(shape, dtype, _Tools(compiled=True))
-        self._scoring = Bank(shape, dtype, _Tools(compiled=True), batch=scored)
+        tools = _Tools(compiled=True)
+        self._bank, self._scoring = Bank(shape, dtype, tools), Bank(shape, dtype, tools, batch=scored)
+        exact = ExactForward(replace(shape, folds=1, batch=scored), self._scoring.probabilities)
+        self.exact = exact if dtype == "float32" and tools.one_by_one else None  # GPUs may round products to 10 bits
         # One set of variables for each fold: written in place, which a part of a larger array would not be.
         self._state = [
             zero_partition(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind))) for _ in range(shape.folds)
