@@ -102,7 +102,7 @@ def prepared(shape: Any, table: Any, specs: list[Any], dtype: str) -> tuple[Any,
 
     program: Any = make_program(shape, dtype, shape.batch)
     generator = np.random.default_rng(0)
-    for name, variable in program._state["weights"].items():
+    for name, variable in program._state[0]["weights"].items():
         drawn = np.float32(0.02) * generator.standard_normal(variable.shape, np.float32)
         variable.assign(np.ones_like(drawn) if name == "variance" else drawn)
     layout = {**table.layout(), **hyperparameters(shape, specs)}
@@ -118,6 +118,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     """Yields (name, seconds, operations of products, bytes that have to move) of each pass."""
     import keras
 
+    from heads.bank.partitions import settings_of
     from heads.bank.state import Batch
     from heads.model.spec import PAGE
 
@@ -125,7 +126,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     bank, generator, tensor = program._bank, np.random.default_rng(0), keras.ops.convert_to_tensor
     rows, channels = shape.batch * shape.positions, shape.feature_shape[2]
     features = keras.ops.cast(tensor(np.maximum(generator.standard_normal((rows, channels), np.float32), 0)), dtype)
-    batch = Batch(features, tensor(generator.integers(0, CLASSES, shape.batch).astype(np.int32)), tensor(np.int32(0)))
+    batch = Batch(features, tensor(generator.integers(0, CLASSES, shape.batch).astype(np.int32)))
     item, count = 2 if dtype == "bfloat16" else 4, shape.pages * PAGE
     used = (shape.pages - table.free) * PAGE * rows * item
     tiles = shape.tiles * PAGE * shape.positions
@@ -134,15 +135,16 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     dense_bytes = tiles * (shape.batch + shape.tile_units) * item
     state = sum(shape.places[sort] * int(np.prod(s)) for sort, a in shape.arrays.items() for s in a.values())
 
-    steps = tensor(np.zeros((1, shape.slots), np.int32))
-    mine = {name: tensor(variable)[0] for name, variable in program._state["weights"].items()}
-    present, _ = timed(lambda: bank._present(settings, steps, None))
-    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features))
+    steps, first_one = tensor(np.zeros(shape.slots, np.int32)), tensor(np.int32(0))
+    mine = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
+    own = settings_of(settings, first_one)
+    present, _ = timed(lambda: bank._present(own, steps))
+    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features, present))
     yield "first layers, forward", seconds, first, first_bytes
     (active, norm), seconds = timed(lambda: bank._activate(hidden, bank._norm(mine), present))
     yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
     kernels = bank._dense_kernels(mine)
-    sums, seconds = timed(lambda: bank._sums(active, kernels))
+    sums, seconds = timed(lambda: bank._sums(active, kernels, present))
     yield "dense, forward", seconds, dense, dense_bytes
     of_slots = {name: mine[name] for name in shape.slot_arrays}
     (_, errors, _), seconds = timed(lambda: bank._classify(*sums, of_slots, batch.labels, present))
@@ -160,11 +162,11 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
             yield f"{name}, way back", seconds, work, moved
     (error, _), seconds = timed(lambda: bank._deactivate(hidden, back["tiles"], back["pooled"], norm, present))
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    _, seconds = timed(lambda: bank._product(error, features))
+    _, seconds = timed(lambda: bank._first_gradient(error, features, present))
     yield "first layers, gradient", seconds, first, first_bytes
-    gradients = bank.gradients(mine_of(program), steps, settings, batch)
-    losses = tensor(np.zeros((1, shape.slots), np.float32))
-    _, seconds = timed(lambda: program._apply(gradients, settings, batch.fold, losses))
+    gradients = bank.gradients(mine, steps, own, batch)
+    losses = tensor(np.zeros(shape.slots, np.float32))
+    _, seconds = timed(lambda: program._update(program._state[0], gradients, own, losses))
     yield "update", seconds, 0, state * 4 * 7
     yield "whole step", whole_step(program, settings, shape, features), 0, 0
 
@@ -180,13 +182,6 @@ def whole_step(program: Any, settings: Any, shape: Any, features: Any) -> float:
     places, labels = (generator.integers(0, most, size).astype(np.int32) for most in (shape.batch, CLASSES))
     plan = TrainingPlan(places, labels, np.zeros(STEPS, np.int32))
     return timed(lambda: program.train_epoch(settings, held, plan))[1] / STEPS
-
-
-def mine_of(program: Any) -> dict[str, Any]:
-    """The weights of a program, all partitions."""
-    import keras
-
-    return {name: keras.ops.convert_to_tensor(variable) for name, variable in program._state["weights"].items()}
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

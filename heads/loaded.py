@@ -28,7 +28,7 @@ from features.store.kind import EIGHT_BITS, UNKNOWN
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.evaluation.evaluation import ChosenRows, Evaluation
-from heads.evaluation.rows import Part
+from heads.evaluation.rows import Part, require_same_kind
 from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
@@ -37,6 +37,7 @@ from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, predict
 from heads.prediction.sources import find_sources
+from heads.prediction.stored import check_needs_no_image, predict_stored, store_among
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from features.extraction.backbones import Backbone
     from heads.prediction.maps import MapMaker, PredictedImage
 
-Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-"""An image, a folder, an http or https address, or several of these."""
+Images = str | os.PathLike[str] | FeatureStore | Iterable[str | os.PathLike[str]]
+"""An image, a folder, an http or https address, or several of these; or a feature store, or its file."""
 _ANY = (EIGHT_BITS, UNKNOWN)
 """Intensities of a head that say nothing of images of more than 8 bits."""
 
@@ -128,10 +129,10 @@ class LoadedHead:
         return read_head(self.path)
 
     def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
-        """Predicts the class of images.
+        """Predicts the class of images, or of the rows of a store.
 
         Args:
-            images: An image, a folder, an address, or several of these.
+            images: An image, a folder, an address, or several of these; or a store, of which no row's label is used.
             progress: Whether a bar shows how far it is, and what is to be noted is said.
             options: Fields of ``PredictOptions``.
 
@@ -168,6 +169,8 @@ class LoadedHead:
             occlusion: Whether occlusion maps are drawn, too.
             progress: Whether a bar shows how far it is.
         """
+        if (store := self.store_of(images)) is not None:
+            return self._predict_stored(store, options, drawn="--heatmaps" if maps else None, progress=progress)
         rows: list[Prediction] = []
         problem: BottleneckError | None = None
         backbone, reading = self.backbone(options), options.reading_for(self.metadata)
@@ -195,6 +198,23 @@ class LoadedHead:
         notes = tuple(reading.tally.notes(reading.intensity, chosen=chosen))
         return Predictions(self.classes, tuple(rows), problem, notes)
 
+    @staticmethod
+    def store_of(images: Images) -> FeatureStore | None:
+        """Returns the store that is named in the place of images, None where there are images."""
+        return store_among([images] if isinstance(images, str | os.PathLike | FeatureStore) else list(images))
+
+    def _predict_stored(
+        self, store: FeatureStore, options: PredictOptions, *, drawn: str | None, progress: bool
+    ) -> Predictions:
+        check_needs_no_image(store, options, drawn=drawn)
+        store.require_complete()
+        require_same_kind(self.path, self.metadata, store)
+        model = self.model_for(store)
+        with progress_display("rows", shown=progress) as display:
+            task = display.add_task("predicting", total=len(store.usable) * len(store.header.views))
+            made = predict_stored(model, self.metadata, store, on_batch=lambda count: display.advance(task, count))
+            return Predictions(self.classes, tuple(made))
+
     def check_options(self, options: PredictOptions) -> BackboneSpec:
         """Makes sure, before anything is built, that options fit the head; returns the backbone that it needs.
 
@@ -206,21 +226,26 @@ class LoadedHead:
         options.reading_for(self.metadata)
         return spec
 
-    def describe(self, options: PredictOptions) -> str:
+    def describe(self, options: PredictOptions, store: FeatureStore | None = None) -> str:
         """Says what is done to each image and to its probabilities: what the file decides, and the options.
+
+        Args:
+            options: How.
+            store: What is predicted, where that is the rows of a store.
 
         Raises:
             InputError: As ``check_options``.
         """
-        spec = self.check_options(options)
-        views = [view.name for view in options.views_for(self.metadata)]
+        if store is not None:
+            views, shown = list(store.header.views), f"the features in {store.path}"
+        else:
+            spec = self.check_options(options)
+            views = [view.name for view in options.views_for(self.metadata)]
+            shown = f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}"
         averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
         told = self.metadata.temperature
         calibrated = f"calibrated, temperature {told:.4g}" if told is not None else "as the head gives them"
-        return (
-            f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}; views: {averaged};"
-            f" probabilities: {calibrated}"
-        )
+        return f"{shown}; views: {averaged}; probabilities: {calibrated}"
 
     def backbone(self, options: PredictOptions | None = None) -> Backbone:
         """Returns the backbone whose features the head takes: built once, and anew where options ask for another.
@@ -409,5 +434,5 @@ def load_head(path: str | os.PathLike[str], backend: str | None = None) -> Loade
 
 
 def _texts(images: Images) -> list[str]:
-    several = [images] if isinstance(images, str | os.PathLike) else list(images)
-    return [os.fspath(image) for image in several]
+    several = [images] if isinstance(images, str | os.PathLike | FeatureStore) else list(images)
+    return [os.fspath(image) for image in several if not isinstance(image, FeatureStore)]

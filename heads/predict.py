@@ -18,6 +18,7 @@ from features.runtime.options import checked, with_options
 from heads.loaded import load_head
 from heads.prediction.download import is_url
 from heads.prediction.options import PredictOptions
+from heads.prediction.stored import check_needs_no_image
 from heads.prediction.tables import prediction_table
 
 _PIPE_WIDTH = 1000
@@ -28,7 +29,10 @@ def main(
     *,
     head: Annotated[Path, typer.Argument(metavar="HEAD.hdf5", help="The head.", show_default=False)],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE_OR_FOLDER_OR_URL...", help="What to predict.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE_OR_FOLDER_OR_URL...", help="What to predict; or a feature store.", show_default=False
+        ),
     ],
     heatmaps: Annotated[
         Path | None,
@@ -44,9 +48,16 @@ def main(
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
     **options: Any,
 ) -> None:
-    """Predicts the class of images. The exit status is 1 if one of them could not be used; the others are printed."""
+    """Predicts the class of images, or of the rows of a store; the exit status is 1 if one of them could not be used.
+
+    The others are printed.
+    """
     chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend)
-    described = loaded.describe(chosen)
+    store = loaded.store_of(images)
+    if store is not None:
+        asked = "--heatmaps" if heatmaps is not None else "--occlusion" if occlusion else None
+        check_needs_no_image(store, chosen, drawn=asked)
+    described = loaded.describe(chosen, store)
     if heatmaps is not None:
         _check_maps(heatmaps, images)
         make_folder(heatmaps)

@@ -1,4 +1,4 @@
-"""``python -m search.export STUDY_DIR OUT.hdf5``: the best head of a study as a plain Keras file."""
+"""``python -m search.export STUDY_DIR OUT``: the best head of a study as a Keras, ONNX or TensorFlow file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from features.runtime.options import checked, with_options
 from search.finish.export import export_head
 from search.setup.options import ExportOptions
 
+_OUT = "What to write: NAME.hdf5, NAME.keras, NAME.onnx, NAME.tflite, or a folder NAME/ for a SavedModel."
+
 
 def main(
     *,
     study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
-    out: Annotated[Path, typer.Argument(metavar="OUT.hdf5", help="File to write.", show_default=False)],
+    out: Annotated[str, typer.Argument(metavar="OUT", help=_OUT, show_default=False)],
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
     **options: Any,
 ) -> None:
-    """Writes a study's head to a plain Keras .hdf5 file.
+    """Writes a study's head, in the format that the ending of OUT says, and tries what was written.
 
     The one that the study chose, trained on training and validation rows together; with --trial that of any trial
     that was kept, as its value was recorded.
@@ -28,6 +30,7 @@ def main(
     exported = export_head(study, out, checked(ExportOptions, options, of="an export"), backend=backend)
     if exported.remark:
         say(exported.remark)
+    say(f"{out}: {exported.check}")
     tell(f"{out}: {exported.description}")
 
 

@@ -115,10 +115,10 @@ def _run(given: RunOptions, on_stage: OnStage) -> Study:
         return _carry_out(resolved, on_stage)
 
 
-def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
-    options = resolved.options
+def _carry_out(told: Resolved, on_stage: OnStage) -> Study:
+    options = told.options
     backend = use_backend(options.backend)
-    with _prepared(resolved) as (data, projection):
+    with _prepared(told) as (resolved, data, projection):
         config = resolved.config(data, backend, projection)
         saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
         opened = open_record(
@@ -145,12 +145,17 @@ def _carry_out(resolved: Resolved, on_stage: OnStage) -> Study:
 
 
 @contextmanager
-def _prepared(resolved: Resolved) -> Iterator[tuple[SearchData, StudyProjection | None]]:
-    """Opens the data, and holds the study directory's lock. Nothing is made where the data do not fit."""
-    path = resolved.options.features
-    data = _load(path, resolved) if path else None
+def _prepared(told: Resolved) -> Iterator[tuple[Resolved, SearchData, StudyProjection | None]]:
+    """Opens the data, fits the search to them, and holds the study directory's lock.
+
+    Nothing is made where the data do not fit.
+    """
+    path = told.options.features
+    data = _load(path, told) if path else None
+    resolved = told.fitted_to(data) if data else told
     with WriterLock(resolved.folder / FILE):
-        yield _projected(data or _load(_demonstration(resolved.folder), resolved), resolved)
+        loaded = data or _load(_demonstration(resolved.folder), resolved)
+        yield resolved, *_projected(loaded, resolved)
 
 
 def _load(path: Path, resolved: Resolved) -> SearchData:

@@ -89,23 +89,25 @@ class Study:
         return chosen_head(self.folder, backend=_running_backend()).model
 
     def export(self, out: str | Path, **options: Any) -> Path:
-        """Writes a head to a plain Keras file, see ``search.finish.export.export_head``.
+        """Writes a head and tries what was written, see ``search.finish.export.export_head``.
 
         Args:
-            out: The file, which ends in .hdf5 or .h5.
+            out: The file, which ends in .hdf5, .h5, .keras, .onnx or .tflite; or a folder for a SavedModel, which has
+                no ending, or a slash behind it.
             options: ``trial``, ``ensemble``, ``with_backbone``, ``weights``: those of the command ``search.export``.
 
         Returns:
-            The file's path.
+            The path of the file or folder.
 
         Raises:
-            InputError: The options do not fit the study or each other, or ``out`` cannot be a file.
-            BottleneckError: The file cannot be written.
+            InputError: The options do not fit the study or each other, ``out`` cannot be written, or a package is
+                missing.
+            BottleneckError: It cannot be written, or what was written gave other probabilities.
         """
         from search.finish.export import export_head  # noqa: PLC0415
 
         chosen = checked(ExportOptions, options, of="an export")
-        return export_head(self.folder, Path(out), chosen, backend=_running_backend()).path
+        return export_head(self.folder, out, chosen, backend=_running_backend()).path
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""

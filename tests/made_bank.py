@@ -30,7 +30,7 @@ class MadeProgram:
     """Stands for ``heads.bank.program.Program``."""
 
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
-        self.shape, self.traces = shape, 0
+        self.shape, self.traces, self.exact = shape, 0, None
         self.state = zero_state(shape, np.zeros)
         self._compiled: set[str] = set()
 
@@ -114,7 +114,7 @@ def number_of(weights: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([sum(float(np.abs(array, dtype=np.float64).sum()) for array in weights)])
 
 
-def predict(heads, feed, rows, shape):
+def predict(heads, feed, rows, shape, compiled):
     """Stands for ``predict_exactly``."""
     return [shares(rows[:, None], number_of(head.weights)[None], shape.classes)[:, 0] for head in heads]
 

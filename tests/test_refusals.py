@@ -173,7 +173,10 @@ COMMANDS: dict[str, Case] = {
         "search.run --features {store.h5} --study {narrow.toml} --out {pages} --pages 1",
         "--pages: expected at least 4, for the widest head of the space, found 1",
     ),
-    "a name to export": ("search.export {study} {new}.keras", "OUT.hdf5: expected a name that ends in .hdf5 or .h5, "),
+    "a name to export": (
+        "search.export {study} {new}.pt",
+        "OUT: expected a name that ends in one of .hdf5, .h5, ",
+    ),
     "a folder to export to": ("search.export {study} {gone}/a.h5", "{gone}/a.h5: expected a file in a folder that "),
     "weights without a backbone": (
         "search.export {study} {new}.h5 --weights w.h5",

@@ -206,4 +206,4 @@ def _remarks_on_classes(empty: list[str]) -> Iterator[str]:
 
 def _remarks_on_parts(labels: LabelTable) -> Iterator[str]:
     if labels.has_parts:
-        yield f"the parts that {labels.name} says are not kept in the store: search.run splits its rows anew, by patient"
+        yield f"the parts that {labels.name} says are not kept in the store: search.run splits anew, by patient"

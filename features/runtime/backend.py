@@ -58,7 +58,7 @@ def start_backend() -> None:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
-    with _interrupts_held(), _stderr_unseen(), without_settings():
+    with _interrupts_held(), stderr_unseen(), without_settings():
         import keras  # noqa: F401, PLC0415
     changed = pin_settings()
     if changed:  # by who imported Keras, for other work: a command has imported it here
@@ -66,8 +66,8 @@ def start_backend() -> None:
 
 
 @contextmanager
-def _stderr_unseen() -> Iterator[None]:
-    """Drops what is written to standard error by whatever way."""
+def stderr_unseen() -> Iterator[None]:
+    """Drops what is written to standard error by whatever way: also by C++ that heeds no log level."""
     if sys.stderr is not None:
         sys.stderr.flush()
     unseen, stderr = os.open(os.devnull, os.O_WRONLY), os.dup(2)

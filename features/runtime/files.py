@@ -43,6 +43,52 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """As ``replacing``, for a folder: yields a folder beside it that is not there yet.
+
+    A folder cannot take the place of another in one step: the old one is moved aside first, and back where that step is
+    the last one taken. A process that is killed just there leaves it as ``.NAME.old``.
+
+    Args:
+        path: The folder to make, or to replace with all that is in it.
+
+    Raises:
+        BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
+    """
+    temporary, aside = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("r+b") as opened:
+                    os.fsync(opened.fileno())
+        _move_in(temporary, path, aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise disk_error(path, error) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _move_in(new: Path, path: Path, aside: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        path.rename(aside)
+        new.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
     if error.errno not in DISK_FULL:

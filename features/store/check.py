@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from features.hdf5.door import opened
 from features.runtime.text import listed
 from features.store.projection import DATASET, SOURCE, Projection
 from features.store.reader import FeatureStore
-from features.store.schema import EXPECTED, SCHEMA, RowState, read_header
+from features.store.schema import ARRAYS, EXPECTED, SCHEMA, RowState, read_header
 from features.store.source import CHUNK_BYTES
 
 LISTED = 10
@@ -56,6 +57,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "created": header.created,
         "versions": header.versions,
         **_compression(header.projection),
+        **({ARRAYS: header.arrays_sha256} if header.arrays_sha256 else {}),
     }
 
 
@@ -116,8 +118,12 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
     not_finite: list[int] = []
     all_zero: list[int] = []
     not_zero: list[int] = []
+    of_arrays = store.header.arrays_sha256 and store.header.projection is None and store.complete
+    digest = hashlib.sha256()
     for start, features in store.chunks(CHUNK_BYTES):
         chunk = features.reshape(*features.shape[:2], -1)  # (rows, views, values)
+        if of_arrays:
+            digest.update(features.reshape(-1).view(np.uint8).data)
         rows = np.arange(start, start + len(chunk))
         done, skipped = (store.done[rows] == state for state in (RowState.DONE, RowState.SKIPPED))
         finite = np.isfinite(chunk).all(axis=(1, 2))
@@ -131,7 +137,12 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
         ("every row that is done to hold features in every view", "zeros only", all_zero),
         ("zeros in every row that was skipped", "others", not_zero),
     )
-    return [f"features: expected {rule}, found {what} in {_rows(rows)}" for rule, what, rows in found if rows]
+    problems = [f"features: expected {rule}, found {what} in {_rows(rows)}" for rule, what, rows in found if rows]
+    if of_arrays and digest.hexdigest() != store.header.arrays_sha256:
+        problems.append(
+            f"{ARRAYS}: expected {digest.hexdigest()} from the features, found {store.header.arrays_sha256}"
+        )
+    return problems
 
 
 def _rows(rows: Iterable[int]) -> str:

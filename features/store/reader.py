@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from features.hdf5.door import opened
 from features.hdf5.values import Attributes
 from features.runtime.errors import InputError
+from features.store.arrays import Arrays, arrays_to_store
+from features.store.given import HeldArray
 from features.store.schema import EXPECTED, Rows, RowState, dataset_offset, read_contents, read_header, read_states
 from features.store.source import CHUNK_BYTES, Features, FeatureSource, rows_within
 
@@ -65,6 +67,42 @@ class FeatureStore(FeatureSource):
         if self.contents is None or not self.complete:
             return ""
         return hashlib.sha256(self.fingerprint.encode() + self.contents.tobytes()).hexdigest()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        path: str | os.PathLike[str],
+        X: Any,  # noqa: N803  as scikit-learn has it
+        y: Any,
+        *,
+        classes: Sequence[str] | None = None,
+        paths: Sequence[str] | None = None,
+        patients: Sequence[str] | None = None,
+        dtype: str | None = None,
+    ) -> Self:
+        """Makes a store of features from elsewhere (timm, CLIP, DINOv2, ...), as ``features.convert`` does.
+
+        Vectors are maps of 1 x 1. An unfinished store of the same arrays is gone on with, a finished one is opened.
+
+        Args:
+            path: File to make.
+            X: (rows, channels) or (rows, height, width, channels) of float16, float32 or float64: an array, or what can
+                be sliced by rows (a memory map, a dataset of h5py), which is read in pieces, twice.
+            y: (rows,) class names, or class indices from 0.
+            classes: Class names in label order; else those in ``y``, sorted, or ``class-0``, ``class-1``, ...
+            paths: (rows,) a name of each row; else ``row-0``, ``row-1``, ...
+            patients: (rows,) patient of each row, '' where unknown: rows of one patient stay in one part of a split.
+            dtype: ``float16`` or ``float32``; by default what ``X`` has, or float32 of float64.
+
+        Raises:
+            InputError: An array does not fit, or there is another file; nothing was written.
+            BottleneckError: The disk is full, or another process writes the store.
+        """
+        given = {"classes": classes, "paths": paths, "patients": patients}
+        held = {name: HeldArray(name, values) for name, values in given.items() if values is not None}
+        arrays = Arrays.of(HeldArray("X", X), HeldArray("y", y), held)
+        arrays_to_store(arrays, path, dtype=dtype)
+        return cls(path)
 
     def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
         """Reads some rows, in the order in which they are asked for; see ``FeatureSource``.

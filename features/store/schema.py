@@ -29,6 +29,7 @@ DIGEST_BYTES = 16
 """Of a source file's hash in ``/contents``: BLAKE2b; zeros where it is not known."""
 REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocessing", "fingerprint", "complete")
 """Attributes without which a file is no store."""
+ARRAYS = "arrays_sha256"
 EXPECTED = "a feature store"
 WIDEST = 2**16
 """Bytes that a path or a patient may take: more than any file system has names for."""
@@ -63,6 +64,8 @@ class StoreHeader(FeatureKind):
         modified: When each source file was last written, nanoseconds since 1970, 0 where that is unknown; empty for a
             store that keeps neither times nor hashes of its source files.
         projection: Of a compressed store, what its channels are made of; ``feature_shape`` has those that are left.
+        arrays_sha256: Of a store that was made of arrays, the hash of its features, as nothing else tells them from
+            another backbone's; else empty.
     """
 
     classes: tuple[str, ...]
@@ -78,6 +81,7 @@ class StoreHeader(FeatureKind):
     versions: dict[str, str]
     modified: tuple[int, ...] = ()
     projection: Projection | None = None
+    arrays_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -111,7 +115,7 @@ class StoreHeader(FeatureKind):
 
         What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
         it is none that a type has, so that others keep the fingerprint that they had before it was recorded; and the
-        basis where there is one.
+        basis, and the hash of arrays, where there is one.
         """
         content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -129,6 +133,8 @@ class StoreHeader(FeatureKind):
             content["intensity"] = self.intensity
         if self.projection is not None:
             content["projection"] = [self.projection.compressed_from, self.projection.digest]
+        if self.arrays_sha256:
+            content[ARRAYS] = self.arrays_sha256
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     def spelled(self) -> StoreHeader:
@@ -199,6 +205,7 @@ def header_attributes(header: StoreHeader) -> dict[str, Any]:
         "fingerprint": header.fingerprint,
         "complete": np.bool_(False),
         **({SOURCE: header.projection.compressed_from} if header.projection is not None else {}),
+        **({ARRAYS: header.arrays_sha256} if header.arrays_sha256 else {}),
     }
 
 
@@ -244,6 +251,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         versions=attributes.json_object("versions", _versions) if "versions" in attributes else {},
         modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
         projection=read_projection(path, file),
+        arrays_sha256=attributes.text(ARRAYS) if ARRAYS in attributes else "",
     )
     if header.projection is not None and header.projection.kept != shape[4]:
         expected = f"as many directions as there are channels, {shape[4]}"

@@ -25,8 +25,8 @@ class Errors(NamedTuple):
     """Gradients of the first dense layer's sums in the products' dtype; None where there are no such sums.
 
     Attributes:
-        tiles: (G·T, B, V).
-        pooled: (G·P, B, U).
+        tiles: (T, B, V).
+        pooled: (P, B, U).
     """
 
     tiles: Tensor | None
@@ -52,15 +52,15 @@ class DenseLayers:
         """Everything from the first dense layer's partial sums to the loss, and back.
 
         Args:
-            tiles: (G·T, V, B) in the products' dtype: what each tile adds to the first dense layer; None where no head
+            tiles: (T, V, B) in the products' dtype: what each tile adds to the first dense layer; None where no head
                 flattens.
-            pooled: (G·P, U, B) likewise: what each page of heads that pool adds.
+            pooled: (P, U, B) likewise: what each page of heads that pool adds.
             weights: The slots' arrays.
             labels: (B,) int32.
             present: See ``Present``.
 
         Returns:
-            Loss (G·H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
+            Loss (H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
         """
         shape = self.shape
         onehot = ops.one_hot(labels, shape.classes, axis=0, dtype="float32")
@@ -81,7 +81,7 @@ class DenseLayers:
         return found.pop("loss"), self._errors(found.pop("error"), present), found
 
     def decide(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
-        """``classify`` as in use: probabilities (G·H, B, K) float32."""
+        """``classify`` as in use: probabilities (H, B, K) float32."""
         shape = self.shape
         slots = {name: present.slots[name] for name in _NUMBERS} | weights
         slots["sums"] = self._totals(tiles, pooled, weights, present)
@@ -95,7 +95,7 @@ class DenseLayers:
         return self._each.run(head, slots, present.used_slots, results)["shares"]
 
     def _totals(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
-        """Sums of the first dense layer of each head, (G·H, U, B) float32."""
+        """Sums of the first dense layer of each head, (H, U, B) float32."""
         shape = self.shape
         heads = present.slots["taken"].shape[0]
         total = weights["dense_bias"][:, :, None]
@@ -110,7 +110,7 @@ class DenseLayers:
         return total
 
     def _errors(self, error: Tensor, present: Present) -> Errors:
-        """(G·H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
+        """(H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
         shape = self.shape
         tiles = pooled = None
         if shape.flattens:
@@ -126,7 +126,7 @@ class DenseLayers:
         return Errors(tiles, pooled)
 
     def _pooling(self, present: Present) -> Tensor:
-        """(G·P,) bool: pages of heads that pool."""
+        """(P,) bool: pages of heads that pool."""
         return ops.logical_and(present.pages["owned"], present.pages["pooled"])
 
     # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------

@@ -290,7 +290,8 @@ class Engine:
         for fold in sorted({head.fold for head in heads}):
             chosen = [number for number, head in enumerate(heads) if head.fold == fold]
             rows = self._scoring.rows_of[fold]
-            predicted = predict_exactly([heads[number] for number in chosen], self._validation, rows, self.shape)
+            mine = [heads[number] for number in chosen]
+            predicted = predict_exactly(mine, self._validation, rows, self.shape, self._program.exact)
             found.update(zip(chosen, predicted, strict=True))
         return [found[number] for number in range(len(heads))]
 

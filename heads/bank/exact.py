@@ -1,8 +1,8 @@
 """What the recorded score of a finished head is taken of: float32, on the features as stored.
 
 While a study runs, epochs are scored in the bank's own dtype. A finished head's score must be what plain Keras gives
-for the file exported from it, so the heads that finish in an epoch are packed into a small bank of their own and sent
-through the same forward pass in float32.
+for the file exported from it, so the heads that finish in an epoch are packed into a bank of their own and sent through
+the same forward pass in float32: the one that scores epochs, where that is float32, else one that is not compiled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from features.rows.feed import Feed
 from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
 from heads.bank.pages import PageTable, hyperparameters, named, pack
+from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape, pages_of
-from heads.bank.state import zero_state
+from heads.bank.state import zero_partition
 from heads.metrics.scoring import Probabilities, average_views
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
@@ -40,7 +41,9 @@ class Finished:
     fold: int = 0
 
 
-def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape) -> list[Probabilities]:
+def predict_exactly(
+    heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape, compiled: ExactForward | None = None
+) -> list[Probabilities]:
     """Predicts the same rows with several heads, averaged over the views.
 
     Args:
@@ -48,12 +51,17 @@ def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: Ba
         feed: Where the features come from.
         rows: Row indices in the feed's store.
         shape: Of the bank that they were in.
+        compiled: The forward pass of that bank, where it is exact; without it one is made for these heads.
 
     Returns:
         (rows, classes) of each head.
     """
-    small = _small_shape(heads, shape)
-    forward, bank = exact_forward(small), _small_bank(small, heads)
+    if compiled is not None and _fit(heads, compiled.shape):
+        small, forward = compiled
+    else:
+        small = _small_shape(heads, shape)
+        forward = exact_forward(small)
+    bank = _small_bank(small, heads)
     views = []
     for view in range(feed.views):
         found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
@@ -62,6 +70,13 @@ def predict_exactly(heads: Sequence[Finished], feed: Feed, rows: Rows, shape: Ba
             found.append(_predict(forward, bank, feed.take(part, view), small)[: len(heads), : len(part)])
         views.append(np.concatenate(found, axis=1))
     return list(average_views(views))
+
+
+def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:
+    specs = [head.spec for head in heads]
+    taken = shape.room_for(specs)
+    pages = sum(map(pages_of, specs))
+    return pages <= shape.pages and taken.slots <= shape.slots and taken.tiles <= shape.tiles
 
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
@@ -87,8 +102,8 @@ def _power(number: int) -> int:
 
 
 def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, Any]:
-    """Lays heads out in a bank of one partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
-    table, state = PageTable(shape), zero_state(shape, np.zeros)
+    """Lays heads out in a partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
+    table, state = PageTable(shape), zero_partition(shape, np.zeros)
     specs: list[HeadSpec | None] = [None] * shape.slots
     for head in heads:
         slot = table.place(head.spec)
@@ -96,7 +111,7 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
         where = table.places_of(slot)
         for sort, arrays in pack(shape, head.spec, named(head.spec, head.weights)).items():
             for name, values in arrays.items():
-                state["weights"][name][0, where[sort]] = values
+                state["weights"][name][where[sort]] = values
     steps = state["counters"]["steps"]
     settings = {
         **table.layout(),

@@ -20,14 +20,19 @@ from keras import ops
 from heads.bank.dense_layers import DenseLayers
 from heads.bank.first_layer import FirstLayer
 from heads.bank.functions import Tensor
+from heads.bank.line_up import LineUp
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
-from heads.bank.partitions import Partitions
 from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
-from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Settings
+from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Present, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
+
+_MOST_PAGES = 0.9
+"""Share of the pages in use up to which taking them out costs less than what their product saves."""
+_MOST_USED = {"tiles": 0.5, "pooled": 1.0}
+"""The same for the products of the first dense layers, by name: a tile's activations are large against its product."""
 
 
 class Bank:
@@ -42,59 +47,72 @@ class Bank:
     """
 
     def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
-        self.shape, self.dtype, self._product = shape, dtype, tools.product
-        self.partitions = Partitions(shape)
+        self.shape, self.dtype = shape, dtype
+        self._product, self._in_use = tools.product, tools.in_use
         first, each = FirstLayer(shape, dtype, batch), OneByOne() if tools.one_by_one else AllAtOnce()
         passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
-        dense, update = DenseLayers(shape, dtype, each, batch), Update(self.partitions)
-        self._present = tools.fuse(self.partitions.present)
+        dense, update = DenseLayers(shape, dtype, each, batch), Update(shape)
+        self._present = tools.fuse(LineUp(shape).present)
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
-        self.update, self.keep = update.update, update.keep
+        self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
-        """Loss and gradients of every head that trains on a batch.
+        """Loss and gradients of every head of a partition on a batch.
 
         Args:
-            weights: The state's.
-            steps: The state's counter, (F, H) int32.
-            settings: See ``Settings``.
+            weights: Of the partition.
+            steps: Its heads' counters, (H,) int32.
+            settings: Of the partition, see ``Settings``.
             batch: See ``Batch``.
         """
-        partitions = self.partitions.others(batch.fold)
-        present = self._present(settings, steps, partitions)
-        mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
-        hidden = self._first_layer(mine["kernel"], batch.features)
-        active, norm = self._activate(hidden, self._norm(mine), present)
-        dense = self._dense_kernels(mine)
-        tiles, pooled = self._sums(active, dense)
-        of_slots = {name: mine[name] for name in self.shape.slot_arrays}
+        present = self._present(settings, steps)
+        hidden = self._first_layer(weights["kernel"], batch.features, present)
+        active, norm = self._activate(hidden, self._norm(weights), present)
+        dense = self._dense_kernels(weights)
+        tiles, pooled = self._sums(active, dense, present)
+        of_slots = {name: weights[name] for name in self.shape.slot_arrays}
         loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
-        back_tiles = back_pooled = None
-        if "tiles" in dense:
-            gradients["tiles"] = ops.reshape(self._product(active.tiles, errors.tiles), mine["tiles"].shape)
-            back_tiles = self._product(dense["tiles"], errors.tiles, transpose_b=True)
-        if "pooled" in dense:
-            gradients["pooled"] = self._product(active.pooled, errors.pooled)
-            back_pooled = self._product(dense["pooled"], errors.pooled, transpose_b=True)
-        error, beta = self._deactivate(hidden, back_tiles, back_pooled, norm, present)
-        gradients["kernel"] = ops.reshape(self._product(error, batch.features), mine["kernel"].shape)
+        back: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        for name, kernel in dense.items():
+            used, most = getattr(present, f"used_{name}"), _MOST_USED[name]
+            inputs, error = getattr(active, name), getattr(errors, name)
+            found = self._in_use(self._product, used, most, inputs, error)
+            gradients[name] = ops.reshape(found, weights[name].shape)
+            back[name] = self._in_use(self._times_transposed, used, most, kernel, error)
+        error, beta = self._deactivate(hidden, back["tiles"], back["pooled"], norm, present)
+        gradients["kernel"] = self._first_gradient(error, batch.features, present)
         if norm is None:
             return Gradients(loss, gradients, {})
         gradients["beta"] = beta
         return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance})
 
-    def _first_layer(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """The convolutions of all heads: kernel (G·P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
-        flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
-        return self._product(flat, features, transpose_b=True)
+    def _first_layer(self, kernel: Tensor, features: Tensor, present: Present) -> Tensor:
+        """The convolutions of all heads: kernel (P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
+
+        def convolve(kernel: Tensor) -> Tensor:
+            flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
+            return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
+
+        hidden = self._in_use(convolve, present.used_pages, _MOST_PAGES, kernel)
+        return ops.reshape(hidden, (-1, features.shape[0]))
+
+    def _first_gradient(self, error: Tensor, features: Tensor, present: Present) -> Tensor:
+        """Gradient of the kernels, (P, 16, C) in the products' dtype, of that of the convolutions."""
+
+        def multiply(error: Tensor) -> Tensor:
+            flat = ops.reshape(error, (-1, features.shape[0]))
+            return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
+
+        paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
+        return self._in_use(multiply, present.used_pages, _MOST_PAGES, paged)
 
     def _norm(self, weights: Arrays) -> Norm | None:
         return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
 
     def _dense_kernels(self, weights: Arrays) -> Arrays:
-        """Kernels of the first dense layers: ``tiles`` (G·T, 16·S, V) and ``pooled`` (G·P, 16, U), products' dtype."""
+        """Kernels of the first dense layers: ``tiles`` (T, 16·S, V) and ``pooled`` (P, 16, U), products' dtype."""
         kernels: Arrays = {}
         if "tiles" in weights:
             wide = ops.cast(weights["tiles"], self.dtype)
@@ -103,38 +121,37 @@ class Bank:
             kernels["pooled"] = ops.cast(weights["pooled"], self.dtype)
         return kernels
 
-    def _sums(self, active: Active, dense: Arrays) -> tuple[Tensor | None, Tensor | None]:
-        """What tiles (G·T, V, B) and pages of heads that pool (G·P, U, B) add to the first dense layers."""
-        tiles = self._product(dense["tiles"], active.tiles, transpose_a=True) if "tiles" in dense else None
-        pooled = self._product(dense["pooled"], active.pooled, transpose_a=True) if "pooled" in dense else None
-        return tiles, pooled
+    def _sums(self, active: Active, dense: Arrays, present: Present) -> tuple[Tensor | None, Tensor | None]:
+        """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
+        found: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        for name, kernel in dense.items():
+            used, inputs = getattr(present, f"used_{name}"), getattr(active, name)
+            found[name] = self._in_use(self._transposed_times, used, _MOST_USED[name], kernel, inputs)
+        return found["tiles"], found["pooled"]
 
-    def probabilities(
-        self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, partitions: Tensor | None
-    ) -> Tensor:
-        """Class probabilities (G·H, B, K) float32 of the heads in the chosen partitions, without dropout."""
-        present = self._present(settings, steps, partitions)
-        mine = {name: self.partitions.select(array, partitions) for name, array in weights.items()}
-        hidden = self._first_layer(mine["kernel"], features)
-        active = self._normalise(hidden, self._norm(mine), present)
-        tiles, pooled = self._sums(active, self._dense_kernels(mine))
-        return self._decide(tiles, pooled, {name: mine[name] for name in self.shape.slot_arrays}, present)
+    def _times_transposed(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._product(a, b, transpose_b=True)
 
-    def predict(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor, fold: Tensor) -> Tensor:
-        """Predicts rows with the heads of one fold; the host averages views and scores.
+    def _transposed_times(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._product(a, b, transpose_a=True)
+
+    def probabilities(self, weights: Arrays, steps: Tensor, settings: Settings, features: Tensor) -> Tensor:
+        """Predicts rows with the heads of a partition, without dropout; the host averages views and scores.
 
         Args:
-            weights: The state's.
-            steps: The state's counter.
-            settings: See ``Settings``.
+            weights: Of the partition.
+            steps: Its heads' counters.
+            settings: Of the partition.
             features: (S·B, C) in the products' dtype, position by position.
-            fold: int32 scalar: whose heads; without meaning where there is one fold.
 
         Returns:
-            (H, B, K) float32.
+            Class probabilities, (H, B, K) float32.
         """
-        partitions = None if self.shape.folds == 1 else ops.reshape(fold, (1,))
-        return self.probabilities(weights, steps, settings, features, partitions)
+        present = self._present(settings, steps)
+        hidden = self._first_layer(weights["kernel"], features, present)
+        active = self._normalise(hidden, self._norm(weights), present)
+        tiles, pooled = self._sums(active, self._dense_kernels(weights), present)
+        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, present)
 
 
 def _in_training(passes: Passes) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import HeadArrays, Laid
+from heads.bank.partitions import one_of, partition_of, put_back, settings_of, training
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, State, zero_state
@@ -27,12 +28,14 @@ class BankProgram:
         tools = PlainTools(one_by_one=jax.default_backend() == "cpu")
         self._bank = Bank(shape, dtype, tools)
         self._scoring = Bank(shape, dtype, tools, batch=scored)
+        self.exact = None  # its scoring is compiled as a whole, with the rows that it takes
         self._state: State = zero_state(shape, jnp.zeros)
         self._train_epoch = jax.jit(self._loop, donate_argnums=0)
         self._train_batch = jax.jit(self._one, donate_argnums=0)
         self._predict_all = jax.jit(self._predict_loop)
         self._predict_batch = jax.jit(self._predict_one)
-        self._keep = jax.jit(self._bank.keep, donate_argnums=1)
+        keep = jax.vmap(self._bank.keep, in_axes=(0, 0, 0, None, None))
+        self._keep = jax.jit(keep, donate_argnums=1)
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
         """See ``Program``."""
@@ -49,8 +52,8 @@ class BankProgram:
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         losses = self._zeros()
-        for (features, labels), fold in zip(batches, folds, strict=True):
-            state, losses = self._train_batch(self._changing(), settings, Batch(features, labels, fold), losses)
+        for batch, fold in zip(batches, folds, strict=True):
+            state, losses = self._train_batch(self._changing(), settings, Batch(*batch), fold, losses)
             self._state |= state
         return np.asarray(losses)
 
@@ -115,18 +118,26 @@ class BankProgram:
 
         def step(carry: Any, batch: TrainingPlan) -> Any:
             state, losses = carry
-            rows = Batch(self._rows(held[batch.places]), batch.labels, batch.folds)
-            return self._train(state, losses, settings, rows), None
+            rows = Batch(self._rows(held[batch.places]), batch.labels)
+            return self._train(state, losses, settings, rows, batch.folds), None
 
         return jax.lax.scan(step, (state, jnp.asarray(self._zeros())), plan)[0]
 
-    def _one(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
+    def _one(self, state: State, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
         self.traces += 1
-        return self._train(state, losses, settings, batch._replace(features=self._rows(batch.features)))
+        return self._train(state, losses, settings, batch._replace(features=self._rows(batch.features)), fold)
 
-    def _train(self, state: State, losses: Any, settings: Any, batch: Batch) -> Any:
-        gradients = self._bank.gradients(state["weights"], state["counters"]["steps"], settings, batch)
-        return self._bank.update(state, gradients, settings, batch.fold, losses)
+    def _train(self, state: State, losses: Any, settings: Any, batch: Batch, fold: Any) -> Any:
+        folds = self._shape.folds
+
+        def partition(number: Any, carry: Any) -> Any:
+            which = partition_of(number, fold, folds)
+            own = settings_of(settings, which)
+            mine, before = one_of(carry, which)
+            gradients = self._bank.gradients(mine["weights"], mine["counters"]["steps"], own, batch)
+            return put_back(carry, self._bank.update(mine, gradients, own, before), which)
+
+        return jax.lax.fori_loop(0, training(folds), partition, (state, losses))
 
     def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1
@@ -141,8 +152,9 @@ class BankProgram:
         return self._predict(state, settings, features, fold)
 
     def _predict(self, state: State, settings: Any, features: Any, fold: Any) -> Any:
-        steps = state["counters"]["steps"]
-        return self._scoring.predict(state["weights"], steps, settings, self._rows(features), fold)
+        mine = one_of(state, fold)
+        own = settings_of(settings, fold)
+        return self._scoring.probabilities(mine["weights"], mine["counters"]["steps"], own, self._rows(features))
 
     def _rows(self, features: Any) -> Any:
         """Features of B rows as (S·B, C), position by position."""
@@ -160,9 +172,7 @@ def fast_in_bfloat16() -> bool:
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``."""
     bank = Bank(shape, "float32", PlainTools())
-    forward = jax.jit(
-        lambda weights, steps, settings, features: bank.probabilities(weights, steps, settings, features, None)
-    )
+    forward = jax.jit(bank.probabilities)
 
     def run(*arguments: Any) -> Any:
         with jax.default_matmul_precision("float32"):  # on GPUs the default is TensorFloat-32

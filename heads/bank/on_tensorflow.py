@@ -7,6 +7,8 @@ in one pass over memory where TensorFlow's kernels take one pass each. So each d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import tensorflow as tf
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import Laid
-from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
+from heads.bank.partitions import one_of, partition_of, settings_of, training
+from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
-from heads.bank.state import Batch, Gradients, State, zero_state
+from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
 
 class _Tools:
@@ -31,6 +34,19 @@ class _Tools:
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
+    def in_use(self, function: Callable[..., Any], used: Used, most: float, *arrays: Any) -> Any:
+        if not self.one_by_one:
+            return function(*arrays)
+        whole = arrays[0].shape[0]
+
+        def only_those() -> Any:
+            count = tf.maximum(used.count, 1)
+            places = used.places[:count]
+            found = function(*(tf.gather(array, places) for array in arrays))
+            return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(count), [whole]))
+
+        return tf.cond(used.count > int(most * whole), lambda: function(*arrays), only_those)
+
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._compiled else function
 
@@ -40,12 +56,17 @@ class BankProgram:
 
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
-        self._bank = Bank(shape, dtype, _Tools(compiled=True))
-        self._scoring = Bank(shape, dtype, _Tools(compiled=True), batch=scored)
-        self._state: State = zero_state(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind)))
-        self._apply = _fused(self._apply_gradients)
+        tools = _Tools(compiled=True)
+        self._bank, self._scoring = Bank(shape, dtype, tools), Bank(shape, dtype, tools, batch=scored)
+        exact = ExactForward(replace(shape, folds=1, batch=scored), self._scoring.probabilities)
+        self.exact = exact if dtype == "float32" and tools.one_by_one else None  # GPUs may round products to 10 bits
+        # One set of variables for each fold: written in place, which a part of a larger array would not be.
+        self._state = [
+            zero_partition(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind))) for _ in range(shape.folds)
+        ]
+        self._follow, self._move = _fused(self._follow_gradients), _fused(self._move_weights)
         self._keep = _fused(self._keep_improved)
-        self._put_at = {sort: _fused(self._put) for sort in shape.arrays}
+        self._put_at = {sort: _fused(_put) for sort in shape.arrays}
         self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
         self._train_batch = tf.function(self._one, autograph=False)
         self._predict_all = tf.function(self._predict_loop, autograph=False)
@@ -64,8 +85,8 @@ class BankProgram:
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         settings, losses = _tensors(settings), self._zeros()
-        for (features, labels), fold in zip(batches, folds, strict=True):
-            losses = self._train_batch(settings, _tensors(Batch(features, labels, fold)), losses)
+        for batch, fold in zip(batches, folds, strict=True):
+            losses = self._train_batch(settings, *_tensors((Batch(*batch), fold)), losses)
         return np.asarray(losses)
 
     def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
@@ -81,26 +102,30 @@ class BankProgram:
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
     ) -> None:
         """See ``Program``."""
-        self._keep(*_tensors((improved, owner, page_of_tile)))
+        for mine, state in zip(improved, self._state, strict=True):
+            if mine.any():
+                self._keep(state["weights"], state["best"], *_tensors((mine, owner, page_of_tile)))
 
     def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
         """See ``Program``."""
         # Not by the variables' own scatter: it makes every later read of them a copy.
-        for start in range(0, len(where), CHUNK):
-            end = start + CHUNK
-            chunk = {
-                part: {name: filled(array[start:end]) for name, array in arrays.items()}
-                for part, arrays in values.items()
-            }
-            self._put_at[sort](*_tensors((filled(where[start:end]), chunk)))
+        for fold in np.unique(where[:, 0]):
+            mine = np.flatnonzero(where[:, 0] == fold)
+            for start in range(0, len(mine), CHUNK):
+                chunk = mine[start : start + CHUNK]
+                new = {
+                    part: {name: filled(array[chunk]) for name, array in arrays.items()}
+                    for part, arrays in values.items()
+                }
+                old = {part: {name: self._state[fold][part][name] for name in arrays} for part, arrays in new.items()}
+                self._put_at[sort](old, *_tensors((filled(where[chunk, 1:]), new)))
 
     def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
         """See ``Program``."""
-        state, laid = self._state[part], {}
+        state, laid = self._state[fold][part], {}
         for sort, names in self._shape.arrays.items():
-            places = np.stack([np.full_like(where[sort], fold), where[sort]], axis=1)
             mine = (*names, "steps") if sort == "slots" else names
-            laid[sort] = {name: tf.gather_nd(state[name], places).numpy() for name in mine if name in state}
+            laid[sort] = {name: tf.gather(state[name], where[sort]).numpy() for name in mine if name in state}
         return laid
 
     # --- traced -----------------------------------------------------------------------------------------------
@@ -109,38 +134,59 @@ class BankProgram:
         self.traces += 1
 
         def step(number: Any, losses: Any) -> Any:
-            rows = self._rows_of(held, plan.places[number])
-            return number + 1, self._train(settings, Batch(rows, plan.labels[number], plan.folds[number]), losses)
+            batch = Batch(self._rows_of(held, plan.places[number]), plan.labels[number])
+            return number + 1, self._train(settings, batch, plan.folds[number], losses)
 
         start = (tf.constant(0), self._zeros())
         steps = tf.shape(plan.folds)[0]
         return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
 
-    def _one(self, settings: Any, batch: Batch, losses: Any) -> Any:
+    def _one(self, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
         self.traces += 1
-        return self._train(settings, batch._replace(features=self._rows(batch.features)), losses)
+        return self._train(settings, batch._replace(features=self._rows(batch.features)), fold, losses)
 
-    def _train(self, settings: Any, batch: Batch, losses: Any) -> Any:
-        steps = tf.convert_to_tensor(self._state["counters"]["steps"])
-        gradients = self._bank.gradients(self._part("weights"), steps, settings, batch)
-        return self._apply(gradients, settings, batch.fold, losses)
+    def _train(self, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
+        folds = self._shape.folds
 
-    def _apply_gradients(self, gradients: Gradients, settings: Any, fold: Any, losses: Any) -> Any:
-        now = {part: self._part(part) for part in self._state if part != "best"}
-        new, losses = self._bank.update(now, gradients, settings, fold, losses)
-        for part, arrays in new.items():
-            self._assign(part, arrays)
+        def partition(number: Any, losses: Any) -> Any:
+            which = partition_of(number, fold, folds)
+            own, before = settings_of(settings, which), one_of(losses, which)
+            found = self._on(which, lambda state: self._step(state, own, batch, before))
+            return number + 1, tf.tensor_scatter_nd_update(losses, [[which]], found[None])
+
+        start = (tf.constant(0), losses)
+        if folds == 1:
+            return partition(*start)[1]
+        every = training(folds)
+        return tf.while_loop(lambda number, _: number < every, partition, start, parallel_iterations=1)[1]
+
+    def _step(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
+        now = _values(state)
+        gradients = self._bank.gradients(now["weights"], now["counters"]["steps"], settings, batch)
+        return self._update(state, gradients, settings, losses)
+
+    def _update(self, state: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
+        moments = {part: state[part] for part in ("first", "second", "counters")}
+        losses = self._follow(moments, gradients, settings, losses)
+        self._move(state["weights"], moments, gradients, settings)
         return losses
 
-    def _put(self, where: Any, parts: State) -> None:
-        for part, arrays in parts.items():
-            for name, values in arrays.items():
-                variable = self._state[part][name]
-                variable.assign(tf.tensor_scatter_nd_update(variable, where, values))
+    def _follow_gradients(self, moments: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
+        new, losses = self._bank.follow(_values(moments), gradients, settings, losses)
+        _assign(moments, new)
+        return losses
 
-    def _keep_improved(self, improved: Any, owner: Any, page_of_tile: Any) -> None:
-        weights, best = self._part("weights"), self._part("best")
-        self._assign("best", self._bank.keep(weights, best, improved, owner, page_of_tile))
+    def _move_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Any) -> None:
+        _assign(weights, self._bank.move(_values(weights), _values(moments), gradients, settings))
+
+    def _keep_improved(self, weights: Arrays, best: Arrays, improved: Any, owner: Any, page_of_tile: Any) -> None:
+        _assign(best, self._bank.keep(_values(weights), _values(best), improved, owner, page_of_tile))
+
+    def _on(self, partition: Any, function: Callable[[State], Any]) -> Any:
+        """Runs a function of one partition's variables."""
+        if len(self._state) == 1:
+            return function(self._state[0])
+        return tf.switch_case(partition, [partial(function, state) for state in self._state])
 
     def _predict_loop(self, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1
@@ -158,8 +204,13 @@ class BankProgram:
         return self._predict(settings, self._rows(features), fold)
 
     def _predict(self, settings: Any, features: Any, fold: Any) -> Any:
-        steps = tf.convert_to_tensor(self._state["counters"]["steps"])
-        return self._scoring.predict(self._part("weights"), steps, settings, features, fold)
+        own = settings_of(settings, fold)
+
+        def predict(state: State) -> Any:
+            now = _values(state)
+            return self._scoring.probabilities(now["weights"], now["counters"]["steps"], own, features)
+
+        return self._on(fold, predict)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
         """Held rows as (S·B, C): gathered position by position, which costs no more than row by row."""
@@ -173,13 +224,6 @@ class BankProgram:
         channels = self._shape.feature_shape[2]
         rows = tf.cast(tf.reshape(features, (-1, self._shape.positions, channels)), self._dtype)
         return tf.reshape(tf.transpose(rows, (1, 0, 2)), (-1, channels))
-
-    def _part(self, part: str) -> dict[str, Any]:
-        return {name: tf.convert_to_tensor(variable) for name, variable in self._state[part].items()}
-
-    def _assign(self, part: str, arrays: dict[str, Any]) -> None:
-        for name, value in arrays.items():
-            self._state[part][name].assign(value)
 
     def _zeros(self) -> Any:
         return tf.zeros((self._shape.folds, self._shape.slots))
@@ -197,7 +241,7 @@ def fast_in_bfloat16() -> bool:
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``; runs eagerly, so that nothing is compiled for a bank used once."""
     bank = Bank(shape, "float32", _Tools(compiled=False))
-    return lambda weights, steps, settings, features: bank.probabilities(weights, steps, settings, features, None)
+    return bank.probabilities
 
 
 def bare_product() -> Callable[..., Any]:
@@ -208,6 +252,21 @@ def bare_product() -> Callable[..., Any]:
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
+
+
+def _values(variables: Any) -> Any:
+    return tf.nest.map_structure(tf.convert_to_tensor, variables)
+
+
+def _assign(variables: Any, values: Any) -> None:
+    tf.nest.map_structure(lambda variable, value: variable.assign(value), variables, values)
+
+
+def _put(variables: State, where: Any, values: State) -> None:
+    now = _values(variables)
+    _assign(
+        variables, tf.nest.map_structure(lambda old, new: tf.tensor_scatter_nd_update(old, where, new), now, values)
+    )
 
 
 def _tensors(values: Any) -> Any:

@@ -43,13 +43,13 @@ class Passes(Protocol):
 
         Args:
             hidden: As given to it.
-            tiles: Gradient of each tile's activations, (G·T, 16·S, B) in the products' dtype.
-            pooled: Gradient of the pooled ones, (G·P, 16, B).
+            tiles: Gradient of each tile's activations, (T, 16·S, B) in the products' dtype.
+            pooled: Gradient of the pooled ones, (P, 16, B).
             norm: As returned by it.
             present: As given to it.
 
         Returns:
-            Gradient of ``hidden``, in its shape and dtype, and of beta, (G·P, 16) float32.
+            Gradient of ``hidden``, in its shape and dtype, and of beta, (P, 16) float32.
         """
 
 

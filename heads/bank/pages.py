@@ -131,14 +131,17 @@ class PageTable:
         tiles_of_page = np.zeros((self._shape.pages, max(1, self._shape.tiles_in_page)), np.int32)
         owned = np.flatnonzero(self.page_of_tile != FREE)
         tiles_of_page[self.page_of_tile[owned], self.part_of_tile[owned]] = owned
+        tile_count = np.bincount(self.page_of_tile[owned], minlength=self._shape.pages).astype(np.int32)
         return {
             "owner": self.owner.copy(),
             "page_in_head": self.page_in_head.copy(),
             "page_of_tile": self.page_of_tile.copy(),
             "part_of_tile": self.part_of_tile.copy(),
             "tiles_of_page": tiles_of_page,
-            "tile_count": np.bincount(self.page_of_tile[owned], minlength=self._shape.pages).astype(np.int32),
+            "tile_count": tile_count,
             **_listed("used_pages", self.owner != FREE),
+            **_listed("used_pooled", (self.owner != FREE) & (tile_count == 0)),
+            **_listed("used_tiles", self.page_of_tile != FREE),
             **_listed("used_slots", np.isin(np.arange(self._shape.slots), self.owner)),
         }
 

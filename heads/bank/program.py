@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from heads.bank.pages import HeadArrays, Laid
-from heads.bank.shape import Sort
+from heads.bank.shape import BankShape, Sort
 
 CHUNK = 16
 """Pages, tiles or slots in one write or read: one compiled shape, whatever the heads."""
@@ -45,6 +45,18 @@ class ScoringPlan(NamedTuple):
     folds: npt.NDArray[np.int32]
 
 
+class ExactForward(NamedTuple):
+    """A compiled ``Bank.probabilities`` whose float32 is exact: that of a CPU.
+
+    Attributes:
+        shape: Of its one partition; ``batch`` is the number of rows that it takes.
+        run: (weights, steps, settings, features) to (H, B, K).
+    """
+
+    shape: BankShape
+    run: Callable[..., Any]
+
+
 class Program(Protocol):
     """A bank's state on a device and the compiled programs over it; arrays in and out are NumPy's.
 
@@ -52,9 +64,11 @@ class Program(Protocol):
 
     Attributes:
         traces: How often a training or scoring program was traced, and so compiled.
+        exact: What finished heads can be scored with, where scoring computes in exact float32 anyway; else None.
     """
 
     traces: int
+    exact: ExactForward | None
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
         """Copies features to the device."""

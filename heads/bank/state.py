@@ -1,8 +1,8 @@
 """What the mathematics of a bank takes and gives: explicit arrays, by name.
 
 Letters in shapes: F folds, P pages, T tiles and H slots of a partition, C channels of a bottleneck, S positions, B rows
-of a batch, U units, V units of a tile, R tiles of a page at most, K classes; G partitions computed at once (all but the
-one that sits out), N = G·P·16 channels. Channels lead, and a channel's values lie position by position: (N, S·B).
+of a batch, U units, V units of a tile, R tiles of a page at most, K classes; N = P·16 channels. Channels lead, and a
+channel's values lie position by position: (N, S·B). The mathematics knows one partition, whose arrays have no axis F.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ State = dict[str, Arrays]
 float32: ``BankShape.arrays``. Padding and what is free hold zeros."""
 Settings = Arrays
 """Numbers constant within an epoch. Of the layout (``PageTable.layout``), int32: ``owner``, ``page_in_head``,
-``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` (P,) and
-``used_slots`` (H,), of which the first ``used_pages_count`` and ``used_slots_count`` are in use. Of the heads: (H,)
-each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32. Of the study: ``class_weight`` (K,)
-float32.
+``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` and
+``used_pooled`` (P,), ``used_tiles`` (T,) and ``used_slots`` (H,), of which the first ``used_pages_count`` and so on are
+in use. Of the heads: (H,) each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32, which are
+(H,) in those of one partition. Of the study: ``class_weight`` (K,) float32.
 """
 
 
 class Used(NamedTuple):
-    """Places in use: the first ``count`` of ``places``, all partitions behind each other."""
+    """Places in use: the first ``count`` of ``places``."""
 
     places: Tensor
     count: Tensor
 
 
 class Present(NamedTuple):
-    """The partitions that are computed, as one bank of G·P pages, G·T tiles and G·H slots.
+    """The settings of a partition, lined up for the passes (``heads.bank.line_up``).
 
     Attributes:
-        slots: (G·H,) each: hyperparameters.
-        pages: (G·P,) each: ``owner`` (the slot; of a free page, any), ``activation``, ``pooling``, ``tile_count``
-            int32, ``owned`` and ``pooled`` (whether its head pools) bool; ``tiles`` (G·P, R) int32.
-        channels: (G·P, 16) each: ``dropout`` float32, ``key`` uint32, ``batch_norm`` bool.
-        tiles: (G·T,) each: ``page`` and ``row`` (slot · R + part: where its sums belong) int32, ``owned`` bool. Empty
+        slots: (H,) each: hyperparameters.
+        pages: (P,) each: ``owner`` (the slot; of a free page, any), ``activation``, ``pooling``, ``tile_count``
+            int32, ``owned`` and ``pooled`` (whether its head pools) bool; ``tiles`` (P, R) int32.
+        channels: (P, 16) each: ``dropout`` float32, ``key`` uint32, ``batch_norm`` bool.
+        tiles: (T,) each: ``page`` and ``row`` (slot · R + part: where its sums belong) int32, ``owned`` bool. Empty
             where no head flattens.
         used_pages: Those that heads own.
+        used_pooled: Of these, those of heads that pool.
+        used_tiles: Tiles that heads own.
         used_slots: Those that hold heads.
         class_weight: (K,) float32: what a row of each class counts in the loss.
     """
@@ -54,6 +56,8 @@ class Present(NamedTuple):
     channels: Arrays
     tiles: Arrays
     used_pages: Used
+    used_pooled: Used
+    used_tiles: Used
     used_slots: Used
     class_weight: Tensor
 
@@ -64,16 +68,14 @@ class Batch(NamedTuple):
     Attributes:
         features: (S·B, C) in the products' dtype, position by position.
         labels: (B,) int32.
-        fold: int32 scalar: the fold that the rows are drawn from; without meaning where there is one.
     """
 
     features: Tensor
     labels: Tensor
-    fold: Tensor
 
 
 class Norm(NamedTuple):
-    """Batch norm of channels: of all, (G·P, 16) float32 each, or of one page, (16,)."""
+    """Batch norm of channels: of all, (P, 16) float32 each, or of one page, (16,)."""
 
     beta: Tensor
     mean: Tensor
@@ -84,8 +86,8 @@ class Active(NamedTuple):
     """What the first layer hands to the dense layers, in the products' dtype.
 
     Attributes:
-        tiles: (G·T, 16·S, B) activations of the page of each tile; None where no head flattens.
-        pooled: (G·P, 16, B), zeros for heads that flatten; None where every head does.
+        tiles: (T, 16·S, B) activations of the page of each tile; None where no head flattens.
+        pooled: (P, 16, B), zeros for heads that flatten; None where every head does.
     """
 
     tiles: Tensor | None
@@ -93,13 +95,13 @@ class Active(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What one batch yields for the partitions computed.
+    """What one batch yields for a partition.
 
     Attributes:
-        loss: (G·H,) float32.
-        weights: Gradient of each trained array, (G·P, ...), (G·T, ...) or (G·H, ...), in the products' dtype or
+        loss: (H,) float32.
+        weights: Gradient of each trained array, (P, ...), (T, ...) or (H, ...), in the products' dtype or
             float32.
-        statistics: ``mean`` and ``variance`` of the batch, (G·P, 16) float32; empty without batch norm.
+        statistics: ``mean`` and ``variance`` of the batch, (P, 16) float32; empty without batch norm.
     """
 
     loss: Tensor
@@ -107,15 +109,18 @@ class Gradients(NamedTuple):
     statistics: Arrays
 
 
-def zero_state(shape: BankShape, zeros: Callable[[tuple[int, ...], str], Tensor]) -> State:
-    """Returns the state of an empty bank; ``zeros`` makes an array of a shape and dtype."""
+def zero_partition(shape: BankShape, zeros: Callable[[tuple[int, ...], str], Tensor]) -> State:
+    """Returns one partition of an empty bank's state; ``zeros`` makes an array of a shape and dtype."""
     sizes = {
-        name: (shape.folds, shape.places[sort], *size)
-        for sort, arrays in shape.arrays.items()
-        for name, size in arrays.items()
+        name: (shape.places[sort], *size) for sort, arrays in shape.arrays.items() for name, size in arrays.items()
     }
     state: State = {
         part: {name: zeros(sizes[name], "float32") for name in names} for part, names in shape.state_parts.items()
     }
-    state["counters"] = {"steps": zeros((shape.folds, shape.slots), "int32")}
+    state["counters"] = {"steps": zeros((shape.slots,), "int32")}
     return state
+
+
+def zero_state(shape: BankShape, zeros: Callable[[tuple[int, ...], str], Tensor]) -> State:
+    """Returns the state of an empty bank, all partitions in one array each."""
+    return zero_partition(shape, lambda size, kind: zeros((shape.folds, *size), kind))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from keras import ops
 
 from heads.bank.functions import Tensor
+from heads.bank.state import Used
 
 
 class Tools(Protocol):
@@ -22,6 +23,17 @@ class Tools(Protocol):
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
+    def in_use(self, function: Callable[..., Tensor], used: Used, most: float, *arrays: Tensor) -> Tensor:
+        """Applies a function to places: arrays (n, ...) to (n, ...).
+
+        Args:
+            function: Makes of each place what does not depend on the others.
+            used: Places in use; of others the result may be anything.
+            most: Share of places in use up to which those alone are computed, where their number need not be known
+                when the program is compiled.
+            arrays: What it is given.
+        """
+
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the function compiled as one program, or as it is."""
 
@@ -35,6 +47,11 @@ class PlainTools:
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """See ``Tools``."""
         return ops.matmul(ops.swapaxes(a, -1, -2) if transpose_a else a, ops.swapaxes(b, -1, -2) if transpose_b else b)
+
+    def in_use(self, function: Callable[..., Tensor], used: Used, most: float, *arrays: Tensor) -> Tensor:
+        """See ``Tools``; computes all places, since compiled shapes are fixed."""
+        del used, most
+        return function(*arrays)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """See ``Tools``."""

@@ -5,11 +5,10 @@ Letters in shapes are those of ``heads.bank.state``.
 
 from __future__ import annotations
 
-import numpy as np
 from keras import ops
 
 from heads.bank.functions import Tensor, as_deep
-from heads.bank.partitions import Partitions
+from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Gradients, Settings, State
 from heads.model.spec import ADAM_EPSILON
 from heads.model.weights import BATCH_NORM_MOMENTUM
@@ -18,100 +17,99 @@ ADAM_BETAS = (0.9, 0.999)
 
 
 class Update:
-    """Moves the heads of a bank on by one step.
+    """Moves the heads of a partition on by one step.
+
+    In two passes, since one that writes moments and weights together reads the old moments for both: a compiler then
+    copies them before it writes in place.
 
     Args:
-        partitions: Which of them trained.
+        shape: The bank's.
     """
 
-    def __init__(self, partitions: Partitions) -> None:
-        self.shape, self._unselect = partitions.shape, partitions.unselect
+    def __init__(self, shape: BankShape) -> None:
+        self.shape = shape
+        self._sort_of = {name: sort for sort, arrays in shape.arrays.items() for name in arrays}
 
-    def update(
-        self, state: State, gradients: Gradients, settings: Settings, fold: Tensor, losses: Tensor
-    ) -> tuple[State, Tensor]:
-        """Adam with decoupled weight decay, and the moving statistics; heads that sit out keep every bit.
+    def update(self, state: State, gradients: Gradients, settings: Settings, losses: Tensor) -> tuple[State, Tensor]:
+        """Adam with decoupled weight decay, and the moving statistics.
 
         Args:
-            state: The state, without ``best``.
+            state: Of one partition, without ``best``.
             gradients: See ``Gradients``.
-            settings: See ``Settings``.
-            fold: As for ``gradients``.
-            losses: (F, H) float32, the sum of the losses so far.
+            settings: Of the partition.
+            losses: (H,) float32, the sum of the losses so far.
 
         Returns:
             The new state, and the losses with this batch's added.
         """
-        folds = self.shape.folds
-        trains = ops.broadcast_to(settings["taken"][None], (folds, self.shape.slots))
-        if folds > 1:
-            trains = ops.logical_and(trains, (np.arange(folds, dtype=np.int32) != fold)[:, None])
+        moments, losses = self.follow(state, gradients, settings, losses)
+        return {**moments, "weights": self.move(state["weights"], moments, gradients, settings)}, losses
+
+    def follow(self, state: State, gradients: Gradients, settings: Settings, losses: Tensor) -> tuple[State, Tensor]:
+        """The first pass: ``first``, ``second`` and ``counters`` of the new state, and the losses; see ``update``."""
+        trains = settings["taken"]
         steps = state["counters"]["steps"] + ops.cast(trains, "int32")
+        of = self._of_places({"trains": trains}, settings)
+        new: State = {"first": {}, "second": {}, "counters": {"steps": steps}}
+        for name in self.shape.trained:
+            first, second = state["first"][name], state["second"][name]
+            gradient = ops.cast(gradients.weights[name], "float32")
+            mine = as_deep(of[self._sort_of[name]]["trains"], first)
+            new["first"][name] = ops.where(mine, first + (gradient - first) * (1 - ADAM_BETAS[0]), first)
+            new["second"][name] = ops.where(
+                mine, second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
+            )
+        return new, ops.where(trains, losses + gradients.loss, losses)
+
+    def move(self, weights: Arrays, moments: State, gradients: Gradients, settings: Settings) -> Arrays:
+        """The second pass: the new weights, by what the first one returned."""
         rate = settings["learning_rate"]
-        count = ops.cast(ops.maximum(steps, 1), "float32")
+        count = ops.cast(ops.maximum(moments["counters"]["steps"], 1), "float32")
         powers = [ops.power(ops.cast(beta, "float32"), count) for beta in ADAM_BETAS]
         slot = {
-            "trains": trains,
-            "rate": rate,
-            "decay": ops.broadcast_to(settings["weight_decay"][None], rate.shape),
+            "trains": settings["taken"],
+            "decay": settings["weight_decay"] * rate,
             "alpha": rate * ops.sqrt(1 - powers[1]) / (1 - powers[0]),
             # Moving averages without the bias of their start, see ``heads.model.weights.unbiased``: the first batch
             # counts fully, a late one as much as Keras lets it.
             "share": (1 - BATCH_NORM_MOMENTUM) / (1 - ops.power(ops.cast(BATCH_NORM_MOMENTUM, "float32"), count)),
         }
-        owner = settings["owner"]
-        page = _of_owners(slot, owner)
-        where = {"pages": page, "tiles": _of_owners(page, settings["page_of_tile"]), "slots": slot}
-        new: State = {"weights": dict(state["weights"]), "first": {}, "second": {}, "counters": {"steps": steps}}
-        sorts = {name: sort for sort, arrays in self.shape.arrays.items() for name in arrays}
+        of = self._of_places(slot, settings)
+        new = dict(weights)
         for name in self.shape.trained:
-            old = state["weights"][name], state["first"][name], state["second"][name]
-            gradient = ops.cast(self._unselect(gradients.weights[name], fold), "float32")
-            parts = _adam(old, gradient, where[sorts[name]])
-            new["weights"][name], new["first"][name], new["second"][name] = parts
+            own = {key: as_deep(vector, weights[name]) for key, vector in of[self._sort_of[name]].items()}
+            step = moments["first"][name] * own["alpha"] / (ops.sqrt(moments["second"][name]) + ADAM_EPSILON)
+            moved = weights[name] - weights[name] * own["decay"] - step
+            new[name] = ops.where(own["trains"], moved, weights[name])
         for name, now in gradients.statistics.items():
-            norm = ops.take(settings["batch_norm"], ops.maximum(owner, 0), axis=0)
-            moves = ops.logical_and(page["trains"], norm)[..., None]
-            before = state["weights"][name]
-            moved = before + (self._unselect(now, fold) - before) * page["share"][..., None]
-            new["weights"][name] = ops.where(moves, moved, before)
-        return new, ops.where(trains, losses + self._unselect(gradients.loss, fold), losses)
+            norm = ops.take(settings["batch_norm"], ops.maximum(settings["owner"], 0), axis=0)
+            moves = ops.logical_and(of["pages"]["trains"], norm)[:, None]
+            moved = weights[name] + (now - weights[name]) * of["pages"]["share"][:, None]
+            new[name] = ops.where(moves, moved, weights[name])
+        return new
 
     def keep(self, weights: Arrays, best: Arrays, improved: Tensor, owner: Tensor, page_of_tile: Tensor) -> Arrays:
-        """Returns the best weights, those of improved heads replaced by the current ones.
+        """Returns the best weights of a partition, those of improved heads replaced by the current ones.
 
         Args:
-            weights: The state's.
-            best: The state's.
-            improved: (F, H) bool.
+            weights: Of the partition.
+            best: Likewise.
+            improved: (H,) bool.
             owner: (P,) int32.
             page_of_tile: (T,) int32.
         """
-        pages = _of_owners({"trains": improved}, owner)
-        masks = {"pages": pages, "tiles": _of_owners(pages, page_of_tile), "slots": {"trains": improved}}
-        kept: Arrays = {}
-        for sort, arrays in self.shape.arrays.items():
-            for name in arrays:
-                kept[name] = ops.where(as_deep(masks[sort]["trains"], best[name]), weights[name], best[name])
-        return kept
+        of = self._of_places({"trains": improved}, {"owner": owner, "page_of_tile": page_of_tile})
+        return {
+            name: ops.where(as_deep(of[self._sort_of[name]]["trains"], best[name]), weights[name], best[name])
+            for name in best
+        }
+
+    def _of_places(self, of_slots: Arrays, layout: Settings) -> dict[Sort, Arrays]:
+        """Numbers of heads, (H,) each, for all that they own; what nobody owns does not train."""
+        pages = _of_owners(of_slots, layout["owner"])
+        return {"slots": of_slots, "pages": pages, "tiles": _of_owners(pages, layout["page_of_tile"])}
 
 
 def _of_owners(vectors: Arrays, owner: Tensor) -> Arrays:
-    """Numbers of owners (F, n) for each of what they own, (F, m); what nobody owns does not train."""
-    taken = {name: ops.take(vector, ops.maximum(owner, 0), axis=1) for name, vector in vectors.items()}
-    return {**taken, "trains": ops.logical_and(taken["trains"], (owner >= 0)[None])}
-
-
-def _adam(old: tuple[Tensor, Tensor, Tensor], gradient: Tensor, where: Arrays) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of ``keras.optimizers.Adam``: weights, first and second moments (F, n, ...) with numbers (F, n)."""
-    weights, first, second = old
-    trains, rate, decay, alpha = (as_deep(where[name], weights) for name in ("trains", "rate", "decay", "alpha"))
-    decayed = weights - weights * decay * rate
-    new_first = first + (gradient - first) * (1 - ADAM_BETAS[0])
-    new_second = second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1])
-    moved = decayed - new_first * alpha / (ops.sqrt(new_second) + ADAM_EPSILON)
-    return (
-        ops.where(trains, moved, weights),
-        ops.where(trains, new_first, first),
-        ops.where(trains, new_second, second),
-    )
+    taken = {name: ops.take(vector, ops.maximum(owner, 0), axis=0) for name, vector in vectors.items()}
+    return {**taken, "trains": ops.logical_and(taken["trains"], owner >= 0)}

@@ -102,12 +102,17 @@ def check_images(images: Path, store: FeatureSource) -> None:
         raise InputError(images, expected=expected, found=found)
 
 
+def can_be_mapped(store: FeatureSource) -> bool:
+    """Whether features tell places of an image apart: vectors, maps of 1 x 1, do not."""
+    return store.header.feature_shape[:2] != (1, 1)
+
+
 def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path) -> Iterator[Sight]:
     """Yields the pictures of each mistake; the maps come from the features that the store holds.
 
     Args:
         model: The head.
-        store: Its view ``identity`` is what the maps are made of; without that view there are none.
+        store: Its view ``identity`` is what the maps are made of; without that view, or of vectors, there are none.
         found: The mistakes.
         images: The folder that the store was extracted from.
     """
@@ -117,7 +122,7 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
         maps: list[Any] = [(None, None)] * len(batch)
-        if "identity" in views:
+        if "identity" in views and can_be_mapped(store):
             features = store.take(np.array([one.row for one in batch]), views.index("identity"))
             kinds = ([one.called for one in batch], [one.true for one in batch])
             maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))

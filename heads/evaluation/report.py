@@ -16,7 +16,7 @@ from features.runtime.files import replacing
 from features.runtime.text import decimal, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
-from heads.evaluation.mistakes import Mistake, Sight, mistakes, sights
+from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
 from heads.html.document import Document, exhibit, note, table
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
@@ -216,6 +216,8 @@ def _remark(found: Sequence[Mistake], store: FeatureSource, *, with_images: bool
         parts.append(f"The first {MAX_MISTAKES} are shown.")
     if not with_images:
         parts.append("With --images FOLDER they are shown with what the head saw.")
+    elif not can_be_mapped(store):
+        parts.append("The features are vectors, which know no places: there are no maps over the images.")
     elif "identity" in store.header.views:
         parts.append("Warm is what speaks for a class (Grad-CAM, each map on its own scale).")
     else:

@@ -35,13 +35,22 @@ def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSo
     Raises:
         InputError: Naming the first field that differs, or the classes that the head does not know.
     """
-    whole = store.header.of_backbone
-    differences = sorted(metadata.differences(whole, if_known=True), key=lambda one: one[0] != "feature_shape")
-    shape = [one for one in differences if one[0] == "feature_shape"]
-    relabelled = store if shape else with_classes(store, metadata.classes, known_to=str(head))
-    for name, ours, theirs in differences:
-        raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
+    if metadata.feature_shape != store.header.of_backbone.feature_shape:
+        require_same_kind(head, metadata, store)
+    relabelled = with_classes(store, metadata.classes, known_to=str(head))
+    require_same_kind(head, metadata, store)
     return relabelled
+
+
+def require_same_kind(head: Path, metadata: HeadMetadata, store: FeatureStore) -> None:
+    """Refuses a store of other features than a head takes, whatever its classes are.
+
+    Raises:
+        InputError: Naming the first field that differs, the shape before all others.
+    """
+    differences = metadata.differences(store.header.of_backbone, if_known=True)
+    for name, ours, theirs in sorted(differences, key=lambda one: one[0] != "feature_shape"):
+        raise InputError(store.path, field=name, expected=f"{_shown(ours)} as {head}", found=_shown(theirs))
 
 
 def is_trained_on(metadata: HeadMetadata, store: FeatureSource) -> bool:

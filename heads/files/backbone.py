@@ -61,6 +61,10 @@ def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | Non
         if None not in (says, value) and says != value:
             raise InputError(option, expected=f"{says}, as {head} says", found=value)
         chosen[name] = value if says is None else says
+    if chosen["name"] is None and metadata.feature_shape[:2] == (1, 1):
+        hint = "heads.predict and heads.evaluate take a store of such vectors; there is no image to show or to explain"
+        found = "none: it was trained on vectors that were made elsewhere"
+        raise InputError(head, field="backbone", expected="one that makes features of images", found=found, hint=hint)
     for name in ("name", "preprocessing"):
         if chosen[name] is None:
             hint = "the head's file does not say; features of another kind would give meaningless classes"

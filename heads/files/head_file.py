@@ -1,6 +1,7 @@
-"""Heads as plain Keras ``.hdf5`` files: out, and safely in; and the metadata that travels in them.
+"""Heads as plain Keras ``.hdf5`` files: out, and safely in; ``.keras``: safely in; the metadata that travels in them.
 
-A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone:
+A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone (other formats have
+them as JSON, see ``heads.files.metadata_json``):
 
 | attribute | type | meaning |
 |---|---|---|
@@ -22,7 +23,7 @@ A file is what Keras writes, with attributes beside Keras' own at its root, read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,22 +33,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from features.hdf5.door import opened, reading
+from features.hdf5.door import opened
 from features.hdf5.values import Attributes, inner_dataset, inside
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
-from heads.files.metadata import (
-    IMAGE_MODEL,
-    KIND,
-    SCHEMA,
-    HeadMetadata,
-    metadata_attributes,
-    parse_metadata,
-)
-from heads.files.plain_layers import PlainLayer, parse_model
+from heads.files.keras_archive import KerasArchive, is_archive, opened_archive
+from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes, parse_metadata
+from heads.files.plain_layers import PlainLayer, PlainModel, parse_model
 
 SUFFIXES = (".hdf5", ".h5")
-EXPECTED = "a head (.hdf5 as Keras saves it)"
+EXPECTED = "a head (.hdf5 or .keras as Keras saves it)"
 _INSIDE = "weights in the file itself"
 
 
@@ -79,7 +74,7 @@ def save_head(path: Path, model: Any, metadata: HeadMetadata) -> None:
     path = Path(path)
     assert tuple(model.input_shape[1:]) == metadata.feature_shape, f"{model.input_shape=} {metadata.feature_shape=}"
     assert model.output_shape[1:] == (len(metadata.classes),), f"{model.output_shape=} {metadata.classes=}"
-    save_model(path, model, {"kind": KIND, "schema": SCHEMA, **metadata_attributes(metadata)})
+    save_model(path, model, file_attributes(metadata, KIND))
 
 
 def save_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
@@ -92,13 +87,18 @@ def save_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(path, expected="a name that ends in .hdf5 or .h5", found=path.suffix or "none")
     assert not getattr(model, "compiled", False), "a compiled model's file would not load in other versions of Keras"
-    image = _file_image(model, attributes)
+    image = file_image(model, attributes)
     with replacing(path, needed=len(image)) as temporary:
         temporary.write_bytes(image)
 
 
-def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
-    """The file's content, made in memory: on a full disk HDF5 crashes the process (a fault in H5Fflush)."""
+def file_image(model: Any, attributes: dict[str, Any]) -> bytes:
+    """Returns a file's content, made in memory: on a full disk HDF5 crashes the process (a fault in H5Fflush).
+
+    Args:
+        model: Uncompiled keras.Model.
+        attributes: Go to the file's root.
+    """
     from heads.model.keras_internals import write_model  # noqa: PLC0415  only who writes needs Keras
 
     with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
@@ -110,7 +110,7 @@ def _file_image(model: Any, attributes: dict[str, Any]) -> bytes:
 
 
 def read_head(path: Path) -> Head:
-    """Reads a head: one of ours, or a plain Keras file such as the article's, of Keras 2 or 3.
+    """Reads a head: one of ours, or a plain Keras file such as the article's, of Keras 2 or 3; .hdf5 or .keras.
 
     Nothing in the file is executed or deserialised by Keras: see ``heads.files.plain_layers``.
 
@@ -119,9 +119,9 @@ def read_head(path: Path) -> Head:
     """
     path = Path(path)
     with _reading(path) as file:
-        plain = parse_model(path, _model_config(path, file))
-        metadata = parse_metadata(path, file, plain)
-        weights = [_layer_weights(path, file, layer) for layer in plain.layers]
+        plain = parse_model(path, file.config)
+        metadata = parse_metadata(path, file.attributes, plain)
+        weights = file.weights(plain)
     model = plain.build()
     for layer, arrays in zip(plain.layers, weights, strict=True):
         model.get_layer(layer.name).set_weights(arrays)
@@ -136,26 +136,39 @@ def read_metadata(path: Path) -> HeadMetadata:
     """
     path = Path(path)
     with _reading(path) as file:
-        return parse_metadata(path, file, parse_model(path, _model_config(path, file)))
+        return parse_metadata(path, file.attributes, parse_model(path, file.config))
+
+
+@dataclass(frozen=True)
+class _HeadFile:
+    """A head's file that is open, whichever format it has.
+
+    Attributes:
+        config: The architecture, JSON text.
+        attributes: HDF5 file with the metadata as its attributes.
+        weights: Reads the weights of each layer, in the order of ``get_weights``.
+    """
+
+    config: str
+    attributes: Any
+    weights: Callable[[PlainModel], list[list[npt.NDArray[np.float32]]]]
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def _reading(path: Path) -> Iterator[_HeadFile]:
     """Opens a head file; whatever HDF5 stumbles over in it, then or later, is said in one line."""
-    if path.is_file() and _start_of(path) == b"PK\3\4":
-        hint = "save it as .hdf5: keras.models.load_model(FILE, compile=False).save(NAME.hdf5)"
-        raise InputError(path, expected=EXPECTED, found="a .keras archive", hint=hint)
+    if is_archive(path, EXPECTED):
+        with opened_archive(path, EXPECTED) as archive:
+            _check_kind(path, archive.attributes)
+            yield _HeadFile(archive.config, archive.attributes, lambda plain: _archived_weights(archive, plain))
+        return
     with opened(path, EXPECTED) as file:
-        yield file
+        config = _model_config(path, file)
+        yield _HeadFile(config, file, lambda plain: [_layer_weights(path, file, layer) for layer in plain.layers])
 
 
-def _start_of(path: Path) -> bytes:
-    with reading(path, EXPECTED), path.open("rb") as raw:
-        return raw.read(4)
-
-
-def _model_config(path: Path, file: Any) -> str:
-    """Returns the architecture as JSON text, once the file is known to be a head's."""
+def _check_kind(path: Path, file: Any) -> None:
+    """Makes sure that a file says of itself that it is a head's, or nothing."""
     attributes = Attributes(path, file)
     kind = attributes.text("kind") if "kind" in attributes else KIND
     if kind == IMAGE_MODEL:
@@ -163,6 +176,12 @@ def _model_config(path: Path, file: Any) -> str:
         raise InputError(path, field="kind", expected=EXPECTED, found="a model from image to class", hint=hint)
     if kind != KIND:
         raise InputError(path, field="kind", expected=KIND, found=repr(kind[:60]))
+
+
+def _model_config(path: Path, file: Any) -> str:
+    """Returns the architecture as JSON text, once the file is known to be a head's."""
+    _check_kind(path, file)
+    attributes = Attributes(path, file)
     if "model_config" in attributes:
         return attributes.text("model_config")
     if "features" in file or "features-0" in file:
@@ -179,14 +198,34 @@ def _layer_weights(path: Path, file: Any, layer: PlainLayer) -> list[npt.NDArray
     group = inside(path, file, f"model_weights/{layer.name}", expected=_INSIDE)
     attributes = Attributes(path, group)
     listed = np.asarray(attributes.value("weight_names")).ravel().tolist() if "weight_names" in attributes else []
-    places = {_leaf(name): name for name in (_decoded(name) for name in listed)}
-    if len(places) != len(listed) or set(places) != set(layer.weights):
-        expected = f"the weights {', '.join(layer.weights)}"
-        found = ", ".join(sorted(places)) or "none"
-        raise InputError(path, field=f"layer {layer.name!r}", expected=expected, found=found[:80])
+    names = [_decoded(name) for name in listed]
+    places = {_leaf(name): name for name in names}
+    _check_names(path, layer, map(_leaf, names), layer.weights)
     return [
         _array(path, f"model_weights/{layer.name}/{places[name]}", file, shape) for name, shape in layer.weights.items()
     ]
+
+
+def _archived_weights(archive: KerasArchive, plain: PlainModel) -> list[list[npt.NDArray[np.float32]]]:
+    """Reads the weights of a .keras file, where each layer's are numbered."""
+    path = archive.path
+    with archive.weights() as (file, groups):
+        weights: list[list[npt.NDArray[np.float32]]] = []
+        for layer in plain.layers:
+            place, shapes = groups.get(layer.name, ""), list(layer.weights.values())
+            if shapes:
+                found = inside(path, file, place, expected=_INSIDE) if place else ()
+                _check_names(path, layer, found, map(str, range(len(shapes))))
+            weights.append([_array(path, f"{place}/{number}", file, shape) for number, shape in enumerate(shapes)])
+        return weights
+
+
+def _check_names(path: Path, layer: PlainLayer, found: Iterable[str], wanted: Iterable[str]) -> None:
+    names = sorted(found)
+    if names != sorted(wanted):
+        expected = f"the weights {', '.join(layer.weights)}"
+        shown = ", ".join(names) or "none"
+        raise InputError(path, field=f"layer {layer.name!r}", expected=expected, found=shown[:80])
 
 
 def _decoded(name: Any) -> str:

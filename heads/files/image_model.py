@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 
 from features.extraction.backbones import Backbone
-from heads.files.head_file import Head, save_model
-from heads.files.metadata import IMAGE_MODEL, SCHEMA, metadata_attributes
+from heads.files.head_file import Head
 
 
 def build_image_model(backbone: Backbone, head: Head) -> keras.Model:
@@ -21,14 +18,3 @@ def build_image_model(backbone: Backbone, head: Head) -> keras.Model:
     """
     pixels = backbone.image_model()
     return keras.Model(pixels.inputs[0], head.model(pixels.outputs[0]), name="image_to_class")
-
-
-def save_image_model(path: Path, backbone: Backbone, head: Head) -> None:
-    """Writes ``build_image_model`` to a file, with the head's metadata as attributes beside it.
-
-    Raises:
-        InputError: The name ends neither in .hdf5 nor in .h5.
-        BottleneckError: The file cannot be written.
-    """
-    attributes = {"kind": IMAGE_MODEL, "schema": SCHEMA, **metadata_attributes(head.metadata)}
-    save_model(path, build_image_model(backbone, head), attributes)

@@ -21,7 +21,8 @@ from heads.model.spec import HeadSpec
 SCHEMA = 1
 KIND = "head"
 IMAGE_MODEL = "image_model"
-_JSON = ("spec", "split", "refit", "versions")
+JSON_FIELDS = ("spec", "split", "refit", "versions")
+"""Kept as JSON text."""
 _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
@@ -90,6 +91,11 @@ class HeadMetadata(FeatureKind):
         return cls(**(shared | {"store_fingerprint": fingerprint} | rest))
 
 
+def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:
+    """Returns the HDF5 attributes of a whole file: what it is (``KIND`` or ``IMAGE_MODEL``), and its metadata."""
+    return {"kind": kind, "schema": SCHEMA, **metadata_attributes(metadata)}
+
+
 def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     """Returns the HDF5 attributes that stand for the metadata; what is unknown is left out."""
     attributes: dict[str, Any] = {}
@@ -99,7 +105,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
             continue
         if isinstance(value, HeadSpec):
             value = value.to_dict()
-        if field.name in _JSON:
+        if field.name in JSON_FIELDS:
             value = json.dumps(value, sort_keys=True, allow_nan=False)
         elif field.name in _LISTS:
             value = np.array(value, dtype=h5py.string_dtype("utf-8"))
@@ -155,7 +161,7 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
 
 def _field(attributes: Attributes, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
-    if name in _JSON:
+    if name in JSON_FIELDS:
         return attributes.json_object(name, HeadSpec.from_dict if name == "spec" else dict)
     if name in _LISTS:
         return attributes.texts(name)

@@ -1,15 +1,19 @@
-"""How a head leaves a study: as a plain Keras file."""
+"""How a head leaves a study: in one of the formats of ``heads.files.formats``, tried before it stays."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from heads.files.head_file import Head, read_head, save_head
-from heads.files.metadata import HeadMetadata
+from heads.files.formats import Format, format_of
+from heads.files.head_file import Head, read_head
+from heads.files.leaving import check_place, write_checked
+from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
+from search.finish.tried import Tried, made_images, some_features
 from search.record.head_files import find_head
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
@@ -24,32 +28,40 @@ class Exported:
     """A head that was written.
 
     Attributes:
-        path: Its file.
+        path: Its file, or the folder of a SavedModel.
         description: What the head is, and what is known of it.
+        check: What was written gave, in words.
         remark: What its user should know; None for nothing.
     """
 
     path: Path
     description: str
+    check: str
     remark: str | None
 
 
-def export_head(folder: Path, out: Path, choice: ExportOptions, *, backend: str | None = None) -> Exported:
-    """Writes a study's head to a plain Keras file.
+def export_head(
+    folder: Path, out: str | os.PathLike[str], choice: ExportOptions, *, backend: str | None = None
+) -> Exported:
+    """Writes a study's head, and lets a few rows go through what was written before it takes its place.
 
     Args:
         folder: The study directory.
-        out: File to write, which ends in .hdf5 or .h5.
+        out: File to write; its ending says the format, see ``heads.files.formats``. A name without one, or with a
+            slash behind it, is that of a folder for a SavedModel.
         choice: Which head.
-        backend: Keras backend to write it with; None for the study's.
+        backend: Keras backend to write it with; None for TensorFlow where the format needs it, else the study's.
 
     Raises:
-        InputError: The choice does not fit the study or itself, or ``out`` cannot be a file; nothing was written.
-        BottleneckError: The file cannot be written.
+        InputError: The choice does not fit the study or itself, ``out`` is no name that can be written, or a package
+            is missing; nothing was written.
+        BottleneckError: It cannot be written, or what was written gave other probabilities; what was there before is
+            unchanged.
     """
-    _check(out, choice)
+    form, out = format_of(out), Path(out)
+    _check(out, form, choice)
     config = StudyConfig.read(folder)
-    use_backend(backend or config.backend)
+    use_backend(_backend(form, backend, config))
     record = _read(folder)
     if choice.ensemble and not record.summary.ensemble:
         expected = "a study that has ended with finalists, at least two of them"
@@ -57,19 +69,22 @@ def export_head(folder: Path, out: Path, choice: ExportOptions, *, backend: str 
 
     start_backend()
     path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
-    remark = None
+    model, kind, remark = head.model, KIND, None
     if choice.with_backbone:
         from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415  seldom needed
-        from heads.files.image_model import save_image_model  # noqa: PLC0415  beside Keras
+        from heads.files.image_model import build_image_model  # noqa: PLC0415  beside Keras
 
         spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
-        save_image_model(out, rebuild_backbone(path, head.metadata, spec), head)
+        model, kind = build_image_model(rebuild_backbone(path, head.metadata, spec), head), IMAGE_MODEL
         if len(head.metadata.views) > 1:
             views = ", ".join(head.metadata.views)
             remark = f"{out}: sees each image as it is; heads.predict averages over {views}"
+        tried = Tried(made_images(spec.size), "generated images")
     else:
-        save_head(out, head.model, head.metadata)
-    return Exported(out, _scored(head.metadata, config), remark)
+        tried = some_features(config, head.metadata)
+    difference = write_checked(out, form, model, file_attributes(head.metadata, kind), tried.rows)
+    check = f"{len(tried.rows)} {tried.what} gave the same probabilities to {max(difference, 1e-7):.0e}"
+    return Exported(out, _scored(head.metadata, config), check, remark)
 
 
 def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
@@ -88,15 +103,23 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
     return _single(record, None)[1]
 
 
-def _check(out: Path, choice: ExportOptions) -> None:
-    if out.suffix not in (".hdf5", ".h5"):
-        raise InputError("OUT.hdf5", expected="a name that ends in .hdf5 or .h5", found=out.name)
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise InputError(out, expected="a file in a folder that exists", found="none")
+def _check(out: Path, form: Format, choice: ExportOptions) -> None:
+    check_place(out, form)
+    form.require_packages()
     if choice.weights is not None and not choice.with_backbone:
         raise InputError("--weights", expected="--with-backbone beside it", found="none")
     if choice.ensemble and choice.trial is not None:
         raise InputError("--ensemble", expected="no --trial beside it", found=f"--trial {choice.trial}")
+
+
+def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
+    """The backend to write with: weights are the same on each, but only TensorFlow has some of the formats."""
+    if not form.tensorflow:
+        return named or config.backend
+    if named not in (None, "tensorflow"):
+        hint = "export in a process of its own with --backend tensorflow; .keras and .hdf5 need no other backend"
+        raise InputError("--backend", expected=f"tensorflow, which writes {form.title}", found=named, hint=hint)
+    return "tensorflow"
 
 
 def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:

@@ -10,7 +10,7 @@ from features.runtime.text import counted, listed, printable
 from features.store.source import FeatureSource
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
-from search.setup.space import ARTICLE, Space
+from search.setup.space import ARTICLE, POOLING, Space
 
 UNEVEN = 5.0
 """A class with so many times the rows of another decides what the accuracy says."""
@@ -30,6 +30,7 @@ def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str
     yield from _left_out_of_the_last_training(data)
     yield from _uneven(config, data)
     yield from _beside_the_space(space)
+    yield from _one_place(space, data)
     if data.test is None:
         yield "no rows are kept for the test: nothing will be said of new patients"
 
@@ -82,6 +83,12 @@ def _beside_the_space(space: Space) -> Iterator[str]:
             f"the article's head lies outside of the space ({counted(len(beside), 'parameter')}: {listed(beside, 4)});"
             " it is trained all the same, as trial 0"
         )
+
+
+def _one_place(space: Space, data: SearchData) -> Iterator[str]:
+    height, width, _ = data.store.header.feature_shape
+    if height * width == 1 and POOLING not in space.parameters:
+        yield f"{data.store.path.name}: maps of 1 x 1, on which {POOLING} changes nothing: it is not searched over"
 
 
 def _is_zero(space: Space, name: str) -> bool:

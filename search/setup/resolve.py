@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.projection import StudyProjection
-from search.setup.space import Space, read_study_file
+from search.setup.space import POOLING, Space, read_study_file
 from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,24 @@ class Resolved:
         stored = self.recorded.stores.get("features") if self.recorded else None
         if stored:
             store.check_recorded(stored, "this study was made with")
+
+    def fitted_to(self, data: SearchData) -> Resolved:
+        """Returns the search with what its space has no use for on these features left out.
+
+        A study that has begun keeps the space that it was begun with.
+
+        Raises:
+            InputError: Nothing is left to search over.
+        """
+        height, width, _ = data.store.header.feature_shape
+        searched = self.recorded is not None and isinstance(self.recorded.space.get(POOLING), list)
+        if height * width > 1 or searched:
+            return self
+        space = self.space.without_pooling
+        if not space.parameters:
+            expected = f"something to search over beside {POOLING}, which changes nothing on maps of 1 x 1"
+            raise InputError(self.options.study or DEFAULT_STUDY, field="space", expected=expected, found="nothing")
+        return replace(self, space=space)
 
     def config(self, data: SearchData, backend: str, projection: StudyProjection | None = None) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.

@@ -19,6 +19,8 @@ from search.setup.options import RunSection
 
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
+POOLING = "pooling"
+"""The field that changes nothing where a map has one place."""
 Scalar = bool | int | float | str
 
 
@@ -143,6 +145,16 @@ class Space:
         """Heads drawn evenly from the space, the same ones each time: what a bank may be planned with."""
         dice = _Dice(np.random.default_rng(0))
         return [self.suggest(dice) for _ in range(count)]
+
+    @property
+    def without_pooling(self) -> Space:
+        """The space for maps of one place, which every pooling leaves as they are: it is none of the parameters."""
+        domain = self.parameters.get(POOLING)
+        if not isinstance(domain, tuple):
+            return self
+        parameters = {name: one for name, one in self.parameters.items() if name != POOLING}
+        kept = ARTICLE.pooling if ARTICLE.pooling in domain else domain[0]
+        return Space(parameters, {**self.fixed, POOLING: kept})
 
     def to_dict(self) -> dict[str, Any]:
         """The form of the study file's ``[space]``, all fields present."""

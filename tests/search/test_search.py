@@ -325,7 +325,7 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_pat
 
     for arguments, named in {
         (tmp_path / "none", tmp_path / "x.hdf5"): "study.json",
-        (folder, tmp_path / "x.keras"): "x.keras",
+        (folder, tmp_path / "x.pt"): "x.pt",
         (folder, tmp_path / "x.hdf5", "--trial", 77): "--trial",
         (folder, tmp_path / "no" / "x.hdf5"): "no",
     }.items():

@@ -161,7 +161,7 @@ def test_parts_have_their_usual_names(folder):
     rows = ("a", "x", "TRAIN"), ("b", "x", "Val"), ("in/c", "y", "valid"), ("in/d", "y", " test ")
     frame = frame_of(*rows, columns="path label Split")
     assert scanned(folder, frame).parts == ("train", "validation", "validation", "test")
-    told = "the parts that labels.csv says are not kept in the store: search.run splits its rows anew, by patient"
+    told = "the parts that labels.csv says are not kept in the store: search.run splits anew, by patient"
     assert told in scanned(folder, frame).remarks
     without = scanned(folder, frame, ColumnChoice(part=""))
     assert without.parts == ()

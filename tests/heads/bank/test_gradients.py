@@ -67,7 +67,7 @@ def test_page_by_page_is_as_all_at_once(norm):
             np.asarray(found)[rows], np.asarray(expected)[rows], atol=2e-6, rtol=2e-4, err_msg=name
         )
     features = batch.features
-    ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features, None)) for bank in banks)
+    ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features)) for bank in banks)
     taken = np.asarray(fixed["taken"])
     np.testing.assert_allclose(ours[taken], theirs[taken], atol=1e-6)
 
@@ -77,7 +77,7 @@ def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
     table = PageTable(shape)
     blank = [table.place(HeadSpec(conv_width=16)) for _ in range(free)]
     state = {
-        name: np.zeros((1, shape.places[sort], *size), np.float32)
+        name: np.zeros((shape.places[sort], *size), np.float32)
         for sort, arrays in shape.arrays.items()
         for name, size in arrays.items()
     }
@@ -90,21 +90,21 @@ def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
         where = table.places_of(slot)
         for sort, arrays in pack(shape, head, named(head, initial_weights(head, SHAPE, 4, seed=seed))).items():
             for name, values in arrays.items():
-                state[name][0, where[sort]] = values
+                state[name][where[sort]] = values
     generator = np.random.default_rng(5)
     settings_ = {
         **table.layout(),
         **hyperparameters(shape, heads),
-        "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
-        "seed": generator.integers(0, 2**31, (1, shape.slots), dtype=np.int32),
+        "learning_rate": np.full(shape.slots, 1e-3, np.float32),
+        "seed": generator.integers(0, 2**31, shape.slots, dtype=np.int32),
         "class_weight": generator.uniform(0.5, 2, 4).astype(np.float32),
     }
     tensor = keras.ops.convert_to_tensor
     fixed = {name: tensor(values) for name, values in settings_.items()}
     rows = shape.batch
     features = tensor(generator.uniform(0, 2, (rows * 4, 8)).astype(np.float32))
-    batch = Batch(features, tensor(generator.integers(0, 4, rows).astype(np.int32)), tensor(np.int32(0)))
-    return state, fixed, batch, tensor(np.full((1, shape.slots), 3, np.int32))
+    batch = Batch(features, tensor(generator.integers(0, 4, rows).astype(np.int32)))
+    return state, fixed, batch, tensor(np.full(shape.slots, 3, np.int32))
 
 
 def differentiate(function, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

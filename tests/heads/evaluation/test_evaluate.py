@@ -227,7 +227,7 @@ def test_the_two_arguments_exchanged(head: Path, store: FeatureStore) -> None:
     status, _, err = run(store.path, head)
     assert (status, err) == (
         2,
-        f"error: {store.path}: expected a head (.hdf5 as Keras saves it), found a feature store\n",
+        f"error: {store.path}: expected a head (.hdf5 or .keras as Keras saves it), found a feature store\n",
     )
 
 

@@ -28,8 +28,8 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.files.backbone import rebuild_backbone
 from heads.files.ensemble import build_ensemble, join_heads, members_of
-from heads.files.head_file import Head, read_head, read_metadata, save_head
-from heads.files.image_model import save_image_model
+from heads.files.head_file import Head, read_head, read_metadata, save_head, save_model
+from heads.files.image_model import build_image_model
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
 from heads.metrics.scoring import predict_probabilities
@@ -425,7 +425,7 @@ class TestCommands:
         head = read_head(world / "ensemble.hdf5")
         spec = BackboneSpec(name="mobilenet", weights="random:3", image_size=64, alpha=0.25, preprocessing="unit")
         backbone = rebuild_backbone(world / "ensemble.hdf5", head.metadata, spec)
-        save_image_model(tmp_path / "whole.hdf5", backbone, head)
+        save_model(tmp_path / "whole.hdf5", build_image_model(backbone, head), {})
         whole = keras.models.load_model(tmp_path / "whole.hdf5", compile=False)
         images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
         expected = mean_of(members_of(head.model), backbone.features(images))

@@ -204,11 +204,6 @@ class TestNoHead:
             with pytest.raises(InputError, match=r"found a (damaged file|file cut short)"):
                 read_head(tmp_path / "cut.hdf5")
 
-    def test_a_keras_archive(self, tmp_path: Path) -> None:
-        random_head().save(tmp_path / "head.keras")
-        with pytest.raises(InputError, match=r"found a \.keras archive; save it as \.hdf5"):
-            read_head(tmp_path / "head.keras")
-
     def test_a_feature_store(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="found a feature store"):
             read_head(build_store(tmp_path / "store.h5"))

@@ -1,0 +1,84 @@
+"""The settings of a partition's heads, lined up by what needs them: slot by slot, page by page, tile by tile."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from heads.bank.dropout import keys
+from heads.bank.functions import Tensor
+from heads.bank.shape import BankShape
+from heads.bank.state import Arrays, Present, Settings, Used
+from heads.model.functions import POOLINGS
+from heads.model.spec import PAGE
+
+_OF_SLOTS = (
+    "activation",
+    "pooling",
+    "dense_layers",
+    "dropout",
+    "dense_dropout",
+    "label_smoothing",
+    "weight_decay",
+    "batch_norm",
+    "taken",
+    "learning_rate",
+    "seed",
+)
+_USED = ("used_pages", "used_pooled", "used_tiles", "used_slots")
+_OF_PAGES = ("activation", "pooling", "batch_norm", "dropout", "seed", "steps")
+
+
+class LineUp:
+    """Lines up the settings of one partition; letters as in ``heads.bank.state``.
+
+    Args:
+        shape: The bank's.
+    """
+
+    def __init__(self, shape: BankShape) -> None:
+        self.shape = shape
+
+    def present(self, settings: Settings, steps: Tensor) -> Present:
+        """Returns what the passes look at.
+
+        Args:
+            settings: Of one partition.
+            steps: (H,) int32.
+        """
+        shape = self.shape
+        slots = {**{name: settings[name] for name in _OF_SLOTS}, "steps": steps}
+        owner = ops.maximum(settings["owner"], 0)
+        of_page = {name: ops.take(slots[name], owner, axis=0) for name in _OF_PAGES}
+        place = settings["page_in_head"][:, None] * PAGE + np.arange(PAGE, dtype=np.int32)
+        channels = {name: _per_channel(of_page[name]) for name in ("dropout", "batch_norm")}
+        channels["key"] = keys(of_page["seed"][:, None], of_page["steps"][:, None], place, layer=0)
+        keeps = np.array([POOLINGS[name].keeps_positions for name in shape.poolings])
+        pages = {
+            "owner": owner,
+            "owned": settings["owner"] >= 0,
+            "activation": of_page["activation"],
+            "pooling": of_page["pooling"],
+            "pooled": ops.logical_not(ops.take(keeps, of_page["pooling"], axis=0)),
+            "tile_count": settings["tile_count"],
+            "tiles": settings["tiles_of_page"],
+        }
+        return Present(
+            slots=slots,
+            pages=pages,
+            channels=channels,
+            tiles=self._tiles(settings, owner),
+            **{name: Used(settings[name], settings[f"{name}_count"]) for name in _USED},
+            class_weight=settings["class_weight"],
+        )
+
+    def _tiles(self, settings: Settings, owner: Tensor) -> Arrays:
+        if not self.shape.flattens:
+            return {}
+        page = ops.maximum(settings["page_of_tile"], 0)
+        row = ops.take(owner, page, axis=0) * self.shape.tiles_in_page + settings["part_of_tile"]
+        return {"page": page, "row": row, "owned": settings["page_of_tile"] >= 0}
+
+
+def _per_channel(of_pages: Tensor) -> Tensor:
+    return ops.repeat(of_pages[:, None], PAGE, axis=1)

@@ -1,0 +1,185 @@
+"""The formats that a model leaves in, by the ending of a name: how each is written, and asked for probabilities again.
+
+Keras writes all of them. What reads them here is what others will read them with, so that a file can be tried.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.runtime.errors import InputError
+from heads.files.head_file import file_image
+from heads.files.metadata_json import NAME, to_json
+
+Rows = npt.NDArray[np.float32]
+"""(rows, height, width, channels): features or images."""
+Probabilities = npt.NDArray[np.float32]
+"""(rows, classes)."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        title: What it is called in messages.
+        suffixes: Endings of names; none for a folder.
+        write: Writes a keras.Model and a file's attributes to a place where nothing is.
+        predict: Returns the probabilities that what was written gives for rows.
+        tensorflow: Whether TensorFlow has to be the backend.
+        packages: What has to be installed, beside what always is.
+        extra: Which extra of this project brings them.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    write: Callable[[Path, Any, dict[str, Any]], None]
+    predict: Callable[[Path, Rows], Probabilities]
+    tensorflow: bool = False
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder and no file."""
+        return not self.suffixes
+
+    def require_packages(self) -> None:
+        """Makes sure that it can be written here.
+
+        Raises:
+            InputError: A package is missing; the extra that brings it is named.
+        """
+        missing = [name for name in self.packages if not find_spec(name)]
+        if missing:
+            hint = f"pip install 'bottleneck-search[{self.extra}]'"
+            raise InputError(
+                self.title, expected=f"{', '.join(self.packages)} to be installed", found=_none(missing), hint=hint
+            )
+
+
+def format_of(out: str | os.PathLike[str]) -> Format:
+    """Returns the format that a name asks for: by its ending; a folder's has none, or a slash behind it.
+
+    Raises:
+        InputError: The ending is not known; those that are known are named.
+    """
+    text = os.fspath(out)
+    name = Path(text)
+    if text.endswith(("/", os.sep)) or not name.suffix:
+        return _SAVED_MODEL
+    found = next((one for one in FORMATS if name.suffix in one.suffixes), None)
+    if found is None:
+        known = ", ".join(suffix for one in FORMATS for suffix in one.suffixes)
+        expected = f"a name that ends in one of {known}, or a folder's, with a slash at its end, for a SavedModel"
+        raise InputError("OUT", expected=expected, found=name.name)
+    return found
+
+
+def _none(missing: list[str]) -> str:
+    return f"no {' and no '.join(missing)}"
+
+
+def _write_hdf5(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    path.write_bytes(file_image(model, attributes))
+
+
+def _write_keras(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    model.save(path)
+    _add_member(path, attributes)
+
+
+def _add_member(path: Path, attributes: dict[str, Any]) -> None:
+    """Adds the metadata to a ZIP archive, or behind a file of another kind, as TensorFlow Lite keeps such files."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(NAME, to_json(attributes))
+
+
+def _load(path: Path, rows: Rows) -> Probabilities:
+    import keras  # noqa: PLC0415  the command chooses the backend first
+
+    return probabilities_of(keras.saving.load_model(path, compile=False), rows)
+
+
+def probabilities_of(model: Any, rows: Rows) -> Probabilities:
+    """Returns what a keras.Model in memory gives for rows."""
+    import keras  # noqa: PLC0415
+
+    return np.asarray(keras.ops.convert_to_numpy(model(rows, training=False)), np.float32)
+
+
+def _write_onnx(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    import onnx  # noqa: PLC0415  an extra
+
+    model.export(path, format="onnx", verbose=False)
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, {NAME: to_json(attributes)})
+    onnx.save(written, path)
+
+
+def _run_onnx(path: Path, rows: Rows) -> Probabilities:
+    import onnxruntime  # noqa: PLC0415  an extra
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: rows})[0], np.float32)
+
+
+def _write_tflite(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    import tensorflow as tf  # noqa: PLC0415  seconds of work
+
+    builtin = [tf.lite.OpsSet.TFLITE_BUILTINS]  # what TensorFlow Lite has everywhere, nothing of TensorFlow's own
+    model.export(path, format="litert", verbose=False, target_spec={"supported_ops": builtin})
+    _add_member(path, attributes)
+
+
+def _run_tflite(path: Path, rows: Rows) -> Probabilities:
+    import tensorflow as tf  # noqa: PLC0415
+
+    with warnings.catch_warnings():  # that a later TensorFlow has its interpreter in a package of its own
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=os.fspath(path))
+    taken = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(taken, rows.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken, rows)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), np.float32)
+
+
+def _write_saved_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
+    model.export(path, format="tf_saved_model", verbose=False)
+    extra = path / "assets.extra"  # TensorFlow's own place for what others add
+    extra.mkdir()
+    (extra / NAME).write_text(to_json(attributes) + "\n", encoding="utf-8")
+
+
+def _serve_saved_model(path: Path, rows: Rows) -> Probabilities:
+    import tensorflow as tf  # noqa: PLC0415
+
+    loaded = tf.saved_model.load(os.fspath(path))  # its variables live as long as this name
+    return np.asarray(loaded.serve(rows), np.float32)
+
+
+_SAVED_MODEL = Format("a SavedModel", (), _write_saved_model, _serve_saved_model, tensorflow=True)
+FORMATS = (
+    Format(".hdf5", (".hdf5", ".h5"), _write_hdf5, _load),
+    Format(".keras", (".keras",), _write_keras, _load),
+    Format(
+        *(".onnx", (".onnx",), _write_onnx, _run_onnx),
+        tensorflow=True,
+        packages=("onnx", "onnxruntime", "tf2onnx"),
+        extra="onnx",
+    ),
+    Format(".tflite", (".tflite",), _write_tflite, _run_tflite, tensorflow=True),
+    _SAVED_MODEL,
+)

@@ -1,0 +1,85 @@
+"""A model is written, and stays only where its file gives what the model in memory gives."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.runtime.backend import stderr_unseen
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import replacing, replacing_folder
+from heads.files.formats import Format, Probabilities, Rows, probabilities_of
+
+TOLERANCE = 1e-4
+"""Of probabilities in [0, 1], between one runtime's float32 and another's."""
+_OF_A_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+
+
+def check_place(out: Path, form: Format) -> None:
+    """Makes sure that a file or folder can be written, and that no folder of other things would be lost for it.
+
+    Raises:
+        InputError: It cannot; nothing was written.
+    """
+    if not out.absolute().parent.is_dir() or (out.is_dir() and not form.is_folder):
+        raise InputError(out, expected=f"a {_kind(form)} in a folder that exists", found="none")
+    if form.is_folder and out.exists():
+        others = out.is_file() or out.is_symlink() or {path.name for path in out.iterdir()} - _OF_A_SAVED_MODEL
+        if others:
+            found = "a file" if out.is_file() else "a link" if out.is_symlink() else "a folder of other things"
+            raise InputError(out, expected="a new folder, or a SavedModel to replace", found=found)
+
+
+def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any], rows: Rows) -> float:
+    """Writes a model, and lets rows go through what was written before it takes its place.
+
+    Another runtime computes with other instructions, so probabilities may differ by ``TOLERANCE``; the class is then
+    the same wherever the two likeliest are further apart than twice that.
+
+    Args:
+        out: The file, or the folder; replaced if it exists.
+        form: Its format.
+        model: Uncompiled keras.Model from rows to class probabilities.
+        attributes: What is said of it, see ``heads.files.metadata.file_attributes``.
+        rows: A few, as it takes them.
+
+    Returns:
+        The largest difference between two probabilities, that in memory and that of the file.
+
+    Raises:
+        BottleneckError: It cannot be written so, or gives other probabilities; what was there before is unchanged.
+    """
+    import keras  # noqa: PLC0415  the command chooses the backend first
+
+    # A GPU may round products to 10 bits: what is compared is computed without.
+    with keras.device("cpu:0"), (replacing_folder if form.is_folder else replacing)(out) as temporary:
+        try:
+            with stderr_unseen(), warnings.catch_warnings():  # which converters have a lot of
+                warnings.simplefilter("ignore")
+                expected = probabilities_of(model, rows)
+                form.write(temporary, model, attributes)
+                found = form.predict(temporary, rows)
+        except (BottleneckError, OSError):
+            raise
+        except Exception as error:  # whatever a converter stumbles over
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BottleneckError(f"{out}: cannot be written as {form.title}: {reason[:200]}") from error
+        return _difference(out, expected, found)
+
+
+def _difference(out: Path, expected: Probabilities, found: Probabilities) -> float:
+    same = expected.shape == found.shape
+    difference = float(np.abs(expected - found).max()) if same else float("nan")
+    if not difference <= TOLERANCE:  # NaN is none
+        apart = f"{difference:.2g} apart, {TOLERANCE:g} is allowed" if same else f"{found.shape}, not {expected.shape}"
+        raise BottleneckError(
+            f"{out}: what was written does not give the model's probabilities (up to {apart}); nothing was kept of it"
+        )
+    return difference
+
+
+def _kind(form: Format) -> str:
+    return "folder" if form.is_folder else "file"

@@ -1,0 +1,70 @@
+"""``heads.predict`` on the rows of a store; what needs an image is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import invoke
+from conftest import CLASSES, build_features, build_header, build_store
+
+from features.store.reader import FeatureStore
+from heads.files.head_file import save_head
+from heads.files.metadata import HeadMetadata
+from heads.loaded import load_head
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vectors and a head of them; a store of maps."""
+    folder = tmp_path_factory.mktemp("stored")
+    header = build_header(rows=24)
+    vectors = build_features(header).astype("float32").mean((1, 2, 3))
+    store = FeatureStore.from_arrays(folder / "v.h5", vectors, np.array(CLASSES)[list(header.labels)])
+    build_store(folder / "maps.h5", rows=24, skipped=[2])
+    for name, opened in {"head": store, "maps": FeatureStore(folder / "maps.h5")}.items():
+        metadata = HeadMetadata.of_store(opened.header, opened.fingerprint, versions={})
+        model = build_head(HeadSpec(conv_width=16), opened.header.feature_shape, 4)
+        save_head(folder / f"{name}.hdf5", model, metadata)
+    return folder
+
+
+def test_rows_have_the_probabilities_of_the_model(place):
+    head, store = load_head(place / "head.hdf5"), FeatureStore(place / "v.h5")
+    table = head.predict(store, progress=False)
+    expected = np.asarray(head.model(store.take(np.arange(24), 0)))
+    np.testing.assert_allclose(table[list(CLASSES)].to_numpy(), expected, atol=1e-6)
+    assert table["path"].tolist() == list(store.header.paths)
+    said = invoke("heads.predict", place / "head.hdf5", place / "v.h5", "--json")
+    assert said.status == 0
+    assert [row["class"] for row in json.loads(said.out)] == table["class"].tolist()
+
+
+def test_a_row_without_features_has_its_reason(place):
+    said = invoke("heads.predict", place / "maps.hdf5", place / "maps.h5", "--json")
+    assert said.status == 1
+    rows = json.loads(said.out)
+    assert [number for number, row in enumerate(rows) if row["error"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("v.h5 --heatmaps maps", "--heatmaps: expected images, found "),
+        ("v.h5 --backbone vgg16", "--backbone: expected images, found "),
+        ("maps.h5", "{at}/maps.h5: feature_shape: expected (1, 1, 8) as {at}/head.hdf5, found (2, 2, 8)"),
+        ("a.png", "{at}/head.hdf5: backbone: expected one that makes features of images, found none: it was trained"),
+    ],
+)
+def test_what_does_not_go_together(place, line, message):
+    words = [
+        str(place / word) if word.endswith((".h5", ".png", "maps")) and word[0] != "-" else word
+        for word in line.split()
+    ]
+    said = invoke("heads.predict", place / "head.hdf5", *words)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.splitlines()[-1].startswith(f"error: {message.format(at=place)}")

@@ -1,0 +1,210 @@
+"""A head leaves in every format, gives in each what it gives in memory, and otherwise leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+import keras
+import numpy as np
+import pytest
+from commands import invoke, succeed
+from conftest import ROOT
+from made_pictures import World
+
+import search
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import replacing_folder
+from features.store.reader import FeatureStore
+from heads.files import formats
+from heads.files.backbone import backbone_spec, rebuild_backbone
+from heads.files.formats import FORMATS, format_of, probabilities_of
+from heads.files.head_file import read_head
+from heads.files.image_model import build_image_model
+from heads.files.leaving import TOLERANCE, check_place, write_checked
+from heads.files.metadata import IMAGE_MODEL, KIND, file_attributes
+from search.finish.tried import made_images
+
+ARCHIVES = ROOT / "tests" / "archives"
+FINISHED = ARCHIVES / "finished"
+NO_ONNX = [name for name in ("onnx", "onnxruntime", "tf2onnx") if not find_spec(name)]
+ONNX = pytest.mark.skipif(bool(NO_ONNX), reason=f"the extra [onnx] is not installed: no {', '.join(NO_ONNX)}")
+NEEDS_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow writes it")
+RUNNING = ("--backend", keras.backend.backend())
+NAMES = [
+    *("out.hdf5", "out.keras"),
+    pytest.param("out.onnx", marks=[ONNX, NEEDS_TENSORFLOW]),
+    *(pytest.param(name, marks=NEEDS_TENSORFLOW) for name in ("out.tflite", "out.v2/")),
+]
+
+
+def told_by(path: Path) -> dict:
+    """What a file of a format other than HDF5 says of itself."""
+    if path.is_dir():
+        return json.loads((path / "assets.extra" / "head.json").read_text(encoding="utf-8"))
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return json.loads(session.get_modelmeta().custom_metadata_map["head.json"])
+    return json.loads(zipfile.ZipFile(path).read("head.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_written_file_gives_the_heads_probabilities(name, tmp_path, capfd):
+    out, form = f"{tmp_path}/{name}", format_of(name)
+    said = succeed("search.export", FINISHED, out, "--ensemble", *RUNNING)
+    assert said.out == f"{out}: the average of trials 1, 2 of old\n"
+    assert said.err.startswith(f"{out}: 8 ")
+    if keras.backend.backend() == "tensorflow":  # whose converters have a lot to say
+        assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == [name.rstrip("/")]
+    rows = np.asarray(FeatureStore(ARCHIVES / "store.h5").take(np.arange(20), 0), np.float32)
+    head = read_head(ARCHIVES / "ensemble.hdf5")
+    found = form.predict(Path(out), rows)
+    expected = probabilities_of(head.model, rows)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert form.predict(Path(out), rows[:1]).shape == (1, 3)
+    if form.suffixes[:1] != (".hdf5",):
+        told = told_by(Path(out))
+        assert (told["kind"], told["classes"], told["trials"]) == ("head", ["A", "B", "C"], [1, 2])
+        assert told["temperature"] == head.metadata.temperature
+        assert str(tmp_path) not in json.dumps(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_with_the_backbone_it_goes_from_image_to_class(name, made_world: World, tmp_path):
+    head = read_head(made_world.head)
+    spec = backbone_spec(made_world.head, head.metadata)
+    model = build_image_model(rebuild_backbone(made_world.head, head.metadata, spec), head)
+    form, out, images = format_of(name), tmp_path / name, made_images(spec.size)
+    write_checked(out, form, model, file_attributes(head.metadata, IMAGE_MODEL), images)
+    mirrored = np.ascontiguousarray(images[:2, :, ::-1])
+    np.testing.assert_allclose(form.predict(out, mirrored), probabilities_of(model, mirrored), atol=TOLERANCE)
+    if form.suffixes[:1] != (".hdf5",):
+        assert told_by(out)["kind"] == "image_model"
+
+
+def test_a_keras_file_is_evaluated_and_loaded_as_the_hdf5_file_is(tmp_path):
+    store = ARCHIVES / "store.h5"
+    succeed("search.export", FINISHED, tmp_path / "out.keras", *RUNNING)
+    told = json.loads(succeed("heads.evaluate", tmp_path / "out.keras", store, "--json").out)
+    expected = json.loads(succeed("heads.evaluate", ARCHIVES / "refit.hdf5", store, "--json").out)
+    assert {name: value for name, value in told.items() if name != "head"} == {
+        name: value for name, value in expected.items() if name != "head"
+    }
+
+
+@pytest.fixture(params=["out.keras", pytest.param("out", marks=NEEDS_TENSORFLOW)])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file, or a folder, that lay there before; it has to be as it was at the end."""
+    out = tmp_path / request.param
+    if out.suffix:
+        out.write_bytes(b"old")
+    else:
+        out.mkdir()
+        (out / "saved_model.pb").write_bytes(b"old")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    yield out
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_other_probabilities_leave_the_old_one(old):
+    form = format_of(old)
+    wrong = replace(form, predict=lambda path, rows: form.predict(path, rows)[::-1])
+    head = read_head(ARCHIVES / "ensemble.hdf5")
+    rows = np.asarray(FeatureStore(ARCHIVES / "store.h5").take(np.arange(20), 0), np.float32)
+    with pytest.raises(BottleneckError, match=r"does not give the model's probabilities \(up to [\d.]+ apart, 0\.0001"):
+        write_checked(old, wrong, head.model, file_attributes(head.metadata, KIND), rows)
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, ValueError("no such\nkernel"), OSError(28, "no room")])
+def test_whatever_ends_it_leaves_the_old_one(old, problem):
+    def write(path, model, attributes):
+        form.write(path, model, attributes)
+        raise problem
+
+    form, head = format_of(old), read_head(ARCHIVES / "ensemble.hdf5")
+    rows = np.ones((2, 2, 2, 8), np.float32)
+    expected = KeyboardInterrupt if problem is KeyboardInterrupt else BottleneckError
+    with pytest.raises(expected) as caught:
+        write_checked(old, replace(form, write=write), head.model, file_attributes(head.metadata, KIND), rows)
+    if expected is BottleneckError:
+        assert str(caught.value).startswith(f"{old}: ")
+
+
+def test_stopped_between_two_renames_the_old_folder_is_back(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    rename = Path.rename
+
+    def stopped(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with (
+        patch.object(Path, "rename", stopped),
+        pytest.raises(KeyboardInterrupt),
+        replacing_folder(tmp_path / "out") as temporary,
+    ):
+        temporary.mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/old"]
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path):
+    form = format_of("out/")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(b"")
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(InputError, match="photos: expected a new folder, or a SavedModel to replace, found a folder"):
+        check_place(tmp_path / "photos", form)
+    with pytest.raises(InputError, match=r"saved_model\.pb: expected a new folder.*found a file"):
+        check_place(tmp_path / "saved_model.pb", form)
+    with pytest.raises(InputError, match="expected a file in a folder that exists"):
+        check_place(tmp_path / "photos", format_of("x.keras"))
+
+
+def test_a_name_with_another_ending_names_those_known():
+    with pytest.raises(InputError) as caught:
+        format_of("best.pt")
+    for suffix in (suffix for form in FORMATS for suffix in form.suffixes):
+        assert f"{suffix}," in str(caught.value)
+    assert "SavedModel, found best.pt" in str(caught.value)
+    assert format_of("best").is_folder
+    assert format_of("best.pt/").is_folder
+    assert not format_of(Path("best.onnx")).is_folder
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path):
+    with patch.object(formats, "find_spec", lambda name: None if name == "tf2onnx" else object()):
+        said = invoke("search.export", FINISHED, tmp_path / "out.onnx")
+    assert said.status == 2
+    assert said.err == (
+        "error: .onnx: expected onnx, onnxruntime, tf2onnx to be installed, found no tf2onnx;"
+        " pip install 'bottleneck-search[onnx]'\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.tflite", "out/"])
+def test_what_only_tensorflow_writes_is_refused_on_jax(name, tmp_path):
+    said = invoke("search.export", FINISHED, f"{tmp_path}/{name}", "--backend", "jax")
+    assert said.status == 2
+    assert said.err.startswith("error: --backend: expected tensorflow, which writes ")
+    assert len(said.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_exports_as_the_command_does(tmp_path):
+    out = search.open_study(FINISHED).export(tmp_path / "out.keras", trial=0)
+    assert out == tmp_path / "out.keras"
+    assert read_head(out).metadata.trial == 0

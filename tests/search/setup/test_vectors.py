@@ -1,0 +1,44 @@
+"""Vectors, maps of 1 x 1: no pooling is searched over, and that is said; a study that began with it keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conftest import build_store
+from made_study import SPACE, make_config
+
+from features.runtime.errors import InputError
+from search.setup.data import SearchData, load_data
+from search.setup.options import RunOptions
+from search.setup.remarks import remarks
+from search.setup.resolve import Resolved
+from search.setup.space import ARTICLE, Space
+
+
+def data_of(path, shape) -> SearchData:
+    build_store(path, rows=120, shape=shape)
+    return load_data(path, validation=None, test=None, validation_share=0.2, test_share=0.2, seed=0)
+
+
+def test_of_vectors_pooling_is_left_out_and_of_maps_it_is_not(tmp_path):
+    vectors, maps = data_of(tmp_path / "v.h5", (1, 1, 8)), data_of(tmp_path / "m.h5", (2, 2, 8))
+    told = Resolved(tmp_path, None, "heads", SPACE, RunOptions())
+    fitted = told.fitted_to(vectors)
+    assert told.fitted_to(maps) is told
+    assert fitted.space.parameters.keys() == SPACE.parameters.keys() - {"pooling"}
+    assert fitted.space.fixed["pooling"] == "flatten"
+    expressed = fitted.space.parameters_of(ARTICLE)
+    assert expressed == {name: one for name, one in SPACE.parameters_of(ARTICLE).items() if name != "pooling"}
+    (line,) = remarks(make_config(), fitted.space, vectors)
+    assert line == "v.h5: maps of 1 x 1, on which pooling changes nothing: it is not searched over"
+    assert fitted.fitted_to(vectors).space == fitted.space  # as on a resume
+    old = replace(told, recorded=make_config())
+    assert old.fitted_to(vectors) is old
+
+
+def test_a_space_of_poolings_alone_is_refused(tmp_path):
+    space = Space.from_dict({"pooling": ["average", "max"]}, "here")
+    assert space.without_pooling.fixed["pooling"] == "average"
+    with pytest.raises(InputError, match="expected something to search over beside pooling"):
+        Resolved(tmp_path, None, "p", space, RunOptions()).fitted_to(data_of(tmp_path / "v.h5", (1, 1, 8)))
