@@ -12,7 +12,7 @@ from search.training.throughput import Throughput
 def step_rate(shape: BankShape, dtype: str) -> float:
     """Measured rate of the bare products of this bank's first layers, in operations per second."""
     rows = shape.batch * shape.positions
-    outputs = shape.pages * PAGE * max(1, shape.folds - 1)
+    outputs = shape.pages * PAGE * max(1, shape.folds - 1)  # of all partitions at once, which is never the slower way
     return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
 
 

@@ -180,7 +180,7 @@ def _bytes(shape: BankShape, dtype: str) -> int:
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
     places = max(shape.pages, shape.tiles)
-    return state + _COPIES * item * shape.batch * shape.positions * PAGE * places * max(1, shape.folds - 1)
+    return state + _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
 
 
 def settle_bank(config: StudyConfig, space: Space, data: SearchData) -> tuple[StudyConfig, BankShape]:

@@ -20,7 +20,7 @@ from small_bank import BATCH, EXTREMES, SHAPE, SPECS, WATCHED, assert_equal_stat
 from features.rows.feed import EpochPlan, Feed, plan_epoch
 from features.store.reader import FeatureStore
 from heads.bank.engine import Engine, Newcomer
-from heads.bank.exact import Finished
+from heads.bank.exact import Finished, predict_exactly
 from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
@@ -270,6 +270,9 @@ def test_exact_scores_are_those_of_plain_keras(engine, feeds):
     losses, accuracies, _ = engine.validate()
     found = engine.score_exactly(heads)
     assert engine.score_exactly([]) == []
+    apart = predict_exactly(heads, feeds[1], feeds[1].rows, engine.shape)  # as a bank does that trains in bfloat16
+    for one, exact in zip(apart, found, strict=True):
+        assert engine.score_predicted(one).loss == pytest.approx(exact.loss, abs=1e-5)
     for head, slot, exact in zip(heads, slots, found, strict=True):
         model = build_head(head.spec, SHAPE, 4)
         model.set_weights(head.weights)
