@@ -1,6 +1,6 @@
 """Which backend a bank runs on.
 
-``heads.bank.on_tensorflow`` and ``heads.bank.on_jax`` are the only files that import TensorFlow or JAX.
+``heads.bank.on_tensorflow`` and ``heads.bank.on_jax`` are the only files of the bank that import TensorFlow or JAX.
 """
 
 from __future__ import annotations

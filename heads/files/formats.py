@@ -6,7 +6,6 @@ Keras writes all of them. What reads them here is what others will read them wit
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,25 +134,16 @@ def _run_onnx(path: Path, rows: Rows) -> Probabilities:
 
 
 def _write_tflite(path: Path, model: Any, attributes: dict[str, Any]) -> None:
-    import tensorflow as tf  # noqa: PLC0415  seconds of work
+    from heads.files.on_tensorflow import BUILT_IN  # noqa: PLC0415  seconds of work
 
-    builtin = [tf.lite.OpsSet.TFLITE_BUILTINS]  # what TensorFlow Lite has everywhere, nothing of TensorFlow's own
-    model.export(path, format="litert", verbose=False, target_spec={"supported_ops": builtin})
+    model.export(path, format="litert", verbose=False, target_spec={"supported_ops": BUILT_IN})
     _add_member(path, attributes)
 
 
 def _run_tflite(path: Path, rows: Rows) -> Probabilities:
-    import tensorflow as tf  # noqa: PLC0415
+    from heads.files.on_tensorflow import run_tflite  # noqa: PLC0415
 
-    with warnings.catch_warnings():  # that a later TensorFlow has its interpreter in a package of its own
-        warnings.simplefilter("ignore", UserWarning)
-        interpreter = tf.lite.Interpreter(model_path=os.fspath(path))
-    taken = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(taken, rows.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(taken, rows)
-    interpreter.invoke()
-    return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), np.float32)
+    return run_tflite(path, rows)
 
 
 def _write_saved_model(path: Path, model: Any, attributes: dict[str, Any]) -> None:
@@ -164,10 +154,9 @@ def _write_saved_model(path: Path, model: Any, attributes: dict[str, Any]) -> No
 
 
 def _serve_saved_model(path: Path, rows: Rows) -> Probabilities:
-    import tensorflow as tf  # noqa: PLC0415
+    from heads.files.on_tensorflow import serve_saved_model  # noqa: PLC0415
 
-    loaded = tf.saved_model.load(os.fspath(path))  # its variables live as long as this name
-    return np.asarray(loaded.serve(rows), np.float32)
+    return serve_saved_model(path, rows)
 
 
 _SAVED_MODEL = Format("a SavedModel", (), _write_saved_model, _serve_saved_model, tensorflow=True)

@@ -37,12 +37,13 @@ class KerasArchive:
         path: The file.
         config: Its model's architecture, JSON text.
         attributes: An HDF5 file in memory with what ``head.json`` says; without attributes where there is none.
+        archive: The ZIP archive.
     """
 
     path: Path
     config: str
     attributes: Any
-    _archive: zipfile.ZipFile
+    archive: zipfile.ZipFile
 
     @contextmanager
     def weights(self) -> Iterator[tuple[Any, dict[str, str]]]:
@@ -53,8 +54,9 @@ class KerasArchive:
         """
         with TemporaryDirectory(prefix="head-") as folder:
             copy = Path(folder) / WEIGHTS
-            member = _member(self.path, self._archive, WEIGHTS, _MOST_WEIGHTS)
-            with self._archive.open(member) as packed, copy.open("wb") as unpacked:
+            archive = self.archive
+            member = _member(self.path, archive, WEIGHTS, _MOST_WEIGHTS)
+            with archive.open(member) as packed, copy.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
             try:
                 file = open_checked(copy, "weights")

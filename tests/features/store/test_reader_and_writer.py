@@ -258,6 +258,7 @@ CHANGES = {
     "dtype": "float32",
     "batch_size": 8,
     "projection": Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32),
+    "arrays_sha256": "ef" * 32,
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}

@@ -351,4 +351,5 @@ def test_only_program_modules_import_a_backend():
         for line in path.read_text().splitlines()
         if line.strip().startswith(("import tensorflow", "import jax", "from tensorflow", "from jax"))
     }
-    assert knowing == {"heads/bank/on_tensorflow.py", "heads/bank/on_jax.py", "features/runtime/keras_settings.py"}
+    programs = {"heads/bank/on_tensorflow.py", "heads/bank/on_jax.py"}
+    assert knowing == {*programs, "heads/files/on_tensorflow.py", "features/runtime/keras_settings.py"}
