@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from features.runtime.allocator import keep_freed_memory
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
@@ -117,6 +118,7 @@ def _run(given: RunOptions, on_stage: OnStage) -> Study:
 
 def _carry_out(told: Resolved, on_stage: OnStage) -> Study:
     options = told.options
+    keep_freed_memory()
     backend = use_backend(options.backend)
     with _prepared(told) as (resolved, data, projection):
         config = resolved.config(data, backend, projection)
