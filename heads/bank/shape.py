@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from heads.model.functions import POOLINGS, pooled_positions
+from heads.model.functions import POOLINGS, pooled_values
 from heads.model.spec import PAGE, HeadSpec
 
 STATISTICS = ("mean", "variance")
@@ -155,6 +155,11 @@ class BankShape:
         return any(not POOLINGS[name].keeps_positions for name in self.poolings)
 
     @property
+    def pooled_values(self) -> int:
+        """Values of each channel that heads leave which pool: those of the pooling that leaves most."""
+        return max([entry.values for name in self.poolings if not (entry := POOLINGS[name]).keeps_positions], default=0)
+
+    @property
     def tile_units(self) -> int:
         """Units of a tile."""
         return min(TILE, self.units)
@@ -179,7 +184,7 @@ class BankShape:
     def page_arrays(self) -> dict[str, tuple[int, ...]]:
         """Shape of one page of each array that is laid out in pages."""
         vectors = ("beta", *STATISTICS) if True in self.batch_norm else ()
-        pooled = {"pooled": (PAGE, self.units)} if self.pools else {}
+        pooled = {"pooled": (PAGE * self.pooled_values, self.units)} if self.pools else {}
         return {"kernel": (PAGE, self.feature_shape[2]), **dict.fromkeys(vectors, (PAGE,)), **pooled}
 
     @property
@@ -234,7 +239,7 @@ class BankShape:
     def _step_products(self, spec: HeadSpec) -> int:
         width, units = spec.conv_width, first_units(spec, self.classes)
         first = 2 * width * self.positions * self.feature_shape[2]
-        dense = 3 * width * pooled_positions(spec.pooling, self.positions) * units
+        dense = 3 * width * pooled_values(spec.pooling, self.positions) * units
         deeper = 0
         if spec.dense_layers:
             deeper = 3 * units * ((spec.dense_layers - 1) * units + self.classes)

@@ -29,9 +29,10 @@ from edited_files import (
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import members_of
+from heads.files.graph import MAX_LAYERS
 from heads.files.head_file import read_head, read_metadata
 from heads.files.layer_config import MAX_PARAMETERS
-from heads.files.plain_layers import MAX_ELEMENTS, MAX_LAYERS, parse_model
+from heads.files.plain_layers import MAX_ELEMENTS, parse_model
 
 saved, edited, with_config = saved_ensemble, edit_file, edit_config
 
