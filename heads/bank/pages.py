@@ -245,7 +245,7 @@ def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[
     """Returns the numbers of each slot's head that the program needs, each (slots,); of a free slot, harmless ones.
 
     int32: ``activation`` and ``pooling`` (places in the shape's tuples), ``dense_layers``; bool: ``batch_norm``,
-    ``taken``; float32: ``dropout``, ``dense_dropout``, ``label_smoothing``, ``weight_decay``.
+    ``taken``, ``sgd``; float32: ``dropout``, ``dense_dropout``, ``label_smoothing``, ``weight_decay``, ``momentum``.
     """
     blank = HeadSpec(dropout=0)
     rows = [blank if spec is None else spec for spec in specs]
@@ -254,10 +254,11 @@ def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[
         "pooling": [shape.poolings.index(s.pooling) if s.pooling in shape.poolings else 0 for s in rows],
         "dense_layers": [s.dense_layers for s in rows],
     }
-    numbers = ("dropout", "dense_dropout", "label_smoothing", "weight_decay")
+    numbers = ("dropout", "dense_dropout", "label_smoothing", "weight_decay", "momentum")
     return {
         **{name: np.array(values, np.int32) for name, values in codes.items()},
         **{name: np.array([getattr(s, name) for s in rows], np.float32) for name in numbers},
         "batch_norm": np.array([s.batch_norm for s in rows], bool),
+        "sgd": np.array([s.optimizer == "sgd" for s in rows], bool),
         "taken": np.array([spec is not None for spec in specs], bool),
     }

@@ -50,6 +50,7 @@ class BankShape:
         batch_norm: Which of true and false occur.
         dropout: Whether a convolution's outputs are ever dropped.
         dense_dropout: Whether a hidden layer's outputs are ever dropped.
+        sgd: Which of true and false occur: whether a head is moved by SGD, or by Adam.
     """
 
     pages: int
@@ -66,6 +67,7 @@ class BankShape:
     batch_norm: tuple[bool, ...]
     dropout: bool
     dense_dropout: bool
+    sgd: tuple[bool, ...] = (False,)
 
     @classmethod
     def covering(
@@ -113,6 +115,7 @@ class BankShape:
             batch_norm=tuple(sorted({spec.batch_norm for spec in specs})),
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
+            sgd=tuple(sorted({spec.optimizer == "sgd" for spec in specs})),
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
 
@@ -133,6 +136,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
+            ("optimizer", spec.optimizer, "another", (spec.optimizer == "sgd") in self.sgd),
             ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:

@@ -14,7 +14,7 @@ from features.rows.feed import Feed, plan_epoch
 from features.runtime.errors import BottleneckError
 from heads.metrics.scoring import EpochRecord, predict_probabilities, score
 from heads.model.build import build_head
-from heads.model.keras_internals import OneReplicaAdam
+from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec
 from heads.model.weights import Weights, unbiased, without_statistics
 
@@ -105,13 +105,19 @@ def train_solo(
 
 
 def _compile(model: Any, spec: HeadSpec) -> None:
-    decay = spec.weight_decay or None
     model.compile(
-        optimizer=OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam"),
+        optimizer=_optimizer(spec),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
         # XLA compiles for seconds in every trial and gains nothing on so small a model; JAX has no other way.
         jit_compile=keras.backend.backend() != "tensorflow",
     )
+
+
+def _optimizer(spec: HeadSpec) -> Any:
+    decay = spec.weight_decay or None
+    if spec.optimizer == "sgd":
+        return OneReplicaSGD(spec.learning_rate, momentum=spec.momentum, weight_decay=decay, name="sgd")
+    return OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam")
 
 
 def _plateau(spec: HeadSpec) -> Any:
