@@ -21,7 +21,8 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 ADAM_EPSILON = 1e-7
 PLATEAU_MIN_DELTA = 1e-4
 PLATEAU_MIN_RATE = 5e-5
-_ADDED = {"optimizer": "adam", "momentum": 0.9}
+SCHEDULES = ("plateau", "cosine")
+_ADDED = {"optimizer": "adam", "momentum": 0.9, "schedule": "plateau"}
 """Fields that came later, with what earlier heads have: a head that has the same is written, and hashed, as before."""
 
 
@@ -30,7 +31,8 @@ class HeadSpec:
     """One head and how it is trained; the defaults are the article's head.
 
     Conv2D 1x1 without bias, batch normalisation, activation, dropout, pooling, ``dense_layers`` hidden layers,
-    softmax. Adam or SGD, ReduceLROnPlateau on the validation loss, weights of the best epoch kept.
+    softmax. Adam or SGD; the learning rate is cut on plateaus of the validation loss, and the weights of the best epoch
+    are kept, or it follows a cosine down to zero, and the last epoch is what counts.
 
     Attributes:
         conv_width: Channels of the 1x1 convolution, a positive multiple of 16.
@@ -48,6 +50,7 @@ class HeadSpec:
         plateau_patience: Epochs without improvement of the validation loss before the rate is cut, at least 1.
         optimizer: One of ``OPTIMIZERS``. ``adam`` and ``adamw`` are the same: in Keras, both decouple the decay.
         momentum: Of ``sgd``, in [0, 1), without Nesterov's correction; without effect on the others.
+        schedule: One of ``SCHEDULES``: ``plateau``, as ReduceLROnPlateau, or ``cosine``, see ``cosine_rate``.
     """
 
     conv_width: int = 64
@@ -65,6 +68,7 @@ class HeadSpec:
     plateau_patience: int = 5
     optimizer: str = "adam"
     momentum: float = 0.9
+    schedule: str = "plateau"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -74,6 +78,7 @@ class HeadSpec:
         _require("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}", self.activation in ACTIVATIONS)
         _require("pooling", self.pooling, f"one of {', '.join(POOLINGS)}", self.pooling in POOLINGS)
         _require("optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}", self.optimizer in OPTIMIZERS)
+        _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", self.schedule in SCHEDULES)
         for name in ("dropout", "dense_dropout", "label_smoothing", "momentum"):
             _require(name, getattr(self, name), "a number in [0, 1)", 0 <= getattr(self, name) < 1)
         _require("dense_layers", self.dense_layers, "0, 1 or 2", 0 <= self.dense_layers <= MAX_DENSE_LAYERS)
@@ -103,10 +108,27 @@ class HeadSpec:
         return cls(**values)
 
     @property
+    def last_counts(self) -> bool:
+        """Whether a head is what its last epoch makes of it; else its best epoch is picked.
+
+        A cosine ends where the noise of the steps does: earlier epochs are on the way there, and to pick the luckiest
+        of them would be a choice on the validation rows that the schedule makes needless.
+        """
+        return self.schedule == "cosine"
+
+    @property
     def identity(self) -> str:
         """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def cosine_rate(first: float, epoch: int, epochs: int) -> float:
+    """Returns the learning rate of an epoch, from 0, on half a cosine from ``first`` to zero after ``epochs``.
+
+    Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts; one rate for all steps of an epoch.
+    """
+    return first * 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / epochs))
 
 
 def told(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.model.spec import ACTIVATIONS, OPTIMIZERS, POOLINGS, HeadSpec
+from heads.model.spec import ACTIVATIONS, OPTIMIZERS, POOLINGS, SCHEDULES, HeadSpec
 
 shares = st.floats(0, 1, exclude_max=True)
 specs = st.builds(
@@ -29,6 +29,7 @@ specs = st.builds(
     plateau_patience=st.integers(1, 50),
     optimizer=st.sampled_from(OPTIMIZERS),
     momentum=shares,
+    schedule=st.sampled_from(SCHEDULES),
 )
 
 
@@ -74,7 +75,7 @@ def test_the_identity_of_the_articles_head_is_for_ever():
 
 
 def test_what_came_later_is_told_only_where_it_differs():
-    assert not {"optimizer", "momentum"} & HeadSpec().to_dict().keys()
+    assert not {"optimizer", "momentum", "schedule"} & HeadSpec().to_dict().keys()
     assert HeadSpec(optimizer="sgd").to_dict()["optimizer"] == "sgd"
 
 
@@ -96,6 +97,7 @@ def test_what_came_later_is_told_only_where_it_differs():
         ("plateau_patience", [0, -3, 2.0, False]),
         ("optimizer", ["Adam", "rmsprop", None]),
         ("momentum", [-0.1, 1, float("nan")]),
+        ("schedule", ["constant", None]),
     ],
 )
 def test_what_is_out_of_range_is_refused_naming_field_rule_and_value(name, values):
