@@ -102,18 +102,19 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     )
     engine = Engine(shape, train=data.train, validation=data.validation)
     seeds = [1000 * seed + number for number in range(len(specs))]
-    slots = engine.insert([Newcomer(spec=spec, seeds=(one,)) for spec, one in zip(specs, seeds, strict=True)])
+    newcomers = zip(specs, seeds, strict=True)
+    slots = engine.insert([Newcomer(spec=spec, seeds=(one,), epochs=arguments.epochs) for spec, one in newcomers])
     best: dict[int, Score] = {}
     taken = np.zeros((1, shape.slots), bool)
     taken[0, slots] = True
     for epoch in range(arguments.epochs):
         engine.train_epoch(plan(epoch))
         losses, accuracies, _ = engine.validate()
-        engine.plateau.update(losses, taken)
+        engine.learning_rates.update(losses, taken)
         improved = np.zeros_like(taken)
-        for slot in slots:
+        for spec, slot in zip(specs, slots, strict=True):
             score = Score(float(losses[0, slot]), float(accuracies[0, slot]))
-            if score.better_than(best.get(slot)):
+            if spec.last_counts or score.better_than(best.get(slot)):
                 best[slot], improved[0, slot] = score, True
         engine.keep(improved)
     heads = [Finished(spec=spec, weights=engine.take_out(slot)) for spec, slot in zip(specs, slots, strict=True)]

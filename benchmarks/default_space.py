@@ -176,10 +176,13 @@ def build(spec: Any, feature_shape: tuple[int, ...], classes: int) -> Any:
     return model
 
 
-def plateau(spec: Any) -> Any:
+def rates(spec: Any, epochs: int) -> Any:
     """Returns the schedule of a head's learning rate."""
     import keras
 
+    if spec.schedule == "cosine":
+        decay = keras.optimizers.schedules.CosineDecay(spec.learning_rate, decay_steps=epochs)
+        return keras.callbacks.LearningRateScheduler(lambda epoch: float(keras.ops.convert_to_numpy(decay(epoch))))
     return keras.callbacks.ReduceLROnPlateau(factor=spec.plateau_factor, patience=spec.plateau_patience, min_lr=5e-5)
 
 
@@ -209,7 +212,7 @@ class OneAtATime:
                     batch_size=self.batch,
                     epochs=self.epochs,
                     validation_data=arrays.validation,
-                    callbacks=[plateau(spec)],
+                    callbacks=[rates(spec, self.epochs)],
                     verbose=0,
                 )
         self.rates.append(len(specs) * self.epochs / (time.perf_counter() - begun))
@@ -232,9 +235,9 @@ class KerasTuner:
                 return build(specs[hp.Choice("head", list(range(len(specs))))], *sizes)
 
             def fit(self, hp: Any, model: Any, *args: Any, callbacks: Any = (), **kwargs: Any) -> Any:
-                return model.fit(*args, callbacks=[*callbacks, plateau(specs[hp.get("head")])], **kwargs)
+                return model.fit(*args, callbacks=[*callbacks, rates(specs[hp.get("head")], epochs)], **kwargs)
 
-        sizes, begun = self.alone.sizes, time.perf_counter()
+        sizes, epochs, begun = self.alone.sizes, self.alone.epochs, time.perf_counter()
         for arrays in self.alone.arrays:
             self.searches += 1
             tuner = keras_tuner.GridSearch(

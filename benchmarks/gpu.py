@@ -237,7 +237,7 @@ class Search:
         )
         self.engine.train_epoch(plan)
         losses, accuracies, _ = self.engine.validate()
-        self.engine.plateau.update(losses, ~np.isnan(losses))
+        self.engine.learning_rates.update(losses, ~np.isnan(losses))
         improved = np.nan_to_num(accuracies, nan=-1.0) > self.best
         self.best[improved] = accuracies[improved]
         self.engine.keep(improved)
@@ -256,7 +256,9 @@ class Search:
                 chosen.append(spec)
                 free -= pages_of(spec)
                 self.waiting.remove(spec)
-        newcomers = [Newcomer(spec=spec, seeds=(self.begun + place,)) for place, spec in enumerate(chosen)]
+        newcomers = [
+            Newcomer(spec=spec, seeds=(self.begun + place,), epochs=self.epochs) for place, spec in enumerate(chosen)
+        ]
         self.begun += len(chosen)
         slots = self.engine.insert(newcomers)
         self.best[:, slots] = -1

@@ -60,7 +60,9 @@ class MeasuredBank:
         aside, folds = 0.0, range(self.engine.shape.folds)
         seeds = [tuple(1000 * fold + number for fold in folds) for number in range(len(self.specs))]
         with self._part("heads in and out"):
-            newcomers = [Newcomer(spec=spec, seeds=own) for spec, own in zip(self.specs, seeds, strict=True)]
+            newcomers = [
+                Newcomer(spec=spec, seeds=own, epochs=self.epochs) for spec, own in zip(self.specs, seeds, strict=True)
+            ]
             slots = self.engine.insert(newcomers)
         best = np.full((len(folds), self.engine.shape.slots), -1.0)
         for epoch in range(self.epochs):
@@ -97,7 +99,7 @@ class MeasuredBank:
         with self._part("validation"):
             losses, accuracies, _ = self.engine.validate()
         with self._part("best weights"):
-            self.engine.plateau.update(losses, ~np.isnan(losses))
+            self.engine.learning_rates.update(losses, ~np.isnan(losses))
             improved = np.nan_to_num(accuracies, nan=-1.0) > best
             best[improved] = accuracies[improved]
             self.engine.keep(improved)

@@ -15,8 +15,8 @@ from features.rows.feed import EpochPlan, Feed
 from features.store.schema import Rows
 from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
+from heads.bank.learning_rates import LearningRates
 from heads.bank.pages import HeadArrays, PageTable, Place, hyperparameters, listed, named, unpack
-from heads.bank.plateau import Plateau
 from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
@@ -38,12 +38,14 @@ class Newcomer:
     Attributes:
         spec: Its head.
         seeds: One for each fold: first weights (``heads.model.weights.initial_weights``) and dropout masks.
+        epochs: How long it trains; a head whose rate follows a cosine needs to know.
         states: One for each fold, from ``Engine.save_state``, to go on where it was; seeds are then the saved ones.
         place: Where it was, see ``Engine.place_of``; taken again if it is free.
     """
 
     spec: HeadSpec
     seeds: tuple[int, ...] = ()
+    epochs: int | None = None
     states: tuple[HeadState, ...] | None = None
     place: Place | None = None
 
@@ -97,7 +99,7 @@ class Engine:
         for feed in (self._train, self._validation):
             _require("feature shape", feed.shape, str(shape.feature_shape), feed.shape == shape.feature_shape)
         self.table = PageTable(shape)
-        self.plateau = Plateau((shape.folds, shape.slots))
+        self.learning_rates = LearningRates((shape.folds, shape.slots))
         self.specs: list[HeadSpec | None] = [None] * shape.slots
         self._seeds = np.zeros((shape.folds, shape.slots), np.int64)
         self._mask_seeds = np.zeros((shape.folds, shape.slots), np.int32)
@@ -134,6 +136,8 @@ class Engine:
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
+            endless = newcomer.states is None and newcomer.spec.schedule == "cosine" and not newcomer.epochs
+            _require("epochs", newcomer.epochs, "a number, which a cosine needs", not endless)
             _require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
         write = HeadWrites(self.shape)
         slots = [self._settle(newcomer, write) for newcomer in newcomers]
@@ -149,13 +153,13 @@ class Engine:
             place = fold, slot
             if newcomer.states is None:
                 seed = newcomer.seeds[fold]
-                self.plateau.start(place, spec)
+                self.learning_rates.start(place, spec, newcomer.epochs)
                 weights = initial_weights(spec, self.shape.feature_shape, self.shape.classes, seed=seed)
                 write.add(fold, where, spec, {"weights": named(spec, weights)}, steps=0)
             else:
                 state = newcomer.states[fold]
                 seed = int(state["seed"])
-                self.plateau.load(place, _inside(state, "plateau"))
+                self.learning_rates.load(place, _inside(state, "plateau"))
                 parts = {part: _inside(state, part) for part in self.shape.state_parts}
                 write.add(fold, where, spec, parts, steps=int(state["steps"]))
             self._seeds[place], self._mask_seeds[place] = seed, mask_seed(seed)
@@ -173,7 +177,7 @@ class Engine:
             for fold in range(self.shape.folds):
                 write.clear(fold, where)
             self.specs[slot] = None
-            self.plateau.rates[:, slot] = 0
+            self.learning_rates.rates[:, slot] = 0
         write.run(self._program)
 
     def place_of(self, slot: int) -> Place:
@@ -208,7 +212,7 @@ class Engine:
             "spec": np.array(json.dumps(spec.to_dict(), sort_keys=True)),
             "seed": np.array(self._seeds[fold, slot]),
             "steps": self._program.read("counters", fold, self.table.places_of(slot))["slots"]["steps"][0],
-            **{f"plateau/{name}": value for name, value in self.plateau.save((fold, slot)).items()},
+            **{f"plateau/{name}": value for name, value in self.learning_rates.save((fold, slot)).items()},
         }
         for part in self.shape.state_parts:
             state |= {f"{part}/{name}": array for name, array in self._read(part, slot, fold).items()}
@@ -273,8 +277,8 @@ class Engine:
             self._program.keep(improved, self.table.owner, self.table.page_of_tile)
 
     def set_learning_rates(self, rates: npt.NDArray[Any]) -> None:
-        """Sets the rates, (folds, slots), for schedules other than ``plateau``'s."""
-        self.plateau.rates[:] = rates
+        """Sets the rates, (folds, slots), for schedules other than ``learning_rates``' own."""
+        self.learning_rates.rates[:] = rates
 
     def predict_exactly(self, heads: Sequence[Finished]) -> list[Probabilities]:
         """Predicts validation rows in float32 on the features as stored: as plain Keras does with the exported file.
@@ -308,7 +312,7 @@ class Engine:
         return {
             **self.table.layout(),
             **hyperparameters(self.shape, self.specs),
-            "learning_rate": self.plateau.rates.copy(),
+            "learning_rate": self.learning_rates.rates.copy(),
             "seed": self._mask_seeds.copy(),
             "class_weight": self._class_weights,
         }

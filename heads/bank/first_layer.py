@@ -67,14 +67,17 @@ class FirstLayer:
         return choose(functions, codes, hidden, *numbers)
 
     def pooled(self, values: Tensor, channels: Channels) -> Tensor:
-        """What pooling makes of (n, S·B) float32: (n, B) in the products' dtype, zeros where a head flattens."""
+        """What pooling makes of (n, S·B) float32: (n, Q, B) in the products' dtype; zeros for what a head has not."""
+        most = self.shape.pooled_values
 
         def pool(forward: Function | None) -> Function:
             def run(values: Tensor) -> Tensor:
                 values = self._by_position(values)
                 if forward is None:
-                    return ops.zeros((values.shape[0], self.batch), self.dtype)
-                return ops.cast(forward(ops, values, 1), self.dtype)
+                    return ops.zeros((values.shape[0], most, self.batch), self.dtype)
+                found = ops.cast(forward(ops, values, 1), self.dtype)
+                left = most - found.shape[1]
+                return ops.pad(found, [[0, 0], [0, left], [0, 0]]) if left else found
 
             return run
 
@@ -88,7 +91,7 @@ class FirstLayer:
 
         Args:
             flat: Gradient that heads which flatten have of it, (n, S·B) float32; None where every head pools.
-            error: Gradient of what ``pooled`` returned, (n, B); None where every head flattens.
+            error: Gradient of what ``pooled`` returned, (n, Q, B); None where every head flattens.
             hidden: As given to ``activated``.
             norm: Likewise.
             channels: Likewise.
@@ -107,7 +110,7 @@ class FirstLayer:
                 if pooling.keeps_positions:
                     return flat
                 values = self._by_position(pooled) if pooling.looks_back else None
-                found = pooling.backward(ops, error[:, None], values, self.shape.positions, 1)
+                found = pooling.backward(ops, error[:, : pooling.values], values, self.shape.positions, 1)
                 return ops.reshape(found, (error.shape[0], -1))
 
             return run

@@ -112,7 +112,7 @@ class Bank:
         return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
 
     def _dense_kernels(self, weights: Arrays) -> Arrays:
-        """Kernels of the first dense layers: ``tiles`` (T, 16·S, V) and ``pooled`` (P, 16, U), products' dtype."""
+        """Kernels of the first dense layers: ``tiles`` (T, 16·S, V) and ``pooled`` (P, 16·Q, U), products' dtype."""
         kernels: Arrays = {}
         if "tiles" in weights:
             wide = ops.cast(weights["tiles"], self.dtype)

@@ -44,7 +44,7 @@ class Passes(Protocol):
         Args:
             hidden: As given to it.
             tiles: Gradient of each tile's activations, (T, 16·S, B) in the products' dtype.
-            pooled: Gradient of the pooled ones, (P, 16, B).
+            pooled: Gradient of the pooled ones, (P, 16·Q, B).
             norm: As returned by it.
             present: As given to it.
 
@@ -71,7 +71,7 @@ class PageByPage:
         if shape.flattens:
             found["tiles"] = ops.zeros((present.tiles["page"].shape[0], PAGE, self._values), dtype)
         if shape.pools:
-            found["pooled"] = ops.zeros((pages, PAGE, first.batch), dtype)
+            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, first.batch), dtype)
         if norm is not None:
             found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
 
@@ -99,7 +99,7 @@ class PageByPage:
         if tiles is not None:
             tiles = ops.reshape(tiles, (-1, PAGE * shape.positions, first.batch))
         statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
-        return Active(tiles, found.get("pooled")), statistics
+        return Active(tiles, _joined(found.get("pooled"))), statistics
 
     def backward(
         self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
@@ -109,6 +109,8 @@ class PageByPage:
         paged = ops.reshape(hidden, (-1, PAGE, self._values))
         if tiles is not None:
             tiles = ops.reshape(tiles, (-1, PAGE, self._values))
+        if pooled is not None:
+            pooled = ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch))
         found = {"error": ops.zeros(paged.shape, first.dtype)}
         if norm is not None:
             found["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
@@ -158,7 +160,7 @@ class WholePasses:
             owned = present.tiles["owned"][:, None, None]
             tiles = ops.where(owned, ops.take(of_pages, present.tiles["page"], axis=0), ops.cast(0, first.dtype))
         if shape.pools:
-            pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE, first.batch))
+            pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE * shape.pooled_values, first.batch))
         return Active(tiles, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
 
     def backward(
@@ -168,7 +170,7 @@ class WholePasses:
         first = self._first
         channels, own = _channels(present, None), _norm_of(norm, None)
         flat = None if tiles is None else self._of_pages(tiles, present)
-        error = None if pooled is None else ops.reshape(pooled, (-1, first.batch))
+        error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
         error = first.unpooled(flat, error, hidden, own, channels)
         error, beta = first.deactivated(hidden, error, own, channels)
         return error, None if beta is None else _in_pages(beta)
@@ -202,3 +204,8 @@ def _norm_of(norm: Norm | None, page: Tensor | None) -> Norm | None:
 
 def _in_pages(of_channels: Tensor) -> Tensor:
     return ops.reshape(of_channels, (-1, PAGE))
+
+
+def _joined(pooled: Tensor | None) -> Tensor | None:
+    """(P, 16, Q, B) to (P, 16·Q, B)."""
+    return None if pooled is None else ops.reshape(pooled, (pooled.shape[0], -1, pooled.shape[-1]))

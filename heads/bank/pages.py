@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bank.shape import STATISTICS, BankShape, Sort, first_units, pages_of
+from heads.model.functions import pooled_values
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
@@ -200,7 +201,10 @@ def pack(shape: BankShape, spec: HeadSpec, arrays: Mapping[str, npt.NDArray[Any]
             cut = wide.reshape(*wide.shape[:3], parts, shape.tile_units)
             laid["tiles"]["tiles"][:] = cut.transpose(1, 3, 2, 0, 4).reshape(tiles, PAGE, shape.positions, -1)
         elif name == "dense":
-            laid["pages"]["pooled"][:, :, : array.shape[-1]] = array.reshape(pages, PAGE, -1)
+            units = array.shape[-1]
+            by_value = array.reshape(-1, pages, PAGE, units).transpose(1, 2, 0, 3)
+            channels = laid["pages"]["pooled"].reshape(pages, PAGE, shape.pooled_values, -1)
+            channels[:, :, : by_value.shape[2], :units] = by_value
         elif name in laid["pages"]:
             laid["pages"][name][:] = array.reshape(pages, PAGE)
         else:
@@ -227,7 +231,9 @@ def unpack(shape: BankShape, spec: HeadSpec, laid: Laid) -> HeadArrays:
             cut = in_tiles["tiles"].reshape(pages, tiles // pages, PAGE, shape.positions, -1)
             arrays[name] = cut.transpose(3, 0, 2, 1, 4).reshape(shape.positions * spec.conv_width, -1)[:, :units]
         elif name == "dense" and not tiles and "pooled" in in_pages:
-            arrays[name] = in_pages["pooled"].reshape(spec.conv_width, -1)[:, :units]
+            channels = in_pages["pooled"].reshape(spec.conv_width, shape.pooled_values, -1)
+            by_value = channels[:, : pooled_values(spec.pooling, shape.positions), :units].transpose(1, 0, 2)
+            arrays[name] = by_value.reshape(-1, units)
         elif name in in_pages:
             arrays[name] = in_pages[name].reshape(-1)
         elif name in in_slot:
@@ -239,7 +245,7 @@ def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[
     """Returns the numbers of each slot's head that the program needs, each (slots,); of a free slot, harmless ones.
 
     int32: ``activation`` and ``pooling`` (places in the shape's tuples), ``dense_layers``; bool: ``batch_norm``,
-    ``taken``; float32: ``dropout``, ``dense_dropout``, ``label_smoothing``, ``weight_decay``.
+    ``taken``, ``sgd``; float32: ``dropout``, ``dense_dropout``, ``label_smoothing``, ``weight_decay``, ``momentum``.
     """
     blank = HeadSpec(dropout=0)
     rows = [blank if spec is None else spec for spec in specs]
@@ -248,10 +254,11 @@ def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[
         "pooling": [shape.poolings.index(s.pooling) if s.pooling in shape.poolings else 0 for s in rows],
         "dense_layers": [s.dense_layers for s in rows],
     }
-    numbers = ("dropout", "dense_dropout", "label_smoothing", "weight_decay")
+    numbers = ("dropout", "dense_dropout", "label_smoothing", "weight_decay", "momentum")
     return {
         **{name: np.array(values, np.int32) for name, values in codes.items()},
         **{name: np.array([getattr(s, name) for s in rows], np.float32) for name in numbers},
         "batch_norm": np.array([s.batch_norm for s in rows], bool),
+        "sgd": np.array([s.optimizer == "sgd" for s in rows], bool),
         "taken": np.array([spec is not None for spec in specs], bool),
     }

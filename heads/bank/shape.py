@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from heads.model.functions import POOLINGS, pooled_positions
+from heads.model.functions import POOLINGS, pooled_values
 from heads.model.spec import PAGE, HeadSpec
 
 STATISTICS = ("mean", "variance")
@@ -50,6 +50,7 @@ class BankShape:
         batch_norm: Which of true and false occur.
         dropout: Whether a convolution's outputs are ever dropped.
         dense_dropout: Whether a hidden layer's outputs are ever dropped.
+        sgd: Which of true and false occur: whether a head is moved by SGD, or by Adam.
     """
 
     pages: int
@@ -66,6 +67,7 @@ class BankShape:
     batch_norm: tuple[bool, ...]
     dropout: bool
     dense_dropout: bool
+    sgd: tuple[bool, ...] = (False,)
 
     @classmethod
     def covering(
@@ -113,6 +115,7 @@ class BankShape:
             batch_norm=tuple(sorted({spec.batch_norm for spec in specs})),
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
+            sgd=tuple(sorted({spec.optimizer == "sgd" for spec in specs})),
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
 
@@ -133,6 +136,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
+            ("optimizer", spec.optimizer, "another", (spec.optimizer == "sgd") in self.sgd),
             ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:
@@ -153,6 +157,11 @@ class BankShape:
     def pools(self) -> bool:
         """Whether any head leaves one value for each channel."""
         return any(not POOLINGS[name].keeps_positions for name in self.poolings)
+
+    @property
+    def pooled_values(self) -> int:
+        """Values of each channel that heads leave which pool: those of the pooling that leaves most."""
+        return max([entry.values for name in self.poolings if not (entry := POOLINGS[name]).keeps_positions], default=0)
 
     @property
     def tile_units(self) -> int:
@@ -179,7 +188,7 @@ class BankShape:
     def page_arrays(self) -> dict[str, tuple[int, ...]]:
         """Shape of one page of each array that is laid out in pages."""
         vectors = ("beta", *STATISTICS) if True in self.batch_norm else ()
-        pooled = {"pooled": (PAGE, self.units)} if self.pools else {}
+        pooled = {"pooled": (PAGE * self.pooled_values, self.units)} if self.pools else {}
         return {"kernel": (PAGE, self.feature_shape[2]), **dict.fromkeys(vectors, (PAGE,)), **pooled}
 
     @property
@@ -234,7 +243,7 @@ class BankShape:
     def _step_products(self, spec: HeadSpec) -> int:
         width, units = spec.conv_width, first_units(spec, self.classes)
         first = 2 * width * self.positions * self.feature_shape[2]
-        dense = 3 * width * pooled_positions(spec.pooling, self.positions) * units
+        dense = 3 * width * pooled_values(spec.pooling, self.positions) * units
         deeper = 0
         if spec.dense_layers:
             deeper = 3 * units * ((spec.dense_layers - 1) * units + self.classes)

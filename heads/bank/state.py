@@ -1,8 +1,9 @@
 """What the mathematics of a bank takes and gives: explicit arrays, by name.
 
 Letters in shapes: F folds, P pages, T tiles and H slots of a partition, C channels of a bottleneck, S positions, B rows
-of a batch, U units, V units of a tile, R tiles of a page at most, K classes; N = P·16 channels. Channels lead, and a
-channel's values lie position by position: (N, S·B). The mathematics knows one partition, whose arrays have no axis F.
+of a batch, Q values of a channel that heads leave which pool, U units, V units of a tile, R tiles of a page at most, K
+classes; N = P·16 channels. Channels lead, and a channel's values lie position by position: (N, S·B). The mathematics
+knows one partition, whose arrays have no axis F.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Active(NamedTuple):
 
     Attributes:
         tiles: (T, 16·S, B) activations of the page of each tile; None where no head flattens.
-        pooled: (P, 16, B), zeros for heads that flatten; None where every head does.
+        pooled: (P, 16·Q, B), zeros for what a head does not leave; None where every head flattens.
     """
 
     tiles: Tensor | None

@@ -1,4 +1,4 @@
-"""Adam for every head with its own numbers, the moving statistics, and which weights are kept as the best.
+"""Adam or SGD for every head with its own numbers, the moving statistics, and which weights are kept as the best.
 
 Letters in shapes are those of ``heads.bank.state``.
 """
@@ -31,7 +31,7 @@ class Update:
         self._sort_of = {name: sort for sort, arrays in shape.arrays.items() for name in arrays}
 
     def update(self, state: State, gradients: Gradients, settings: Settings, losses: Tensor) -> tuple[State, Tensor]:
-        """Adam with decoupled weight decay, and the moving statistics.
+        """Adam, or SGD with momentum, with decoupled weight decay, and the moving statistics.
 
         Args:
             state: Of one partition, without ``best``.
@@ -49,15 +49,21 @@ class Update:
         """The first pass: ``first``, ``second`` and ``counters`` of the new state, and the losses; see ``update``."""
         trains = settings["taken"]
         steps = state["counters"]["steps"] + ops.cast(trains, "int32")
-        of = self._of_places({"trains": trains}, settings)
+        slot = {"trains": trains}
+        if True in self.shape.sgd:
+            slot |= {"sgd": settings["sgd"], "momentum": settings["momentum"], "rate": settings["learning_rate"]}
+        of = self._of_places(slot, settings)
         new: State = {"first": {}, "second": {}, "counters": {"steps": steps}}
         for name in self.shape.trained:
             first, second = state["first"][name], state["second"][name]
             gradient = ops.cast(gradients.weights[name], "float32")
-            mine = as_deep(of[self._sort_of[name]]["trains"], first)
-            new["first"][name] = ops.where(mine, first + (gradient - first) * (1 - ADAM_BETAS[0]), first)
+            own = {key: as_deep(vector, first) for key, vector in of[self._sort_of[name]].items()}
+            followed = first + (gradient - first) * (1 - ADAM_BETAS[0])
+            if True in self.shape.sgd:  # whose velocity is what is added to the weights
+                followed = ops.where(own["sgd"], first * own["momentum"] - gradient * own["rate"], followed)
+            new["first"][name] = ops.where(own["trains"], followed, first)
             new["second"][name] = ops.where(
-                mine, second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
+                own["trains"], second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
             )
         return new, ops.where(trains, losses + gradients.loss, losses)
 
@@ -74,11 +80,16 @@ class Update:
             # counts fully, a late one as much as Keras lets it.
             "share": (1 - BATCH_NORM_MOMENTUM) / (1 - ops.power(ops.cast(BATCH_NORM_MOMENTUM, "float32"), count)),
         }
+        if True in self.shape.sgd:
+            slot["sgd"] = settings["sgd"]
         of = self._of_places(slot, settings)
         new = dict(weights)
         for name in self.shape.trained:
             own = {key: as_deep(vector, weights[name]) for key, vector in of[self._sort_of[name]].items()}
-            step = moments["first"][name] * own["alpha"] / (ops.sqrt(moments["second"][name]) + ADAM_EPSILON)
+            first = moments["first"][name]
+            step = first * own["alpha"] / (ops.sqrt(moments["second"][name]) + ADAM_EPSILON)
+            if True in self.shape.sgd:
+                step = ops.where(own["sgd"], -first, step)
             moved = weights[name] - weights[name] * own["decay"] - step
             new[name] = ops.where(own["trains"], moved, weights[name])
         for name, now in gradients.statistics.items():

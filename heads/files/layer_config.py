@@ -82,7 +82,7 @@ class LayerConfig:
     """
 
     def __init__(self, path: Path, number: int, values: dict[str, Any]) -> None:
-        self._path, self._left = path, dict(values)
+        self.path, self._left = path, dict(values)
         self.name: str = self._left.pop("name", None)
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             refuse(path, f"layer {number}: name", "letters, digits, _, - and .", quoted(self.name))
@@ -91,14 +91,14 @@ class LayerConfig:
     def _check_dtype(self) -> None:
         dtype = self._left.pop("dtype", "float32")
         if isinstance(dtype, dict):
-            kind, policy, _ = keras_object(self._path, f"layer {self.name!r}: dtype", dtype)
+            kind, policy, _ = keras_object(self.path, f"layer {self.name!r}: dtype", dtype)
             dtype = policy.get("name") if kind == "DTypePolicy" and isinstance(policy, dict) else kind
         if dtype not in (None, "float32"):
             self.refuse("dtype", "float32", dtype)
 
     def refuse(self, key: str, expected: str, found: object) -> NoReturn:
         """As the function, of a key of this layer."""
-        refuse(self._path, f"layer {self.name!r}: {key}", expected, found)
+        refuse(self.path, f"layer {self.name!r}: {key}", expected, found)
 
     def given(self, key: str) -> Any:
         """The value as it stands in the file, not taken out; None where there is none."""
@@ -159,7 +159,7 @@ class LayerConfig:
             key = f"{name}_initializer"
             value = self._left.pop(key, None)
             if isinstance(value, dict):
-                value = keras_object(self._path, f"layer {self.name!r}: {key}", value)[0]
+                value = keras_object(self.path, f"layer {self.name!r}: {key}", value)[0]
             known = {spelt for one in _INITIALIZERS for spelt in (one, _snake(one))}
             if value is not None and (not isinstance(value, str) or value not in known):
                 self.refuse(key, "an initialiser of Keras' own", value)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
-from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, quoted, refuse
+from heads.files.graph import graph_entries, only_end, sources_of
+from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, refuse
+from heads.files.pooling_block import BLOCK, pooled_by
 from heads.model.functions import ELEMENT_WISE, POOLINGS
 
-MAX_LAYERS = 256
-"""Of the whole file: twenty-five of the deepest heads of a search, averaged, have 252."""
 MAX_ELEMENTS = 2**24
 """Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
 ACTIVATIONS = (*ELEMENT_WISE, "softmax")
@@ -36,9 +36,9 @@ class PlainLayer:
     """One layer, checked.
 
     Attributes:
-        kind: Its class in ``keras.layers``.
+        kind: Its class in ``keras.layers``; ``BLOCK`` for a pooling that is made of several layers.
         name: Its name in the model and in the file.
-        options: What the class is called with, beside name and dtype.
+        options: What the class is called with, beside name and dtype; of a block, ``pooling``.
         weights: Shape of each of its weights by name, in the order of ``layer.get_weights()``.
         output: Shape of what it returns for one image.
         ends_in_softmax: Whether that is class probabilities.
@@ -50,6 +50,16 @@ class PlainLayer:
     weights: dict[str, Shape]
     output: Shape
     ends_in_softmax: bool = False
+
+    def build(self, shape: Shape) -> Any:
+        """Returns the Keras layer for inputs of this shape."""
+        import keras  # noqa: PLC0415  the command chooses the backend first
+
+        from heads.model.pooling_layer import pooling_layer  # noqa: PLC0415  likewise
+
+        if self.kind == BLOCK:
+            return pooling_layer(self.options["pooling"], (shape[0], shape[1], shape[2]), name=self.name)
+        return getattr(keras.layers, self.kind)(**self.options, name=self.name, dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class PlainModel:
         for layers in self.chains:
             outputs = inputs
             for layer in layers:
-                outputs = getattr(keras.layers, layer.kind)(**layer.options, name=layer.name, dtype="float32")(outputs)
+                outputs = layer.build(outputs.shape[1:])(outputs)
             ends.append(outputs)
         mean = keras.layers.Average(name=self.average, dtype="float32")(ends) if self.average else ends[0]
         return keras.Model(inputs, mean, name=self.name)
@@ -139,30 +149,9 @@ def _model_name(values: Any) -> str:
     return name if isinstance(name, str) and NAME.fullmatch(name) else "head"
 
 
-def _entries(path: Path, layers: Any, kinds: tuple[str, ...]) -> list[tuple[str, LayerConfig, dict[str, Any]]]:
-    """(class, configuration, rest) of each layer; its class is one of ``kinds``, names are checked and differ."""
-    if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
-        count = len(layers) if isinstance(layers, list) else "none"
-        refuse(path, "model_config", f"1 to {MAX_LAYERS} layers", f"{count}")
-    entries = []
-    for number, entry in enumerate(layers):
-        kind, values, rest = keras_object(path, f"layer {number}", entry)
-        if kind not in kinds:
-            name = values.get("name", number) if isinstance(values, dict) else number
-            refuse(path, f"layer {quoted(name)}", f"one of {', '.join(kinds)}", kind)
-        if not isinstance(values, dict):
-            refuse(path, f"layer {number}", "a configuration", values)
-        entries.append((kind, LayerConfig(path, number, values), rest))
-    names = [config.name for _, config, _ in entries]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        refuse(path, "model_config", "layers with different names", f"{twice} twice")
-    return entries
-
-
 def _sequential(path: Path, values: Any) -> _Graph:
     layers = values.get("layers") if isinstance(values, dict) else values  # Keras 2.1 has the bare list
-    entries = [(kind, config) for kind, config, _ in _entries(path, layers, ("InputLayer", *_READERS))]
+    entries = [(kind, config) for kind, config, _ in graph_entries(path, layers, ("InputLayer", *_READERS))]
     if entries[0][0] == "InputLayer":
         return _Graph(entries[0][1], [entries[1:]])
     first = entries[0][1]
@@ -179,8 +168,8 @@ def _functional(path: Path, values: Any) -> _Graph:
     starts: list[LayerConfig] = []
     averages: list[tuple[LayerConfig, list[str]]] = []
     followers: dict[str, list[tuple[str, LayerConfig]]] = {}
-    for kind, config, rest in _entries(path, values.get("layers"), ("InputLayer", *_READERS, _AVERAGE)):
-        sources = _sources(path, config.name, rest.get("inbound_nodes"), several=kind == _AVERAGE)
+    for kind, config, rest in graph_entries(path, values.get("layers"), ("InputLayer", *_READERS, _AVERAGE)):
+        sources = sources_of(path, config.name, rest.get("inbound_nodes"), several=kind == _AVERAGE)
         if (not sources) != (kind == "InputLayer"):
             refuse(path, f"layer {config.name!r}", _ONE_WAY, "another graph")
         if kind == "InputLayer":
@@ -196,7 +185,7 @@ def _functional(path: Path, values: Any) -> _Graph:
     # What is left in ``followers`` hangs from a fork, a cycle or the average.
     if followers or not ends or sorted(ends) != sorted(chains):
         refuse(path, "model_config", _ONE_WAY, "another graph")
-    outer = (_only(values.get("input_layers")), _only(values.get("output_layers")))
+    outer = (only_end(values.get("input_layers")), only_end(values.get("output_layers")))
     if outer != (starts[0].name, average.name if average else ends[0]):
         refuse(path, "model_config", _ONE_WAY, "another graph")
     return _Graph(starts[0], [chains[end] for end in ends], average)
@@ -209,43 +198,6 @@ def _chains(start: str, followers: dict[str, list[tuple[str, LayerConfig]]]) -> 
         while len(followers.get(layers[-1][1].name, ())) == 1:
             layers += followers.pop(layers[-1][1].name)
         yield layers
-
-
-def _only(ends: Any) -> Any:
-    """The layer in ``["name", 0, 0]`` (Keras 3) or ``[["name", 0, 0]]`` (Keras 2)."""
-    if isinstance(ends, list) and len(ends) == 1:
-        ends = ends[0]
-    return ends[0] if isinstance(ends, list) and len(ends) == 3 and ends[1:] == [0, 0] else None
-
-
-def _sources(path: Path, name: str, nodes: Any, *, several: bool) -> list[str]:
-    """Which layers the only call of a layer takes its inputs from: one, or ``several``; none for the input layer."""
-    if nodes == []:
-        return []
-    expected = "one call with several inputs" if several else "one call with one input"
-    try:
-        inputs = [(source, call, output, options) for source, call, output, options in _inputs(nodes, several)]
-    except (TypeError, ValueError, KeyError):
-        refuse(path, f"layer {name!r}", expected, nodes)
-    harmless = {"mask": (None,), "training": (None, False, True)}
-    for source, call, output, options in inputs:
-        if (call, output) != (0, 0) or not isinstance(source, str) or not isinstance(options, dict):
-            refuse(path, f"layer {name!r}", expected, nodes)
-        for key, value in options.items():
-            if not any(value is allowed for allowed in harmless.get(key, ())):
-                refuse(path, f"layer {name!r}", "a call without further arguments", f"{key}={value!r}")
-    if several != (len(inputs) > 1) or not inputs:
-        refuse(path, f"layer {name!r}", expected, nodes)
-    return [source for source, *_ in inputs]
-
-
-def _inputs(nodes: Any, several: bool) -> list[tuple[Any, ...]]:
-    """(layer, which call of it, which output, options) of each input; fails in many ways where there is none."""
-    (node,) = nodes
-    if isinstance(node, dict):  # Keras 3
-        (tensors,), options = node["args"], node["kwargs"]
-        return [(*one["config"]["keras_history"], options) for one in (tensors if several else [tensors])]
-    return [(*history, {}) if len(history) == 3 else tuple(history) for history in node]  # Keras 2
 
 
 def _plain_model(path: Path, name: str, graph: _Graph) -> PlainModel:
@@ -384,6 +336,12 @@ def _global_pooling(kind: str) -> Callable[[LayerConfig, Shape], PlainLayer]:
     return read
 
 
+def _pooling_block(config: LayerConfig, shape: Shape) -> PlainLayer:
+    _need_rank(config, shape, 3)
+    pooling = pooled_by(config, shape)
+    return PlainLayer(BLOCK, config.name, {"pooling": pooling}, {}, (POOLINGS[pooling].values * shape[2],))
+
+
 def _dense(config: LayerConfig, shape: Shape) -> PlainLayer:
     _need_rank(config, shape, 1)
     units, use_bias = config.whole("units"), config.flag("use_bias", True)
@@ -403,7 +361,9 @@ _READERS: dict[str, Callable[[LayerConfig, Shape], PlainLayer]] = {
     "Softmax": _softmax,
     "Dropout": _dropout,
     "Flatten": _flatten,
-    **{pooling.layer: _global_pooling(pooling.layer) for pooling in POOLINGS.values() if not pooling.keeps_positions},
+    "GlobalAveragePooling2D": _global_pooling("GlobalAveragePooling2D"),
+    "GlobalMaxPooling2D": _global_pooling("GlobalMaxPooling2D"),
+    BLOCK: _pooling_block,
     "Dense": _dense,
 }
 """What a head is made of, and how each is read."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from heads.model.functions import POOLINGS
+from heads.model.pooling_layer import pooling_layer
 from heads.model.spec import HeadSpec
 from heads.model.weights import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, initial_weights
 
@@ -27,14 +27,14 @@ def build_head(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int
     """
     inputs = keras.Input(feature_shape, dtype="float32", name="features")
     outputs = inputs
-    for layer in _layers(spec, classes, seed):
+    for layer in _layers(spec, feature_shape, classes, seed):
         outputs = layer(outputs)
     model = keras.Model(inputs, outputs, name="head")
     model.set_weights(initial_weights(spec, feature_shape, classes, seed=seed))
     return model
 
 
-def _layers(spec: HeadSpec, classes: int, seed: int) -> Iterator[Any]:
+def _layers(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int, seed: int) -> Iterator[Any]:
     layers = keras.layers
     mask_seeds = np.random.SeedSequence([seed, 1]).generate_state(1 + spec.dense_layers).tolist()
     yield layers.Conv2D(spec.conv_width, 1, use_bias=False, dtype="float32", name="conv")
@@ -49,7 +49,7 @@ def _layers(spec: HeadSpec, classes: int, seed: int) -> Iterator[Any]:
     yield layers.Activation(spec.activation, dtype="float32", name="activation")
     if spec.dropout:
         yield layers.Dropout(spec.dropout, seed=mask_seeds[0], dtype="float32", name="dropout")
-    yield getattr(layers, POOLINGS[spec.pooling].layer)(dtype="float32", name="pooling")
+    yield pooling_layer(spec.pooling, (*feature_shape[:2], spec.conv_width))
     for number in range(1, spec.dense_layers + 1):
         yield layers.Dense(spec.dense_units, activation=spec.activation, dtype="float32", name=f"dense_{number}")
         if spec.dense_dropout:

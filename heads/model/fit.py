@@ -14,8 +14,8 @@ from features.rows.feed import Feed, plan_epoch
 from features.runtime.errors import BottleneckError
 from heads.metrics.scoring import EpochRecord, predict_probabilities, score
 from heads.model.build import build_head
-from heads.model.keras_internals import OneReplicaAdam
-from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec
+from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
+from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec, cosine_rate
 from heads.model.weights import Weights, unbiased, without_statistics
 
 
@@ -30,7 +30,7 @@ class TrainedHead:
     Attributes:
         spec: The head.
         weights: Those of the best epoch, in the order of ``model.get_weights()``.
-        best: The best epoch.
+        best: The best epoch; the last one where that counts (``HeadSpec.last_counts``).
         curve: All epochs, in order.
     """
 
@@ -93,10 +93,10 @@ def train_solo(
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
     model.set_weights(without_statistics(spec, model.get_weights()))
     recorder = _Recorder(spec, batches, validation, schedule.objective)
-    best = _BestEpoch(recorder)
+    best = _BestEpoch(recorder, last_counts=spec.last_counts)
     try:
         _compile(model, spec)
-        callbacks = [recorder, _plateau(spec), best, _Listener(recorder, on_epoch)]
+        callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
     finally:
         # Keras' global state keeps every model of a study alive otherwise.
@@ -105,16 +105,24 @@ def train_solo(
 
 
 def _compile(model: Any, spec: HeadSpec) -> None:
-    decay = spec.weight_decay or None
     model.compile(
-        optimizer=OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam"),
+        optimizer=_optimizer(spec),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
         # XLA compiles for seconds in every trial and gains nothing on so small a model; JAX has no other way.
         jit_compile=keras.backend.backend() != "tensorflow",
     )
 
 
-def _plateau(spec: HeadSpec) -> Any:
+def _optimizer(spec: HeadSpec) -> Any:
+    decay = spec.weight_decay or None
+    if spec.optimizer == "sgd":
+        return OneReplicaSGD(spec.learning_rate, momentum=spec.momentum, weight_decay=decay, name="sgd")
+    return OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam")
+
+
+def _rates(spec: HeadSpec, epochs: int) -> Any:
+    if spec.schedule == "cosine":
+        return keras.callbacks.LearningRateScheduler(lambda epoch: cosine_rate(spec.learning_rate, epoch, epochs))
     return keras.callbacks.ReduceLROnPlateau(
         monitor="val_loss",
         factor=spec.plateau_factor,
@@ -193,17 +201,17 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the weights of the best epoch."""
+    """Keeps the weights of the best epoch, or of the last one where that counts."""
 
-    def __init__(self, recorder: _Recorder) -> None:
+    def __init__(self, recorder: _Recorder, *, last_counts: bool) -> None:
         super().__init__()
-        self._recorder = recorder
+        self._recorder, self._last_counts = recorder, last_counts
         self.index = -1
         self.weights: Weights = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         best = self._recorder.curve[self.index].validation if self.weights else None
-        if self._recorder.curve[-1].validation.better_than(best):
+        if self._last_counts or self._recorder.curve[-1].validation.better_than(best):
             self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
 
 

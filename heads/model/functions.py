@@ -38,20 +38,45 @@ class Activation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockLayer:
+    """One layer of a pooling that is made of several.
+
+    Attributes:
+        name: Inside of the block.
+        kind: Class in ``keras.layers``.
+        inputs: Names of the layers that it takes its inputs from; ``MAPS`` is what the block is given.
+        options: ``(positions)`` to all that its configuration says beside its name.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    options: Callable[[int], dict[str, Any]]
+
+
+MAPS = "maps"
+"""Name of a block's input layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pooling:
     """What stands between the convolution and the dense layers.
 
     Attributes:
-        layer: Class in ``keras.layers``, from (batch, height, width, channels) to (batch, numbers).
-        keeps_positions: Whether every position reaches the dense layers; else one value for each channel does.
-        forward: ``(ops, values, axis)``: pools over the axis of the positions, which is gone where none is kept.
-        backward: ``(ops, error, values, positions, axis)``: the gradient of what was pooled, given that of the result,
-            whose axis is as long as what is kept, or 1. ``values`` are what was pooled.
+        layer: Class in ``keras.layers``, from (batch, height, width, channels) to (batch, numbers); empty for a block.
+        block: The layers instead, in order, where it takes several: a model of its own within the head.
+        keeps_positions: Whether every position reaches the dense layers.
+        values: Else so many values of each channel do. Of several, those of all channels stand side by side.
+        forward: ``(ops, values, axis)``: pools over the axis of the positions, which becomes as long as what is kept.
+        backward: ``(ops, error, values, positions, axis)``: the gradient of what was pooled, given that of the result.
+            ``values`` are what was pooled.
         looks_back: Whether ``backward`` needs these values; else they may be None.
     """
 
-    layer: str
+    layer: str = ""
+    block: tuple[BlockLayer, ...] = ()
     keeps_positions: bool = False
+    values: int = 1
     forward: Callable[[Ops, Tensor, int], Tensor]
     backward: Callable[[Ops, Tensor, Tensor, int, int], Tensor]
     looks_back: bool = False
@@ -114,16 +139,80 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 # --- poolings -------------------------------------------------------------------------------------------------
 
 
+def _average(ops: Ops, values: Tensor, axis: int) -> Tensor:
+    return ops.mean(values, axis=axis, keepdims=True)
+
+
 def _back_from_average(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
     return ops.repeat(error / positions, positions, axis=axis)
 
 
+def _max(ops: Ops, values: Tensor, axis: int) -> Tensor:
+    return ops.max(values, axis=axis, keepdims=True)
+
+
 def _back_from_max(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
     """Shared evenly between equals, as Keras' backends do."""
-    highest = values == ops.max(values, axis=axis, keepdims=True)
+    highest = values == _max(ops, values, axis)
     shares = ops.sum(ops.cast(highest, "float32"), axis=axis, keepdims=True)
     return ops.where(highest, error / shares, 0.0)
 
+
+def _back_from_both(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
+    of_average, of_max = ops.split(error, 2, axis=axis)
+    average = _back_from_average(ops, of_average, values, positions, axis)
+    return average + _back_from_max(ops, of_max, values, positions, axis)
+
+
+def _root_of_squares(ops: Ops, values: Tensor, axis: int) -> Tensor:
+    """The generalised mean of what is positive, with the exponent 2."""
+    return ops.sqrt(_average(ops, ops.square(ops.maximum(values, 0)), axis))
+
+
+def _back_from_root(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
+    root = _root_of_squares(ops, values, axis)
+    # Where nothing is positive the root has no slope of its own; Keras' normalisation leaves none there either.
+    return ops.where(root > 0, error / (positions * ops.maximum(root, 1e-12)), 0.0) * ops.maximum(values, 0)
+
+
+def _reduce(positions: int) -> dict[str, Any]:
+    return {"data_format": "channels_last", "keepdims": False}
+
+
+_BOTH = (
+    BlockLayer(name="average", kind="GlobalAveragePooling2D", inputs=(MAPS,), options=_reduce),
+    BlockLayer(name="max", kind="GlobalMaxPooling2D", inputs=(MAPS,), options=_reduce),
+    BlockLayer(name="both", kind="Concatenate", inputs=("average", "max"), options=lambda positions: {"axis": -1}),
+)
+_ROOT = (
+    BlockLayer(
+        name="positive",
+        kind="ReLU",
+        inputs=(MAPS,),
+        options=lambda positions: {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+    ),
+    # Keras' own layers take no other root than that of a vector's length. A channel's places divided by their length
+    # and multiplied with themselves sum up to it. The axis is the last one, as by default: Keras loses any other when
+    # it loads an HDF5 file.
+    BlockLayer(
+        name="places", kind="Reshape", inputs=("positive",), options=lambda positions: {"target_shape": [positions, -1]}
+    ),
+    BlockLayer(name="channels", kind="Permute", inputs=("places",), options=lambda positions: {"dims": [2, 1]}),
+    BlockLayer(name="unit", kind="UnitNormalization", inputs=("channels",), options=lambda positions: {"axis": -1}),
+    BlockLayer(name="along", kind="Multiply", inputs=("channels", "unit"), options=lambda positions: {}),
+    BlockLayer(
+        name="mean",
+        kind="GlobalAveragePooling1D",
+        inputs=("along",),
+        options=lambda positions: {"data_format": "channels_first", "keepdims": False},
+    ),
+    BlockLayer(
+        name="root",
+        kind="Rescaling",
+        inputs=("mean",),
+        options=lambda positions: {"scale": math.sqrt(positions), "offset": 0.0},
+    ),
+)
 
 POOLINGS: Mapping[str, Pooling] = MappingProxyType(
     {
@@ -133,17 +222,20 @@ POOLINGS: Mapping[str, Pooling] = MappingProxyType(
             forward=lambda ops, values, axis: values,
             backward=lambda ops, error, values, positions, axis: error,
         ),
-        "average": Pooling(
-            layer="GlobalAveragePooling2D",
-            forward=lambda ops, values, axis: ops.mean(values, axis=axis),
-            backward=_back_from_average,
-        ),
-        "max": Pooling(
-            layer="GlobalMaxPooling2D",
-            forward=lambda ops, values, axis: ops.max(values, axis=axis),
-            backward=_back_from_max,
+        "average": Pooling(layer="GlobalAveragePooling2D", forward=_average, backward=_back_from_average),
+        "max": Pooling(layer="GlobalMaxPooling2D", forward=_max, backward=_back_from_max, looks_back=True),
+        # Side by side, as fastai's AdaptiveConcatPool2d has them.
+        "concat": Pooling(
+            block=_BOTH,
+            values=2,
+            forward=lambda ops, values, axis: ops.concatenate(
+                [_average(ops, values, axis), _max(ops, values, axis)], axis=axis
+            ),
+            backward=_back_from_both,
             looks_back=True,
         ),
+        # Radenovic, Tolias and Chum 2018 (arXiv:1711.02512) learn the exponent, from 3: a plain head has no other root.
+        "gem": Pooling(block=_ROOT, forward=_root_of_squares, backward=_back_from_root, looks_back=True),
     }
 )
 """By the name that a space and a ``HeadSpec`` give it."""
@@ -152,6 +244,6 @@ ELEMENT_WISE = tuple(name for key, activation in ACTIVATIONS.items() for name in
 """All names by which a file may ask for an entry of ``ACTIVATIONS``."""
 
 
-def pooled_positions(pooling: str, positions: int) -> int:
+def pooled_values(pooling: str, positions: int) -> int:
     """Returns how many values of each channel reach the dense layers."""
-    return positions if POOLINGS[pooling].keeps_positions else 1
+    return positions if POOLINGS[pooling].keeps_positions else POOLINGS[pooling].values

@@ -22,8 +22,8 @@ def write_model(model: Any, file: h5py.File) -> None:
     save_model_to_hdf5(model, file, include_optimizer=False)
 
 
-class OneReplicaAdam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Keras' Adam, without the sum of the gradients over replicas, of which there is one.
+class _OneReplica:
+    """An optimizer without the sum of the gradients over replicas, of which there is one.
 
     For that sum TensorFlow registers a gradient in every trace and never forgets it, nor the graph that it belongs to:
     5 to 13 MB for every head of a study. Other backends have no such method.
@@ -31,3 +31,11 @@ class OneReplicaAdam(keras.optimizers.Adam):  # type: ignore[misc]
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
         return grads_and_vars
+
+
+class OneReplicaAdam(_OneReplica, keras.optimizers.Adam):  # type: ignore[misc]
+    """Keras' Adam on one replica."""
+
+
+class OneReplicaSGD(_OneReplica, keras.optimizers.SGD):  # type: ignore[misc]
+    """Keras' SGD on one replica."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -16,9 +17,13 @@ PAGE = 16
 ACTIVATIONS = functions.SEARCHED_ACTIVATIONS
 POOLINGS = tuple(functions.POOLINGS)
 MAX_DENSE_LAYERS = 2
+OPTIMIZERS = ("adam", "adamw", "sgd")
 ADAM_EPSILON = 1e-7
 PLATEAU_MIN_DELTA = 1e-4
 PLATEAU_MIN_RATE = 5e-5
+SCHEDULES = ("plateau", "cosine")
+_ADDED = {"optimizer": "adam", "momentum": 0.9, "schedule": "plateau"}
+"""Fields that came later, with what earlier heads have: a head that has the same is written, and hashed, as before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,8 @@ class HeadSpec:
     """One head and how it is trained; the defaults are the article's head.
 
     Conv2D 1x1 without bias, batch normalisation, activation, dropout, pooling, ``dense_layers`` hidden layers,
-    softmax. Adam, ReduceLROnPlateau on the validation loss, weights of the best epoch kept.
+    softmax. Adam or SGD; the learning rate is cut on plateaus of the validation loss, and the weights of the best epoch
+    are kept, or it follows a cosine down to zero, and the last epoch is what counts.
 
     Attributes:
         conv_width: Channels of the 1x1 convolution, a positive multiple of 16.
@@ -37,11 +43,14 @@ class HeadSpec:
         dense_layers: Hidden layers between pooling and softmax: 0, 1 or 2.
         dense_units: Units of each hidden layer; without effect where there is none.
         dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1).
-        learning_rate: Adam's initial rate.
+        learning_rate: The optimizer's initial rate.
         weight_decay: Decoupled decay per step as a multiple of the learning rate (AdamW, as in Keras); 0 for none.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
         plateau_factor: Factor of ReduceLROnPlateau, in (0, 1).
         plateau_patience: Epochs without improvement of the validation loss before the rate is cut, at least 1.
+        optimizer: One of ``OPTIMIZERS``. ``adam`` and ``adamw`` are the same: in Keras, both decouple the decay.
+        momentum: Of ``sgd``, in [0, 1), without Nesterov's correction; without effect on the others.
+        schedule: One of ``SCHEDULES``: ``plateau``, as ReduceLROnPlateau, or ``cosine``, see ``cosine_rate``.
     """
 
     conv_width: int = 64
@@ -57,6 +66,9 @@ class HeadSpec:
     label_smoothing: float = 0.0
     plateau_factor: float = 0.5
     plateau_patience: int = 5
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    schedule: str = "plateau"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,7 +77,9 @@ class HeadSpec:
         _require("conv_width", width, f"a positive multiple of {PAGE}", width >= PAGE and width % PAGE == 0)
         _require("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}", self.activation in ACTIVATIONS)
         _require("pooling", self.pooling, f"one of {', '.join(POOLINGS)}", self.pooling in POOLINGS)
-        for name in ("dropout", "dense_dropout", "label_smoothing"):
+        _require("optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}", self.optimizer in OPTIMIZERS)
+        _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", self.schedule in SCHEDULES)
+        for name in ("dropout", "dense_dropout", "label_smoothing", "momentum"):
             _require(name, getattr(self, name), "a number in [0, 1)", 0 <= getattr(self, name) < 1)
         _require("dense_layers", self.dense_layers, "0, 1 or 2", 0 <= self.dense_layers <= MAX_DENSE_LAYERS)
         _require("dense_units", self.dense_units, "at least 1", self.dense_units >= 1)
@@ -75,8 +89,8 @@ class HeadSpec:
         _require("plateau_patience", self.plateau_patience, "at least 1", self.plateau_patience >= 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields and the schema number, JSON types only."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """Returns the fields and the schema number, JSON types only; see ``told`` for what may be left out."""
+        return {"schema": SCHEMA, **told(asdict(self))}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> HeadSpec:
@@ -94,10 +108,32 @@ class HeadSpec:
         return cls(**values)
 
     @property
+    def last_counts(self) -> bool:
+        """Whether a head is what its last epoch makes of it; else its best epoch is picked.
+
+        A cosine ends where the noise of the steps does: earlier epochs are on the way there, and to pick the luckiest
+        of them would be a choice on the validation rows that the schedule makes needless.
+        """
+        return self.schedule == "cosine"
+
+    @property
     def identity(self) -> str:
         """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def cosine_rate(first: float, epoch: int, epochs: int) -> float:
+    """Returns the learning rate of an epoch, from 0, on half a cosine from ``first`` to zero after ``epochs``.
+
+    Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts; one rate for all steps of an epoch.
+    """
+    return first * 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / epochs))
+
+
+def told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields of a head without those that came later and are as they were before: what records say of it."""
+    return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 
 
 def _require(name: str, found: object, expected: str, holds: bool) -> None:

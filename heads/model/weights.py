@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from heads.model.functions import pooled_positions
+from heads.model.functions import pooled_values
 from heads.model.spec import HeadSpec
 
 BATCH_NORM_MOMENTUM = 0.99
@@ -22,7 +22,7 @@ Weights = list[npt.NDArray[np.float32]]
 def dense_shapes(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int) -> list[tuple[int, int]]:
     """Returns (inputs, units) of every dense layer, the softmax layer last."""
     height, width, _ = feature_shape
-    inputs = spec.conv_width * pooled_positions(spec.pooling, height * width)
+    inputs = spec.conv_width * pooled_values(spec.pooling, height * width)
     units = [*[spec.dense_units] * spec.dense_layers, classes]
     return list(zip([inputs, *units[:-1]], units, strict=True))
 

@@ -23,7 +23,6 @@ within the noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -31,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.files.ensemble import members_of
-from heads.model.functions import ACTIVATIONS, POOLINGS, Pooling
+from heads.model.functions import ACTIVATIONS, POOLINGS
+from heads.model.pooling_layer import pooling_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -195,10 +195,14 @@ def _pulled_back(layer: Any, inputs: Floats, gradient: Floats) -> Floats:
     return np.asarray(_PULL_BACK[type(layer).__name__](layer, inputs, gradient), np.float32)
 
 
-def _through_pooling(pooling: Pooling, layer: Any, inputs: Floats, gradient: Floats) -> Any:
+def _through_pooling(layer: Any, inputs: Floats, gradient: Floats) -> Any:
     count, height, width, channels = inputs.shape
+    name = pooling_of(layer)
+    assert name is not None, "no pooling of a head"
+    pooling = POOLINGS[name]
     values = np.moveaxis(inputs, 3, 1).reshape(count, channels, height * width)
-    back = pooling.backward(_OPS, gradient[..., None], values, height * width, -1)
+    error = np.moveaxis(gradient.reshape(count, pooling.values, channels), 1, 2)
+    back = pooling.backward(_OPS, error, values, height * width, -1)
     return np.ascontiguousarray(np.moveaxis(back.reshape(count, channels, height, width), 1, 3))
 
 
@@ -231,11 +235,9 @@ def _through_function(function: str, inputs: Floats, gradient: Floats) -> Any:
 _PULL_BACK: dict[str, Callable[[Any, Floats, Floats], Any]] = {
     "Dropout": lambda layer, inputs, gradient: gradient,
     "Flatten": lambda layer, inputs, gradient: gradient.reshape(inputs.shape),
-    **{
-        pooling.layer: partial(_through_pooling, pooling)
-        for pooling in POOLINGS.values()
-        if not pooling.keeps_positions
-    },
+    "GlobalAveragePooling2D": _through_pooling,
+    "GlobalMaxPooling2D": _through_pooling,
+    "Functional": _through_pooling,
     "BatchNormalization": _through_batch_norm,
     "Dense": _through_dense,
     "Activation": lambda layer, inputs, gradient: _through_function(_function(layer), inputs, gradient),

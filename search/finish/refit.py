@@ -117,12 +117,15 @@ def _train(
         resident=held <= resident_budget(),
         class_weights=data.class_weights(config.class_weights),
     )
-    newcomers = [Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.ordinal),)) for one in candidates]
+    newcomers = [
+        Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.ordinal),), epochs=one.epochs)
+        for one in candidates
+    ]
     slots = dict(zip(engine.insert(newcomers), candidates, strict=True))
     plan_seed = derive_seed(config.seed, "refit batches")
     found: dict[int, Refit] = {}
     for epoch in range(max(candidate.epochs for candidate in candidates)):
-        rates = engine.plateau.rates.copy()
+        rates = engine.learning_rates.rates.copy()
         for slot, candidate in slots.items():
             rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
         engine.set_learning_rates(rates)

@@ -58,7 +58,8 @@ def cross_validate(
     engine = Engine(shape, train=feed, validation_rows=folds, resident=feed.resident)
     numbers = range(len(folds))
     newcomers = [
-        Newcomer(spec=spec, seeds=tuple(derive_seed(own, "fold", fold) for fold in numbers)) for spec, own in heads
+        Newcomer(spec=spec, seeds=tuple(derive_seed(own, "fold", fold) for fold in numbers), epochs=epochs)
+        for spec, own in heads
     ]
     slots = engine.insert(newcomers)
     _train(engine, slots, folds, feed.views, epochs=epochs, batch_size=batch_size, seed=seed)
@@ -81,17 +82,18 @@ def _train(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Trains, and keeps of each head in each fold the epoch with the best accuracy, of equal ones the lowest loss."""
-    here = np.zeros(engine.plateau.rates.shape, bool)
+    """Trains, and keeps of each head in each fold its best epoch (accuracy, then loss), or the last where it counts."""
+    here = np.zeros(engine.learning_rates.rates.shape, bool)
     here[:, list(slots)] = True
+    last_counts = np.array([spec is not None and spec.last_counts for spec in engine.specs])
     best_accuracy, best_loss = np.full(here.shape, -1.0), np.full(here.shape, np.inf)
     for epoch in range(epochs):
         plan, fold_of_batch = plan_fold_epoch(folds, batch_size=batch_size, views=views, seed=seed, epoch=epoch)
         engine.train_epoch(plan, fold_of_batch)
         scores = engine.validate()
-        engine.plateau.update(scores.loss, here)
+        engine.learning_rates.update(scores.loss, here)
         higher = scores.accuracy > best_accuracy
-        improved = here & (higher | ((scores.accuracy == best_accuracy) & (scores.loss < best_loss)))
+        improved = here & (last_counts | higher | ((scores.accuracy == best_accuracy) & (scores.loss < best_loss)))
         best_accuracy[improved], best_loss[improved] = scores.accuracy[improved], scores.loss[improved]
         engine.keep(improved)
 

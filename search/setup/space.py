@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from features.runtime.errors import InputError
 from features.runtime.files import read_text
 from features.runtime.refusal import one_line
-from heads.model.spec import HeadSpec
+from heads.model.spec import HeadSpec, told
 from search.setup.options import RunSection
 
 ARTICLE = HeadSpec()
@@ -157,8 +157,8 @@ class Space:
         return Space(parameters, {**self.fixed, POOLING: kept})
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of the study file's ``[space]``, all fields present."""
-        data: dict[str, Any] = dict(self.fixed)
+        """The form of the study file's ``[space]``, all fields present but those that ``told`` leaves out."""
+        data = told(self.fixed)
         for name, domain in self.parameters.items():
             data[name] = list(domain) if isinstance(domain, tuple) else domain.model_dump(exclude_defaults=True)
         return data

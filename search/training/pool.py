@@ -191,7 +191,12 @@ class Pool:
             else:
                 break
         with self.throughput.moving():
-            placed = self.engine.insert([Newcomer(spec=asked.spec, seeds=self._seeds(asked)) for asked in chosen])
+            placed = self.engine.insert(
+                [
+                    Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=self.book.config.epochs)
+                    for asked in chosen
+                ]
+            )
         for asked, slot in zip(chosen, placed, strict=True):
             TrialNotes.write(asked.trial, first_epoch=self.epoch)
             self.members.append(Member(asked, slot, self.epoch))
@@ -223,10 +228,10 @@ class Pool:
 
     def _settle(self, losses: npt.NDArray[Any], scores: Scores) -> list[Outcome]:
         """Reports every head, then judges every head; returns those that are through."""
-        rates = self.engine.plateau.rates.copy()
+        rates = self.engine.learning_rates.rates.copy()
         heads = np.zeros(losses.shape, bool)
         heads[:, [member.slot for member in self.members]] = True
-        self.engine.plateau.update(scores.loss, heads)
+        self.engine.learning_rates.update(scores.loss, heads)
         improved = np.zeros(losses.shape, bool)
         failed, sound = [], []
         for member in self.members:
@@ -240,7 +245,8 @@ class Pool:
             sound.append(member)
             member.rates.append(float(rates[:, slot].mean()))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
-            if score.better_than(member.best.validation if member.best else None):
+            best = member.best.validation if member.best else None
+            if member.asked.spec.last_counts or score.better_than(best):
                 member.best = record
                 improved[:, slot] = True
             self.book.report(member.asked, record)

@@ -23,8 +23,8 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
+from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.pages import Place
-from heads.bank.plateau import FIELDS
 from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.training.member import Member
@@ -172,7 +172,8 @@ def _check_state(member: Member, state: HeadState) -> None:
     trained = {name: shape for name, shape in shapes["weights"].items() if name not in STATISTICS}
     whole = shapes["best"] == shapes["weights"] and shapes["first"] == shapes["second"] == trained
     single = {shape for name in ("seed", "steps") for shape in shapes[name].values()} | set(shapes["plateau"].values())
-    if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(FIELDS):
+    of_rates = COSINE_FIELDS if member.asked.spec.schedule == "cosine" else FIELDS
+    if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(of_rates):
         raise ValueError(f"trial {number}: expected the whole state of a head, found a part")
 
 

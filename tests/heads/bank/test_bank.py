@@ -67,7 +67,7 @@ def run_epoch(engine: Engine, epoch: int) -> tuple[np.ndarray, np.ndarray, np.nd
     train = engine.train_epoch(plan(engine, epoch))
     losses, accuracies, _ = engine.validate()
     heads = np.broadcast_to([spec is not None for spec in engine.specs], losses.shape)
-    engine.plateau.update(losses, heads)
+    engine.learning_rates.update(losses, heads)
     return train, losses, accuracies
 
 
@@ -93,7 +93,7 @@ class Curve:
 
 def follow(engine: Engine, curves: dict[int, Curve], epochs: range) -> None:
     for epoch in epochs:
-        rates = engine.plateau.rates.copy()
+        rates = engine.learning_rates.rates.copy()
         result = run_epoch(engine, epoch)
         improved = np.zeros(result[1].shape, bool)
         for slot, curve in curves.items():

@@ -22,10 +22,15 @@ MIXED = [
     HeadSpec(conv_width=16, activation="gelu", pooling="max", dense_layers=1, dense_units=5),
     HeadSpec(conv_width=32, activation="relu", pooling="average", dense_layers=0),
     HeadSpec(conv_width=16, activation="gelu", pooling="flatten", dense_layers=2, dense_units=7),
+    HeadSpec(conv_width=32, activation="gelu", pooling="concat", dense_layers=1, dense_units=6),
+    HeadSpec(conv_width=16, activation="silu", pooling="gem", dense_layers=0),
 ]
 
 
-@pytest.mark.parametrize("spec", [*EXTREMES, HeadSpec(dense_layers=1, dense_units=5, dense_dropout=0.3)], ids=str)
+ALONE = [*EXTREMES, HeadSpec(dense_layers=1, dense_units=5, dense_dropout=0.3), *MIXED[-2:]]
+
+
+@pytest.mark.parametrize("spec", ALONE, ids=str)
 def test_gradients_are_those_of_autodiff(spec):
     """The backward pass is written by hand; here with dropout, and rows enough for the stranded sums."""
     specs = [spec, HeadSpec(conv_width=16, activation="gelu", dropout=0.2)]

@@ -29,9 +29,10 @@ from edited_files import (
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import members_of
+from heads.files.graph import MAX_LAYERS
 from heads.files.head_file import read_head, read_metadata
 from heads.files.layer_config import MAX_PARAMETERS
-from heads.files.plain_layers import MAX_ELEMENTS, MAX_LAYERS, parse_model
+from heads.files.plain_layers import MAX_ELEMENTS, parse_model
 
 saved, edited, with_config = saved_ensemble, edit_file, edit_config
 
@@ -231,7 +232,7 @@ def _wide(branches: int, **changes: int) -> Callable[[Any], None]:
 ONE_WAY = "expected one chain of layers from one input to one output, or several that one Average joins there, found an"
 REFUSED = {
     "a Lambda in a branch": (_kind("head_1_pooling", "Lambda"), r"'head_1_pooling': expected one of .*, found Lambda"),
-    "a nested model": (_nested, r"layer 'ensemble': expected one of .*, found Functional"),
+    "a nested model": (_nested, r"expected one chain of layers from one input to one output.*, found another graph"),
     "Add": (_kind("average", "Add"), r"layer 'average': expected one of .*, found Add"),
     "Multiply": (_kind("average", "Multiply"), r"layer 'average': expected one of .*, found Multiply"),
     "Concatenate": (_kind("average", "Concatenate"), r"layer 'average': expected one of .*, found Concatenate"),

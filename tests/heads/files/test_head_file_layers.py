@@ -84,7 +84,7 @@ REFUSED = {
     ),
     "a nested model": (
         _entry("pooling", "class_name", "Functional"),
-        r"expected one of .*, found Functional",
+        r"model_config: expected 1 to 256 layers, found none",
     ),
     "another kind of model": (
         lambda config: config.update(class_name="Evil"),

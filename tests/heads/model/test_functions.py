@@ -18,7 +18,8 @@ from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
 from heads.model.fit import Schedule, train_solo
-from heads.model.functions import ACTIVATIONS, ELEMENT_WISE, POOLINGS, SEARCHED_ACTIVATIONS, pooled_positions
+from heads.model.functions import ACTIVATIONS, ELEMENT_WISE, POOLINGS, SEARCHED_ACTIVATIONS, pooled_values
+from heads.model.pooling_layer import pooling_layer, pooling_of
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import activation_gradient, score_gradient
 
@@ -115,20 +116,20 @@ class TestActivation:
 @pytest.mark.parametrize("name", POOLINGS)
 class TestPooling:
     def test_the_bank_computes_what_keras_layer_does(self, name: str) -> None:
-        values, kept = pictures(), pooled_positions(name, PICTURE[0] * PICTURE[1])
-        expected = array(getattr(keras.layers, POOLINGS[name].layer)()(values))
+        values, kept = pictures(), pooled_values(name, PICTURE[0] * PICTURE[1])
+        expected = array(pooling_layer(name, (*PICTURE, 6))(values))
         assert expected.shape == (4, 6 * kept)
         for axis in (2, 1):
             given = np.moveaxis(by_channel(values), 2, axis)
             found = array(POOLINGS[name].forward(keras.ops, keras.ops.convert_to_tensor(given), axis))
-            found = np.moveaxis(found, axis, 2) if found.ndim == 3 else found[..., None]
+            found = np.moveaxis(found, axis, 2)
             rows = np.moveaxis(found, 0, 2).reshape(4, -1)
             np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
             assert found.shape[2] == kept
 
     def test_the_way_back_is_that_of_keras_layer(self, name: str) -> None:
         values, positions = pictures(), PICTURE[0] * PICTURE[1]
-        layer, kept = getattr(keras.layers, POOLINGS[name].layer)(), pooled_positions(name, positions)
+        layer, kept = pooling_layer(name, (*PICTURE, 6)), pooled_values(name, positions)
         error = np.random.default_rng(2).normal(size=(4, 6 * kept)).astype(np.float32)
         expected = derivative(layer, values, error)
         of_channels = np.moveaxis(error.reshape(4, kept, 6), 2, 0)
@@ -137,8 +138,11 @@ class TestPooling:
             found = array(POOLINGS[name].backward(keras.ops, *tensors, positions, axis))
             np.testing.assert_allclose(np.moveaxis(found, axis, 2), by_channel(expected), rtol=1e-5, atol=1e-7)
 
+    def test_its_layer_is_known_again(self, name: str) -> None:
+        assert pooling_of(pooling_layer(name, (*PICTURE, 6))) == name
+
     def test_what_is_not_looked_at_need_not_be_there(self, name: str) -> None:
-        error = keras.ops.ones((6, 4, pooled_positions(name, 15)))
+        error = keras.ops.ones((6, 4, pooled_values(name, 15)))
         if not POOLINGS[name].looks_back:
             assert POOLINGS[name].backward(keras.ops, error, None, 15, 2).shape == (6, 4, 15)
 

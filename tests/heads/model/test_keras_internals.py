@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from heads.model.build import build_head
-from heads.model.keras_internals import OneReplicaAdam, save_model_to_hdf5, write_model
+from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD, save_model_to_hdf5, write_model
 from heads.model.spec import HeadSpec
 
 SHAPE = (2, 2, 8)
@@ -63,9 +63,11 @@ def test_adam_has_the_method_that_is_replaced_and_calls_it(monkeypatch: pytest.M
     assert calls, "Keras' Adam no longer calls the method that is replaced here"
 
 
-def test_without_the_sum_it_is_adam() -> None:
-    for ours, theirs in zip(trained(OneReplicaAdam), trained(keras.optimizers.Adam), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+@pytest.mark.parametrize("optimizer", [OneReplicaAdam, OneReplicaSGD])
+def test_without_the_sum_it_is_the_same(optimizer: type) -> None:
+    theirs = {OneReplicaAdam: keras.optimizers.Adam, OneReplicaSGD: keras.optimizers.SGD}[optimizer]
+    for one, other in zip(trained(optimizer), trained(theirs), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def trained(optimizer: type) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.model.spec import ACTIVATIONS, POOLINGS, HeadSpec
+from heads.model.spec import ACTIVATIONS, OPTIMIZERS, POOLINGS, SCHEDULES, HeadSpec
 
 shares = st.floats(0, 1, exclude_max=True)
 specs = st.builds(
@@ -27,6 +27,9 @@ specs = st.builds(
     label_smoothing=shares,
     plateau_factor=st.floats(0, 1, exclude_min=True, exclude_max=True),
     plateau_patience=st.integers(1, 50),
+    optimizer=st.sampled_from(OPTIMIZERS),
+    momentum=shares,
+    schedule=st.sampled_from(SCHEDULES),
 )
 
 
@@ -71,6 +74,11 @@ def test_the_identity_of_the_articles_head_is_for_ever():
     assert HeadSpec().identity == "1cd43a8d2c7f7559"
 
 
+def test_what_came_later_is_told_only_where_it_differs():
+    assert not {"optimizer", "momentum", "schedule"} & HeadSpec().to_dict().keys()
+    assert HeadSpec(optimizer="sgd").to_dict()["optimizer"] == "sgd"
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -87,6 +95,9 @@ def test_the_identity_of_the_articles_head_is_for_ever():
         ("label_smoothing", [-0.1, 1, float("nan")]),
         ("plateau_factor", [0, 1, -1, float("nan")]),
         ("plateau_patience", [0, -3, 2.0, False]),
+        ("optimizer", ["Adam", "rmsprop", None]),
+        ("momentum", [-0.1, 1, float("nan")]),
+        ("schedule", ["constant", None]),
     ],
 )
 def test_what_is_out_of_range_is_refused_naming_field_rule_and_value(name, values):

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heads.bank.plateau import FIELDS, Plateau
+from heads.bank.learning_rates import FIELDS, LearningRates
 from heads.model.spec import PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec
 
 LOSSES = st.one_of(
@@ -51,29 +51,29 @@ def keras_rates(spec: HeadSpec, losses: list[float]) -> list[float]:
 )
 def test_same_rates_as_keras_for_every_head(heads, joined):
     """The last head joins later; neither its schedule nor those of the others may notice."""
-    plateau = Plateau((len(heads) + 1,))  # one place stays free
+    rates = LearningRates((len(heads) + 1,))  # one place stays free
     present = np.zeros(len(heads) + 1, bool)
     found: list[list[float]] = [[] for _ in heads]
     for epoch in range(12):
         for number, (spec, _) in enumerate(heads):
             if epoch == (joined if number == len(heads) - 1 else 0):
-                plateau.start((number,), spec)
+                rates.start((number,), spec)
                 present[number] = True
         losses = np.array([losses[epoch] for _, losses in heads] + [float("nan")])
-        before = plateau.rates.copy()
-        cut = plateau.update(losses, present)
-        assert (cut == (plateau.rates < before)).all() or (before < PLATEAU_MIN_RATE).any()
+        before = rates.rates.copy()
+        cut = rates.update(losses, present)
+        assert (cut == (rates.rates < before)).all() or (before < PLATEAU_MIN_RATE).any()
         for number in np.flatnonzero(present[:-1]):
-            found[number].append(float(plateau.rates[number]))
+            found[number].append(float(rates.rates[number]))
     for number, (spec, losses) in enumerate(heads):
         mine = losses[joined:] if number == len(heads) - 1 else losses
         assert found[number] == keras_rates(spec, mine), f"head {number}"
-    assert plateau.rates[-1] == 0
+    assert rates.rates[-1] == 0
 
 
 def test_saved_and_loaded_elsewhere_goes_on_alike():
     losses = np.random.default_rng(0).uniform(0.3, 0.5, 20)
-    whole, other = Plateau((1,)), Plateau((2, 3))
+    whole, other = LearningRates((1,)), LearningRates((2, 3))
     whole.start((0,), HeadSpec(plateau_patience=2))
     for loss in losses[:7]:
         whole.update(np.array([loss]), np.array([True]))
@@ -88,3 +88,22 @@ def test_saved_and_loaded_elsewhere_goes_on_alike():
         assert other.rates[1, 2] == whole.rates[0]
     assert whole.rates[0] < 1e-3
     assert (other.rates[~here] == 0).all()
+
+
+@given(first=st.floats(1e-5, 0.1), epochs=st.integers(1, 60))
+def test_a_cosine_is_that_of_keras(first, epochs):
+    spec = HeadSpec(learning_rate=first, schedule="cosine")
+    rates, here = LearningRates((2,)), np.array([True, False])
+    rates.start((0,), spec, epochs)
+    decay = keras.optimizers.schedules.CosineDecay(first, decay_steps=epochs)
+    for epoch in range(epochs):
+        expected = float(keras.ops.convert_to_numpy(decay(epoch)))
+        assert abs(float(rates.rates[0]) - expected) <= 1e-6 * first
+        again = LearningRates((1,))
+        again.load((0,), rates.save((0,)))
+        assert rates.update(np.array([0.5, 0.5]), here)[0]
+        again.update(np.array([0.7]), np.array([True]))  # whatever the losses
+        assert again.rates[0] == rates.rates[0]
+    assert rates.rates[0] == 0
+    rates.start((0,), HeadSpec(), epochs)
+    assert set(rates.save((0,))) == set(FIELDS)
