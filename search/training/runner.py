@@ -6,6 +6,7 @@ import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from features.runtime.allocator import keep_freed_memory
 from features.runtime.memory import resident_budget
 from heads.bank.engine import Engine
 from heads.bank.shape import BankShape, pages_of
@@ -72,6 +73,7 @@ def run_pool(
     snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
     snapshot = saved.bring_back(book.back, shape) if saved else None
     through = False
+    keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
     try:
         while not through:
             engine = _engine(snapshot.shape if snapshot else shape, data, book.config)
