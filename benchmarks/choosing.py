@@ -1,0 +1,140 @@
+"""How good the choosing is: whole searches within outer folds by patient, each tested on patients that it never saw.
+
+    python benchmarks/choosing.py STORE [--folds 5] [--option trials=60 --option epochs=30 ...] [--keep FOLDER]
+
+The store's rows are dealt into outer folds by patient. For each of them a search runs on all other rows, with its own
+split, repeats and refit; then its single winner, the ensemble of its finalists and the article's head (trained on the
+same rows as the winner) predict the rows left out. So every row is tested once, by a search that had no part in it.
+
+Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences from the article's
+head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.rows.split import fold_rows, groups_of
+from features.store.reader import FeatureStore
+from features.store.schema import RowState
+from features.store.writer import StoreWriter
+from heads.metrics.intervals import accuracy_interval, difference_interval
+from search.record.head_files import find_head
+from search.running import run_study
+from search.study import open_study
+
+OF_ROWS = ("paths", "sizes", "labels", "patients", "modified")
+ARTICLE, WINNER, ENSEMBLE = "the article's head", "single winner", "ensemble of the finalists"
+Right = dict[str, npt.NDArray[np.bool_]]
+"""By who called them, whether each row of an outer fold was called rightly."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--folds", type=int, default=5, help="outer folds")
+    parser.add_argument("--seed", type=int, default=0, help="decides the outer folds")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of search.run")
+    parser.add_argument("--keep", type=Path, help="folder for stores and studies; else they are removed")
+    arguments = parser.parse_args()
+    options = dict(option.split("=", 1) for option in arguments.option)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = arguments.keep or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        store = FeatureStore(arguments.store)
+        folds = fold_rows(
+            store.usable,
+            store.labels,
+            store.patients,
+            folds=arguments.folds,
+            seed=arguments.seed,
+            classes=store.classes,
+        )
+        found = [outer_fold(store, rows, place / f"{number}", options) for number, rows in enumerate(folds)]
+    told = " ".join(arguments.option) or "all options at their defaults"
+    print(f"{len(store.usable)} rows, {arguments.folds} outer folds by patient, {arguments.store}; {told}")
+    report(found, store.patients[np.concatenate(folds)])
+
+
+def outer_fold(store: FeatureStore, tested: npt.NDArray[np.int64], place: Path, options: dict[str, Any]) -> Right:
+    """Runs a search without some rows, and lets what it found predict these."""
+    place.mkdir(parents=True, exist_ok=True)
+    others = np.setdiff1d(store.usable, tested)
+    inner, outer = write_rows(store, others, place / "train.h5"), write_rows(store, tested, place / "test.h5")
+    folder = place / "study"
+    if not (folder / "summary.json").exists():
+        run_study(inner, test=outer, out=folder, resume=(folder / "study.json").exists(), **options)
+    record = open_study(folder).record
+    test, ensemble = record.summary.test, record.summary.ensemble
+    assert test is not None, "a search that has tested rows"
+    calls = {WINNER: _calls(folder, [test.trial], outer)}
+    if test.is_article or test.article:
+        number = test.trial if test.is_article or not test.article else test.article.trial
+        calls[ARTICLE] = _calls(folder, [number], outer)
+    if ensemble:
+        calls[ENSEMBLE] = _calls(folder, ensemble.trials, outer)
+    right = {who: called == store.labels[tested] for who, called in calls.items()}
+    told = ", ".join(f"{who} {found.mean():.4f}" for who, found in right.items())
+    print(f"  {len(tested)} rows left out: {told}", flush=True)
+    return right
+
+
+def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> Path:
+    """Writes a store of some rows, unless it is there."""
+    if path.exists():
+        return path
+    header = store.header
+    chosen = {name: tuple(values[row] for row in rows) for name in OF_ROWS if (values := getattr(header, name))}
+    with StoreWriter(path, replace(header, **chosen)) as writer:
+        for batch in writer.pending():
+            features = np.stack([store.take(rows[list(batch)], view) for view in range(len(header.views))], axis=1)
+            states = np.full(len(batch), RowState.DONE, np.uint8)
+            contents = None if store.contents is None else store.contents[rows[list(batch)]]
+            writer.write(list(batch), features, states, contents)
+        writer.finish()
+    return path
+
+
+def _calls(folder: Path, trials: Sequence[int], outer: Path) -> npt.NDArray[np.int64]:
+    """Classes that the mean of some heads calls, all views averaged."""
+    from features.rows.feed import Feed
+    from heads.files.head_file import read_head
+    from heads.files.projected import for_features_of
+    from heads.metrics.scoring import average_views, predict_probabilities
+
+    store = FeatureStore(outer)
+    feed = Feed(store, store.usable, memory_bytes=2**30)
+    probabilities = []
+    for number in trials:
+        path = find_head(folder, number, refitted=True)
+        model = for_features_of(path, read_head(path).model, store.header)
+        probabilities.append(predict_probabilities(model, feed))
+    called: npt.NDArray[np.int64] = average_views(probabilities).argmax(axis=1)
+    return called
+
+
+def report(found: Sequence[Right], patients: npt.NDArray[Any]) -> None:
+    """Prints what all rows together say; who is not there in some fold is the single winner there."""
+    groups = groups_of(patients)
+    everybody = [who for who in (ARTICLE, WINNER, ENSEMBLE) if any(who in right for right in found)]
+    right = {who: np.concatenate([one.get(who, one[WINNER]) for one in found]) for who in everybody}
+    for who, calls in right.items():
+        low, high = accuracy_interval(calls, groups)
+        line = f"  {who:<28}{100 * calls.mean():6.1f}%  ({100 * low:.1f} to {100 * high:.1f})"
+        if who != ARTICLE and ARTICLE in right:
+            low, high = difference_interval(calls, right[ARTICLE], groups)
+            value = 100 * (calls.mean() - right[ARTICLE].mean())
+            line += f"   {value:+.1f} points  ({100 * low:+.1f} to {100 * high:+.1f})"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
