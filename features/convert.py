@@ -42,6 +42,10 @@ def main(
     patients: Annotated[
         Path | None, typer.Option(help="Beside X.npy: the patient of each row, as .npy.", show_default=False)
     ] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(help="Beside X.npy: train, validation or test for each row, as .npy.", show_default=False),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -59,8 +63,8 @@ def main(
 ) -> None:
     """Makes a store of arrays from elsewhere or of the article's layout; turns a store into that. SOURCE decides.
 
-    An .npz has X (n, c) or (n, h, w, c), y (class indices or names), and perhaps paths, patients and classes. A
-    conversion to a store that was interrupted goes on when the same command runs again.
+    An .npz has X (n, c) or (n, h, w, c), y (class indices or names), and perhaps paths, patients, parts and
+    classes. A conversion to a store that was interrupted goes on when the same command runs again.
     """
     if dtype not in (None, *DTYPES):
         raise InputError("--dtype", expected=" or ".join(DTYPES), found=dtype)
@@ -70,10 +74,10 @@ def main(
         if not to_store and given is not None:
             found = "a store, which has its own" if option == "--classes" else "a store: the layout is float32"
             raise InputError(option, expected="a source of the article's layout", found=found)
-    for option, path in (("--labels", labels), ("--paths", paths), ("--patients", patients)):
+    for option, path in (("--labels", labels), ("--paths", paths), ("--patients", patients), ("--parts", parts)):
         if not of_arrays and path is not None:
             raise InputError(option, expected="a source X.npy", found=source)
-    files = ArrayFiles(source, labels, paths, patients, classes)
+    files = ArrayFiles(source, labels, paths, patients, classes, parts)
     with progress("images") as display:
         task = display.add_task("converting", total=None)
 
@@ -109,6 +113,7 @@ def _left_out(store: FeatureStore) -> Iterator[str]:
     """Says what of a store the article's layout has no place for."""
     skipped, views = len(store) - len(store.usable), len(store.header.views) - 1
     parts = [f"{skipped} skipped rows"] * bool(skipped) + [f"all views but {store.header.views[0]}"] * bool(views)
+    parts += ["the parts of its rows"] * bool(store.header.parts)
     parts += ["the basis of its channels"] * (store.header.projection is not None)
     if parts:
         yield f"left out, as the layout has no place for them: {' and '.join(parts)}"

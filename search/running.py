@@ -171,6 +171,7 @@ def _load(path: Path, resolved: Resolved) -> SearchData:
         test_share=options.test_fraction,
         folds=options.folds,
         seed=options.seed,
+        ignore_parts=options.ignore_parts,
         resident=options.engine == "solo" and not options.channels,
     )
     check_channels(data, options.channels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION, split_rows
+from features.rows.given_parts import part_rows
 from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.store.projection import Projection
@@ -75,10 +75,8 @@ def principal_directions(source: FeatureSource, rows: Rows, *, on_progress: OnPr
 
 def default_training_rows(source: FeatureSource) -> Rows | None:
     """Returns the rows that a search on the source trains on unless it is told otherwise; None where it could not."""
-    shares = {"validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
-    rows, labels, patients, classes = source.usable, source.labels, source.patients, source.classes
     try:
-        return split_rows(rows, labels, patients, **shares, seed=SEED, classes=classes).train
+        return part_rows(source).split.train
     except InputError:
         return None
 

@@ -134,6 +134,7 @@ class _Plan:
             sizes=self.table.sizes,
             labels=self.table.labels,
             patients=self.table.patients,
+            parts=self.table.parts,
             feature_shape=feature_shape,
             pages=self.pages,
             views=tuple(view.name for view in self.views),

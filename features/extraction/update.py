@@ -28,7 +28,7 @@ from features.store.schema import DIGEST_BYTES, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES, rows_within
 from features.store.writer import StoreWriter
 
-_OF_FILES = ("classes", "paths", "sizes", "labels", "patients")
+_OF_FILES = ("classes", "paths", "sizes", "labels", "patients", "parts")
 """Fields of a header that follow from the images and may be others after an update."""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from features.images.label_file import names_of, shown, texts_of
 from features.runtime.errors import InputError
 from features.runtime.text import composed, listed, printable
+from features.store.parts import KNOWN_AS, part_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,16 +24,6 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Names that a column is known by where no option says another one, in whatever case."""
-PARTS: Mapping[str, str] = MappingProxyType(
-    {
-        "train": "train",
-        "val": "validation",
-        "valid": "validation",
-        "validation": "validation",
-        "test": "test",
-    }
-)
-"""The part that each name stands for, in whatever case."""
 _NAMED = 8
 _YES, _NO = ("1", "true"), ("0", "false")
 
@@ -239,11 +230,12 @@ class _Columns:
         """The part of each row."""
         found = []
         for row, text in enumerate(self.texts(column)):
-            if text.casefold() not in PARTS:
-                expected = f"one of {', '.join(PARTS)} in column {printable(column)}"
+            part = part_named(text)
+            if part is None:
+                expected = f"one of {', '.join(KNOWN_AS)} in column {printable(column)}"
                 hint = "--part-column '' leaves the column aside"
                 raise self._refused(row, expected, shown(text) if text else "none", hint)
-            found.append(PARTS[text.casefold()])
+            found.append(part)
         return found
 
 

@@ -13,6 +13,7 @@ from features.images.patients import GROUP_PATTERN, Patients, compile_group_patt
 from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
+from features.store.parts import part_named
 
 _NAMED = 3
 """How many of the ignored files a remark names."""
@@ -63,10 +64,12 @@ class ImageTable:
 def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int | None = None) -> ImageTable:
     """Lists the images of a folder that has one sub-folder a class.
 
-    Images may lie in a class's folder or in folders within it, those of its patients, say; where both are, the larger
-    part is taken. Hidden entries, what systems leave behind, files beside the class folders, files without an image's
-    ending and names that are no text (UTF-8, as the store keeps them) are ignored and counted; but for the first two
-    with a remark. Links are followed. Folders whose names are two spellings of one (NFC and NFD) are one class.
+    Folders of parts (``train`` beside ``val`` or ``test``, say) may stand above those of the classes: the part of each
+    image is then known. Images may lie in a class's folder or in folders within it, those of its patients, say; where
+    both are, the larger part is taken. Hidden entries, what systems leave behind, files beside the class folders, files
+    without an image's ending and names that are no text (UTF-8, as the store keeps them) are ignored and counted; but
+    for the first two with a remark. Links are followed. Folders whose names are two spellings of one (NFC and NFD) are
+    one class.
 
     Args:
         folder: The image folder.
@@ -81,19 +84,26 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
     pattern = compile_group_pattern(group_pattern)
     seen = Seen()
     folders = _class_folders(folder, seen)
+    parted = _part_folders(folder, folders)
+    if parted:
+        folders = _classes_of_parts(folder, parted, seen)
     every = {name: [f for own in folders[name] for f in files_of_class(folder, own, seen)] for name in sorted(folders)}
     found = {name: files for name, files in every.items() if files}
     empty = [own for name, files in every.items() if not files for own in folders[name]]
     if not found:
         told, hint = _nothing(folder)
         raise InputError(folder, expected="one sub-folder a class, with images in it", found=told, hint=hint)
-    _refuse_parts(folder, found)
+    if not parted:
+        _refuse_parts(folder, found)
     if limit is not None:
         found = limited(found, limit)
-    patients = find_patients([file.path for name in found for file in found[name]], pattern)
+    paths = [file.path for name in found for file in found[name]]
+    within = [path.partition("/")[2] for path in paths] if parted else paths
+    patients = find_patients(within, pattern, shown=paths)
     seen.counts["class folders without an image"] = len(empty)
     remarks = [*_remarks_on_ignored(folder, seen, empty), *_remarks_on_spelling(found, folders)]
-    return table_of(folder, found, patients, ignored=seen.counts, remarks=remarks)
+    parts = tuple(parted[path.partition("/")[0]] for path in paths) if parted else ()
+    return table_of(folder, found, patients, ignored=seen.counts, remarks=remarks, parts=parts)
 
 
 def table_of(
@@ -143,6 +153,27 @@ def _class_folders(folder: Path, seen: Seen) -> dict[str, list[str]]:
             folders[composed(entry.name)].append(entry.name)
         else:
             seen.pass_over(entry.name)
+    return folders
+
+
+def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, str]:
+    """The part of each folder, where all are of parts, one of them to train on, with folders in each; else nothing."""
+    named = {own: part_named(own) for owns in folders.values() for own in owns}
+    parts = {own: part for own, part in named.items() if part is not None}
+    if len(parts) < len(named) or len(set(parts.values())) < 2 or "train" not in parts.values():
+        return {}
+    return parts if all(any(map(is_folder, entries_of(folder / own, Seen()))) for own in parts) else {}
+
+
+def _classes_of_parts(folder: Path, parts: Mapping[str, str], seen: Seen) -> dict[str, list[str]]:
+    """The folders of each class, in all parts."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for part in sorted(parts):
+        for entry in entries_of(folder / part, seen):
+            if is_folder(entry) and is_text(entry.name):
+                folders[composed(entry.name)].append(f"{part}/{entry.name}")
+            else:
+                seen.pass_over(f"{part}/{entry.name}")
     return folders
 
 

@@ -77,7 +77,6 @@ def scan_table(
         remarks=[
             *(f"left out, {told}" for told in rows.told()),
             *_remarks_on_classes([name for name in every if name not in found]),
-            *_remarks_on_parts(labels),
         ],
         parts=tuple(row.part for row in taken) if labels.has_parts else (),
         left_out=tuple((path, told) for path, _, told in rows.left_out),
@@ -202,8 +201,3 @@ def _below_class(row: LabelRow, path: str, *, whole: bool) -> str:
 def _remarks_on_classes(empty: list[str]) -> Iterator[str]:
     if empty:
         yield f"left out, classes without an image: {listed(map(printable, empty), _NAMED)}"
-
-
-def _remarks_on_parts(labels: LabelTable) -> Iterator[str]:
-    if labels.has_parts:
-        yield f"the parts that {labels.name} says are not kept in the store: search.run splits anew, by patient"

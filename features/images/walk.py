@@ -106,7 +106,7 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
 
     Args:
         folder: The image folder.
-        name: The class's folder in it.
+        name: The class's folder in it, or in a folder of it.
         seen: Filled with what is passed over.
 
     Raises:
@@ -114,7 +114,7 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
     """
     whole = _walk(folder, name, ())
     files = [*whole.files()]
-    direct = [file for file in files if not file.nested]
+    direct = [file for file in files if file.path.count("/") == name.count("/") + 1]
     if len(files) - len(direct) > len(direct) or not files:
         _take_all(whole, seen)
         return files
@@ -123,7 +123,7 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
     seen.add(whole.seen)
     for branch in whole.folders:
         seen.pass_over(branch.path)
-    seen.beside += [file.path for file in files if file.nested]
+    seen.beside += [file.path for file in files if file not in direct]
     seen.counts[BESIDE] += len(files) - len(direct)
     return direct
 

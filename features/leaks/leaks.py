@@ -11,7 +11,8 @@ import numpy as np
 
 from features.leaks.duplicates import Pair, find_near_identical
 from features.leaks.similarity import Images
-from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION, groups_of, split_rows
+from features.rows.given_parts import part_rows
+from features.rows.split import groups_of
 from features.runtime.progress import OnProgress, unwatched
 from features.store.schema import Rows
 from features.store.source import FeatureSource
@@ -144,8 +145,7 @@ def default_parts(store: FeatureSource) -> list[Part]:
     Raises:
         InputError: There are too few patients for them.
     """
-    shares = {"validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
-    split = split_rows(store.usable, store.labels, store.patients, **shares, seed=SEED, classes=store.classes)
+    split = part_rows(store).split
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return [Part(name, store, rows) for name, rows in parts.items()]
 

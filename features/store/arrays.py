@@ -23,12 +23,12 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
-from features.store.given import Given, HeldArray, class_names, count_rows, labelled, path_names, texts_of
+from features.store.given import Given, HeldArray, class_names, count_rows, labelled, part_names, path_names, texts_of
 from features.store.schema import DTYPES, RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 FEATURES, LABELS = "X", "y"
-OPTIONAL = ("paths", "patients", "classes")
+OPTIONAL = ("paths", "patients", "parts", "classes")
 """Arrays beside X and y that an ``.npz`` may hold."""
 PIECE_BYTES = 32 * 2**20
 """Upper bound of the features held at once as they are in the file (one row at least)."""
@@ -46,6 +46,7 @@ class Arrays:
         paths: A name of each row, all different.
         patients: Patient of each row, '' where unknown.
         created: When the file that they came from was written, ISO 8601, UTC; '' where there is none.
+        parts: Part of each row; empty where none are given.
     """
 
     features: Given
@@ -54,6 +55,7 @@ class Arrays:
     paths: tuple[str, ...]
     patients: tuple[str, ...]
     created: str = ""
+    parts: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -71,14 +73,15 @@ class Arrays:
             labels: (rows,) class indices from 0, or class names.
             known: ``classes``, names in label order, else those of ``labels``, sorted, or ``class-0`` and so on;
                 ``paths``, (rows,) names of the rows, else ``row-0`` and so on; ``patients``, (rows,) texts or whole
-                numbers, else unknown.
+                numbers, else unknown; ``parts``, (rows,) ``train``, ``validation`` or ``test``, or what they are often
+                called, '' for none.
             created: See the attribute.
 
         Raises:
             InputError: Something does not fit; the array is named.
         """
         rows = count_rows(features)
-        classes, paths, patients = (known.get(name) for name in ("classes", "paths", "patients"))
+        classes, paths, patients, parts = (known.get(name) for name in ("classes", "paths", "patients", "parts"))
         indices, names = labelled(labels, rows, None if classes is None else class_names(classes))
         return cls(
             features,
@@ -87,6 +90,7 @@ class Arrays:
             tuple(f"row-{row}" for row in range(rows)) if paths is None else path_names(paths, rows),
             ("",) * rows if patients is None else texts_of(patients, rows, numbers=True),
             created,
+            () if parts is None else part_names(parts, rows),
         )
 
     def __len__(self) -> int:
@@ -135,6 +139,7 @@ class Arrays:
             sizes=(0,) * len(self),
             labels=self.labels,
             patients=self.patients,
+            parts=self.parts,
             feature_shape=self.feature_shape,
             dtype=dtype,
             batch_size=batch_size,
@@ -149,11 +154,12 @@ class ArrayFiles:
     """The files that arrays come in.
 
     Attributes:
-        source: An ``.npz`` with ``X``, ``y`` and perhaps ``paths``, ``patients`` and ``classes``; or X as an ``.npy``.
-        labels: y as an ``.npy``, beside an ``.npy`` only; so are the next two.
+        source: An ``.npz`` with ``X``, ``y`` and perhaps those of ``OPTIONAL``; or X as an ``.npy``.
+        labels: y as an ``.npy``, beside an ``.npy`` only; so are the next two, and the parts.
         paths: A name of each row.
         patients: Patient of each row.
         classes: Class names in label order, joined by commas.
+        parts: Part of each row.
     """
 
     source: Path
@@ -161,6 +167,7 @@ class ArrayFiles:
     paths: Path | None = None
     patients: Path | None = None
     classes: str | None = None
+    parts: Path | None = None
 
     def read(self) -> Arrays:
         """Reads and checks all but the features' values.
@@ -168,7 +175,7 @@ class ArrayFiles:
         Raises:
             InputError: A file is missing, damaged or does not fit; file and array are named.
         """
-        beside = {"labels": self.labels, "paths": self.paths, "patients": self.patients}
+        beside = {"labels": self.labels, "paths": self.paths, "patients": self.patients, "parts": self.parts}
         given: dict[str, Given]
         if is_archive(self.source):
             for name, path in beside.items():

@@ -12,6 +12,7 @@ from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
 from features.store.array_files import OBJECTS
 from features.store.limits import MOST_CLASSES
+from features.store.parts import KNOWN_AS, part_named
 from features.store.schema import WIDEST
 
 _FLOATS = ("float16", "float32", "float64")
@@ -176,6 +177,21 @@ def path_names(paths: Given, rows: int) -> tuple[str, ...]:
             raise paths.refusal("a different name for every row", found)
         seen[text] = row
     return texts
+
+
+def part_names(parts: Given, rows: int) -> tuple[str, ...]:
+    """Returns the part of each row, one of ``PARTS``, or '' where none is said.
+
+    Raises:
+        InputError: A row says something else.
+    """
+    found = []
+    for row, text in enumerate(texts_of(parts, rows)):
+        part = part_named(text) if text else ""
+        if part is None:
+            raise parts.refusal(f"one of {', '.join(KNOWN_AS)}", f"{printable(text)[:40]} in row {row}")
+        found.append(part)
+    return tuple(found)
 
 
 def texts_of(given: Given, rows: int | None, *, numbers: bool = False) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class JoinedStore(FeatureSource):
         self._dtype = np.result_type(first.header.dtype, second.header.dtype)
         row_fields = ("paths", "sizes", "labels", "patients")
         rows = {name: getattr(first.header, name) + getattr(second.header, name) for name in row_fields}
+        rows["parts"] = ()  # of two stores, each is a part by itself
         timed = first.header.modified and second.header.modified
         rows["modified"] = first.header.modified + second.header.modified if timed else ()
         self.path = first.path

@@ -78,6 +78,7 @@ class FeatureStore(FeatureSource):
         classes: Sequence[str] | None = None,
         paths: Sequence[str] | None = None,
         patients: Sequence[str] | None = None,
+        parts: Sequence[str] | None = None,
         dtype: str | None = None,
     ) -> Self:
         """Makes a store of features from elsewhere (timm, CLIP, DINOv2, ...), as ``features.convert`` does.
@@ -92,13 +93,15 @@ class FeatureStore(FeatureSource):
             classes: Class names in label order; else those in ``y``, sorted, or ``class-0``, ``class-1``, ...
             paths: (rows,) a name of each row; else ``row-0``, ``row-1``, ...
             patients: (rows,) patient of each row, '' where unknown: rows of one patient stay in one part of a split.
+            parts: (rows,) ``train``, ``validation`` or ``test``, or what they are often called, '' for none: a search
+                uses them as they are.
             dtype: ``float16`` or ``float32``; by default what ``X`` has, or float32 of float64.
 
         Raises:
             InputError: An array does not fit, or there is another file; nothing was written.
             BottleneckError: The disk is full, or another process writes the store.
         """
-        given = {"classes": classes, "paths": paths, "patients": patients}
+        given = {"classes": classes, "paths": paths, "patients": patients, "parts": parts}
         held = {name: HeldArray(name, values) for name, values in given.items() if values is not None}
         arrays = Arrays.of(HeldArray("X", X), HeldArray("y", y), held)
         arrays_to_store(arrays, path, dtype=dtype)

@@ -19,6 +19,7 @@ from features.runtime.errors import InputError
 from features.runtime.text import composed
 from features.store.intensity import GRAMMAR, parse_intensity
 from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
+from features.store.parts import PARTS
 from features.store.projection import SOURCE, Projection, read_projection
 
 Rows = npt.NDArray[np.int64]
@@ -55,6 +56,7 @@ class StoreHeader(FeatureKind):
         sizes: Size in bytes of each source file.
         labels: Class index of each row.
         patients: Patient id of each row, empty where unknown.
+        parts: Part of each row, one of ``PARTS``, where folders or a table said it; '' in a row of none; else empty.
         pages: ``first`` where a file is a row, ``all`` where one with several pages is a row for each of them.
         views: Names of the views of each image, in their order in the store.
         dtype: ``float16`` or ``float32``.
@@ -82,6 +84,7 @@ class StoreHeader(FeatureKind):
     modified: tuple[int, ...] = ()
     projection: Projection | None = None
     arrays_sha256: str = ""
+    parts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -252,6 +255,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         modified=_numbers(path, file, "modified", shape[0]) if "modified" in file else (),
         projection=read_projection(path, file),
         arrays_sha256=attributes.text(ARRAYS) if ARRAYS in attributes else "",
+        parts=_parts(path, file, shape[0]),
     )
     if header.projection is not None and header.projection.kept != shape[4]:
         expected = f"as many directions as there are channels, {shape[4]}"
@@ -323,6 +327,16 @@ def _texts(path: Path, file: Any, name: str, rows: int) -> tuple[str, ...]:
             path, field=name, expected="UTF-8", found=f"other bytes in row {len(texts)} or after"
         ) from error
     return tuple(texts)
+
+
+def _parts(path: Path, file: Any, rows: int) -> tuple[str, ...]:
+    if "parts" not in file:
+        return ()
+    parts = _texts(path, file, "parts", rows)
+    for row, part in enumerate(parts):
+        if part not in ("", *PARTS):
+            raise InputError(path, field="parts", expected=f"one of {', '.join(PARTS)}", found=f"another in row {row}")
+    return parts
 
 
 def _names(attributes: Attributes, name: str) -> tuple[str, ...]:

@@ -159,11 +159,12 @@ def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, int]]:
 
 def _create(path: Path, header: StoreHeader) -> None:
     """Makes the whole file, features allocated but empty."""
-    paths, patients = fixed_width(header.paths), fixed_width(header.patients)
+    texts = {"paths": header.paths, "patients": header.patients} | ({"parts": header.parts} if header.parts else {})
+    encoded = {name: fixed_width(values) for name, values in texts.items()}
     labels, sizes = np.asarray(header.labels, np.int32), np.asarray(header.sizes, np.int64)
     modified = np.asarray(header.modified, np.int64)
     needed = len(header) * header.row_bytes + len(header) + len(modified) * (modified.itemsize + DIGEST_BYTES)
-    needed += sum(array.nbytes for array in (paths, patients, labels, sizes))
+    needed += sum(array.nbytes for array in (*encoded.values(), labels, sizes))
     needed += 0 if header.projection is None else header.projection.basis.nbytes
     with replacing(path, needed=needed) as temporary, allocated(temporary, needed=needed) as file:
         declare(file, "features", header.shape, header.dtype)
@@ -173,8 +174,8 @@ def _create(path: Path, header: StoreHeader) -> None:
             file.create_dataset("modified", data=modified)
         file.create_dataset("labels", data=labels)
         file.create_dataset("sizes", data=sizes)
-        file.create_dataset("paths", data=paths)
-        file.create_dataset("patients", data=patients)
+        for name, array in encoded.items():
+            file.create_dataset(name, data=array)
         if header.projection is not None:
             file.create_dataset(DATASET, data=header.projection.basis)
         for name, value in header_attributes(header).items():

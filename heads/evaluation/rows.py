@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from features.rows.split import split_rows
+from features.rows.given_parts import GIVEN, part_rows
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
@@ -82,8 +82,8 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
         expected = "seed, validation, test and identity"
         raise InputError(head, field="split", expected=expected, found=json.dumps(metadata.split)[:80])
     validation, test = shares
-    rows, labels, patients, classes = store.usable, store.labels, store.patients, store.classes
-    split = split_rows(rows, labels, patients, validation=validation, test=test, seed=seed, classes=classes)
+    ignored = metadata.split.get("parts") != GIVEN
+    split = part_rows(store, validation=validation, test=test, seed=seed, ignore_parts=ignored).split
     if split.identity != metadata.split.get("identity"):
         hint = "other rows are usable now, or another version of scikit-learn splits them"
         expected = f"split {metadata.split.get('identity')} as {head}"

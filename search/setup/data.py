@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
-from features.rows.split import Split, fold_rows, split_rows
+from features.rows.given_parts import GIVEN, part_rows
+from features.rows.split import Split, fold_rows
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from features.store.joined import JoinedStore
@@ -103,7 +104,8 @@ class SearchData:
         parts = (self.validation, self.test)
         if any(part is not None and part.store is not self.store for part in parts):
             return None
-        return {name: self.split[name] for name in ("seed", "validation", "test", "identity")}
+        names = ("seed", "validation", "test", "identity", "parts")
+        return {name: self.split[name] for name in names if name in self.split}
 
 
 def load_data(
@@ -115,6 +117,7 @@ def load_data(
     test_share: float,
     folds: int = 0,
     seed: int,
+    ignore_parts: bool = False,
     resident: bool = True,
 ) -> SearchData:
     """Opens the stores and splits their rows by patient.
@@ -130,6 +133,7 @@ def load_data(
         test_share: Likewise.
         folds: Number of folds to validate on in turn instead of one validation part; 0 for none.
         seed: Decides the split.
+        ignore_parts: Whether to split the rows of ``features`` anew where it says in which part each is.
         resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
 
     A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
@@ -153,12 +157,15 @@ def load_data(
             raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
     if shares["validation"] + shares["test"] >= 1:
         raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
+    if not ignore_parts:
+        _refuse_twice(store, {"validation": validation, "test": test})
     try:
-        split = split_rows(store.usable, store.labels, store.patients, **shares, seed=seed, classes=store.classes)
+        parted = part_rows(store, **shares, seed=seed, ignore_parts=ignore_parts)
     except InputError as error:
         raise error.within(store.path) from error
+    split = parted.split
     require_usable(store)
-    remarks = _patient_remarks(store)
+    remarks = [*_patient_remarks(store), *parted.remarks(store.path.name)]
 
     tested: tuple[FeatureSource, Rows] = (store, split.test)
     if test_store:
@@ -179,6 +186,7 @@ def load_data(
 
     kept = Split(trained, validated[1], tested[1])
     record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}
+    record |= {"parts": GIVEN} if parted.given else {}
     budget = resident_budget() if resident else 0
     train = Feed(store, trained, memory_bytes=budget * 4 // 5)
     data = SearchData(
@@ -200,6 +208,14 @@ def _fold(store: FeatureStore, rows: Rows, folds: int, seed: int) -> tuple[Rows,
         return tuple(parts)
     except InputError as error:
         raise error.within(store.path) from error
+
+
+def _refuse_twice(store: FeatureStore, stores: dict[str, Path | None]) -> None:
+    """Refuses a store for a part that the first one has as well."""
+    for name, path in stores.items():
+        if path is not None and name in store.header.parts:
+            hint = f"--ignore-parts takes all rows of {store.path.name} as if they were of no part"
+            raise InputError(f"--{name}", expected=f"none, since {store.path} has a {name} part", found=path, hint=hint)
 
 
 def _open(path: Path) -> FeatureStore:

@@ -95,6 +95,9 @@ class StudyOptions(_Options):
         Field(repr=False),  # it may hold a password
     ] = None
     folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
+    ignore_parts: Annotated[
+        bool, Option("Split all rows anew, whatever parts --features says that they are in.", before=False)
+    ] = False
     engine: Annotated[Engine, Option("How heads are trained.")] = "fused"
     pages: Annotated[
         int | None,
