@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from features.rows.given_parts import GIVEN, part_rows
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
@@ -66,11 +68,16 @@ def _shown(value: Any) -> str:
 def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource) -> Rows:
     """Returns the usable rows of a part; train, validation and test as the head's study split the store.
 
+    In a store that the head was not trained on they are what the store itself says.
+
     Raises:
         InputError: The head's file does not say how, the store is another one, or the split cannot be made again.
     """
     if part is Part.ALL:
         return store.usable
+    if (metadata.split is None or not is_trained_on(metadata, store)) and part in store.header.parts:
+        of_part: Rows = store.usable[np.asarray(store.header.parts)[store.usable] == part.value]
+        return of_part
     if metadata.split is None:
         hint = "--part all scores all rows"
         raise InputError(head, field="split", expected="how the store was split, for --part", found="none", hint=hint)

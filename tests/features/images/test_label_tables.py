@@ -161,11 +161,8 @@ def test_parts_have_their_usual_names(folder):
     rows = ("a", "x", "TRAIN"), ("b", "x", "Val"), ("in/c", "y", "valid"), ("in/d", "y", " test ")
     frame = frame_of(*rows, columns="path label Split")
     assert scanned(folder, frame).parts == ("train", "validation", "validation", "test")
-    told = "the parts that labels.csv says are not kept in the store: search.run splits anew, by patient"
-    assert told in scanned(folder, frame).remarks
     without = scanned(folder, frame, ColumnChoice(part=""))
     assert without.parts == ()
-    assert told not in without.remarks
 
 
 def test_rows_that_contradict_each_other_are_refused(folder):
@@ -233,12 +230,12 @@ REFUSED = {
     "a fold": (
         frame_of(("a", "x", "train"), ("b", "x", "3"), columns="path label fold"),
         None,
-        "row 2: expected one of train, val, valid, validation, test in column fold, found '3'; --part-column '' leaves",
+        "row 2: expected one of train, training, val, valid, validation, test, testing in column fold, found '3'",
     ),
     "no part": (
         frame_of(("a", "x", "train"), ("b", "x", ""), columns="path label split"),
         None,
-        "row 2: expected one of train, val, valid, validation, test in column split, found none",
+        "row 2: expected one of train, training, val, valid, validation, test, testing in column split, found none",
     ),
     "outside": (frame_of(("a", "x"), ("../b.png", "x")), None, "row 2: expected a path within"),
     "elsewhere": (frame_of((f"{os.sep}elsewhere/a.png", "x")), None, "row 1: expected a path within"),

@@ -115,7 +115,7 @@ def test_a_link_to_a_folder_above_ends(tmp_path):
 @pytest.mark.parametrize(
     ("names", "proposed"),
     [
-        (("train/CNV/1.png", "test/CNV/1.png"), ("test", "train")),
+        (("train/CNV/1.png", "holdout/CNV/1.png"), ("holdout", "train")),
         (("OCT/Train/CNV/1.png", "OCT/val/CNV/1.png"), ("OCT/Train", "OCT/val")),
         (("data/CNV/1.png", "data/DME/1.png"), ("data",)),
     ],
@@ -125,6 +125,35 @@ def test_parts_and_folders_of_classes_are_refused_naming_the_image_folders(tmp_p
     with pytest.raises(InputError) as caught:
         scan_folder(tmp_path)
     assert f"(is the image folder {' or '.join(str(tmp_path / name) for name in proposed)}?)" in str(caught.value)
+
+
+def test_folders_of_parts_above_those_of_classes(tmp_path):
+    names = ("train/CNV/CNV-1-1.png", "train/DME/DME-2-1.png", "Val/CNV/CNV-3-1.png", "test/DME/p4/1.png")
+    fill(tmp_path, *names, "test/DME/p4/2.png", "train/notes.txt")
+    table = scan_folder(tmp_path)
+    assert table.classes == ("CNV", "DME")
+    assert set(table.paths) == {*names, "test/DME/p4/2.png"}
+    told = dict(zip(table.paths, zip(table.parts, table.patients, strict=True), strict=True))
+    assert told[names[0]] == ("train", "1")
+    assert told[names[2]] == ("validation", "3")
+    assert told[names[3]] == ("test", "p4")
+    assert any("train/notes.txt" in remark for remark in table.remarks)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/1.png", "test/2.png"),  # two classes, however they are called
+        ("train/CNV/1.png", "training/CNV/2.png"),
+        ("val/CNV/1.png", "test/CNV/2.png"),
+    ],
+)
+def test_where_there_are_no_parts_none_are_seen(tmp_path, names):
+    fill(tmp_path, *names)
+    try:
+        assert scan_folder(tmp_path).parts == ()
+    except InputError as error:
+        assert "folders in folders" in str(error)
 
 
 def test_patients_are_never_proposed_as_classes(tmp_path):

@@ -259,6 +259,7 @@ CHANGES = {
     "batch_size": 8,
     "projection": Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32),
     "arrays_sha256": "ef" * 32,
+    "parts": ("train", "test", "validation") * 3,
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}
@@ -290,7 +291,7 @@ def test_versions_and_time_may_differ_and_the_message_shows_only_the_first_other
 
 
 @pytest.mark.parametrize(
-    "name", sorted(CHANGES.keys() - {"feature_shape", "weights", "patients", "pages", "batch_size"})
+    "name", sorted(CHANGES.keys() - {"feature_shape", "weights", "patients", "parts", "pages", "batch_size"})
 )
 def test_the_fingerprint_depends_on_all_that_decides_the_features(name):
     header = build_header(rows=9)

@@ -36,6 +36,7 @@ VALUES = {
     "backend": "jax",
     "engine": "fused",
     "storage": None,
+    "ignore_parts": True,
 }
 """For each option that a study keeps a value, mostly another than the default."""
 
