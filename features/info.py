@@ -28,11 +28,12 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
         return [Part("", store, store.usable)], str(error)
 
 
-def _parts_text(found: Leaks, reason: str) -> str:
+def _parts_text(found: Leaks, reason: str, *, given: bool) -> str:
     if reason:
         return f"none: {reason}"
     parts = (f"{name} {rows:,} rows of {found.patients[name]:,} patients" for name, rows in found.rows.items())
-    return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them (the default of search.run)"
+    made = "as given, and as search.run uses them" if given else "the default of search.run"
+    return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them ({made})"
 
 
 def _pairs_text(found: Leaks) -> str:
@@ -65,7 +66,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "classes": ", ".join(f"{name} {count:,}" for name, count in told["classes"].items()),
         "patients": f"{patients['number']:,} (known for {patients['rows_known']:,} rows), "
         f"{patients['in_several_classes']:,} of them in more than one class",
-        "parts": _parts_text(found, reason),
+        "parts": _parts_text(found, reason, given=bool(store.header.parts)),
         "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
         "pages": {"first": "one a file", "all": "all of a file, a row each"}.get(told["pages"], told["pages"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from features.extraction.changes import Changes
 from features.extraction.skipped import skipped_path
 from features.images.folder import ImageTable
 from features.runtime.text import counted, printable
+from features.store.parts import PARTS
 from features.store.schema import RowState
 
 _LISTED = 5
@@ -39,6 +40,7 @@ class ExtractionSummary:
         patient_source: Where the patients were taken from, with an example, for people.
         ignored: Number of files and folders that were passed over, by reason.
         notes: What was noticed of the images that this run decoded, a line each.
+        parts: Usable images of each part, where folders or a table say it.
         update: Numbers of images ``changed``, ``added``, ``gone`` and ``kept`` by an update; empty for none.
     """
 
@@ -56,6 +58,7 @@ class ExtractionSummary:
     patient_source: str
     ignored: dict[str, int]
     update: dict[str, int]
+    parts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -97,7 +100,15 @@ def summarize(
         patient_source=table.patient_source,
         ignored=table.ignored,
         update={} if changes is None else _update(changes),
+        parts=_count_parts(table, usable),
     )
+
+
+def _count_parts(table: ImageTable, usable: list[int]) -> dict[str, int]:
+    if not table.parts:
+        return {}
+    found = Counter(table.parts[row] for row in usable)
+    return {name: found[name] for name in PARTS if found[name]}
 
 
 def _update(changes: Changes) -> dict[str, int]:
@@ -125,6 +136,9 @@ def describe(summary: ExtractionSummary) -> Iterator[str]:
         yield "updated: " + ", ".join(f"{count:,} {what}" for what, count in summary.update.items())
     for name, count in summary.counts.items():
         yield f"{printable(name)}: {count:,} images of {summary.patients[name]:,} known patients"
+    if summary.parts:
+        told = ", ".join(f"{name} {count:,}" for name, count in summary.parts.items())
+        yield f"parts as given: {told}; search.run uses them"
     if summary.known:
         yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
     if summary.unknown:

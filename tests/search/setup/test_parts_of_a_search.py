@@ -1,0 +1,86 @@
+"""A search uses the parts that its store says, unless it is told otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import build_features, build_header, fill_store
+
+from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
+from features.store.schema import RowState
+from heads.evaluation.rows import Part, rows_of
+from heads.files.metadata import HeadMetadata
+from search.setup.data import SearchData, load_data
+
+PARTS = ("train",) * 48 + ("validation",) * 12 + ("test",) * 12
+"""Rows come in threes of a patient."""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("parts") / "store.h5"
+    header = replace(build_header(rows=72), parts=PARTS)
+    fill_store(made, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    return made
+
+
+def load(path: Path, **more: Any) -> SearchData:
+    options = {"validation": None, "test": None, "validation_share": 0.15, "test_share": 0.15, "seed": 0}
+    return load_data(path, **options | more)
+
+
+def sizes(data: SearchData) -> tuple[int, int, int]:
+    return len(data.train.rows), len(data.validation.rows), 0 if data.test is None else len(data.test.rows)
+
+
+def test_parts_are_used_and_that_is_said(path: Path) -> None:
+    data = load(path)
+    assert sizes(data) == (48, 12, 12)
+    assert data.split["parts"] == "given"
+    assert "store.h5: train, validation, test as given; --ignore-parts splits all rows anew" in data.remarks
+
+
+def test_they_are_split_anew_on_request(path: Path) -> None:
+    data = load(path, ignore_parts=True)
+    assert sizes(data) != (48, 12, 12)
+    assert "parts" not in data.split
+    assert not any("as given" in remark for remark in data.remarks)
+
+
+def test_folds_are_of_all_rows_but_those_of_the_test(path: Path) -> None:
+    data = load(path, folds=3)
+    assert data.train.rows.tolist() == list(range(60))
+    assert sorted(np.concatenate(data.folds)) == list(range(60))
+    assert data.test is not None
+    assert data.test.rows.tolist() == list(range(60, 72))
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_part_that_comes_twice_is_refused(path: Path, name: str) -> None:
+    told = f"--{name}: expected none, since .* has a {name} part, found .*--ignore-parts"
+    with pytest.raises(InputError, match=told):
+        load(path, **{name: path})
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_an_evaluation_finds_the_parts_of_the_study(path: Path, folds: int) -> None:
+    data, store = load(path, folds=folds), FeatureStore(path)
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=data.remakeable_split, versions={})
+    assert rows_of(Part.TEST, Path("head.hdf5"), metadata, store).tolist() == list(range(60, 72))
+    assert rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store).tolist() == data.train.rows.tolist()
+    anew = load(path, ignore_parts=True)
+    metadata = replace(metadata, split=anew.remakeable_split)
+    assert anew.test is not None
+    assert rows_of(Part.TEST, Path("head.hdf5"), metadata, store).tolist() == anew.test.rows.tolist()
+
+
+def test_an_evaluation_on_another_store_takes_that_ones_parts(path: Path) -> None:
+    store = FeatureStore(path)
+    for fingerprint, split in (("f" * 64, None), ("f" * 64, {"seed": 0, "validation": 0.1, "test": 0.1})):
+        metadata = HeadMetadata.of_store(store.header, fingerprint, split=split, versions={})
+        assert rows_of(Part.VALIDATION, Path("head.hdf5"), metadata, store).tolist() == list(range(48, 60))
