@@ -250,7 +250,10 @@ def bare_product() -> Callable[..., Any]:
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
+    def own(*arguments: Any) -> Any:  # TensorFlow counts traces by function, and warns of those of several banks
+        return function(*arguments)
+
+    compiled: Callable[..., Any] = tf.function(own, jit_compile=True, autograph=False)
     return compiled
 
 
