@@ -250,10 +250,8 @@ def bare_product() -> Callable[..., Any]:
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    def own(*arguments: Any) -> Any:  # TensorFlow counts traces by function, and warns of those of several banks
-        return function(*arguments)
-
-    compiled: Callable[..., Any] = tf.function(own, jit_compile=True, autograph=False)
+    # TensorFlow counts traces by a function's code and would warn of those of several banks; a partial has no code.
+    compiled: Callable[..., Any] = tf.function(partial(function), jit_compile=True, autograph=False)
     return compiled
 
 
