@@ -29,6 +29,7 @@ from features.images.pillow_internals import (
     read_planes,
 )
 from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally
+from features.images.resizing import resized
 from features.runtime.errors import BottleneckError
 from features.store.intensity import WHOLE, value_range
 
@@ -59,7 +60,7 @@ class UndecodableError(BottleneckError):
 
 
 def decode_image(source: Source, size: int, reading: Reading = _DEFAULT) -> npt.NDArray[np.uint8]:
-    """Decodes an image and resizes it to a square (bilinear, antialiased, the aspect ratio is not kept).
+    """Decodes an image and resizes it to a square (bilinear, antialiased), as ``reading.resize`` says.
 
     Args:
         source: A file, a page of one, or a file's content.
@@ -121,7 +122,7 @@ def _decode(source: Source, size: int | None, reading: Reading) -> Image.Image:
             if mended is None:
                 raise
             upright = mended
-        return upright if size is None else upright.resize((size, size), Image.Resampling.BILINEAR)
+        return upright if size is None else resized(upright, size, reading.resize)
 
 
 def _noted(source: Source, size: int | None, reading: Reading) -> Image.Image:

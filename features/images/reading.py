@@ -13,6 +13,7 @@ from PIL import Image
 
 from features.runtime.text import counted
 from features.store.intensity import Intensity, Scale
+from features.store.kind import SQUASH
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 1 << 30
 """An image of more pixels is refused where nothing else is told: Pillow's own limit, from which on it warns."""
@@ -138,9 +139,11 @@ class Reading:
     Attributes:
         intensity: How images of more than 8 bits become greys.
         max_pixels: An image of more pixels is refused.
+        resize: How they become squares, one of ``features.store.kind.RESIZES``.
         tally: Told what is noticed.
     """
 
     intensity: Intensity = field(default_factory=Intensity)
     max_pixels: int = MAX_PIXELS
+    resize: str = SQUASH
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)
