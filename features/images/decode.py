@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from features.images.dicom import DicomError, DicomImage
 from features.images.metadata import without_metadata
-from features.images.pages import has_pages, may_have_pages, open_image
+from features.images.pages import has_pages, may_have_pages, open_image, start_of
 from features.images.pillow_internals import (
     give_lower_bytes,
     has_deep_colours,
@@ -28,6 +29,7 @@ from features.images.pillow_internals import (
     raise_pixel_limit,
     read_planes,
 )
+from features.images.plugins import remedy_for
 from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally
 from features.images.resizing import resized
 from features.runtime.errors import BottleneckError
@@ -185,6 +187,8 @@ def _upright(source: Source, size: int | None, reading: Reading) -> Image.Image:
             if deep and reading.intensity.whole != WHOLE and not reading.intensity.by_itself:
                 return _scaled_colours(image, source, reading)
             image.load()
+            if isinstance(image, DicomImage) and image.has_window:
+                reading.tally.add(Noticed.WINDOW)
             _turn_upright(image)
             upright = _eight_bits(image, reading)
         several = may_have_pages(image)
@@ -201,6 +205,8 @@ def _reason(source: Source, error: Exception, max_pixels: int) -> str:
     match error:
         case EOFError() if isinstance(source, Page):
             return "no such page"
+        case DicomError():
+            return str(error)
         case UnidentifiedImageError():
             return _unidentified(source)
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
@@ -210,12 +216,10 @@ def _reason(source: Source, error: Exception, max_pixels: int) -> str:
 
 
 def _unidentified(source: Source) -> str:
-    if isinstance(source, bytes):
-        start = source[:4]
-    else:
-        with (source.path if isinstance(source, Page) else source).open("rb") as file:
-            start = file.read(4)
-    if start in _TIFFS:
+    start = start_of(source)
+    if (remedy := remedy_for(start)) is not None:
+        return f"not an image that is read as things are: {remedy}"
+    if start.startswith(_TIFFS):
         return "not an image that Pillow reads: a damaged TIFF, or one of a kind such as 64-bit fractions"
     return "not an image that Pillow reads" if start else "an empty file"
 
@@ -274,6 +278,8 @@ def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False
 
 def _is_inverted(image: Image.Image) -> bool:
     """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones."""
+    if isinstance(image, DicomImage):
+        return image.inverted
     tags: Any = getattr(image, "tag_v2", {})
     return bool(tags.get(_PHOTOMETRIC) == 0)
 

@@ -50,6 +50,7 @@ class Noticed(Enum):
     CLIPPED = "values outside of the scale"
     NO_NUMBERS = "pixels that are no numbers"
     PAGES = "several pages"
+    WINDOW = "a window of its own"
 
 
 class Tally:
@@ -97,6 +98,8 @@ class Tally:
             )
         if counts[Noticed.NO_NUMBERS]:
             yield f"{_images(counts[Noticed.NO_NUMBERS])} with pixels that are no numbers (NaN), shown black"
+        if counts[Noticed.WINDOW]:
+            yield f"{_images(counts[Noticed.WINDOW])} (DICOM) shown through the window that its file names"
         if counts[Noticed.PAGES]:
             files = counted(counts[Noticed.PAGES], "file")
             yield f"{files} with several pages: the first of each was used; --pages all takes all"

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from features.images.decode import deep_values, is_deep
+from features.images.dicom import DicomImage
 from features.images.metadata import PNG, png_significant_bits
-from features.images.pages import open_image
+from features.images.pages import open_image, start_of
 from features.images.reading import ImageFile, Page, Source, described
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
@@ -217,7 +218,7 @@ def _spelled(number: float) -> str:
 def _is_deep(source: Source) -> bool:
     """Whether an image has more than 8 bits; its first bytes are enough for most formats."""
     try:
-        start = _head(source)
+        start = start_of(source, _HEAD)
         if start.startswith(_EIGHT_BIT_STARTS) or (start.startswith(PNG) and start[24:25] != b"\x10"):
             return False
         with open_image(source) as image:
@@ -226,13 +227,6 @@ def _is_deep(source: Source) -> bool:
             return is_deep(image)
     except Exception:  # whatever is wrong with it is said where it is decoded
         return False
-
-
-def _head(source: Source) -> bytes:
-    if isinstance(source, bytes):
-        return source[:_HEAD]
-    with _file(source).open("rb") as file:
-        return file.read(_HEAD)
 
 
 def _file(source: ImageFile) -> Path:
@@ -261,12 +255,14 @@ def _numbers_of(source: Source, max_pixels: int) -> tuple[bool, Numbers] | None:
 def _declared_bits(source: Source) -> int | None:
     """How many of its bits an image says that it uses: TIFF in two tags, PNG in ``sBIT``."""
     try:
-        if _head(source).startswith(PNG):
+        if start_of(source, _HEAD).startswith(PNG):
             with io.BytesIO(source) if isinstance(source, bytes) else _file(source).open("rb") as file:
                 return png_significant_bits(file)
         with open_image(source) as image:
             if isinstance(source, Page) and source.number > 1:
                 image.seek(source.number - 1)
+            if isinstance(image, DicomImage):
+                return image.bits
             tags: Any = getattr(image, "tag_v2", {})
             stored, largest = tags.get(_TIFF_BITS, (16,)), tags.get(_TIFF_LARGEST)
             if max(stored) < 16:
