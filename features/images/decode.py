@@ -251,7 +251,7 @@ def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
         return image
     if _has_numbers(image):
         reading.tally.add(Noticed.DEEP)
-        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image)))
+        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image, reading)))
     if mode in _TRANSPARENT or "transparency" in image.info:
         return _on_black(image)
     if mode == "LAB":
@@ -264,7 +264,7 @@ def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False
     intensity, tally = reading.intensity, reading.tally
     greys = intensity.greys(values)
     if intensity.by_itself:
-        return greys
+        return 255 - greys if inverted else greys
     scale = intensity.scale_of(values.dtype)
     low, high = value_range(values)
     if low <= high:
@@ -276,12 +276,15 @@ def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False
     return 255 - greys if inverted else greys
 
 
-def _is_inverted(image: Image.Image) -> bool:
-    """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones."""
+def _is_inverted(image: Image.Image, reading: Reading) -> bool:
+    """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones.
+
+    Where each image is scaled by itself, as once all were, TIFFs are not turned round.
+    """
     if isinstance(image, DicomImage):
         return image.inverted
     tags: Any = getattr(image, "tag_v2", {})
-    return bool(tags.get(_PHOTOMETRIC) == 0)
+    return bool(tags.get(_PHOTOMETRIC) == 0) and not reading.intensity.by_itself
 
 
 def _scaled_colours(image: Image.Image, source: Source, reading: Reading) -> Image.Image:
