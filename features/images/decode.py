@@ -218,7 +218,7 @@ def _reason(source: Source, error: Exception, max_pixels: int) -> str:
 def _unidentified(source: Source) -> str:
     start = start_of(source)
     if (remedy := remedy_for(start)) is not None:
-        return f"not an image that is read as things are: {remedy}"
+        return remedy
     if start.startswith(_TIFFS):
         return "not an image that Pillow reads: a damaged TIFF, or one of a kind such as 64-bit fractions"
     return "not an image that Pillow reads" if start else "an empty file"
