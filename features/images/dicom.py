@@ -40,7 +40,12 @@ _TAGS = (
     ),
 )
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-_GDCM, _OPENJPEG = "pip install python-gdcm", "pip install pylibjpeg pylibjpeg-openjpeg"
+_DECODERS = {
+    "gdcm": "python-gdcm",
+    "libjpeg": "pylibjpeg pylibjpeg-libjpeg",
+    "openjpeg": "pylibjpeg pylibjpeg-openjpeg",
+}
+"""What decodes compressed pixels beside Pillow: packages to install, by the module that they bring."""
 _LARGEST_WHOLE = 2**31
 
 # Whether a file can be used is decided here, not by a warning about one of its values; process-wide as for Pillow's.
@@ -361,7 +366,8 @@ def _pixels(file: IO[bytes] | None, header: Any, frame: int) -> npt.NDArray[Any]
     except NotImplementedError as error:
         raise DicomError(f"its pixels are compressed in a way that is not read{_named(syntax)}") from error
     if not decoder.is_available:
-        raise DicomError(f"its pixels are compressed{_named(syntax)}: {_remedy(syntax)}")
+        remedy = _remedy(syntax) or "nothing that is installed decodes them"
+        raise DicomError(f"its pixels are compressed{_named(syntax)}: {remedy}")
     try:
         file.seek(0)
         if told is not None and not syntax.is_deflated:
@@ -374,8 +380,8 @@ def _pixels(file: IO[bytes] | None, header: Any, frame: int) -> npt.NDArray[Any]
     except AttributeError as error:
         raise DicomError("a DICOM file without an image, or a damaged one") from error
     except Exception as error:
-        if syntax.is_encapsulated and _remedy(syntax) == _GDCM and find_spec("gdcm") is None:
-            told = f"damaged, or compressed{_named(syntax)} in a way that needs another decoder: {_GDCM}"
+        if remedy := _remedy(syntax):
+            told = f"damaged, or compressed{_named(syntax)} in a way that needs another decoder: {remedy}"
             raise DicomError(told) from error
         raise DicomError("damaged: its pixels are cut short, or are not what the DICOM file says") from error
 
@@ -396,9 +402,15 @@ def _named(syntax: Any) -> str:
 
 
 def _remedy(syntax: Any) -> str:
+    """What to install for a transfer syntax that was not decoded; '' for nothing that would help."""
     from pydicom import uid  # noqa: PLC0415
 
     if syntax in (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K):
-        return _OPENJPEG
-    jpegs = (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes)
-    return _GDCM if syntax in jpegs else "nothing that is installed decodes them"
+        module = "openjpeg"
+    elif syntax == uid.JPEGExtended12Bit:
+        module = "libjpeg"
+    elif syntax in (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes):
+        module = "gdcm"
+    else:
+        return ""
+    return f"pip install {_DECODERS[module]}" if find_spec(module) is None else ""

@@ -75,7 +75,7 @@ class TestOfPydicom:
             ("SC_rgb_jpeg_gdcm", r"^its pixels are compressed \(JPEG Lossless.*\): pip install python-gdcm$"),
             (
                 "JPEG-lossy",
-                r"^damaged, or compressed \(JPEG Extended .*\) .* another decoder: pip install python-gdcm$",
+                r"^damaged, or compressed \(JPEG Extended .*\) .*: pip install pylibjpeg pylibjpeg-libjpeg$",
             ),
         ],
     )
