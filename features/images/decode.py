@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from features.images.dicom import DicomError, DicomImage
+from features.images.dicom import DicomImage
+from features.images.dicom_pixels import DicomError
 from features.images.metadata import without_metadata
 from features.images.pages import has_pages, may_have_pages, open_image, start_of
 from features.images.pillow_internals import (

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from features.images import dicom
+from features.images.dicom_pixels import HEAD
 from features.images.plugins import register_plugins, remedies
 
 _LITTER = frozenset(
@@ -80,7 +81,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
         if not Path(path).is_file():
             return False
         with Path(path).open("rb") as file:
-            return dicom.is_dicom(file.read(dicom.HEAD))
+            return dicom.is_dicom(file.read(HEAD))
     except OSError:
         return False
 
@@ -146,7 +147,7 @@ def _kind(file: Path) -> str:
     """What a file without an ending is by its content: DICOM, a format that Pillow reads, or '' for neither."""
     try:
         with file.open("rb") as opened:
-            if dicom.is_dicom(opened.read(dicom.HEAD)):
+            if dicom.is_dicom(opened.read(HEAD)):
                 return "DICOM"
         with Image.open(file) as image:
             return image.format or ""

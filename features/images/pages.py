@@ -14,6 +14,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from features.images import dicom
+from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import ImageTable
 from features.images.reading import ImageFile, Page, Source
@@ -48,7 +49,7 @@ def open_image(source: Source) -> Image.Image:
     return dicom.DicomImage(opened)
 
 
-def start_of(source: Source, count: int = dicom.HEAD) -> bytes:
+def start_of(source: Source, count: int = HEAD) -> bytes:
     """Returns the first bytes of a file or a content; of a page, those of the file that it is in.
 
     Raises:

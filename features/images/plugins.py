@@ -49,7 +49,7 @@ def remedy_for(start: bytes) -> str | None:
     """Returns what to install for a file that is not read, by its content.
 
     Args:
-        start: Its first ``dicom.HEAD`` bytes.
+        start: Its first ``features.images.dicom_pixels.HEAD`` bytes.
     """
     if start.startswith(_JPEG_XL_STARTS):
         return JPEG_XL if ".jxl" in remedies() else None

@@ -77,7 +77,7 @@ def export_head(
 
         spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
         model, kind = build_image_model(rebuild_backbone(path, head.metadata, spec), head), IMAGE_MODEL
-        remark = _on_images(out, head.metadata)
+        remark = on_images(out, head.metadata)
         tried = Tried(made_images(spec.size), "generated images")
     else:
         tried = some_features(config, head.metadata)
@@ -86,7 +86,7 @@ def export_head(
     return Exported(out, _scored(head.metadata, config), check, remark)
 
 
-def _on_images(out: Path, metadata: HeadMetadata) -> str | None:
+def on_images(out: Path, metadata: HeadMetadata) -> str | None:
     """What a model from image to class does not do to an image, and ``heads.predict`` does."""
     views, size = ", ".join(metadata.views), metadata.image_size
     remarks = [f"sees each image as it is; heads.predict averages over {views}"] if len(metadata.views) > 1 else []

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_dicom import IDENTITY, NAME, dicom, own, sequence
 from PIL import Image
-from pydicom.uid import MPEG2MPML, JPEGLSLossless
+from pydicom.uid import MPEG2MPML, DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
 from features.images.decode import UndecodableError, decode_image, deep_values, original_image
 from features.images.dicom import DicomImage
@@ -233,6 +233,14 @@ class TestRefusals:
             assert NAME not in str(error)
         else:
             assert "RescaleSlope" in elements
+
+    def test_a_bomb_is_refused_before_it_is_unpacked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        content = dicom(np.zeros((2000, 2000), np.uint16), syntax=DeflatedExplicitVRLittleEndian)
+        assert len(content) < 20_000
+        assert greys(content).max() == 0
+        monkeypatch.setattr("features.images.dicom_pixels._INFLATED", 2**20)
+        with pytest.raises(UndecodableError, match="decompression bomb"):
+            original_image(content)
 
     @settings(max_examples=60)
     @given(st.integers(0, 1500), st.binary(min_size=1, max_size=6), st.integers(0, 4000) | st.none())
