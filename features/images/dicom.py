@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +18,6 @@ from features.images.dicom_frames import is_identity, shown_as, values_of
 from features.images.dicom_pixels import DO_NOT_FIT, HEAD, MAGIC, DicomError, check_inflated, pixels_of, whole_number
 
 SUFFIXES = (".dcm", ".dicom")
-CAN_READ = find_spec("pydicom") is not None
 REMEDY = "DICOM is read once pydicom is there: pip install 'bottleneck-search[dicom]'"
 _TIFFS = (b"II*\0", b"MM\0*")
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
@@ -32,12 +32,24 @@ _TAGS = (
         for colour in ("Red", "Green", "Blue")
     ),
 )
+
+
+def _can_read() -> bool:
+    """Whether there is a pydicom of the kind that decodes frames by themselves, which is that since 3."""
+    try:
+        return find_spec("pydicom") is not None and int(version("pydicom").partition(".")[0]) >= 3
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+CAN_READ = _can_read()
+
 # Whether a file can be used is decided here, not by a warning about one of its values; process-wide as for Pillow's.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file says that it is DICOM; one that is a TIFF as well is one of these only where no DICOM is read.
+    """Whether a file says that it is DICOM; one that is a TIFF as well is left to Pillow where DICOM is not read.
 
     Args:
         start: Its first ``HEAD`` bytes.
