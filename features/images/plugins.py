@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from PIL import Image
 
 from features.images import dicom
+from features.images.dicom_pixels import HEAD, MAGIC
 
 _PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 """Packages that open formats through Pillow, and the function that tells Pillow; none where importing them does."""
@@ -51,6 +52,8 @@ def remedy_for(start: bytes) -> str | None:
     Args:
         start: Its first ``features.images.dicom_pixels.HEAD`` bytes.
     """
+    if start[HEAD - len(MAGIC) : HEAD] == MAGIC and not dicom.CAN_READ:
+        return dicom.REMEDY
     if start.startswith(_JPEG_XL_STARTS):
         return JPEG_XL if ".jxl" in remedies() else None
     box = _BOX.match(start)
