@@ -24,7 +24,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.options import checked, takes_options
 from features.runtime.text import printable
 from features.store.intensity import parse_intensity
-from features.store.kind import EIGHT_BITS, UNKNOWN
+from features.store.kind import EIGHT_BITS, SQUASH, UNKNOWN
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.evaluation.evaluation import ChosenRows, Evaluation
@@ -241,10 +241,14 @@ class LoadedHead:
         else:
             spec = self.check_options(options)
             views = [view.name for view in options.views_for(self.metadata)]
-            shown = f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}"
+            resize = options.reading_for(self.metadata).resize
+            told = f" ({resize})" if resize != SQUASH else ""
+            shown = f"{spec.name} at {spec.size} pixels{told}, preprocessing {spec.preprocessing}"
         averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
-        told = self.metadata.temperature
-        calibrated = f"calibrated, temperature {told:.4g}" if told is not None else "as the head gives them"
+        temperature = self.metadata.temperature
+        calibrated = (
+            f"calibrated, temperature {temperature:.4g}" if temperature is not None else "as the head gives them"
+        )
         return f"{shown}; views: {averaged}; probabilities: {calibrated}"
 
     def backbone(self, options: PredictOptions | None = None) -> Backbone:
@@ -361,7 +365,8 @@ class LoadedHead:
             "views": ", ".join(metadata.views),
         }
         if metadata.image_size:
-            facts["image size"] = str(metadata.image_size)
+            squashed = metadata.resize == SQUASH
+            facts["image size"] = f"{metadata.image_size}" + ("" if squashed else f" ({metadata.resize})")
         if metadata.study:
             facts["study"] = metadata.study
         if metadata.trial is not None:

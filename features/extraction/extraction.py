@@ -78,12 +78,13 @@ def extract_store(
     table = table_of_pages(images_of(images, options, frame), options)
     stored = FeatureStore(store) if store.exists() else None
     scale = scale_of(table, options, None if stored is None else stored.header.intensity)
-    plan = _Plan(table, spec, views, options.dtype, options.batch_size, scale.intensity, options.pages)
+    shown = {"intensity": scale.intensity, "resize": options.resize}
+    plan = _Plan(table, spec, views, options.dtype, options.batch_size, shown, options.pages)
     changes = plan.compare(stored, update=options.update, say=say)
     updates = changes.remarks(update=options.update) if changes else ()
     for remark in (*table.remarks, *updates, *scale.notes):
         say(f"note: {remark}")
-    reading = Reading(parse_intensity(scale.intensity), options.max_pixels)
+    reading = Reading(parse_intensity(scale.intensity), options.max_pixels, options.resize)
     start_backend()
     backbone = build_backbone(spec)
     header = plan.header(backbone.feature_shape, backbone.weights_sha256)
@@ -124,7 +125,7 @@ class _Plan:
     views: tuple[View, ...]
     dtype: str
     batch_size: int
-    intensity: str
+    shown: dict[str, str]  # what of the kind of features is decided beside the backbone
     pages: str
 
     def header(self, feature_shape: tuple[int, int, int], weights_sha256: str) -> StoreHeader:
@@ -138,7 +139,7 @@ class _Plan:
             feature_shape=feature_shape,
             pages=self.pages,
             views=tuple(view.name for view in self.views),
-            **(self.spec.kind(feature_shape, weights_sha256).origin | {"intensity": self.intensity}),
+            **(self.spec.kind(feature_shape, weights_sha256).origin | self.shown),
             dtype=self.dtype,
             batch_size=self.batch_size,
             created=self.table.newest,

@@ -39,6 +39,11 @@ class ExtractionOptions(BaseModel):
         default=BackboneSpec.preprocessing,
         description="backbone: what keras.applications defines; unit: x / 255, as the article did.",
     )
+    resize: Literal["squash", "pad", "crop"] = Field(
+        default="squash",
+        description="How an image becomes a square: squash stretches it, pad keeps its aspect ratio and adds black, "
+        "crop keeps it and takes the middle. Recorded, and used by heads.predict.",
+    )
     views: Annotated[str, BeforeValidator(joined)] = Field(
         default="identity",
         description="Variants of each image, joined by commas: identity, flip, shift:X:Y, rotate:DEGREES, "

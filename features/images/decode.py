@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from features.images.dicom import DicomImage
+from features.images.dicom_pixels import DicomError
 from features.images.metadata import without_metadata
-from features.images.pages import has_pages, may_have_pages, open_image
+from features.images.pages import has_pages, may_have_pages, open_image, start_of
 from features.images.pillow_internals import (
     give_lower_bytes,
     has_deep_colours,
@@ -28,7 +30,9 @@ from features.images.pillow_internals import (
     raise_pixel_limit,
     read_planes,
 )
+from features.images.plugins import remedy_for
 from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally
+from features.images.resizing import resized
 from features.runtime.errors import BottleneckError
 from features.store.intensity import WHOLE, value_range
 
@@ -59,7 +63,7 @@ class UndecodableError(BottleneckError):
 
 
 def decode_image(source: Source, size: int, reading: Reading = _DEFAULT) -> npt.NDArray[np.uint8]:
-    """Decodes an image and resizes it to a square (bilinear, antialiased, the aspect ratio is not kept).
+    """Decodes an image and resizes it to a square (bilinear, antialiased), as ``reading.resize`` says.
 
     Args:
         source: A file, a page of one, or a file's content.
@@ -121,7 +125,7 @@ def _decode(source: Source, size: int | None, reading: Reading) -> Image.Image:
             if mended is None:
                 raise
             upright = mended
-        return upright if size is None else upright.resize((size, size), Image.Resampling.BILINEAR)
+        return upright if size is None else resized(upright, size, reading.resize)
 
 
 def _noted(source: Source, size: int | None, reading: Reading) -> Image.Image:
@@ -184,6 +188,8 @@ def _upright(source: Source, size: int | None, reading: Reading) -> Image.Image:
             if deep and reading.intensity.whole != WHOLE and not reading.intensity.by_itself:
                 return _scaled_colours(image, source, reading)
             image.load()
+            if isinstance(image, DicomImage) and image.has_window:
+                reading.tally.add(Noticed.WINDOW)
             _turn_upright(image)
             upright = _eight_bits(image, reading)
         several = may_have_pages(image)
@@ -200,6 +206,8 @@ def _reason(source: Source, error: Exception, max_pixels: int) -> str:
     match error:
         case EOFError() if isinstance(source, Page):
             return "no such page"
+        case DicomError():
+            return str(error)
         case UnidentifiedImageError():
             return _unidentified(source)
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
@@ -209,12 +217,10 @@ def _reason(source: Source, error: Exception, max_pixels: int) -> str:
 
 
 def _unidentified(source: Source) -> str:
-    if isinstance(source, bytes):
-        start = source[:4]
-    else:
-        with (source.path if isinstance(source, Page) else source).open("rb") as file:
-            start = file.read(4)
-    if start in _TIFFS:
+    start = start_of(source)
+    if (remedy := remedy_for(start)) is not None:
+        return remedy
+    if start.startswith(_TIFFS):
         return "not an image that Pillow reads: a damaged TIFF, or one of a kind such as 64-bit fractions"
     return "not an image that Pillow reads" if start else "an empty file"
 
@@ -246,7 +252,7 @@ def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
         return image
     if _has_numbers(image):
         reading.tally.add(Noticed.DEEP)
-        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image)))
+        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image, reading)))
     if mode in _TRANSPARENT or "transparency" in image.info:
         return _on_black(image)
     if mode == "LAB":
@@ -259,7 +265,7 @@ def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False
     intensity, tally = reading.intensity, reading.tally
     greys = intensity.greys(values)
     if intensity.by_itself:
-        return greys
+        return 255 - greys if inverted else greys
     scale = intensity.scale_of(values.dtype)
     low, high = value_range(values)
     if low <= high:
@@ -271,10 +277,15 @@ def _greys(values: npt.NDArray[Any], reading: Reading, *, inverted: bool = False
     return 255 - greys if inverted else greys
 
 
-def _is_inverted(image: Image.Image) -> bool:
-    """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones."""
+def _is_inverted(image: Image.Image, reading: Reading) -> bool:
+    """Whether zero is white: Pillow turns such images of 8 bits round, and no deeper ones.
+
+    Where each image is scaled by itself, as once all were, TIFFs are not turned round.
+    """
+    if isinstance(image, DicomImage):
+        return image.inverted
     tags: Any = getattr(image, "tag_v2", {})
-    return bool(tags.get(_PHOTOMETRIC) == 0)
+    return bool(tags.get(_PHOTOMETRIC) == 0) and not reading.intensity.by_itself
 
 
 def _scaled_colours(image: Image.Image, source: Source, reading: Reading) -> Image.Image:

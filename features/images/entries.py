@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
+from features.images import dicom
+from features.images.dicom_pixels import HEAD
+from features.images.plugins import register_plugins, remedies
+
 _LITTER = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),  # Explorer and Finder
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology, QNAP
+        "dicomdir",  # the index of a folder of DICOM files
         *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
         *("__macosx", "network trash folder", "temporary items", "lost+found"),  # macOS' archives and shares, ext4
         "__pycache__",
@@ -24,16 +30,18 @@ _SNIFFED = 16
 """Files without an ending that are looked into."""
 _LOOKED_AT = 100_000
 """Entries that are counted where there is no image: what a folder holds shows before."""
-_DICOM = "DICOM is not read: convert to PNG first, e.g. with pydicom"
-_HEIF = "Pillow alone reads no HEIF: convert to PNG or JPEG first, e.g. with pillow-heif"
+_DICOM = dicom.REMEDY
+_SIEMENS = "give DICOM files the ending .dcm"
 _VOLUME = "volumes are not read: write their slices as PNG first, e.g. with SimpleITK or nibabel"
 _SLIDE = "whole slides are not read: write their tiles as PNG first, e.g. with OpenSlide"
 _ARRAY = "arrays are not read: write them as PNG or TIFF first"
 _ARCHIVE = "unpack the archives first"
 _FILM = "films are not read: write their frames as PNG first"
 _CAMERA = "a camera's raw files are not read: develop them to TIFF or JPEG first"
+_NUMBERED = re.compile(r".*#[1-9]\d{0,8}", re.DOTALL)
+"""Names that mean a page of another file."""
 _ADVICE = (
-    {".dcm": _DICOM, ".dicom": _DICOM, ".ima": _DICOM, ".heic": _HEIF, ".heif": _HEIF}
+    {".ima": _SIEMENS}
     | dict.fromkeys((".nii", ".nrrd", ".mha", ".mhd", ".e2e", ".vol", ".fda"), _VOLUME)
     | dict.fromkeys((".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".lif", ".vsi"), _SLIDE)
     | dict.fromkeys((".npy", ".npz", ".mat"), _ARRAY)
@@ -45,11 +53,12 @@ _ADVICE = (
 
 
 def _image_suffixes() -> frozenset[str]:
-    """Suffixes of the formats that Pillow reads; not of those that it only knows by name (HDF5, GRIB and such)."""
-    Image.init()
+    """Suffixes of the formats that are read; not of those that Pillow only knows by name (HDF5, GRIB and such)."""
+    register_plugins()
     stubs = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
     readable = {name for name in Image.OPEN if name not in stubs}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
+    return frozenset(known.union(dicom.SUFFIXES if dicom.CAN_READ else ()))
 
 
 IMAGE_SUFFIXES = _image_suffixes()
@@ -59,6 +68,22 @@ IMAGE_SUFFIXES = _image_suffixes()
 def is_image_name(name: str) -> bool:
     """Whether a file of this name counts as an image, in whatever case its ending is written."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file counts as an image: by its name; without an ending, where it says that it is DICOM."""
+    name = Path(path).name
+    if is_image_name(name):
+        return True
+    if not dicom.CAN_READ or _ending(Path(path)) or _NUMBERED.fullmatch(name):
+        return False
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            return dicom.is_dicom(file.read(HEAD))
+    except OSError:
+        return False
 
 
 def is_litter(name: str) -> bool:
@@ -83,12 +108,27 @@ def what_is_there(folder: Path) -> tuple[str, str | None]:
     counts = Counter(map(_ending, files))
     told = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in counts.most_common(6))
     kinds = Counter(filter(None, map(_kind, islice((file for file in files if not _ending(file)), _SNIFFED))))
-    advice = [_ADVICE[ending] for ending, _ in counts.most_common() if ending in _ADVICE]
+    known_advice = _ADVICE | remedies()
+    advice = [known_advice[ending] for ending, _ in counts.most_common() if ending in known_advice]
     advice += [_DICOM] if "DICOM" in kinds else []
     known = [kind for kind in kinds if kind != "DICOM"]
     advice += [f"those without an ending are images ({', '.join(known)}): give them their endings"] if known else []
     hint = "; ".join(dict.fromkeys(advice))
     return (f"none, but {told}{' and others' if len(counts) > 6 else ''}" if files else "none"), hint or None
+
+
+def to_install(names: Iterable[str]) -> list[str]:
+    """Returns, for files that were passed over, what would have them read: a line for each way.
+
+    Args:
+        names: Of the files, or their paths.
+    """
+    known = remedies()
+    counts: Counter[str] = Counter()
+    for ending in map(_ending, map(Path, names)):
+        if ending in known:
+            counts[known[ending]] += 1
+    return [f"{count:,} file{'s' if count > 1 else ''} not read: {remedy}" for remedy, count in counts.items()]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -107,7 +147,7 @@ def _kind(file: Path) -> str:
     """What a file without an ending is by its content: DICOM, a format that Pillow reads, or '' for neither."""
     try:
         with file.open("rb") as opened:
-            if opened.read(132)[128:] == b"DICM":
+            if dicom.is_dicom(opened.read(HEAD)):
                 return "DICOM"
         with Image.open(file) as image:
             return image.format or ""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from features.images.entries import is_image_name, is_left_out, what_is_there
+from features.images.dicom_patients import with_dicom_patients
+from features.images.entries import is_image, is_left_out, to_install, what_is_there
 from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
 from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
@@ -128,6 +129,7 @@ def table_of(
         left_out: See ``ImageTable``.
     """
     files = [file for name in found for file in found[name]]
+    patients = with_dicom_patients(folder, files, patients)
     return ImageTable(
         folder=folder,
         classes=tuple(found),
@@ -179,7 +181,7 @@ def _classes_of_parts(folder: Path, parts: Mapping[str, str], seen: Seen) -> dic
 
 def _nothing(folder: Path) -> tuple[str, str | None]:
     """Says what there is instead of images in class folders, and what to do."""
-    if any(is_image_name(entry.name) and not is_left_out(entry.name) for entry in folder.iterdir()):
+    if any(not is_left_out(entry.name) and is_image(entry) for entry in folder.iterdir()):
         return "images without a class folder", None
     return what_is_there(folder)
 
@@ -255,6 +257,7 @@ def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[
             f"ignored, {counted(len(seen.beside), 'image')} in folders beside the images of a class:"
             f" {_some(seen.beside)}; move them up to have them used, or all of the class into folders, one a patient"
         )
+    yield from to_install(seen.others)
     if empty:
         told = {name: what_is_there(folder / name)[0].removeprefix("none, but ") for name in empty[:_NAMED]}
         held = [name if told.get(name, "none") == "none" else f"{name} ({told[name]})" for name in empty]

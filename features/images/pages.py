@@ -11,8 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from features.images import dicom
+from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import ImageTable
 from features.images.reading import ImageFile, Page, Source
@@ -21,7 +23,7 @@ from features.runtime.text import counted
 
 Pages = Literal["first", "all"]
 """What ``--pages`` takes."""
-_PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "FLI", "IM", "SPIDER"))
+_PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "DICOM", "FLI", "IM", "SPIDER"))
 """Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
 _NOT_COPIED = ("classes", "remarks", "paths", "patients", "left_out")
 _SUBFILE = 254
@@ -35,9 +37,28 @@ def open_image(source: Source) -> Image.Image:
     Raises:
         Exception: Whatever Pillow raises.
     """
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source.path if isinstance(source, Page) else source
+    start = start_of(source)
+    if dicom.is_dicom(start):
+        return dicom.DicomImage(opened)
+    try:
+        return Image.open(opened)
+    except UnidentifiedImageError:
+        if not (dicom.CAN_READ and dicom.may_be_dicom(start)):
+            raise
+    return dicom.DicomImage(opened)
+
+
+def start_of(source: Source, count: int = HEAD) -> bytes:
+    """Returns the first bytes of a file or a content; of a page, those of the file that it is in.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     if isinstance(source, bytes):
-        return Image.open(io.BytesIO(source))
-    return Image.open(source.path if isinstance(source, Page) else source)
+        return source[:count]
+    with (source.path if isinstance(source, Page) else source).open("rb") as file:
+        return file.read(count)
 
 
 def page_numbers(source: Path) -> list[int]:

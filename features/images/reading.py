@@ -13,6 +13,7 @@ from PIL import Image
 
 from features.runtime.text import counted
 from features.store.intensity import Intensity, Scale
+from features.store.kind import SQUASH
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 1 << 30
 """An image of more pixels is refused where nothing else is told: Pillow's own limit, from which on it warns."""
@@ -49,6 +50,7 @@ class Noticed(Enum):
     CLIPPED = "values outside of the scale"
     NO_NUMBERS = "pixels that are no numbers"
     PAGES = "several pages"
+    WINDOW = "a window of its own"
 
 
 class Tally:
@@ -96,6 +98,8 @@ class Tally:
             )
         if counts[Noticed.NO_NUMBERS]:
             yield f"{_images(counts[Noticed.NO_NUMBERS])} with pixels that are no numbers (NaN), shown black"
+        if counts[Noticed.WINDOW]:
+            yield f"{_images(counts[Noticed.WINDOW])} (DICOM) shown through the window that its file names"
         if counts[Noticed.PAGES]:
             files = counted(counts[Noticed.PAGES], "file")
             yield f"{files} with several pages: the first of each was used; --pages all takes all"
@@ -138,9 +142,11 @@ class Reading:
     Attributes:
         intensity: How images of more than 8 bits become greys.
         max_pixels: An image of more pixels is refused.
+        resize: How they become squares, one of ``features.store.kind.RESIZES``.
         tally: Told what is noticed.
     """
 
     intensity: Intensity = field(default_factory=Intensity)
     max_pixels: int = MAX_PIXELS
+    resize: str = SQUASH
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)

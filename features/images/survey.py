@@ -11,14 +11,16 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.images.decode import deep_values, is_deep
+from features.images.dicom import DicomImage
 from features.images.metadata import PNG, png_significant_bits
-from features.images.pages import open_image
+from features.images.pages import open_image, start_of
 from features.images.reading import ImageFile, Page, Source, described
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
@@ -93,12 +95,14 @@ class Survey:
         deep: How many of them have more than 8 bits.
         whole: Whole numbers that were found in those that were decoded; None for none.
         fractions: The same of floating-point numbers.
+        windowed: How many have a window of their own (DICOM), which is theirs whatever the scale.
     """
 
     images: int
     deep: int
     whole: Numbers | None
     fractions: Numbers | None
+    windowed: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,16 @@ def survey_images(sources: Sequence[Source], max_pixels: int) -> Survey:
     What cannot be read is passed over here.
     """
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="survey") as pool:
-        deep = [source for source, yes in zip(sources, pool.map(_is_deep, sources), strict=True) if yes]
+        looked = [*pool.map(_looked_at, sources)]
+        deep = [source for source, scaled in zip(sources, looked, strict=True) if scaled is _Scaled.BY_ALL]
         count = min(len(deep), DECODED)
         chosen = [deep[index * len(deep) // count] for index in range(count)]
         found = [numbers for numbers in pool.map(lambda source: _numbers_of(source, max_pixels), chosen) if numbers]
     by_type: dict[bool, Numbers] = {}
     for fractions, numbers in found:
         by_type[fractions] = by_type[fractions] + numbers if fractions in by_type else numbers
-    return Survey(len(sources), len(deep), by_type.get(False), by_type.get(True))
+    windowed = sum(scaled is _Scaled.BY_WINDOW for scaled in looked)
+    return Survey(len(sources), len(deep), by_type.get(False), by_type.get(True), windowed)
 
 
 def choose_intensity(survey: Survey, told: Intensity | None) -> Choice:
@@ -138,7 +144,8 @@ def choose_intensity(survey: Survey, told: Intensity | None) -> Choice:
     none of these, as numbers below zero, is stretched from the least to the largest number of the data set.
     """
     if not survey.deep:
-        note = "no image has more than 8 bits: --intensity changes nothing"
+        beside = ", but for DICOM with a window of its own" if survey.windowed else ""
+        note = f"no image has more than 8 bits{beside}: --intensity changes nothing"
         return Choice(EIGHT_BITS if told is None else str(told), () if told is None else (note,))
     chosen = told or _by_range(survey)
     return Choice(str(chosen), tuple(_notes(survey, chosen, told=told is not None)))
@@ -214,25 +221,28 @@ def _spelled(number: float) -> str:
     return f"{number:.6g}"
 
 
-def _is_deep(source: Source) -> bool:
+class _Scaled(Enum):
+    """How an image becomes greys."""
+
+    NOT = "it has 8 bits"
+    BY_WINDOW = "by a window of its own"
+    BY_ALL = "by the data set's scale"
+
+
+def _looked_at(source: Source) -> _Scaled:
     """Whether an image has more than 8 bits; its first bytes are enough for most formats."""
     try:
-        start = _head(source)
+        start = start_of(source, _HEAD)
         if start.startswith(_EIGHT_BIT_STARTS) or (start.startswith(PNG) and start[24:25] != b"\x10"):
-            return False
+            return _Scaled.NOT
         with open_image(source) as image:
             if isinstance(source, Page) and source.number > 1:
                 image.seek(source.number - 1)
-            return is_deep(image)
+            if isinstance(image, DicomImage) and image.has_window:
+                return _Scaled.BY_WINDOW
+            return _Scaled.BY_ALL if is_deep(image) else _Scaled.NOT
     except Exception:  # whatever is wrong with it is said where it is decoded
-        return False
-
-
-def _head(source: Source) -> bytes:
-    if isinstance(source, bytes):
-        return source[:_HEAD]
-    with _file(source).open("rb") as file:
-        return file.read(_HEAD)
+        return _Scaled.NOT
 
 
 def _file(source: ImageFile) -> Path:
@@ -261,12 +271,14 @@ def _numbers_of(source: Source, max_pixels: int) -> tuple[bool, Numbers] | None:
 def _declared_bits(source: Source) -> int | None:
     """How many of its bits an image says that it uses: TIFF in two tags, PNG in ``sBIT``."""
     try:
-        if _head(source).startswith(PNG):
+        if start_of(source, _HEAD).startswith(PNG):
             with io.BytesIO(source) if isinstance(source, bytes) else _file(source).open("rb") as file:
                 return png_significant_bits(file)
         with open_image(source) as image:
             if isinstance(source, Page) and source.number > 1:
                 image.seek(source.number - 1)
+            if isinstance(image, DicomImage):
+                return image.bits
             tags: Any = getattr(image, "tag_v2", {})
             stored, largest = tags.get(_TIFF_BITS, (16,)), tags.get(_TIFF_LARGEST)
             if max(stored) < 16:

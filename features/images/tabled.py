@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.images.columns import LabelRow, LabelTable
+from features.images.entries import to_install
 from features.images.folder import ImageTable, limited, table_of
 from features.images.label_file import shown
 from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
@@ -51,7 +52,7 @@ def scan_table(
     pattern = compile_group_pattern(group_pattern)
     seen = Seen()
     rows = _rows_of_files(folder, labels, files_below(folder, seen))
-    _refuse_none(folder, labels, rows)
+    _refuse_none(folder, labels, rows, to_install(seen.others))
     if strict and rows.left_out:
         expected, told = f"one row for each image in {folder}", "; ".join(rows.told())
         raise InputError(labels.name, expected=expected, found=told, hint="without --strict they are left out")
@@ -76,6 +77,7 @@ def scan_table(
         ignored=seen.counts | rows.counts,
         remarks=[
             *(f"left out, {told}" for told in rows.told()),
+            *to_install(seen.others),
             *_remarks_on_classes([name for name in every if name not in found]),
         ],
         parts=tuple(row.part for row in taken) if labels.has_parts else (),
@@ -175,12 +177,13 @@ def _refuse_other(labels: LabelTable, row: LabelRow, first: LabelRow) -> None:
             raise labels.refusal(row, expected, shown(mine))
 
 
-def _refuse_none(folder: Path, labels: LabelTable, rows: _Rows) -> None:
+def _refuse_none(folder: Path, labels: LabelTable, rows: _Rows, hints: list[str]) -> None:
     if rows.by_path:
         return
     there = rows.named(UNNAMED, most=1) or "no image at all"
     found = f"none of {len(labels.rows):,} rows' files: no {rows.named(MISSING)}, but {there}"
-    raise InputError(folder, expected=f"the images that {labels.name} names", found=found)
+    hint = "; ".join(hints) or None
+    raise InputError(folder, expected=f"the images that {labels.name} names", found=found, hint=hint)
 
 
 def _of_column(labels: LabelTable, rows: list[LabelRow], paths: list[str]) -> Patients:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.images.entries import is_image_name, is_left_out, is_litter
+from features.images.entries import is_image, is_left_out, is_litter
 from features.runtime.errors import InputError
 
 HIDDEN, LITTER, OTHERS, BESIDE = "hidden", "left behind by systems", "no images", "images beside those of a class"
@@ -145,7 +145,7 @@ def files_below(folder: Path, seen: Seen) -> list[File]:
             branch = _walk(folder, entry.name, ((status.st_dev, status.st_ino),))
             _take_all(branch, seen)
             files += [*branch.files()]
-        elif _is_file(entry) and is_image_name(entry.name) and is_text(entry.name):
+        elif _is_file(entry) and is_image(entry.path) and is_text(entry.name):
             files.append(_file(entry, entry.name))
         else:
             seen.pass_over(entry.name)
@@ -181,7 +181,7 @@ def _walk(folder: Path, name: str, above: tuple[tuple[int, int], ...]) -> _Branc
         path = f"{name}/{entry.name}"
         if is_text(entry.name) and is_folder(entry):
             branch.items.append(_walk(folder, path, (*above, here)))
-        elif _is_file(entry) and is_image_name(entry.name) and is_text(entry.name):
+        elif _is_file(entry) and is_image(entry.path) and is_text(entry.name):
             branch.items.append(_file(entry, path))
         else:
             branch.seen.pass_over(path)

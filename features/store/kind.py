@@ -11,6 +11,8 @@ EIGHT_BITS = "8 bits"
 """An intensity: of a data set in which no image has more than 8 bits, so that none was scaled."""
 BY_TYPE = "type"
 """An intensity: whole numbers are taken as 16 bits, fractions as 0 to 1."""
+RESIZES = SQUASH, PAD, CROP = ("squash", "pad", "crop")
+"""How an image becomes the square that a backbone is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class FeatureKind:
         preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown, as in stores that were converted.
         intensity: How images of more than 8 bits became greys: ``8 bits`` where there were none, else what
             ``features.store.intensity`` reads; ``unknown`` where each was scaled by itself, as once all were.
+        resize: One of ``RESIZES``: how images became squares. Where the image size is unknown, so is this.
     """
 
     feature_shape: tuple[int, int, int]
@@ -40,6 +43,7 @@ class FeatureKind:
     image_size: int = 0
     preprocessing: str = UNKNOWN
     intensity: str = UNKNOWN
+    resize: str = SQUASH
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -71,6 +75,8 @@ class FeatureKind:
         for name in ("backbone", "weights_sha256", "image_size", "preprocessing"):
             if getattr(self, name) in (UNKNOWN, "", 0):
                 yield name
+        if not self.image_size:
+            yield "resize"
         if self.backbone == UNKNOWN:
             yield "alpha"
 
@@ -80,11 +86,17 @@ class FeatureKind:
             "backbone": self.backbone + (f", alpha {self.alpha:g}" if self.alpha is not None else ""),
             "weights": f"{self.weights} (sha256 {self.weights_sha256[:16] or UNKNOWN})",
             "image size": f"{self.image_size} px" if self.image_size else UNKNOWN,
+            "resize": _RESIZES.get(self.resize, self.resize) if self.image_size else UNKNOWN,
             "preprocessing": self.preprocessing,
             "intensity": _INTENSITIES.get(self.intensity, self.intensity),
         }
 
 
+_RESIZES = {
+    SQUASH: "squash: stretched to the square",
+    PAD: "pad: the aspect ratio kept, black around it",
+    CROP: "crop: the aspect ratio kept, the middle of it",
+}
 _INTENSITIES = {
     EIGHT_BITS: "8 bits, nothing to scale",
     BY_TYPE: "by type: 0:65535 of whole numbers, 0:1 of fractions",

@@ -18,7 +18,7 @@ from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
 from features.runtime.text import composed
 from features.store.intensity import GRAMMAR, parse_intensity
-from features.store.kind import BY_TYPE, EIGHT_BITS, UNKNOWN, FeatureKind
+from features.store.kind import BY_TYPE, EIGHT_BITS, RESIZES, SQUASH, UNKNOWN, FeatureKind
 from features.store.parts import PARTS
 from features.store.projection import SOURCE, Projection, read_projection
 
@@ -117,8 +117,8 @@ class StoreHeader(FeatureKind):
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 
         What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
-        it is none that a type has, so that others keep the fingerprint that they had before it was recorded; and the
-        basis, and the hash of arrays, where there is one.
+        it is none that a type has, so that others keep the fingerprint that they had before it was recorded; how images
+        were resized where they were not squashed; and the basis, and the hash of arrays, where there is one.
         """
         content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -134,6 +134,8 @@ class StoreHeader(FeatureKind):
         }
         if self.intensity not in (UNKNOWN, EIGHT_BITS, BY_TYPE):
             content["intensity"] = self.intensity
+        if self.resize != SQUASH:
+            content["resize"] = self.resize
         if self.projection is not None:
             content["projection"] = [self.projection.compressed_from, self.projection.digest]
         if self.arrays_sha256:
@@ -260,16 +262,19 @@ def read_header(path: Path, file: Any) -> StoreHeader:
     if header.projection is not None and header.projection.kept != shape[4]:
         expected = f"as many directions as there are channels, {shape[4]}"
         raise InputError(path, field="projection", expected=expected, found=header.projection.kept)
-    check_intensity(path, header)
+    check_shown(path, header)
     return header
 
 
-def check_intensity(path: Path, kind: FeatureKind) -> None:
-    """Refuses an intensity in a file that says no scale.
+def check_shown(path: Path, kind: FeatureKind) -> None:
+    """Refuses an intensity in a file that says no scale, and a way to resize that there is not.
 
     Raises:
         InputError: Naming the file and the field.
     """
+    if kind.resize not in RESIZES:
+        found = ascii(kind.resize)[:80]
+        raise InputError(path, field="resize", expected=f"one of {', '.join(RESIZES)}", found=found)
     try:
         parse_intensity(kind.intensity)
     except InputError as error:

@@ -118,7 +118,8 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
     """
     from heads.saliency.gradcam import class_activation_map  # noqa: PLC0415  beside Keras
 
-    views, reading = store.header.views, Reading(parse_intensity(store.header.intensity))
+    header = store.header
+    views, reading = header.views, Reading(parse_intensity(header.intensity), resize=header.resize)
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
         maps: list[Any] = [(None, None)] * len(batch)
@@ -127,7 +128,7 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
             kinds = ([one.called for one in batch], [one.true for one in batch])
             maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))
         for one, heats in zip(batch, maps, strict=True):
-            yield _sight(_inside(images, one.path), store.header.sizes[one.row], heats, reading)
+            yield _sight(_inside(images, one.path), header.sizes[one.row], heats, reading)
 
 
 def _sight(
@@ -141,14 +142,14 @@ def _sight(
     except UndecodableError as error:
         return Sight(reason=str(error))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
-    for_called, for_true = (_drawn(image, heat) for heat in heats)
+    for_called, for_true = (_drawn(image, heat, reading.resize) for heat in heats)
     return Sight(_address(image), for_called, for_true)
 
 
-def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None) -> str | None:
+def _drawn(image: Image.Image, heat: npt.NDArray[Any] | None, resize: str) -> str | None:
     if heat is None:
         return None
-    return _address(draw_heatmap(image, heat)) if heat.any() else ""
+    return _address(draw_heatmap(image, heat, resize=resize)) if heat.any() else ""
 
 
 def _inside(images: Path, path: str) -> ImageFile:

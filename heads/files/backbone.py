@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,6 +26,7 @@ class NamedBackbone(BaseModel):
         alpha: Width multiplier.
         image_size: Side in pixels of the square that it is shown.
         preprocessing: ``backbone`` or ``unit``.
+        resize: How images become squares: ``squash``, ``pad`` or ``crop``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,9 @@ class NamedBackbone(BaseModel):
     alpha: float | None = Field(default=None, description="Its width multiplier.")
     image_size: int | None = Field(default=None, description="Side in pixels of what it is shown.")
     preprocessing: str | None = Field(default=None, description="backbone or unit (x / 255).")
+    resize: Literal["squash", "pad", "crop"] | None = Field(
+        default=None, description="squash, pad or crop, where the head's file does not say how images become squares."
+    )
 
 
 def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | None = None) -> BackboneSpec:
@@ -61,6 +65,8 @@ def backbone_spec(head: Path, metadata: HeadMetadata, named: NamedBackbone | Non
         if None not in (says, value) and says != value:
             raise InputError(option, expected=f"{says}, as {head} says", found=value)
         chosen[name] = value if says is None else says
+    if metadata.image_size and given.resize not in (None, metadata.resize):
+        raise InputError("--resize", expected=f"{metadata.resize}, as {head} says", found=given.resize)
     if chosen["name"] is None and metadata.feature_shape[:2] == (1, 1):
         hint = "heads.predict and heads.evaluate take a store of such vectors; there is no image to show or to explain"
         found = "none: it was trained on vectors that were made elsewhere"

@@ -14,7 +14,7 @@ from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.store.article import class_names
 from features.store.kind import FeatureKind
-from features.store.schema import DTYPES, StoreHeader, check_intensity
+from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
 
@@ -154,7 +154,7 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
         raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=shown(metadata.dtype))
     if metadata.temperature is not None and not metadata.temperature > 0:
         raise InputError(path, field="temperature", expected="a number above 0", found=metadata.temperature)
-    check_intensity(path, metadata)
+    check_shown(path, metadata)
     if not metadata.views:
         raise InputError(path, field="views", expected="at least one name", found="none")
 

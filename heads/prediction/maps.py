@@ -17,13 +17,15 @@ from PIL import Image
 from features.extraction.pipeline import FeatureMaker
 from features.images.decode import decode_image, original_image
 from features.images.reading import ImageFile, Reading, Tally
+from features.images.resizing import content_of
 from features.images.views import View
 from features.runtime.errors import BottleneckError
+from features.store.kind import CROP, SQUASH
 from heads.files.head_file import Head
 from heads.metrics.scoring import Probabilities
 from heads.prediction.download import is_url
 from heads.saliency.gradcam import class_activation_map
-from heads.saliency.occlusion import occlusion_map
+from heads.saliency.occlusion import PATCHES, occlusion_map
 from heads.saliency.pictures import draw_heatmap, save_heatmap, with_caption
 
 NOTICEABLE = 0.02
@@ -60,11 +62,14 @@ class ImageMap:
         values: (height, width), coarser than the image.
         shown: The same in [0, 1], as it is drawn.
         caption: Class, probability, and what the map is.
+        resize: How it lies over the image: as the square does that this way to resize makes (``squash`` for a map of
+            all of the image and no more).
     """
 
     values: npt.NDArray[np.float32]
     shown: npt.NDArray[np.float32]
     caption: str
+    resize: str = SQUASH
 
     def picture(self, image: Image.Image) -> Image.Image:
         """Draws the map over its image (RGB), with the caption beneath.
@@ -73,7 +78,7 @@ class ImageMap:
             BottleneckError: There is not enough memory.
         """
         try:
-            return with_caption(draw_heatmap(image, self.shown), self.caption)
+            return with_caption(draw_heatmap(image, self.shown, resize=self.resize), self.caption)
         except MemoryError as error:
             raise BottleneckError(f"not enough memory to draw {image.width} x {image.height} pixels") from error
 
@@ -109,7 +114,7 @@ class MapMaker:
         """Returns where the head sees what speaks for a class: Grad-CAM."""
         heat = class_activation_map(self.head.model, image.features, class_index)
         remark = "Grad-CAM" if heat.any() else "Grad-CAM: nothing speaks for it"
-        return ImageMap(heat, heat, f"{self._said(image, class_index)}, {remark}")
+        return ImageMap(heat, heat, f"{self._said(image, class_index)}, {remark}", self.reading.resize)
 
     def occlusion(self, image: PredictedImage, class_index: int) -> ImageMap:
         """Returns by how much the probability of a class falls where a place of the image is covered.
@@ -118,20 +123,21 @@ class MapMaker:
             UndecodableError: The image cannot be had in its own resolution.
             BottleneckError: There is not enough memory.
         """
-        original = self.original(image.path)
+        original, side, resize = self.original(image.path), self.backbone.image_size, self.reading.resize
         falls = occlusion_map(
             self.head,
             self.backbone,
             self.views,
-            decode_image(image.path, self.backbone.image_size, replace(self.reading, tally=Tally())),
+            decode_image(image.path, side, replace(self.reading, tally=Tally())),
             class_index,
-            aspect=original.width / original.height,
+            aspect=1.0 if resize == CROP else original.width / original.height,
             batch_size=self.batch_size,
+            grid=replace(PATCHES, inside=content_of(original.size, side, resize)),
         )
         largest = float(falls.max())
         shown = np.clip(falls, 0, None) / max(largest, NOTICEABLE)
         said = f"{self._said(image, class_index)}, up to {max(largest, 0):.3f} less where covered"
-        return ImageMap(falls, shown, said)
+        return ImageMap(falls, shown, said, CROP if resize == CROP else SQUASH)
 
     def _said(self, image: PredictedImage, class_index: int) -> str:
         return f"{self.head.metadata.classes[class_index]} {image.probabilities[class_index]:.3f}"
@@ -172,12 +178,16 @@ class MapFolder:
         image, original = PredictedImage(path, probabilities, features), self.maker.original(path)
         file = self.folder / f"{picture_name(name)}.png"
         heat = self.maker.heatmap(image, image.called)
-        drawn = {"heatmap": str(save_heatmap(file, original, heat.values, heat.shown, heat.caption))}
+        drawn = {"heatmap": str(self._saved(file, original, heat))}
         if self.occlusion:
             falls = self.maker.occlusion(image, image.called)
             file = file.with_suffix(".occlusion.png")
-            drawn["occlusion"] = str(save_heatmap(file, original, falls.values, falls.shown, falls.caption))
+            drawn["occlusion"] = str(self._saved(file, original, falls))
         return drawn
+
+    @staticmethod
+    def _saved(file: Path, original: Image.Image, made: ImageMap) -> Path:
+        return save_heatmap(file, original, made.values, made.shown, made.caption, resize=made.resize)
 
 
 def picture_name(name: str) -> str:

@@ -41,12 +41,13 @@ class PredictOptions(NamedBackbone):
     )
 
     def reading_for(self, metadata: HeadMetadata) -> Reading:
-        """Returns how images are read: on the head's scale, where no other is told.
+        """Returns how images are read: on the head's scale, where no other is told, and as its images were resized.
 
         Raises:
             InputError: What was told is no scale.
         """
-        return Reading(parse_intensity(self.intensity or metadata.intensity), self.max_pixels)
+        resize = metadata.resize if metadata.image_size else self.resize or metadata.resize
+        return Reading(parse_intensity(self.intensity or metadata.intensity), self.max_pixels, resize)
 
     def views_for(self, metadata: HeadMetadata) -> Sequence[View]:
         """Returns the views to average over.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.images.entries import is_image_name, is_left_out, what_is_there
+from features.images.entries import is_image, is_left_out, what_is_there
 from features.images.pages import Pages, page_numbers, source_of
 from features.images.reading import ImageFile, Page
 from heads.prediction.download import RemoteError, fetch, is_url
@@ -107,5 +107,5 @@ def _walk(folder: Path, hidden: Path | None, on_problem: Callable[[OSError], Non
     for at, folders, files in os.walk(folder, onerror=on_problem):
         folders[:] = sorted(name for name in folders if not is_left_out(name) and (Path(at) / name).resolve() != hidden)
         for name in sorted(files):
-            if is_image_name(name) and not is_left_out(name):
+            if not is_left_out(name) and is_image(Path(at) / name):
                 yield Path(at) / name

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.extraction.pipeline import FeatureMaker
+from features.images.resizing import Box
 from features.images.views import Picture, View
 from heads.files.head_file import Head
 from heads.metrics.scoring import Probabilities, average_views, predict_batch
@@ -26,10 +27,12 @@ class Grid:
     Attributes:
         places: Places along the image's shorter side; the longer one has more, as its length asks.
         cover: Side of a patch, in places: patches overlap, so that no lesion is only ever half covered.
+        inside: The part of the picture that they cover; all of it where None.
     """
 
     places: int = 12
     cover: float = 2.5
+    inside: Box | None = None
 
 
 PATCHES = Grid()
@@ -60,25 +63,26 @@ def occlusion_map(
         views: Probabilities are averaged over these views of the covered image, as they are where it is predicted.
         picture: The image as the backbone is shown it: (size, size, 3).
         class_index: The class.
-        aspect: Width / height of the original image.
+        aspect: Width / height of the part of the original image that the patches cover.
         batch_size: Upper bound of images in a forward pass.
         grid: Where the patches lie.
 
     Returns:
         (rows, columns): by how much the probability falls where that place is covered, in [-1, 1]; below 0 where it
-        rises. Place (0, 0) is the image's upper left corner, as on the original; no border is left out.
+        rises. Place (0, 0) is the upper left corner of what patches cover; no border of that is left out.
 
     Raises:
         BottleneckError: The batch does not fit into memory.
     """
     places, cover = grid.places, grid.cover
     rows, columns = (round(places * min(_LONGEST, max(1.0, ratio))) for ratio in (1 / aspect, aspect))
-    upright = [_stretch(row, rows, cover, len(picture)) for row in range(rows)]
-    across = [_stretch(column, columns, cover, len(picture)) for column in range(columns)]
+    left, top, right, bottom = grid.inside or (0, 0, len(picture), len(picture))
+    upright = [_stretch(row, rows, cover, bottom - top, top) for row in range(rows)]
+    across = [_stretch(column, columns, cover, right - left, left) for column in range(columns)]
     patches = [_NOTHING, *product(upright, across)]
     # Always a full batch, and the same for images of any aspect, so that the backbone's program is compiled once.
     size = min(batch_size, places**2 + 1)
-    grey = np.rint(picture.mean(axis=(0, 1))).astype(np.uint8)
+    grey = np.rint(picture[top:bottom, left:right].mean(axis=(0, 1))).astype(np.uint8)
     found: list[Probabilities] = []
     for start in range(0, len(patches), size):
         covered = np.repeat(picture[None], size, axis=0)
@@ -96,8 +100,8 @@ def _probabilities(head: Head, backbone: FeatureMaker, pictures: npt.NDArray[np.
     return predict_batch(head.model, features, len(pictures))
 
 
-def _stretch(place: int, places: int, cover: float, size: int) -> slice:
+def _stretch(place: int, places: int, cover: float, size: int, start: int = 0) -> slice:
     """The pixels of one side that a patch covers: it is centred on its place, and cut at the border."""
     first, last = (round((place + 0.5 + edge * cover / 2) * size / places) for edge in (-1, 1))
     first = min(max(0, first), size - 1)
-    return slice(first, max(last, first + 1))
+    return slice(start + first, start + min(max(last, first + 1), size))

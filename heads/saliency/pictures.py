@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from features.images.resizing import square_of
 from features.runtime.errors import BottleneckError
 from features.runtime.files import replacing
 from features.runtime.text import printable
+from features.store.kind import SQUASH
 
 ALPHA = 0.6
 """Opacity of the warmest place."""
@@ -29,21 +31,35 @@ def _palette() -> list[int]:
     return [int(level) for level in np.rint(np.stack(levels, axis=1)).ravel()]
 
 
-def draw_heatmap(image: Image.Image, heat: npt.NDArray[Any], *, alpha: float = ALPHA) -> Image.Image:
+def draw_heatmap(
+    image: Image.Image, heat: npt.NDArray[Any], *, resize: str = SQUASH, alpha: float = ALPHA
+) -> Image.Image:
     """Lays a map over the image that it explains.
 
     A place is the more opaque the warmer it is, so that the image stays what it is where there is nothing to see.
 
     Args:
         image: RGB, at its own resolution and aspect.
-        heat: (height, width) in [0, 1], each value the mean over its share of the image; enlarged bilinearly.
+        heat: (height, width) in [0, 1], each value the mean over its share of the square; enlarged bilinearly.
+        resize: How the square was made of the image (``features.images.resizing``). What of the map lies beyond the
+            image is cut off; what of the image is not in the square has no colours.
         alpha: Opacity of a value of 1, in [0, 1].
 
     Returns:
         An RGB image of the image's size.
     """
     small = Image.fromarray(np.asarray(heat, np.float32) * 255)
-    levels = small.resize(image.size, Image.Resampling.BILINEAR).convert("L")
+    left, top, right, bottom = square_of(image.size, resize)
+    across, down = range(max(0, left), min(image.width, right)), range(max(0, top), min(image.height, bottom))
+    box = (
+        (across.start - left) * small.width / (right - left),
+        (down.start - top) * small.height / (bottom - top),
+        (across.stop - left) * small.width / (right - left),
+        (down.stop - top) * small.height / (bottom - top),
+    )
+    seen = small.resize((len(across), len(down)), Image.Resampling.BILINEAR, box)
+    levels = Image.new("L", image.size)
+    levels.paste(seen.convert("L"), (across.start, down.start))
     colours = levels.copy()
     colours.putpalette(_palette())
     return Image.composite(colours.convert("RGB"), image, levels.point([round(level * alpha) for level in range(256)]))
@@ -62,7 +78,15 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
     return framed
 
 
-def save_heatmap(path: Path, image: Image.Image, heat: npt.NDArray[Any], drawn: npt.NDArray[Any], text: str) -> Path:
+def save_heatmap(
+    path: Path,
+    image: Image.Image,
+    heat: npt.NDArray[Any],
+    drawn: npt.NDArray[Any],
+    text: str,
+    *,
+    resize: str = SQUASH,
+) -> Path:
     """Writes a picture of a map, and the map itself as ``.npy`` beside it.
 
     Args:
@@ -71,6 +95,7 @@ def save_heatmap(path: Path, image: Image.Image, heat: npt.NDArray[Any], drawn: 
         heat: The map, (height, width).
         drawn: The same map in [0, 1].
         text: The caption.
+        resize: As for ``draw_heatmap``.
 
     Returns:
         ``path``.
@@ -79,7 +104,7 @@ def save_heatmap(path: Path, image: Image.Image, heat: npt.NDArray[Any], drawn: 
         BottleneckError: The disk is full or cannot be written.
     """
     try:
-        picture = with_caption(draw_heatmap(image, drawn), text)
+        picture = with_caption(draw_heatmap(image, drawn, resize=resize), text)
     except MemoryError as error:
         raise BottleneckError(f"{path}: not enough memory to draw {image.width} x {image.height} pixels") from error
     with replacing(path.with_suffix(".npy")) as temporary:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
+from features.store.kind import SQUASH
 from heads.files.formats import Format, format_of
 from heads.files.head_file import Head, read_head
 from heads.files.leaving import check_place, write_checked
@@ -76,15 +77,24 @@ def export_head(
 
         spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
         model, kind = build_image_model(rebuild_backbone(path, head.metadata, spec), head), IMAGE_MODEL
-        if len(head.metadata.views) > 1:
-            views = ", ".join(head.metadata.views)
-            remark = f"{out}: sees each image as it is; heads.predict averages over {views}"
+        remark = on_images(out, head.metadata)
         tried = Tried(made_images(spec.size), "generated images")
     else:
         tried = some_features(config, head.metadata)
     difference = write_checked(out, form, model, file_attributes(head.metadata, kind), tried.rows)
     check = f"{len(tried.rows)} {tried.what} gave the same probabilities to {max(difference, 1e-7):.0e}"
     return Exported(out, _scored(head.metadata, config), check, remark)
+
+
+def on_images(out: Path, metadata: HeadMetadata) -> str | None:
+    """What a model from image to class does not do to an image, and ``heads.predict`` does."""
+    views, size = ", ".join(metadata.views), metadata.image_size
+    remarks = [f"sees each image as it is; heads.predict averages over {views}"] if len(metadata.views) > 1 else []
+    if size and metadata.resize != SQUASH:
+        remarks.append(
+            f"takes images that are {size} x {size} pixels already, as --resize {metadata.resize} makes them"
+        )
+    return f"{out}: {'; '.join(remarks)}" if remarks else None
 
 
 def chosen_head(folder: Path, *, backend: str | None = None) -> Head:

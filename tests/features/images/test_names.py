@@ -210,15 +210,15 @@ def test_impossible_times_are_not_used(tmp_path):
 
 
 def test_found_none_says_what_there_is_and_what_to_do(tmp_path):
-    fill(tmp_path, *(f"A/{number}.dcm" for number in range(12)), *(f"B/{number}.HEIC" for number in range(3)))
+    fill(tmp_path, *(f"A/{number}.nii" for number in range(12)), *(f"B/{number}.SVS" for number in range(3)))
     fill(tmp_path, "B/IM001", "B/1.2.840.10008", "._x.png", "A/Thumbs.db")
     with pytest.raises(InputError) as caught:
         scan_folder(tmp_path)
-    assert "found none, but 12 .dcm, 3 .heic, 2 without an ending; " in str(caught.value)
-    assert "pydicom" in str(caught.value)
-    assert "pillow-heif" in str(caught.value)
+    assert "found none, but 12 .nii, 3 .svs, 2 without an ending; " in str(caught.value)
+    assert "SimpleITK" in str(caught.value)
+    assert "OpenSlide" in str(caught.value)
     (source,) = find_sources([str(tmp_path)], tmp_path)
-    assert source.reason.startswith("a folder without images, but 12 .dcm, 3 .heic, 2 without an ending; ")
+    assert source.reason.startswith("a folder without images, but 12 .nii, 3 .svs, 2 without an ending; ")
 
 
 def test_files_without_an_ending_are_looked_into(tmp_path):
@@ -233,5 +233,5 @@ def test_files_without_an_ending_are_looked_into(tmp_path):
 
 
 def test_a_class_without_images_says_what_it_holds(tmp_path: Path):
-    fill(tmp_path, "A/A-1-1.png", "B/B-1-1.png", "C/1.dcm", "C/2.dcm", "D/")
-    assert "class folders without an image: C (2 .dcm), D" in scan_folder(tmp_path).remarks[-1]
+    fill(tmp_path, "A/A-1-1.png", "B/B-1-1.png", "C/1.nii", "C/2.nii", "D/")
+    assert "class folders without an image: C (2 .nii), D" in scan_folder(tmp_path).remarks[-1]

@@ -28,6 +28,8 @@ from heads.files.head_file import read_head
 from heads.files.image_model import build_image_model
 from heads.files.leaving import TOLERANCE, check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, file_attributes
+from heads.files.metadata_json import to_json
+from search.finish.export import on_images
 from search.finish.tried import made_images
 
 ARCHIVES = ROOT / "tests" / "archives"
@@ -208,3 +210,14 @@ def test_python_exports_as_the_command_does(tmp_path):
     out = search.open_study(FINISHED).export(tmp_path / "out.keras", trial=0)
     assert out == tmp_path / "out.keras"
     assert read_head(out).metadata.trial == 0
+
+
+def test_what_a_model_of_images_leaves_to_its_user_is_said(made_world: World):
+    head = read_head(made_world.head).metadata
+    told = on_images(Path("m.keras"), replace(head, resize="pad"))
+    assert told == (
+        "m.keras: sees each image as it is; heads.predict averages over identity, flip;"
+        " takes images that are 64 x 64 pixels already, as --resize pad makes them"
+    )
+    assert json.loads(to_json(file_attributes(replace(head, resize="pad"), IMAGE_MODEL)))["resize"] == "pad"
+    assert on_images(Path("m.keras"), replace(head, views=("identity",))) is None

@@ -1,0 +1,101 @@
+"""Formats that others read through Pillow: used where they are installed, named where they are not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from features.images.decode import UndecodableError, original_image
+from features.images.entries import to_install, what_is_there
+from features.images.folder import scan_folder
+from features.images.plugins import AVIF, HEIF, JPEG_XL, remedies, remedy_for
+
+FAKE = """
+from PIL import Image, ImageFile
+
+class Fake(ImageFile.ImageFile):
+    format = "HEIF"
+    def _open(self):
+        self._size, self._mode = (3, 2), "L"
+    def load(self):
+        if self._im is None:
+            self.im = Image.new("L", self._size, 77).im
+        return Image.Image.load(self)
+
+def register_heif_opener():
+    Image.register_open("HEIF", Fake, lambda prefix: prefix[4:12] == b"ftypheic")
+    Image.register_extensions("HEIF", [".heic", ".heif"])
+"""
+READ = """
+import sys
+from pathlib import Path
+from features.images.decode import original_image
+from features.images.entries import is_image
+print(is_image("a.HEIC"), is_image("a.png"), original_image(Path(sys.argv[1])).getpixel((0, 0)))
+"""
+HEIC = b"\0\0\0\x18ftypheic" + bytes(60)
+
+
+@pytest.fixture
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow as it is with no plugin, and without AVIF."""
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG"})
+
+
+@pytest.mark.usefixtures("_alone")
+@pytest.mark.parametrize(
+    ("start", "remedy"),
+    [
+        (HEIC, HEIF),
+        (b"\0\0\0\x18ftypmif1", HEIF),
+        (b"\0\0\0\x20ftypavif", AVIF),
+        (b"\0\0\0\x0cJXL \r\n", JPEG_XL),
+        (b"\xff\x0a", JPEG_XL),
+        (b"\0\0\0\x18ftypisom", None),
+        (b"\xff\xd8", None),
+        (b"", None),
+    ],
+)
+def test_a_file_that_is_not_read_says_what_to_install(start: bytes, remedy: str | None) -> None:
+    assert remedy_for(start) == remedy
+    if remedy is not None:
+        with pytest.raises(UndecodableError) as caught:
+            original_image(b"\0\0\0\x0cJXL " if remedy is JPEG_XL else start[:8] + b"heic" + bytes(9))
+        assert "pip install" in str(caught.value)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_files_that_are_passed_over_say_it_too(tmp_path: Path) -> None:
+    for name in ("A/A-1-1.png", "B/B-1-1.png", "B/a.heic", "B/b.HEIC", "B/c.jxl", "B/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name, "PNG")
+    assert {"2 files not read: " + HEIF, "1 file not read: " + JPEG_XL} <= set(scan_folder(tmp_path).remarks)
+    assert to_install(["a.png", "b.txt"]) == []
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.heic").write_bytes(HEIC)
+    assert what_is_there(tmp_path / "only") == ("none, but 1 .heic", HEIF)
+
+
+def test_nothing_is_to_be_installed_for_what_is_read() -> None:
+    Image.init()
+    assert not remedies().keys() & Image.registered_extensions().keys()
+    assert remedy_for(b"\0\0\0\x20ftypavif") is None or ".avif" not in Image.registered_extensions()
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"), [(FAKE, "True True (77, 77, 77)"), ("raise ImportError('for another Pillow')", "")]
+)
+def test_a_plugin_is_used_once_it_is_there(tmp_path: Path, package: str, expected: str) -> None:
+    (tmp_path / "pillow_heif.py").write_text(package)
+    (tmp_path / "x.heic").write_bytes(HEIC)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    command = [sys.executable, "-c", READ, str(tmp_path / "x.heic")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == expected
+    assert expected or "HEIF is read once pillow-heif is there" in done.stderr
