@@ -92,7 +92,7 @@ class Predictions:
 class LoadedHead:
     """A head that was read from a file, with the backbone that it needs, built when it is first asked for.
 
-    Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``,
+    Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``, ``layer``,
     ``weights``, ``alpha``, ``image_size`` and ``preprocessing`` where the file does not say them, ``views`` and
     ``batch_size``. An image that is to be explained is one file or address.
 
@@ -241,7 +241,8 @@ class LoadedHead:
         else:
             spec = self.check_options(options)
             views = [view.name for view in options.views_for(self.metadata)]
-            shown = f"{spec.name} at {spec.size} pixels, preprocessing {spec.preprocessing}"
+            layer = f", layer {spec.layer}," if spec.layer else ""
+            shown = f"{spec.title}{layer} at {spec.size} pixels, preprocessing {spec.preprocessing}"
         averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
         told = self.metadata.temperature
         calibrated = f"calibrated, temperature {told:.4g}" if told is not None else "as the head gives them"

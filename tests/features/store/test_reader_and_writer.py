@@ -259,6 +259,8 @@ CHANGES = {
     "batch_size": 8,
     "projection": Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32),
     "arrays_sha256": "ef" * 32,
+    "layer": "conv_pw_1",
+    "backbone_sha256": "12" * 32,
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}
