@@ -33,6 +33,7 @@ _MOST_TEXT = 2**26
 """Bytes of a configuration; that of the largest network of keras.applications takes two millions."""
 _MOST_PACKED = 100
 """Bytes that one byte of an archive may stand for: Keras packs nothing, and float32 can hardly be packed."""
+_SMALL = 2**14
 _CODE = ("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda")
 _LOADING = (
     *("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__typespec__"),
@@ -143,7 +144,7 @@ def _archived(path: Path) -> bytes:
         config, weights = archive.getinfo(CONFIG), archive.getinfo(WEIGHTS)
         if config.file_size > _MOST_TEXT:
             raise InputError(path, field=CONFIG, expected=f"at most {_MOST_TEXT} bytes", found=config.file_size)
-        if weights.file_size > _MOST_PACKED * weights.compress_size + _MOST_TEXT:
+        if weights.file_size > _MOST_PACKED * (weights.compress_size + _SMALL):
             found = f"{weights.file_size} bytes packed into {weights.compress_size}"
             raise InputError(path, field=WEIGHTS, expected="weights that are hardly packed", found=found)
         return archive.read(config)

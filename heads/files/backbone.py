@@ -94,14 +94,16 @@ def _backbone_file(head: Path, metadata: HeadMetadata, given: str | None) -> str
     """The file that a head's backbone is in: as it is told, or by its name here or beside the head."""
     name = metadata.backbone
     places = [Path(given)] if given else [Path(name), head.parent / name]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    hashes = {path: read_network(path).sha256 for path in places if path.is_file()}
+    if not hashes:
         missing = f"{given!r}, no such file" if given else "none"
         raise InputError("--backbone", expected=f"where the file {printable(name)} is", found=missing)
-    if (sha256 := read_network(found).sha256) != metadata.backbone_sha256:
-        expected = f"{metadata.backbone_sha256[:16]}, the {printable(name)} that {head} was trained with"
-        raise InputError(found, field="sha256", expected=expected, found=sha256[:16])
-    return str(found)
+    for path, sha256 in hashes.items():
+        if sha256 == metadata.backbone_sha256:
+            return str(path)
+    path, sha256 = next(iter(hashes.items()))
+    expected = f"{metadata.backbone_sha256[:16]}, the {printable(name)} that {head} was trained with"
+    raise InputError(path, field="sha256", expected=expected, found=sha256[:16])
 
 
 def _recorded_weights(name: str | None) -> str:
