@@ -54,7 +54,7 @@ class BackboneSpec:
             self._check_file(read_network(Path(self.name)))
         else:
             near = " or ".join(get_close_matches(self.name, BACKBONES))
-            expected = f"a file (.keras, .h5) or one of {', '.join(BACKBONES)}"
+            expected = f"one of {', '.join(BACKBONES)}, or a file (.keras, .h5)"
             raise InputError(
                 "--backbone", expected=expected, found=self.name, hint=f"is {near} meant?" if near else None
             )

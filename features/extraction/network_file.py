@@ -34,6 +34,7 @@ _MOST_TEXT = 2**26
 _MOST_PACKED = 100
 """Bytes that one byte of an archive may stand for: Keras packs nothing, and float32 can hardly be packed."""
 _SMALL = 2**14
+"""Bytes of weights, packed, that count for more than they are: empty space in a small HDF5 file packs well."""
 _CODE = ("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda")
 _LOADING = (
     *("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__typespec__"),
@@ -41,18 +42,8 @@ _LOADING = (
 )
 """Layers of Keras' own that read other files, or run what is in them."""
 _BEFORE_SCALING = (
-    *(
-        "InputLayer",
-        "Resizing",
-        "CenterCrop",
-        "ZeroPadding2D",
-        "Identity",
-        "RandomFlip",
-        "RandomRotation",
-        "Cast",
-        "GetItem",
-    ),
-    *("RandomZoom", "RandomTranslation", "RandomCrop", "RandomContrast", "RandomBrightness"),
+    *("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Identity", "Cast", "GetItem", "RandomFlip"),
+    *("RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "RandomContrast", "RandomBrightness"),
 )
 """Layers that leave numbers on their scale: what comes after them may be what scales."""
 _SCALING = ("Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract")

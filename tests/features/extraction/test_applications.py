@@ -79,7 +79,7 @@ def test_the_one_that_does_not_ask_says_the_least_size():
 
 @pytest.mark.parametrize(("told", "meant"), [("mobilenetv2", "mobilenet_v2"), ("resnet_50", "resnet50")])
 def test_near_names_are_shown(told, meant):
-    with pytest.raises(InputError, match=f"--backbone: expected a file .* found {told}; is .*{meant}"):
+    with pytest.raises(InputError, match=f"--backbone: expected one of .*, or a file .* found {told}; is .*{meant}"):
         BackboneSpec(name=told)
 
 

@@ -365,7 +365,7 @@ def test_wrong_input_is_one_line_and_makes_nothing(images, tmp_path):
         ((tmp_path / "empty", store), "expected one sub-folder a class, with images in it, found none"),
         ((tmp_path / "flat", store), "found images without a class folder"),
         ((images, images, *OPTIONS), "found a folder"),
-        ((images, store, "--backbone", "resnet"), "--backbone: expected a file (.keras, .h5) or one of convnext_base"),
+        ((images, store, "--backbone", "resnet"), "--backbone: expected one of convnext_base"),
         ((images, store, "--weights", "absent.h5"), "no such file"),
         ((images, store, "--backbone", "mobilenet", "--weights", tmp_path / "text.h5"), "a file that is no HDF5"),
         ((images, store, *OPTIONS, "--views", "identity,mirror"), "--views: 'mirror'"),
