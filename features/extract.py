@@ -7,18 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from features.extraction.door import run_extraction
+from features.extraction.door import network_layers, run_extraction
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
-from features.runtime.command import run_command, say
+from features.runtime.backend import use_backend
+from features.runtime.command import run_command, say, tell
 from features.runtime.options import checked, with_options
 
 
 def main(
     images: Annotated[
-        Path, typer.Argument(help="Folder with one sub-folder a class; with --table, any.", show_default=False)
-    ],
-    store: Annotated[Path, typer.Argument(help="The feature store to make or to finish.", show_default=False)],
+        Path | None, typer.Argument(help="Folder with one sub-folder a class; with --table, any.", show_default=False)
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Argument(help="The feature store to make or to finish.", show_default=False)
+    ] = None,
+    *,
+    show_layers: Annotated[
+        bool, typer.Option("--list-layers", help="Only show the layers of --backbone, and the shapes of their outputs.")
+    ] = False,
     **options: Any,
 ) -> None:
     """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
@@ -26,8 +33,22 @@ def main(
     An extraction that was stopped goes on where it was when the same command runs again. Where images have changed
     since, it says so; with --update it computes these, and keeps the rest.
     """
-    for line in describe(run_extraction(images, store, checked(ExtractionOptions, options, of="an extraction"))):
+    chosen = checked(ExtractionOptions, options, of="an extraction")
+    if show_layers:
+        use_backend(chosen.backend)
+        for layer in network_layers(chosen.backbone, alpha=chosen.alpha, image_size=chosen.image_size):
+            tell(str(layer))
+        return
+    if images is None or store is None:
+        raise _MissingError(f"Missing argument '{'images' if images is None else 'store'}'")
+    for line in describe(run_extraction(images, store, chosen)):
         say(line)
+
+
+class _MissingError(typer.TyperException):
+    """As Typer's own, for arguments that are needed but for ``--list-layers``."""
+
+    exit_code = 2
 
 
 with_options(main, ExtractionOptions)

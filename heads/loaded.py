@@ -92,7 +92,7 @@ class Predictions:
 class LoadedHead:
     """A head that was read from a file, with the backbone that it needs, built when it is first asked for.
 
-    Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``,
+    Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``, ``layer``,
     ``weights``, ``alpha``, ``image_size`` and ``preprocessing`` where the file does not say them, ``views`` and
     ``batch_size``. An image that is to be explained is one file or address.
 
@@ -243,7 +243,8 @@ class LoadedHead:
             views = [view.name for view in options.views_for(self.metadata)]
             resize = options.reading_for(self.metadata).resize
             told = f" ({resize})" if resize != SQUASH else ""
-            shown = f"{spec.name} at {spec.size} pixels{told}, preprocessing {spec.preprocessing}"
+            layer = f", layer {spec.layer}," if spec.layer else ""
+            shown = f"{spec.title}{layer} at {spec.size} pixels{told}, preprocessing {spec.preprocessing}"
         averaged = f"{', '.join(views)} averaged" if len(views) > 1 else views[0]
         temperature = self.metadata.temperature
         calibrated = (

@@ -94,7 +94,8 @@ class Study:
         Args:
             out: The file, which ends in .hdf5, .h5, .keras, .onnx or .tflite; or a folder for a SavedModel, which has
                 no ending, or a slash behind it.
-            options: ``trial``, ``ensemble``, ``with_backbone``, ``weights``: those of the command ``search.export``.
+            options: ``trial``, ``ensemble``, ``with_backbone``, ``weights``, ``backbone``: those of the command
+                ``search.export``.
 
         Returns:
             The path of the file or folder.

@@ -1,4 +1,4 @@
-"""The frozen networks of keras.applications that turn images into bottlenecks: size, preprocessing, weights, hash."""
+"""The frozen networks that turn images into bottlenecks: size, preprocessing, weights, hash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.extraction.applications import BACKBONES
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
+from features.extraction.network import NetworkLayer, as_map, cut, layers_of, load_network
+from features.extraction.network_file import is_network_file, read_network
 from features.extraction.preprocessing import Preprocessing
 from features.extraction.random_weights import randomise
 from features.hdf5.door import opened
@@ -26,15 +29,18 @@ _DOWNLOAD_TIMEOUT_S = 10
 
 
 class Backbone:
-    """A frozen network with its preprocessing.
+    """A frozen network with its preprocessing, cut at a layer where one is named.
 
     Attributes:
         spec: What it was built from.
-        model: keras.Model from preprocessed images (batch, size, size, 3) float32 to features; not trainable.
+        model: keras.Model from preprocessed images (batch, size, size, channels) float32 to what it says of them; not
+            trainable.
         image_size: Side in pixels of the square that it is shown.
         feature_shape: (height, width, channels) of one bottleneck.
         weights_name: ``imagenet``, ``random:SEED`` or the file's name.
-        weights_sha256: Hash over the weight arrays and their shapes, in the model's order.
+        weights_sha256: Hash over the weight arrays and their shapes, in the order of the network as it was before it
+            was cut.
+        remark: What the user should know of how the output became a map; '' for nothing.
     """
 
     def __init__(self, spec: BackboneSpec, model: Any) -> None:
@@ -42,14 +48,14 @@ class Backbone:
 
         model.trainable = False
         self.spec = spec
-        self.model = model
+        self.model = cut(model, spec.layer) if spec.layer else model
         self.image_size = spec.size
-        height, width, channels = model.output_shape[1:]
-        self.feature_shape: tuple[int, int, int] = (height, width, channels)
         self.weights_name = spec.weights_name
-        self.weights_sha256 = _sha256_of(model)
+        self.weights_sha256 = _sha256_of(model, spec.title)
         self._preprocessing = Preprocessing.of(spec, model)
-        self._program = self._with_preprocessing("uint8")
+        self._program, self.remark = self._with_preprocessing("uint8")
+        height, width, channels = self._program.output_shape[1:]
+        self.feature_shape: tuple[int, int, int] = (height, width, channels)
         # Asked for, XLA compiles for the CPU 14 times slower depthwise convolutions than TensorFlow's own kernels;
         # JAX always compiles with XLA.
         self._program.compile(jit_compile=keras.backend.backend() == "jax")
@@ -72,19 +78,22 @@ class Backbone:
             if not _out_of_memory(error):
                 raise
             raise BottleneckError(
-                f"{self.spec.name}: not enough memory for {len(images)} images of {self.image_size} x"
+                f"{self.spec.title}: not enough memory for {len(images)} images of {self.image_size} x"
                 f" {self.image_size} pixels at once: use a smaller --batch-size"
             ) from error
 
     def image_model(self) -> Any:
         """Returns a plain keras.Model from RGB images (batch, size, size, 3) float32, 0 to 255, to features."""
-        return self._with_preprocessing("float32")
+        return self._with_preprocessing("float32")[0]
 
-    def _with_preprocessing(self, dtype: str) -> Any:
+    def _with_preprocessing(self, dtype: str) -> tuple[Any, str]:
         import keras  # noqa: PLC0415
 
         images = keras.Input((self.image_size, self.image_size, 3), dtype=dtype, name="images")
-        return keras.Model(images, self.model(self._preprocessing.apply(images)), name=f"{self.spec.name}_on_images")
+        what = f"the output of {self.spec.layer or self.spec.title}"
+        features, remark = as_map(self.model(self._preprocessing.apply(images)), what)
+        name = self.spec.name if self.spec.file is None else self.model.name
+        return keras.Model(images, features, name=f"{name}_on_images"), remark
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -97,9 +106,12 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     """Builds a backbone and loads, downloads or draws its weights.
 
     Raises:
-        InputError: The weights do not fit, or cannot be downloaded.
+        InputError: The weights do not fit, or cannot be downloaded; the file holds what is not Keras' own; or there is
+            no such layer, or it has no map.
     """
-    model = _construct(spec)
+    if spec.file is not None:
+        return Backbone(spec, load_network(spec.file))
+    model = _construct(spec, IMAGENET if spec.weights == IMAGENET else None)
     if spec.seed is not None:
         randomise(model, spec, spec.seed)
     elif spec.weights != IMAGENET:
@@ -107,10 +119,26 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     return Backbone(spec, model)
 
 
-def _construct(spec: BackboneSpec) -> Any:
+def list_layers(name: str, *, alpha: float | None = None, image_size: int | None = None) -> list[NetworkLayer]:
+    """Returns the layers of a backbone that ``--layer`` can name.
+
+    Args:
+        name: As in ``BackboneSpec``; no weights are loaded for one of ``BACKBONES``.
+        alpha: Width multiplier, for a backbone that has one.
+        image_size: Side in pixels of the square that it is shown; its own size where None.
+
+    Raises:
+        InputError: There is no such backbone.
+    """
+    if name not in BACKBONES and is_network_file(name):
+        return layers_of(load_network(read_network(Path(name))))
+    spec = BackboneSpec(name=name, weights="random", alpha=alpha, image_size=image_size)
+    return layers_of(_construct(spec, None))
+
+
+def _construct(spec: BackboneSpec, weights: str | None) -> Any:
     import keras  # noqa: PLC0415
 
-    weights = IMAGENET if spec.weights == IMAGENET else None
     options: dict[str, Any] = {} if spec.alpha is None else {"alpha": spec.alpha}
     factory = getattr(keras.applications, spec.architecture.factory)
     try:
@@ -175,10 +203,10 @@ def _load_weights(model: Any, path: Path, *, layered: bool) -> None:
         model.load_weights(alias)
 
 
-def _sha256_of(model: Any) -> str:
+def _sha256_of(model: Any, name: str) -> str:
     digest = hashlib.sha256()
     for array in model.get_weights():
         if not np.isfinite(array).all():
-            raise BottleneckError(f"the weights of {model.name} are not finite")
+            raise BottleneckError(f"the weights of {name} are not finite")
         digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import TaskID
 
+from features.extraction.backbones import list_layers
 from features.extraction.extraction import Say, extract_store
+from features.extraction.network import NetworkLayer
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import ExtractionSummary
-from features.runtime.backend import use_backend
+from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
 from features.runtime.errors import InputError
@@ -66,6 +68,24 @@ def extract(
 if extract.__doc__:
     extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions, but=["table"]))
 takes_options(extract, ExtractionOptions)
+
+
+def network_layers(
+    backbone: str | os.PathLike[str], *, alpha: float | None = None, image_size: int | None = None
+) -> list[NetworkLayer]:
+    """Lists the layers of a backbone that ``extract(..., layer=NAME)`` can cut it at: name, kind, output shape.
+
+    Args:
+        backbone: A network of keras.applications by its name, or a Keras file (.keras, .h5).
+        alpha: Width multiplier, for a backbone that has one.
+        image_size: Side in pixels of what it is shown; its own size by default.
+
+    Raises:
+        InputError: There is no such backbone, or the file holds what is not Keras' own.
+    """
+    use_backend()
+    start_backend()
+    return list_layers(os.fspath(backbone), alpha=alpha, image_size=image_size)
 
 
 def run_extraction(

@@ -87,6 +87,8 @@ def extract_store(
     reading = Reading(parse_intensity(scale.intensity), options.max_pixels, options.resize)
     start_backend()
     backbone = build_backbone(spec)
+    if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
+        say(f"note: {remark}")
     header = plan.header(backbone.feature_shape, backbone.weights_sha256)
     update = changes if options.update else None
     with StoreWriter(store, header) if update is None else updating(update, header, table) as writer:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from features.extraction.backbone_spec import BACKBONES, IMAGENET, BackboneSpec
+from features.extraction.applications import BACKBONES
+from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.images.columns import USUAL, ColumnChoice
 from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
@@ -25,19 +26,26 @@ def _of_column(role: str) -> str:
 
 
 class ExtractionOptions(BaseModel):
-    """How images become features. In Python ``views`` may be a list of names, and ``weights`` a path."""
+    """How images become features. In Python ``views`` may be a list of names, ``backbone`` and ``weights`` paths."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: str = Field(default=BackboneSpec.name, description=f"One of {', '.join(BACKBONES)}.")
+    backbone: Annotated[str, BeforeValidator(text_of)] = Field(
+        default=BackboneSpec.name,
+        description=f"A Keras file that holds a whole network (.keras, .h5), or one of {', '.join(BACKBONES)}.",
+    )
+    layer: str | None = Field(
+        default=None, description="Cut the backbone at this layer; --list-layers shows all. Else its own output."
+    )
     weights: Annotated[str, BeforeValidator(text_of)] = Field(
         default=IMAGENET, description="imagenet (downloaded once by Keras), random, random:SEED, or a file."
     )
-    alpha: float | None = Field(default=None, description="Width multiplier of mobilenet and mobilenet_v2.")
+    alpha: float | None = Field(default=None, description="Width multiplier of the mobilenets.")
     image_size: int | None = Field(default=None, description="Side in pixels; else the backbone's own.")
     preprocessing: str = Field(
         default=BackboneSpec.preprocessing,
-        description="backbone: what keras.applications defines; unit: x / 255, as the article did.",
+        description="backbone: what keras.applications defines, or the file holds; unit: x / 255, as the article did; "
+        "tf: -1 to 1; torch, caffe: by ImageNet's means; none: 0 to 255.",
     )
     resize: Literal["squash", "pad", "crop"] = Field(
         default="squash",
@@ -105,6 +113,7 @@ class ExtractionOptions(BaseModel):
         """
         return BackboneSpec(
             name=self.backbone,
+            layer=self.layer or "",
             weights=self.weights,
             image_size=self.image_size,
             alpha=self.alpha,

@@ -9,6 +9,8 @@ from typing import Any
 UNKNOWN = "unknown"
 EIGHT_BITS = "8 bits"
 """An intensity: of a data set in which no image has more than 8 bits, so that none was scaled."""
+LATER = ("layer", "backbone_sha256")
+"""Fields that files have only where there is something to say: they came later."""
 BY_TYPE = "type"
 """An intensity: whole numbers are taken as 16 bits, fractions as 0 to 1."""
 RESIZES = SQUASH, PAD, CROP = ("squash", "pad", "crop")
@@ -24,15 +26,18 @@ class FeatureKind:
 
     Attributes:
         feature_shape: (height, width, channels) of one bottleneck.
-        backbone: Name in keras.applications, or ``unknown``.
+        backbone: Name in keras.applications, name of the Keras file that it is in, or ``unknown``.
         alpha: Width multiplier of the backbone, where it has one.
         weights: ``imagenet``, ``random:SEED`` or the file's name.
         weights_sha256: Hash of the backbone's weight arrays, empty where unknown.
         image_size: Side in pixels of the square that the backbone is shown; 0 where unknown.
-        preprocessing: ``backbone`` or ``unit``; ``unknown`` where unknown, as in stores that were converted.
+        preprocessing: One of ``features.extraction.backbone_spec.PREPROCESSINGS``; ``unknown`` where unknown, as in
+            stores that were converted.
         intensity: How images of more than 8 bits became greys: ``8 bits`` where there were none, else what
             ``features.store.intensity`` reads; ``unknown`` where each was scaled by itself, as once all were.
         resize: One of ``RESIZES``: how images became squares. Where the image size is unknown, so is this.
+        layer: Whose output the features are, where that is not the backbone's own.
+        backbone_sha256: Hash of the file that the backbone is in; empty for one of keras.applications.
     """
 
     feature_shape: tuple[int, int, int]
@@ -44,18 +49,20 @@ class FeatureKind:
     preprocessing: str = UNKNOWN
     intensity: str = UNKNOWN
     resize: str = SQUASH
+    layer: str = ""
+    backbone_sha256: str = ""
 
     @property
     def origin(self) -> dict[str, Any]:
-        """All but the shape: where features come from, as JSON types."""
+        """All but the shape: where features come from, as JSON types; of what came later, what there is of it."""
         names = (field.name for field in fields(FeatureKind) if field.name != "feature_shape")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name in names if (value := getattr(self, name)) or name not in LATER}
 
     def differences(self, other: FeatureKind, *, if_known: bool = False) -> Iterator[tuple[str, Any, Any]]:
         """Yields (field, mine, theirs) where two kinds differ.
 
-        The weights' name is not compared: their hash is what counts, and a file may be renamed. Nor is the intensity
-        where one side scaled nothing, or does not say.
+        The weights' name is not compared: their hash is what counts, and a file may be renamed; nor is that of a file
+        with the backbone. Nor is the intensity where one side scaled nothing, or does not say.
 
         Args:
             other: The other kind.
@@ -66,24 +73,27 @@ class FeatureKind:
             unknown = {name for kind in (self, other) for name in kind._unknown()}
         for field in fields(FeatureKind):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            free = field.name == "intensity" and {mine, theirs} & {EIGHT_BITS, UNKNOWN}
+            free = bool(field.name == "intensity" and {mine, theirs} & {EIGHT_BITS, UNKNOWN})
+            free = free or (field.name == "backbone" and "" not in (self.backbone_sha256, other.backbone_sha256))
             if mine != theirs and field.name != "weights" and field.name not in unknown and not free:
                 yield field.name, mine, theirs
 
     def _unknown(self) -> Iterator[str]:
-        """Names of the fields that are not known; the multiplier is unknown with the backbone that it belongs to."""
+        """Names of the fields that are not known; some are unknown with the backbone that they belong to."""
         for name in ("backbone", "weights_sha256", "image_size", "preprocessing"):
             if getattr(self, name) in (UNKNOWN, "", 0):
                 yield name
         if not self.image_size:
             yield "resize"
         if self.backbone == UNKNOWN:
-            yield "alpha"
+            yield from ("alpha", *LATER)
 
     def texts(self) -> dict[str, str]:
         """Returns the origin for people, by what each line is about."""
+        told = {"alpha": "" if self.alpha is None else f"{self.alpha:g}", "layer": self.layer}
+        told["sha256"] = self.backbone_sha256[:16]
         return {
-            "backbone": self.backbone + (f", alpha {self.alpha:g}" if self.alpha is not None else ""),
+            "backbone": ", ".join([self.backbone, *(f"{name} {text}" for name, text in told.items() if text)]),
             "weights": f"{self.weights} (sha256 {self.weights_sha256[:16] or UNKNOWN})",
             "image size": f"{self.image_size} px" if self.image_size else UNKNOWN,
             "resize": _RESIZES.get(self.resize, self.resize) if self.image_size else UNKNOWN,

@@ -118,11 +118,12 @@ class StoreHeader(FeatureKind):
 
         What is hashed, and in which order, is part of the format: stores keep the result. The intensity is hashed where
         it is none that a type has, so that others keep the fingerprint that they had before it was recorded; how images
-        were resized where they were not squashed; and the basis, and the hash of arrays, where there is one.
+        were resized where they were not squashed; and the layer, the basis, and the hash of arrays, where there is one.
+        Of a backbone that is in a file, that file's hash stands for its name.
         """
         content: dict[str, Any] = {
             "schema": SCHEMA,
-            "backbone": self.backbone,
+            "backbone": self.backbone_sha256 or self.backbone,
             "alpha": self.alpha,
             "weights_sha256": self.weights_sha256,
             "preprocessing": self.preprocessing,
@@ -136,6 +137,8 @@ class StoreHeader(FeatureKind):
             content["intensity"] = self.intensity
         if self.resize != SQUASH:
             content["resize"] = self.resize
+        if self.layer:
+            content["layer"] = self.layer
         if self.projection is not None:
             content["projection"] = [self.projection.compressed_from, self.projection.digest]
         if self.arrays_sha256:

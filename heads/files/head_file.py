@@ -12,6 +12,7 @@ them as JSON, see ``heads.files.metadata_json``):
 | ``backbone``, ``weights``, ``weights_sha256``, ``preprocessing``, ``dtype`` | text | as in the feature store |
 | ``image_size``, ``alpha`` | int, float | as in the feature store; ``alpha`` is absent where the backbone has none |
 | ``intensity``, ``resize`` | text | as in the feature store; ``unknown`` and ``squash`` where absent |
+| ``layer``, ``backbone_sha256`` | text | as in the feature store; absent where there is none |
 | ``store_fingerprint``, ``study`` | text | where it was trained; empty where unknown |
 | ``trial``, ``value`` | int, float | the study's trial and its recorded validation value; absent where there is none |
 | ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |

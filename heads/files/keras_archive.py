@@ -14,14 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from features.extraction.network_file import CONFIG, WEIGHTS
 from features.hdf5.door import open_checked, reading
 from features.hdf5.values import Attributes, inside
 from features.runtime.errors import InputError
 from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.metadata_json import NAME, as_attributes
 
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
 _MOST_TEXT = 2**24
 """Bytes; the configuration of the largest ensemble that is read has a hundredth of it."""
 _MOST_WEIGHTS = 4 * 4 * MAX_PARAMETERS

@@ -13,7 +13,7 @@ import numpy as np
 from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.store.article import class_names
-from features.store.kind import FeatureKind
+from features.store.kind import LATER, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
@@ -101,7 +101,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for field in fields(metadata):
         value = getattr(metadata, field.name)
-        if value is None or (field.name in ("trials", "projection") and not value):
+        if value is None or (field.name in ("trials", "projection", *LATER) and not value):
             continue
         if isinstance(value, HeadSpec):
             value = value.to_dict()

@@ -75,7 +75,7 @@ def export_head(
         from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415  seldom needed
         from heads.files.image_model import build_image_model  # noqa: PLC0415  beside Keras
 
-        spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights))
+        spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights, backbone=choice.backbone))
         model, kind = build_image_model(rebuild_backbone(path, head.metadata, spec), head), IMAGE_MODEL
         remark = on_images(out, head.metadata)
         tried = Tried(made_images(spec.size), "generated images")
@@ -116,8 +116,9 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
 def _check(out: Path, form: Format, choice: ExportOptions) -> None:
     check_place(out, form)
     form.require_packages()
-    if choice.weights is not None and not choice.with_backbone:
-        raise InputError("--weights", expected="--with-backbone beside it", found="none")
+    for option, told in (("--weights", choice.weights), ("--backbone", choice.backbone)):
+        if told is not None and not choice.with_backbone:
+            raise InputError(option, expected="--with-backbone beside it", found="none")
     if choice.ensemble and choice.trial is not None:
         raise InputError("--ensemble", expected="no --trial beside it", found=f"--trial {choice.trial}")
 

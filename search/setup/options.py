@@ -181,6 +181,9 @@ class ExportOptions(_Options):
     weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
         default=None, description="Where the backbone's weights are, if they came from a file."
     )
+    backbone: Annotated[str | None, BeforeValidator(text_of)] = Field(
+        default=None, description="Where the backbone is, if it is in a file of its own."
+    )
 
 
 def option_of(field: FieldInfo) -> Option:

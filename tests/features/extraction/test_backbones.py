@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from features.extraction.backbone_spec import BACKBONES, BackboneSpec
+from features.extraction.applications import BACKBONES
+from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.preprocessing import Preprocessing
 from features.runtime.errors import BottleneckError, InputError
@@ -250,7 +251,7 @@ def test_a_host_that_does_not_answer_is_given_up_and_the_timeout_put_back(monkey
         ({"name": "mobilenet", "alpha": 0.3}, "--alpha"),
         ({"name": "mobilenet", "alpha": 0.0, "weights": "random"}, "--alpha"),
         ({"name": "mobilenet", "alpha": float("nan"), "weights": "random"}, "--alpha"),
-        ({"preprocessing": "none"}, "--preprocessing"),
+        ({"preprocessing": "inception"}, "--preprocessing"),
         ({"name": "efficientnet_b0", "preprocessing": "unit"}, "--preprocessing"),
     ],
 )

@@ -260,6 +260,8 @@ CHANGES = {
     "projection": Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32),
     "arrays_sha256": "ef" * 32,
     "parts": ("train", "test", "validation") * 3,
+    "layer": "conv_pw_1",
+    "backbone_sha256": "12" * 32,
 }
 ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}

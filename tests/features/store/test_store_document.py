@@ -28,8 +28,8 @@ def first_cells(heading: str) -> list[list[str]]:
 def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("document") / "store.h5"
     projection = Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32)
-    more = {"modified": (1,) * 8, "projection": projection, "arrays_sha256": "cd" * 32, "parts": ("train",) * 8}
-    header = replace(build_header(rows=8), **more)
+    more = {"arrays_sha256": "cd" * 32, "layer": "conv1", "backbone_sha256": "ef" * 32, "parts": ("train",) * 8}
+    header = replace(build_header(rows=8), modified=(1,) * 8, projection=projection, **more)
     fill_store(path, header, build_features(header), np.ones(8, np.uint8))
     return path
 
