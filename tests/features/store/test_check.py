@@ -52,6 +52,7 @@ def test_it_describes_a_store_in_json_types(path):
         "image_size": 64,
         "preprocessing": "backbone",
         "intensity": "unknown",
+        "resize": "squash",
         "pages": "first",
         "shape": [24, 2, 2, 2, 8],
         "dtype": "float16",

@@ -254,6 +254,7 @@ CHANGES = {
     "image_size": 65,
     "preprocessing": "unit",
     "intensity": "0:4095",
+    "resize": "pad",
     "pages": "all",
     "dtype": "float32",
     "batch_size": 8,
