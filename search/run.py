@@ -16,6 +16,7 @@ from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.classes import describe_absent
 from search.setup.config import StudyConfig
+from search.setup.images import ImageOptions
 from search.setup.options import RunOptions, help_of
 from search.setup.storage_url import hidden
 
@@ -33,6 +34,10 @@ def main(**given: Any) -> None:
 def _take_options() -> None:
     """Makes the options' model the command line of ``main``; what is not given there is None."""
     options = [command_option(name, field, unset=help_of(field)) for name, field in RunOptions.model_fields.items()]
+    options += [
+        command_option(name, field, unset=field.description or "", panel="With --images, as for features.extract")
+        for name, field in ImageOptions.model_fields.items()
+    ]
     main.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     main.__annotations__ = {option.name: option.annotation for option in options}
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from features.extraction.summary import describe as extraction_in_words
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
 from features.runtime.errors import DiskFullError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
-from features.runtime.options import takes_options
+from features.runtime.options import described, takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
@@ -22,6 +23,7 @@ from search.record.storage import OpenedStudy, check_record, open_record, place_
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
+from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, help_of
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
@@ -61,20 +63,26 @@ def run_study(
 
     Raises:
         InputError: An option is unknown or does not fit, a store or a study file is wrong, the study directory holds a
-            study already or none to resume, or Keras runs on another backend.
+            study already or none to resume, or Keras runs on another backend. Or images do not fit, see
+            ``features.extract``.
         BottleneckError: No trial completed, or the disk is full.
         KeyboardInterrupt: After Ctrl-C or SIGTERM; in the midst of trials, once a snapshot is on the disk.
     """
     told = {"features": features, **options}
+    images = take_images(told)
     paths = {name: value.path for name, value in told.items() if isinstance(value, FeatureStore)}
     given = RunOptions.given(told | paths)
     with _heard(progress):
-        return _run(given, _telling(on_stage))
+        return _run(given, images, _telling(on_stage))
 
 
 _TOLD = [f"    {name}: {help_of(field)}" for name, field in RunOptions.model_fields.items() if name != "features"]
-run_study.__doc__ = "\n".join([inspect.getdoc(run_study) or "", "", "Options:", *_TOLD])
+_OF_IMAGES = described(ImageOptions)
+run_study.__doc__ = "\n".join(
+    [inspect.getdoc(run_study) or "", "", "Options:", *_TOLD, "", "Beside images, as for features.extract:", _OF_IMAGES]
+)
 takes_options(run_study, RunOptions)
+takes_options(run_study, ImageOptions)
 
 
 @contextmanager
@@ -109,8 +117,10 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
         raise DiskFullError(error.where, error.room, then="go on with --resume") from error
 
 
-def _run(given: RunOptions, on_stage: OnStage) -> Study:
+def _run(given: RunOptions, images: ImagesGiven | None, on_stage: OnStage) -> Study:
     resolved = resolve(given)
+    if images is not None:
+        _extract(images, resolved)
     with _going_on_when_there_is_room(resolved.folder):
         return _carry_out(resolved, on_stage)
 
@@ -142,6 +152,21 @@ def _carry_out(told: Resolved, on_stage: OnStage) -> Study:
     on_stage(Stage.REPORT)
     study.report()
     return study
+
+
+def _extract(given: ImagesGiven, resolved: Resolved) -> None:
+    """Makes the store of the images, or finishes it; where it is whole already, makes sure that it is theirs."""
+    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
+
+    store = resolved.options.features
+    assert store is not None
+    store.parent.mkdir(parents=True, exist_ok=True)
+    say(f"{given.images}: extracted into {store}")
+    told = {**given.options, "backend": resolved.options.backend}
+    for line in extraction_in_words(extract_as_told(given.images, store, told)):
+        say(line)
+    if resolved.recorded is not None:
+        say(f"{resolved.folder}: has been begun, and goes on")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from features.store.source import FeatureSource
 from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
+from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
@@ -104,12 +105,19 @@ def resolve(given: RunOptions) -> Resolved:
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
     folder = given.out or STUDIES / file.name
-    recorded = StudyConfig.read(folder) if given.resume else None
-    if not given.resume and (folder / FILE).exists():
+    begun = (folder / FILE).exists()
+    # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
+    goes_on = begun if given.images else given.resume
+    recorded = StudyConfig.read(folder) if goes_on else None
+    if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
         raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
     if folder.exists() and not folder.is_dir():
         raise InputError("--out", expected="a folder", found=f"{folder}, a file")
+    if given.images:
+        place = given.features or store_of_images(folder, given.images)
+        check_same_study(folder, recorded, place)
+        given = given.model_copy(update={"features": place, "resume": goes_on})
     if recorded is None:
         return Resolved(folder, None, file.name, file.space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
