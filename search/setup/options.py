@@ -105,6 +105,14 @@ class StudyOptions(_Options):
     ] = None
     folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
     engine: Annotated[Engine, Option("How heads are trained.")] = "fused"
+    head: Annotated[
+        str | None,
+        Option(
+            "Own heads: MODULE:FUNCTION or FILE.py:FUNCTION of build(trial, feature_shape, classes), which suggests "
+            "what it likes and returns a keras.Model; trained one at a time.",
+            before=None,
+        ),
+    ] = None
     pages: Annotated[
         int | None,
         Option("Pages of 16 channels that train at once.", shown="by the study and the memory"),

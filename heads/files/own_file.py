@@ -1,0 +1,101 @@
+"""Heads of somebody's own function as files: ``.hdf5`` where all of their layers are plain ones, else ``.keras``.
+
+A ``.hdf5`` head is read as data, without running anything (``heads.files.plain_layers``); that cannot hold layers that
+are somebody's code. Such a head is a ``.keras`` file as Keras saves it, which loads where that code is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import replacing
+from features.runtime.text import printable
+from heads.files.formats import format_of, probabilities_of
+from heads.files.head_file import EXPECTED, save_head
+from heads.files.keras_archive import opened_archive
+from heads.files.leaving import TOLERANCE
+from heads.files.metadata import KIND, HeadMetadata, file_attributes, parse_metadata
+from heads.files.plain_layers import parse_model
+
+_ROWS = 4
+
+
+def unreadable_layers(model: Any) -> str | None:
+    """Returns why a model is none of plain layers only, in a line; None where it is."""
+    try:
+        parse_model(Path(model.name), model.to_json())
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # of the user's own get_config
+        return printable(f"{type(error).__name__} ({error})")[:200]
+    return None
+
+
+def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: HeadMetadata) -> Path:
+    """Writes a head of somebody's own function, and tries what was written.
+
+    Args:
+        path: Ends in .hdf5; it becomes .keras where the layers ask for it.
+        make: Makes the same model with other weights, to read the file into.
+        model: keras.Model from features to class probabilities.
+        metadata: Goes into the file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        BottleneckError: Keras cannot save the model, or what was written gives other probabilities.
+    """
+    if unreadable_layers(model) is None:
+        plain = parse_model(path, model.to_json())
+        copy = plain.build()
+        for layer in plain.layers:
+            copy.get_layer(layer.name).set_weights(model.get_layer(layer.name).get_weights())
+        save_head(path, copy, metadata)
+        return path
+    path = path.with_suffix(".keras")
+    model.compiled = False  # an optimizer's state has no place in a head
+    rows = np.random.default_rng(0).random((_ROWS, *metadata.feature_shape), np.float32)
+    with replacing(path) as temporary:
+        try:
+            format_of(path).write(temporary, model, file_attributes(metadata, KIND))
+            again = make()
+            again.load_weights(temporary)
+            difference = float(np.abs(probabilities_of(again, rows) - probabilities_of(model, rows)).max())
+        except (BottleneckError, OSError):
+            raise
+        except Exception as error:
+            reason = printable(" ".join(str(error).split()))[:200]
+            raise BottleneckError(f"{path}: Keras cannot save the model: {type(error).__name__} ({reason})") from error
+        if not difference <= TOLERANCE:
+            raise BottleneckError(f"{path}: what was written gives other probabilities, up to {difference:.2g} apart")
+    return path
+
+
+def why_not_plain(path: Path) -> str:
+    """Returns which layer of a ``.keras`` file is none that is read as data, in words.
+
+    Raises:
+        InputError: It is no such file, or is damaged.
+    """
+    with opened_archive(path, EXPECTED) as archive:
+        try:
+            parse_model(path, archive.config)
+        except InputError as error:
+            return str(error).removeprefix(f"{path}: ")
+    return "plain layers only"
+
+
+def read_own_metadata(path: Path) -> HeadMetadata:
+    """Reads what a ``.keras`` file of somebody's own layers says of itself, and nothing of its layers.
+
+    Raises:
+        InputError: It is none, or is damaged.
+    """
+    with opened_archive(path, EXPECTED) as archive:
+        return parse_metadata(path, archive.attributes, None)
