@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -59,22 +60,47 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
         save_head(path, copy, metadata)
         return path
     path = path.with_suffix(".keras")
-    model.compiled = False  # an optimizer's state has no place in a head
-    rows = np.random.default_rng(0).random((_ROWS, *metadata.feature_shape), np.float32)
     with replacing(path) as temporary:
-        try:
-            format_of(path).write(temporary, model, file_attributes(metadata, KIND))
-            again = make()
-            again.load_weights(temporary)
-            difference = float(np.abs(probabilities_of(again, rows) - probabilities_of(model, rows)).max())
-        except (BottleneckError, OSError):
-            raise
-        except Exception as error:
-            reason = printable(" ".join(str(error).split()))[:200]
-            raise BottleneckError(f"{path}: Keras cannot save the model: {type(error).__name__} ({reason})") from error
-        if not difference <= TOLERANCE:
-            raise BottleneckError(f"{path}: what was written gives other probabilities, up to {difference:.2g} apart")
+        problem = _write(temporary, make, model, metadata.feature_shape, file_attributes(metadata, KIND))
+        if problem:
+            raise BottleneckError(f"{path}: expected a model that Keras can save, found {problem}")
     return path
+
+
+def why_not_saved(make: Callable[[], Any], model: Any, feature_shape: tuple[int, int, int]) -> str | None:
+    """Returns why a model cannot be kept as ``save_own_head`` keeps it, in words; None where it can.
+
+    Args:
+        make: Makes the same model with other weights.
+        model: keras.Model; it is not compiled any more afterwards.
+        feature_shape: (height, width, channels) of what it takes.
+    """
+    if unreadable_layers(model) is None:
+        return None
+    with TemporaryDirectory(prefix="head-") as folder:
+        return _write(Path(folder) / "head.keras", make, model, feature_shape, {})
+
+
+def _write(
+    path: Path,
+    make: Callable[[], Any],
+    model: Any,
+    feature_shape: tuple[int, int, int],
+    attributes: dict[str, Any],
+) -> str | None:
+    """Writes a .keras file and reads it into another model; returns what is wrong with it, in words."""
+    model.compiled = False  # an optimizer's state has no place in a head
+    rows = np.random.default_rng(0).random((_ROWS, *feature_shape), np.float32)
+    try:
+        format_of(path).write(path, model, attributes)
+        again = make()
+        again.load_weights(path)
+        difference = float(np.abs(probabilities_of(again, rows) - probabilities_of(model, rows)).max())
+    except (BottleneckError, OSError):
+        raise
+    except Exception as error:  # of the user's own layers, or of Keras about them
+        return f"{type(error).__name__} ({printable(' '.join(str(error).split()))[:200]})"
+    return None if difference <= TOLERANCE else f"other probabilities in its file, up to {difference:.2g} apart"
 
 
 def why_not_plain(path: Path) -> str:

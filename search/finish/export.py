@@ -151,7 +151,7 @@ def _copy_own(path: Path, out: Path, form: Format, config: StudyConfig, *, with_
     if with_backbone:
         raise InputError("--with-backbone", expected="a head of plain layers", found=why)
     if OWN not in form.suffixes:
-        hint = f"{form.title} is written of what is read without running code, and {path.name} has {why}"
+        hint = f"{form.title} holds only layers that are read without running code, and {path.name} has another: {why}"
         raise InputError("OUT", expected=f"a name that ends in {OWN}", found=out.name, hint=hint)
     image = path.read_bytes()
     with replacing(out, needed=len(image)) as temporary:

@@ -37,6 +37,8 @@ Build = Callable[[Any, tuple[int, int, int], int], Any]
 """``build(trial, (height, width, channels), classes)``."""
 _SUM = 1e-3
 """By which the probabilities of a row may miss 1."""
+_REHEARSALS = 3
+"""Sets of parameters that are tried before a function is refused."""
 _EXPECTED = "MODULE:FUNCTION or FILE.py:FUNCTION"
 
 
@@ -191,21 +193,39 @@ class OwnHead:
         return BuildError(function.where, field=called, expected=expected, found=found)
 
     def rehearse(self) -> None:
-        """Makes one head and trains it for a step, before there is a study.
+        """Makes a head, trains it for a step and saves it, before there is a study.
+
+        What a function does not make of one set of parameters it may make of others: a few are tried.
 
         Raises:
-            InputError: The function makes no head that can be trained.
+            InputError: It makes no head that can be trained and saved.
         """
-        import optuna  # noqa: PLC0415
+        import optuna  # noqa: PLC0415  takes its time
 
-        from heads.model.stepwise import TrainingError, own_trainee, try_step  # noqa: PLC0415  beside Keras
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        problems: list[BuildError] = []
+        while len(problems) < _REHEARSALS:
+            try:
+                self._try(study.ask())
+                return
+            except BuildError as error:
+                problems.append(error)
+        raise problems[0]
 
-        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    def _try(self, trial: optuna.Trial) -> None:
+        from heads.files.own_file import why_not_saved  # noqa: PLC0415  beside Keras
+        from heads.model.stepwise import TrainingError, own_trainee, try_step  # noqa: PLC0415
+
         model = self.make(trial, seed=0)
         try:
             try_step(own_trainee(model, self.function.where), self.feature_shape, self.classes)
         except TrainingError as error:
-            raise self._refusal("a model that can be trained on one-hot labels", error.reason) from error
+            raise self._refusal("a model that can be trained on labels", error.reason) from error
+        spec = OwnSpec(self.function.record.function, dict(trial.params))
+        problem = why_not_saved(lambda: self.rebuild(spec, seed=1), model, self.feature_shape)
+        if problem:
+            raise self._refusal("a model that Keras can save", problem)
 
 
 def changed_since(recorded: OwnHeadRecord | None, own: OwnHead) -> Iterator[str]:

@@ -33,6 +33,7 @@ VALUES = {
     "repeats": 2,
     "batch_size": 33,
     "channels": "auto",
+    "head": "mine:build",
     "seed": 8,
     "backend": "jax",
     "engine": "fused",
