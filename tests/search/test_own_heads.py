@@ -48,10 +48,11 @@ def build(trial, feature_shape, classes):
     model = keras.Sequential([*layers, keras.layers.Dense(classes, "softmax")])
     if kind == "own":
         rate = trial.suggest_float("rate", 0.01, 0.1, log=True)
-        model.compile(keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 """
-FEW = {"trials": 6, "epochs": 3, "finalists": 2, "repeats": 2, "progress": False, "sampler": "random", "seed": 4}
+FEW = {"trials": 5, "epochs": 3, "finalists": 2, "repeats": 2, "progress": False, "sampler": "random", "pruner": "none"}
+SEED = 5  # with which all three kinds of models come up
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def world(tmp_path_factory) -> Path:
 
 def search(world: Path, out: str, **options) -> Study:
     head = f"{world / 'gains.py'}:build"
-    return run_study(world / "store.h5", head=head, study=world / "tiny.toml", out=world / out, **FEW | options)
+    return run_study(
+        world / "store.h5", head=head, study=world / "tiny.toml", out=world / out, seed=SEED, **FEW | options
+    )
 
 
 def test_the_article_s_head_is_trial_0_and_the_others_are_the_function_s(world):
@@ -87,7 +90,7 @@ def test_the_article_s_head_is_trial_0_and_the_others_are_the_function_s(world):
         "gains.py: build(trial, (2, 2, 8), 4): expected a keras.Model, found"
     )
     summary = study.summary
-    assert (summary.trials, summary.engine, summary.bank) == (6, "solo", None)
+    assert (summary.trials, summary.engine, summary.bank) == (5, "solo", None)
     assert any("failed" in note and "as it happens" in note for note in summary.notes)
     recorded = json.loads((world / "study" / "study.json").read_text())
     assert recorded["own_head"]["file"] == "gains.py"
@@ -131,7 +134,7 @@ def test_both_kinds_leave_the_study(world):
         with pytest.raises(InputError, match=says):
             study.export(world / out, trial=by_kind["own"])
         assert not (world / out).exists()
-    with pytest.raises(InputError, match="--with-backbone: expected a head of plain layers, found .*Gain"):
+    with pytest.raises(InputError, match=r"--with-backbone: expected a head of plain layers, found .*Gain"):
         study.export(world / "whole.keras", trial=by_kind["own"], with_backbone=True)
 
 
@@ -179,12 +182,13 @@ def test_folds_and_a_function_that_is_given_and_a_changed_source(world, capsys):
         import gains  # the file that is read again below
     finally:
         sys.path.remove(str(world))
-    options = {**FEW, "trials": 2, "finalists": 0, "folds": 2, "study": world / "tiny.toml", "out": world / "folds"}
+    options = {**FEW, "trials": 2, "finalists": 0, "folds": 2, "seed": SEED, "out": world / "folds"}
     study = run_study(world / "store.h5", head=gains.build, **options)
     assert study.config.head == "gains:build"
     record = study.record.trials[1]
-    assert TrialNotes.of(record).epochs >= 1
-    assert {path.suffix for path in (world / "folds" / "heads").iterdir()} <= {".hdf5", ".keras"}
+    assert record.params["kind"] == "own"
+    assert record.state.name == "COMPLETE"
+    assert {path.name for path in (world / "folds" / "heads").iterdir()} == {"refit-0.hdf5", "refit-1.keras"}
     (world / "gains.py").write_text(SOURCE + "# changed\n")
     run_study(head=gains.build, **options | {"resume": True, "trials": 3, "progress": True})
     assert "gains.py has changed since the study was begun" in capsys.readouterr().err

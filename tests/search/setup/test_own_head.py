@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from made_study import make_config
 from optuna.trial import FixedTrial
 
@@ -234,3 +235,27 @@ def test_options_that_do_not_go_with_own_heads_are_refused(tmp_path):
         InputError, match=r"--head: expected a:b again, as .*study\.json has it, found none; code is run only"
     ):
         resolve(RunOptions.given({"out": tmp_path / "study", "resume": True}))
+
+
+def test_the_document_s_example_makes_heads(tmp_path):
+    text = (ROOT / "docs" / "own-heads.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    assert len(example.splitlines()) <= 25
+    (tmp_path / "my_heads_of_test.py").write_text(example)
+    mine = OwnHead(find_function(f"{tmp_path / 'my_heads_of_test.py'}:build"), SHAPE, 4)
+    mine.rehearse()
+    spec, problem = mine.suggest(FixedTrial(_EXAMPLE), seed=0)
+    assert problem is None
+    assert spec.params == _EXAMPLE
+    assert sys.modules.pop("my_heads_of_test").build is mine.function.call
+
+
+_EXAMPLE = {
+    "squeeze": True,
+    "width": 32,
+    "pooling": "max",
+    "hidden": 1,
+    "units_0": 16,
+    "dropout_0": 0.25,
+    "learning_rate": 0.001,
+}
