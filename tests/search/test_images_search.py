@@ -62,6 +62,7 @@ def test_the_store_lies_beside_the_study_by_the_name_of_the_folder(tmp_path, mon
     assert store_of_images(tmp_path / "one", tmp_path / ".").name == f"{tmp_path.name}.h5"
 
 
+@pytest.mark.slow
 def test_one_call_finds_what_two_find_and_goes_on_when_it_is_called_again(world):
     paths = [name_of(kind, number) for kind in KINDS for number in range(12)]
     frame = pd.DataFrame({"path": paths, "label": [path[0] for path in paths]})
