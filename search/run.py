@@ -12,6 +12,7 @@ from rich.table import Table
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent
+from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.classes import describe_absent
@@ -67,7 +68,8 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     show(table)
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
-    say(f"export the best head:  python -m search.export {where} best.hdf5")
+    own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
+    say(f"export the best head:  python -m search.export {where} best{OWN if own else '.hdf5'}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")

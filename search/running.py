@@ -262,7 +262,8 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Seque
     if config.storage and has_secrets(config.storage):
         say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
     repeated = "" if config.finalists == 0 else f", then {config.repeats_in_words}"
-    how = f"{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
+    own = f"heads of {config.head}, " if config.head else ""
+    how = f"{own}{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
     say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({how}){repeated}")
 
 

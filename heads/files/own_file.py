@@ -6,6 +6,7 @@ are somebody's code. Such a head is a ``.keras`` file as Keras saves it, which l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +95,9 @@ def _write(
     try:
         format_of(path).write(path, model, attributes)
         again = make()
-        again.load_weights(path)
+        with warnings.catch_warnings():  # of an optimizer's state, which is not asked for
+            warnings.simplefilter("ignore")
+            again.load_weights(path)
         difference = float(np.abs(probabilities_of(again, rows) - probabilities_of(model, rows)).max())
     except (BottleneckError, OSError):
         raise
