@@ -12,10 +12,12 @@ from rich.table import Table
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent
+from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.classes import describe_absent
 from search.setup.config import StudyConfig
+from search.setup.images import ImageOptions
 from search.setup.options import RunOptions, help_of
 from search.setup.storage_url import hidden
 
@@ -33,6 +35,10 @@ def main(**given: Any) -> None:
 def _take_options() -> None:
     """Makes the options' model the command line of ``main``; what is not given there is None."""
     options = [command_option(name, field, unset=help_of(field)) for name, field in RunOptions.model_fields.items()]
+    options += [
+        command_option(name, field, unset=field.description or "", panel="With --images, as for features.extract")
+        for name, field in ImageOptions.model_fields.items()
+    ]
     main.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     main.__annotations__ = {option.name: option.annotation for option in options}
 
@@ -62,7 +68,8 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     show(table)
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
-    say(f"export the best head:  python -m search.export {where} best.hdf5")
+    own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
+    say(f"export the best head:  python -m search.export {where} best{OWN if own else '.hdf5'}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from features.extraction.summary import describe as extraction_in_words
 from features.runtime.allocator import keep_freed_memory
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
-from features.runtime.errors import DiskFullError
+from features.runtime.errors import DiskFullError, InputError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
-from features.runtime.options import takes_options
+from features.runtime.options import described, takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
@@ -23,7 +24,9 @@ from search.record.storage import OpenedStudy, check_record, open_record, place_
 from search.setup.audit import audit_study, describe
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
+from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, help_of
+from search.setup.own_head import Build, OwnFunction, OwnHead, changed_since, find_function, name_of
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
@@ -42,6 +45,7 @@ DEMONSTRATION_SEED = 0
 def run_study(
     features: FeatureStore | str | Path | None = None,
     *,
+    head: str | Build | None = None,
     progress: bool = True,
     on_stage: OnStage = untold,
     **options: Any,
@@ -53,6 +57,8 @@ def run_study(
 
     Args:
         features: Store to train on, open or its path; without it, a built-in demonstration.
+        head: Somebody's own function ``build(trial, feature_shape, classes)``, or its name as on the command line: it
+            suggests what it likes and returns a keras.Model, which is trained in place of the heads of a space.
         progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
         on_stage: Called with each stage as it begins, see ``search.training.stages``.
         options: See ``search.RunOptions``; stores may be open here, too.
@@ -62,20 +68,33 @@ def run_study(
 
     Raises:
         InputError: An option is unknown or does not fit, a store or a study file is wrong, the study directory holds a
-            study already or none to resume, or Keras runs on another backend.
+            study already or none to resume, or Keras runs on another backend. Or images do not fit, see
+            ``features.extract``.
         BottleneckError: No trial completed, or the disk is full.
         KeyboardInterrupt: After Ctrl-C or SIGTERM; in the midst of trials, once a snapshot is on the disk.
     """
-    told = {"features": features, **options}
+    build = None if head is None or isinstance(head, str) else head
+    if build is not None and not callable(build):
+        raise InputError("head", expected="a function, or its name", found=type(build).__name__)
+    told = {"features": features, "head": head if build is None else name_of(build), **options}
+    images = take_images(told)
     paths = {name: value.path for name, value in told.items() if isinstance(value, FeatureStore)}
     given = RunOptions.given(told | paths)
     with _heard(progress):
-        return _run(given, _telling(on_stage))
+        return _run(given, build, images, _telling(on_stage))
 
 
-_TOLD = [f"    {name}: {help_of(field)}" for name, field in RunOptions.model_fields.items() if name != "features"]
-run_study.__doc__ = "\n".join([inspect.getdoc(run_study) or "", "", "Options:", *_TOLD])
+_TOLD = [
+    f"    {name}: {help_of(field)}"
+    for name, field in RunOptions.model_fields.items()
+    if name not in ("features", "head")
+]
+_OF_IMAGES = described(ImageOptions)
+run_study.__doc__ = "\n".join(
+    [inspect.getdoc(run_study) or "", "", "Options:", *_TOLD, "", "Beside images, as for features.extract:", _OF_IMAGES]
+)
 takes_options(run_study, RunOptions)
+takes_options(run_study, ImageOptions)
 
 
 @contextmanager
@@ -110,18 +129,22 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
         raise DiskFullError(error.where, error.room, then="go on with --resume") from error
 
 
-def _run(given: RunOptions, on_stage: OnStage) -> Study:
+def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_stage: OnStage) -> Study:
     resolved = resolve(given)
+    if images is not None:
+        _extract(images, resolved)
     with _going_on_when_there_is_room(resolved.folder):
-        return _carry_out(resolved, on_stage)
+        return _carry_out(resolved, build, on_stage)
 
 
-def _carry_out(told: Resolved, on_stage: OnStage) -> Study:
+def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     options = told.options
     keep_freed_memory()
     backend = use_backend(options.backend)
+    function = find_function(options.head, build) if options.head else None
     with _prepared(told) as (resolved, data, projection):
-        config = resolved.config(data, backend, projection)
+        own = _rehearsed(function, data) if function else None
+        config = resolved.config(data, backend, projection, function.record if function else None)
         saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
         opened = open_record(
             resolved.folder,
@@ -135,15 +158,30 @@ def _carry_out(told: Resolved, on_stage: OnStage) -> Study:
             with storage_errors(config.storage):
                 check_record(opened.study, place_of(resolved.folder, config.storage))
                 saved = taken_up(resolved.folder, saved, opened)
-                noted = tuple(remarks(config, resolved.space, data))
+                noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
                 _introduce(resolved.folder, config, data, noted)
-                _search(resolved, config, data, opened, saved=saved, noted=noted, on_stage=on_stage)
+                _search(resolved, config, data, opened, own=own, saved=saved, noted=noted, on_stage=on_stage)
         finally:
             opened.close()
     study = Study(resolved.folder)
     on_stage(Stage.REPORT)
     study.report()
     return study
+
+
+def _extract(given: ImagesGiven, resolved: Resolved) -> None:
+    """Makes the store of the images, or finishes it; where it is whole already, makes sure that it is theirs."""
+    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
+
+    store = resolved.options.features
+    assert store is not None
+    store.parent.mkdir(parents=True, exist_ok=True)
+    say(f"{given.images}: extracted into {store}")
+    told = {**given.options, "backend": resolved.options.backend}
+    for line in extraction_in_words(extract_as_told(given.images, store, told)):
+        say(line)
+    if resolved.recorded is not None:
+        say(f"{resolved.folder}: has been begun, and goes on")
 
 
 @contextmanager
@@ -191,6 +229,14 @@ def _projected(data: SearchData, resolved: Resolved) -> tuple[SearchData, StudyP
     return in_directions(resolved.folder, data, told, resident=options.engine == "solo"), told
 
 
+def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:
+    """Somebody's own function for the data, once it has made a head that can be trained."""
+    own = OwnHead.for_data(function, data)
+    start_backend()
+    own.rehearse()
+    return own
+
+
 def _demonstration(folder: Path) -> Path:
     from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
@@ -219,7 +265,8 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Seque
     if config.storage and has_secrets(config.storage):
         say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
     repeated = "" if config.finalists == 0 else f", then {config.repeats_in_words}"
-    how = f"{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
+    own = f"heads of {config.head}, " if config.head else ""
+    how = f"{own}{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
     say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({how}){repeated}")
 
 
@@ -229,6 +276,7 @@ def _search(
     data: SearchData,
     opened: OpenedStudy,
     *,
+    own: OwnHead | None,
     saved: Saved | None,
     noted: Sequence[str],
     on_stage: OnStage,
@@ -242,16 +290,16 @@ def _search(
     from search.training.sizing import settle_bank  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
 
-    folder, space, study = resolved.folder, resolved.space, opened.study
+    folder, space, study = resolved.folder, own or resolved.space, opened.study
     snapshot_every = resolved.options.snapshot_every
     shape = None
     if config.engine == "fused":
-        config, shape = settle_bank(config, space, data)
+        config, shape = settle_bank(config, resolved.space, data)
     write_json(folder / SPLIT_FILE, data.split)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     book = Book(study, config, space, going_on=saved.going_on if saved else ())
-    checkpoints = TopCheckpoints(folder, study, config, data)
+    checkpoints = TopCheckpoints(folder, study, config, data, own=own)
     bank = None
     with Display(study, config) as display:
         if shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -56,12 +57,7 @@ def extract(
             was made; the field is named.
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
-    file = table if isinstance(table, str | os.PathLike) else None
-    frame = None if table is None or isinstance(table, str | os.PathLike) else table
-    if frame is not None and not hasattr(frame, "iloc"):
-        raise InputError("table", expected="a path or a pandas DataFrame", found=type(frame).__name__)
-    chosen = checked(ExtractionOptions, options | {"table": file}, of="an extraction")
-    run_extraction(Path(images), Path(store), chosen, frame=frame, progress=progress)
+    extract_as_told(Path(images), Path(store), {**options, "table": table}, progress=progress)
     return FeatureStore(store)
 
 
@@ -86,6 +82,28 @@ def network_layers(
     use_backend()
     start_backend()
     return list_layers(os.fspath(backbone), alpha=alpha, image_size=image_size)
+
+
+def extract_as_told(images: Path, store: Path, told: Mapping[str, Any], *, progress: bool = True) -> ExtractionSummary:
+    """Does what ``extract`` does with its options in one mapping, and returns what was done.
+
+    Args:
+        images: The image folder.
+        store: The store to make or to finish.
+        told: Options by name; ``table`` may be a DataFrame.
+        progress: As in ``extract``.
+
+    Raises:
+        InputError: As ``extract``.
+        BottleneckError: As ``extract``.
+    """
+    table = told.get("table")
+    file = table if isinstance(table, str | os.PathLike) else None
+    frame = None if table is None or isinstance(table, str | os.PathLike) else table
+    if frame is not None and not hasattr(frame, "iloc"):
+        raise InputError("table", expected="a path or a pandas DataFrame", found=type(frame).__name__)
+    chosen = checked(ExtractionOptions, {**told, "table": file}, of="an extraction")
+    return run_extraction(images, store, chosen, frame=frame, progress=progress)
 
 
 def run_extraction(

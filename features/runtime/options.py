@@ -59,7 +59,9 @@ def _put(function: Function, added: list[inspect.Parameter], *, before: str | No
     return function
 
 
-def command_option(name: str, field: FieldInfo, *, unset: str | None = None) -> inspect.Parameter:
+def command_option(
+    name: str, field: FieldInfo, *, unset: str | None = None, panel: str | None = None
+) -> inspect.Parameter:
     """Returns a field as a parameter that Typer makes an option of.
 
     Args:
@@ -67,13 +69,14 @@ def command_option(name: str, field: FieldInfo, *, unset: str | None = None) -> 
         field: The field; its description is the option's help.
         unset: The help of an option that is None where it is not given, since the command looks elsewhere before the
             field's default holds.
+        panel: Heading that the option stands under in help; None for the usual one.
     """
     names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
     kind: Any = field.annotation
     if unset is None:
         option = typer.Option(*names, help=field.description, show_default=field.default is not None, **_bounds(field))
         return _parameter(name, Annotated[kind, option], field.default)
-    option = typer.Option(*names, help=escape(unset), show_default=False, **_bounds(field))
+    option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **_bounds(field))
     return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)
 
 

@@ -18,6 +18,7 @@ them as JSON, see ``heads.files.metadata_json``):
 | ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |
 | ``temperature`` | float | calibrates its probabilities (``heads.metrics.calibration``); absent where none was fitted |
 | ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
+| ``own`` | JSON | of a head of somebody's own function: its name, and the parameters that it suggested; else absent |
 | ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
 | ``projection`` | text | basis of the compressed store that it was trained on; absent where that had all channels |
 | ``versions`` | JSON | package versions that made it |

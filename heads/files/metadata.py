@@ -21,7 +21,7 @@ from heads.model.spec import HeadSpec
 SCHEMA = 1
 KIND = "head"
 IMAGE_MODEL = "image_model"
-JSON_FIELDS = ("spec", "split", "refit", "versions")
+JSON_FIELDS = ("spec", "own", "split", "refit", "versions")
 """Kept as JSON text."""
 _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
@@ -38,6 +38,7 @@ class HeadMetadata(FeatureKind):
         views: Names of the views of each image that it was trained on; predictions are averaged over them.
         dtype: ``float16`` or ``float32``, of the features that it was trained on.
         spec: What was trained, where it was one of ours.
+        own: Where it was of somebody's own function: ``function``, as it was named, and the ``params`` it suggested.
         store_fingerprint: Of the store that it was trained on, empty where unknown.
         study: Name of its study, empty where there was none.
         trial: Its number there; None for an ensemble.
@@ -60,6 +61,7 @@ class HeadMetadata(FeatureKind):
     views: tuple[str, ...] = ("identity",)
     dtype: str = "float16"
     spec: HeadSpec | None = None
+    own: dict[str, Any] | None = None
     store_fingerprint: str = ""
     study: str = ""
     trial: int | None = None
@@ -115,14 +117,19 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     return attributes
 
 
-def parse_metadata(path: Path, file: Any, plain: PlainModel) -> HeadMetadata:
+def parse_metadata(path: Path, file: Any, plain: PlainModel | None) -> HeadMetadata:
     """Reads the attributes of an open head file; they must agree with its layers.
+
+    Args:
+        path: The file.
+        file: Has the attributes.
+        plain: Its layers; None where they are somebody's own, and are not looked at.
 
     Raises:
         InputError: One is missing or wrong; it is named.
     """
     attributes = Attributes(path, file)
-    if "kind" not in attributes:
+    if "kind" not in attributes and plain is not None:
         keras_version = {"keras": attributes.text("keras_version")} if "keras_version" in attributes else {}
         names = class_names(None, plain.classes)
         return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
@@ -134,11 +141,13 @@ def parse_metadata(path: Path, file: Any, plain: PlainModel) -> HeadMetadata:
     if missing:
         raise InputError(path, field=missing, expected="an attribute of that name", found="none")
     metadata = HeadMetadata(**values)
-    _check_fits(path, metadata, plain)
+    if plain is not None:
+        _check_layers(path, metadata, plain)
+    _check_fits(path, metadata)
     return metadata
 
 
-def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
+def _check_layers(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
     """The attributes must agree with the layers: a hand-edited file is not believed."""
     if metadata.feature_shape != plain.feature_shape:
         found = metadata.feature_shape
@@ -150,6 +159,9 @@ def _check_fits(path: Path, metadata: HeadMetadata, plain: PlainModel) -> None:
     if metadata.trials and len(metadata.trials) != len(plain.chains):
         expected = f"{len(plain.chains)}, one for each chain of layers"
         raise InputError(path, field="trials", expected=expected, found=len(metadata.trials))
+
+
+def _check_fits(path: Path, metadata: HeadMetadata) -> None:
     if metadata.dtype not in DTYPES:
         raise InputError(path, field="dtype", expected=" or ".join(DTYPES), found=shown(metadata.dtype))
     if metadata.temperature is not None and not metadata.temperature > 0:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from features.rows.feed import Feed, plan_epoch
+from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
-from heads.metrics.scoring import EpochRecord, predict_probabilities, score
+from features.store.schema import Rows
+from heads.metrics.scoring import EpochRecord, Probabilities, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec, cosine_rate
@@ -32,12 +34,14 @@ class TrainedHead:
         weights: Those of the best epoch, in the order of ``model.get_weights()``.
         best: The best epoch; the last one where that counts (``HeadSpec.last_counts``).
         curve: All epochs, in order.
+        probabilities: Of the validation rows in the best epoch, (rows, classes).
     """
 
     spec: HeadSpec
     weights: Weights
     best: EpochRecord
     curve: tuple[EpochRecord, ...]
+    probabilities: Probabilities = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,22 +93,24 @@ def train_solo(
         DivergedError: Loss or weights stopped being finite.
     """
     weights = np.asarray(schedule.class_weights or [1] * len(train.store.classes), np.float32)
-    batches = _Batches(train, weights, schedule)
+    batches = Batches(train, weights, schedule)
     model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
     model.set_weights(without_statistics(spec, model.get_weights()))
-    recorder = _Recorder(spec, batches, validation, schedule.objective)
+    recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))
     best = _BestEpoch(recorder, last_counts=spec.last_counts)
     try:
-        _compile(model, spec)
+        compile_head(model, spec)
         callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
     finally:
         # Keras' global state keeps every model of a study alive otherwise.
         keras.backend.clear_session()
-    return TrainedHead(spec, best.weights, recorder.curve[best.index], tuple(recorder.curve))
+    curve = tuple(recorder.curve)
+    return TrainedHead(spec, best.weights, curve[best.index], curve, best.probabilities)
 
 
-def _compile(model: Any, spec: HeadSpec) -> None:
+def compile_head(model: Any, spec: HeadSpec) -> None:
+    """Compiles a head as it is trained."""
     model.compile(
         optimizer=_optimizer(spec),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
@@ -123,6 +129,11 @@ def _optimizer(spec: HeadSpec) -> Any:
 def _rates(spec: HeadSpec, epochs: int) -> Any:
     if spec.schedule == "cosine":
         return keras.callbacks.LearningRateScheduler(lambda epoch: cosine_rate(spec.learning_rate, epoch, epochs))
+    return plateau_of(spec)
+
+
+def plateau_of(spec: HeadSpec) -> Any:
+    """Returns what cuts a head's learning rate on plateaus."""
     return keras.callbacks.ReduceLROnPlateau(
         monitor="val_loss",
         factor=spec.plateau_factor,
@@ -132,62 +143,99 @@ def _rates(spec: HeadSpec, epochs: int) -> Any:
     )
 
 
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The planned batches of one epoch at a time: (features in the store's dtype, one-hot labels, row weights)."""
 
-    def __init__(self, feed: Feed, class_weights: npt.NDArray[np.float32], schedule: Schedule) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        class_weights: npt.NDArray[np.float32],
+        schedule: Schedule,
+        *,
+        folds: Sequence[Rows] = (),
+        left_out: int = 0,
+        one_hot: bool = True,
+    ) -> None:
+        """Prepares.
+
+        Args:
+            feed: Rows to train on; with folds those of all of them.
+            class_weights: (classes,) what a row counts.
+            schedule: Says which batches.
+            folds: Rows of each fold, where every batch is of one of them.
+            left_out: With folds, the one whose batches are left out.
+            one_hot: Whether labels are one-hot; else they are indices.
+        """
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed, self._schedule = feed, schedule
+        self._folds, self._left_out = folds, left_out
         self._class_weights = class_weights
-        self._one_hot = np.eye(len(feed.store.classes), dtype=np.float32)
+        classes = len(feed.store.classes)
+        self._targets: npt.NDArray[Any] = np.eye(classes, dtype=np.float32) if one_hot else np.arange(classes)
         self.start(0)
 
     def start(self, epoch: int) -> None:
         """Plans an epoch of this head, counted from 0."""
-        self.plan = plan_epoch(
-            self.feed.rows,
-            batch_size=self._schedule.batch_size,
-            views=self.feed.views,
-            seed=self._schedule.plan_seed,
-            epoch=self._schedule.first_epoch + epoch,
-        )
+        schedule, views = self._schedule, self.feed.views
+        size, seed, at = schedule.batch_size, schedule.plan_seed, schedule.first_epoch + epoch
+        if not self._folds:
+            self.plan = plan_epoch(self.feed.rows, batch_size=size, views=views, seed=seed, epoch=at)
+            return
+        plan, fold_of_batch = plan_fold_epoch(self._folds, batch_size=size, views=views, seed=seed, epoch=at)
+        kept = fold_of_batch != self._left_out
+        self.plan = EpochPlan(plan.rows[kept], plan.views[kept])
 
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
         rows = self.plan.rows[step]
         labels = self.feed.store.labels[rows]
-        return self.feed.take(rows, self.plan.views[step]), self._one_hot[labels], self._class_weights[labels]
+        return self.feed.take(rows, self.plan.views[step]), self._targets[labels], self._class_weights[labels]
 
 
-class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     """Plans each epoch, scores the model after it, and refuses what is not finite.
 
     Attributes:
         curve: All epochs so far.
-        weights: Those that were scored last, see ``heads.model.weights.unbiased``.
+        weights: Those that were scored last.
+        probabilities: Of the validation rows, by these weights.
     """
 
-    def __init__(self, spec: HeadSpec, batches: _Batches, validation: Feed, objective: str) -> None:
+    def __init__(
+        self, batches: Batches, validation: Feed, objective: str, *, settle: Callable[[Weights, int], Weights]
+    ) -> None:
+        """Prepares.
+
+        Args:
+            batches: What the model is trained on.
+            validation: What it is scored on.
+            objective: What decides the best epoch.
+            settle: Makes the weights to score of those that were trained and the number of steps, see
+                ``heads.model.weights.unbiased``.
+        """
         super().__init__()
-        self._spec, self._batches, self._validation, self._objective = spec, batches, validation, objective
+        self._batches, self._validation, self._objective, self._settle = batches, validation, objective, settle
         self.curve: list[EpochRecord] = []
         self.weights: Weights = []
+        self.probabilities: Probabilities = np.empty((0, 0), np.float32)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Plans the epoch's batches."""
         self._batches.start(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Scores the model."""
         assert logs is not None
         train_loss = float(logs["loss"])
         self._require_finite(epoch + 1, "training loss", train_loss)
         trained = self.model.get_weights()
-        self.weights = unbiased(self._spec, trained, (epoch + 1) * len(self._batches))
+        self.weights = self._settle(trained, (epoch + 1) * len(self._batches))
         self._require_finite(epoch + 1, "weights", *self.weights)
         self.model.set_weights(self.weights)
-        probabilities = predict_probabilities(self.model, self._validation)
-        validation = score(probabilities, self._validation.labels, self._objective)
+        self.probabilities = predict_probabilities(self.model, self._validation)
+        validation = score(self.probabilities, self._validation.labels, self._objective)
         self.model.set_weights(trained)
         self._require_finite(epoch + 1, "validation loss", validation.loss)
         logs["val_loss"], logs["val_accuracy"] = validation.loss, validation.accuracy
@@ -203,22 +251,24 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the weights of the best epoch, or of the last one where that counts."""
 
-    def __init__(self, recorder: _Recorder, *, last_counts: bool) -> None:
+    def __init__(self, recorder: Recorder, *, last_counts: bool) -> None:
         super().__init__()
         self._recorder, self._last_counts = recorder, last_counts
         self.index = -1
         self.weights: Weights = []
+        self.probabilities = recorder.probabilities
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         best = self._recorder.curve[self.index].validation if self.weights else None
         if self._last_counts or self._recorder.curve[-1].validation.better_than(best):
             self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
+            self.probabilities = self._recorder.probabilities
 
 
 class _Listener(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells the caller of each epoch, and stops where the caller says so."""
 
-    def __init__(self, recorder: _Recorder, on_epoch: Callable[[EpochRecord], bool] | None) -> None:
+    def __init__(self, recorder: Recorder, on_epoch: Callable[[EpochRecord], bool] | None) -> None:
         super().__init__()
         self._recorder, self._on_epoch = recorder, on_epoch
 

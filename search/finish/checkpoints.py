@@ -8,18 +8,21 @@ from typing import Any
 
 import optuna
 
-from heads.files.head_file import save_head
+from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
+from heads.files.own_file import read_own_metadata, save_own_head
 from heads.files.projected import folded_back
 from heads.metrics.scoring import Probabilities, Score
 from heads.model.build import build_head
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
-from search.record.head_files import FOLDER, path_of, refit_path_of
+from search.record.head_files import FOLDER, OWN, head_files, path_of, refit_path_of
 from search.record.results import FinalistRecord
 from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
+from search.setup.own_head import OwnHead
 from search.trials.ask_tell import Asked
 from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
 
@@ -32,14 +35,22 @@ class TopCheckpoints:
     takes_pruned = False
 
     def __init__(
-        self, folder: Path, study: optuna.Study, config: StudyConfig, data: SearchData, *, keep: int = KEEP
+        self,
+        folder: Path,
+        study: optuna.Study,
+        config: StudyConfig,
+        data: SearchData,
+        *,
+        keep: int = KEEP,
+        own: OwnHead | None = None,
     ) -> None:
         self.folder = folder
         self.study = study
         self.config = config
         self.data = data
         self.keep = keep
-        self._held: dict[int, tuple[HeadSpec, Weights, Score]] = {}
+        self.own = own
+        self._held: dict[int, tuple[HeadSpec | OwnSpec, Weights, Score]] = {}
         (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
@@ -55,7 +66,7 @@ class TopCheckpoints:
         best = ranking(self.study)[: self.keep]
         worst = score_of(self.study, best[-1]) if best else None
         if len(best) < self.keep or score.better_than(worst) or asked.is_article:
-            self._held[asked.number] = (asked.spec, weights[0], score)
+            self._held[asked.number] = (asked.head, weights[0], score)
 
     def write_out(self) -> None:
         """Writes the heads held and removes files of heads that are no longer among the best.
@@ -64,52 +75,75 @@ class TopCheckpoints:
         file. Not for every trial, since many are soon surpassed.
         """
         kept = self._kept()
-        for number, (spec, weights, score) in self._held.items():
+        for number, (head, weights, score) in self._held.items():
             if number in kept:
-                self.save(number, spec, weights, value=ranking_score_of(self.study, score.ranking_score))
+                self.save(number, head, weights, value=ranking_score_of(self.study, score.ranking_score))
         self._held.clear()
         self.clear_out()
 
-    def save(self, number: int, spec: HeadSpec, weights: Weights, *, value: float) -> None:
+    def save(self, number: int, head: HeadSpec | OwnSpec, weights: Weights, *, value: float) -> None:
         """Writes the head of a trial; ``value`` is what it scored."""
-        self._write(path_of(self.folder, number), weights, self._metadata(number, spec, value=value))
+        self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, value=value))
 
     def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> None:
         """Writes a head that was trained on all rows; ``finalist`` is what is told of its repeats, if it had some."""
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         training = {"parts": list(self.data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
-        metadata = self._metadata(made.trial, made.spec, refit=training, temperature=temperature)
-        self._write(refit_path_of(self.folder, made.trial), made.weights, metadata)
+        metadata = self._metadata(made.trial, made.head, refit=training, temperature=temperature)
+        self._write(refit_path_of(self.folder, made.trial), made.head, made.weights, metadata)
+
+    def read(self, path: Path) -> Head:
+        """Reads a head of this study; one with layers of somebody's own by their function, which is at hand.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        if path.suffix != OWN:
+            return read_head(path)
+        metadata = read_own_metadata(path)
+        model = self._rebuild(OwnSpec.from_dict(metadata.own or {}), metadata.trial or 0)
+        model.load_weights(path)
+        return Head(model, metadata)
 
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""
         files = {path_of(self.folder, number) for number in self._kept()}
-        for path in (self.folder / FOLDER).glob("trial-*.hdf5"):
+        for path in head_files(self.folder, "trial"):
             if path not in files:
                 path.unlink()
 
     def forget_refits(self) -> None:
         """Removes the heads that an earlier end of the study had left."""
-        for path in (self.folder / FOLDER).glob("refit-*.hdf5"):
+        for path in head_files(self.folder, "refit"):
             path.unlink()
 
-    def _write(self, path: Path, weights: Weights, metadata: HeadMetadata) -> None:
+    def _write(self, path: Path, head: HeadSpec | OwnSpec, weights: Weights, metadata: HeadMetadata) -> None:
         """The one way from weights to a file, which is always of all channels."""
-        assert metadata.spec is not None
-        model = build_head(metadata.spec, metadata.feature_shape, len(metadata.classes))
+        if isinstance(head, OwnSpec):
+            number = metadata.trial or 0
+            model = self._rebuild(head, number)
+            model.set_weights(weights)
+            save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
+            return
+        model = build_head(head, metadata.feature_shape, len(metadata.classes))
         model.set_weights(folded_back(weights, self.data.store.header.projection))
         save_head(path, model, metadata)
+
+    def _rebuild(self, head: OwnSpec, number: int) -> Any:
+        assert self.own is not None
+        return self.own.rebuild(head, seed=0, number=number)
 
     def _kept(self) -> set[int]:
         article = article_trial(self.study)
         return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
 
-    def _metadata(self, number: int, spec: HeadSpec, **more: Any) -> HeadMetadata:
+    def _metadata(self, number: int, head: HeadSpec | OwnSpec, **more: Any) -> HeadMetadata:
+        what = {"own": head.to_dict()} if isinstance(head, OwnSpec) else {"spec": head}
         store, config = self.data.store, self.config
         return HeadMetadata.of_store(
             store.header,
             store.fingerprint,
-            spec=spec,
+            **what,
             study=config.name,
             trial=number,
             **more,

@@ -11,7 +11,6 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
-from heads.files.head_file import read_head
 from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, fit_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
@@ -39,6 +38,7 @@ from search.record.summary import Summary, read_summary, summarise, write_summar
 from search.setup.audit import read_audit
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
+from search.setup.own_head import OwnHead
 from search.setup.space import Space
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
@@ -64,7 +64,7 @@ class Choice:
 
 def finish_study(
     checkpoints: TopCheckpoints,
-    space: Space,
+    space: Space | OwnHead,
     *,
     bank: BankFigures | None = None,
     remarks: Sequence[str] = (),
@@ -117,7 +117,7 @@ def choose(
     folder: Path,
     study: optuna.Study,
     config: StudyConfig,
-    space: Space,
+    space: Space | OwnHead,
     data: SearchData,
     *,
     snapshot_every: float,
@@ -167,7 +167,7 @@ def conclude(
     candidates = _candidates(choice, study, config)
     if candidates:
         on_stage(Stage.REFIT)
-    refits = refit(candidates, config, data) if candidates else {}
+    refits = refit(candidates, config, data, checkpoints.own) if candidates else {}
     if candidates:
         require_refit(refits, choice.trial)
     on_stage(Stage.CALIBRATION)
@@ -195,6 +195,7 @@ def conclude(
         article=article.number if article and article.number in heads else None,
         ensemble=described,
         earlier=earlier,
+        read=checkpoints.read,
     )
     return replace(
         counted,
@@ -220,7 +221,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
     """
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
-        return [Candidate(one.trial, one.ordinal, one.spec, one.epochs, one.rates) for one in sound]
+        return [Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates) for one in sound]
     if not config.folds:
         return []
     return [_of_trial(trial) for trial in finalists_of(study, 1)]
@@ -228,7 +229,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
 
 def _of_trial(trial: FrozenTrial) -> Candidate:
     notes = TrialNotes.of(trial)
-    return Candidate(trial.number, notes.ordinal, notes.spec, notes.best_epoch, notes.learning_rates)
+    return Candidate(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates)
 
 
 def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequence[Probabilities]]:
@@ -243,7 +244,7 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
         path = path_of(checkpoints.folder, number)
         if number not in found and path.is_file():
             feed = checkpoints.data.validation
-            model = for_features_of(path, read_head(path).model, feed.store.header)
+            model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
             found[number] = [predict_probabilities(model, feed)]
     return found
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
+from features.runtime.files import replacing
 from features.store.kind import SQUASH
 from heads.files.formats import Format, format_of
 from heads.files.head_file import Head, read_head
 from heads.files.leaving import check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
+from heads.files.own_file import read_own_metadata, why_not_plain
 from search.finish.tried import Tried, made_images, some_features
-from search.record.head_files import find_head
+from search.record.head_files import OWN, find_head
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
 
@@ -68,6 +70,9 @@ def export_head(
         expected = "a study that has ended with finalists, at least two of them"
         raise InputError("--ensemble", expected=expected, found="none")
 
+    own = None if choice.ensemble else _path(record, choice.trial)
+    if own is not None and own.suffix == OWN:
+        return _copy_own(own, out, form, config, with_backbone=choice.with_backbone)
     start_backend()
     path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
     model, kind, remark = head.model, KIND, None
@@ -133,11 +138,42 @@ def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
     return "tensorflow"
 
 
-def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
-    """The head of a trial, or the one that the study chose, and its file."""
+def _path(record: StudyRecord, trial: int | None) -> Path:
+    """The file of a trial's head, or of the one that the study chose."""
     number = _best(record).number if trial is None else trial
-    path = find_head(record.folder, number, refitted=trial is None)
+    return find_head(record.folder, number, refitted=trial is None)
+
+
+def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
+    path = _path(record, trial)
+    if path.suffix == OWN:
+        hint = f"export it as .keras; {_how_to_load(record.config)}"
+        raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
     return path, read_head(path)
+
+
+def _copy_own(path: Path, out: Path, form: Format, config: StudyConfig, *, with_backbone: bool) -> Exported:
+    """Writes a head that has layers of somebody's own: the file that was tried when it was written, as it is.
+
+    Raises:
+        InputError: Something else than a .keras file is asked for.
+    """
+    why = why_not_plain(path)
+    if with_backbone:
+        raise InputError("--with-backbone", expected="a head of plain layers", found=why)
+    if OWN not in form.suffixes:
+        hint = f"{form.title} holds only layers that are read without running code, and {path.name} has another: {why}"
+        raise InputError("OUT", expected=f"a name that ends in {OWN}", found=out.name, hint=hint)
+    image = path.read_bytes()
+    with replacing(out, needed=len(image)) as temporary:
+        temporary.write_bytes(image)
+    check = "it was tried when it was written, by the function that made it"
+    return Exported(out, _scored(read_own_metadata(path), config), check, f"{out}: {_how_to_load(config)}")
+
+
+def _how_to_load(config: StudyConfig) -> str:
+    code = config.own_head.function.rpartition(":")[0] if config.own_head else "its layers"
+    return f"keras.saving.load_model reads it where {code} is imported, with its classes as custom_objects"
 
 
 def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
@@ -147,6 +183,11 @@ def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
     told = record.summary.ensemble
     assert told is not None
     paths = [find_head(record.folder, number, refitted=True) for number in told.trials]
+    for path in paths:
+        if path.suffix == OWN:
+            raise InputError(
+                "--ensemble", expected="heads of plain layers", found=f"{path.name}, {why_not_plain(path)}"
+            )
     joined = join_heads([read_head(path) for path in paths])
     return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told.temperature))
 

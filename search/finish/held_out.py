@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.rows.split import groups_of
-from heads.files.head_file import read_head
+from heads.files.head_file import Head, read_head
 from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import measure
@@ -39,6 +39,7 @@ def score_on_test(
     article: int | None,
     ensemble: Ensemble | None,
     earlier: HeldOutTest | None,
+    read: Callable[[Path], Head] = read_head,
 ) -> HeldOutTest | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
 
@@ -49,16 +50,17 @@ def score_on_test(
         article: The article's trial; None where it has no head.
         ensemble: Whose heads are averaged, and the average's temperature.
         earlier: What this function returned at the end of the last run, if there was one.
+        read: Reads a head's file.
 
     Returns:
         What the test rows say, intervals with patients as units; None where there are no test rows.
     """
     if data.test is None:
         return None
-    identity = _identity(heads)
+    identity = _identity(heads, read)
     if earlier and earlier.heads == identity:
         return earlier
-    found = {number: _Tested.of(path, data.test) for number, path in heads.items()}
+    found = {number: _Tested.of(path, read(path), data.test) for number, path in heads.items()}
     patients = data.test.store.patients[data.test.rows]
     classes, labels = data.store.classes, data.test.labels
 
@@ -98,8 +100,7 @@ class _Tested:
         self.temperature = temperature
 
     @classmethod
-    def of(cls, path: Path, test: Feed) -> _Tested:
-        head = read_head(path)
+    def of(cls, path: Path, head: Head, test: Feed) -> _Tested:
         model = for_features_of(path, head.model, test.store.header)
         return cls(predict_probabilities(model, test), head.metadata.temperature)
 
@@ -126,10 +127,10 @@ def _difference(
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 
-def _identity(heads: Mapping[int, Path]) -> str:
+def _identity(heads: Mapping[int, Path], read: Callable[[Path], Head]) -> str:
     """Stands for the heads' weights: another head is another use of the test rows."""
     digest = hashlib.sha256()
     for path in heads.values():
-        for array in read_head(path).model.get_weights():
+        for array in read(path).model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

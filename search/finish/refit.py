@@ -10,6 +10,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
@@ -17,10 +18,14 @@ from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.shape import BankShape, pages_of
+from heads.model.fit import Batches, Schedule
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
+from heads.model.stepwise import TrainingError, own_trainee, seeded, train_for
 from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
+from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import derive_seed
 from search.training.sizing import BankRequest, whole_bank
 
@@ -32,16 +37,22 @@ class Candidate:
     Attributes:
         trial: Number of the trial that it comes from.
         ordinal: Its place in the study, see ``search.trials.ask_tell.Asked``: decides the seed.
-        spec: The head.
+        head: The head.
         epochs: How long it trains.
         rates: Learning rate of each of these epochs.
     """
 
     trial: int
     ordinal: int
-    spec: HeadSpec
+    head: HeadSpec | OwnSpec
     epochs: int
     rates: Sequence[float]
+
+    @property
+    def spec(self) -> HeadSpec:
+        """The head, of those that a bank trains."""
+        assert isinstance(self.head, HeadSpec)
+        return self.head
 
 
 @dataclass(frozen=True)
@@ -50,27 +61,32 @@ class Refit:
 
     Attributes:
         trial: Number of the trial that it comes from.
-        spec: The head.
+        head: The head.
         weights: After its last epoch, in the order of ``model.get_weights()``.
         epochs: How long it trained.
         rows: Rows that it trained on.
     """
 
     trial: int
-    spec: HeadSpec
+    head: HeadSpec | OwnSpec
     weights: Weights
     epochs: int
     rows: int
 
 
-def refit(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
+def refit(
+    candidates: Sequence[Candidate], config: StudyConfig, data: SearchData, own: OwnHead | None = None
+) -> dict[int, Refit]:
     """Trains heads in one bank, each for its own number of epochs; in several where memory asks for it.
+
+    Those of somebody's own function are trained one after the other.
 
     Returns:
         By trial number; a head that diverged is left out.
     """
-    found: dict[int, Refit] = {}
-    left = list(candidates)
+    alone = [one for one in candidates if isinstance(one.head, OwnSpec)]
+    found = {made.trial: made for one in alone if (made := _train_alone(one, own, config, data)) is not None}
+    left = [one for one in candidates if isinstance(one.head, HeadSpec)]
     while left:
         gc.collect()
         feed = _feed(data)
@@ -93,6 +109,30 @@ def refit(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData
 def _feed(data: SearchData) -> Feed:
     """The rows to train on; the features are held by the bank."""
     return Feed(*data.all_but_test, memory_bytes=0)
+
+
+def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit | None:
+    """Trains a head of somebody's own function; None where it diverged, or could not be trained."""
+    assert own is not None
+    assert isinstance(one.head, OwnSpec)
+    source, rows = data.all_but_test
+    feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
+    seed = derive_seed(config.seed, "refit", one.ordinal)
+    schedule = Schedule(
+        epochs=one.epochs, batch_size=config.batch_size, plan_seed=derive_seed(config.seed, "refit batches")
+    )
+    counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
+    try:
+        trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
+        batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
+        with seeded(seed):
+            weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
+    except (BuildError, TrainingError):
+        return None
+    finally:
+        keras.backend.clear_session()
+    sound = all(np.isfinite(array).all() for array in weights)
+    return Refit(one.trial, one.head, weights, one.epochs, len(rows)) if sound else None
 
 
 def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidate]:

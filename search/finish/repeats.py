@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import optuna
@@ -25,6 +26,7 @@ from features.hdf5.door import reading
 from features.runtime.files import replacing
 from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities, Score, score
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.repeat_plan import RepeatPlan
@@ -33,6 +35,7 @@ from search.record.storage import check_record, open_record, place_of
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.data import SearchData
+from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.training.bank_figures import describe_bank
@@ -41,6 +44,7 @@ from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.sizing import BankRequest, whole_bank
 from search.training.snapshot import read_snapshot
+from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
@@ -58,7 +62,7 @@ class Finalist:
     Attributes:
         trial: Number of the trial that it comes from.
         ordinal: Its place in the study, see ``search.trials.ask_tell.Asked``.
-        spec: The head.
+        head: The head.
         is_article: Whether it is the article's.
         values: The objective of each repeat, in the order of the seeds; None where one diverged. With folds each is of
             one fold.
@@ -72,7 +76,7 @@ class Finalist:
 
     trial: int
     ordinal: int
-    spec: HeadSpec
+    head: HeadSpec | OwnSpec
     is_article: bool
     values: tuple[float | None, ...]
     losses: tuple[float | None, ...]
@@ -118,7 +122,7 @@ def run_repeats(
     folder: Path,
     study: optuna.Study,
     config: StudyConfig,
-    space: Space,
+    space: Space | OwnHead,
     data: SearchData,
     *,
     plan: RepeatPlan,
@@ -145,11 +149,11 @@ def run_repeats(
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
     trials, runs = plan.trials, plan.runs
-    specs = [TrialNotes.of(trial).spec for trial in trials]
-    planned = [spec for spec in specs for _ in range(runs)]
+    heads = [TrialNotes.of(trial).head for trial in trials]
+    planned = [head for head in heads for _ in range(runs)]
     gc.collect()  # the search's bank, before the next one is made
     own, own_config = _settle(folder, config, plan, planned)
-    saved = read_snapshot(own)
+    saved = read_snapshot(own) if own_config.engine == "fused" else None
     opened = open_record(
         own,
         own_config.name,
@@ -164,36 +168,46 @@ def run_repeats(
         saved = taken_up(own, saved, opened)
         going_on = saved.going_on if saved else ()
         book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
-        spared = [place for place, trial in enumerate(trials) if is_article(trial)]
-        opened.study.pruner = FinalistPruner(rungs(plan.epochs), runs=runs, spared=spared, needed=plan.needed)
-        shape = whole_bank(BankRequest.of_study(planned, own_config, data))
         sink = _Predictions(own / _PREDICTIONS, data, config)
+        bank = None
         with Display(opened.study, own_config, what="repeat") as display:
-            throughput = run_pool(
-                Recording(own, opened, saved, snapshot_every),
-                shape=shape,
-                data=data,
-                book=book,
-                sink=sink,
-                display=display,
-                shrinks=True,
-                on_stage=on_stage,
-            )
+            if own_config.engine == "solo":  # one after the other: who falls behind is seen when all is trained
+                OneAtATime(book, data, sink, display, flush=opened.flush).run()
+            else:
+                spared = [place for place, trial in enumerate(trials) if is_article(trial)]
+                opened.study.pruner = FinalistPruner(rungs(plan.epochs), runs=runs, spared=spared, needed=plan.needed)
+                shape = whole_bank(BankRequest.of_study([*map(_of_bank, planned)], own_config, data))
+                recording = Recording(own, opened, saved, snapshot_every)
+                throughput = run_pool(
+                    recording,
+                    shape=shape,
+                    data=data,
+                    book=book,
+                    sink=sink,
+                    display=display,
+                    shrinks=True,
+                    on_stage=on_stage,
+                )
+                bank = describe_bank(shape, str(own_config.dtype), throughput, bare=None)
         finalists = _read(opened.study, trials, runs, sink)
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
-    bank = describe_bank(shape, str(own_config.dtype), throughput, bare=None)
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
 
 
+def _of_bank(head: HeadSpec | OwnSpec) -> HeadSpec:
+    assert isinstance(head, HeadSpec)
+    return head
+
+
 def _settle(
-    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[HeadSpec]
+    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[HeadSpec | OwnSpec]
 ) -> tuple[Path, StudyConfig]:
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
-    identity = json.dumps([plan.repeats, plan.epochs, config.patience, [spec.identity for spec in planned]])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    identity: list[Any] = [plan.repeats, plan.epochs, config.patience, [head.identity for head in planned]]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     own = config.model_copy(
         update={
             "name": f"{config.name}-{FOLDER}-{digest}",
@@ -202,8 +216,8 @@ def _settle(
             "epochs": plan.epochs,
             "pruner": "none",
             "sampler": "random",
-            "engine": "fused",
-            "dtype": config.dtype or default_dtype(),
+            "engine": "solo" if config.head else "fused",
+            "dtype": None if config.head else config.dtype or default_dtype(),
             "finalists": 0,
             "repeats": plan.repeats,
         }
@@ -303,7 +317,7 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
     return Finalist(
         trial=trial.number,
         ordinal=as_trial.ordinal,
-        spec=as_trial.spec,
+        head=as_trial.head,
         is_article=is_article(trial),
         values=tuple(values),
         losses=tuple(losses),

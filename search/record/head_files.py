@@ -9,14 +9,28 @@ from features.runtime.errors import InputError
 FOLDER = "heads"
 
 
+OWN = ".keras"
+"""Ending of the file of a head that has layers which are not read without running code: one of somebody's own."""
+
+
 def path_of(folder: Path, number: int) -> Path:
-    """Where a study directory keeps the head of a trial."""
-    return folder / FOLDER / f"trial-{number}.hdf5"
+    """Where a study directory keeps the head of a trial: ``.hdf5``, or ``.keras`` where such a file is there."""
+    return _kept(folder / FOLDER / f"trial-{number}.hdf5")
 
 
 def refit_path_of(folder: Path, number: int) -> Path:
     """Where a study directory keeps a trial's head that was trained again on all rows but those of the test."""
-    return folder / FOLDER / f"refit-{number}.hdf5"
+    return _kept(folder / FOLDER / f"refit-{number}.hdf5")
+
+
+def head_files(folder: Path, kind: str) -> list[Path]:
+    """Returns the files of heads that a study directory keeps: ``trial``, ``refit`` or ``*`` for both kinds."""
+    return [path for suffix in (".hdf5", OWN) for path in (folder / FOLDER).glob(f"{kind}-*{suffix}")]
+
+
+def _kept(path: Path) -> Path:
+    own = path.with_suffix(OWN)
+    return own if own.is_file() else path
 
 
 def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
@@ -41,4 +55,4 @@ def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
 
 def kept_numbers(folder: Path) -> list[int]:
     """Returns the trials of which a head is kept."""
-    return sorted({int(path.stem.partition("-")[2]) for path in (folder / FOLDER).glob("*-*.hdf5")})
+    return sorted({int(path.stem.partition("-")[2]) for path in head_files(folder, "*")})

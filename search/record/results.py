@@ -47,7 +47,7 @@ class TrialResult(Recorded):
         validation_loss: In that epoch, in nats.
         validation_accuracy: Likewise, in [0, 1].
         best_epoch: 1-based.
-        params: The head, as ``HeadSpec`` has it.
+        params: The head, as ``HeadSpec`` has it; of somebody's own function what it suggested.
         parameters: Numbers that the head is made of, moving statistics included.
     """
 
@@ -61,7 +61,7 @@ class TrialResult(Recorded):
 
     @property
     def spec(self) -> HeadSpec:
-        """The head."""
+        """The head, where it is one of ours."""
         return HeadSpec.from_dict(self.params)
 
 

@@ -16,6 +16,8 @@ from features.runtime.errors import InputError
 from features.runtime.files import write_json
 from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
+from heads.model.own import OwnSpec
+from heads.model.spec import HeadSpec
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -246,9 +248,16 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         validation_loss=notes.validation_loss,
         validation_accuracy=notes.validation_accuracy,
         best_epoch=notes.best_epoch,
-        params={name: value for name, value in notes.spec.to_dict().items() if name != "schema"},
+        params=params_of(notes.head),
         parameters=notes.parameters,
     )
+
+
+def params_of(head: HeadSpec | OwnSpec) -> dict[str, Any]:
+    """Returns a head as its parameters: the fields of ours, what somebody's own function suggested."""
+    if isinstance(head, OwnSpec):
+        return dict(head.params)
+    return {name: value for name, value in head.to_dict().items() if name != "schema"}
 
 
 def _count(trials: list[FrozenTrial], state: TrialState) -> int:

@@ -164,7 +164,7 @@ def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction)
 
 def _has_effect(trial: FrozenTrial, name: str) -> bool:
     """Every parameter is drawn in every trial; those of hidden layers that a head has not are of no effect."""
-    if name in ("dense_units", "dense_dropout"):
+    if name in ("dense_units", "dense_dropout") and TrialNotes.of(trial).has_spec:
         return TrialNotes.of(trial).spec.dense_layers > 0
     return bool(trial.params.get(f"use_{name}", True))
 

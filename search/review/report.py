@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from features.runtime.files import replacing
 from features.runtime.text import decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
+from search.record.head_files import OWN, head_files
 from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
@@ -106,7 +107,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
         return
     if record.summary.test and verdict:
         yield strong(verdict)
-    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).spec)}.")
+    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).head)}.")
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
     value = value_in_words(record.config.objective, best.value)
     yield prose(
@@ -152,7 +153,7 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
         f"{epochs_of(trial)}",
         f"{notes.best_epoch}",
         f"{notes.parameters:,}",
-        ("The article's head: " if is_article else "") + describe_head(notes.spec),
+        ("The article's head: " if is_article else "") + describe_head(notes.head),
     )
 
 
@@ -247,7 +248,11 @@ def _alone(alone: OneAtATimeEstimate, seconds: float) -> str:
 
 def _resolved(record: StudyRecord) -> Iterable[str]:
     config = record.config
-    yield facts((name, _listed_value(value)) for name, value in config.space.items())
+    if config.own_head:
+        own = config.own_head
+        yield facts([("own heads of", own.function), ("its file", f"{own.file or 'none'}, sha256 {own.sha256 or '-'}")])
+    else:
+        yield facts((name, _listed_value(value)) for name, value in config.space.items())
     parts = config.split["counts"]
     patients = config.split["patients"]
     yield table(
@@ -282,16 +287,20 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     folder, config = shlex.quote(str(record.folder)), record.config
     yield prose("The chosen head as a plain Keras file; the average of the finalists; a trial's own head:")
     export = f"python -m search.export {folder}"
-    lines = [f"{export} best.hdf5", f"{export} ensemble.hdf5 --ensemble", f"{export} trial.hdf5 --trial NUMBER"]
+    suffix = OWN if any(path.suffix == OWN for path in head_files(record.folder, "*")) else ".hdf5"
+    lines = [f"{export} best{suffix}", f"{export} ensemble.hdf5 --ensemble", f"{export} trial{suffix} --trial NUMBER"]
     yield plain("\n".join(lines))
     yield prose("The study in the Optuna dashboard, without touching its record:")
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:
         yield prose("Should the search have stopped before its end, it goes on with:")
-        yield plain(f"python -m search.run --out {folder} --resume")
-    yield prose(f"The same study again: the space as {config.name}.toml, and")
+        again = f" --head {shlex.quote(config.head)}" if config.head else ""
+        yield plain(f"python -m search.run --out {folder} --resume{again}")
+    space = "" if config.head else f" the space as {config.name}.toml, and"
+    yield prose(f"The same study again:{space}")
     yield plain(command_line(config))
-    yield plain(to_toml(config), folded=f"{config.name}.toml")
+    if not config.head:
+        yield plain(to_toml(config), folded=f"{config.name}.toml")
     yield note(f"The record: {hidden(config.storage) if config.storage else record.folder / JOURNAL}")
 
 

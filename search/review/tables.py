@@ -35,16 +35,19 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
     Returns:
         ``state`` (completed, pruned, failed or running), ``value`` (the objective in the best epoch), ``epochs``
         trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; then a column for each field of
-        ``heads.model.spec.HeadSpec``; then ``failure``, why a trial could not go on.
+        ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them suggested; then
+        ``failure``, why a trial could not go on.
     """
     names = [field.name for field in fields(HeadSpec)]
-    rows = [_row(trial) for trial in record.trials]
+    if record.config.head:
+        names = [*dict.fromkeys(name for trial in record.trials for name in trial.params)]
+    rows = [_row(trial, own=bool(record.config.head)) for trial in record.trials]
     columns = ["number", *_RESULTS, *names, "failure"]
     frame = pd.DataFrame(rows, columns=columns).set_index("number")
     return frame.astype({**_RESULTS, "failure": "string"})
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _row(trial: FrozenTrial, *, own: bool) -> dict[str, Any]:
     notes, begun, ended = TrialNotes.of(trial), trial.datetime_start, trial.datetime_complete
     completed = state_of(trial) == "completed"
     return {
@@ -55,6 +58,6 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "best_epoch": notes.best_epoch if completed else None,
         "is_article": notes.has_ordinal and notes.ordinal == ARTICLE_ORDINAL,
         "seconds": (ended - begun).total_seconds() if begun and ended else None,
-        **(vars(notes.spec) if notes.has_spec else {}),
+        **(trial.params if own else vars(notes.spec) if notes.has_spec else {}),
         "failure": notes.failure,
     }

@@ -26,7 +26,7 @@ from heads.files.projected import for_features_of
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
-from search.record.head_files import kept_numbers, path_of, refit_path_of
+from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review import figures
 from search.review.overlay import Overlay
@@ -197,7 +197,7 @@ def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
 def note_on(record: StudyRecord) -> str:
     """Returns what the study found so far, as Markdown."""
     summary, config = record.summary, record.config
-    searched = ", ".join(name for name, domain in config.space.items() if isinstance(domain, (list, dict)))
+    searched = config.head or ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
     lines = [f"{summary.trials} of {config.trials} trials, {record.progress}.", ""]
     lines += [f"Searched: {searched}; by {in_words(config.objective)}.", ""]
     if record.article is not None:
@@ -212,7 +212,7 @@ def note_on(record: StudyRecord) -> str:
         ]
     for trial in record.ranked[:5]:
         notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
-        size, head = f"{notes.parameters:,}", describe_head(notes.spec)
+        size, head = f"{notes.parameters:,}", describe_head(notes.head)
         lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {head} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
 
@@ -227,7 +227,8 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     """
     config = record.config
     store = config.stores.get("validation") or config.stores.get("features")
-    trials = [trial for trial in kept_trials(record) if path_of(record.folder, trial.number).is_file()]
+    kept = ((trial, path_of(record.folder, trial.number)) for trial in kept_trials(record))
+    trials = [trial for trial, path in kept if path.is_file() and path.suffix != OWN]
     if config.folds or not store or not trials:
         return
     opened = FeatureStore(Path(store["path"]))

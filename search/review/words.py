@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from features.runtime.text import decimal, percent
+from heads.model.own import OwnSpec, Scalar
 from heads.model.spec import HeadSpec
 from search.record.results import FinalistRecord
 
 
-def describe_head(spec: HeadSpec) -> str:
-    """Returns a head in words: what it is made of and how it is trained, without what has no effect."""
+def describe_head(spec: HeadSpec | OwnSpec) -> str:
+    """Returns a head in words: what it is made of and how it is trained, without what has no effect.
+
+    Of somebody's own function only its parameters are known.
+    """
+    if isinstance(spec, OwnSpec):
+        named = ", ".join(f"{name} {_short(value)}" for name, value in spec.params.items())
+        return f"{spec.function}" + (f": {named}" if named else "")
     made = [f"1x1 convolution to {spec.conv_width} channels"]
     made += ["batch norm"] if spec.batch_norm else []
     made += [spec.activation, *([f"dropout {spec.dropout:.2g}"] if spec.dropout else []), spec.pooling]
@@ -24,6 +31,10 @@ def describe_head(spec: HeadSpec) -> str:
     else:
         trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
     return f"{', '.join(made)}; {', '.join(trained)}"
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else f"{value}"
 
 
 def value_in_words(objective: str, value: float | None) -> str:

@@ -15,6 +15,7 @@ from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
 from search.setup.storage_url import bare, hidden
@@ -55,6 +56,7 @@ class StudyConfig(StudyOptions):
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
+        own_head: With ``head``, what is recorded of the function.
     """
 
     name: str
@@ -64,6 +66,7 @@ class StudyConfig(StudyOptions):
     split: dict[str, Any]
     versions: dict[str, str]
     projection: StudyProjection | None = None
+    own_head: OwnHeadRecord | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -106,7 +109,9 @@ class StudyConfig(StudyOptions):
             raise InputError(path, expected="a study's JSON", found="something else (no schema)")
         if (schema := data.pop("schema")) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
-        missing = next((name for name in cls.model_fields if name not in {*BEFORE, "projection", *data}), None)
+        missing = next(
+            (name for name in cls.model_fields if name not in {*BEFORE, "projection", "own_head", *data}), None
+        )
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:

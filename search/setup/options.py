@@ -70,7 +70,16 @@ class _Options(BaseModel):
 class DataOptions(_Options):
     """Where the rows come from, and where the study goes."""
 
-    features: Annotated[Path | None, Option("Store to train on; without it, a built-in demonstration.")] = None
+    features: Annotated[
+        Path | None, Option("Store to train on; without it, and without --images, a built-in demonstration.")
+    ] = None
+    images: Annotated[
+        Path | None,
+        Option(
+            "Folder of images to search over, extracted first unless that is done: into --features, or a store of the "
+            "folder's name beside --out. Batch size, dtype and pages of the extraction are the usual ones."
+        ),
+    ] = None
     validation: Annotated[Path | None, Option("Store to validate on; else split off --features.")] = None
     test: Annotated[Path | None, Option("Store to test on; else split off --features.")] = None
     validation_fraction: Annotated[float, Option("Share to validate on.")] = VALIDATION_FRACTION
@@ -99,6 +108,14 @@ class StudyOptions(_Options):
         bool, Option("Split all rows anew, whatever parts --features says that they are in.", before=False)
     ] = False
     engine: Annotated[Engine, Option("How heads are trained.")] = "fused"
+    head: Annotated[
+        str | None,
+        Option(
+            "Own heads: MODULE:FUNCTION or FILE.py:FUNCTION of build(trial, feature_shape, classes), which suggests "
+            "what it likes and returns a keras.Model; trained one at a time.",
+            before=None,
+        ),
+    ] = None
     pages: Annotated[
         int | None,
         Option("Pages of 16 channels that train at once.", shown="by the study and the memory"),

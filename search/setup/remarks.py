@@ -29,8 +29,9 @@ def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str
     yield from _directions(config, data)
     yield from _left_out_of_the_last_training(data)
     yield from _uneven(config, data)
-    yield from _beside_the_space(space)
-    yield from _one_place(space, data)
+    if config.head is None:
+        yield from _beside_the_space(space)
+        yield from _one_place(space, data)
     if data.test is None:
         yield "no rows are kept for the test: nothing will be said of new patients"
 

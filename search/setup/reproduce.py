@@ -24,7 +24,8 @@ def command_line(config: StudyConfig) -> str:
     for part, store in config.stores.items():
         if store:
             options[part] = store["path"]
-    options |= {"study": f"{config.name}.toml", "out": f"{config.name}-again"}
+    options |= {} if config.head else {"study": f"{config.name}.toml"}
+    options |= {"out": f"{config.name}-again"}
     options |= {name: getattr(config, name) for name, option in study_options() if option.printed}
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):

@@ -12,7 +12,9 @@ from features.store.source import FeatureSource
 from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
+from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
+from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
 from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
@@ -57,6 +59,8 @@ class Resolved:
         Raises:
             InputError: Nothing is left to search over.
         """
+        if self.options.head:
+            return self  # what is suggested is the function's own affair
         height, width, _ = data.store.header.feature_shape
         searched = self.recorded is not None and isinstance(self.recorded.space.get(POOLING), list)
         if height * width > 1 or searched:
@@ -67,8 +71,16 @@ class Resolved:
             raise InputError(self.options.study or DEFAULT_STUDY, field="space", expected=expected, found="nothing")
         return replace(self, space=space)
 
-    def config(self, data: SearchData, backend: str, projection: StudyProjection | None = None) -> StudyConfig:
+    def config(
+        self,
+        data: SearchData,
+        backend: str,
+        projection: StudyProjection | None = None,
+        own: OwnHeadRecord | None = None,
+    ) -> StudyConfig:
         """Returns the config of the study on ``data``; the recorded one, with more trials perhaps, on a resume.
+
+        It keeps what was recorded of somebody's own function when the study was begun.
 
         Raises:
             InputError: The recorded study is another one; the difference is named. Or the rows that judge have no AUC.
@@ -89,6 +101,7 @@ class Resolved:
             split={name: value for name, value in data.split.items() if name != "rows"},
             versions=package_versions(backend),
             projection=projection,
+            own_head=self.recorded.own_head if self.recorded is not None else own,
         )
         if self.recorded is not None:
             self.recorded.check_resumable(self.folder, config)
@@ -104,20 +117,33 @@ def resolve(given: RunOptions) -> Resolved:
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
     folder = given.out or STUDIES / file.name
-    recorded = StudyConfig.read(folder) if given.resume else None
-    if not given.resume and (folder / FILE).exists():
+    begun = (folder / FILE).exists()
+    # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
+    goes_on = begun if given.images else given.resume
+    recorded = StudyConfig.read(folder) if goes_on else None
+    if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
         raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
     if folder.exists() and not folder.is_dir():
         raise InputError("--out", expected="a folder", found=f"{folder}, a file")
+    if recorded is not None and recorded.head and not given.head:
+        hint = "code is run only where a command names it"
+        raise InputError(
+            "--head", expected=f"{recorded.head} again, as {folder / FILE} has it", found="none", hint=hint
+        )
+    if given.images:
+        place = given.features or store_of_images(folder, given.images)
+        check_same_study(folder, recorded, place)
+        given = given.model_copy(update={"features": place, "resume": goes_on})
+    space = Space.from_dict({}, "") if given.head else file.space
     if recorded is None:
-        return Resolved(folder, None, file.name, file.space, _filled_in(given, file.run))
+        return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
     if recorded.storage:
         known["storage"] = given.storage or opened(folder, recorded.storage)
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
-    space = file.space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
+    space = space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
     return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
 
 
@@ -131,10 +157,21 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     """The command line has the first word, then the record or the study file, then the defaults."""
     known = {name: value for name, value in otherwise.items() if value is not None}
     options = RunOptions.model_validate(known | given.model_dump(exclude_unset=True))
-    if options.folds == 1 or (options.folds and options.engine == "solo"):
+    if options.head:
+        options = _with_own_head(options, engine_given="engine" in given.model_fields_set)
+    if options.folds == 1 or (options.folds and options.engine == "solo" and not options.head):
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
     return options.model_copy(update={"storage": _storage_of(options.storage)}) if options.storage else options
+
+
+def _with_own_head(options: RunOptions, *, engine_given: bool) -> RunOptions:
+    """Heads of somebody's own function are trained one at a time, and on all channels."""
+    if engine_given and options.engine != "solo":
+        raise InputError("--engine", expected="solo, or nothing, beside --head", found=options.engine)
+    if options.channels:
+        raise InputError("--channels", expected="none beside --head", found=options.channels)
+    return options.model_copy(update={"engine": "solo"})
 
 
 def _storage_of(url: str) -> str:

@@ -1,12 +1,32 @@
-"""``--engine solo``: the trials of a study, one after the other, by Keras ``fit``. The reference for the pool."""
+"""``--engine solo``: the trials of a study, one after the other, by Keras ``fit``. The reference for the pool.
+
+It is also how heads of somebody's own function are trained (``--head``), with the article's head beside them; with
+folds the models of a trial train side by side, epoch by epoch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
+import numpy as np
+
+from features.rows.feed import Feed
+from features.runtime.memory import resident_budget
 from heads.metrics.scoring import EpochRecord
-from heads.model.fit import DivergedError, Schedule, TrainedHead, train_solo
+from heads.model.fit import Batches, DivergedError, Schedule, train_solo
+from heads.model.spec import HeadSpec
+from heads.model.stepwise import (
+    TrainedTogether,
+    Trainee,
+    TrainingError,
+    head_trainee,
+    own_trainee,
+    seeded,
+    train_together,
+)
 from search.setup.data import SearchData
+from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import derive_seed
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
@@ -25,12 +45,16 @@ class OneAtATime:
         self.sink = sink
         self.display = display
         self.flush = flush
+        self._validations = _validations(data)
 
     def run(self) -> None:
         """Trains until every trial has been told. What was recorded is durable after every epoch."""
         while (asked := self.book.ask()) is not None:
             self.flush()  # a killed run must find the trial it was at
-            self._run(asked)
+            if asked.problem is None:
+                self._run(asked)
+            else:
+                self.book.fail(asked, asked.problem, epochs=0)
             self.sink.write_out()
             self.flush()
             self.display.finished(asked.number)
@@ -59,15 +83,8 @@ class OneAtATime:
             class_weights=self.data.class_weights(config.class_weights),
         )
         try:
-            trained = train_solo(
-                asked.spec,
-                self.data.train,
-                self.data.validation,
-                schedule,
-                seed=asked.seed,
-                on_epoch=on_epoch,
-            )
-        except DivergedError as error:
+            trained = self._train(asked, schedule, on_epoch)
+        except (DivergedError, TrainingError, BuildError) as error:
             self.book.fail(asked, str(error), epochs=epochs)
             return
         if pruned:
@@ -75,9 +92,57 @@ class OneAtATime:
         else:
             self._complete(asked, trained, epochs)
 
-    def _complete(self, asked: Asked, trained: TrainedHead, epochs: int) -> None:
+    def _train(self, asked: Asked, schedule: Schedule, on_epoch: Callable[[EpochRecord], bool]) -> TrainedTogether:
+        data = self.data
+        if isinstance(asked.head, HeadSpec) and not data.folds:
+            whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
+            return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
+        weights = np.asarray(schedule.class_weights or [1] * len(data.store.classes), np.float32)
+        folds = range(max(1, len(data.folds)))
+        try:
+            trainees = [
+                self._trainee(asked, derive_seed(asked.seed, "fold", fold) if fold else asked.seed) for fold in folds
+            ]
+            batches = [
+                Batches(data.train, weights, schedule, folds=data.folds, left_out=fold, one_hot=one.one_hot)
+                for fold, one in zip(folds, trainees, strict=True)
+            ]
+            with seeded(asked.seed):
+                return train_together(
+                    trainees,
+                    batches,
+                    self._validations,
+                    epochs=schedule.epochs,
+                    objective=schedule.objective,
+                    on_epoch=on_epoch,
+                )
+        finally:
+            keras.backend.clear_session()  # Keras' global state keeps every model of a study alive otherwise
+
+    def _trainee(self, asked: Asked, seed: int) -> Trainee:
+        """The model of a trial, ready to be trained.
+
+        Raises:
+            BuildError: Somebody's own function does not make it any more.
+        """
+        if isinstance(asked.head, HeadSpec):
+            return head_trainee(asked.head, self.data.train.shape, len(self.data.store.classes), seed=seed)
+        own = self.book.space
+        assert isinstance(own, OwnHead)
+        return own_trainee(own.rebuild(asked.head, seed=seed, number=asked.number), own.function.where)
+
+    def _complete(self, asked: Asked, trained: TrainedTogether, epochs: int) -> None:
         best = trained.best
-        self.sink.offer(asked, [trained.weights], best.validation, ())
+        self.sink.offer(asked, trained.weights, best.validation, trained.probabilities)
         rates = [record.learning_rate for record in trained.curve[: best.epoch]]
         TrialNotes.write(asked.trial, learning_rates=rates)
-        self.book.complete(asked, best, epochs=epochs, parameters=sum(array.size for array in trained.weights))
+        parameters = sum(array.size for array in trained.weights[0])
+        self.book.complete(asked, best, epochs=epochs, parameters=parameters)
+
+
+def _validations(data: SearchData) -> list[Feed]:
+    """What each model of a trial is scored on: the validation rows, or its fold."""
+    if not data.folds:
+        return [data.validation]
+    share = resident_budget() // 5 // len(data.folds)
+    return [Feed(data.store, rows, memory_bytes=share) for rows in data.folds]

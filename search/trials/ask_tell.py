@@ -10,9 +10,11 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import running_trial
+from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
@@ -29,14 +31,22 @@ class Asked:
         trial: Optuna's side of it.
         ordinal: Its place in the study, in which interrupted trials that were run again do not count; seeds and
             samples derive from it, so they are the same with and without an interruption.
-        spec: The head.
+        head: The head, ours or one of somebody's own function.
         seed: Decides its initial weights and dropout.
+        problem: Why there is no model of it; None where there is one.
     """
 
     trial: Trial
     ordinal: int
-    spec: HeadSpec
+    head: HeadSpec | OwnSpec
     seed: int
+    problem: str | None = None
+
+    @property
+    def spec(self) -> HeadSpec:
+        """The head, of those that a bank trains."""
+        assert isinstance(self.head, HeadSpec)
+        return self.head
 
     @property
     def number(self) -> int:
@@ -56,9 +66,9 @@ class Book:
         self,
         study: optuna.Study,
         config: StudyConfig,
-        space: Space,
+        space: Space | OwnHead,
         *,
-        planned: Sequence[HeadSpec] = (ARTICLE,),
+        planned: Sequence[HeadSpec | OwnSpec] = (ARTICLE,),
         spare_article: bool = True,
         going_on: Collection[int] = (),
     ) -> None:
@@ -67,7 +77,7 @@ class Book:
         Args:
             study: Optuna's study.
             config: What was resolved.
-            space: What trials draw from.
+            space: What trials draw from; or somebody's own function, which suggests and makes heads.
             planned: The heads of the first trials, whether the space can express them or not.
             spare_article: Whether the first trial, where it is the article's head, is never pruned.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
@@ -83,7 +93,7 @@ class Book:
         enqueued = set(_ordinals(study))
         for ordinal, spec in self._planned.items():
             if ordinal not in enqueued:
-                study.enqueue_trial(space.parameters_of(spec), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
+                study.enqueue_trial(self._parameters_of(spec), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
         self._next_ordinal = 1 + max(_ordinals(study), default=0)
         self._asked = sum(is_counted(t) for t in trials) + len(going_on)
 
@@ -100,10 +110,27 @@ class Book:
         else:
             ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
             TrialNotes.write(trial, ordinal=ordinal)
-        suggested = self.space.suggest(trial)
-        spec = self._planned.get(ordinal, suggested)
-        TrialNotes.write(trial, spec=spec)
-        return Asked(trial, ordinal, spec, derive_seed(self.config.seed, "head", ordinal))
+        seed = derive_seed(self.config.seed, "head", ordinal)
+        head, problem = self._head(trial, ordinal, seed)
+        if isinstance(head, HeadSpec):
+            TrialNotes.write(trial, spec=head)
+        else:
+            TrialNotes.write(trial, own=head)
+        return Asked(trial, ordinal, head, seed, problem)
+
+    def _head(self, trial: Trial, ordinal: int, seed: int) -> tuple[HeadSpec | OwnSpec, str | None]:
+        """The head of a trial, and why there is none. What is planned is no question to somebody's own function."""
+        planned = self._planned.get(ordinal)
+        if isinstance(self.space, Space):
+            suggested = self.space.suggest(trial)
+            return planned or suggested, None
+        return (planned, None) if planned is not None else self.space.suggest(trial, seed=seed)
+
+    def _parameters_of(self, head: HeadSpec | OwnSpec) -> dict[str, Any]:
+        """The parameters to enqueue for a planned head; none where somebody's own function suggests them."""
+        if isinstance(self.space, Space) and isinstance(head, HeadSpec):
+            return dict(self.space.parameters_of(head))
+        return {}
 
     def back(self, number: int) -> Asked:
         """Returns a running trial that a snapshot brings back.
@@ -117,7 +144,7 @@ class Book:
         if frozen.state != TrialState.RUNNING:
             raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
         notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
-        return Asked(trial, notes.ordinal, notes.spec, derive_seed(self.config.seed, "head", notes.ordinal))
+        return Asked(trial, notes.ordinal, notes.head, derive_seed(self.config.seed, "head", notes.ordinal))
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
@@ -188,8 +215,8 @@ class Book:
         notes = TrialNotes.of(trial)
         planned = self._planned.get(notes.ordinal) if notes.has_ordinal else None
         if planned is not None:
-            return dict(self.space.parameters_of(planned))
-        if notes.has_spec:
+            return self._parameters_of(planned)
+        if notes.has_head:
             return trial.params
         origin = notes.rerun_of
         return self._rerun(trials, trials[origin]) if origin is not None else None

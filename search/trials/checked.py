@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
@@ -16,6 +17,11 @@ from search.trials.ranking import is_counted
 
 def _is_head(data: dict[str, Any]) -> dict[str, Any]:
     HeadSpec.from_dict(data)
+    return data
+
+
+def _is_own_head(data: dict[str, Any]) -> dict[str, Any]:
+    OwnSpec.from_dict(data)
     return data
 
 
@@ -27,6 +33,7 @@ class _Notes(BaseModel):
     ordinal: NonNegativeInt | None = None
     rerun_of: NonNegativeInt | None = None
     spec: Annotated[dict[str, Any], AfterValidator(_is_head)] | None = None
+    own: Annotated[dict[str, Any], AfterValidator(_is_own_head)] | None = None
     first_epoch: NonNegativeInt | None = None
     learning_rates: list[float] | None = None
     epochs: NonNegativeInt | None = None
@@ -79,7 +86,7 @@ def _check(trial: FrozenTrial, count: int) -> None:
     if trial.state == TrialState.FAIL and is_counted(trial):
         needed = ("ordinal",)
     for name in needed:
-        if getattr(notes, name) is None:
+        if getattr(notes, name) is None and not (name == "spec" and notes.own is not None):
             raise ValueError(f"expected {name}, found none")
     values = trial.values if trial.values is not None else []
     if trial.state == TrialState.COMPLETE and (len(values) != 1 or not _is_number(values[0], finite=True)):
@@ -93,7 +100,7 @@ def _check(trial: FrozenTrial, count: int) -> None:
     if trial.state.is_finished() and ended is None:
         raise ValueError("expected the time of its end, found none")
     for name, value in trial.params.items():
-        whole = isinstance(value, bool | str) or _is_number(value, finite=True)
+        whole = value is None or isinstance(value, bool | str) or _is_number(value, finite=True)
         if name not in trial.distributions or not whole:
             raise ValueError(f"{name}: expected a value of its range, found {value!r}")
 

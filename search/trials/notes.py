@@ -8,6 +8,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from optuna.trial import FrozenTrial, Trial
 
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 
 
@@ -17,6 +18,7 @@ class Notes(TypedDict, total=False):
     ordinal: int
     rerun_of: int
     spec: HeadSpec
+    own: OwnSpec
     first_epoch: int
     learning_rates: Sequence[float]
     epochs: int
@@ -72,13 +74,23 @@ class TrialNotes:
 
     @property
     def spec(self) -> HeadSpec:
-        """The head; once it was asked."""
+        """The head, of those that a bank trains; once it was asked."""
         return HeadSpec.from_dict(self.attributes["spec"])
 
     @property
+    def head(self) -> HeadSpec | OwnSpec:
+        """The head, ours or one of somebody's own function; once it was asked."""
+        return OwnSpec.from_dict(self.attributes["own"]) if "own" in self.attributes else self.spec
+
+    @property
     def has_spec(self) -> bool:
-        """Whether its head had been drawn."""
+        """Whether its head had been drawn, and is one that a bank trains."""
         return "spec" in self.attributes
+
+    @property
+    def has_head(self) -> bool:
+        """Whether its head had been drawn."""
+        return "spec" in self.attributes or "own" in self.attributes
 
     @property
     def first_epoch(self) -> int:
@@ -122,4 +134,4 @@ class TrialNotes:
 
 
 def _stored(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, HeadSpec) else value
+    return value.to_dict() if isinstance(value, HeadSpec | OwnSpec) else value

@@ -158,7 +158,7 @@ def test_a_damaged_summary_of_an_earlier_end_is_named_before_anything_is_trained
 
 
 def finalist(trial: int, *, is_article: bool = False, value: float | None = 0.5) -> Finalist:
-    nothing = {"spec": None, "losses": (), "best_epochs": (), "stopped_after": None, "epochs": 1, "rates": ()}
+    nothing = {"head": None, "losses": (), "best_epochs": (), "stopped_after": None, "epochs": 1, "rates": ()}
     return Finalist(trial=trial, ordinal=trial, is_article=is_article, values=(value,), probabilities=(), **nothing)
 
 

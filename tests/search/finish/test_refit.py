@@ -60,4 +60,4 @@ def test_it_trains_on_all_rows_but_those_of_the_test(made, ended):
 def test_each_head_has_its_own_shapes(made):
     assert made[1].weights[0].shape[-1] == 16
     assert made[6].weights[0].shape[-1] == 32
-    assert made[6].spec == HeadSpec(conv_width=32, pooling="max")
+    assert made[6].head == HeadSpec(conv_width=32, pooling="max")

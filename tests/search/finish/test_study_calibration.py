@@ -29,7 +29,7 @@ def ended(tmp_path, monkeypatch):
     """Its refits are made up: nothing is trained."""
     ended = end_study(tmp_path)
 
-    def refit(candidates, _config, data):
+    def refit(candidates, _config, data, _own):
         return {
             one.trial: Refit(one.trial, one.spec, drawn_weights(one.spec, data, seed=100 + one.trial), one.epochs, 9)
             for one in candidates
@@ -48,7 +48,7 @@ def finalists(ended: EndedStudy) -> list[Finalist]:
             Finalist(
                 trial=trial.number,
                 ordinal=notes.ordinal,
-                spec=notes.spec,
+                head=notes.spec,
                 is_article=notes.ordinal == 0,
                 values=(0.5, 0.5),
                 losses=(1.0, 1.0),

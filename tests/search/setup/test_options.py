@@ -13,6 +13,7 @@ from made_study import make_config
 
 from features.runtime.errors import InputError
 from search.setup.config import StudyConfig
+from search.setup.images import ImageOptions
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
 from search.setup.reproduce import command_line
 from search.setup.resolve import resolve
@@ -32,6 +33,7 @@ VALUES = {
     "repeats": 2,
     "batch_size": 33,
     "channels": "auto",
+    "head": "mine:build",
     "seed": 8,
     "backend": "jax",
     "engine": "fused",
@@ -44,7 +46,7 @@ VALUES = {
 def test_the_command_line_is_the_model():
     main = runpy.run_module("search.run")["main"]  # a command is run, not imported
     parameters = inspect.signature(main).parameters
-    assert parameters.keys() == RunOptions.model_fields.keys()
+    assert parameters.keys() == RunOptions.model_fields.keys() | ImageOptions.model_fields.keys()
     helps = {name: parameter.annotation.__metadata__[0].help for name, parameter in parameters.items()}
     for name, field in RunOptions.model_fields.items():
         assert helps[name].startswith(option_of(field).help)

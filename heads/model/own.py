@@ -1,0 +1,52 @@
+"""A head that somebody's own function makes: what it is called and what it suggested, without its code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Scalar = bool | int | float | str | None
+"""What a trial can suggest."""
+
+
+@dataclass(frozen=True)
+class OwnSpec:
+    """A head of a function ``build(trial, feature_shape, classes)``: with the same parameters it makes the same.
+
+    Attributes:
+        function: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``, as it was named.
+        params: What it suggested, by name.
+    """
+
+    function: str
+    params: Mapping[str, Scalar]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, JSON types only."""
+        return {"function": self.function, "params": dict(self.params)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> OwnSpec:
+        """Rebuilds a spec from ``to_dict``'s form.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        function, params = data.get("function"), data.get("params")
+        if not isinstance(function, str) or not isinstance(params, dict) or data.keys() != {"function", "params"}:
+            raise ValueError(f"own: expected a function and its parameters, found {str(data)[:80]}")
+        wrong = next((name for name, value in params.items() if not isinstance(value, Scalar)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"own.{wrong}: expected a number, a text, true, false or null, found {params[wrong]!r:.60}"
+            )
+        return cls(function, params)
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]

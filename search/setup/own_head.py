@@ -1,0 +1,342 @@
+"""``--head MODULE:FUNCTION``: somebody's own function that makes a head from what it suggests.
+
+``build(trial, feature_shape, classes)`` returns a keras.Model, compiled or not. It is called again with the same
+parameters where a head is trained again, trained on all rows, or saved, so it must make the same from the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from features.runtime.errors import InputError
+from features.runtime.text import printable
+from heads.model.own import OwnSpec
+
+if TYPE_CHECKING:
+    import optuna
+
+    from search.setup.data import SearchData
+
+Build = Callable[[Any, tuple[int, int, int], int], Any]
+"""``build(trial, (height, width, channels), classes)``."""
+_SUM = 1e-3
+"""By which the probabilities of a row may miss 1."""
+_REHEARSALS = 3
+"""Sets of parameters that are tried before a function is refused."""
+_EXPECTED = "MODULE:FUNCTION or FILE.py:FUNCTION"
+
+
+class BuildError(InputError):
+    """A function did not make a head; says which, where, what was expected, what was found."""
+
+
+class OwnHeadRecord(BaseModel):
+    """What ``study.json`` keeps of the function.
+
+    Attributes:
+        function: As it was named.
+        file: Name of the file that it stands in; empty where there is none, as in a notebook.
+        sha256: Of that file, or of the function's own text; empty where there is neither.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    function: str
+    file: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class OwnFunction:
+    """A function that was found.
+
+    Attributes:
+        call: The function.
+        record: What is recorded of it.
+    """
+
+    call: Build
+    record: OwnHeadRecord
+
+    @property
+    def where(self) -> str:
+        """The file that it stands in, else its name, for messages."""
+        return self.record.file or self.record.function
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """A function, and the features that its heads are for.
+
+    Attributes:
+        function: The function.
+        feature_shape: (height, width, channels) of one bottleneck.
+        classes: Number of classes.
+    """
+
+    function: OwnFunction
+    feature_shape: tuple[int, int, int]
+    classes: int
+
+    @classmethod
+    def for_data(cls, function: OwnFunction, data: SearchData) -> OwnHead:
+        """Returns the function with what it is called with in a study.
+
+        Raises:
+            InputError: The store has the directions of some channels only: what leaves could not take all of them.
+        """
+        header = data.store.header
+        if header.projection is not None:
+            expected = "all channels of the backbone, beside --head"
+            hint = "search over the store that was compressed"
+            raise InputError(data.store.path, expected=expected, found=f"{header.projection}", hint=hint)
+        return cls(function, header.feature_shape, len(header.classes))
+
+    def suggest(self, trial: optuna.Trial, *, seed: int) -> tuple[OwnSpec, str | None]:
+        """Lets the function suggest a trial's parameters.
+
+        Returns:
+            What was suggested, and why there is no head of it; None where there is one.
+        """
+        problem = None
+        try:
+            self.make(trial, seed=seed)
+        except BuildError as error:
+            problem = str(error)
+        return OwnSpec(self.function.record.function, dict(trial.params)), problem
+
+    def rebuild(self, spec: OwnSpec, *, seed: int, number: int = 0) -> Any:
+        """Returns the model of what was suggested once, with first weights that the seed decides.
+
+        Raises:
+            BuildError: The function makes none of it.
+        """
+        from optuna.trial import FixedTrial  # noqa: PLC0415  takes its time
+
+        return self.make(FixedTrial(dict(spec.params), number), seed=seed)
+
+    def make(self, trial: Any, *, seed: int) -> Any:
+        """Calls the function, and looks at what it returns.
+
+        Args:
+            trial: As Optuna has them.
+            seed: Decides whatever is drawn at random in the function, and by the model later on.
+
+        Returns:
+            keras.Model from features to probabilities, built.
+
+        Raises:
+            BuildError: It raised, or returned something else.
+        """
+        import keras  # noqa: PLC0415  after the choice of the backend
+
+        from heads.model.stepwise import seeded  # noqa: PLC0415
+
+        with seeded(seed):
+            try:
+                model = self.function.call(trial, self.feature_shape, self.classes)
+            except Exception as error:
+                raise self._refusal("a keras.Model", _raised(error, self.function.record.file)) from error
+            if not isinstance(model, keras.Model):
+                raise self._refusal("a keras.Model", f"{type(model).__name__} ({printable(repr(model))[:60]})")
+            self._check_input(model)
+            self._check_output(model)
+        return model
+
+    def _check_input(self, model: Any) -> None:
+        shapes = getattr(model, "input_shape", None) if model.built else None
+        if shapes is None:
+            return  # made as it sees features for the first time
+        takes = tuple(shapes[1:]) if isinstance(shapes, tuple) else ()
+        pairs = zip(takes, self.feature_shape, strict=False)
+        if len(takes) != 3 or any(size not in (None, wanted) for size, wanted in pairs):
+            raise self._refusal(f"one input of {self.feature_shape}", f"{takes or shapes}")
+
+    def _check_output(self, model: Any) -> None:
+        import keras  # noqa: PLC0415
+
+        features = np.random.default_rng(0).random((2, *self.feature_shape), np.float32)
+        try:
+            outputs = model(features, training=False)
+            found = np.asarray(keras.ops.convert_to_numpy(outputs), np.float64)
+        except Exception as error:
+            raise self._refusal(
+                f"a model of features {self.feature_shape}", _raised(error, self.function.record.file)
+            ) from error
+        if found.shape != (2, self.classes):
+            raise self._refusal(f"outputs of shape (batch, {self.classes})", f"(batch, {_inner(found.shape)})")
+        sums = found.sum(axis=1)
+        if not (found.min() >= -_SUM and np.abs(sums - 1).max() <= _SUM):
+            expected = "probabilities of the classes, a softmax at the end"
+            raise self._refusal(expected, f"outputs whose sum is {sums[0]:.4g}")
+
+    def _refusal(self, expected: str, found: str) -> BuildError:
+        function = self.function
+        name = function.record.function.rpartition(":")[2]
+        called = f"{name}(trial, {self.feature_shape}, {self.classes})"
+        return BuildError(function.where, field=called, expected=expected, found=found)
+
+    def rehearse(self) -> None:
+        """Makes a head, trains it for a step and saves it, before there is a study.
+
+        What a function does not make of one set of parameters it may make of others: a few are tried.
+
+        Raises:
+            InputError: It makes no head that can be trained and saved.
+        """
+        import optuna  # noqa: PLC0415  takes its time
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        problems: list[BuildError] = []
+        while len(problems) < _REHEARSALS:
+            try:
+                self._try(study.ask())
+                return
+            except BuildError as error:
+                problems.append(error)
+        raise problems[0]
+
+    def _try(self, trial: optuna.Trial) -> None:
+        from heads.files.own_file import why_not_saved  # noqa: PLC0415  beside Keras
+        from heads.model.stepwise import TrainingError, own_trainee, try_step  # noqa: PLC0415
+
+        model = self.make(trial, seed=0)
+        try:
+            try_step(own_trainee(model, self.function.where), self.feature_shape, self.classes)
+        except TrainingError as error:
+            raise self._refusal("a model that can be trained on labels", error.reason) from error
+        spec = OwnSpec(self.function.record.function, dict(trial.params))
+        problem = why_not_saved(lambda: self.rebuild(spec, seed=1), model, self.feature_shape)
+        if problem:
+            raise self._refusal("a model that Keras can save", problem)
+
+
+def changed_since(recorded: OwnHeadRecord | None, own: OwnHead) -> Iterator[str]:
+    """Yields that the function's text is another one than when the study was begun."""
+    now = own.function.record
+    if recorded is not None and recorded.sha256 != now.sha256:
+        then, today = recorded.sha256[:8] or "unknown", now.sha256[:8] or "unknown"
+        yield (
+            f"{own.function.where} has changed since the study was begun (sha256 {then} then, {today} now): its trials"
+            " are not all of the same code"
+        )
+
+
+def find_function(named: str, given: Build | None = None) -> OwnFunction:
+    """Returns the function that ``--head`` names, or the one given in Python.
+
+    Args:
+        named: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; of one that was given, its name.
+        given: The function itself.
+
+    Raises:
+        InputError: There is no such module, file or function, or its import fails.
+    """
+    if given is None:
+        place, _, name = named.rpartition(":")
+        if not place or not name.isidentifier():
+            raise InputError("--head", expected=_EXPECTED, found=named)
+        module = _import(place)
+        given = getattr(module, name, None)
+        if not callable(given):
+            there = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+            near = get_close_matches(name, there) or there[:5]
+            found = "no such function" if given is None else type(given).__name__
+            hint = f"there is {', '.join(near)}" if near else None
+            raise InputError(place, field=name, expected="a function", found=found, hint=hint)
+    file, text = _source(given)
+    sha256 = hashlib.sha256(text).hexdigest() if text else ""
+    return OwnFunction(given, OwnHeadRecord(function=named, file=file, sha256=sha256))
+
+
+def name_of(function: Build) -> str:
+    """Returns what a function that was given in Python is called: ``MODULE:FUNCTION``."""
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _import(place: str) -> ModuleType:
+    """Imports a module by its name, or from its file; beside it, and beside where we are, there may be others."""
+    path = Path(place)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise InputError("--head", expected=_EXPECTED, found=f"no file {place}")
+    with _looking_in(path.absolute().parent if is_file else Path.cwd()):
+        try:
+            return _from_file(path) if is_file else importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if not is_file and error.name and (place == error.name or place.startswith(f"{error.name}.")):
+                hint = "modules are looked for in the current folder and among the installed packages"
+                raise InputError("--head", expected=_EXPECTED, found=f"no module {place}", hint=hint) from error
+            raise InputError(place, expected="a module that can be imported", found=_raised(error, place)) from error
+        except Exception as error:
+            raise InputError(place, expected="a module that can be imported", found=_raised(error, place)) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    name = path.stem
+    there = sys.modules.get(name)
+    if there is not None and Path(getattr(there, "__file__", None) or "").absolute() != path.absolute():
+        name = f"own_head_{name}"  # another module has the name
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Keras looks there for the classes of its layers
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def _looking_in(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, os.fspath(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(os.fspath(folder))
+
+
+def _source(function: Build) -> tuple[str, bytes]:
+    """The name of the file that a function stands in, and its text; of one without a file its own text."""
+    whole = inspect.unwrap(function)
+    try:
+        file = Path(inspect.getfile(whole if inspect.isroutine(whole) else type(whole)))
+        if file.is_file():
+            return file.name, file.read_bytes()
+        return "", inspect.getsource(whole).encode()
+    except (OSError, TypeError):
+        return "", b""
+
+
+def _raised(error: Exception, file: str) -> str:
+    """An exception in a line: its kind, the line of the file where it came from, and what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.lineno for frame in frames if Path(frame.filename).name == Path(file).name and file]
+    at = f" in line {own[-1]}" if own else ""
+    text = printable(" ".join(str(error).split()))[:200]
+    return f"{type(error).__name__}{at}" + (f" ({text})" if text else "")
+
+
+def _inner(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape[1:]))
