@@ -24,6 +24,11 @@ class OwnSpec:
     function: str
     params: Mapping[str, Scalar]
 
+    @property
+    def last_counts(self) -> bool:
+        """As of a ``HeadSpec``: whatever moves the rate of such a head, its best epoch is picked."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, JSON types only."""
         return {"function": self.function, "params": dict(self.params)}

@@ -66,7 +66,7 @@ class OneAtATime:
         def on_epoch(record: EpochRecord) -> bool:
             nonlocal best, epochs, pruned
             epochs = record.epoch
-            if asked.spec.last_counts or record.validation.better_than(best.validation if best else None):
+            if asked.head.last_counts or record.validation.better_than(best.validation if best else None):
                 best = record
             self.book.report(asked, record)
             through = self.book.is_through(epochs, best)
