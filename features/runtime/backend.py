@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -53,6 +54,8 @@ def start_backend() -> None:
     TensorFlow's C++ side writes to standard error while it starts, whatever the log level, and before anything in
     Python can keep it from doing so; that much is dropped here. Python's own errors are raised as ever.
     Settings of Keras that would change numbers are those that this project knows (``features.runtime.keras_settings``).
+    What TensorFlow warns of, that a function is traced again and again, is so here, since each bank and each head of a
+    study has programs of its own: it is not shown.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
@@ -60,9 +63,14 @@ def start_backend() -> None:
     """
     with _interrupts_held(), stderr_unseen(), without_settings():
         import keras  # noqa: F401, PLC0415
+    logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
     changed = pin_settings()
     if changed:  # by who imported Keras, for other work: a command has imported it here
         say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
+
+
+def _of_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 @contextmanager

@@ -250,8 +250,7 @@ def bare_product() -> Callable[..., Any]:
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    # TensorFlow counts traces by a function's code and would warn of those of several banks; a partial has no code.
-    compiled: Callable[..., Any] = tf.function(partial(function), jit_compile=True, autograph=False)
+    compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
 
 
