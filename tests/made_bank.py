@@ -174,8 +174,9 @@ def use_made_banks(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("search.finish.checkpoints.build_head", MadeModel)
     patched.setattr("search.finish.checkpoints.save_head", save_head)
     patched.setattr("gc.collect", lambda *_: 0)  # there is nothing large, and much of others
-    for module in ("held_out", "conclusion"):
+    for module in ("held_out", "checkpoints"):
         patched.setattr(f"search.finish.{module}.read_head", read_head)
+    for module in ("held_out", "conclusion"):
         patched.setattr(
             f"search.finish.{module}.predict_probabilities",
             lambda model, feed: shares(feed.rows[:, None], number_of(model.get_weights())[None], 4)[:, 0],

@@ -33,12 +33,10 @@ class TrainingError(BottleneckError):
     """A model of somebody's own function could not be trained.
 
     Attributes:
-        reason: What happened.
+        reason: What happened, without whose model it is.
     """
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: expected a model that can be trained, found {reason}")
-        self.reason = reason
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,10 @@ class Trainee:
             if not self.where:
                 raise
             text = printable(" ".join(str(error).split()))[:200]
-            raise TrainingError(self.where, f"{type(error).__name__} ({text})") from error
+            found = f"{type(error).__name__} ({text})"
+            problem = TrainingError(f"{self.where}: expected a model that can be trained, found {found}")
+            problem.reason = found
+            raise problem from error
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from heads.metrics.scoring import predict_probabilities, score
 from heads.model.spec import HeadSpec
 from search import RunOptions, Study, open_study, run_study
 from search.setup.config import FILE
+from search.setup.images import ImageOptions
 from search.training.display import Display
 
 FEW = {"trials": 5, "epochs": 4, "finalists": 2, "repeats": 2, "progress": False}
@@ -197,5 +198,5 @@ def test_the_signature_is_that_of_the_options():
     import inspect
 
     names = inspect.signature(run_study).parameters.keys()
-    assert names == RunOptions.model_fields.keys() | {"progress", "on_stage"}
+    assert names == RunOptions.model_fields.keys() | ImageOptions.model_fields.keys() | {"progress", "on_stage"}
     assert all(f"    {name}: " in run_study.__doc__ for name in RunOptions.model_fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import h5py
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from heads.model.weights import dense_shapes, initial_weights
 SHAPE = (2, 3, 8)
 SPECS = [
     HeadSpec(conv_width=16, pooling=pooling, activation=activation, dense_layers=layers, batch_norm=layers != 1)
-    for pooling, activation, layers in zip(POOLINGS, ACTIVATIONS, (0, 1, 2), strict=True)
+    for pooling, activation, layers in zip(POOLINGS, cycle(ACTIVATIONS), cycle((0, 1, 2)), strict=False)
 ]
 
 
@@ -73,7 +75,14 @@ def test_computes_what_the_spec_says(spec: HeadSpec) -> None:
         beta, mean, variance = next(weights), next(weights), next(weights)
         values = (values - mean) / np.sqrt(variance + 1e-3) + beta
     values = _activated(spec.activation, values)
-    pooled = {"flatten": values.reshape(6, -1), "average": values.mean((1, 2)), "max": values.max((1, 2))}
+    average, highest = values.mean((1, 2)), values.max((1, 2))
+    pooled = {
+        "flatten": values.reshape(6, -1),
+        "average": average,
+        "max": highest,
+        "concat": np.concatenate([average, highest], axis=1),
+        "gem": np.sqrt(np.square(np.maximum(values, 0)).mean((1, 2))),
+    }
     values = pooled[spec.pooling]
     for layer in range(spec.dense_layers + 1):
         values = values @ next(weights) + next(weights)
