@@ -166,13 +166,13 @@ def _back_from_both(ops: Ops, error: Tensor, values: Tensor, positions: int, axi
 
 def _root_of_squares(ops: Ops, values: Tensor, axis: int) -> Tensor:
     """The generalised mean of what is positive, with the exponent 2."""
-    return ops.sqrt(_average(ops, ops.square(ops.maximum(values, 0)), axis))
+    # Not quite 0 where nothing is: the slope of a root is infinite there, and automatic differentiation has no number.
+    return ops.sqrt(ops.maximum(_average(ops, ops.square(ops.maximum(values, 0)), axis), 1e-24))
 
 
 def _back_from_root(ops: Ops, error: Tensor, values: Tensor, positions: int, axis: int) -> Tensor:
     root = _root_of_squares(ops, values, axis)
-    # Where nothing is positive the root has no slope of its own; Keras' normalisation leaves none there either.
-    return ops.where(root > 0, error / (positions * ops.maximum(root, 1e-12)), 0.0) * ops.maximum(values, 0)
+    return error / (positions * root) * ops.maximum(values, 0)
 
 
 def _reduce(positions: int) -> dict[str, Any]:
