@@ -93,7 +93,7 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
         return path
     header = store.header
     chosen = {name: tuple(values[row] for row in rows) for name in OF_ROWS if (values := getattr(header, name))}
-    with StoreWriter(path, replace(header, **chosen)) as writer:
+    with StoreWriter(path, replace(header, **chosen, parts=())) as writer:  # the outer folds are the parts here
         for batch in writer.pending():
             features = np.stack([store.take(rows[list(batch)], view) for view in range(len(header.views))], axis=1)
             states = np.full(len(batch), RowState.DONE, np.uint8)

@@ -114,7 +114,8 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
     """
     whole = _walk(folder, name, ())
     files = [*whole.files()]
-    direct = [file for file in files if file.path.count("/") == name.count("/") + 1]
+    above = name.count("/") + 1
+    direct = [file for file in files if file.path.count("/") == above]
     if len(files) - len(direct) > len(direct) or not files:
         _take_all(whole, seen)
         return files
@@ -123,7 +124,7 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
     seen.add(whole.seen)
     for branch in whole.folders:
         seen.pass_over(branch.path)
-    seen.beside += [file.path for file in files if file not in direct]
+    seen.beside += [file.path for file in files if file.path.count("/") > above]
     seen.counts[BESIDE] += len(files) - len(direct)
     return direct
 

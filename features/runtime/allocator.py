@@ -14,10 +14,10 @@ def keep_freed_memory() -> bool:
     """Keeps what this process frees for what it allocates next; for a process that trains banks of heads.
 
     A training step makes and frees arrays of tens of megabytes. The C library gets each of them from the kernel and
-    gives it back, whatever its size is above 32 MB, and the kernel fills every page with zeros once more: in a bank of
-    256 pages on 7x7x256 features 63,000 page faults a step, a quarter of its time (``docs/bank.md``). From now on they
-    come from the heap, which does not shrink; the peak is what it was. Threads share one heap, since those of others
-    are too small for such arrays: call this before the first threads start.
+    gives it back, whatever its size is above 32 MB, and the kernel fills every page with zeros once more: in a search
+    with a bank of 256 pages a fifth of the processor time (``docs/bank.md``). From now on they come from the heap,
+    which does not shrink; the peak is what it was, or little more. Threads share one heap, since those of others are
+    too small for such arrays: call this before the first threads start.
 
     Returns:
         Whether the C library is one that takes it (glibc).

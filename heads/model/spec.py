@@ -39,7 +39,8 @@ class HeadSpec:
         batch_norm: Whether BatchNormalization (no scale) follows the convolution.
         activation: One of ``ACTIVATIONS``; after the convolution and after each hidden layer.
         dropout: Share of the convolution's outputs dropped in training, in [0, 1).
-        pooling: One of ``POOLINGS``: ``flatten`` keeps the positions, the others leave one value for each channel.
+        pooling: One of ``POOLINGS``: ``flatten`` keeps the positions, ``concat`` leaves two values of each channel
+            (average and maximum), the others one.
         dense_layers: Hidden layers between pooling and softmax: 0, 1 or 2.
         dense_units: Units of each hidden layer; without effect where there is none.
         dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1).
