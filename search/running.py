@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from search.setup.projection import StudyProjection, check_channels, find_direct
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
 from search.setup.storage_url import VARIABLE, has_secrets
+from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
 from search.training.display import Display
 from search.training.going_on import taken_up
@@ -38,12 +39,14 @@ from search.training.snapshot import Saved, read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
 from search.trials.ask_tell import Book
 
+StoreGiven = FeatureStore | str | Path
+StoresGiven = StoreGiven | Sequence[StoreGiven] | Mapping[str, StoreGiven] | None
 DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
 
 
 def run_study(
-    features: FeatureStore | str | Path | None = None,
+    features: StoresGiven = None,
     *,
     head: str | Build | None = None,
     progress: bool = True,
@@ -56,7 +59,8 @@ def run_study(
     or the notebook's stop button leaves a study that goes on with ``run_study(out=..., resume=True)``; so does a kill.
 
     Args:
-        features: Store to train on, open or its path; without it, a built-in demonstration.
+        features: Store to train on, open or its path, or several of the same images: a list of them, or by name;
+            without it, a built-in demonstration.
         head: Somebody's own function ``build(trial, feature_shape, classes)``, or its name as on the command line: it
             suggests what it likes and returns a keras.Model, which is trained in place of the heads of a space.
         progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
@@ -78,8 +82,7 @@ def run_study(
         raise InputError("head", expected="a function, or its name", found=type(build).__name__)
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
-    paths = {name: value.path for name, value in told.items() if isinstance(value, FeatureStore)}
-    given = RunOptions.given(told | paths)
+    given = RunOptions.given(told)
     with _heard(progress):
         return _run(given, build, images, _telling(on_stage))
 
@@ -143,7 +146,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     backend = use_backend(options.backend)
     function = find_function(options.head, build) if options.head else None
     with _prepared(told) as (resolved, data, projection):
-        own = _rehearsed(function, data) if function else None
+        own = _rehearsed(function, data.first) if function else None
         config = resolved.config(data, backend, projection, function.record if function else None)
         saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
         opened = open_record(
@@ -173,8 +176,7 @@ def _extract(given: ImagesGiven, resolved: Resolved) -> None:
     """Makes the store of the images, or finishes it; where it is whole already, makes sure that it is theirs."""
     from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
 
-    store = resolved.options.features
-    assert store is not None
+    (store,) = resolved.paths.values()
     store.parent.mkdir(parents=True, exist_ok=True)
     say(f"{given.images}: extracted into {store}")
     told = {**given.options, "backend": resolved.options.backend}
@@ -185,38 +187,42 @@ def _extract(given: ImagesGiven, resolved: Resolved) -> None:
 
 
 @contextmanager
-def _prepared(told: Resolved) -> Iterator[tuple[Resolved, SearchData, StudyProjection | None]]:
+def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjection | None]]:
     """Opens the data, fits the search to them, and holds the study directory's lock.
 
     Nothing is made where the data do not fit.
     """
-    path = told.options.features
-    data = _load(path, told) if path else None
+    paths = told.paths
+    data = _load(paths, told) if paths else None
     resolved = told.fitted_to(data) if data else told
     with WriterLock(resolved.folder / FILE):
-        loaded = data or _load(_demonstration(resolved.folder), resolved)
+        loaded = data or _load({ALONE: _demonstration(resolved.folder)}, resolved)
         yield resolved, *_projected(loaded, resolved)
 
 
-def _load(path: Path, resolved: Resolved) -> SearchData:
-    resolved.check_store(FeatureStore(path))
+def _load(paths: Mapping[str, Path], resolved: Resolved) -> StudyData:
     options = resolved.options
-    data = load_data(
-        path,
-        validation=options.validation,
-        test=options.test,
-        validation_share=options.validation_fraction,
-        test_share=options.test_fraction,
-        folds=options.folds,
-        seed=options.seed,
-        ignore_parts=options.ignore_parts,
-        resident=options.engine == "solo" and not options.channels,
-    )
-    check_channels(data, options.channels)
-    return data
+    validation, test = (resolved.part_paths(part) for part in ("validation", "test"))
+    loaded = {}
+    for name, path in paths.items():
+        resolved.check_store(name, FeatureStore(path))
+        loaded[name] = load_data(
+            path,
+            validation=validation.get(name),
+            test=test.get(name),
+            validation_share=options.validation_fraction,
+            test_share=options.test_fraction,
+            folds=options.folds,
+            seed=options.seed,
+            ignore_parts=options.ignore_parts,
+            resident=options.engine == "solo" and not options.channels and len(paths) == 1,
+        )
+        check_channels(loaded[name], options.channels)
+    require_same_images(loaded)
+    return StudyData(loaded)
 
 
-def _projected(data: SearchData, resolved: Resolved) -> tuple[SearchData, StudyProjection | None]:
+def _projected(data: StudyData, resolved: Resolved) -> tuple[StudyData, StudyProjection | None]:
     """The data in the directions that the study trains in: those that it was begun with, or new ones."""
     options, recorded = resolved.options, resolved.recorded
     told = recorded.projection if recorded is not None else None
@@ -225,8 +231,9 @@ def _projected(data: SearchData, resolved: Resolved) -> tuple[SearchData, StudyP
             start_backend()
             say("--channels auto: a few heads are cross-validated to find how many channels they need")
         with _bar("finding directions", "rows", visible=False) as on_progress:
-            told = find_directions(resolved.folder, data, options, resolved.space, on_progress=on_progress)
-    return in_directions(resolved.folder, data, told, resident=options.engine == "solo"), told
+            told = find_directions(resolved.folder, data.first, options, resolved.space, on_progress=on_progress)
+    resident = options.engine == "solo"
+    return data.each(lambda one: in_directions(resolved.folder, one, told, resident=resident)), told
 
 
 def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:
@@ -253,13 +260,14 @@ def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
         yield lambda done, total: display.update(task, completed=done, total=total, visible=True)
 
 
-def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Sequence[str]) -> None:
+def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequence[str]) -> None:
     for remark in noted:
         say(f"note: {remark}")
-    shape = " x ".join(map(str, data.store.header.feature_shape))
-    say(f"{data.store.path}: {shape}, {counted(len(data.store.header.views), 'view')}")
+    for name, one in data.named.items():
+        shape, views = " x ".join(map(str, one.store.header.feature_shape)), one.store.header.views
+        say(f"{f'{name}: ' if name else ''}{one.store.path}: {shape}, {counted(len(views), 'view')}")
     with _bar("comparing", "images", visible=False) as on_progress:  # not where an earlier run has done it
-        found = audit_study(folder, data, on_progress=on_progress)
+        found = audit_study(folder, data.first, on_progress=on_progress)
     for line in describe(found):
         say(line)
     if config.storage and has_secrets(config.storage):
@@ -273,7 +281,7 @@ def _introduce(folder: Path, config: StudyConfig, data: SearchData, noted: Seque
 def _search(
     resolved: Resolved,
     config: StudyConfig,
-    data: SearchData,
+    data: StudyData,
     opened: OpenedStudy,
     *,
     own: OwnHead | None,
@@ -287,25 +295,25 @@ def _search(
     from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
-    from search.training.sizing import settle_bank  # noqa: PLC0415
+    from search.training.sizing import settle_banks  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
 
     folder, space, study = resolved.folder, own or resolved.space, opened.study
     snapshot_every = resolved.options.snapshot_every
-    shape = None
+    banks = None
     if config.engine == "fused":
-        config, shape = settle_bank(config, resolved.space, data)
-    write_json(folder / SPLIT_FILE, data.split)
+        config, banks = settle_banks(config, resolved.space, data)
+    write_json(folder / SPLIT_FILE, data.first.split)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     book = Book(study, config, space, going_on=saved.going_on if saved else ())
     checkpoints = TopCheckpoints(folder, study, config, data, own=own)
     bank = None
     with Display(study, config) as display:
-        if shape:
+        if banks:
             recording = Recording(folder, opened, saved, snapshot_every)
-            throughput = run_pool(recording, shape=shape, data=data, book=book, sink=checkpoints, display=display)
-            bank = describe_bank(shape, str(config.dtype), throughput, bare=step_rate(shape, str(config.dtype)))
+            throughput = run_pool(recording, banks=banks, data=data, book=book, sink=checkpoints, display=display)
+            bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
     summary = finish_study(

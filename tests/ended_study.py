@@ -16,6 +16,7 @@ from search.finish.checkpoints import TopCheckpoints
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.space import Space
+from search.setup.stores import StudyData
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
@@ -33,6 +34,11 @@ class EndedStudy:
     made: MadeStudy
     data: SearchData
     checkpoints: TopCheckpoints
+
+    @property
+    def study_data(self) -> StudyData:
+        """The rows as a study of one store has them."""
+        return StudyData.of_one(self.data)
 
     @property
     def folder(self) -> Path:
@@ -60,7 +66,7 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
     settings |= {"split": data.split, "stores": {}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
     made.train(trials)
-    checkpoints = TopCheckpoints(made.folder, made.opened.study, made.config, data)
+    checkpoints = TopCheckpoints(made.folder, made.opened.study, made.config, StudyData.of_one(data))
     for trial in ranking(made.opened.study)[: checkpoints.keep]:
         spec = TrialNotes.of(trial).spec
         checkpoints.save(trial.number, spec, drawn_weights(spec, data, seed=trial.number), value=trial.value)

@@ -127,6 +127,8 @@ def resume(path: Path) -> None:
     from search.setup.data import load_data
     from search.setup.options import RunOptions
     from search.setup.resolve import resolve
+    from search.setup.stores import ALONE, StudyData
+    from search.training.sizing import BankShapes
     from search.training.snapshot import read_snapshot
     from search.trials.ask_tell import Book
 
@@ -137,7 +139,7 @@ def resume(path: Path) -> None:
     data = load_data(
         store, validation=None, test=None, **shares, folds=options.folds, seed=options.seed, resident=False
     )
-    config = resolved.config(data, "tensorflow")
+    config = resolved.config(StudyData.of_one(data), "tensorflow")
     assert isinstance(config, StudyConfig)
     saved = read_snapshot(path)
     opened = open_record(
@@ -152,7 +154,8 @@ def resume(path: Path) -> None:
         check_record(opened.study, path)
         book = Book(opened.study, config, resolved.space, going_on=saved.going_on if saved else ())
         if saved:
-            saved.bring_back(book.back, whole_shape())
+            shape = whole_shape()
+            saved.bring_back(book.back, BankShapes({ALONE: shape}, shape.pages))
     finally:
         opened.close()
 

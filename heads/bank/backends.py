@@ -43,6 +43,11 @@ def bare_product() -> Callable[..., Any]:
     return product
 
 
+def passes_free_pages_over() -> bool:
+    """Whether pages that no head owns cost a bank next to no time, so that it may have many of them."""
+    return bool(_backend().passes_free_pages_over())
+
+
 def compiles_by_shape() -> bool:
     """Whether even ``exact_forward`` is compiled anew for every shape of bank."""
     return bool(keras.backend.backend() == "jax")

@@ -168,6 +168,11 @@ def fast_in_bfloat16() -> bool:
     return bool(jax.default_backend() != "cpu")
 
 
+def passes_free_pages_over() -> bool:
+    """See ``heads.bank.backends.passes_free_pages_over``: products take all pages."""
+    return False
+
+
 @lru_cache(maxsize=32)
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``."""

@@ -238,6 +238,11 @@ def fast_in_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def passes_free_pages_over() -> bool:
+    """See ``heads.bank.backends.passes_free_pages_over``."""
+    return _Tools(compiled=True).one_by_one
+
+
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``; runs eagerly, so that nothing is compiled for a bank used once."""
     bank = Bank(shape, "float32", _Tools(compiled=False))

@@ -14,6 +14,7 @@ from heads.model.fit import Schedule, train_solo
 from search.record.results import OneAtATimeEstimate
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
+from search.setup.stores import StudyData
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
@@ -33,7 +34,7 @@ class _Stopwatch:
         return True
 
 
-def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) -> OneAtATimeEstimate:
+def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> OneAtATimeEstimate:
     """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
 
     The sample is spread over the trials' widths. Each head trains three epochs of a few batches, of which the first,
@@ -44,12 +45,9 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) ->
     by_width = sorted(sound, key=lambda trial: (TrialNotes.of(trial).spec.conv_width, trial.number))
     count = min(SAMPLES, len(by_width))
     sampled = [by_width[(2 * place + 1) * len(by_width) // (2 * count)] for place in range(count)]
-    rows = data.train.rows
-    few = Feed(data.store, rows[: BATCHES * config.batch_size], memory_bytes=2**30)
-    validated = Feed(data.validation.store, data.validation.rows[: 2 * config.batch_size], memory_bytes=2**30)
-    share = len(few.rows) / len(rows)
     starts, epochs = [], []
     for trial in sampled:
+        few, validated, share = _few(data.of(TrialNotes.of(trial).store), config)
         watch = _Stopwatch([time.perf_counter()])
         schedule = Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0)
         train_solo(TrialNotes.of(trial).spec, few, validated, schedule, seed=0, on_epoch=watch)
@@ -65,3 +63,11 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: SearchData) ->
         seconds_per_epoch=round(mean(epochs), 4),
         sampled=tuple(trial.number for trial in sampled),
     )
+
+
+def _few(data: SearchData, config: StudyConfig) -> tuple[Feed, Feed, float]:
+    """A few batches to train on and to validate on, and their share of the training rows."""
+    rows = data.train.rows
+    few = Feed(data.store, rows[: BATCHES * config.batch_size], memory_bytes=2**30)
+    validated = Feed(data.validation.store, data.validation.rows[: 2 * config.batch_size], memory_bytes=2**30)
+    return few, validated, len(few.rows) / len(rows)

@@ -23,6 +23,7 @@ from search.record.results import FinalistRecord
 from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.own_head import OwnHead
+from search.setup.stores import ALONE, StudyData
 from search.trials.ask_tell import Asked
 from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
 
@@ -39,7 +40,7 @@ class TopCheckpoints:
         folder: Path,
         study: optuna.Study,
         config: StudyConfig,
-        data: SearchData,
+        data: StudyData,
         *,
         keep: int = KEEP,
         own: OwnHead | None = None,
@@ -50,7 +51,7 @@ class TopCheckpoints:
         self.data = data
         self.keep = keep
         self.own = own
-        self._held: dict[int, tuple[HeadSpec | OwnSpec, Weights, Score]] = {}
+        self._held: dict[int, tuple[Asked, Weights, Score]] = {}
         (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
@@ -66,7 +67,7 @@ class TopCheckpoints:
         best = ranking(self.study)[: self.keep]
         worst = score_of(self.study, best[-1]) if best else None
         if len(best) < self.keep or score.better_than(worst) or asked.is_article:
-            self._held[asked.number] = (asked.head, weights[0], score)
+            self._held[asked.number] = (asked, weights[0], score)
 
     def write_out(self) -> None:
         """Writes the heads held and removes files of heads that are no longer among the best.
@@ -75,22 +76,27 @@ class TopCheckpoints:
         file. Not for every trial, since many are soon surpassed.
         """
         kept = self._kept()
-        for number, (head, weights, score) in self._held.items():
+        for number, (asked, weights, score) in self._held.items():
             if number in kept:
-                self.save(number, head, weights, value=ranking_score_of(self.study, score.ranking_score))
+                value = ranking_score_of(self.study, score.ranking_score)
+                self.save(number, asked.head, weights, store=asked.store, value=value)
         self._held.clear()
         self.clear_out()
 
-    def save(self, number: int, head: HeadSpec | OwnSpec, weights: Weights, *, value: float) -> None:
-        """Writes the head of a trial; ``value`` is what it scored."""
-        self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, value=value))
+    def save(
+        self, number: int, head: HeadSpec | OwnSpec, weights: Weights, *, store: str = ALONE, value: float
+    ) -> None:
+        """Writes the head of a trial on a store; ``value`` is what it scored."""
+        data = self.data.of(store)
+        self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, data, value=value), data)
 
     def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> None:
         """Writes a head that was trained on all rows; ``finalist`` is what is told of its repeats, if it had some."""
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
-        training = {"parts": list(self.data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
-        metadata = self._metadata(made.trial, made.head, refit=training, temperature=temperature)
-        self._write(refit_path_of(self.folder, made.trial), made.head, made.weights, metadata)
+        data = self.data.of(made.store)
+        training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
+        metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
+        self._write(refit_path_of(self.folder, made.trial), made.head, made.weights, metadata, data)
 
     def read(self, path: Path) -> Head:
         """Reads a head of this study; one with layers of somebody's own by their function, which is at hand.
@@ -117,7 +123,9 @@ class TopCheckpoints:
         for path in head_files(self.folder, "refit"):
             path.unlink()
 
-    def _write(self, path: Path, head: HeadSpec | OwnSpec, weights: Weights, metadata: HeadMetadata) -> None:
+    def _write(
+        self, path: Path, head: HeadSpec | OwnSpec, weights: Weights, metadata: HeadMetadata, data: SearchData
+    ) -> None:
         """The one way from weights to a file, which is always of all channels."""
         if isinstance(head, OwnSpec):
             number = metadata.trial or 0
@@ -126,7 +134,7 @@ class TopCheckpoints:
             save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
             return
         model = build_head(head, metadata.feature_shape, len(metadata.classes))
-        model.set_weights(folded_back(weights, self.data.store.header.projection))
+        model.set_weights(folded_back(weights, data.store.header.projection))
         save_head(path, model, metadata)
 
     def _rebuild(self, head: OwnSpec, number: int) -> Any:
@@ -137,9 +145,9 @@ class TopCheckpoints:
         article = article_trial(self.study)
         return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
 
-    def _metadata(self, number: int, head: HeadSpec | OwnSpec, **more: Any) -> HeadMetadata:
+    def _metadata(self, number: int, head: HeadSpec | OwnSpec, data: SearchData, **more: Any) -> HeadMetadata:
         what = {"own": head.to_dict()} if isinstance(head, OwnSpec) else {"spec": head}
-        store, config = self.data.store, self.config
+        store, config = data.store, self.config
         return HeadMetadata.of_store(
             store.header,
             store.fingerprint,
@@ -147,6 +155,6 @@ class TopCheckpoints:
             study=config.name,
             trial=number,
             **more,
-            split=self.data.remakeable_split,
+            split=data.remakeable_split,
             versions=package_versions(config.backend),
         )

@@ -40,6 +40,7 @@ from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.own_head import OwnHead
 from search.setup.space import Space
+from search.setup.stores import StudyData
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, finalists_of, ranking
@@ -118,7 +119,7 @@ def choose(
     study: optuna.Study,
     config: StudyConfig,
     space: Space | OwnHead,
-    data: SearchData,
+    data: StudyData,
     *,
     snapshot_every: float,
     on_stage: OnStage = untold,
@@ -177,20 +178,22 @@ def conclude(
     for number, made in refits.items():
         finalist = by_trial.get(number)
         told = finalist.record if finalist else None
-        checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data))
+        checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data.first))
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     heads = {
         number: find_head(checkpoints.folder, number, refitted=bool(candidates))
         for number in dict.fromkeys(tested)
         if not candidates or number in refits
     }
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
-    described = _describe_ensemble(ensemble, probabilities, data)
-    if data.test is not None:
+    described = _describe_ensemble(ensemble, probabilities, data.first)
+    if data.first.test is not None:
         on_stage(Stage.TEST)
     test = score_on_test(
         data,
         heads,
+        store_of.__getitem__,
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
@@ -201,8 +204,8 @@ def conclude(
         counted,
         finalists=_describe_finalists(choice),
         ensemble=described,
-        refit=_describe_refit(refits.get(choice.trial), data),
-        calibration=_calibration(probabilities.get(choice.trial, ()), data),
+        refit=_describe_refit(refits.get(choice.trial), data.of(store_of[choice.trial])),
+        calibration=_calibration(probabilities.get(choice.trial, ()), data.first),
         test=test,
         verdict=verdict(test),
     )
@@ -221,7 +224,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
     """
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
-        return [Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates) for one in sound]
+        return [Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store) for one in sound]
     if not config.folds:
         return []
     return [_of_trial(trial) for trial in finalists_of(study, 1)]
@@ -229,7 +232,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
 
 def _of_trial(trial: FrozenTrial) -> Candidate:
     notes = TrialNotes.of(trial)
-    return Candidate(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates)
+    return Candidate(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates, notes.store)
 
 
 def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequence[Probabilities]]:
@@ -240,10 +243,11 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
     found: dict[int, Sequence[Probabilities]] = {
         finalist.trial: finalist.probabilities for finalist in choice.finalists if not finalist.stopped_after
     }
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(checkpoints.study)}
     for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
         path = path_of(checkpoints.folder, number)
         if number not in found and path.is_file():
-            feed = checkpoints.data.validation
+            feed = checkpoints.data.of(store_of[number]).validation
             model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
             found[number] = [predict_probabilities(model, feed)]
     return found

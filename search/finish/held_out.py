@@ -28,12 +28,13 @@ from search.record.results import (
     HeadOnTest,
     HeldOutTest,
 )
-from search.setup.data import SearchData
+from search.setup.stores import ALONE, StudyData
 
 
 def score_on_test(
-    data: SearchData,
+    data: StudyData,
     heads: Mapping[int, Path],
+    store_of: Callable[[int], str] = lambda _: ALONE,
     *,
     winner: int,
     article: int | None,
@@ -46,6 +47,7 @@ def score_on_test(
     Args:
         data: Holds the test rows.
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
+        store_of: Tells the name of a trial's store.
         winner: The chosen head's trial.
         article: The article's trial; None where it has no head.
         ensemble: Whose heads are averaged, and the average's temperature.
@@ -55,14 +57,19 @@ def score_on_test(
     Returns:
         What the test rows say, intervals with patients as units; None where there are no test rows.
     """
-    if data.test is None:
+    test = data.first.test
+    if test is None:
         return None
     identity = _identity(heads, read)
     if earlier and earlier.heads == identity:
         return earlier
-    found = {number: _Tested.of(path, read(path), data.test) for number, path in heads.items()}
-    patients = data.test.store.patients[data.test.rows]
-    classes, labels = data.store.classes, data.test.labels
+    found = {}
+    for number, path in heads.items():
+        theirs = data.of(store_of(number)).test  # the same images in each store
+        assert theirs is not None
+        found[number] = _Tested.of(path, read(path), theirs)
+    patients = test.store.patients[test.rows]
+    classes, labels = data.first.store.classes, test.labels
 
     def scores(tested: _Tested) -> dict[str, Any]:
         return tested.scores(labels, classes, patients)
@@ -76,9 +83,9 @@ def score_on_test(
         **scores(mine),
     )
     if article is not None:
-        theirs = found[article]
-        difference = _difference(mine.right(labels), theirs.right(labels), groups_of(patients))
-        told = replace(told, article=HeadOnTest(trial=article, **scores(theirs)), difference=difference)
+        other = found[article]
+        difference = _difference(mine.right(labels), other.right(labels), groups_of(patients))
+        told = replace(told, article=HeadOnTest(trial=article, **scores(other)), difference=difference)
     if ensemble:
         together = _Tested(average_views([found[number].plain for number in ensemble.trials]), ensemble.temperature)
         told = replace(told, ensemble=EnsembleOnTest(trials=ensemble.trials, **scores(together)))

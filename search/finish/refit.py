@@ -27,6 +27,7 @@ from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import derive_seed
+from search.setup.stores import StudyData
 from search.training.sizing import BankRequest, whole_bank
 
 
@@ -40,6 +41,7 @@ class Candidate:
         head: The head.
         epochs: How long it trains.
         rates: Learning rate of each of these epochs.
+        store: Name of the store that it trains on; '' in a study of one.
     """
 
     trial: int
@@ -47,6 +49,7 @@ class Candidate:
     head: HeadSpec | OwnSpec
     epochs: int
     rates: Sequence[float]
+    store: str = ""
 
     @property
     def spec(self) -> HeadSpec:
@@ -65,6 +68,7 @@ class Refit:
         weights: After its last epoch, in the order of ``model.get_weights()``.
         epochs: How long it trained.
         rows: Rows that it trained on.
+        store: Name of the store that they are from; '' in a study of one.
     """
 
     trial: int
@@ -72,12 +76,13 @@ class Refit:
     weights: Weights
     epochs: int
     rows: int
+    store: str = ""
 
 
 def refit(
-    candidates: Sequence[Candidate], config: StudyConfig, data: SearchData, own: OwnHead | None = None
+    candidates: Sequence[Candidate], config: StudyConfig, data: StudyData, own: OwnHead | None = None
 ) -> dict[int, Refit]:
-    """Trains heads in one bank, each for its own number of epochs; in several where memory asks for it.
+    """Trains heads in one bank a store, each for its own number of epochs; in several where memory asks for it.
 
     Those of somebody's own function are trained one after the other.
 
@@ -85,8 +90,17 @@ def refit(
         By trial number; a head that diverged is left out.
     """
     alone = [one for one in candidates if isinstance(one.head, OwnSpec)]
-    found = {made.trial: made for one in alone if (made := _train_alone(one, own, config, data)) is not None}
-    left = [one for one in candidates if isinstance(one.head, HeadSpec)]
+    found = {made.trial: made for one in alone if (made := _train_alone(one, own, config, data.first)) is not None}
+    for store, rows in data.named.items():
+        left = [one for one in candidates if isinstance(one.head, HeadSpec) and one.store == store]
+        found |= _in_banks(left, config, rows)
+    return found
+
+
+def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
+    """Trains heads of one store."""
+    found: dict[int, Refit] = {}
+    left = list(candidates)
     while left:
         gc.collect()
         feed = _feed(data)
@@ -175,7 +189,7 @@ def _train(
         for slot, one in done.items():
             weights = engine.take_out(slot, which="current")
             if all(np.isfinite(array).all() for array in weights):
-                found[one.trial] = Refit(one.trial, one.spec, weights, one.epochs, len(feed.rows))
+                found[one.trial] = Refit(one.trial, one.spec, weights, one.epochs, len(feed.rows), one.store)
             del slots[slot]
         engine.remove(done)
     return found

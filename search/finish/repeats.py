@@ -38,15 +38,16 @@ from search.setup.data import SearchData
 from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
+from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
-from search.training.sizing import BankRequest, whole_bank
+from search.training.sizing import BankRequest, BankShapes, whole_banks
 from search.training.snapshot import read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
-from search.trials.ask_tell import Asked, Book
+from search.trials.ask_tell import Asked, Book, Planned
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import is_article, is_counted, ranking_score_of
@@ -72,6 +73,7 @@ class Finalist:
         epochs: How long to train where nothing is left to validate on.
         rates: Learning rate of each of these epochs.
         probabilities: On the validation rows, of every run that came through: (rows, classes) each.
+        store: Name of the store that it trains on; '' in a study of one.
     """
 
     trial: int
@@ -85,6 +87,7 @@ class Finalist:
     epochs: int
     rates: Sequence[float]
     probabilities: tuple[Probabilities, ...]
+    store: str = ""
 
     @property
     def sound(self) -> list[float]:
@@ -123,7 +126,7 @@ def run_repeats(
     study: optuna.Study,
     config: StudyConfig,
     space: Space | OwnHead,
-    data: SearchData,
+    data: StudyData,
     *,
     plan: RepeatPlan,
     snapshot_every: float,
@@ -149,7 +152,7 @@ def run_repeats(
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
     trials, runs = plan.trials, plan.runs
-    heads = [TrialNotes.of(trial).head for trial in trials]
+    heads = [Planned(notes.head, notes.store) for notes in map(TrialNotes.of, trials)]
     planned = [head for head in heads for _ in range(runs)]
     gc.collect()  # the search's bank, before the next one is made
     own, own_config = _settle(folder, config, plan, planned)
@@ -167,8 +170,8 @@ def run_repeats(
         check_record(opened.study, place_of(own, config.storage))
         saved = taken_up(own, saved, opened)
         going_on = saved.going_on if saved else ()
-        book = Book(opened.study, own_config, space, planned=planned, spare_article=False, going_on=going_on)
-        sink = _Predictions(own / _PREDICTIONS, data, config)
+        book = Book(opened.study, own_config, space, planned=planned, going_on=going_on)
+        sink = _Predictions(own / _PREDICTIONS, data.first, config)
         bank = None
         with Display(opened.study, own_config, what="repeat") as display:
             if own_config.engine == "solo":  # one after the other: who falls behind is seen when all is trained
@@ -176,11 +179,11 @@ def run_repeats(
             else:
                 spared = [place for place, trial in enumerate(trials) if is_article(trial)]
                 opened.study.pruner = FinalistPruner(rungs(plan.epochs), runs=runs, spared=spared, needed=plan.needed)
-                shape = whole_bank(BankRequest.of_study([*map(_of_bank, planned)], own_config, data))
+                banks = _banks(planned, own_config, data)
                 recording = Recording(own, opened, saved, snapshot_every)
                 throughput = run_pool(
                     recording,
-                    shape=shape,
+                    banks=banks,
                     data=data,
                     book=book,
                     sink=sink,
@@ -188,7 +191,7 @@ def run_repeats(
                     shrinks=True,
                     on_stage=on_stage,
                 )
-                bank = describe_bank(shape, str(own_config.dtype), throughput, bare=None)
+                bank = describe_bank(banks.pages, str(own_config.dtype), throughput, bare=None)
         finalists = _read(opened.study, trials, runs, sink)
     finally:
         opened.close()
@@ -197,16 +200,22 @@ def run_repeats(
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
 
 
-def _of_bank(head: HeadSpec | OwnSpec) -> HeadSpec:
-    assert isinstance(head, HeadSpec)
-    return head
+def _banks(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> BankShapes:
+    """The banks that hold the runs on each store."""
+    requests = {}
+    for name, rows in data.named.items():
+        specs = [one.head for one in planned if one.store == name and isinstance(one.head, HeadSpec)]
+        if specs:
+            requests[name] = BankRequest.of_study(specs, config, rows)
+    return whole_banks(requests)
 
 
 def _settle(
-    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[HeadSpec | OwnSpec]
+    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
 ) -> tuple[Path, StudyConfig]:
     """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
-    identity: list[Any] = [plan.repeats, plan.epochs, config.patience, [head.identity for head in planned]]
+    identity: list[Any] = [plan.repeats, plan.epochs, config.patience, [one.head.identity for one in planned]]
+    identity += [[one.store for one in planned]] if any(one.store for one in planned) else []
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     own = config.model_copy(
         update={
@@ -318,6 +327,7 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
         trial=trial.number,
         ordinal=as_trial.ordinal,
         head=as_trial.head,
+        store=as_trial.store,
         is_article=is_article(trial),
         values=tuple(values),
         losses=tuple(losses),

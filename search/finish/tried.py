@@ -38,7 +38,7 @@ def some_features(config: StudyConfig, metadata: HeadMetadata) -> Tried:
         config: Says where the store is, or was.
         metadata: Of the head. Where it was trained on a compressed store, that has other features than it takes.
     """
-    store = _store(config)
+    store = _store(config, metadata.store_fingerprint)
     if store is not None and store.header.feature_shape == metadata.feature_shape and len(store.usable):
         rows = store.usable[np.unique(np.linspace(0, len(store.usable) - 1, FEATURES).astype(int))]
         return Tried(store.take(rows, 0).astype(np.float32), f"rows of {store.path.name}")
@@ -46,8 +46,10 @@ def some_features(config: StudyConfig, metadata: HeadMetadata) -> Tried:
     return Tried(np.maximum(drawn, 0), "made-up rows")
 
 
-def _store(config: StudyConfig) -> FeatureStore | None:
-    told = config.stores.get("features")
+def _store(config: StudyConfig, fingerprint: str | None) -> FeatureStore | None:
+    """The study's store that a head was trained on; its first one where that is not known."""
+    stores = [told for parts in config.stores_by_name.values() if (told := parts.get("features"))]
+    told = next((one for one in stores if one["fingerprint"] == fingerprint), next(iter(stores), None))
     try:
         return FeatureStore(Path(told["path"])) if told else None
     except InputError:  # moved or removed: a head can leave all the same

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
@@ -23,6 +24,7 @@ from search.setup.storage_url import bare, hidden
 SCHEMA = 1
 FILE = "study.json"
 SPLIT_FILE = "split.json"
+_MAY_LACK = ("projection", "own_head", "store_name", "more_stores")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 
 
@@ -52,7 +54,10 @@ class StudyConfig(StudyOptions):
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
         space: As in a study file.
-        stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores.
+        stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores; of
+            several ``features`` the first's.
+        store_name: Name of the first store of several; '' where there is one.
+        more_stores: Likewise of the others, by name.
         split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
@@ -67,6 +72,8 @@ class StudyConfig(StudyOptions):
     versions: dict[str, str]
     projection: StudyProjection | None = None
     own_head: OwnHeadRecord | None = None
+    store_name: str = ""
+    more_stores: dict[str, dict[str, dict[str, str] | None]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +85,11 @@ class StudyConfig(StudyOptions):
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which way values are better."""
         return "minimize" if lower_is_better(self.objective) else "maximize"
+
+    @property
+    def stores_by_name(self) -> dict[str, dict[str, dict[str, str] | None]]:
+        """What ``stores`` is, of each store that a trial may name; by '' where there is one."""
+        return {self.store_name: self.stores, **self.more_stores}
 
     @property
     def repeats_in_words(self) -> str:
@@ -109,9 +121,7 @@ class StudyConfig(StudyOptions):
             raise InputError(path, expected="a study's JSON", found="something else (no schema)")
         if (schema := data.pop("schema")) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
-        missing = next(
-            (name for name in cls.model_fields if name not in {*BEFORE, "projection", "own_head", *data}), None
-        )
+        missing = next((name for name in cls.model_fields if name not in {*BEFORE, *_MAY_LACK, *data}), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:
@@ -126,8 +136,8 @@ class StudyConfig(StudyOptions):
         key = "split."
         try:
             _Split.model_validate(self.split)
-            for part, store in self.stores.items():
-                key = f"stores.{part}."
+            for where, store in self._each_store():
+                key = f"{where}."
                 if store is not None:
                     _Store.model_validate(store)
         except ValidationError as error:
@@ -136,8 +146,23 @@ class StudyConfig(StudyOptions):
         for key in ("counts", "patients"):
             if missing := wanted - self.split[key].keys():
                 raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
-        if other := self.stores.keys() - {"features", "validation", "test"}:
-            raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))
+        parts = {"features", "validation", "test"}
+        for stores in self.stores_by_name.values():
+            if other := stores.keys() - parts:
+                raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))
+        if self.more_stores and (not self.store_name or self.store_name in self.more_stores):
+            raise InputError(path, field="store_name", expected="a name of its own", found=self.store_name or "none")
+        for name, stores in self.more_stores.items():
+            if stores.keys() != parts or stores["features"] is None:
+                raise InputError(
+                    path, field=f"more_stores.{name}", expected="features, validation and test", found="less"
+                )
+
+    def _each_store(self) -> Iterator[tuple[str, dict[str, str] | None]]:
+        """Yields the stores, with what messages call each."""
+        for name, stores in self.stores_by_name.items():
+            begin = "stores" if stores is self.stores else f"more_stores.{name}"
+            yield from ((f"{begin}.{part}", store) for part, store in stores.items())
 
     def check_resumable(self, folder: Path, given: StudyConfig) -> None:
         """Compares this study, on disk, with what a command was told.
@@ -166,10 +191,12 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     """What makes two studies the same, one flat level, so that a difference has a name."""
     flat: dict[str, Any] = {name: getattr(config, name) for name, option in study_options() if not option.may_change}
     flat["storage"] = bare(config.storage) if config.storage else None
-    for part, store in config.stores.items():
-        flat[f"stores.{part}.fingerprint"] = store["fingerprint"] if store else None
-        if store and "content" in store:
-            flat[f"stores.{part}.content"] = store["content"]
+    for name, stores in config.stores_by_name.items():
+        begin = "stores" if stores is config.stores else f"stores.{name}"
+        for part, store in stores.items():
+            flat[f"{begin}.{part}.fingerprint"] = store["fingerprint"] if store else None
+            if store and "content" in store:
+                flat[f"{begin}.{part}.content"] = store["content"]
     for name, domain in config.space.items():
         flat[f"space.{name}"] = domain
     for name in ("validation", "test", "identity"):

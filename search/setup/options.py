@@ -7,6 +7,7 @@ printed command that runs a study again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
 from features.runtime.options import checked, text_of
+from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
 
 Engine = Literal["fused", "solo"]
@@ -40,6 +42,24 @@ def _number_or_auto(given: Any) -> Any:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**6):
         raise ValueError(f"expected a number of at least 1, or {AUTO}, found {str(given)[:40]}")
     return str(int(text))
+
+
+def _store_names(given: Any) -> Any:
+    """Makes stores what the command line has of them, ``PATH`` or ``NAME=PATH`` each: a validator of a field."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return [f"{name}={_path_of(store)}" for name, store in given.items()]
+    alone = isinstance(given, str | os.PathLike | FeatureStore)
+    return [_path_of(store) for store in ([given] if alone else given)] or None
+
+
+def _path_of(store: Any) -> Any:
+    return str(store.path) if isinstance(store, FeatureStore) else text_of(store)
+
+
+Stores = Annotated[list[str] | None, BeforeValidator(_store_names)]
+"""Stores, each ``PATH`` or ``NAME=PATH``: see ``search.setup.stores.named_paths``."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,11 @@ class DataOptions(_Options):
     """Where the rows come from, and where the study goes."""
 
     features: Annotated[
-        Path | None, Option("Store to train on; without it, and without --images, a built-in demonstration.")
+        Stores,
+        Option(
+            "Store to train on, or NAME=STORE; given several times, stores of the same images, which the search chooses"
+            " between. Without it, and without --images, a built-in demonstration."
+        ),
     ] = None
     images: Annotated[
         Path | None,
@@ -80,8 +104,10 @@ class DataOptions(_Options):
             "folder's name beside --out. Batch size, dtype and pages of the extraction are the usual ones."
         ),
     ] = None
-    validation: Annotated[Path | None, Option("Store to validate on; else split off --features.")] = None
-    test: Annotated[Path | None, Option("Store to test on; else split off --features.")] = None
+    validation: Annotated[
+        Stores, Option("Store to validate on, for each of --features; else split off --features.")
+    ] = None
+    test: Annotated[Stores, Option("Store to test on, for each of --features; else split off --features.")] = None
     validation_fraction: Annotated[float, Option("Share to validate on.")] = VALIDATION_FRACTION
     test_fraction: Annotated[float, Option("Share to test on.")] = TEST_FRACTION
     study: Annotated[Path | None, Option("Study file.", shown=str(DEFAULT_STUDY))] = None

@@ -11,34 +11,36 @@ from features.store.source import FeatureSource
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.space import ARTICLE, POOLING, Space
+from search.setup.stores import StudyData
 
 UNEVEN = 5.0
 """A class with so many times the rows of another decides what the accuracy says."""
 
 
-def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str]:
+def remarks(config: StudyConfig, space: Space, study: StudyData) -> Iterator[str]:
     """Yields what the user should know about rows, classes and space before the first trial.
 
     Args:
         config: What was resolved.
         space: What trials draw from.
-        data: The rows of the study.
+        study: The rows of the study.
     """
-    yield from _skipped(data)
+    data = study.first
+    yield from _skipped(study)
     yield from data.remarks
-    yield from _directions(config, data)
-    yield from _left_out_of_the_last_training(data)
+    for one in study.named.values():
+        yield from _directions(config, one)
+        yield from _left_out_of_the_last_training(one)
     yield from _uneven(config, data)
     if config.head is None:
         yield from _beside_the_space(space)
-        yield from _one_place(space, data)
+        yield from _one_place(space, study)
     if data.test is None:
         yield "no rows are kept for the test: nothing will be said of new patients"
 
 
-def _skipped(data: SearchData) -> Iterator[str]:
-    feeds = [feed for feed in (data.train, data.validation, data.test) if feed is not None]
-    stores: dict[int, FeatureSource] = {id(feed.store): feed.store for feed in feeds}
+def _skipped(study: StudyData) -> Iterator[str]:
+    stores: dict[int, FeatureSource] = {id(feed.store): feed.store for feed in study.feeds()}
     for store in stores.values():
         skipped = len(store) - len(store.usable)
         if skipped:
@@ -86,10 +88,11 @@ def _beside_the_space(space: Space) -> Iterator[str]:
         )
 
 
-def _one_place(space: Space, data: SearchData) -> Iterator[str]:
-    height, width, _ = data.store.header.feature_shape
-    if height * width == 1 and POOLING not in space.parameters:
-        yield f"{data.store.path.name}: maps of 1 x 1, on which {POOLING} changes nothing: it is not searched over"
+def _one_place(space: Space, study: StudyData) -> Iterator[str]:
+    places = [one.store.header.feature_shape[:2] for one in study.named.values()]
+    if all(place == (1, 1) for place in places) and POOLING not in space.parameters:
+        name = study.first.store.path.name
+        yield f"{name}: maps of 1 x 1, on which {POOLING} changes nothing: it is not searched over"
 
 
 def _is_zero(space: Space, name: str) -> bool:

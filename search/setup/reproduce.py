@@ -21,16 +21,22 @@ def to_toml(config: StudyConfig) -> str:
 def command_line(config: StudyConfig) -> str:
     """Returns the command that runs this study anew, with its study file in the current folder."""
     options: dict[str, Any] = {}
-    for part, store in config.stores.items():
-        if store:
-            options[part] = store["path"]
+    for name, stores in config.stores_by_name.items():
+        for part, store in stores.items():
+            if store:
+                options.setdefault(part, []).append(f"{name}={store['path']}" if name else store["path"])
     options |= {} if config.head else {"study": f"{config.name}.toml"}
     options |= {"out": f"{config.name}-again"}
     options |= {name: getattr(config, name) for name, option in study_options() if option.printed}
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    given = (f"{option_name(name)} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
+    given = (
+        f"{option_name(name)} {shlex.quote(str(one))}"
+        for name, value in options.items()
+        for one in (value if isinstance(value, list) else [value])
+        if one is not None
+    )
     return " \\\n    ".join(["python -m search.run", *given])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
+from features.runtime.text import listed
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from search.setup.classes import require_area
@@ -18,6 +21,7 @@ from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
 from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
+from search.setup.stores import ALONE, StudyData, named_paths, part_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
@@ -41,17 +45,27 @@ class Resolved:
     space: Space
     options: RunOptions
 
-    def check_store(self, store: FeatureStore) -> None:
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The stores to train on, by name; of one store, whatever its name, by ''. None for the demonstration."""
+        found = named_paths(self.options.features or ())
+        return dict.fromkeys((ALONE,), next(iter(found.values()))) if len(found) == 1 else found
+
+    def part_paths(self, part: str) -> dict[str, Path | None]:
+        """The stores of a part, ``validation`` or ``test``, by the name of those that they belong to."""
+        return part_paths(tuple(self.paths), getattr(self.options, part), option=f"--{part}")
+
+    def check_store(self, name: str, store: FeatureStore) -> None:
         """Refuses a store that the recorded study was not made with, before it is split.
 
         Raises:
             InputError: Naming both fingerprints, or contents.
         """
-        stored = self.recorded.stores.get("features") if self.recorded else None
+        stored = self.recorded.stores_by_name.get(name, {}).get("features") if self.recorded else None
         if stored:
             store.check_recorded(stored, "this study was made with")
 
-    def fitted_to(self, data: SearchData) -> Resolved:
+    def fitted_to(self, data: StudyData) -> Resolved:
         """Returns the search with what its space has no use for on these features left out.
 
         A study that has begun keeps the space that it was begun with.
@@ -61,19 +75,28 @@ class Resolved:
         """
         if self.options.head:
             return self  # what is suggested is the function's own affair
-        height, width, _ = data.store.header.feature_shape
+        told = self._with_stores(data.names)
+        places = [math.prod(one.store.header.feature_shape[:2]) for one in data.named.values()]
         searched = self.recorded is not None and isinstance(self.recorded.space.get(POOLING), list)
-        if height * width > 1 or searched:
-            return self
-        space = self.space.without_pooling
+        if max(places) > 1 or searched:
+            return told
+        space = told.space.without_pooling
         if not space.parameters:
             expected = f"something to search over beside {POOLING}, which changes nothing on maps of 1 x 1"
             raise InputError(self.options.study or DEFAULT_STUDY, field="space", expected=expected, found="nothing")
-        return replace(self, space=space)
+        return replace(told, space=space)
+
+    def _with_stores(self, names: Sequence[str]) -> Resolved:
+        """The search with the stores that a trial chooses between: those that the study file names, else all."""
+        named = self.space.stores
+        if lacking := [name for name in named if name not in names]:
+            where, expected = self.options.study or DEFAULT_STUDY, f"some of {listed(names, 8) or 'several --features'}"
+            raise InputError(where, field="space.features", expected=expected, found=lacking[0])
+        return self if named or not names else replace(self, space=replace(self.space, stores=tuple(names)))
 
     def config(
         self,
-        data: SearchData,
+        data: StudyData,
         backend: str,
         projection: StudyProjection | None = None,
         own: OwnHeadRecord | None = None,
@@ -87,18 +110,17 @@ class Resolved:
         """
         options = self.options
         if options.objective == "auc":
-            require_area(data.judging)
+            require_area(data.first.judging)
         kept = {name: getattr(options, name) for name in StudyOptions.model_fields}
         told: dict[str, Any] = kept | {"name": self.name, "backend": backend}
+        stores = {name: self._stores_of(one) for name, one in data.named.items()}
         config = StudyConfig(
             **told,
             space=self.space.to_dict(),
-            stores={
-                "features": _store(data.train.store),
-                "validation": _store(data.validation.store) if options.validation else None,
-                "test": _store(data.test.store) if data.test and options.test else None,
-            },
-            split={name: value for name, value in data.split.items() if name != "rows"},
+            stores=next(iter(stores.values())),
+            store_name=next(iter(stores)),
+            more_stores=dict(list(stores.items())[1:]),
+            split={name: value for name, value in data.first.split.items() if name != "rows"},
             versions=package_versions(backend),
             projection=projection,
             own_head=self.recorded.own_head if self.recorded is not None else own,
@@ -106,6 +128,14 @@ class Resolved:
         if self.recorded is not None:
             self.recorded.check_resumable(self.folder, config)
         return config
+
+    def _stores_of(self, data: SearchData) -> dict[str, dict[str, str] | None]:
+        options = self.options
+        return {
+            "features": _store(data.train.store),
+            "validation": _store(data.validation.store) if options.validation else None,
+            "test": _store(data.test.store) if data.test and options.test else None,
+        }
 
 
 def resolve(given: RunOptions) -> Resolved:
@@ -132,9 +162,9 @@ def resolve(given: RunOptions) -> Resolved:
             "--head", expected=f"{recorded.head} again, as {folder / FILE} has it", found="none", hint=hint
         )
     if given.images:
-        place = given.features or store_of_images(folder, given.images)
+        place = _place_of(given) or store_of_images(folder, given.images)
         check_same_study(folder, recorded, place)
-        given = given.model_copy(update={"features": place, "resume": goes_on})
+        given = given.model_copy(update={"features": [str(place)], "resume": goes_on})
     space = Space.from_dict({}, "") if given.head else file.space
     if recorded is None:
         return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
@@ -147,6 +177,15 @@ def resolve(given: RunOptions) -> Resolved:
     return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
 
 
+def _place_of(given: RunOptions) -> Path | None:
+    """The one store of ``--features`` that ``--images`` are extracted into."""
+    paths = list(named_paths(given.features or ()).values())
+    if len(paths) > 1:
+        hint = "extract them first, and name their stores"
+        raise InputError("--features", expected="one store beside --images", found=f"{len(paths)}", hint=hint)
+    return paths[0] if paths else None
+
+
 def find_study_file(path: Path) -> Path:
     """Returns the path, looked for in the current directory, then beside the code, then among the installed package."""
     places = (path, ROOT / path, ROOT / "search" / path)
@@ -157,12 +196,23 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     """The command line has the first word, then the record or the study file, then the defaults."""
     known = {name: value for name, value in otherwise.items() if value is not None}
     options = RunOptions.model_validate(known | given.model_dump(exclude_unset=True))
+    if len(options.features or ()) > 1:
+        _check_with_several(options)
     if options.head:
         options = _with_own_head(options, engine_given="engine" in given.model_fields_set)
     if options.folds == 1 or (options.folds and options.engine == "solo" and not options.head):
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
     return options.model_copy(update={"storage": _storage_of(options.storage)}) if options.storage else options
+
+
+def _check_with_several(options: RunOptions) -> None:
+    """Refuses what goes with one store only."""
+    if options.head:
+        raise InputError("--features", expected="one store beside --head", found=f"{len(options.features or ())}")
+    if options.channels:
+        hint = "features.compress makes stores of fewer channels"
+        raise InputError("--channels", expected="none beside several --features", found=options.channels, hint=hint)
 
 
 def _with_own_head(options: RunOptions, *, engine_given: bool) -> RunOptions:
@@ -186,7 +236,11 @@ def _storage_of(url: str) -> str:
 
 def _recorded_values(config: StudyConfig) -> dict[str, Any]:
     kept = {name: getattr(config, name) for name in StudyOptions.model_fields}
-    paths = {part: Path(store["path"]) for part, store in config.stores.items() if store}
+    paths: dict[str, list[str]] = {}
+    for name, stores in config.stores_by_name.items():
+        for part, store in stores.items():
+            if store:
+                paths.setdefault(part, []).append(f"{name}={store['path']}" if name else store["path"])
     shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
     return kept | paths | shares
 

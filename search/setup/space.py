@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
 POOLING = "pooling"
 """The field that changes nothing where a map has one place."""
+FEATURES = "features"
+"""The parameter that says which of several stores a trial trains on."""
 Scalar = bool | int | float | str
 
 
@@ -107,10 +109,17 @@ class Space:
 
     Every parameter is suggested in every trial, whatever the topology uses: multivariate TPE draws jointly only those
     that all trials have.
+
+    Attributes:
+        parameters: Domains of the fields that are searched over.
+        fixed: Values of the others.
+        stores: Names of the stores that a trial chooses between; none where the study has one, or a study file has not
+            said which.
     """
 
     parameters: Mapping[str, Range | tuple[Scalar, ...]]
     fixed: Mapping[str, Scalar]
+    stores: tuple[str, ...] = ()
 
     def suggest(self, trial: Suggesting) -> HeadSpec:
         """Draws one head."""
@@ -119,9 +128,13 @@ class Space:
             values[name] = _suggest(trial, name, domain)
         return HeadSpec(**values)
 
-    def parameters_of(self, spec: HeadSpec) -> dict[str, Scalar]:
-        """The parameters to enqueue for a head, with those left out that this space cannot express."""
-        values: dict[str, Scalar] = {}
+    def suggest_store(self, trial: Suggesting) -> str:
+        """Draws the store of a trial; '' where there is nothing to choose."""
+        return str(trial.suggest_categorical(FEATURES, self.stores)) if self.stores else ""
+
+    def parameters_of(self, spec: HeadSpec, store: str = "") -> dict[str, Scalar]:
+        """The parameters to enqueue for a head on a store, with those left out that this space cannot express."""
+        values: dict[str, Scalar] = {FEATURES: store} if store in self.stores else {}
         for name, domain in self.parameters.items():
             value = getattr(spec, name)
             if isinstance(domain, tuple):
@@ -154,11 +167,11 @@ class Space:
             return self
         parameters = {name: one for name, one in self.parameters.items() if name != POOLING}
         kept = ARTICLE.pooling if ARTICLE.pooling in domain else domain[0]
-        return Space(parameters, {**self.fixed, POOLING: kept})
+        return replace(self, parameters=parameters, fixed={**self.fixed, POOLING: kept})
 
     def to_dict(self) -> dict[str, Any]:
         """The form of the study file's ``[space]``, all fields present but those that ``told`` leaves out."""
-        data = told(self.fixed)
+        data = told(self.fixed) | ({FEATURES: list(self.stores)} if self.stores else {})
         for name, domain in self.parameters.items():
             data[name] = list(domain) if isinstance(domain, tuple) else domain.model_dump(exclude_defaults=True)
         return data
@@ -173,7 +186,10 @@ class Space:
         known = {field.name: field.type for field in fields(HeadSpec)}
         parameters: dict[str, Range | tuple[Scalar, ...]] = {}
         fixed: dict[str, Scalar] = {name: getattr(ARTICLE, name) for name in known if name not in data}
+        stores = _read_stores(where, data[FEATURES]) if FEATURES in data else ()
         for name, raw in data.items():
+            if name == FEATURES:
+                continue
             if name not in known:
                 raise InputError(where, field=f"space.{name}", expected=f"one of {', '.join(known)}", found="unknown")
             if isinstance(raw, dict):
@@ -182,7 +198,7 @@ class Space:
                 parameters[name] = _read_choices(where, name, raw)
             else:
                 fixed[name] = _checked(where, f"space.{name}", name, raw)
-        return cls(parameters, fixed)
+        return cls(parameters, fixed, stores)
 
 
 @dataclass(frozen=True)
@@ -270,6 +286,14 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
     if domain.or_zero:
         _checked(where, f"space.{name}.or_zero", name, 0)
     return domain
+
+
+def _read_stores(where: str, raw: Any) -> tuple[str, ...]:
+    names = [raw] if isinstance(raw, str) else raw
+    whole = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
+    if not whole or len(set(names)) != len(names):
+        raise InputError(where, field=f"space.{FEATURES}", expected="a store's name, or a list of some", found=raw)
+    return tuple(names)
 
 
 def _read_choices(where: str, name: str, raw: list[Any]) -> tuple[Scalar, ...]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 from heads.bank.matmul_rate import matmul_rate
 from heads.bank.shape import BankShape
 from heads.model.spec import PAGE
 from search.record.results import BankFigures
+from search.training.sizing import BankShapes
 from search.training.throughput import Throughput
 
 
-def step_rate(shape: BankShape, dtype: str) -> float:
-    """Measured rate of the bare products of this bank's first layers, in operations per second."""
+def step_rate(banks: BankShapes, dtype: str) -> float:
+    """Measured rate of the bare products of the banks' first layers, in operations per second; of several the mean."""
+    return mean(_step_rate(shape, dtype) for shape in banks.shapes.values())
+
+
+def _step_rate(shape: BankShape, dtype: str) -> float:
     rows = shape.batch * shape.positions
     outputs = shape.pages * PAGE * max(1, shape.folds - 1)  # of all partitions at once, which is never the slower way
     return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
 
 
-def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:
-    """Returns what summary.json says of a bank.
+def describe_bank(pages: int, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:
+    """Returns what summary.json says of a study's bank, or of its banks together.
 
     Args:
-        shape: Of the bank.
+        pages: That may be in use at once.
         dtype: Of its products.
         throughput: What was measured of it.
         bare: The machine's rate of these products alone (``step_rate``); None where nobody wants to wait for it.
@@ -32,7 +39,7 @@ def describe_bank(shape: BankShape, dtype: str, throughput: Throughput, *, bare:
     if not epochs:
         return None
     return BankFigures(
-        pages=shape.pages,
+        pages=pages,
         dtype=dtype,
         compilations=throughput.compilations,
         heads_at_once=round(throughput.head_epochs / epochs, 2),

@@ -27,3 +27,8 @@ class Member:
     epochs: int = 0
     best: EpochRecord | None = None
     rates: list[float] = field(default_factory=list)
+
+    @property
+    def store(self) -> str:
+        """Name of the store that it trains on."""
+        return self.asked.store

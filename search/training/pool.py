@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.runtime.text import percent
-from heads.bank.engine import Engine, Newcomer
+from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import pages_of
-from heads.metrics.scoring import EpochRecord, Probabilities, Score, Scores
+from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
-from search.setup.data import SearchData, plan_of
 from search.setup.seeds import derive_seed
+from search.training.banks import Banks, Newcome, Trained
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.member import Member
+from search.training.sizing import BankShapes
 from search.training.snapshot import Snapshot, Snapshots
 from search.training.stopping import heeding_stops
 from search.training.throughput import Throughput
@@ -69,8 +68,7 @@ class Pool:
     def __init__(
         self,
         book: Book,
-        data: SearchData,
-        engine: Engine,
+        banks: Banks,
         sink: CheckpointSink,
         display: Display,
         *,
@@ -82,8 +80,7 @@ class Pool:
 
         Args:
             book: Gives out the trials and takes what becomes of them.
-            data: Rows to train and validate on.
-            engine: An empty bank that has room for every head of the space.
+            banks: Empty ones that have room for every head of the space.
             sink: Takes the heads that ran to their end.
             display: Shows how far it is.
             flush: Brings the record to disk.
@@ -91,8 +88,7 @@ class Pool:
             throughput: Counts time and work.
         """
         self.book = book
-        self.data = data
-        self.engine = engine
+        self.banks = banks
         self.sink = sink
         self.display = display
         self.flush = flush
@@ -132,10 +128,10 @@ class Pool:
                 # now, so that a thread's pace decides nothing.
                 ahead = asker.submit(self._ask_ahead)
                 with self.throughput.training():
-                    losses, scores = self._train()
+                    trained = self._train()
                 with self.throughput.bookkeeping():
                     ahead.result()
-                    outcomes = self._settle(losses, scores)
+                    outcomes = self._settle(trained)
                 with self.throughput.training():
                     completed = self._take_out(outcomes)
                 with self.throughput.bookkeeping():
@@ -152,14 +148,13 @@ class Pool:
         return True
 
     def _is_half_empty(self) -> bool:
-        return self.book.is_exhausted and not self.waiting and 2 * self.engine.table.free >= self.engine.shape.pages
+        return self.book.is_exhausted and not self.waiting and 2 * self.banks.used <= self.banks.pages
 
     def _describe(self) -> str:
         rate = self.throughput.operations_per_second / 1e9
         idle = self.throughput.bookkeeping_seconds / max(self.throughput.seconds, 1e-9)
-        used = self.engine.shape.pages - self.engine.table.free
         return (
-            f"{len(self.members)} heads at once on {used} of {self.engine.shape.pages} pages, {rate:.0f} GFLOP/s,"
+            f"{len(self.members)} heads at once on {self.banks.used} of {self.banks.pages} pages, {rate:.0f} GFLOP/s,"
             f" {percent(idle, 1)} bookkeeping"
         )
 
@@ -174,83 +169,68 @@ class Pool:
 
     def _refill(self) -> None:
         """Fills free pages: of the trials that wait, the widest that fits; a new one where none does."""
-        table, tiles_of = self.engine.table, self.engine.shape.tiles_of
-        free, slots, tiles = table.free, table.free_slots, table.free_tiles
+        room = self.banks.room
         chosen: list[Asked] = []
-        while free > 0 and slots > 0:
-            fitting = [
-                asked for asked in self.waiting if pages_of(asked.spec) <= free and tiles_of(asked.spec) <= tiles
-            ]
+        while room.is_left:
+            fitting = [asked for asked in self.waiting if room.fits(asked.store, asked.spec)]
             if fitting:
                 best = max(fitting, key=lambda asked: (pages_of(asked.spec), -asked.ordinal))
                 self.waiting.remove(best)
                 chosen.append(best)
-                free, slots, tiles = free - pages_of(best.spec), slots - 1, tiles - tiles_of(best.spec)
+                room.take(best.store, best.spec)
             elif len(self.waiting) < WAITING and (asked := self.book.ask()) is not None:
                 self.waiting.append(asked)
             else:
                 break
+        epochs = self.book.config.epochs
+        arriving = [
+            Newcome(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs)) for asked in chosen
+        ]
         with self.throughput.moving():
-            placed = self.engine.insert(
-                [
-                    Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=self.book.config.epochs)
-                    for asked in chosen
-                ]
-            )
+            placed = self.banks.insert(arriving)
         for asked, slot in zip(chosen, placed, strict=True):
             TrialNotes.write(asked.trial, first_epoch=self.epoch)
             self.members.append(Member(asked, slot, self.epoch))
 
     def _seeds(self, asked: Asked) -> tuple[int, ...]:
         """One seed for each fold; the first is that of a trial without folds."""
-        return tuple(asked.seed if fold == 0 else derive_seed(asked.seed, "fold", fold) for fold in self._folds)
-
-    @property
-    def _folds(self) -> range:
-        return range(self.engine.shape.folds)
+        folds = range(self.banks.folds)
+        return tuple(asked.seed if fold == 0 else derive_seed(asked.seed, "fold", fold) for fold in folds)
 
     # --- an epoch -----------------------------------------------------------------------------------------------
 
-    def _train(self) -> tuple[npt.NDArray[Any], Scores]:
-        compiled = self.engine.traces
-        plan, fold_of_batch = plan_of(self.data, self.book.config.batch_size, self.book.config.seed, self.epoch)
-        losses = self.engine.train_epoch(plan, fold_of_batch)
-        scores = self.engine.validate()
+    def _train(self) -> dict[str, Trained]:
+        compiled = self.banks.traces
+        trained = self.banks.train(self.epoch, self.members)
         self.throughput.epoch(
             heads=len(self.members),
-            pages=self.engine.shape.pages - self.engine.table.free,
-            room=self.engine.shape.pages,
-            operations=self.engine.epoch_flops(len(plan)),
-            compilations=self.engine.traces - compiled,
+            pages=self.banks.used,
+            room=self.banks.pages,
+            operations=sum(one.operations for one in trained.values()),
+            compilations=self.banks.traces - compiled,
         )
         self.epoch += 1
-        return losses, scores
+        return trained
 
-    def _settle(self, losses: npt.NDArray[Any], scores: Scores) -> list[Outcome]:
+    def _settle(self, trained: Mapping[str, Trained]) -> list[Outcome]:
         """Reports every head, then judges every head; returns those that are through."""
-        rates = self.engine.learning_rates.rates.copy()
-        heads = np.zeros(losses.shape, bool)
-        heads[:, [member.slot for member in self.members]] = True
-        self.engine.learning_rates.update(scores.loss, heads)
-        improved = np.zeros(losses.shape, bool)
-        failed, sound = [], []
+        failed, sound, improved = [], [], []
         for member in self.members:
             member.epochs += 1
-            slot = member.slot
-            score = Score(*(float(numbers[:, slot].mean()) for numbers in scores))
-            train_loss = float(losses[:, slot].mean())
+            slot, mine = member.slot, trained[member.store]
+            score, train_loss = mine.score_of(slot), mine.loss_of(slot)
             if not (np.isfinite(train_loss) and score.finite):
                 failed.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
                 continue
             sound.append(member)
-            member.rates.append(float(rates[:, slot].mean()))
+            member.rates.append(mine.rate_of(slot))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
             best = member.best.validation if member.best else None
             if member.asked.spec.last_counts or score.better_than(best):
                 member.best = record
-                improved[:, slot] = True
+                improved.append(member)
             self.book.report(member.asked, record)
-        self.engine.keep(improved)
+        self.banks.keep(improved)
         # All have been reported, so each is judged among its whole cohort.
         return failed + [outcome for member in sound if (outcome := self._judge(member))]
 
@@ -266,18 +246,21 @@ class Pool:
         """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
         wanted = [outcome for outcome in outcomes if not outcome.failure]
         members = [outcome.member for outcome in wanted if not outcome.pruned or self.sink.takes_pruned]
-        weights = [[self.engine.take_out(member.slot, fold=fold) for fold in self._folds] for member in members]
-        heads = [
-            Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
-            for member, folds in zip(members, weights, strict=True)
-            for fold, of_fold in enumerate(folds)
-        ]
-        found = iter(self.engine.predict_exactly(heads)) if heads else iter(())
+        weights = [self.banks.take_out(member) for member in members]
+        found: dict[int, list[tuple[Probabilities, Score]]] = {}
+        for store in dict.fromkeys(member.store for member in members):
+            mine = [(member, folds) for member, folds in zip(members, weights, strict=True) if member.store == store]
+            heads = [
+                Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
+                for member, folds in mine
+                for fold, of_fold in enumerate(folds)
+            ]
+            exact = iter(self.banks.predict_exactly(store, heads))
+            found |= {member.asked.number: [next(exact) for _ in folds] for member, folds in mine}
         completed = []
         for member, folds in zip(members, weights, strict=True):
-            exact = [next(found) for _ in self._folds]
-            scores = [self.engine.score_predicted(one, fold=fold) for fold, one in enumerate(exact)]
-            completed.append(Completed(member, folds, exact, Score.mean(scores)))
+            probabilities, scores = zip(*found[member.asked.number], strict=True)
+            completed.append(Completed(member, folds, list(probabilities), Score.mean(scores)))
         return completed
 
     def _tell(self, outcomes: Sequence[Outcome], completed: Sequence[Completed]) -> None:
@@ -285,18 +268,18 @@ class Pool:
         self.display.epoch(len(self.members))
         if not outcomes:
             return
-        pruned = {outcome.member.slot for outcome in outcomes if outcome.pruned}
+        pruned = {outcome.member.asked.number for outcome in outcomes if outcome.pruned}
         for one in completed:
             self.sink.offer(one.member.asked, one.weights, one.score, one.probabilities)
-            if one.member.slot not in pruned:
+            if one.member.asked.number not in pruned:
                 self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
-        gone = {outcome.member.slot for outcome in outcomes}
+        gone = {outcome.member.asked.number for outcome in outcomes}
         with self.throughput.moving():
-            self.engine.remove(sorted(gone))
-        self.members = [member for member in self.members if member.slot not in gone]
+            self.banks.remove(outcome.member for outcome in outcomes)
+        self.members = [member for member in self.members if member.asked.number not in gone]
         if not self.snapshots.beside_journal:
             self.sink.write_out()
         for outcome in outcomes:
@@ -335,23 +318,21 @@ class Pool:
         return Snapshot(
             finished=sum(trial.state.is_finished() for trial in trials),
             epoch=self.epoch,
-            shape=self.engine.shape,
+            banks=BankShapes(self.banks.shapes, self.banks.pages),
             members=[replace(member, rates=list(member.rates)) for member in self.members],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),
-            places=[self.engine.place_of(member.slot) for member in self.members],
-            states=[
-                tuple(self.engine.save_state(member.slot, fold=fold) for fold in self._folds) for member in self.members
-            ],
+            places=[self.banks.place_of(member) for member in self.members],
+            states=[self.banks.save_state(member) for member in self.members],
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
         newcomers = [
-            Newcomer(spec=member.asked.spec, states=states, place=place)
+            Newcome(member.store, Newcomer(spec=member.asked.spec, states=states, place=place))
             for member, states, place in zip(snapshot.members, snapshot.states, snapshot.places, strict=True)
         ]
-        slots = self.engine.insert(newcomers)
+        slots = self.banks.insert(newcomers)
         self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]
         self.waiting = [self.book.back(number) for number in snapshot.waiting]
         self.epoch = snapshot.epoch

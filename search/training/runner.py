@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.runtime.allocator import keep_freed_memory
-from features.runtime.memory import resident_budget
-from heads.bank.engine import Engine
 from heads.bank.shape import BankShape, pages_of
+from heads.model.spec import HeadSpec
 from search.record.storage import OpenedStudy
-from search.setup.config import StudyConfig
-from search.setup.data import SearchData
+from search.setup.stores import StudyData
+from search.training.banks import Banks
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.pool import Pool
+from search.training.sizing import BankShapes
 from search.training.snapshot import Saved, Snapshot, Snapshots
 from search.training.stages import OnStage, Stage, untold
 from search.training.throughput import Throughput
@@ -42,24 +43,24 @@ class Recording:
 def run_pool(
     recording: Recording,
     *,
-    shape: BankShape,
-    data: SearchData,
+    banks: BankShapes,
+    data: StudyData,
     book: Book,
     sink: CheckpointSink,
     display: Display,
     shrinks: bool = False,
     on_stage: OnStage = untold,
 ) -> Throughput:
-    """Runs a study's trials in a bank.
+    """Runs a study's trials in banks, one for each store.
 
     Args:
         recording: Where its record goes, and what a killed run left there.
-        shape: Of the bank.
+        banks: Their shapes.
         data: Rows to train and validate on.
         book: Gives out the trials.
         sink: Takes the heads.
         display: Shows how far it is.
-        shrinks: Whether a bank that is half empty gives way to one that holds what is left: that costs a compilation,
+        shrinks: Whether banks that are half empty give way to ones that hold what is left: that costs a compilation,
             and pays where many leave early and nobody comes in.
         on_stage: Told of each smaller bank before it is made.
 
@@ -71,15 +72,13 @@ def run_pool(
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
     snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
-    snapshot = saved.bring_back(book.back, shape) if saved else None
+    snapshot = saved.bring_back(book.back, banks) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
     try:
         while not through:
-            engine = _engine(snapshot.shape if snapshot else shape, data, book.config)
-            pool = Pool(
-                book, data, engine, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput
-            )
+            made = Banks(snapshot.banks if snapshot else banks, data.named, book.config)
+            pool = Pool(book, made, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput)
             if snapshot:
                 _restore(pool, snapshot, saved)
             through = pool.run(until_half_empty=shrinks)
@@ -90,7 +89,7 @@ def run_pool(
             else:
                 snapshot = _smaller(pool.snapshot())
                 on_stage(Stage.SMALLER_BANK)
-            del pool, engine
+            del pool, made
             gc.collect()  # before the next one takes its memory
     finally:
         snapshots.close()
@@ -107,23 +106,19 @@ def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
         raise saved.damaged(error) from error
 
 
-def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
-    return Engine(
-        shape,
-        train=data.train,
-        validation=data.validation,
-        validation_rows=data.folds or None,
-        dtype=config.dtype,
-        resident=_bytes(data, config.dtype) <= resident_budget(),
-        objective=config.objective,
-        class_weights=data.class_weights(config.class_weights),
-    )
-
-
 def _smaller(snapshot: Snapshot) -> Snapshot:
-    """Returns the snapshot for a bank that has room for just the heads in it."""
-    shape, specs = snapshot.shape, [member.asked.spec for member in snapshot.members]
-    covering = BankShape.covering(
+    """Returns the snapshot for banks that have room for just the heads in it."""
+    shapes = {
+        name: _covering(shape, [member.asked.spec for member in snapshot.members if member.store == name])
+        for name, shape in snapshot.banks.shapes.items()
+        if any(member.store == name for member in snapshot.members)
+    }
+    smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
+    return replace(snapshot, banks=smaller, places=[None] * len(snapshot.members))
+
+
+def _covering(shape: BankShape, specs: Sequence[HeadSpec]) -> BankShape:
+    return BankShape.covering(
         specs,
         pages=sum(map(pages_of, specs)),
         feature_shape=shape.feature_shape,
@@ -132,9 +127,3 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
         folds=shape.folds,
         room=shape.room_for(specs),
     )
-    return replace(snapshot, shape=covering, places=[None] * len(specs))
-
-
-def _bytes(data: SearchData, dtype: str | None) -> int:
-    rows = len(data.train.rows) + (0 if data.folds else len(data.validation.rows))
-    return rows * data.store.header.row_values * (2 if dtype == "bfloat16" else 4)

@@ -7,7 +7,7 @@ same study twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -15,12 +15,13 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
-from heads.bank.backends import default_dtype
+from heads.bank.backends import default_dtype, passes_free_pages_over
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
 from search.setup.space import Space
+from search.setup.stores import ALONE, StudyData
 
 COHORTS = 6
 """A bank that held the whole study at once would leave the sampler nothing to learn from: trials come in at least so
@@ -122,11 +123,6 @@ class BankRequest:
             room=room,
         )
 
-    def affordable(self) -> int:
-        """Pages for which a quarter of the available memory is enough."""
-        affordable = resident_budget() // 2 // self.page_bytes
-        return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
-
     @property
     def page_bytes(self) -> int:
         """Bytes that a page takes, with its share of what the heads on it have."""
@@ -135,33 +131,74 @@ class BankRequest:
 
 
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
-    """Returns the bank for a study.
+    """Returns the bank for a study of one store, see ``bank_shapes``."""
+    return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
+
+
+@dataclass(frozen=True)
+class BankShapes:
+    """The banks of a study, one for each store.
+
+    Attributes:
+        shapes: By the store's name.
+        pages: That may be in use at once, in all of them together: each bank may have so many by itself, and where the
+            sampler goes, pages follow.
+    """
+
+    shapes: Mapping[str, BankShape]
+    pages: int
+
+    @property
+    def first(self) -> BankShape:
+        """That of the first store."""
+        return next(iter(self.shapes.values()))
+
+
+def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int | None) -> BankShapes:
+    """Returns the banks for a study.
+
+    Where free pages cost no time, each store's bank has as many pages as all may use together. Else they share them
+    evenly, and none has more than its share.
 
     Args:
-        request: What it is to hold: heads that span the study's space.
-        trials: Trials it is to run.
+        requests: What each is to hold, by the store's name: heads that span the study's space.
+        trials: Trials that the study is to run.
         pages: Pages of each fold's partition, None to choose.
 
     Raises:
         InputError: The widest head does not fit, into the pages or into memory.
     """
-    widest = request.widest
+    widest = max(request.widest for request in requests.values())
     if pages is not None and pages < widest:
         raise InputError("--pages", expected=f"at least {widest}, for the widest head of the space", found=pages)
-    if pages is not None:
-        return request.shape(pages)
-    needed, budget = widest * request.page_bytes, resident_budget()
+    settled = pages or _settled_pages(list(requests.values()), widest, trials)
+    each = settled if len(requests) == 1 or passes_free_pages_over() else max(widest, settled // len(requests))
+    return BankShapes({name: request.shape(each) for name, request in requests.items()}, settled)
+
+
+def _settled_pages(requests: Sequence[BankRequest], widest: int, trials: int) -> int:
+    needed, budget = widest * _page_bytes(requests), resident_budget()
     if needed > budget:
         raise InputError(
             "--engine",
-            expected=f"{needed / 1e9:.1f} GB of memory for a bank of one head of {request.classes:,} classes",
+            expected=f"{needed / 1e9:.1f} GB of memory for a bank of one head of {requests[0].classes:,} classes",
             found=f"{budget / 1e9:.1f} GB to plan with",
             hint="use --engine solo, or a study file with smaller heads: dense_layers = 0, pooling = average",
         )
-    usual = mean((widest, min(pages_of(spec) for spec in request.specs)))
-    affordable = max(widest, min(MOST, request.affordable()))
+    usual = mean((widest, min(pages_of(spec) for spec in requests[0].specs)))
+    affordable = max(widest, min(MOST, _affordable(requests)))
     least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
-    return request.shape(max(least, min(affordable, int(trials * usual / COHORTS))))
+    return max(least, min(affordable, int(trials * usual / COHORTS)))
+
+
+def _affordable(requests: Sequence[BankRequest]) -> int:
+    """Pages for which a quarter of the available memory is enough, in each of some banks."""
+    affordable = resident_budget() // 2 // _page_bytes(requests)
+    return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
+
+
+def _page_bytes(requests: Sequence[BankRequest]) -> int:
+    return sum(request.page_bytes for request in requests)
 
 
 def whole_bank(request: BankRequest) -> BankShape:
@@ -170,7 +207,17 @@ def whole_bank(request: BankRequest) -> BankShape:
     Args:
         request: What it is to hold: each head as often as it is to be held.
     """
-    return request.exactly(max(request.widest, min(sum(map(pages_of, request.specs)), request.affordable())))
+    return whole_banks({ALONE: request}).first
+
+
+def whole_banks(requests: Mapping[str, BankRequest]) -> BankShapes:
+    """Returns a bank for each store that holds its heads at once, or as many of them as memory allows."""
+    affordable = _affordable(list(requests.values()))
+    shapes = {
+        name: one.exactly(max(one.widest, min(sum(map(pages_of, one.specs)), affordable)))
+        for name, one in requests.items()
+    }
+    return BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
 
 
 def _bytes(shape: BankShape, dtype: str) -> int:
@@ -183,8 +230,10 @@ def _bytes(shape: BankShape, dtype: str) -> int:
     return state + _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
 
 
-def settle_bank(config: StudyConfig, space: Space, data: SearchData) -> tuple[StudyConfig, BankShape]:
-    """Decides dtype and size of the bank, unless the study has decided before; returns them in the config too."""
-    request = BankRequest.of_study(space.extremes(), config, data, typical=space.typical())
-    shape = bank_shape(request, trials=config.trials, pages=config.pages)
-    return config.model_copy(update={"dtype": request.dtype, "pages": shape.pages}), shape
+def settle_banks(config: StudyConfig, space: Space, data: StudyData) -> tuple[StudyConfig, BankShapes]:
+    """Decides dtype and size of the banks, unless the study has decided before; returns them in the config too."""
+    extremes, typical = space.extremes(), space.typical()
+    requests = {name: BankRequest.of_study(extremes, config, one, typical=typical) for name, one in data.named.items()}
+    banks = bank_shapes(requests, trials=config.trials, pages=config.pages)
+    dtype = next(iter(requests.values())).dtype
+    return config.model_copy(update={"dtype": dtype, "pages": banks.pages}), banks

@@ -27,7 +27,9 @@ from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.pages import Place
 from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
+from search.setup.stores import ALONE
 from search.training.member import Member
+from search.training.sizing import BankShapes
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
@@ -44,7 +46,7 @@ class Snapshot:
 
     Attributes:
         epoch: Epochs that the bank has trained.
-        shape: Of the bank.
+        banks: Shapes of the banks, by the store's name.
         members: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
@@ -54,7 +56,7 @@ class Snapshot:
     """
 
     epoch: int
-    shape: BankShape
+    banks: BankShapes
     members: list[Member]
     waiting: list[int]
     throughput: Throughput
@@ -101,19 +103,18 @@ class Saved:
         """
         return Throughput.of(self.content["meter"])
 
-    def bring_back(self, back: Callable[[int], Asked], within: BankShape) -> Snapshot:
+    def bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         """Returns the snapshot, its trials looked up by number.
 
         Args:
             back: Looks up a trial.
-            within: The bank that the study began with; that of the snapshot may be smaller.
+            within: The banks that the study began with; those of the snapshot may be smaller.
 
         Raises:
             InputError: It is not of this study and its record.
         """
         try:
-            snapshot = self._bring_back(back)
-            _check_within(snapshot.shape, within)
+            snapshot = self._bring_back(back, within)
             for member, states in zip(snapshot.members, snapshot.states, strict=True):
                 for state in states:
                     _check_state(member, state)
@@ -125,7 +126,7 @@ class Saved:
         """Returns what to raise where the snapshot does not fit the study that it was found with."""
         return _damaged(self.path, error)
 
-    def _bring_back(self, back: Callable[[int], Asked]) -> Snapshot:
+    def _bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         members, states = [], []
         for place, noted in enumerate(self.content["members"]):
             best = _record(noted["best"]) if noted["best"] else None
@@ -133,9 +134,15 @@ class Saved:
             members.append(Member(asked, -1, noted["first_epoch"], noted["epochs"], best, rates))
             states.append(tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"])))
         content = self.content
+        shapes = {name: _shape(noted) for name, noted in content.get("shapes", {ALONE: content["shape"]}).items()}
+        for name, shape in shapes.items():
+            _check_within(shape, within.shapes[name])
+        if lacking := {member.store for member in members} - shapes.keys():
+            raise ValueError(f"a bank for the store {lacking.pop()!r}: expected one, found none")
+        pages = min(within.pages, sum(shape.pages for shape in shapes.values()))
         places: list[Place | None] = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
         return Snapshot(
-            content["epoch"], _shape(content["shape"]), members, content["waiting"], self.throughput, places, states
+            content["epoch"], BankShapes(shapes, pages), members, content["waiting"], self.throughput, places, states
         )
 
     def _state(self, prefix: str) -> HeadState:
@@ -189,6 +196,13 @@ def _noted(record: EpochRecord) -> dict[str, Any]:
     return {**asdict(record), "validation": told}
 
 
+def _several(banks: BankShapes) -> dict[str, Any]:
+    """What a snapshot says of a study of several stores beside the rest."""
+    if banks.shapes.keys() == {ALONE}:
+        return {}
+    return {"shapes": {name: asdict(shape) for name, shape in banks.shapes.items()}}
+
+
 class _Score(BaseModel):
     loss: float
     accuracy: float
@@ -220,10 +234,18 @@ class _Content(BaseModel):
     journal_bytes: NonNegativeInt
     epoch: NonNegativeInt
     shape: BankShape
+    shapes: dict[str, BankShape] | None = None
     folds: PositiveInt
     waiting: list[NonNegativeInt]
     meter: dict[str, float]
     members: list[_Member]
+
+    @field_validator("shapes", mode="after")
+    @classmethod
+    def _at_least_one(cls, value: dict[str, BankShape]) -> dict[str, BankShape]:
+        if not value:
+            raise ValueError("expected the shape of a bank, found none")
+        return value
 
     @field_validator("shape", mode="before")
     @classmethod
@@ -266,7 +288,8 @@ class Snapshots:
             "journal_bytes": self._journal_bytes(),
             "finished": snapshot.finished,
             "epoch": snapshot.epoch,
-            "shape": asdict(snapshot.shape),
+            "shape": asdict(snapshot.banks.first),
+            **_several(snapshot.banks),
             "folds": len(snapshot.states[0]) if snapshot.states else 1,
             "waiting": snapshot.waiting,
             "meter": snapshot.throughput.to_dict(),

@@ -28,6 +28,7 @@ from heads.model.stepwise import (
 from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import derive_seed
+from search.setup.stores import StudyData
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.trials.ask_tell import Asked, Book
@@ -38,14 +39,14 @@ class OneAtATime:
     """Runs the trials that a book still has to give out."""
 
     def __init__(
-        self, book: Book, data: SearchData, sink: CheckpointSink, display: Display, *, flush: Callable[[], None]
+        self, book: Book, data: StudyData, sink: CheckpointSink, display: Display, *, flush: Callable[[], None]
     ) -> None:
         self.book = book
         self.data = data
         self.sink = sink
         self.display = display
         self.flush = flush
-        self._validations = _validations(data)
+        self._validations = {name: _validations(one, len(data.named)) for name, one in data.named.items()}
 
     def run(self) -> None:
         """Trains until every trial has been told. What was recorded is durable after every epoch."""
@@ -80,7 +81,7 @@ class OneAtATime:
             batch_size=config.batch_size,
             plan_seed=derive_seed(config.seed, "batches"),
             objective=config.objective,
-            class_weights=self.data.class_weights(config.class_weights),
+            class_weights=self.data.first.class_weights(config.class_weights),
         )
         try:
             trained = self._train(asked, schedule, on_epoch)
@@ -93,7 +94,7 @@ class OneAtATime:
             self._complete(asked, trained, epochs)
 
     def _train(self, asked: Asked, schedule: Schedule, on_epoch: Callable[[EpochRecord], bool]) -> TrainedTogether:
-        data = self.data
+        data = self.data.of(asked.store)
         if isinstance(asked.head, HeadSpec) and not data.folds:
             whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
@@ -111,7 +112,7 @@ class OneAtATime:
                 return train_together(
                     trainees,
                     batches,
-                    self._validations,
+                    self._validations[asked.store],
                     epochs=schedule.epochs,
                     objective=schedule.objective,
                     on_epoch=on_epoch,
@@ -126,7 +127,8 @@ class OneAtATime:
             BuildError: Somebody's own function does not make it any more.
         """
         if isinstance(asked.head, HeadSpec):
-            return head_trainee(asked.head, self.data.train.shape, len(self.data.store.classes), seed=seed)
+            data = self.data.of(asked.store)
+            return head_trainee(asked.head, data.train.shape, len(data.store.classes), seed=seed)
         own = self.book.space
         assert isinstance(own, OwnHead)
         return own_trainee(own.rebuild(asked.head, seed=seed, number=asked.number), own.function.where)
@@ -140,9 +142,9 @@ class OneAtATime:
         self.book.complete(asked, best, epochs=epochs, parameters=parameters)
 
 
-def _validations(data: SearchData) -> list[Feed]:
+def _validations(data: SearchData, stores: int) -> list[Feed]:
     """What each model of a trial is scored on: the validation rows, or its fold."""
     if not data.folds:
         return [data.validation]
-    share = resident_budget() // 5 // len(data.folds)
+    share = resident_budget() // 5 // (stores * len(data.folds))
     return [Feed(data.store, rows, memory_bytes=share) for rows in data.folds]

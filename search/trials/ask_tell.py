@@ -24,6 +24,19 @@ from search.trials.samplers import make_sampler
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A trial that is decided before the study.
+
+    Attributes:
+        head: Its head, whether the space can express it or not.
+        store: Name of its store; '' in a study of one.
+    """
+
+    head: HeadSpec | OwnSpec
+    store: str = ""
+
+
+@dataclass(frozen=True)
 class Asked:
     """A trial that is running.
 
@@ -33,6 +46,7 @@ class Asked:
             samples derive from it, so they are the same with and without an interruption.
         head: The head, ours or one of somebody's own function.
         seed: Decides its initial weights and dropout.
+        store: Name of the store that it trains on; '' in a study of one.
         problem: Why there is no model of it; None where there is one.
     """
 
@@ -40,6 +54,7 @@ class Asked:
     ordinal: int
     head: HeadSpec | OwnSpec
     seed: int
+    store: str = ""
     problem: str | None = None
 
     @property
@@ -55,7 +70,7 @@ class Asked:
 
     @property
     def is_article(self) -> bool:
-        """Whether this is the article's head, which is never pruned: the others are compared with it."""
+        """Whether this is the article's head, on the first store of several."""
         return self.ordinal == ARTICLE_ORDINAL
 
 
@@ -68,8 +83,7 @@ class Book:
         config: StudyConfig,
         space: Space | OwnHead,
         *,
-        planned: Sequence[HeadSpec | OwnSpec] = (ARTICLE,),
-        spare_article: bool = True,
+        planned: Sequence[Planned] | None = None,
         going_on: Collection[int] = (),
     ) -> None:
         """Opens the book.
@@ -78,22 +92,24 @@ class Book:
             study: Optuna's study.
             config: What was resolved.
             space: What trials draw from; or somebody's own function, which suggests and makes heads.
-            planned: The heads of the first trials, whether the space can express them or not.
-            spare_article: Whether the first trial, where it is the article's head, is never pruned.
+            planned: The first trials. Else they are the article's head on each store, and are never pruned: the others
+                are compared with them.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
         """
         self.study = study
         self.config = config
         self.space = space
-        self._planned = dict(enumerate(planned))
-        self._spare_article = spare_article
+        stores = space.stores if isinstance(space, Space) else ()
+        usual = [Planned(ARTICLE, store) for store in stores or ("",)]
+        self._planned = dict(enumerate(usual if planned is None else planned))
+        self._spared = range(len(usual) if planned is None else 0)
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._close_interrupted(going_on)
         trials = study.get_trials(deepcopy=False)
         enqueued = set(_ordinals(study))
-        for ordinal, spec in self._planned.items():
+        for ordinal, one in self._planned.items():
             if ordinal not in enqueued:
-                study.enqueue_trial(self._parameters_of(spec), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
+                study.enqueue_trial(self._parameters_of(one), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
         self._next_ordinal = 1 + max(_ordinals(study), default=0)
         self._asked = sum(is_counted(t) for t in trials) + len(going_on)
 
@@ -111,25 +127,34 @@ class Book:
             ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
             TrialNotes.write(trial, ordinal=ordinal)
         seed = derive_seed(self.config.seed, "head", ordinal)
+        store = self._store(trial, ordinal)
         head, problem = self._head(trial, ordinal, seed)
+        if store:
+            TrialNotes.write(trial, store=store)  # before the head: a trial that has one has all
         if isinstance(head, HeadSpec):
             TrialNotes.write(trial, spec=head)
         else:
             TrialNotes.write(trial, own=head)
-        return Asked(trial, ordinal, head, seed, problem)
+        return Asked(trial, ordinal, head, seed, store, problem)
+
+    def _store(self, trial: Trial, ordinal: int) -> str:
+        """The store of a trial, drawn before its head."""
+        drawn = self.space.suggest_store(trial) if isinstance(self.space, Space) else ""
+        planned = self._planned.get(ordinal)
+        return drawn if planned is None else planned.store
 
     def _head(self, trial: Trial, ordinal: int, seed: int) -> tuple[HeadSpec | OwnSpec, str | None]:
         """The head of a trial, and why there is none. What is planned is no question to somebody's own function."""
         planned = self._planned.get(ordinal)
         if isinstance(self.space, Space):
             suggested = self.space.suggest(trial)
-            return planned or suggested, None
-        return (planned, None) if planned is not None else self.space.suggest(trial, seed=seed)
+            return suggested if planned is None else planned.head, None
+        return (planned.head, None) if planned is not None else self.space.suggest(trial, seed=seed)
 
-    def _parameters_of(self, head: HeadSpec | OwnSpec) -> dict[str, Any]:
-        """The parameters to enqueue for a planned head; none where somebody's own function suggests them."""
-        if isinstance(self.space, Space) and isinstance(head, HeadSpec):
-            return dict(self.space.parameters_of(head))
+    def _parameters_of(self, one: Planned) -> dict[str, Any]:
+        """The parameters to enqueue for a planned trial; none where somebody's own function suggests them."""
+        if isinstance(self.space, Space) and isinstance(one.head, HeadSpec):
+            return dict(self.space.parameters_of(one.head, one.store))
         return {}
 
     def back(self, number: int) -> Asked:
@@ -144,7 +169,8 @@ class Book:
         if frozen.state != TrialState.RUNNING:
             raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
         notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
-        return Asked(trial, notes.ordinal, notes.head, derive_seed(self.config.seed, "head", notes.ordinal))
+        seed = derive_seed(self.config.seed, "head", notes.ordinal)
+        return Asked(trial, notes.ordinal, notes.head, seed, notes.store)
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""
@@ -162,8 +188,8 @@ class Book:
         return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
 
     def should_prune(self, asked: Asked) -> bool:
-        """Judges a trial by what it reported last. The article's head and the last survivor always go on."""
-        if asked.is_article and self._spare_article:
+        """Judges a trial by what it reported last. The article's heads and the last survivor always go on."""
+        if asked.ordinal in self._spared:
             return False
         return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
 

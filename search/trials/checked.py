@@ -34,6 +34,7 @@ class _Notes(BaseModel):
     rerun_of: NonNegativeInt | None = None
     spec: Annotated[dict[str, Any], AfterValidator(_is_head)] | None = None
     own: Annotated[dict[str, Any], AfterValidator(_is_own_head)] | None = None
+    store: str | None = None
     first_epoch: NonNegativeInt | None = None
     learning_rates: list[float] | None = None
     epochs: NonNegativeInt | None = None

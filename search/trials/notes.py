@@ -19,6 +19,7 @@ class Notes(TypedDict, total=False):
     rerun_of: int
     spec: HeadSpec
     own: OwnSpec
+    store: str
     first_epoch: int
     learning_rates: Sequence[float]
     epochs: int
@@ -91,6 +92,11 @@ class TrialNotes:
     def has_head(self) -> bool:
         """Whether its head had been drawn."""
         return "spec" in self.attributes or "own" in self.attributes
+
+    @property
+    def store(self) -> str:
+        """Name of the store that it trains on; '' in a study of one store. Once it was asked."""
+        return str(self.attributes.get("store", ""))
 
     @property
     def first_epoch(self) -> int:

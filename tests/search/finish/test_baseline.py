@@ -33,7 +33,7 @@ def clock(monkeypatch):
 def test_all_trial_epochs_and_every_start_are_reckoned(tmp_path, clock):
     ended = end_study(tmp_path, trials=8)
     trials = [trial for trial in ended.study.get_trials() if is_counted(trial)]
-    estimate = one_at_a_time(ended.study, ended.config, ended.data)  # all rows are sampled, there are few
+    estimate = one_at_a_time(ended.study, ended.config, ended.study_data)  # all rows are sampled, there are few
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
     assert (estimate.seconds_per_trial, estimate.seconds_per_epoch) == (3.0, 2.0)
     assert estimate.seconds == 8 * 3.0 + trial_epochs * 2.0
@@ -43,13 +43,13 @@ def test_an_epoch_of_a_few_batches_counts_as_the_share_that_it_is(tmp_path, cloc
     ended = end_study(tmp_path, batch_size=4)
     share = baseline.BATCHES * 4 / len(ended.data.train.rows)
     assert share < 1
-    estimate = one_at_a_time(ended.study, ended.config, ended.data)
+    estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
     assert estimate.seconds_per_epoch == pytest.approx(2.0 / share, abs=1e-4)
 
 
 def test_the_sample_is_of_sound_trials_spread_over_the_widths(tmp_path, clock):
     ended = end_study(tmp_path, trials=18)
-    estimate = one_at_a_time(ended.study, ended.config, ended.data)
+    estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
     notes = [TrialNotes.of(ended.study.get_trials()[number]) for number in estimate.sampled]
     assert [one.failure for one in notes] == [None] * baseline.SAMPLES
     assert [one.spec for one in notes] == clock

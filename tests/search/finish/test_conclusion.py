@@ -135,7 +135,7 @@ def test_with_a_banks_figures_stands_what_the_trials_would_have_taken_alone(tmp_
     monkeypatch.setattr("search.finish.conclusion.one_at_a_time", lambda *given: asked.append(given))
     summary = finish_study(ended.checkpoints, ended.space, bank=BANK, snapshot_every=1e9)
     assert summary.bank == read_summary(ended.folder).bank == BANK
-    assert asked == [(ended.study, ended.config, ended.data)]
+    assert asked == [(ended.study, ended.config, ended.study_data)]
 
 
 def test_a_search_of_which_nothing_completed_has_no_end(tmp_path):

@@ -14,6 +14,7 @@ from search.finish import held_out
 from search.finish.held_out import score_on_test
 from search.record.head_files import path_of
 from search.record.results import Ensemble
+from search.setup.stores import StudyData
 from search.trials.ranking import ranking
 
 
@@ -29,7 +30,7 @@ def heads(ended):
 
 def scored(ended, heads, **changes):
     given = {"winner": next(iter(heads)), "article": None, "ensemble": None, "earlier": None} | changes
-    return score_on_test(ended.data, heads, **given)
+    return score_on_test(ended.study_data, heads, **given)
 
 
 def called_rightly(ended, path) -> np.ndarray:
@@ -89,6 +90,8 @@ def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads
 
 def test_without_test_rows_there_is_nothing_to_say(ended, heads):
     assert (
-        score_on_test(replace(ended.data, test=None), heads, winner=0, article=None, ensemble=None, earlier=None)
+        score_on_test(
+            StudyData.of_one(replace(ended.data, test=None)), heads, winner=0, article=None, ensemble=None, earlier=None
+        )
         is None
     )

@@ -29,7 +29,7 @@ def made(ended):
         Candidate(5, 7, PLAIN, 2, [1e30, 1e30]),
         Candidate(6, 8, HeadSpec(conv_width=32, pooling="max"), 2, [RATE]),
     ]
-    return refit(candidates, ended.config, ended.data)
+    return refit(candidates, ended.config, ended.study_data)
 
 
 def same(one, other) -> bool:

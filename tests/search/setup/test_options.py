@@ -6,7 +6,6 @@ import inspect
 import json
 import runpy
 import shlex
-from pathlib import Path
 
 import pytest
 from made_study import make_config
@@ -145,7 +144,7 @@ def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tm
     make_config(trials=40, finalists=0, stores={"features": {"path": "a.h5", "fingerprint": "x"}}).write(folder)
     again = resolve(RunOptions.given({"study": file, "out": folder, "resume": True, "repeats": 3})).options
     assert (again.trials, again.epochs, again.finalists, again.repeats) == (40, 8, 0, 3)
-    assert (again.features, again.validation, again.pages) == (Path("a.h5"), None, 32)
+    assert (again.features, again.validation, again.pages) == (["a.h5"], None, 32)
     assert again.validation_fraction == make_config().split["validation"]
 
 

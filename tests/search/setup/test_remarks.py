@@ -14,6 +14,7 @@ from features.store.schema import RowState
 from search.setup.data import SearchData, load_data
 from search.setup.remarks import remarks
 from search.setup.space import Space
+from search.setup.stores import StudyData
 
 
 def save(
@@ -33,7 +34,7 @@ def load(features: Path, *, validation: Path | None = None, test: Path | None = 
 
 
 def said(data: SearchData, space: Space = SPACE, **options: object) -> list[str]:
-    return list(remarks(make_config(**options), space, data))
+    return list(remarks(make_config(**options), space, StudyData.of_one(data)))
 
 
 def test_nothing_is_said_where_nothing_was_decided(tmp_path):

@@ -24,10 +24,11 @@ from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
+from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
 from search.training.runner import Recording, run_pool
-from search.training.sizing import settle_bank
+from search.training.sizing import settle_banks
 from search.trials.ask_tell import Book
 from search.trials.ranking import ranking
 
@@ -80,21 +81,22 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
         **settings,
     )
     opened = open_record(folder, "pool", None, direction="maximize", resume=False)
-    config, shape = settle_bank(config, parsed, data)
+    study_data = StudyData.of_one(data)
+    config, banks = settle_banks(config, parsed, study_data)
     book = Book(opened.study, config, parsed)
-    checkpoints = TopCheckpoints(folder, opened.study, config, data)
+    checkpoints = TopCheckpoints(folder, opened.study, config, study_data)
     with Display(opened.study, config) as display:
         throughput = run_pool(
             Recording(folder, opened, None, 1e9),
-            shape=shape,
-            data=data,
+            banks=banks,
+            data=study_data,
             book=book,
             sink=checkpoints,
             display=display,
             shrinks=shrinks,
         )
     opened.close()
-    bank = describe_bank(shape, str(config.dtype), throughput, bare=None)
+    bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=None)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
 

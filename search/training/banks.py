@@ -1,0 +1,213 @@
+"""The banks of a study, one for each of its stores, which train in turn and share out the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.runtime.memory import resident_budget
+from heads.bank.engine import Engine, Newcomer
+from heads.bank.exact import Finished
+from heads.bank.shape import BankShape, pages_of
+from heads.metrics.scoring import Probabilities, Score, Scores
+from heads.model.spec import HeadSpec
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData, plan_of
+from search.training.member import Member
+from search.training.sizing import BankShapes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an epoch made of the heads in one bank.
+
+    Attributes:
+        losses: (folds, slots) mean training loss.
+        scores: (folds, slots) each, on the validation rows.
+        rates: (folds, slots) learning rates that they trained with.
+        operations: Floating-point operations in the matrix products that they needed.
+    """
+
+    losses: npt.NDArray[Any]
+    scores: Scores
+    rates: npt.NDArray[Any]
+    operations: int
+
+    def loss_of(self, slot: int) -> float:
+        """Training loss of a trial, the mean over the folds."""
+        return float(self.losses[:, slot].mean())
+
+    def score_of(self, slot: int) -> Score:
+        """Score of a trial, the mean over the folds."""
+        return Score(*(float(numbers[:, slot].mean()) for numbers in self.scores))
+
+    def rate_of(self, slot: int) -> float:
+        """Learning rate of a trial, the mean over the folds."""
+        return float(self.rates[:, slot].mean())
+
+
+@dataclass(frozen=True)
+class Newcome:
+    """A trial that moves in, and the store that it trains on."""
+
+    store: str
+    newcomer: Newcomer
+
+
+class Room:
+    """What is free, while it is decided who moves in."""
+
+    def __init__(self, pages: int, engines: Mapping[str, Engine]) -> None:
+        self._pages = pages
+        self._of = {name: [one.table.free, one.table.free_slots, one.table.free_tiles] for name, one in engines.items()}
+        self._tiles_of = {name: one.shape.tiles_of for name, one in engines.items()}
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a head could move in, if it were narrow enough."""
+        return self._pages > 0 and any(pages > 0 and slots > 0 for pages, slots, _ in self._of.values())
+
+    def fits(self, store: str, spec: HeadSpec) -> bool:
+        """Whether there is room for a head."""
+        pages, slots, tiles = self._of[store]
+        return pages_of(spec) <= min(pages, self._pages) and slots > 0 and self._tiles_of[store](spec) <= tiles
+
+    def take(self, store: str, spec: HeadSpec) -> None:
+        """Takes the room that a head needs."""
+        left, pages = self._of[store], pages_of(spec)
+        for place, needed in enumerate((pages, 1, self._tiles_of[store](spec))):
+            left[place] -= needed
+        self._pages -= pages
+
+
+class Banks:
+    """One bank for each store.
+
+    Attributes:
+        shapes: By the store's name.
+        folds: Heads of a trial.
+        pages: That may be in use at once, in all banks together.
+    """
+
+    def __init__(self, banks: BankShapes, data: Mapping[str, SearchData], config: StudyConfig) -> None:
+        """Makes empty banks; features are held where they fit into memory, the first store's first.
+
+        Args:
+            banks: Which, of what size.
+            data: Rows to train and validate on, by the store's name.
+            config: What was resolved.
+        """
+        self.shapes = dict(banks.shapes)
+        self.folds = banks.first.folds
+        self.pages = banks.pages
+        self._config = config
+        self._data = {name: data[name] for name in self.shapes}
+        self._engines: dict[str, Engine] = {}
+        for name, shape in self.shapes.items():
+            self._engines[name] = _engine(shape, self._data[name], config)
+
+    @property
+    def used(self) -> int:
+        """Pages in use."""
+        return sum(one.shape.pages - one.table.free for one in self._engines.values())
+
+    @property
+    def room(self) -> Room:
+        """What is free."""
+        return Room(self.pages - self.used, self._engines)
+
+    def insert(self, arriving: Sequence[Newcome]) -> list[int]:
+        """Moves trials in, those of a bank in one write; returns their slots.
+
+        Raises:
+            ValueError: As ``Engine.insert``.
+        """
+        slots: dict[int, int] = {}
+        for name, engine in self._engines.items():
+            places = [place for place, one in enumerate(arriving) if one.store == name]
+            slots |= dict(zip(places, engine.insert([arriving[place].newcomer for place in places]), strict=True))
+        return [slots[place] for place in range(len(arriving))]
+
+    def remove(self, members: Iterable[Member]) -> None:
+        """Frees the places of trials."""
+        for name, slots in _slots_of(members).items():
+            self._engines[name].remove(sorted(slots))
+
+    def train(self, epoch: int, members: Sequence[Member]) -> dict[str, Trained]:
+        """Trains and scores each bank that has heads, and sets their next learning rates."""
+        found = {}
+        for name, slots in _slots_of(members).items():
+            engine = self._engines[name]
+            plan, fold_of_batch = plan_of(self._data[name], self._config.batch_size, self._config.seed, epoch)
+            losses = engine.train_epoch(plan, fold_of_batch)
+            scores = engine.validate()
+            rates = engine.learning_rates.rates.copy()
+            engine.learning_rates.update(scores.loss, _marked(losses.shape, slots))
+            found[name] = Trained(losses, scores, rates, engine.epoch_flops(len(plan)))
+        return found
+
+    @property
+    def traces(self) -> int:
+        """How often a program was compiled."""
+        return sum(engine.traces for engine in self._engines.values())
+
+    def keep(self, improved: Sequence[Member]) -> None:
+        """Makes the current weights of some trials' heads their best ones."""
+        for name, slots in _slots_of(improved).items():
+            engine = self._engines[name]
+            engine.keep(_marked((self.folds, engine.shape.slots), slots))
+
+    def take_out(self, member: Member) -> list[Any]:
+        """Copies the best weights of a trial, one list for each fold; its heads stay."""
+        return [self._engines[member.store].take_out(member.slot, fold=fold) for fold in range(self.folds)]
+
+    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
+        """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``."""
+        engine = self._engines[store]
+        found = engine.predict_exactly(heads)
+        return [(one, engine.score_predicted(one, fold=head.fold)) for head, one in zip(heads, found, strict=True)]
+
+    def place_of(self, member: Member) -> Any:
+        """Returns where a trial's heads lie, see ``Engine.place_of``."""
+        return self._engines[member.store].place_of(member.slot)
+
+    def save_state(self, member: Member) -> tuple[Any, ...]:
+        """Copies all that a trial's further training depends on, of each fold's head."""
+        engine = self._engines[member.store]
+        return tuple(engine.save_state(member.slot, fold=fold) for fold in range(self.folds))
+
+
+def _slots_of(members: Iterable[Member]) -> dict[str, list[int]]:
+    """The slots of some trials, by their store."""
+    found: dict[str, list[int]] = {}
+    for member in members:
+        found.setdefault(member.store, []).append(member.slot)
+    return found
+
+
+def _marked(shape: tuple[int, ...], slots: Sequence[int]) -> npt.NDArray[np.bool_]:
+    marked = np.zeros(shape, bool)
+    marked[:, list(slots)] = True
+    return marked
+
+
+def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
+    return Engine(
+        shape,
+        train=data.train,
+        validation=data.validation,
+        validation_rows=data.folds or None,
+        dtype=config.dtype,
+        resident=_bytes(data, config.dtype) <= resident_budget(),
+        objective=config.objective,
+        class_weights=data.class_weights(config.class_weights),
+    )
+
+
+def _bytes(data: SearchData, dtype: str | None) -> int:
+    rows = len(data.train.rows) + (0 if data.folds else len(data.validation.rows))
+    return rows * data.store.header.row_values * (2 if dtype == "bfloat16" else 4)
