@@ -108,13 +108,16 @@ def made_searches() -> Iterator[None]:
 
 
 def search(place: Path, **options: Any) -> Ended:
-    """Runs a study undisturbed."""
-    build_store(place / "store.h5", rows=96)
+    """Runs a study undisturbed; with ``stores`` over so many of other shapes."""
+    shapes = [(2, 2, 8), (1, 3, 4), (3, 3, 6)]
+    stores = [build_store(place / "store.h5", rows=96)]
+    for number in range(1, options.pop("stores", 1)):
+        stores.append(build_store(place / f"store-{number}.h5", rows=96, shape=shapes[number], seed=number))
     (place / "study.toml").write_text(STUDY)
     folder = place / "study"
     if "storage" in options:
         options["storage"] = options["storage"].format(folder=folder)
-    told = {"features": place / "store.h5", "study": place / "study.toml", "out": folder, "progress": False}
+    told = {"features": stores, "study": place / "study.toml", "out": folder, "progress": False}
     told |= {"finalists": 6, "repeats": 2}
     ended, real = Ended(folder, {**told, "snapshot_every": 0, **options}), Snapshots.save
 

@@ -89,9 +89,5 @@ def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads
 
 
 def test_without_test_rows_there_is_nothing_to_say(ended, heads):
-    assert (
-        score_on_test(
-            StudyData.of_one(replace(ended.data, test=None)), heads, winner=0, article=None, ensemble=None, earlier=None
-        )
-        is None
-    )
+    untested = StudyData.of_one(replace(ended.data, test=None))
+    assert score_on_test(untested, heads, winner=0, article=None, ensemble=None, earlier=None) is None

@@ -31,7 +31,9 @@ def ended(tmp_path, monkeypatch):
 
     def refit(candidates, _config, data, _own):
         return {
-            one.trial: Refit(one.trial, one.spec, drawn_weights(one.spec, data, seed=100 + one.trial), one.epochs, 9)
+            one.trial: Refit(
+                one.trial, one.spec, drawn_weights(one.spec, data.first, seed=100 + one.trial), one.epochs, 9
+            )
             for one in candidates
         }
 
