@@ -302,7 +302,7 @@ def _search(
     snapshot_every = resolved.options.snapshot_every
     banks = None
     if config.engine == "fused":
-        config, banks = settle_banks(config, resolved.space, data)
+        config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     write_json(folder / SPLIT_FILE, data.first.split)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
