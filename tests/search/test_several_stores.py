@@ -132,7 +132,7 @@ def test_a_store_that_goes_missing_is_named_on_a_resume(stores, tmp_path):
     mine["wide"].unlink()
     with pytest.raises(InputError, match=r"wide\.h5: expected a feature store"):
         run_study(out=study.folder, resume=True, trials=6, progress=False)
-    build_store(mine["wide"], rows=96, shape=(2, 2, 8))
+    build_store(mine["wide"], rows=96, shape=(2, 2, 16), views=("identity", "flip"))
     with pytest.raises(InputError, match=r"wide\.h5: fingerprint: expected .*this study was made with"):
         run_study(out=study.folder, resume=True, trials=6, progress=False)
 
