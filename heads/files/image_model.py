@@ -1,11 +1,28 @@
-"""Backbone and head as one plain Keras model, from image to class."""
+"""Backbones and heads as one plain Keras model, from image to class."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import keras
 
 from features.extraction.backbones import Backbone
 from heads.files.head_file import Head
+from heads.files.metadata import HeadMetadata
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A backbone, and the heads on its features.
+
+    Attributes:
+        backbone: The backbone.
+        heads: At least one, none of them an average itself.
+    """
+
+    backbone: Backbone
+    heads: Sequence[Head]
 
 
 def build_image_model(backbone: Backbone, head: Head) -> keras.Model:
@@ -18,3 +35,64 @@ def build_image_model(backbone: Backbone, head: Head) -> keras.Model:
     """
     pixels = backbone.image_model()
     return keras.Model(pixels.inputs[0], head.model(pixels.outputs[0]), name="image_to_class")
+
+
+def build_image_ensemble(branches: Sequence[Branch]) -> keras.Model:
+    """Joins backbones and heads on them into one model that gives the mean of the heads' class probabilities.
+
+    Each backbone stands in it once. Images are of the size of the largest one; for the others the model makes them
+    smaller, bilinear and antialiased as an extraction does, but from these and not from the original.
+
+    Args:
+        branches: At least one; all heads are for the same classes.
+
+    Returns:
+        As ``build_image_model``, at the largest size.
+    """
+    side = largest_side(branches)
+    images = keras.Input((side, side, 3), dtype="float32", name="images")
+    found = []
+    for number, branch in enumerate(branches):
+        own, size = branch.backbone.image_model(), branch.backbone.image_size
+        seen = images
+        if size != side:
+            name = f"images_{number}_of_{size}"
+            seen = keras.layers.Resizing(size, size, interpolation="bilinear", antialias=True, name=name)(images)
+        features = keras.Model(own.inputs[0], own.outputs[0], name=f"backbone_{number}_{own.name}")(seen)
+        for place, head in enumerate(branch.heads):
+            model = keras.Model(head.model.inputs[0], head.model.outputs[0], name=f"head_{number}_{place}")
+            found.append(model(features))
+    called = keras.layers.Average(name="average")(found) if len(found) > 1 else found[0]
+    return keras.Model(images, called, name="image_to_class")
+
+
+def largest_side(branches: Sequence[Branch]) -> int:
+    """Returns the side in pixels of the images that an ensemble takes."""
+    return max(branch.backbone.image_size for branch in branches)
+
+
+def ensemble_metadata(branches: Sequence[Branch], temperature: float | None) -> HeadMetadata:
+    """Returns what the file of an ensemble of several backbones says of itself: what holds of all members.
+
+    Args:
+        branches: As for ``build_image_ensemble``.
+        temperature: What calibrates the average.
+    """
+    heads = [head.metadata for branch in branches for head in branch.heads]
+    trials = [one.trial for one in heads if one.trial is not None]
+    return replace(
+        heads[0],
+        backbone=", ".join(branch.backbone.spec.title for branch in branches),
+        image_size=largest_side(branches),
+        weights=", ".join(dict.fromkeys(branch.backbone.weights_name for branch in branches)),
+        weights_sha256="",
+        store_fingerprint="",
+        trial=None,
+        trials=tuple(trials) if len(trials) == len(heads) else (),
+        spec=None,
+        value=None,
+        refit=None,
+        split=None,
+        projection="",
+        temperature=temperature,
+    )
