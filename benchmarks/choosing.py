@@ -1,10 +1,11 @@
 """How good the choosing is: whole searches within outer folds by patient, each tested on patients that it never saw.
 
-    python benchmarks/choosing.py STORE [--folds 5] [--option trials=60 --option epochs=30 ...] [--keep FOLDER]
+    python benchmarks/choosing.py STORE ... [--folds 5] [--option trials=60 --option epochs=30 ...] [--keep FOLDER]
 
-The store's rows are dealt into outer folds by patient. For each of them a search runs on all other rows, with its own
-split, repeats and refit; then its single winner, the ensemble of its finalists and the article's head (trained on the
-same rows as the winner) predict the rows left out. So every row is tested once, by a search that had no part in it.
+The rows of one store, or of several of the same images, are dealt into outer folds by patient. For each of them a search
+runs on all other rows, with its own split, repeats and refit; then its single winner, the ensemble of its finalists and
+the article's head (trained on the same rows as the winner) predict the rows left out. So every row is tested once, by a
+search that had no part in it.
 
 Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences from the article's
 head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from features.store.writer import StoreWriter
 from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.record.head_files import find_head
 from search.running import run_study
+from search.setup.stores import named_paths
 from search.study import open_study
+from search.trials.notes import TrialNotes
 
 OF_ROWS = ("paths", "sizes", "labels", "patients", "modified")
 ARTICLE, WINNER, ENSEMBLE = "the article's head", "single winner", "ensemble of the finalists"
@@ -39,7 +42,7 @@ Right = dict[str, npt.NDArray[np.bool_]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="PATH or NAME=PATH; several of the same images")
     parser.add_argument("--folds", type=int, default=5, help="outer folds")
     parser.add_argument("--seed", type=int, default=0, help="decides the outer folds")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of search.run")
@@ -49,7 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.keep or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        store = FeatureStore(arguments.store)
+        stores = {name: FeatureStore(path) for name, path in named_paths(arguments.stores).items()}
+        store = next(iter(stores.values()))
         folds = fold_rows(
             store.usable,
             store.labels,
@@ -58,17 +62,21 @@ def main() -> None:
             seed=arguments.seed,
             classes=store.classes,
         )
-        found = [outer_fold(store, rows, place / f"{number}", options) for number, rows in enumerate(folds)]
+        found = [outer_fold(stores, rows, place / f"{number}", options) for number, rows in enumerate(folds)]
     told = " ".join(arguments.option) or "all options at their defaults"
-    print(f"{len(store.usable)} rows, {arguments.folds} outer folds by patient, {arguments.store}; {told}")
+    print(f"{len(store.usable)} rows, {arguments.folds} outer folds by patient, {', '.join(stores)}; {told}")
     report(found, store.patients[np.concatenate(folds)])
 
 
-def outer_fold(store: FeatureStore, tested: npt.NDArray[np.int64], place: Path, options: dict[str, Any]) -> Right:
+def outer_fold(
+    stores: Mapping[str, FeatureStore], tested: npt.NDArray[np.int64], place: Path, options: dict[str, Any]
+) -> Right:
     """Runs a search without some rows, and lets what it found predict these."""
     place.mkdir(parents=True, exist_ok=True)
+    store = next(iter(stores.values()))
     others = np.setdiff1d(store.usable, tested)
-    inner, outer = write_rows(store, others, place / "train.h5"), write_rows(store, tested, place / "test.h5")
+    inner = {name: write_rows(one, others, place / f"{name}-train.h5") for name, one in stores.items()}
+    outer = {name: write_rows(one, tested, place / f"{name}-test.h5") for name, one in stores.items()}
     folder = place / "study"
     if not (folder / "summary.json").exists():
         run_study(inner, test=outer, out=folder, resume=(folder / "study.json").exists(), **options)
@@ -103,17 +111,19 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
     return path
 
 
-def _calls(folder: Path, trials: Sequence[int], outer: Path) -> npt.NDArray[np.int64]:
+def _calls(folder: Path, trials: Sequence[int], outer: Mapping[str, Path]) -> npt.NDArray[np.int64]:
     """Classes that the mean of some heads calls, all views averaged."""
     from features.rows.feed import Feed
     from heads.files.head_file import read_head
     from heads.files.projected import for_features_of
     from heads.metrics.scoring import average_views, predict_probabilities
 
-    store = FeatureStore(outer)
-    feed = Feed(store, store.usable, memory_bytes=2**30)
+    study = open_study(folder).record.study
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in study.get_trials(deepcopy=False)}
     probabilities = []
     for number in trials:
+        store = FeatureStore(outer[store_of[number]] if store_of[number] else next(iter(outer.values())))
+        feed = Feed(store, store.usable, memory_bytes=2**30)
         path = find_head(folder, number, refitted=True)
         model = for_features_of(path, read_head(path).model, store.header)
         probabilities.append(predict_probabilities(model, feed))

@@ -71,18 +71,19 @@ def test_a_studys_own_space_is_measured_on_a_store(beside, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_every_row_is_tested_once_by_a_search_that_never_saw_it(beside, tmp_path, monkeypatch, capsys):
     store = build_store(tmp_path / "store.h5", rows=90)
-    words = [store, "--folds", 2, "--keep", tmp_path / "kept"]
+    other = build_store(tmp_path / "other.h5", rows=90, shape=(1, 1, 8), seed=1)
+    words = [store, f"second={other}", "--folds", 2, "--keep", tmp_path / "kept"]
     for option in ("trials=2", "epochs=2", "finalists=0", "batch_size=20"):
         words += ["--option", option]
     monkeypatch.setattr(sys, "argv", ["choosing.py", *map(str, words)])
     for _ in range(2):  # the second time from what is there
         runpy.run_path(str(BENCHMARKS / "choosing.py"), run_name="__main__")
         said = capsys.readouterr().out
-        assert "90 rows, 2 outer folds by patient" in said
+        assert "90 rows, 2 outer folds by patient, store, second" in said
         assert re.search(r"the article's head +\d+\.\d%", said)
         assert re.search(r"single winner +\d+\.\d%.*points", said)
-    parts = [FeatureStore(tmp_path / "kept" / fold / "test.h5") for fold in "01"]
-    inner = [FeatureStore(tmp_path / "kept" / fold / "train.h5") for fold in "01"]
+    parts = [FeatureStore(tmp_path / "kept" / fold / "store-test.h5") for fold in "01"]
+    inner = [FeatureStore(tmp_path / "kept" / fold / "second-train.h5") for fold in "01"]
     assert sorted(path for part in parts for path in part.header.paths) == sorted(FeatureStore(store).header.paths)
     for tested, searched in zip(parts, inner, strict=True):
         assert not set(tested.header.patients) & set(searched.header.patients)
