@@ -2,10 +2,10 @@
 
     python benchmarks/choosing.py STORE ... [--folds 5] [--option trials=60 --option epochs=30 ...] [--keep FOLDER]
 
-The rows of one store, or of several of the same images, are dealt into outer folds by patient. For each of them a search
-runs on all other rows, with its own split, repeats and refit; then its single winner, the ensemble of its finalists and
-the article's head (trained on the same rows as the winner) predict the rows left out. So every row is tested once, by a
-search that had no part in it.
+The rows of one store, or of several of the same images, are dealt into outer folds by patient. For each of them a
+search runs on all other rows, with its own split, repeats and refit; then its single winner, the ensemble of its
+finalists and the article's head (trained on the same rows as the winner) predict the rows left out. So every row is
+tested once, by a search that had no part in it.
 
 Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences from the article's
 head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth.
