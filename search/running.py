@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from features.runtime.text import counted
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, check_record, open_record, place_of, storage_errors
 from search.setup.audit import audit_study, describe
+from search.setup.by_rows import decide_by_rows
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.images import ImageOptions, ImagesGiven, take_images
@@ -191,23 +194,28 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, SearchData, StudyProje
     Nothing is made where the data do not fit.
     """
     path = told.options.features
-    data = _load(path, told) if path else None
-    resolved = told.fitted_to(data) if data else told
-    with WriterLock(resolved.folder / FILE):
-        loaded = data or _load(_demonstration(resolved.folder), resolved)
-        yield resolved, *_projected(loaded, resolved)
+    fitted = _fitted(path, told) if path else None
+    with WriterLock(told.folder / FILE):
+        resolved, data = fitted or _fitted(_demonstration(told.folder), told)
+        yield resolved, *_projected(data, resolved)
 
 
-def _load(path: Path, resolved: Resolved) -> SearchData:
-    resolved.check_store(FeatureStore(path))
-    options = resolved.options
+def _fitted(path: Path, told: Resolved) -> tuple[Resolved, SearchData]:
+    """The search with what its data decide, and these."""
+    told.check_store(FeatureStore(path))
+    decided = decide_by_rows(told.options, partial(_load, path, told.options))
+    resolved = replace(told, options=decided.options, decided=decided.remarks)
+    return resolved.fitted_to(decided.data), decided.data
+
+
+def _load(path: Path, options: RunOptions, folds: int) -> SearchData:
     data = load_data(
         path,
         validation=options.validation,
         test=options.test,
         validation_share=options.validation_fraction,
         test_share=options.test_fraction,
-        folds=options.folds,
+        folds=folds,
         seed=options.seed,
         ignore_parts=options.ignore_parts,
         resident=options.engine == "solo" and not options.channels,

@@ -48,6 +48,7 @@ class StudyConfig(StudyOptions):
 
     Attributes:
         name: Its name in the storage.
+        folds: On which heads are judged; 0 for one validation part.
         pages: Pages of the bank in each fold, None with the solo engine.
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
@@ -57,9 +58,11 @@ class StudyConfig(StudyOptions):
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
         own_head: With ``head``, what is recorded of the function.
+        decided: What was left to the rows, and why it is as it is, in a line each.
     """
 
     name: str
+    folds: NonNegativeInt
     backend: Backend
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]
@@ -67,6 +70,7 @@ class StudyConfig(StudyOptions):
     versions: dict[str, str]
     projection: StudyProjection | None = None
     own_head: OwnHeadRecord | None = None
+    decided: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -109,9 +113,8 @@ class StudyConfig(StudyOptions):
             raise InputError(path, expected="a study's JSON", found="something else (no schema)")
         if (schema := data.pop("schema")) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
-        missing = next(
-            (name for name in cls.model_fields if name not in {*BEFORE, "projection", "own_head", *data}), None
-        )
+        known = {*BEFORE, "projection", "own_head", "decided", *data}
+        missing = next((name for name in cls.model_fields if name not in known), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:

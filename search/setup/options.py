@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
-from features.runtime.options import checked, text_of
+from features.runtime.options import AsText, checked, text_of
 from heads.metrics.scoring import Objective
 
 Engine = Literal["fused", "solo"]
@@ -40,6 +40,14 @@ def _number_or_auto(given: Any) -> Any:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**6):
         raise ValueError(f"expected a number of at least 1, or {AUTO}, found {str(given)[:40]}")
     return str(int(text))
+
+
+def _number_unless_auto(given: Any) -> Any:
+    """Takes the word for what is not given: a validator of a field that the rows decide."""
+    text = given.strip() if isinstance(given, str) else None
+    if text is not None and text != AUTO and not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"expected a number, or {AUTO}, found {given[:40]}")
+    return None if text == AUTO else given
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,16 @@ class StudyOptions(_Options):
         Option("Optuna storage URL; else a journal in the study directory.", printed=False),
         Field(repr=False),  # it may hold a password
     ] = None
-    folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
+    folds: Annotated[
+        int | None,
+        Option(
+            "Folds to validate on in turn, by patient; 0: one part; auto: by the rows.",
+            shown="auto, 5 where one part would have fewer than 500 rows",
+        ),
+        Field(ge=0),
+        AsText(),
+        BeforeValidator(_number_unless_auto),
+    ] = None
     ignore_parts: Annotated[
         bool, Option("Split all rows anew, whatever parts --features says that they are in.", before=False)
     ] = False

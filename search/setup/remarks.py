@@ -26,6 +26,7 @@ def remarks(config: StudyConfig, space: Space, data: SearchData) -> Iterator[str
     """
     yield from _skipped(data)
     yield from data.remarks
+    yield from config.decided
     yield from _directions(config, data)
     yield from _left_out_of_the_last_training(data)
     yield from _uneven(config, data)

@@ -32,7 +32,8 @@ class Resolved:
         recorded: The study to go on with, or None for a new one.
         name: Name of a new study.
         space: What trials draw from.
-        options: With everything filled in that was not given.
+        options: With everything filled in that was not given; what the rows decide once these are known.
+        decided: What they have decided, in a line each.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Resolved:
     name: str
     space: Space
     options: RunOptions
+    decided: tuple[str, ...] = ()
 
     def check_store(self, store: FeatureStore) -> None:
         """Refuses a store that the recorded study was not made with, before it is split.
@@ -102,6 +104,7 @@ class Resolved:
             versions=package_versions(backend),
             projection=projection,
             own_head=self.recorded.own_head if self.recorded is not None else own,
+            decided=self.recorded.decided if self.recorded is not None else self.decided,
         )
         if self.recorded is not None:
             self.recorded.check_resumable(self.folder, config)
@@ -156,7 +159,8 @@ def find_study_file(path: Path) -> Path:
 def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     """The command line has the first word, then the record or the study file, then the defaults."""
     known = {name: value for name, value in otherwise.items() if value is not None}
-    options = RunOptions.model_validate(known | given.model_dump(exclude_unset=True))
+    told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
+    options = RunOptions.model_validate(known | told)
     if options.head:
         options = _with_own_head(options, engine_given="engine" in given.model_fields_set)
     if options.folds == 1 or (options.folds and options.engine == "solo" and not options.head):

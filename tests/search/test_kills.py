@@ -16,7 +16,7 @@ from search.training.stages import Stage
 
 MODES: dict[str, dict[str, Any]] = {
     "holdout": {},
-    "folds": {"folds": 3},
+    "folds": {"folds": "auto"},
     "solo": {"engine": "solo", "finalists": None, "repeats": None},
     "seldom saved": {"snapshot_every": 1e9},
     "one value": {"finalists": 0},

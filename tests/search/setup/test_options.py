@@ -53,6 +53,7 @@ def test_the_command_line_is_the_model():
     assert helps["trials"] == r"Heads to try. \[default: 200]"
     assert helps["dtype"] == r"Of products. \[default: the faster]"
     assert parameters["seed"].annotation.__metadata__[0].max == 2**31 - 1
+    assert parameters["folds"].annotation.__args__ == (str | None,)[:1], "a number, or auto"
 
 
 def test_what_a_study_keeps_is_read_back_as_it_was(tmp_path):

@@ -1,0 +1,154 @@
+"""What is left to the rows: decided as they ask for, said with the reason, and not where somebody has said it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import build_features, build_header, build_store, fill_store
+from hypothesis import given
+from hypothesis import strategies as some
+from made_study import SPACE, make_config
+
+from features.runtime.errors import InputError
+from features.store.schema import RowState, StoreHeader
+from search.setup import by_rows
+from search.setup.by_rows import FOLDS, ONE_PART_FROM, DecidedByRows, decide_by_rows, folds_for
+from search.setup.config import StudyConfig
+from search.setup.data import SearchData, load_data
+from search.setup.options import RunOptions
+from search.setup.remarks import remarks
+from search.setup.resolve import Resolved, resolve
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 rows of 40 patients: 96 to train on, 24 of these to validate on."""
+    return build_store(tmp_path_factory.mktemp("rows") / "store.h5", rows=120)
+
+
+def loader(path: Path, **more: Any) -> Callable[[int], SearchData]:
+    told = {"validation": None, "test": None, "validation_share": 0.2, "test_share": 0.2, "seed": 0} | more
+    return lambda folds: load_data(path, folds=folds, resident=False, **told)
+
+
+def filled(path: Path, header: StoreHeader) -> Path:
+    fill_store(path, header, build_features(header), np.full(len(header), RowState.DONE, np.uint8))
+    return path
+
+
+def decide(path: Path, options: dict[str, Any], **more: Any) -> DecidedByRows:
+    return decide_by_rows(RunOptions.given({"features": path} | options), loader(path, **more))
+
+
+@given(some.integers(1, 10**6))
+def test_few_validation_rows_make_folds(rows: int):
+    assert folds_for(rows) == (FOLDS if rows < ONE_PART_FROM else 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"folds": "auto"}])
+def test_a_small_store_is_validated_on_in_folds_and_that_is_said(path, options):
+    decided = decide(path, options)
+    assert decided.options.folds == len(decided.data.folds) == FOLDS
+    (line,) = decided.remarks
+    assert line == (
+        "--folds auto took 5: one validation part would have 24 rows, of which one is 4.2 points; --folds 0 takes it"
+    )
+
+
+def test_a_large_one_has_one_part_without_a_word(path, monkeypatch):
+    monkeypatch.setattr(by_rows, "ONE_PART_FROM", 24)
+    decided = decide(path, {})
+    assert (decided.options.folds, decided.data.folds, decided.remarks) == (0, (), ())
+
+
+@pytest.mark.parametrize("folds", [0, "0", 3])
+def test_a_number_that_is_given_is_taken(path, folds):
+    decided = decide(path, {"folds": folds})
+    assert decided.options.folds == len(decided.data.folds) == int(folds)
+    assert decided.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"features": None}, "the demonstration is to be quick; a search on a store like it takes 5 folds"),
+        ({"head": "mine:build", "engine": "solo"}, "one at a time, heads would train 5 times as long with --folds 5"),
+        ({"engine": "solo"}, "--engine solo takes no folds"),
+    ],
+)
+def test_where_folds_cannot_be_or_cost_too_much_there_is_one_part_and_the_reason(path, options, why):
+    decided = decide(path, options)
+    assert decided.options.folds == 0
+    part = "--folds auto took one validation part of 24 rows, of which one is 4.2 points"
+    assert decided.remarks == (f"{part}: {why}",)
+
+
+def test_patients_or_classes_that_do_not_suffice_for_folds_are_named(tmp_path):
+    few = build_store(tmp_path / "few.h5", rows=12, classes=("A", "B"))
+    decided = decide(few, {}, validation_share=0.5, test_share=0)
+    assert decided.options.folds == 0
+    assert "5 folds cannot be had: " in decided.remarks[0]
+    assert "found 4 patients of 12 images" in decided.remarks[0]
+
+
+def test_folds_that_cannot_be_ranked_on_are_not_taken(path, monkeypatch):
+    def refuse(_: object) -> None:
+        raise InputError("--objective", expected="rows of two classes", found="only A in fold 2")
+
+    monkeypatch.setattr(by_rows, "require_area", refuse)
+    assert decide(path, {}).options.folds == FOLDS
+    decided = decide(path, {"objective": "auc"})
+    assert (decided.options.folds, decided.data.folds) == (0, ())
+    assert decided.remarks[0].endswith(
+        "5 folds cannot be had: --objective: expected rows of two classes, found only A in fold 2"
+    )
+
+
+def test_rows_that_somebody_chose_to_validate_on_are_kept(path, tmp_path):
+    assert decide(path, {"validation_fraction": 0.2}).data.folds == ()
+    header = replace(build_header(rows=72), parts=("train",) * 48 + ("validation",) * 12 + ("test",) * 12)
+    with_parts = filled(tmp_path / "parts.h5", header)
+    given_part = decide(with_parts, {})
+    assert (given_part.data.folds, given_part.remarks) == ((), ())
+    assert len(decide(with_parts, {"ignore_parts": True}, ignore_parts=True).data.folds) == FOLDS
+    only_test = filled(tmp_path / "test.h5", replace(header, parts=("train",) * 60 + ("test",) * 12))
+    assert len(decide(only_test, {}).data.folds) == FOLDS
+    others = build_header(rows=24)
+    other = filled(tmp_path / "other.h5", replace(others, patients=tuple(f"o{name}" for name in others.patients)))
+    assert decide(path, {"validation": other}, validation=other).remarks == ()
+
+
+def test_only_a_number_or_the_word_is_taken():
+    assert RunOptions.given({"folds": "auto"}).folds is None
+    assert RunOptions.given({"folds": "7"}).folds == 7
+    for wrong, found in (("few", "a number, or auto, found few"), ("-1", "a number, or auto, found -1"), (-1, "-1")):
+        with pytest.raises(InputError, match=rf"--folds: expected .*{found}"):
+            RunOptions.given({"folds": wrong})
+
+
+def test_a_study_that_goes_on_keeps_what_was_decided_and_says_it_again(path, tmp_path):
+    decided = decide(path, {})
+    options = RunOptions.given({"epochs": 3}).model_copy(update={"folds": decided.options.folds})
+    fresh = Resolved(tmp_path, None, "made", SPACE, options, decided.remarks).config(decided.data, "tensorflow")
+    fresh.write(tmp_path)
+    again = resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": "auto"}))
+    assert again.options.folds == FOLDS
+    going_on = decide_by_rows(again.options, loader(path))
+    assert going_on.remarks == ()
+    config = replace(again, decided=going_on.remarks).config(going_on.data, "tensorflow")
+    assert config == StudyConfig.read(tmp_path)
+    assert [line for line in remarks(config, SPACE, going_on.data) if "--folds" in line] == [*decided.remarks]
+
+
+def test_studies_that_are_older_have_nothing_that_was_decided(tmp_path):
+    make_config().write(tmp_path)
+    told = json.loads((tmp_path / "study.json").read_text())
+    assert told.pop("decided") == []
+    (tmp_path / "study.json").write_text(json.dumps(told))
+    assert StudyConfig.read(tmp_path).decided == ()
