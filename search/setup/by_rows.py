@@ -1,11 +1,12 @@
-"""What follows from how many rows a study has, unless it is told: whether heads are judged by folds."""
+"""What follows from how many rows a study has, unless it is told: folds, rows in a batch, epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from features.runtime.errors import InputError
+from features.runtime.options import option_name
 from features.runtime.text import counted
 from search.setup.classes import require_area
 from search.setup.data import SearchData
@@ -14,6 +15,12 @@ from search.setup.options import RunOptions
 FOLDS = 5
 ONE_PART_FROM = 500
 """Validation rows from which one part tells heads apart: one row is a fifth of a point there."""
+STEPS, STEPS_AN_EPOCH = 1000, 20
+"""Steps that a head is to train, and steps of an epoch: with fewer it is the end of training that decides its worth."""
+FEWEST_IN_BATCH, MOST_IN_BATCH = 32, 100
+"""Rows; the most are the article's."""
+FEWEST_EPOCHS, MOST_EPOCHS = 50, 100
+"""The fewest are the article's; more than the most would be for a hundred rows, which are soon known by heart."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,21 @@ class DecidedByRows:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How long a head that is not pruned trains.
+
+    Attributes:
+        batch_size: Rows in a batch, at most.
+        epochs: How many.
+        an_epoch: Steps of each.
+    """
+
+    batch_size: int
+    epochs: int
+    an_epoch: int
+
+
 def decide_by_rows(options: RunOptions, load: Callable[[int], SearchData]) -> DecidedByRows:
     """Loads the data of a search, and fills in what was left to the rows.
 
@@ -42,12 +64,47 @@ def decide_by_rows(options: RunOptions, load: Callable[[int], SearchData]) -> De
         InputError: As ``load`` does.
     """
     data, remarks = _in_parts(options, load)
-    return DecidedByRows(options.model_copy(update={"folds": len(data.folds)}), data, remarks)
+    rows, folds = len(data.train.rows), len(data.folds)
+    steps = steps_for(rows, folds, batch_size=options.batch_size, epochs=options.epochs)
+    filled_in = {"folds": folds, "batch_size": steps.batch_size, "epochs": steps.epochs}
+    return DecidedByRows(options.model_copy(update=filled_in), data, (*remarks, *_in_words(steps, options, data)))
 
 
 def folds_for(validation_rows: int) -> int:
     """Returns on how many folds heads are judged where one part would have so many rows; 0 for that part."""
     return FOLDS if validation_rows < ONE_PART_FROM else 0
+
+
+def steps_for(rows: int, folds: int, *, batch_size: int | None = None, epochs: int | None = None) -> Steps:
+    """Returns how long heads train that have so many rows.
+
+    Args:
+        rows: To train on; with folds, of all of them.
+        folds: Of which a head sits out one; 0 for none.
+        batch_size: As it is given; by default a twentieth of what a head trains on, within the article's 100 rows.
+        epochs: As they are given; by default as many as make a thousand steps, or about the article's 50.
+    """
+    trained = rows * (folds - 1) // folds if folds else rows
+    if batch_size is None:
+        batch_size = min(MOST_IN_BATCH, max(FEWEST_IN_BATCH, trained // STEPS_AN_EPOCH // 4 * 4))
+    an_epoch = (folds - 1) * -(-rows // (folds * batch_size)) if folds else -(-rows // batch_size)
+    if epochs is None:
+        epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-STEPS // an_epoch)))
+    return Steps(batch_size, epochs, an_epoch)
+
+
+def _in_words(steps: Steps, options: RunOptions, data: SearchData) -> Iterator[str]:
+    """A line of what was left open of the steps, if anything was."""
+    decided = {"batch_size": f"at most {steps.batch_size} in a batch", "epochs": f"{steps.epochs} epochs"}
+    open_still = [words for name, words in decided.items() if getattr(options, name) is None]
+    names = [option_name(name) for name in decided if getattr(options, name) is None]
+    if open_still:
+        of_which = f", a head {len(data.folds) - 1} in {len(data.folds)} of them" if data.folds else ""
+        yield (
+            f"{counted(len(data.train.rows), 'row')} to train on{of_which}: {' and '.join(open_still)}, for"
+            f" {steps.an_epoch * steps.epochs:,} steps, {steps.an_epoch} an epoch; {' and '.join(names)}"
+            f" say{'s' if len(names) == 1 else ''} otherwise"
+        )
 
 
 def _in_parts(options: RunOptions, load: Callable[[int], SearchData]) -> tuple[SearchData, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
@@ -48,7 +48,9 @@ class StudyConfig(StudyOptions):
 
     Attributes:
         name: Its name in the storage.
+        epochs: Of a head that is not pruned, at most.
         folds: On which heads are judged; 0 for one validation part.
+        batch_size: Rows in a batch, at most.
         pages: Pages of the bank in each fold, None with the solo engine.
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
@@ -62,7 +64,9 @@ class StudyConfig(StudyOptions):
     """
 
     name: str
+    epochs: PositiveInt
     folds: NonNegativeInt
+    batch_size: PositiveInt
     backend: Backend
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]

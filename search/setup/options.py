@@ -100,7 +100,11 @@ class StudyOptions(_Options):
     """What ``study.json`` keeps as it is."""
 
     trials: Annotated[int, Option("Heads to try.", in_file=True, may_change=True), Field(ge=1)] = 200
-    epochs: Annotated[int, Option("Epochs of a head that is not pruned, at most.", in_file=True), Field(ge=1)] = 50
+    epochs: Annotated[
+        int | None,
+        Option("Epochs of a head that is not pruned, at most.", shown="50 to 100, by the rows", in_file=True),
+        Field(ge=1),
+    ] = None
     patience: Annotated[
         int,
         Option("Epochs without a better one after which a head is complete; 0: never.", in_file=True, before=0),
@@ -176,7 +180,9 @@ class StudyOptions(_Options):
         ),
         BeforeValidator(_number_or_auto),
     ] = None
-    batch_size: Annotated[int, Option("Rows in a batch, at most.", in_file=True), Field(ge=1)] = 100
+    batch_size: Annotated[
+        int | None, Option("Rows in a batch, at most.", shown="32 to 100, by the rows", in_file=True), Field(ge=1)
+    ] = None
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
     backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, build_store, fill_store
+from conftest import ROOT, build_features, build_header, build_store, fill_store
 from hypothesis import given
 from hypothesis import strategies as some
 from made_study import SPACE, make_config
@@ -18,12 +18,15 @@ from made_study import SPACE, make_config
 from features.runtime.errors import InputError
 from features.store.schema import RowState, StoreHeader
 from search.setup import by_rows
-from search.setup.by_rows import FOLDS, ONE_PART_FROM, DecidedByRows, decide_by_rows, folds_for
+from search.setup.by_rows import FOLDS, ONE_PART_FROM, DecidedByRows, decide_by_rows, folds_for, steps_for
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
+from search.setup.space import read_study_file
+
+STEPS_GIVEN = {"epochs": 4, "batch_size": 10}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def filled(path: Path, header: StoreHeader) -> Path:
 
 
 def decide(path: Path, options: dict[str, Any], **more: Any) -> DecidedByRows:
-    return decide_by_rows(RunOptions.given({"features": path} | options), loader(path, **more))
+    return decide_by_rows(RunOptions.given({"features": path} | STEPS_GIVEN | options), loader(path, **more))
 
 
 @given(some.integers(1, 10**6))
@@ -124,6 +127,78 @@ def test_rows_that_somebody_chose_to_validate_on_are_kept(path, tmp_path):
     assert decide(path, {"validation": other}, validation=other).remarks == ()
 
 
+@given(
+    rows=some.integers(1, 10**6),
+    folds=some.sampled_from([0, 2, 3, 5, 10]),
+    batch_size=some.none() | some.integers(1, 10**4),
+    epochs=some.none() | some.integers(1, 500),
+)
+def test_steps_follow_from_the_rows(rows: int, folds: int, batch_size: int | None, epochs: int | None):
+    steps = steps_for(rows, folds, batch_size=batch_size, epochs=epochs)
+    trained = rows * (folds - 1) / folds if folds else rows
+    assert batch_size in (None, steps.batch_size)
+    assert epochs in (None, steps.epochs)
+    assert steps.an_epoch * steps.batch_size >= trained  # all rows have their turn
+    if batch_size is None:
+        assert 32 <= steps.batch_size <= 100
+        assert steps.batch_size % 4 == 0
+        assert steps.an_epoch >= min(20, trained / 32)
+    if epochs is None:
+        assert 50 <= steps.epochs <= 100
+        assert steps.an_epoch * steps.epochs >= 1000 or steps.epochs == 100
+        assert steps.epochs == 50 or steps.an_epoch * (steps.epochs - 1) < 1000  # no more than that takes
+    fewer = steps_for(max(1, rows // 2), folds, batch_size=batch_size, epochs=epochs)
+    assert (fewer.batch_size, -fewer.epochs) <= (steps.batch_size, -steps.epochs)
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "expected"),
+    [
+        (83_484, 0, (100, 50, 835)),  # OCT2017's, as in the article
+        (2_000, 0, (100, 50, 20)),
+        (1_000, 0, (48, 50, 21)),
+        (559, 5, (32, 63, 16)),
+        (466, 0, (32, 67, 15)),
+        (60, 5, (32, 100, 4)),
+        (1, 0, (32, 100, 1)),
+    ],
+)
+def test_small_stores_have_small_batches_and_more_epochs(rows, folds, expected):
+    assert astuple(steps_for(rows, folds)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"batch_size": None, "epochs": None},
+            "96 rows to train on, a head 4 in 5 of them: at most 32 in a batch and 100 epochs, for 400 steps,"
+            " 4 an epoch; --batch-size and --epochs say otherwise",
+        ),
+        (
+            {"batch_size": None, "epochs": 7, "folds": 0},
+            "72 rows to train on: at most 32 in a batch, for 21 steps, 3 an epoch; --batch-size says otherwise",
+        ),
+        (
+            {"batch_size": 12, "epochs": None, "folds": 0},
+            "72 rows to train on: 100 epochs, for 600 steps, 6 an epoch; --epochs says otherwise",
+        ),
+    ],
+)
+def test_what_was_left_open_of_the_steps_is_said(path, options, said):
+    decided = decide(path, options)
+    assert decided.remarks[-1] == said
+    assert "None" not in f"{decided.options.batch_size} {decided.options.epochs}"
+
+
+def test_the_default_study_file_leaves_steps_to_the_rows_and_others_keep_theirs():
+    steps = {}
+    for name in ("heads", "quick", "article"):
+        run = read_study_file(ROOT / "studies" / f"{name}.toml").run
+        steps[name] = (run.get("batch_size"), run.get("epochs"))
+    assert steps == {"heads": (None, None), "quick": (50, 12), "article": (100, 50)}
+
+
 def test_only_a_number_or_the_word_is_taken():
     assert RunOptions.given({"folds": "auto"}).folds is None
     assert RunOptions.given({"folds": "7"}).folds == 7
@@ -133,17 +208,17 @@ def test_only_a_number_or_the_word_is_taken():
 
 
 def test_a_study_that_goes_on_keeps_what_was_decided_and_says_it_again(path, tmp_path):
-    decided = decide(path, {})
-    options = RunOptions.given({"epochs": 3}).model_copy(update={"folds": decided.options.folds})
-    fresh = Resolved(tmp_path, None, "made", SPACE, options, decided.remarks).config(decided.data, "tensorflow")
-    fresh.write(tmp_path)
+    decided = decide(path, {"batch_size": None, "epochs": None})
+    told = Resolved(tmp_path, None, "made", SPACE, decided.options, decided.remarks)
+    told.config(decided.data, "tensorflow").write(tmp_path)
     again = resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": "auto"}))
-    assert again.options.folds == FOLDS
+    assert (again.options.folds, again.options.batch_size, again.options.epochs) == (FOLDS, 32, 100)
     going_on = decide_by_rows(again.options, loader(path))
     assert going_on.remarks == ()
     config = replace(again, decided=going_on.remarks).config(going_on.data, "tensorflow")
     assert config == StudyConfig.read(tmp_path)
-    assert [line for line in remarks(config, SPACE, going_on.data) if "--folds" in line] == [*decided.remarks]
+    assert len(decided.remarks) == 2
+    assert {*decided.remarks} <= {*remarks(config, SPACE, going_on.data)}
 
 
 def test_studies_that_are_older_have_nothing_that_was_decided(tmp_path):
