@@ -78,11 +78,13 @@ def command_option(
         panel: Heading that the option stands under in help; None for the usual one.
     """
     names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
-    kind: Any = str | None if any(isinstance(part, AsText) for part in field.metadata) else field.annotation
+    as_text = any(isinstance(part, AsText) for part in field.metadata)
+    kind: Any = str | None if as_text else field.annotation
+    bounds = {} if as_text else _bounds(field)
     if unset is None:
-        option = typer.Option(*names, help=field.description, show_default=field.default is not None, **_bounds(field))
+        option = typer.Option(*names, help=field.description, show_default=field.default is not None, **bounds)
         return _parameter(name, Annotated[kind, option], field.default)
-    option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **_bounds(field))
+    option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **bounds)
     return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)
 
 

@@ -30,8 +30,12 @@ def command_line(config: StudyConfig) -> str:
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    given = (f"{option_name(name)} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
+    given = (_option(name, value) for name, value in options.items() if value is not None and value is not False)
     return " \\\n    ".join(["python -m search.run", *given])
+
+
+def _option(name: str, value: Any) -> str:
+    return option_name(name) if value is True else f"{option_name(name)} {shlex.quote(str(value))}"
 
 
 def _value(value: Any) -> str:

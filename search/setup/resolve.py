@@ -147,7 +147,10 @@ def resolve(given: RunOptions) -> Resolved:
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
+    options = _filled_in(given, _recorded_values(recorded) | known)
+    if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
+        raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
+    return Resolved(folder, recorded, recorded.name, space, options)
 
 
 def find_study_file(path: Path) -> Path:

@@ -211,6 +211,8 @@ def test_a_study_that_goes_on_keeps_what_was_decided_and_says_it_again(path, tmp
     decided = decide(path, {"batch_size": None, "epochs": None})
     told = Resolved(tmp_path, None, "made", SPACE, decided.options, decided.remarks)
     told.config(decided.data, "tensorflow").write(tmp_path)
+    with pytest.raises(InputError, match=r"study\.json: folds: expected 5, found 0"):
+        resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": 0}))
     again = resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": "auto"}))
     assert (again.options.folds, again.options.batch_size, again.options.epochs) == (FOLDS, 32, 100)
     going_on = decide_by_rows(again.options, loader(path))
