@@ -48,6 +48,7 @@ def main() -> None:
         store = arguments.store or make_store(Path(folder) / "store.h5")
         command = [sys.executable, "-m", "search.run", "--features", str(store), "--out", str(Path(folder) / "study")]
         command += ["--trials", str(arguments.trials), "--epochs", str(arguments.epochs), "--finalists", "0"]
+        command += ["--folds", "0", "--batch-size", "100"]
         command += ["--storage", arguments.storage] if arguments.storage else []
         print(f"{'trials':>8} {'seconds':>8} {'MB':>8} {'files':>6} {'threads':>8}")
         seen = watch(command, arguments.trials)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from features.runtime.text import counted
 from features.store.reader import FeatureStore
 from search.record.storage import OpenedStudy, check_record, open_record, place_of, storage_errors
 from search.setup.audit import audit_study, describe
+from search.setup.by_rows import decide_by_rows
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.images import ImageOptions, ImagesGiven, take_images
@@ -193,26 +196,33 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
     Nothing is made where the data do not fit.
     """
     paths = told.paths
-    data = _load(paths, told) if paths else None
-    resolved = told.fitted_to(data) if data else told
-    with WriterLock(resolved.folder / FILE):
-        loaded = data or _load({ALONE: _demonstration(resolved.folder)}, resolved)
-        yield resolved, *_projected(loaded, resolved)
+    fitted = _fitted(paths, told) if paths else None
+    with WriterLock(told.folder / FILE):
+        resolved, data = fitted or _fitted({ALONE: _demonstration(told.folder)}, told)
+        yield resolved, *_projected(data, resolved)
 
 
-def _load(paths: Mapping[str, Path], resolved: Resolved) -> StudyData:
-    options = resolved.options
-    validation, test = (resolved.part_paths(part) for part in ("validation", "test"))
+def _fitted(paths: Mapping[str, Path], told: Resolved) -> tuple[Resolved, StudyData]:
+    """The search with what its data decide, and these."""
+    for name, path in paths.items():
+        told.check_store(name, FeatureStore(path))
+    decided = decide_by_rows(told.options, partial(_load, paths, told))
+    resolved = replace(told, options=decided.options, decided=decided.remarks)
+    return resolved.fitted_to(decided.data), decided.data
+
+
+def _load(paths: Mapping[str, Path], told: Resolved, folds: int) -> StudyData:
+    options = told.options
+    validation, test = (told.part_paths(part) for part in ("validation", "test"))
     loaded = {}
     for name, path in paths.items():
-        resolved.check_store(name, FeatureStore(path))
         loaded[name] = load_data(
             path,
             validation=validation.get(name),
             test=test.get(name),
             validation_share=options.validation_fraction,
             test_share=options.test_fraction,
-            folds=options.folds,
+            folds=folds,
             seed=options.seed,
             ignore_parts=options.ignore_parts,
             resident=options.engine == "solo" and not options.channels and len(paths) == 1,

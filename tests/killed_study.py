@@ -118,7 +118,7 @@ def search(place: Path, **options: Any) -> Ended:
     if "storage" in options:
         options["storage"] = options["storage"].format(folder=folder)
     told = {"features": stores, "study": place / "study.toml", "out": folder, "progress": False}
-    told |= {"finalists": 6, "repeats": 2}
+    told |= {"finalists": 6, "repeats": 2, "folds": 0}
     ended, real = Ended(folder, {**told, "snapshot_every": 0, **options}), Snapshots.save
 
     def saving(snapshots: Snapshots, snapshot: Snapshot) -> None:

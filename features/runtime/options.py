@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,11 @@ from features.runtime.refusal import expectation
 
 Model = TypeVar("Model", bound=BaseModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class AsText:
+    """Marks a field that a command takes as text, since a word stands for one of its values; the field checks it."""
 
 
 def option_name(field: str) -> str:
@@ -72,11 +78,13 @@ def command_option(
         panel: Heading that the option stands under in help; None for the usual one.
     """
     names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
-    kind: Any = field.annotation
+    as_text = any(isinstance(part, AsText) for part in field.metadata)
+    kind: Any = str | None if as_text else field.annotation
+    bounds = {} if as_text else _bounds(field)
     if unset is None:
-        option = typer.Option(*names, help=field.description, show_default=field.default is not None, **_bounds(field))
+        option = typer.Option(*names, help=field.description, show_default=field.default is not None, **bounds)
         return _parameter(name, Annotated[kind, option], field.default)
-    option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **_bounds(field))
+    option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **bounds)
     return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)
 
 

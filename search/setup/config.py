@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
@@ -24,7 +24,7 @@ from search.setup.storage_url import bare, hidden
 SCHEMA = 1
 FILE = "study.json"
 SPLIT_FILE = "split.json"
-_MAY_LACK = ("projection", "own_head", "store_name", "more_stores")
+_MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 
 
@@ -50,6 +50,9 @@ class StudyConfig(StudyOptions):
 
     Attributes:
         name: Its name in the storage.
+        epochs: Of a head that is not pruned, at most.
+        folds: On which heads are judged; 0 for one validation part.
+        batch_size: Rows in a batch, at most.
         pages: Pages of the bank in each fold, None with the solo engine.
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
@@ -62,9 +65,13 @@ class StudyConfig(StudyOptions):
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
         own_head: With ``head``, what is recorded of the function.
+        decided: What was left to the rows, and why it is as it is, in a line each.
     """
 
     name: str
+    epochs: PositiveInt
+    folds: NonNegativeInt
+    batch_size: PositiveInt
     backend: Backend
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]
@@ -74,6 +81,7 @@ class StudyConfig(StudyOptions):
     own_head: OwnHeadRecord | None = None
     store_name: str = ""
     more_stores: dict[str, dict[str, dict[str, str] | None]] = Field(default_factory=dict)
+    decided: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

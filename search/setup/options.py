@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
-from features.runtime.options import checked, text_of
+from features.runtime.options import AsText, checked, text_of
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
 
@@ -60,6 +60,14 @@ def _path_of(store: Any) -> Any:
 
 Stores = Annotated[list[str] | None, BeforeValidator(_store_names)]
 """Stores, each ``PATH`` or ``NAME=PATH``: see ``search.setup.stores.named_paths``."""
+
+
+def _number_unless_auto(given: Any) -> Any:
+    """Takes the word for what is not given: a validator of a field that the rows decide."""
+    text = given.strip() if isinstance(given, str) else None
+    if text is not None and text != AUTO and not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"expected a number, or {AUTO}, found {given[:40]}")
+    return None if text == AUTO else given
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,11 @@ class StudyOptions(_Options):
     """What ``study.json`` keeps as it is."""
 
     trials: Annotated[int, Option("Heads to try.", in_file=True, may_change=True), Field(ge=1)] = 200
-    epochs: Annotated[int, Option("Epochs of a head that is not pruned, at most.", in_file=True), Field(ge=1)] = 50
+    epochs: Annotated[
+        int | None,
+        Option("Epochs of a head that is not pruned, at most.", shown="50 to 100, by the rows", in_file=True),
+        Field(ge=1),
+    ] = None
     patience: Annotated[
         int,
         Option("Epochs without a better one after which a head is complete; 0: never.", in_file=True, before=0),
@@ -129,7 +141,16 @@ class StudyOptions(_Options):
         Option("Optuna storage URL; else a journal in the study directory.", printed=False),
         Field(repr=False),  # it may hold a password
     ] = None
-    folds: Annotated[int, Option("Folds to validate on in turn, by patient; 0: one part."), Field(ge=0)] = 0
+    folds: Annotated[
+        int | None,
+        Option(
+            "Folds to validate on in turn, by patient; 0: one part; auto: by the rows.",
+            shown="auto, 5 where one part would have fewer than 500 rows",
+        ),
+        Field(ge=0),
+        AsText(),
+        BeforeValidator(_number_unless_auto),
+    ] = None
     ignore_parts: Annotated[
         bool, Option("Split all rows anew, whatever parts --features says that they are in.", before=False)
     ] = False
@@ -185,7 +206,9 @@ class StudyOptions(_Options):
         ),
         BeforeValidator(_number_or_auto),
     ] = None
-    batch_size: Annotated[int, Option("Rows in a batch, at most.", in_file=True), Field(ge=1)] = 100
+    batch_size: Annotated[
+        int | None, Option("Rows in a batch, at most.", shown="32 to 100, by the rows", in_file=True), Field(ge=1)
+    ] = None
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
     backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
 

@@ -91,6 +91,7 @@ def find_directions(
     directions = principal_directions(source, rows, on_progress=on_progress)
     measured: tuple[MeasuredChannels, ...] = ()
     if options.channels == AUTO:
+        assert options.batch_size is not None, "decided by the rows before this"
         chosen, measured = choose_channels(
             directions, source, rows, space, seed=options.seed, batch_size=options.batch_size
         )

@@ -28,6 +28,7 @@ def remarks(config: StudyConfig, space: Space, study: StudyData) -> Iterator[str
     data = study.first
     yield from _skipped(study)
     yield from data.remarks
+    yield from config.decided
     for one in study.named.values():
         yield from _directions(config, one)
         yield from _left_out_of_the_last_training(one)

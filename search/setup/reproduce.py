@@ -32,12 +32,16 @@ def command_line(config: StudyConfig) -> str:
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
     given = (
-        f"{option_name(name)} {shlex.quote(str(one))}"
+        _option(name, one)
         for name, value in options.items()
         for one in (value if isinstance(value, list) else [value])
-        if one is not None
+        if one is not None and one is not False
     )
     return " \\\n    ".join(["python -m search.run", *given])
+
+
+def _option(name: str, value: Any) -> str:
+    return option_name(name) if value is True else f"{option_name(name)} {shlex.quote(str(value))}"
 
 
 def _value(value: Any) -> str:

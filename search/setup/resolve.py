@@ -36,7 +36,8 @@ class Resolved:
         recorded: The study to go on with, or None for a new one.
         name: Name of a new study.
         space: What trials draw from.
-        options: With everything filled in that was not given.
+        options: With everything filled in that was not given; what the rows decide once these are known.
+        decided: What they have decided, in a line each.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Resolved:
     name: str
     space: Space
     options: RunOptions
+    decided: tuple[str, ...] = ()
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -124,6 +126,7 @@ class Resolved:
             versions=package_versions(backend),
             projection=projection,
             own_head=self.recorded.own_head if self.recorded is not None else own,
+            decided=self.recorded.decided if self.recorded is not None else self.decided,
         )
         if self.recorded is not None:
             self.recorded.check_resumable(self.folder, config)
@@ -174,7 +177,10 @@ def resolve(given: RunOptions) -> Resolved:
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    return Resolved(folder, recorded, recorded.name, space, _filled_in(given, _recorded_values(recorded) | known))
+    options = _filled_in(given, _recorded_values(recorded) | known)
+    if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
+        raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
+    return Resolved(folder, recorded, recorded.name, space, options)
 
 
 def _place_of(given: RunOptions) -> Path | None:
@@ -195,7 +201,8 @@ def find_study_file(path: Path) -> Path:
 def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     """The command line has the first word, then the record or the study file, then the defaults."""
     known = {name: value for name, value in otherwise.items() if value is not None}
-    options = RunOptions.model_validate(known | given.model_dump(exclude_unset=True))
+    told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
+    options = RunOptions.model_validate(known | told)
     if len(options.features or ()) > 1:
         _check_with_several(options)
     if options.head:

@@ -54,8 +54,8 @@ def world(tmp_path_factory) -> Path:
     build_store(folder / "store.h5", rows=240, views=("identity", "flip"), shape=(3, 3, CHANNELS))
     (folder / "tiny.toml").write_text(STUDY)
     features.compress(folder / "store.h5", folder / "small.h5", channels=KEPT, progress=False)
-    search(folder, "study", "--features", folder / "small.h5", "--finalists", 2, "--repeats", 2)
-    search(folder, "without", "--features", folder / "store.h5", "--channels", KEPT, "--finalists", 0)
+    search(folder, "study", "--features", folder / "small.h5", "--finalists", 2, "--repeats", 2, "--folds", 0)
+    search(folder, "without", "--features", folder / "store.h5", "--channels", KEPT, "--finalists", 0, "--folds", 0)
     return folder
 
 
@@ -237,7 +237,7 @@ def test_the_dashboard_scores_kept_heads_on_the_compressed_store(world):
 def test_a_part_may_have_a_store_of_all_channels_and_none_of_another_basis(world):
     build_store(world / "test.h5", rows=48, views=("identity", "flip"), shape=(3, 3, CHANNELS), seed=5)
     features.compress(world / "test.h5", world / "test-small.h5", channels=KEPT, progress=False)
-    common = ("--study", world / "tiny.toml", "--trials", 1, "--epochs", 1, "--finalists", 0)
+    common = ("--study", world / "tiny.toml", "--trials", 1, "--epochs", 1, "--finalists", 0, "--folds", 0)
     succeed("search.run", *common, "--features", world / "small.h5", "--test", world / "test.h5", "--out", world / "a")
     tested = on_test(world / "a")
     head = world / "a" / "heads" / f"trial-{tested.trial}.hdf5"

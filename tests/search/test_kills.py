@@ -16,7 +16,7 @@ from search.training.stages import Stage
 
 MODES: dict[str, dict[str, Any]] = {
     "holdout": {},
-    "folds": {"folds": 3},
+    "folds": {"folds": "auto"},
     "stores": {"stores": 3, "trials": 12},
     "stores and folds": {"stores": 2, "folds": 2, "epochs": 5},
     "solo": {"engine": "solo", "finalists": None, "repeats": None},

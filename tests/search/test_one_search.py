@@ -16,7 +16,7 @@ from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display
 
-FEW = {"trials": 2, "epochs": 2, "finalists": 0, "progress": False}
+FEW = {"trials": 2, "epochs": 2, "folds": 0, "finalists": 0, "progress": False}
 
 
 @pytest.mark.slow

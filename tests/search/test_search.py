@@ -44,7 +44,7 @@ def study_file(store: Path) -> Path:
 def searched(store: Path, study_file: Path) -> tuple[Path, Said]:
     """A study that has ended, not to be changed, and what its search said."""
     folder = store.with_name("study")
-    few = ("--finalists", 2, "--repeats", 3)
+    few = ("--finalists", 2, "--repeats", 3, "--folds", 0)
     return folder, succeed("search.run", "--features", store, "--study", study_file, "--out", folder, *few)
 
 
@@ -204,7 +204,7 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
 ):
     plain, killed = tmp_path / "plain", tmp_path / "killed"
     options = ["--features", store, "--study", study_file, "--seed", 5, "--engine", engine]
-    options += ["--trials", trials, "--epochs", epochs, "--finalists", 0]
+    options += ["--trials", trials, "--epochs", epochs, "--finalists", 0, "--folds", 0]
     succeed("search.run", *options, "--out", plain)
     chance = random.Random(3)
     for attempt in range(3):
@@ -249,7 +249,7 @@ def without_time(told: object) -> object:
 @pytest.mark.slow
 def test_killed_among_the_repeats_and_resumed_they_are_those_of_an_undisturbed_run(tmp_path, store, study_file):
     options = ["--features", store, "--study", study_file, "--trials", 4, "--epochs", 12]
-    options += ["--finalists", 2, "--repeats", 4, "--snapshot-every", 0.1]
+    options += ["--finalists", 2, "--repeats", 4, "--folds", 0, "--snapshot-every", 0.1]
     succeed("search.run", *options, "--out", tmp_path / "plain")
     killed = tmp_path / "killed"
     journal = killed / "finalists" / "journal.log"
@@ -344,7 +344,7 @@ def test_diverging_heads_fail_with_their_reason_and_the_study_goes_on(tmp_path, 
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     arguments = ["--features", store, "--study", study_file, "--out", folder, "--storage", url]
     arguments += ["--trials", 8, "--epochs", 2, "--sampler", "random", "--pruner", "none"]
-    succeed("search.run", *arguments, "--finalists", 2, "--repeats", 2)
+    succeed("search.run", *arguments, "--finalists", 2, "--repeats", 2, "--folds", 0)
     summary = read(folder)
     assert summary["failed"] >= 1
     assert summary["completed"] >= 1

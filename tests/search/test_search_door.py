@@ -27,7 +27,7 @@ from search.setup.config import FILE
 from search.setup.images import ImageOptions
 from search.training.display import Display
 
-FEW = {"trials": 5, "epochs": 4, "finalists": 2, "repeats": 2, "progress": False}
+FEW = {"trials": 5, "epochs": 4, "folds": 0, "finalists": 2, "repeats": 2, "progress": False}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ from search.review.report import FILE
 from search.trials.ranking import ranking
 
 PINNED = ("value and size", "learning curves", "what ended when")
-SEARCH = ("--trials", 12, "--epochs", 15, "--seed", 7, "--pruner", "halving")
+SEARCH = ("--trials", 12, "--epochs", 15, "--seed", 7, "--pruner", "halving", "--folds", "0")
 pytestmark = pytest.mark.slow
 
 

@@ -6,15 +6,17 @@ import inspect
 import json
 import runpy
 import shlex
+from pathlib import Path
 
 import pytest
+from commands import invoke
 from made_study import make_config
 
 from features.runtime.errors import InputError
 from search.setup.config import StudyConfig
 from search.setup.images import ImageOptions
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
-from search.setup.reproduce import command_line
+from search.setup.reproduce import command_line, to_toml
 from search.setup.resolve import resolve
 
 VALUES = {
@@ -52,6 +54,8 @@ def test_the_command_line_is_the_model():
     assert helps["trials"] == r"Heads to try. \[default: 200]"
     assert helps["dtype"] == r"Of products. \[default: the faster]"
     assert parameters["seed"].annotation.__metadata__[0].max == 2**31 - 1
+    kind, option = parameters["folds"].annotation.__args__[0], parameters["folds"].annotation.__metadata__[0]
+    assert (kind, option.min) == (str | None, None)  # a number, or auto: its bound is the model's affair
 
 
 def test_what_a_study_keeps_is_read_back_as_it_was(tmp_path):
@@ -116,12 +120,24 @@ def test_a_study_goes_on_with_another_value_only_where_that_leaves_it_the_same(t
 
 def test_the_printed_command_gives_every_option_but_where_the_record_is_kept():
     words = shlex.split(command_line(make_config(**VALUES)).replace("\\\n", " "))
+    words.remove("--ignore-parts")  # which has no value
     given = dict(zip(words[3::2], words[4::2], strict=True))
     for name, value in VALUES.items():
+        if name == "ignore_parts":
+            continue
         if name == "storage":
             assert "--storage" not in given
         else:
             assert given[f"--{name.replace('_', '-')}"] == str(value)
+
+
+def test_the_printed_command_is_one_that_the_command_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(folds=5)
+    Path("made.toml").write_text(to_toml(config))
+    words = shlex.split(command_line(config).replace("\\\n", " "))
+    said = invoke("search.run", *words[3:])
+    assert (said.status, said.err) == (2, "error: store.h5: expected a feature store, found no such file\n")
 
 
 STUDY = """
