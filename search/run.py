@@ -12,7 +12,9 @@ from rich.table import Table
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent
+from search.finish.leavers import NAMES
 from search.record.head_files import OWN, path_of, refit_path_of
+from search.record.results import REPEATS
 from search.record.storage import JOURNAL
 from search.running import run_study
 from search.setup.classes import describe_absent
@@ -60,6 +62,8 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     again = summary.refit
     if again:
         table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
+    if summary.recommendation:
+        table.add_row("recommended", NAMES[summary.recommendation.kind])
     _describe_test(table, summary)
     for line in describe_absent(summary.absent_classes):
         table.add_row("classes", line)
@@ -69,7 +73,7 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
     own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
-    say(f"export the best head:  python -m search.export {where} best{OWN if own else '.hdf5'}")
+    say(f"export what is recommended:  python -m search.export {where} best{OWN if own else '.hdf5'}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")
@@ -88,7 +92,10 @@ def _describe_test(table: Table, summary: Summary) -> None:
     if not test:
         return
     article = None if test.is_article else test.article
-    for name, one in (("best", test), ("article's head", article), ("ensemble", test.ensemble)):
+    scored = [("best", test), ("article's head", article), ("ensemble", test.ensemble)]
+    if test.recommended and test.recommended.kind == REPEATS:
+        scored.append(("best from several seeds", test.recommended))
+    for name, one in scored:
         if one:
             low, high = one.accuracy_interval
             text = f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"

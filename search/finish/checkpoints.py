@@ -18,7 +18,7 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
-from search.record.head_files import FOLDER, OWN, head_files, path_of, refit_path_of
+from search.record.head_files import FOLDER, OWN, copy_path_of, head_files, path_of
 from search.record.results import FinalistRecord
 from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
@@ -91,12 +91,19 @@ class TopCheckpoints:
         self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, data, value=value), data)
 
     def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> None:
-        """Writes a head that was trained on all rows; ``finalist`` is what is told of its repeats, if it had some."""
+        """Writes a head that was trained on all rows, and its copies.
+
+        Args:
+            made: The head.
+            finalist: What is told of its repeats, if it had some.
+            temperature: What calibrates it.
+        """
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         data = self.data.of(made.store)
         training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
         metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
-        self._write(refit_path_of(self.folder, made.trial), made.head, made.weights, metadata, data)
+        for copy, weights in enumerate((made.weights, *made.more)):
+            self._write(copy_path_of(self.folder, made.trial, copy), made.head, weights, metadata, data)
 
     def read(self, path: Path) -> Head:
         """Reads a head of this study; one with layers of somebody's own by their function, which is at hand.
@@ -120,7 +127,7 @@ class TopCheckpoints:
 
     def forget_refits(self) -> None:
         """Removes the heads that an earlier end of the study had left."""
-        for path in head_files(self.folder, "refit"):
+        for path in [*head_files(self.folder, "refit"), *head_files(self.folder, "copy")]:
             path.unlink()
 
     def _write(

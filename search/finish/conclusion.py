@@ -14,15 +14,17 @@ from features.runtime.errors import BottleneckError
 from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, fit_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
-from search.finish.held_out import score_on_test
+from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
+from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
-from search.finish.repeat_plan import plan_repeats
+from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
-from search.record.head_files import find_head, path_of
+from search.record.head_files import copy_path_of, find_head, path_of
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -32,6 +34,7 @@ from search.record.results import (
     Finalists,
     HeldOutTest,
     LeakCounts,
+    Recommendation,
     RefitRecord,
 )
 from search.record.summary import Summary, read_summary, summarise, write_summary
@@ -188,15 +191,17 @@ def conclude(
     }
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
     described = _describe_ensemble(ensemble, probabilities, data.first)
+    copies = {number: made.copies for number, made in refits.items()}
+    recommended = recommend(entrants(choice.finalists, ensemble, copies), data.first, config.objective)
     if data.first.test is not None:
         on_stage(Stage.TEST)
     test = score_on_test(
         data,
         heads,
-        store_of.__getitem__,
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
+        recommended=tested_together(checkpoints.folder, choice, recommended),
         earlier=earlier,
         read=checkpoints.read,
     )
@@ -204,6 +209,7 @@ def conclude(
         counted,
         finalists=_describe_finalists(choice),
         ensemble=described,
+        recommendation=recommended,
         refit=_describe_refit(refits.get(choice.trial), data.of(store_of[choice.trial])),
         calibration=_calibration(probabilities.get(choice.trial, ()), data.first),
         test=test,
@@ -224,10 +230,19 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
     """
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
-        return [Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store) for one in sound]
+        return [
+            Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
+            for one in sound
+        ]
     if not config.folds:
         return []
     return [_of_trial(trial) for trial in finalists_of(study, 1)]
+
+
+def _copies(finalist: Finalist, choice: Choice) -> int:
+    """Of the winner as many as it had runs, so that their average can be recommended; of others one."""
+    averages = finalist.trial == choice.trial and isinstance(finalist.head, HeadSpec)
+    return max(1, min(MOST_REPEATS, len(finalist.probabilities))) if averages else 1
 
 
 def _of_trial(trial: FrozenTrial) -> Candidate:
@@ -281,6 +296,17 @@ def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> Ca
         return None
     labels = np.tile(data.validation_labels, len(probabilities))
     return Calibration(**describe_calibration(np.concatenate(probabilities), labels, _temperature(probabilities, data)))
+
+
+def tested_together(folder: Path, choice: Choice, recommended: Recommendation | None) -> Together | None:
+    """The heads of which the average is recommended, or the article's; None where that is the single winner."""
+    if recommended is None:
+        return None
+    chosen = recommended.chosen
+    if chosen.trials == (choice.trial,) and chosen.copies == 1:
+        return None
+    paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
+    return Together(chosen.kind, chosen.trials, paths, chosen.temperature)
 
 
 def _describe_finalists(choice: Choice) -> Finalists | None:

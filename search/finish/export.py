@@ -16,8 +16,10 @@ from heads.files.head_file import Head, read_head
 from heads.files.leaving import check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
 from heads.files.own_file import read_own_metadata, why_not_plain
+from search.finish.leavers import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
-from search.record.head_files import OWN, find_head
+from search.record.head_files import OWN
+from search.record.results import ENSEMBLE
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
 
@@ -66,29 +68,24 @@ def export_head(
     config = StudyConfig.read(folder)
     use_backend(_backend(form, backend, config))
     record = _read(folder)
-    if choice.ensemble and not record.summary.ensemble:
-        expected = "a study that has ended with finalists, at least two of them"
-        raise InputError("--ensemble", expected=expected, found="none")
-
-    own = None if choice.ensemble else _path(record, choice.trial)
-    if own is not None and own.suffix == OWN:
-        return _copy_own(own, out, form, config, with_backbone=choice.with_backbone)
+    leaving = what_leaves(record, choice)
+    if len(leaving.paths) == 1 and leaving.paths[0].suffix == OWN:
+        return _copy_own(leaving.paths[0], out, form, config, with_backbone=choice.with_backbone)
     start_backend()
-    path, head = _ensemble(record) if choice.ensemble else _single(record, choice.trial)
-    model, kind, remark = head.model, KIND, None
     if choice.with_backbone:
-        from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone  # noqa: PLC0415  seldom needed
-        from heads.files.image_model import build_image_model  # noqa: PLC0415  beside Keras
+        from search.finish.with_backbone import image_model_of  # noqa: PLC0415  seldom needed
 
-        spec = backbone_spec(path, head.metadata, NamedBackbone(weights=choice.weights, backbone=choice.backbone))
-        model, kind = build_image_model(rebuild_backbone(path, head.metadata, spec), head), IMAGE_MODEL
-        remark = on_images(out, head.metadata)
-        tried = Tried(made_images(spec.size), "generated images")
+        model, metadata = image_model_of(leaving, choice)
+        kind, remark = IMAGE_MODEL, on_images(out, metadata)
+        tried = Tried(made_images(metadata.image_size), "generated images")
     else:
-        tried = some_features(config, head.metadata)
-    difference = write_checked(out, form, model, file_attributes(head.metadata, kind), tried.rows)
+        head = _joined(leaving)
+        model, metadata, kind, remark = head.model, head.metadata, KIND, None
+        tried = some_features(config, metadata)
+    difference = write_checked(out, form, model, file_attributes(metadata, kind), tried.rows)
     check = f"{len(tried.rows)} {tried.what} gave the same probabilities to {max(difference, 1e-7):.0e}"
-    return Exported(out, _scored(head.metadata, config), check, remark)
+    said = [one for one in (leaving.remark and f"{out}: {leaving.remark}", remark) if one]
+    return Exported(out, _scored(metadata, config), check, "; ".join(said) or None)
 
 
 def on_images(out: Path, metadata: HeadMetadata) -> str | None:
@@ -103,7 +100,7 @@ def on_images(out: Path, metadata: HeadMetadata) -> str | None:
 
 
 def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
-    """Reads the head that a study chose.
+    """Reads what a study recommends; the single winner where that is an average that no file can hold.
 
     Args:
         folder: The study directory.
@@ -114,8 +111,12 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
     """
     use_backend(backend or StudyConfig.read(folder).backend)
     record = _read(folder)
+    leaving = what_leaves(record, ExportOptions())
+    if len(leaving.paths) == 1 and (path := leaving.paths[0]).suffix == OWN:
+        hint = f"export it as .keras; {_how_to_load(record.config)}"
+        raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
     start_backend()
-    return _single(record, None)[1]
+    return _joined(leaving)
 
 
 def _check(out: Path, form: Format, choice: ExportOptions) -> None:
@@ -124,8 +125,11 @@ def _check(out: Path, form: Format, choice: ExportOptions) -> None:
     for option, told in (("--weights", choice.weights), ("--backbone", choice.backbone)):
         if told is not None and not choice.with_backbone:
             raise InputError(option, expected="--with-backbone beside it", found="none")
-    if choice.ensemble and choice.trial is not None:
-        raise InputError("--ensemble", expected="no --trial beside it", found=f"--trial {choice.trial}")
+    for option, asked in (("--ensemble", choice.ensemble), ("--which", choice.which is not None)):
+        if asked and choice.trial is not None:
+            raise InputError(option, expected="no --trial beside it", found=f"--trial {choice.trial}")
+    if choice.ensemble and choice.which not in (None, ENSEMBLE):
+        raise InputError("--ensemble", expected="no other --which beside it", found=choice.which)
 
 
 def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
@@ -136,20 +140,6 @@ def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
         hint = "export in a process of its own with --backend tensorflow; .keras and .hdf5 need no other backend"
         raise InputError("--backend", expected=f"tensorflow, which writes {form.title}", found=named, hint=hint)
     return "tensorflow"
-
-
-def _path(record: StudyRecord, trial: int | None) -> Path:
-    """The file of a trial's head, or of the one that the study chose."""
-    number = _best(record).number if trial is None else trial
-    return find_head(record.folder, number, refitted=trial is None)
-
-
-def _single(record: StudyRecord, trial: int | None) -> tuple[Path, Head]:
-    path = _path(record, trial)
-    if path.suffix == OWN:
-        hint = f"export it as .keras; {_how_to_load(record.config)}"
-        raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
-    return path, read_head(path)
 
 
 def _copy_own(path: Path, out: Path, form: Format, config: StudyConfig, *, with_backbone: bool) -> Exported:
@@ -176,25 +166,23 @@ def _how_to_load(config: StudyConfig) -> str:
     return f"keras.saving.load_model reads it where {code} is imported, with its classes as custom_objects"
 
 
-def _ensemble(record: StudyRecord) -> tuple[Path, Head]:
-    """The average of the finalists, and the file of one of them."""
+def _joined(leaving: Leaving) -> Head:
+    """A head, or the average of several."""
+    heads = [read_head(path) for path in leaving.paths]
+    if len(heads) == 1:
+        return heads[0]
     from heads.files.ensemble import join_heads  # noqa: PLC0415  beside Keras
 
-    told = record.summary.ensemble
-    assert told is not None
-    paths = [find_head(record.folder, number, refitted=True) for number in told.trials]
-    for path in paths:
-        if path.suffix == OWN:
-            raise InputError(
-                "--ensemble", expected="heads of plain layers", found=f"{path.name}, {why_not_plain(path)}"
-            )
-    joined = join_heads([read_head(path) for path in paths])
-    return paths[0], replace(joined, metadata=replace(joined.metadata, temperature=told.temperature))
+    joined = join_heads(heads)
+    return replace(joined, metadata=replace(joined.metadata, temperature=leaving.temperature))
 
 
 def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     """What the head is, and what is known of it: what it scored itself, or what heads like it did."""
     if metadata.trials:
+        numbers = sorted(set(metadata.trials))
+        if len(numbers) == 1:
+            return f"the average of trial {numbers[0]} of {config.name} from {len(metadata.trials)} seeds"
         return f"the average of trials {', '.join(map(str, metadata.trials))} of {config.name}"
     name = f"trial {metadata.trial} of {config.name}"
     if metadata.value is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,36 @@ from search.record.results import (
     EnsembleOnTest,
     HeadOnTest,
     HeldOutTest,
+    RecommendedOnTest,
 )
-from search.setup.stores import ALONE, StudyData
+from search.setup.stores import StudyData
+
+
+@dataclass(frozen=True)
+class Together:
+    """What is recommended, where it is not the single winner.
+
+    Attributes:
+        kind: See ``search.finish.recommendation``.
+        trials: Whose heads are averaged.
+        paths: Their files; as many of each trial.
+        temperature: That of the average.
+    """
+
+    kind: str
+    trials: tuple[int, ...]
+    paths: Sequence[Path]
+    temperature: float | None
 
 
 def score_on_test(
     data: StudyData,
     heads: Mapping[int, Path],
-    store_of: Callable[[int], str] = lambda _: ALONE,
     *,
     winner: int,
     article: int | None,
     ensemble: Ensemble | None,
+    recommended: Together | None = None,
     earlier: HeldOutTest | None,
     read: Callable[[Path], Head] = read_head,
 ) -> HeldOutTest | None:
@@ -47,10 +65,10 @@ def score_on_test(
     Args:
         data: Holds the test rows.
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
-        store_of: Tells the name of a trial's store.
         winner: The chosen head's trial.
         article: The article's trial; None where it has no head.
         ensemble: Whose heads are averaged, and the average's temperature.
+        recommended: What is recommended, where it is not the winner.
         earlier: What this function returned at the end of the last run, if there was one.
         read: Reads a head's file.
 
@@ -60,21 +78,19 @@ def score_on_test(
     test = data.first.test
     if test is None:
         return None
-    identity = _identity(heads, read)
+    more = [path for path in (recommended.paths if recommended else ()) if path not in heads.values()]
+    identity = _identity([*heads.values(), *more], read)
     if earlier and earlier.heads == identity:
         return earlier
-    found = {}
-    for number, path in heads.items():
-        theirs = data.of(store_of(number)).test  # the same images in each store
-        assert theirs is not None
-        found[number] = _Tested.of(path, read(path), theirs)
+
+    found = {path: _tested(path, read(path), data) for path in [*heads.values(), *more]}
     patients = test.store.patients[test.rows]
     classes, labels = data.first.store.classes, test.labels
 
     def scores(tested: _Tested) -> dict[str, Any]:
         return tested.scores(labels, classes, patients)
 
-    mine = found[winner]
+    mine = found[heads[winner]]
     told = HeldOutTest(
         trial=winner,
         is_article=winner == article,
@@ -83,12 +99,25 @@ def score_on_test(
         **scores(mine),
     )
     if article is not None:
-        other = found[article]
-        difference = _difference(mine.right(labels), other.right(labels), groups_of(patients))
+        other = found[heads[article]]
+        difference = _difference(mine, other, test)
         told = replace(told, article=HeadOnTest(trial=article, **scores(other)), difference=difference)
     if ensemble:
-        together = _Tested(average_views([found[number].plain for number in ensemble.trials]), ensemble.temperature)
+        together = _Tested(
+            average_views([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
+        )
         told = replace(told, ensemble=EnsembleOnTest(trials=ensemble.trials, **scores(together)))
+    if recommended:
+        average = average_views([found[path].plain for path in recommended.paths])
+        best = _Tested(average, recommended.temperature)
+        compared = article is not None and recommended.trials != (article,)
+        on_test = RecommendedOnTest(
+            kind=recommended.kind,
+            trials=recommended.trials,
+            difference=_difference(best, found[heads[article]], test) if article is not None and compared else None,
+            **scores(best),
+        )
+        told = replace(told, recommended=on_test)
     return told
 
 
@@ -106,11 +135,6 @@ class _Tested:
         self.calibrated = with_temperature(plain, temperature)
         self.temperature = temperature
 
-    @classmethod
-    def of(cls, path: Path, head: Head, test: Feed) -> _Tested:
-        model = for_features_of(path, head.model, test.store.header)
-        return cls(predict_probabilities(model, test), head.metadata.temperature)
-
     def right(self, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """(rows,) whether a row is called rightly."""
         return np.asarray(self.plain.argmax(axis=1) == labels)
@@ -126,18 +150,25 @@ class _Tested:
         return {**told, "confused": confused, "calibration": calibration}
 
 
-def _difference(
-    mine: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]
-) -> Difference:
-    low, high = difference_interval(mine, other, patients)
+def _tested(path: Path, head: Head, data: StudyData) -> _Tested:
+    """Shows a head the test rows, in its own store: these are the same images in each."""
+    test = data.of_head(head.metadata).test
+    assert test is not None
+    model = for_features_of(path, head.model, test.store.header)
+    return _Tested(predict_probabilities(model, test), head.metadata.temperature)
+
+
+def _difference(first: _Tested, second: _Tested, test: Feed) -> Difference:
+    mine, other = first.right(test.labels), second.right(test.labels)
+    low, high = difference_interval(mine, other, groups_of(test.store.patients[test.rows]))
     value = float(mine.mean() - other.mean())
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 
-def _identity(heads: Mapping[int, Path], read: Callable[[Path], Head]) -> str:
+def _identity(paths: Sequence[Path], read: Callable[[Path], Head]) -> str:
     """Stands for the heads' weights: another head is another use of the test rows."""
     digest = hashlib.sha256()
-    for path in heads.values():
+    for path in paths:
         for array in read(path).model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

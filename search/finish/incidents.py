@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import optuna
 
 from features.runtime.text import counted, listed
+from search.finish.recommendation import describe_rule
 from search.finish.repeat_plan import describe_plan
 from search.record.summary import Summary
 from search.trials.ranking import ranking
@@ -33,6 +34,8 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
     if plan and plan.chosen and not plan.fits:
         yield f"finalists: {describe_plan(plan)}"
     yield from _choice(study, summary)
+    if summary.recommendation and len(summary.recommendation.contenders) > 1:
+        yield describe_rule(summary.recommendation)
     if summary.test and summary.test.uses > 1:
         yield (
             f"the test rows have been used {summary.test.uses} times, as the study went on after its end: the more"

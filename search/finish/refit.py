@@ -7,8 +7,8 @@ where there was something. On a few hundred rows the additional ones are worth a
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -42,6 +42,7 @@ class Candidate:
         epochs: How long it trains.
         rates: Learning rate of each of these epochs.
         store: Name of the store that it trains on; '' in a study of one.
+        copies: How many there are to be, from as many seeds.
     """
 
     trial: int
@@ -50,6 +51,7 @@ class Candidate:
     epochs: int
     rates: Sequence[float]
     store: str = ""
+    copies: int = 1
 
     @property
     def spec(self) -> HeadSpec:
@@ -69,6 +71,7 @@ class Refit:
         epochs: How long it trained.
         rows: Rows that it trained on.
         store: Name of the store that they are from; '' in a study of one.
+        more: Weights of its further copies, those left out that diverged.
     """
 
     trial: int
@@ -77,6 +80,12 @@ class Refit:
     epochs: int
     rows: int
     store: str = ""
+    more: tuple[Weights, ...] = ()
+
+    @property
+    def copies(self) -> int:
+        """Heads that there are."""
+        return 1 + len(self.more)
 
 
 def refit(
@@ -106,7 +115,7 @@ def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: Search
         feed = _feed(data)
         plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=0, epoch=0)
         request = BankRequest(
-            specs=[candidate.spec for candidate in left],
+            specs=[candidate.spec for candidate in left for _ in range(candidate.copies)],
             feature_shape=feed.shape,
             classes=len(data.store.classes),
             batch=plan.rows.shape[1],
@@ -114,7 +123,7 @@ def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: Search
             dtype=config.dtype or default_dtype(),
         )
         shape = whole_bank(request)
-        now = _fitting(left, shape)
+        now = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
         found |= _train(now, shape, feed, config, data)
         left = left[len(now) :]
     return found
@@ -153,7 +162,7 @@ def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidat
     """As many of the first ones as there are pages for; the widest fits by itself."""
     taken: list[Candidate] = []
     for candidate in candidates:
-        if sum(pages_of(one.spec) for one in [*taken, candidate]) > shape.pages:
+        if sum(one.copies * pages_of(one.spec) for one in [*taken, candidate]) > shape.pages:
             break
         taken.append(candidate)
     return taken
@@ -171,25 +180,36 @@ def _train(
         resident=held <= resident_budget(),
         class_weights=data.class_weights(config.class_weights),
     )
-    newcomers = [
-        Newcomer(spec=one.spec, seeds=(derive_seed(config.seed, "refit", one.ordinal),), epochs=one.epochs)
-        for one in candidates
-    ]
-    slots = dict(zip(engine.insert(newcomers), candidates, strict=True))
+    copies = [(one, copy) for one in candidates for copy in range(one.copies)]
+    newcomers = [Newcomer(spec=one.spec, seeds=(_seed(config, one, copy),), epochs=one.epochs) for one, copy in copies]
+    slots = dict(zip(engine.insert(newcomers), copies, strict=True))
     plan_seed = derive_seed(config.seed, "refit batches")
-    found: dict[int, Refit] = {}
+    found: dict[tuple[int, int], Weights] = {}
     for epoch in range(max(candidate.epochs for candidate in candidates)):
         rates = engine.learning_rates.rates.copy()
-        for slot, candidate in slots.items():
+        for slot, (candidate, _) in slots.items():
             rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
         engine.set_learning_rates(rates)
         plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
         engine.train_epoch(plan)
-        done = {slot: candidate for slot, candidate in slots.items() if candidate.epochs == epoch + 1}
-        for slot, one in done.items():
+        done = {slot: place for slot, place in slots.items() if place[0].epochs == epoch + 1}
+        for slot, (one, copy) in done.items():
             weights = engine.take_out(slot, which="current")
             if all(np.isfinite(array).all() for array in weights):
-                found[one.trial] = Refit(one.trial, one.spec, weights, one.epochs, len(feed.rows), one.store)
+                found[one.trial, copy] = weights
             del slots[slot]
         engine.remove(done)
-    return found
+    return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
+
+
+def _seed(config: StudyConfig, one: Candidate, copy: int) -> int:
+    return derive_seed(config.seed, f"refit copy {copy}" if copy else "refit", one.ordinal)
+
+
+def _refit(one: Candidate, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:
+    """What became of a candidate; None where its first copy diverged."""
+    weights = found.get((one.trial, 0))
+    if weights is None:
+        return None
+    more = tuple(found[one.trial, copy] for copy in range(1, one.copies) if (one.trial, copy) in found)
+    return Refit(one.trial, one.spec, weights, one.epochs, rows, one.store, more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, percent
-from search.record.results import HeldOutTest
+from search.record.results import ARTICLE, REPEATS, HeldOutTest, RecommendedOnTest, ScoresOnTest
 
 
 def verdict(test: HeldOutTest | None) -> str:
@@ -14,18 +14,32 @@ def verdict(test: HeldOutTest | None) -> str:
     """
     if test is None:
         return "There were no test rows, so nothing is known about new patients."
+    recommended = test.recommended
     where = f"On {counted(test.rows, 'test image')} of {counted(test.patients or 0, 'patient')} that no head had seen"
-    low, high = test.accuracy_interval
-    mine = f"{percent(test.accuracy, 1)} right (95% interval {percent(low, 1)} to {percent(high, 1)})"
-    if test.is_article:
+    told: ScoresOnTest = recommended or test
+    low, high = told.accuracy_interval
+    mine = f"{percent(told.accuracy, 1)} right (95% interval {percent(low, 1)} to {percent(high, 1)})"
+    if test.is_article and recommended is None:
         return f"The search found nothing better than the article's head. {where}, that head called {mine}."
-    article, difference = test.article, test.difference
-    if article is None or difference is None:
-        return f"{where}, the found head called {mine}; the article's head did not come through to compare with."
-    both = f"{where}, the found head called {mine} and the article's head {percent(article.accuracy, 1)}"
+    if recommended is not None and recommended.kind == ARTICLE:
+        shown = "On the validation rows nothing was shown to be better than the article's head, which is recommended"
+        return f"{shown}. {where}, it called {mine}; the search's own winner {percent(test.accuracy, 1)}."
+    found, difference = _name(recommended), recommended.difference if recommended else test.difference
+    if test.article is None or difference is None:
+        return f"{where}, {found} called {mine}; the article's head did not come through to compare with."
+    both = f"{where}, {found} called {mine} and the article's head {percent(test.article.accuracy, 1)}"
     points = 100 * difference.value
     span = "95% interval {:+.1f} to {:+.1f} points".format(*(100 * end for end in difference.interval))
     if not difference.larger_than_chance:
         return f"{both}. No difference shown: {points:+.1f} points may well be chance ({span})."
     word = "better" if points > 0 else "worse"
-    return f"{both}. The found head is {word} by {abs(points):.1f} points, more than chance explains ({span})."
+    what = found[0].upper() + found[1:]
+    return f"{both}. {what} is {word} by {abs(points):.1f} points, more than chance explains ({span})."
+
+
+def _name(recommended: RecommendedOnTest | None) -> str:
+    if recommended is None:
+        return "the found head"
+    if recommended.kind == REPEATS:
+        return "the recommended average of the found head from several seeds"
+    return f"the recommended average of {counted(len(recommended.trials), 'head')}"

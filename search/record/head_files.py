@@ -23,8 +23,13 @@ def refit_path_of(folder: Path, number: int) -> Path:
     return _kept(folder / FOLDER / f"refit-{number}.hdf5")
 
 
+def copy_path_of(folder: Path, number: int, copy: int) -> Path:
+    """Where a study directory keeps such a head from another seed; ``copy`` 0 is ``refit_path_of``."""
+    return folder / FOLDER / f"copy-{number}-{copy}.hdf5" if copy else refit_path_of(folder, number)
+
+
 def head_files(folder: Path, kind: str) -> list[Path]:
-    """Returns the files of heads that a study directory keeps: ``trial``, ``refit`` or ``*`` for both kinds."""
+    """Returns the files of heads that a study directory keeps: ``trial``, ``refit``, ``copy`` or ``*`` for all."""
     return [path for suffix in (".hdf5", OWN) for path in (folder / FOLDER).glob(f"{kind}-*{suffix}")]
 
 
@@ -55,4 +60,4 @@ def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
 
 def kept_numbers(folder: Path) -> list[int]:
     """Returns the trials of which a head is kept."""
-    return sorted({int(path.stem.partition("-")[2]) for path in head_files(folder, "*")})
+    return sorted({int(path.stem.split("-")[1]) for path in head_files(folder, "*")})

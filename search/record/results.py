@@ -174,6 +174,55 @@ class Ensemble(Recorded):
     temperature: float | None = None
 
 
+ARTICLE, WINNER, REPEATS, ENSEMBLE = "article", "winner", "repeats", "ensemble"
+"""What a study may recommend, the simplest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender(Recorded):
+    """One of the things that a study may recommend, on the validation rows.
+
+    Attributes:
+        kind: ``article``, ``winner``, ``repeats`` (the average of the winner's own) or ``ensemble`` (of the finalists).
+        trials: Numbers of the trials whose heads it is made of.
+        copies: Heads of each of these.
+        value: Mean score of the rows, higher is better.
+        behind: That of the best less this one.
+        error: Standard error of ``behind``, patients as units.
+        temperature: What calibrates it; None where there was nothing to fit it on.
+    """
+
+    kind: str
+    trials: tuple[int, ...]
+    copies: int = 1
+    value: float
+    behind: float
+    error: float
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation(Recorded):
+    """What a study recommends.
+
+    Attributes:
+        kind: That of one of the contenders.
+        contenders: The simplest first.
+    """
+
+    kind: str
+    contenders: tuple[Contender, ...]
+
+    @property
+    def chosen(self) -> Contender:
+        """What is recommended."""
+        return self.of(self.kind) or self.contenders[0]
+
+    def of(self, kind: str) -> Contender | None:
+        """Returns the contender of a kind; None where there was none."""
+        return next((one for one in self.contenders if one.kind == kind), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RefitRecord(Recorded):
     """How the chosen head was trained once more, on all rows but those of the test.
@@ -258,7 +307,7 @@ class ScoresOnTest(Recorded):
         return {name: told.pop(name) for name in first} | told
 
 
-_AFTERWARDS = ("article", "difference", "ensemble")
+_AFTERWARDS = ("article", "difference", "ensemble", "recommended")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +348,19 @@ class Difference(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecommendedOnTest(EnsembleOnTest):
+    """What is recommended, on the test rows, where that is not the single winner.
+
+    Attributes:
+        kind: See ``Contender``.
+        difference: Between it and the article's head; None where that did not come through, or is recommended.
+    """
+
+    kind: str
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeldOutTest(HeadOnTest):
     """What the test rows say: of the chosen head, and beside it of the article's head and of the ensemble.
 
@@ -309,6 +371,7 @@ class HeldOutTest(HeadOnTest):
         article: The article's head; None where it did not come through.
         difference: Between the chosen head and the article's.
         ensemble: The average of the finalists; None where there are fewer than two.
+        recommended: What is recommended, where that is not the single winner; None in older studies, too.
     """
 
     is_article: bool = False
@@ -317,6 +380,12 @@ class HeldOutTest(HeadOnTest):
     article: HeadOnTest | None = None
     difference: Difference | None = None
     ensemble: EnsembleOnTest | None = None
+    recommended: RecommendedOnTest | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types; what is recommended only where that is not the single winner."""
+        told = super().to_dict()
+        return told if self.recommended else {name: value for name, value in told.items() if name != "recommended"}
 
 
 @dataclass(frozen=True, kw_only=True)

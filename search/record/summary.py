@@ -26,6 +26,7 @@ from search.record.results import (
     HeldOutTest,
     LeakCounts,
     OneAtATimeEstimate,
+    Recommendation,
     Recorded,
     RefitRecord,
     TrialResult,
@@ -56,6 +57,7 @@ class Summary(Recorded):
         article: The article's head; None where it has not run to its end.
         finalists: The heads that were trained again; None where none were.
         ensemble: The average of them.
+        recommendation: What is recommended, and what it was compared with; None without finalists, as in older studies.
         refit: How the chosen head was trained once more on all rows.
         calibration: Of the chosen head, on validation rows.
         test: What the test rows say; None where there are none, or they have not been used.
@@ -86,6 +88,7 @@ class Summary(Recorded):
     article: TrialResult | None = None
     finalists: Finalists | None = None
     ensemble: Ensemble | None = None
+    recommendation: Recommendation | None = None
     refit: RefitRecord | None = None
     calibration: Calibration | None = None
     test: HeldOutTest | None = None
@@ -144,6 +147,7 @@ class Summary(Recorded):
             self,
             finalists=concluded.finalists if still_chosen else None,
             ensemble=concluded.ensemble if still_chosen and concluded.finalists else None,
+            recommendation=concluded.recommendation if still_chosen and concluded.finalists else None,
             refit=refit if refit and refit.trial == best else None,
             calibration=concluded.calibration if still_chosen else None,
             test=test if tested else None,
@@ -156,7 +160,7 @@ class Summary(Recorded):
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-_LEFT_OUT = ("audit", "one_at_a_time")
+_LEFT_OUT = ("recommendation", "audit", "one_at_a_time")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
 _SPLIT = ("counts", "patients", "identity", "absent_classes")
 

@@ -26,6 +26,7 @@ Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
 Pruner = Literal["halving", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "random", "qmc"]
+Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")
 _REQUIRED: Any = object()
@@ -242,10 +243,16 @@ class ExportOptions(_Options):
     trial: int | None = Field(
         default=None, ge=0, description="The head of this trial, as it was scored; else the chosen one."
     )
-    ensemble: bool = Field(default=False, description="One model that averages the finalists' heads.")
+    which: Which | None = Field(
+        default=None,
+        description="What leaves: recommended by the study's rule (the default), winner (the single best head), "
+        "repeats (the average of its copies from several seeds), ensemble (of the finalists) or article (its head).",
+    )
+    ensemble: bool = Field(default=False, description="The same as --which ensemble.")
     with_backbone: bool = Field(default=False, description="One model from image to class, preprocessing included.")
     weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
-        default=None, description="Where the backbone's weights are, if they came from a file."
+        default=None,
+        description="Where the backbone's weights are, if they came from a file; of several backbones FILE,FILE.",
     )
     backbone: Annotated[str | None, BeforeValidator(text_of)] = Field(
         default=None, description="Where the backbone is, if it is in a file of its own."

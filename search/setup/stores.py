@@ -13,6 +13,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.runtime.text import printable
 from features.store.source import FeatureSource
+from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
 
 _NAME = re.compile(r"[\w.-]+")
@@ -53,6 +54,17 @@ class StudyData:
             KeyError: There is no such store.
         """
         return self.named[name]
+
+    def of_head(self, metadata: HeadMetadata) -> SearchData:
+        """Returns the rows in the store that a head was trained on.
+
+        Raises:
+            StopIteration: It was trained on another.
+        """
+        if not self.names:
+            return self.first
+        wanted = metadata.store_fingerprint, metadata.projection
+        return next(data for data in self.named.values() if _told_by_heads(data.store) == wanted)
 
     def each(self, change: Callable[[SearchData], SearchData]) -> StudyData:
         """Returns the study with the rows of each store made anew."""
@@ -125,6 +137,12 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
         if other.split["identity"] != first.split["identity"]:
             expected = f"the parts of {first.store.path}"
             raise InputError(other.store.path, field="split", expected=expected, found="others")
+
+
+def _told_by_heads(store: FeatureSource) -> tuple[str, str]:
+    """What a head's file says of the store that it was trained on."""
+    projection = store.header.projection
+    return (store.fingerprint, "") if projection is None else (projection.compressed_from, projection.digest)
 
 
 def _source(data: SearchData, part: str) -> FeatureSource | None:

@@ -1,0 +1,116 @@
+"""Which heads leave a study: what it recommends, or what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.runtime.errors import InputError
+from features.runtime.text import listed
+from heads.files.head_file import read_metadata
+from heads.files.metadata import HeadMetadata
+from heads.files.own_file import why_not_plain
+from search.record.head_files import OWN, copy_path_of, find_head
+from search.record.results import ARTICLE, ENSEMBLE, REPEATS, WINNER
+from search.setup.options import ExportOptions
+
+if TYPE_CHECKING:
+    from search.record.study_record import StudyRecord
+
+NAMES = {
+    ARTICLE: "the article's head",
+    WINNER: "the single winner",
+    REPEATS: "the average of the winner from several seeds",
+    ENSEMBLE: "the average of the finalists",
+}
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What leaves.
+
+    Attributes:
+        paths: Files of the heads; several are averaged.
+        temperature: What calibrates the average; None of a single head, whose file says it.
+        remark: Why it is not what the study recommends; '' where it is, or was asked for.
+    """
+
+    paths: Sequence[Path]
+    temperature: float | None = None
+    remark: str = ""
+
+
+def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
+    """Returns the heads that leave.
+
+    What is recommended is an average at times that no file can hold; then the single winner leaves, and that is said.
+
+    Raises:
+        InputError: What is asked for is not there, or cannot leave so.
+    """
+    if choice.trial is not None:
+        return Leaving([find_head(record.folder, choice.trial)])
+    recommended = record.summary.recommendation
+    asked = ENSEMBLE if choice.ensemble else None if choice.which == "recommended" else choice.which
+    option = "--ensemble" if choice.ensemble else "--which"
+    kind = asked or (recommended.kind if recommended else WINNER)
+    found = _of_kind(record, kind)
+    if found is None:
+        raise InputError(option, expected=_EXPECTED[kind], found="none")
+    why = _why_not(found.paths, with_backbone=choice.with_backbone)
+    if not why:
+        return found
+    if asked:
+        raise InputError(option, expected="heads that one file can hold", found=why)
+    single = _of_kind(record, WINNER)
+    assert single is not None
+    return Leaving(single.paths, None, f"recommended is {NAMES[kind]}, but {why}: this is {NAMES[WINNER]}")
+
+
+_EXPECTED = {
+    ARTICLE: "a study in which the article's head ran to its end",
+    WINNER: "a study in which a trial completed",
+    REPEATS: "a study whose finalists were repeated several times",
+    ENSEMBLE: "a study that has ended with finalists, at least two of them",
+}
+
+
+def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
+    summary, folder = record.summary, record.folder
+    if kind in (WINNER, ARTICLE):
+        trial = summary.best if kind == WINNER else summary.article
+        return Leaving([find_head(folder, trial.number, refitted=True)]) if trial else None
+    if kind == ENSEMBLE:
+        told = summary.ensemble
+        paths = [find_head(folder, number, refitted=True) for number in told.trials] if told else []
+        return Leaving(paths, told.temperature) if told else None
+    entrant = summary.recommendation.of(REPEATS) if summary.recommendation else None
+    if entrant is None:
+        return None
+    copies = [copy_path_of(folder, number, copy) for number in entrant.trials for copy in range(entrant.copies)]
+    return Leaving(copies, entrant.temperature)
+
+
+def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:
+    """Why some heads cannot be one file; '' where they can."""
+    if len(paths) < 2:
+        return ""
+    own = next((path for path in paths if path.suffix == OWN), None)
+    if own is not None:
+        return f"{own.name} has {why_not_plain(own)}"
+    kinds = groups_of_kind([(path, read_metadata(path)) for path in paths])
+    if len(kinds) > 1 and not with_backbone:
+        titles = [f"{one[0][1].backbone} at {one[0][1].image_size} pixels" for one in kinds]
+        return f"its heads take the features of {listed(titles, 4)}, which only --with-backbone brings together"
+    return ""
+
+
+def groups_of_kind(heads: Sequence[tuple[Path, HeadMetadata]]) -> list[list[tuple[Path, HeadMetadata]]]:
+    """Groups heads by the kind of their features, in the order of their first ones."""
+    groups: dict[tuple[Any, ...], list[tuple[Path, HeadMetadata]]] = {}
+    for path, metadata in heads:
+        kind = (metadata.feature_shape, *metadata.origin.items())
+        groups.setdefault(kind, []).append((path, metadata))
+    return list(groups.values())

@@ -1,0 +1,143 @@
+"""What a study recommends: the simplest of four things that is not shown to be worse than the best of them.
+
+The article's head, the single winner, the average of the winner's own repeats and the average of all finalists are
+compared on the validation rows, as their repeats called them: with folds every row is called by heads that were not
+trained on it. The best of several is too good by luck, and an average of many heads is harder to keep than one head. So
+the rule, fixed beforehand: the simplest whose score is within one standard error of the best one's, where the error is
+that of their difference row by row, with patients as units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.metrics.calibration import fit_temperature
+from heads.metrics.scoring import Probabilities, average_views
+from search.finish.leavers import NAMES
+from search.finish.repeats import Finalist
+from search.record.results import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
+from search.setup.data import SearchData
+
+_SMALLEST = 1e-7
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One of the things that are compared.
+
+    Attributes:
+        kind: See ``search.record.results.Contender``.
+        trials: Whose heads it is made of.
+        copies: Heads of each of these.
+        called: What heads like it make of the validation rows, (rows, classes) each: of a single head one for each of
+            its repeats.
+    """
+
+    kind: str
+    trials: tuple[int, ...]
+    copies: int
+    called: Sequence[Probabilities]
+
+
+def entrants(finalists: Sequence[Finalist], members: Sequence[int], copies: Mapping[int, int]) -> list[Entrant]:
+    """Returns what there is to compare, the simplest first.
+
+    Args:
+        finalists: Best first; the first one is the winner.
+        members: Trials whose heads the average of the finalists is made of.
+        copies: Heads that each trial's refit left, by its number; those of others diverged.
+    """
+    by_trial = {one.trial: one for one in finalists if one.probabilities and one.trial in copies}
+    article = next((one for one in by_trial.values() if one.is_article), None)
+    found = [] if article is None else [Entrant(ARTICLE, (article.trial,), 1, article.probabilities)]
+    winner = by_trial.get(finalists[0].trial) if finalists else None
+    if winner is not None:
+        if not winner.is_article:
+            found.append(Entrant(WINNER, (winner.trial,), 1, winner.probabilities))
+        if copies[winner.trial] > 1 and len(winner.probabilities) > 1:
+            average = average_views(winner.probabilities)
+            found.append(Entrant(REPEATS, (winner.trial,), copies[winner.trial], [average]))
+    together = [by_trial[number] for number in members if number in by_trial]
+    if len(together) > 1 and len(together) == len(members):
+        of_seeds = zip(*(one.probabilities for one in together), strict=False)
+        found.append(Entrant(ENSEMBLE, tuple(members), 1, [average_views(seed) for seed in of_seeds]))
+    return found
+
+
+def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> Recommendation | None:
+    """Applies the rule.
+
+    Args:
+        compared: See ``entrants``.
+        data: Whose validation rows were called.
+        objective: What the study ranks heads by. Rows are scored by it: right or wrong, as much as their class counts,
+            or by the logarithm of the true class' probability, which stands for the AUC, too, as that has no rows.
+
+    Returns:
+        What is recommended; None where there is nothing to compare.
+    """
+    from search.setup.cross_validation import paired_difference  # noqa: PLC0415  starts the backend
+
+    if not compared:
+        return None
+    labels = data.validation_labels
+    scores = [np.mean([row_scores(called, labels, objective) for called in one.called], axis=0) for one in compared]
+    best = max(range(len(compared)), key=lambda place: (scores[place].mean(), -place))
+    patients = _patients(data)
+    contenders = []
+    for one, mine in zip(compared, scores, strict=True):
+        difference, error = paired_difference(scores[best], mine, patients)
+        contenders.append(
+            Contender(
+                kind=one.kind,
+                trials=one.trials,
+                copies=one.copies,
+                value=float(mine.mean()),
+                behind=difference,
+                error=error,
+                temperature=fit_temperature(np.concatenate(one.called), np.tile(labels, len(one.called))),
+            )
+        )
+    chosen = next(one for one in contenders if one.behind <= one.error)
+    return Recommendation(kind=chosen.kind, contenders=tuple(contenders))
+
+
+def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: str) -> npt.NDArray[np.float64]:
+    """Scores rows one by one, higher is better; of ``balanced_accuracy`` the mean is the study's.
+
+    Args:
+        called: (rows, classes).
+        labels: (rows,) true classes.
+        objective: As in ``recommend``.
+    """
+    if objective in ("loss", "auc"):
+        true = called[np.arange(len(labels)), labels].astype(np.float64)
+        return np.asarray(np.log(np.clip(true, _SMALLEST, 1)))
+    right: npt.NDArray[np.float64] = (called.argmax(axis=1) == labels).astype(np.float64)
+    if objective == "accuracy":
+        return right
+    counts = np.bincount(labels)
+    return np.asarray(right * (len(labels) / (np.count_nonzero(counts) * counts[labels])))
+
+
+def describe_rule(recommended: Recommendation) -> str:
+    """Returns a sentence on what is recommended, and why."""
+    chosen = recommended.chosen
+    told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
+    if chosen.behind == 0:
+        why = "the best of these, and none that is simpler is within a standard error of it"
+    else:
+        why = (
+            f"{chosen.behind:.4f} behind the best, within the standard error of that ({chosen.error:.4f}), and simpler"
+        )
+    return f"recommended: {NAMES[chosen.kind]}; on the validation rows {told}; it is {why}"
+
+
+def _patients(data: SearchData) -> npt.NDArray[np.str_]:
+    rows = np.concatenate(data.folds) if data.folds else data.validation.rows
+    patients: npt.NDArray[np.str_] = data.validation.store.patients[rows]
+    return patients

@@ -1,0 +1,170 @@
+"""What a study recommends: the simplest within a standard error of the best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ended_study import EndedStudy, drawn_weights, end_study, probabilities
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.runtime.errors import InputError
+from heads.files.head_file import read_head
+from heads.metrics.scoring import score
+from search.finish import conclusion
+from search.finish.conclusion import Choice, conclude
+from search.finish.export import export_head
+from search.finish.recommendation import Entrant, describe_rule, entrants, recommend, row_scores
+from search.finish.refit import Refit
+from search.finish.repeats import Finalist
+from search.record.head_files import copy_path_of, refit_path_of
+from search.record.results import FinalistCost
+from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.setup.options import ExportOptions
+from search.trials.notes import TrialNotes
+from search.trials.ranking import finalists_of
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> EndedStudy:
+    return end_study(tmp_path_factory.mktemp("recommended"))
+
+
+def entrant(ended: EndedStudy, kind: str, *rights: int, trial: int = 1) -> Entrant:
+    return Entrant(kind, (trial,), 1, [probabilities(ended.data, right) for right in rights])
+
+
+rights = st.integers(0, 24)
+
+
+@given(found=st.lists(st.tuples(rights, rights), min_size=2, max_size=4))
+def test_it_is_the_first_that_is_within_a_standard_error_of_the_best(ended, found):
+    kinds = ("article", "winner", "repeats", "ensemble")
+    compared = [entrant(ended, kind, *two) for kind, two in zip(kinds, found, strict=False)]
+    recommended = recommend(compared, ended.data, "accuracy")
+    values = [one.value for one in recommended.contenders]
+    rows = len(ended.data.validation_labels)
+    np.testing.assert_allclose(values, [sum(two) / 2 / rows for two in found])
+    assert all(one.behind == pytest.approx(max(values) - one.value) for one in recommended.contenders)
+    within = [one.behind <= one.error for one in recommended.contenders]
+    assert recommended.kind == kinds[within.index(True)]
+    assert recommended.chosen.value + recommended.chosen.error >= max(values)
+
+
+def test_of_equals_the_simplest_is_taken_and_a_clear_difference_decides(ended):
+    alike = [entrant(ended, kind, 20, 20) for kind in ("article", "winner", "ensemble")]
+    assert recommend(alike, ended.data, "accuracy").kind == "article"
+    apart = [entrant(ended, "article", 4, 4), entrant(ended, "winner", 22, 22), entrant(ended, "ensemble", 22, 22)]
+    recommended = recommend(apart, ended.data, "accuracy")
+    assert recommended.kind == "winner"
+    assert "the best of these" in describe_rule(recommended)
+    assert recommend([], ended.data, "accuracy") is None
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "balanced_accuracy", "loss"])
+def test_rows_are_scored_by_the_studys_objective(ended, objective):
+    called = probabilities(ended.data, 15, sure=0.8)
+    whole = score(called, ended.data.validation_labels, objective).ranking_score
+    assert row_scores(called, ended.data.validation_labels, objective).mean() == pytest.approx(whole, rel=1e-5)
+
+
+def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
+    """Three runs each, the best first; what is to be better is right where the others are wrong."""
+    found = []
+    for place, trial in enumerate(finalists_of(ended.study, 2)):
+        notes, rows = TrialNotes.of(trial), len(ended.data.validation_labels)
+        right = {"article": rows, "winner": 4}[better] if notes.ordinal == 0 else {"article": 4, "winner": rows}[better]
+        found.append(
+            Finalist(
+                trial=trial.number,
+                ordinal=notes.ordinal,
+                head=notes.spec,
+                is_article=notes.ordinal == 0,
+                values=(0.5,) * 3,
+                losses=(1.0,) * 3,
+                best_epochs=(1,) * 3,
+                stopped_after=None,
+                epochs=1,
+                rates=(1e-3,),
+                probabilities=tuple(probabilities(ended.data, max(0, right - place)) for _ in range(3)),
+            )
+        )
+    return found
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch) -> EndedStudy:
+    """Its refits are made up: nothing is trained."""
+    ended = end_study(tmp_path)
+
+    def refit(candidates, _config, data, _own):
+        found = {}
+        for one in candidates:
+            first, *more = (drawn_weights(one.spec, data.first, seed=10 * one.trial + n) for n in range(one.copies))
+            found[one.trial] = Refit(one.trial, one.spec, first, one.epochs, 9, more=tuple(more))
+        return found
+
+    monkeypatch.setattr(conclusion, "refit", refit)
+    return ended
+
+
+def ended_in(made: EndedStudy, better: str) -> Summary:
+    repeated = sorted(finalists(made, better=better), key=lambda one: one.is_article)
+    choice = Choice(repeated[0].trial, repeated, FinalistCost(trial_epochs=1, seconds=1.0))
+    summary = conclude(choice, made.checkpoints, summarise(made.study, made.config, chosen=choice.trial))
+    write_summary(made.folder, summary)
+    return summary
+
+
+def export(made: EndedStudy, name: str, **options):
+    out = made.folder.parent / name
+    exported = export_head(made.folder, out, ExportOptions(**options))
+    return exported, read_head(out)
+
+
+def test_the_winners_copies_lie_there_and_leave_as_their_average(made):
+    summary = ended_in(made, "winner")
+    winner = summary.best.number
+    assert [one.kind for one in summary.recommendation.contenders][:2] == ["article", "winner"]
+    assert {one.kind: one.copies for one in summary.recommendation.contenders}["repeats"] == 3
+    assert all(copy_path_of(made.folder, winner, copy).is_file() for copy in (1, 2))
+    exported, head = export(made, "average.hdf5", which="repeats")
+    assert head.metadata.trials == (winner,) * 3
+    assert exported.description.endswith("from 3 seeds")
+    rows = np.maximum(np.random.default_rng(0).standard_normal((4, *head.metadata.feature_shape), np.float32), 0)
+    each = [read_head(copy_path_of(made.folder, winner, copy)).model.predict(rows, verbose=0) for copy in range(3)]
+    np.testing.assert_allclose(head.model.predict(rows, verbose=0), np.mean(each, axis=0), atol=1e-6)
+
+
+def test_what_is_recommended_leaves_unless_something_else_is_asked_for(made):
+    summary = ended_in(made, "winner")
+    assert summary.recommendation.kind == "winner"
+    assert summary.test.recommended is None
+    assert export(made, "a.hdf5")[1].metadata.trial == summary.best.number
+    assert export(made, "b.hdf5", which="article")[1].metadata.trial == summary.article.number
+    assert len(export(made, "c.hdf5", which="ensemble")[1].metadata.trials) == 2
+    with pytest.raises(InputError, match="--which: expected no --trial beside it"):
+        export(made, "d.hdf5", which="winner", trial=1)
+
+
+def test_where_that_is_the_articles_head_the_verdict_says_so(made):
+    summary = ended_in(made, "article")
+    assert summary.recommendation.kind == "article"
+    assert summary.test.recommended.trials == (summary.article.number,)
+    assert summary.test.recommended.accuracy == summary.test.article.accuracy
+    assert "nothing was shown to be better than the article's head" in summary.verdict
+    assert export(made, "a.hdf5")[1].metadata.trial == summary.article.number
+    assert read_summary(made.folder) == summary
+
+
+def test_ended_again_the_same_heads_are_tested_once(made):
+    summary = ended_in(made, "article")
+    assert ended_in(made, "article").test.uses == summary.test.uses == 1
+
+
+def test_heads_that_diverged_are_not_compared(ended):
+    two = finalists(ended, better="winner")
+    kinds = [one.kind for one in entrants(two, [two[0].trial], {two[0].trial: 1})]
+    assert "ensemble" not in kinds
+    assert "repeats" not in kinds
+    assert refit_path_of(ended.folder, 3) == copy_path_of(ended.folder, 3, 0)
