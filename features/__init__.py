@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from features.compression.door import compress
     from features.extraction.demonstration import make_scans
-    from features.extraction.door import extract, network_layers
+    from features.extraction.door import extract, extract_several, network_layers
     from features.extraction.options import ExtractionOptions
     from features.runtime.errors import BottleneckError, InputError
     from features.store.article import article_to_store, store_to_article
@@ -31,6 +31,7 @@ __all__ = [
     "article_to_store",
     "compress",
     "extract",
+    "extract_several",
     "make_scans",
     "network_layers",
     "store_to_article",
@@ -46,6 +47,7 @@ _HOME = {
     "article_to_store": "features.store.article",
     "compress": "features.compression.door",
     "extract": "features.extraction.door",
+    "extract_several": "features.extraction.door",
     "make_scans": "features.extraction.demonstration",
     "network_layers": "features.extraction.door",
     "store_to_article": "features.store.article",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from features.extraction.door import network_layers, run_extraction
+from features.extraction.door import network_layers, run_extraction, stores_told
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
 from features.runtime.backend import use_backend
 from features.runtime.command import run_command, say, tell
-from features.runtime.options import checked, with_options
+from features.runtime.errors import InputError
+from features.runtime.options import checked, option_name, with_options
+
+_T = TypeVar("_T")
 
 
 def main(
@@ -20,7 +24,11 @@ def main(
         Path | None, typer.Argument(help="Folder with one sub-folder a class; with --table, any.", show_default=False)
     ] = None,
     store: Annotated[
-        Path | None, typer.Argument(help="The feature store to make or to finish.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The feature store to make or to finish; with several backbones or sizes, a folder for theirs.",
+            show_default=False,
+        ),
     ] = None,
     *,
     show_layers: Annotated[
@@ -31,18 +39,27 @@ def main(
     """Runs the images of a folder through a frozen backbone and keeps its last feature maps.
 
     An extraction that was stopped goes on where it was when the same command runs again. Where images have changed
-    since, it says so; with --update it computes these, and keeps the rest.
+    since, it says so; with --update it computes these, and keeps the rest. Several backbones, several sizes: each image
+    is decoded once, and STORE is a folder that gets a store for each of them.
     """
     chosen = checked(ExtractionOptions, options, of="an extraction")
     if show_layers:
         use_backend(chosen.backend)
-        for layer in network_layers(chosen.backbone, alpha=chosen.alpha, image_size=chosen.image_size):
+        backbone, size = _only("backbone", chosen.backbones), _only("image_size", chosen.image_sizes)
+        for layer in network_layers(backbone, alpha=chosen.alpha, image_size=size):
             tell(str(layer))
         return
     if images is None or store is None:
         raise _MissingError(f"Missing argument '{'images' if images is None else 'store'}'")
-    for line in describe(run_extraction(images, store, chosen)):
+    for line in describe(*run_extraction(images, stores_told(store, chosen), chosen)):
         say(line)
+
+
+def _only(field: str, told: Sequence[_T]) -> _T:
+    if len(told) > 1:
+        found = ", ".join(map(str, told))
+        raise InputError(option_name(field), expected="one beside --list-layers", found=found)
+    return told[0]
 
 
 class _MissingError(typer.TyperException):

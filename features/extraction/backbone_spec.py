@@ -18,7 +18,8 @@ PREPROCESSINGS = ("backbone", "unit", "tf", "torch", "caffe", "none")
 OWN = PREPROCESSINGS[0]
 IMAGENET = "imagenet"
 _LARGEST_SIZE = 4096
-_RANDOM = re.compile(r"random(?::(?P<seed>\d{1,9}))?")
+RANDOM = re.compile(r"random(?::(?P<seed>\d{1,9}))?")
+"""Weights that are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ class BackboneSpec:
     @property
     def seed(self) -> int | None:
         """Seed of random weights; None where the weights are others."""
-        match = _RANDOM.fullmatch(self.weights)
+        match = RANDOM.fullmatch(self.weights)
         return int(match["seed"] or 0) if match else None
 
     @property

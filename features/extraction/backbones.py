@@ -9,6 +9,7 @@ import re
 import socket
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from features.extraction.preprocessing import Preprocessing
 from features.extraction.random_weights import randomise
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.keras_settings import names_counted_anew
 from features.runtime.portable import give_name
 
 _DOWNLOAD_TIMEOUT_S = 10
@@ -111,7 +113,8 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     """
     if spec.file is not None:
         return Backbone(spec, load_network(spec.file))
-    model = _construct(spec, IMAGENET if spec.weights == IMAGENET else None)
+    with names_counted_anew() if spec.layer else nullcontext():  # which is then one that --list-layers has said
+        model = _construct(spec, IMAGENET if spec.weights == IMAGENET else None)
     if spec.seed is not None:
         randomise(model, spec, spec.seed)
     elif spec.weights != IMAGENET:
@@ -133,7 +136,8 @@ def list_layers(name: str, *, alpha: float | None = None, image_size: int | None
     if name not in BACKBONES and is_network_file(name):
         return layers_of(load_network(read_network(Path(name))))
     spec = BackboneSpec(name=name, weights="random", alpha=alpha, image_size=image_size)
-    return layers_of(_construct(spec, None))
+    with names_counted_anew():
+        return layers_of(_construct(spec, None))
 
 
 def _construct(spec: BackboneSpec, weights: str | None) -> Any:

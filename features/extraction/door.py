@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import TaskID
 
+from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import list_layers
-from features.extraction.extraction import Say, extract_store
+from features.extraction.combinations import places_in
+from features.extraction.extraction import Say, extract_stores
 from features.extraction.network import NetworkLayer
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import ExtractionSummary
@@ -54,16 +56,52 @@ def extract(
 
     Raises:
         InputError: Folder, options or weights do not fit, the store is another one, or images have changed since it
-            was made; the field is named.
+            was made; the field is named. Or there are several backbones or sizes: see ``extract_several``.
         BottleneckError: The disk is full, another process writes the store, or no image can be decoded.
     """
     extract_as_told(Path(images), Path(store), {**options, "table": table}, progress=progress)
     return FeatureStore(store)
 
 
+def extract_several(
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+    table: str | os.PathLike[str] | pd.DataFrame | None = None,
+    **options: Any,
+) -> dict[str, FeatureStore]:
+    """Makes a store for each of several backbones and image sizes, and decodes each image once for all of them.
+
+    Each store is what ``extract`` makes of its backbone and size, to the byte. What was stopped goes on where it was
+    when it is called again, and stores that are whole are left as they are.
+
+    Args:
+        images: Folder with one sub-folder a class; with ``table``, any folder.
+        folder: Where the stores are made, called as ``mobilenet_v2-224.h5``.
+        progress: As in ``extract``.
+        table: As in ``extract``.
+        options: Those of ``extract``. ``backbone`` and ``image_size`` may be lists, or texts with commas; with several
+            backbones ``layer``, ``weights`` and ``preprocessing`` are as many, if not one that holds for all.
+
+    Returns:
+        The stores, opened, by name: ``mobilenet_v2-224``.
+
+    Raises:
+        InputError: As ``extract``; or two stores would have the same name, or what was told for the backbones is not
+            as much as there are backbones.
+        BottleneckError: As ``extract``.
+    """
+    chosen, frame = _told({**options, "table": table})
+    stores = places_in(Path(folder), chosen.specs)
+    run_extraction(Path(images), stores, chosen, frame=frame, progress=progress)
+    return {path.stem: FeatureStore(path) for path in stores}
+
+
 if extract.__doc__:
     extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions, but=["table"]))
 takes_options(extract, ExtractionOptions)
+takes_options(extract_several, ExtractionOptions)
 
 
 def network_layers(
@@ -97,31 +135,50 @@ def extract_as_told(images: Path, store: Path, told: Mapping[str, Any], *, progr
         InputError: As ``extract``.
         BottleneckError: As ``extract``.
     """
+    chosen, frame = _told(told)
+    (summary,) = run_extraction(images, {store: chosen.spec}, chosen, frame=frame, progress=progress)
+    return summary
+
+
+def _told(told: Mapping[str, Any]) -> tuple[ExtractionOptions, pd.DataFrame | None]:
+    """The options, and the table of labels where that is a DataFrame."""
     table = told.get("table")
     file = table if isinstance(table, str | os.PathLike) else None
     frame = None if table is None or isinstance(table, str | os.PathLike) else table
     if frame is not None and not hasattr(frame, "iloc"):
         raise InputError("table", expected="a path or a pandas DataFrame", found=type(frame).__name__)
-    chosen = checked(ExtractionOptions, {**told, "table": file}, of="an extraction")
-    return run_extraction(images, store, chosen, frame=frame, progress=progress)
+    return checked(ExtractionOptions, {**told, "table": file}, of="an extraction"), frame
+
+
+def stores_told(out: Path, options: ExtractionOptions) -> dict[Path, BackboneSpec]:
+    """Returns the stores that a command line is about: the one that it names, or several in the folder that it names.
+
+    Raises:
+        InputError: Options do not fit, or it names a file, and there are several stores.
+    """
+    specs = options.specs
+    return {out: next(iter(specs.values()))} if len(specs) == 1 else places_in(out, specs)
 
 
 def run_extraction(
     images: Path,
-    store: Path,
+    stores: Mapping[Path, BackboneSpec],
     options: ExtractionOptions,
     *,
     frame: pd.DataFrame | None = None,
     progress: bool = True,
-) -> ExtractionSummary:
+) -> list[ExtractionSummary]:
     """Extracts with the backend that the options name, and shows how far it is.
 
     Args:
         images: The image folder.
-        store: The store to make or to finish.
-        options: How.
+        stores: The backbone of each store.
+        options: How; all of them but the backbones.
         frame: A table of labels, instead of the file that ``options.table`` names.
         progress: As in ``extract``.
+
+    Returns:
+        What was done to each store.
 
     Raises:
         InputError: As ``extract``.
@@ -130,7 +187,7 @@ def run_extraction(
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
     with _Progress(shown=progress) as display:
-        return extract_store(images, store, options, frame=frame, say=told, on_progress=display)
+        return extract_stores(images, stores, options, frame=frame, say=told, on_progress=display)
 
 
 class _Progress:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.extraction.applications import BACKBONES
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
+from features.extraction.combinations import backbones_of, combined, sizes_of
 from features.images.columns import USUAL, ColumnChoice
 from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
@@ -25,24 +28,40 @@ def _of_column(role: str) -> str:
     return f"Column of --table with the {role}; else {', '.join(USUAL[role])}, in whatever case."
 
 
+def _names_joined(given: Any) -> Any:
+    """Makes a name, a path or a list of such what the command line has of it."""
+    return text_of(given) if isinstance(given, str | os.PathLike) else joined(given)
+
+
+def _numbers_joined(given: Any) -> Any:
+    return str(given) if isinstance(given, Integral) else joined(given)
+
+
 class ExtractionOptions(BaseModel):
-    """How images become features. In Python ``views`` may be a list of names, ``backbone`` and ``weights`` paths."""
+    """How images become features.
+
+    In Python ``backbone`` and ``weights`` may be paths, and what the command takes joined by commas a list.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Annotated[str, BeforeValidator(text_of)] = Field(
+    backbone: Annotated[str, BeforeValidator(_names_joined)] = Field(
         default=BackboneSpec.name,
-        description=f"A Keras file that holds a whole network (.keras, .h5), or one of {', '.join(BACKBONES)}.",
+        description=f"A Keras file that holds a whole network (.keras, .h5), or one of {', '.join(BACKBONES)}. Several "
+        "joined by commas make a store each, in a folder; --layer, --weights and --preprocessing then take as many.",
     )
-    layer: str | None = Field(
+    layer: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None, description="Cut the backbone at this layer; --list-layers shows all. Else its own output."
     )
-    weights: Annotated[str, BeforeValidator(text_of)] = Field(
+    weights: Annotated[str, BeforeValidator(_names_joined)] = Field(
         default=IMAGENET, description="imagenet (downloaded once by Keras), random, random:SEED, or a file."
     )
     alpha: float | None = Field(default=None, description="Width multiplier of the mobilenets.")
-    image_size: int | None = Field(default=None, description="Side in pixels; else the backbone's own.")
-    preprocessing: str = Field(
+    image_size: Annotated[str | None, BeforeValidator(_numbers_joined)] = Field(
+        default=None,
+        description="Side in pixels; else the backbone's own. Several joined by commas make a store each, in a folder.",
+    )
+    preprocessing: Annotated[str, BeforeValidator(joined)] = Field(
         default=BackboneSpec.preprocessing,
         description="backbone: what keras.applications defines, or the file holds; unit: x / 255, as the article did; "
         "tf: -1 to 1; torch, caffe: by ImageNet's means; none: 0 to 255.",
@@ -105,20 +124,53 @@ class ExtractionOptions(BaseModel):
     backend: Backend | None = Field(default=None, description="Keras backend; else tensorflow.")
 
     @property
-    def spec(self) -> BackboneSpec:
-        """The backbone.
+    def backbones(self) -> tuple[str, ...]:
+        """The backbones as they were told.
 
         Raises:
-            InputError: There is no such backbone, or its options do not fit it.
+            InputError: There is nothing between two commas.
         """
-        return BackboneSpec(
-            name=self.backbone,
+        return backbones_of(self.backbone)
+
+    @property
+    def image_sizes(self) -> tuple[int | None, ...]:
+        """The sizes as they were told; None for the backbone's own.
+
+        Raises:
+            InputError: One is no whole number, or is there twice.
+        """
+        return sizes_of(self.image_size)
+
+    @property
+    def specs(self) -> dict[str, BackboneSpec]:
+        """Every backbone at every size, by the name of its store among several.
+
+        Raises:
+            InputError: There is no such backbone, its options do not fit it, or two stores would have the same name.
+        """
+        return combined(
+            self.backbone,
+            self.image_size,
             layer=self.layer or "",
             weights=self.weights,
-            image_size=self.image_size,
             alpha=self.alpha,
             preprocessing=self.preprocessing,
         )
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone, where there is one at one size.
+
+        Raises:
+            InputError: As ``specs``; or there are several.
+        """
+        for field, told in (("backbone", self.backbones), ("image_size", self.image_sizes)):
+            if len(told) > 1:
+                hint = "the command features.extract, in Python extract_several, makes a store for each of several"
+                raise InputError(
+                    option_name(field), expected="one, for one store", found=", ".join(map(str, told)), hint=hint
+                )
+        return next(iter(self.specs.values()))
 
     @property
     def columns(self) -> ColumnChoice:

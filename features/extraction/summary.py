@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,20 +120,68 @@ def _update(changes: Changes) -> dict[str, int]:
     }
 
 
-def describe(summary: ExtractionSummary) -> Iterator[str]:
-    """Yields the lines that tell a user what an extraction did."""
-    done = summary.images - len(summary.skipped)
-    yield f"{summary.store}: {done:,} images, {len(summary.skipped):,} skipped, {summary.bytes / 1e6:,.1f} MB"
+def describe(*summaries: ExtractionSummary) -> Iterator[str]:
+    """Yields the lines that tell a user what an extraction did: one for each store, and one time what all share."""
+    if len(summaries) == 1:
+        yield from _describe_store(*summaries)
+    else:
+        yield from _describe_stores(summaries)
+    first, listed = summaries[0], max(summaries, key=lambda one: len(one.skipped))
+    yield from _describe_images(first)
+    yield from (f"note: {note}" for note in dict.fromkeys(note for one in summaries for note in one.notes))
+    missing = [printable(name) for name, count in first.counts.items() if not count]
+    if missing:
+        yield f"warning: no image left of {', '.join(missing)}"
+    if first.ignored:
+        yield "ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in first.ignored.items())
+    for path, reason in list(listed.skipped.items())[:_LISTED]:
+        yield f"skipped {printable(path)}: {reason}"
+    if len(listed.skipped) > _LISTED:
+        yield f"skipped {len(listed.skipped) - _LISTED:,} more: {skipped_path(listed.store)}"
+
+
+def _describe_store(summary: ExtractionSummary) -> Iterator[str]:
+    yield _size_of(summary)
     if summary.settled:
-        rate = summary.settled / summary.seconds
         before = summary.images - summary.settled
-        yield f"{summary.settled:,} images in {summary.seconds:.1f} s, {rate:.1f} images/s" + (
-            f"; {before:,} were there already" if before else ""
-        )
+        yield _rate_of(summary) + (f"; {before:,} were there already" if before else "")
     elif not summary.update:
         yield "nothing to do: the store was complete already"
     if summary.update:
-        yield "updated: " + ", ".join(f"{count:,} {what}" for what, count in summary.update.items())
+        yield _updated(summary)
+
+
+def _describe_stores(summaries: Sequence[ExtractionSummary]) -> Iterator[str]:
+    for one in summaries:
+        before = one.images - one.settled
+        told = f"; {before:,} were there already" if before else ""
+        if one.update:
+            told = f"; {_updated(one)}"
+        elif not one.settled:
+            told = "; complete already"
+        yield _size_of(one) + told
+    most = max(summaries, key=lambda one: one.settled)
+    if most.settled:
+        yield _rate_of(most)
+    elif not any(one.update for one in summaries):
+        yield "nothing to do: the stores were complete already"
+
+
+def _size_of(summary: ExtractionSummary) -> str:
+    done = summary.images - len(summary.skipped)
+    return f"{summary.store}: {done:,} images, {len(summary.skipped):,} skipped, {summary.bytes / 1e6:,.1f} MB"
+
+
+def _rate_of(summary: ExtractionSummary) -> str:
+    rate = summary.settled / summary.seconds
+    return f"{summary.settled:,} images in {summary.seconds:.1f} s, {rate:.1f} images/s"
+
+
+def _updated(summary: ExtractionSummary) -> str:
+    return "updated: " + ", ".join(f"{count:,} {what}" for what, count in summary.update.items())
+
+
+def _describe_images(summary: ExtractionSummary) -> Iterator[str]:
     for name, count in summary.counts.items():
         yield f"{printable(name)}: {count:,} images of {summary.patients[name]:,} known patients"
     if summary.parts:
@@ -143,13 +191,3 @@ def describe(summary: ExtractionSummary) -> Iterator[str]:
         yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
     if summary.unknown:
         yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern"
-    yield from (f"note: {note}" for note in summary.notes)
-    missing = [printable(name) for name, count in summary.counts.items() if not count]
-    if missing:
-        yield f"warning: no image left of {', '.join(missing)}"
-    if summary.ignored:
-        yield "ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.ignored.items())
-    for path, reason in list(summary.skipped.items())[:_LISTED]:
-        yield f"skipped {printable(path)}: {reason}"
-    if len(summary.skipped) > _LISTED:
-        yield f"skipped {len(summary.skipped) - _LISTED:,} more: {skipped_path(summary.store)}"

@@ -6,7 +6,6 @@ update that was killed loses nothing, and goes on when it is run again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from features.extraction.changes import Changes
-from features.extraction.pipeline import EMPTY
 from features.images.content import digest_of
 from features.images.folder import ImageTable
 from features.runtime.errors import InputError
@@ -88,28 +86,6 @@ def take_place(writer: StoreWriter, store: Path) -> None:
         sync_folder(store.parent)
     except OSError as error:
         raise disk_error(store, error) from error
-
-
-def pending_in_place(writer: StoreWriter) -> list[list[int]]:
-    """The rows that are not settled yet, and no others, in batches."""
-    rows = np.flatnonzero(writer.done == RowState.PENDING)
-    return batches_in_place(rows.tolist(), writer.header.batch_size)
-
-
-def batches_in_place(rows: list[int], batch_size: int) -> list[list[int]]:
-    """Puts rows into few batches, each at the place that it has when all rows are computed in turn.
-
-    The last bits of a feature may depend on that place, and on nothing else of the batch.
-    """
-    met: Counter[int] = Counter()
-    batches: list[list[int]] = []
-    for row in rows:
-        place = row % batch_size
-        if met[place] == len(batches):
-            batches.append([EMPTY] * batch_size)
-        batches[met[place]][place] = row
-        met[place] += 1
-    return batches
 
 
 def _is_same(side: Path, header: StoreHeader) -> bool:

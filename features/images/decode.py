@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,43 @@ def decode_image(source: Source, size: int, reading: Reading = _DEFAULT) -> npt.
         UndecodableError: It is no image, it is damaged, it is a decompression bomb, or it cannot be read.
         BottleneckError: There is not enough memory.
     """
-    return np.array(_decode(source, size, reading).convert("RGB"))
+    (square,) = decode_sizes(source, (size,), reading).values()
+    if isinstance(square, UndecodableError):
+        raise square
+    return square
+
+
+def decode_sizes(
+    source: Source, sizes: Sequence[int], reading: Reading = _DEFAULT
+) -> dict[int, npt.NDArray[np.uint8] | UndecodableError]:
+    """Decodes an image once and makes squares of several sizes of it, each what ``decode_image`` makes.
+
+    A large JPEG, which is decoded at a reduced scale, is decoded once for each scale that the sizes ask for.
+
+    Args:
+        source: A file, a page of one, or a file's content.
+        sizes: Sides of the squares in pixels.
+        reading: How it is read.
+
+    Returns:
+        For each size (size, size, 3) uint8, RGB, or why there is none.
+
+    Raises:
+        BottleneckError: There is not enough memory.
+    """
+    squares: dict[int, npt.NDArray[np.uint8] | UndecodableError] = {}
+    decoded: list[_Upright] = []
+    for size in sizes:
+        try:
+            upright = next((one for one in decoded if _serves(one, source, size, reading)), None)
+            if upright is None:
+                upright = _decode(source, size, reading)
+                decoded.append(upright)
+            with _explained(source, reading.max_pixels):
+                squares[size] = np.array(resized(upright.image, size, reading.resize).convert("RGB"))
+        except UndecodableError as error:
+            squares[size] = error
+    return squares
 
 
 def original_image(source: Source, reading: Reading = _DEFAULT) -> Image.Image:
@@ -87,7 +123,7 @@ def original_image(source: Source, reading: Reading = _DEFAULT) -> Image.Image:
         UndecodableError: As ``decode_image``.
         BottleneckError: There is not enough memory.
     """
-    return _decode(source, None, replace(reading, tally=Tally())).convert("RGB")
+    return _decode(source, None, replace(reading, tally=Tally())).image.convert("RGB")
 
 
 def deep_values(source: Source, max_pixels: int) -> npt.NDArray[Any] | None:
@@ -113,22 +149,50 @@ def deep_values(source: Source, max_pixels: int) -> npt.NDArray[Any] | None:
         return np.asarray(image)
 
 
-def _decode(source: Source, size: int | None, reading: Reading) -> Image.Image:
-    """The image in mode L or RGB, resized where a size is given; grey stays grey, which is three times less work."""
+@dataclass(frozen=True)
+class _Upright:
+    """A decoded image, and at which scale.
+
+    Attributes:
+        image: Mode L or RGB: grey stays grey, which is three times less work.
+        draft: What its decoder made of the size that was asked for; None where it knows one scale alone.
+    """
+
+    image: Image.Image
+    draft: object
+
+
+def _decode(source: Source, size: int | None, reading: Reading) -> _Upright:
+    """The image, at the least scale that serves a size; in full where there is none."""
     with _explained(source, reading.max_pixels):
         try:
-            upright = _noted(source, size, reading)
+            return _noted(source, size, reading)
         except _NO_DAMAGE:
             raise
         except Exception:
             mended = _without_metadata(source, size, reading)
             if mended is None:
                 raise
-            upright = mended
-        return upright if size is None else resized(upright, size, reading.resize)
+            return mended
 
 
-def _noted(source: Source, size: int | None, reading: Reading) -> Image.Image:
+def _serves(upright: _Upright, source: Source, size: int, reading: Reading) -> bool:
+    """Whether an image that was decoded for another size is what is decoded for this one."""
+    if upright.draft is None:
+        return True
+    try:
+        with _opened(source, reading.max_pixels) as image:
+            return _draft(image, size) == upright.draft
+    except Exception:  # as where its metadata are damaged: it is decoded, which says more
+        return False
+
+
+def _draft(image: Image.Image, size: int | None) -> object:
+    """Asks for a reduced scale, before the image is loaded; says which it will be."""
+    return None if size is None else image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
+
+
+def _noted(source: Source, size: int | None, reading: Reading) -> _Upright:
     """The image; what is noticed of it counts only once it is there."""
     attempt = replace(reading, tally=Tally())
     upright = _upright(source, size, attempt)
@@ -136,7 +200,7 @@ def _noted(source: Source, size: int | None, reading: Reading) -> Image.Image:
     return upright
 
 
-def _without_metadata(source: Source, size: int | None, reading: Reading) -> Image.Image | None:
+def _without_metadata(source: Source, size: int | None, reading: Reading) -> _Upright | None:
     """The image where only what surrounds its pixels is damaged, too large or unheard of; else None."""
     if isinstance(source, Page) and source.number > 1:
         return None
@@ -177,16 +241,15 @@ def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
         yield image
 
 
-def _upright(source: Source, size: int | None, reading: Reading) -> Image.Image:
+def _upright(source: Source, size: int | None, reading: Reading) -> _Upright:
     with _opened(source, reading.max_pixels) as image:
-        if size is not None:
-            image.draft(None, (size * _DRAFT_FACTOR, size * _DRAFT_FACTOR))
+        draft = _draft(image, size)
         with _one_at_a_time if image.width * image.height > MAX_PIXELS else nullcontext():
             deep = has_deep_colours(image)
             if deep:
                 reading.tally.add(Noticed.DEEP)
             if deep and reading.intensity.whole != WHOLE and not reading.intensity.by_itself:
-                return _scaled_colours(image, source, reading)
+                return _Upright(_scaled_colours(image, source, reading), draft)
             image.load()
             if isinstance(image, DicomImage) and image.has_window:
                 reading.tally.add(Noticed.WINDOW)
@@ -195,7 +258,7 @@ def _upright(source: Source, size: int | None, reading: Reading) -> Image.Image:
         several = may_have_pages(image)
     if several and not isinstance(source, Page) and has_pages(source):
         reading.tally.add(Noticed.PAGES)
-    return upright
+    return _Upright(upright, draft)
 
 
 def _reason(source: Source, error: Exception, max_pixels: int) -> str:

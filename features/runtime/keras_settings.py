@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from tempfile import gettempdir
 
 _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables of the environment that Keras reads beside its folder's: another kind of layers, and limits of ``fit``."""
+_COUNT = "object_name_uids"
 _NOWHERE = os.devnull
 """A folder in which nothing is, and nothing can be made."""
 
@@ -66,6 +69,22 @@ def pin_settings() -> list[str]:
             jax.config.update("jax_enable_x64", False)
             told.append("jax_enable_x64 True instead of False")
     return told
+
+
+@contextmanager
+def names_counted_anew() -> Iterator[None]:
+    """Within it, layers without a name get those that they get in a new process: ``conv2d``, ``conv2d_1``.
+
+    Keras counts on from network to network, so a layer of the second one would not be called as it is in the first.
+    Where the count is kept is private to Keras; ``tests/features/runtime/test_keras_settings.py`` watches it.
+    """
+    state = import_module("keras.src.backend.common.global_state")
+    before = state.get_global_attribute(_COUNT)
+    state.set_global_attribute(_COUNT, defaultdict(int))
+    try:
+        yield
+    finally:
+        state.set_global_attribute(_COUNT, before)
 
 
 def _keras_folder() -> str:

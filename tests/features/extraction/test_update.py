@@ -19,7 +19,8 @@ from features import extract
 from features.extraction import extraction
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import EMPTY
-from features.extraction.update import batches_in_place, side_path
+from features.extraction.schedule import batches_in_place
+from features.extraction.update import side_path
 from features.runtime.errors import BottleneckError, InputError
 from features.store.check import find_problems
 from features.store.reader import FeatureStore

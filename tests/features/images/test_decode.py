@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from features.images.decode import UndecodableError, decode_image, original_image
+from features.images.decode import UndecodableError, decode_image, decode_sizes, original_image
 from features.images.reading import Reading
 from features.store.intensity import parse_intensity
 
@@ -254,3 +254,50 @@ def test_real_scans_decode_alike_from_file_and_memory(oct_folder: Path):
     assert np.array_equal(picture, decode_image(path.read_bytes(), 96))
     assert (picture == picture[..., :1]).all()
     assert picture.std() > 10
+
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+DEEP = np.random.default_rng(1).integers(0, 65536, (20, 30), dtype=np.uint16)
+CUT = encoded(PICTURE, "JPEG")[:5000]
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+SEVERAL = {
+    "PNG": (encoded(PICTURE, "PNG"), 1),
+    "JPEG, at as many scales as are asked for": (encoded(PICTURE, "JPEG"), 3),
+    "JPEG, turned": (encoded(PICTURE, "JPEG", exif=TURNED), 3),
+    "small JPEG": (encoded(PICTURE.resize((60, 50)), "JPEG"), 1),
+    "GIF": (encoded(PICTURE, "GIF"), 1),
+    "16 bits": (encoded(Image.fromarray(DEEP), "TIFF"), 1),
+    "cut off": (CUT, 0),
+    "no image": (b"nothing", 0),
+}
+"""Contents, and how often they are decoded for the sizes 32, 33, 70, 200 and 300."""
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+def test_squares_of_several_sizes_are_those_of_each_size_and_decoded_once(name, resize, monkeypatch):
+    content, times = SEVERAL[name]
+    sizes, loads = (32, 33, 70, 200, 300), []
+    expected = {}
+    for size in sizes:
+        try:
+            expected[size] = decode_image(content, size, Reading(resize=resize))
+        except UndecodableError as error:
+            expected[size] = error
+    prepare = ImageFile.ImageFile.load_prepare
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", lambda self: (loads.append(1), prepare(self)))
+    together = Reading(resize=resize)
+    found = decode_sizes(content, sizes, together)
+    assert list(found) == list(sizes)
+    for size in sizes:
+        if times:
+            assert np.array_equal(found[size], expected[size])
+        else:
+            assert (type(found[size]), str(found[size])) == (UndecodableError, str(expected[size]))
+    if times:
+        assert len(loads) == times
+    alone = Reading(resize=resize)
+    if times:
+        decode_image(content, 32, alone)
+    assert together.tally.counts == alone.tally.counts  # what is noticed counts once

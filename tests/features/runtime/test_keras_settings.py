@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from features.runtime.keras_settings import pin_settings
+from features.runtime.keras_settings import names_counted_anew, pin_settings
 
 SETTINGS = {
     "image_data_format": ("channels_first", "channels_last"),
@@ -76,3 +76,14 @@ def test_an_unknown_backend_of_the_environment_is_said_to_be_its(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(InputError, match="KERAS_BACKEND: expected tensorflow or jax, found torch"):
         use_backend()
+
+
+def test_names_of_layers_are_counted_anew_and_then_go_on():
+    def number(name: str) -> int:
+        return int(name.removeprefix("flatten").removeprefix("_") or 0)
+
+    before = number(keras.layers.Flatten().name)
+    for _ in range(2):
+        with names_counted_anew():
+            assert [keras.layers.Flatten().name for _ in range(2)] == ["flatten", "flatten_1"]
+    assert number(keras.layers.Flatten().name) == before + 1
