@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from statistics import mean
@@ -14,8 +15,10 @@ from heads.metrics.scoring import predict_batch
 from heads.model.functions import pooled_values
 from heads.model.spec import HeadSpec
 
-ROWS = 32
+MOST_ROWS = 32
 """In a batch: as many images as ``heads.predict`` takes at once."""
+MOST_VALUES = 2**22
+"""Of the features that go through at once."""
 RUNS = 5
 
 
@@ -29,14 +32,15 @@ def milliseconds_per_row(model: Any, feature_shape: tuple[int, int, int]) -> flo
     Returns:
         Milliseconds, by the shortest of a few batches.
     """
-    features = np.random.default_rng(0).standard_normal((ROWS, *feature_shape), np.float32)
-    predict_batch(model, features, ROWS)
+    rows = int(np.clip(MOST_VALUES // math.prod(feature_shape), 1, MOST_ROWS))
+    features = np.random.default_rng(0).standard_normal((rows, *feature_shape), np.float32)
+    predict_batch(model, features, rows)
     seconds = []
     for _ in range(RUNS):
         begun = time.perf_counter()
-        predict_batch(model, features, ROWS)
+        predict_batch(model, features, rows)
         seconds.append(time.perf_counter() - begun)
-    return 1e3 * min(seconds) / ROWS
+    return 1e3 * min(seconds) / rows
 
 
 def multiply_adds(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int) -> int:

@@ -13,6 +13,8 @@ from search.record.study_record import StudyRecord
 from search.review.plotting import value_of
 from search.trials.notes import TrialNotes
 
+EQUAL = 1.02
+"""Times that differ by no more than this factor are the same, as far as they can be measured."""
 _SHARES = ("accuracy", "balanced_accuracy")
 
 
@@ -37,7 +39,8 @@ class Frugal:
 
     Attributes:
         best: The best head.
-        cheapest: The cheapest head whose value is within ``margin`` of the best's; it may be the best itself.
+        cheapest: The cheapest head whose value is within ``margin`` of the best's, of several at the same cost the best
+            one; it may be the best itself.
         margin: One standard error of the best's value.
     """
 
@@ -80,7 +83,9 @@ def frugal(record: StudyRecord) -> Frugal | None:
             mine, theirs = value_of(one.trial), value_of(best.trial)
         return sign * mine >= sign * theirs - margin
 
-    cheapest = min(filter(is_within, heads), key=lambda one: one.milliseconds)
+    within = [*filter(is_within, heads)]
+    least = min(one.milliseconds for one in within)
+    cheapest = next(one for one in within if one.milliseconds <= EQUAL * least)
     return Frugal(best, cheapest, margin)
 
 

@@ -77,7 +77,7 @@ def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objectiv
     shown = ("-", "-", "-", "-", "-")
     if told:
         pixels = f"{told.image_size}" if told.image_size else "-"
-        shape = " x ".join(map(str, told.feature_shape))
+        shape = "x".join(map(str, told.feature_shape))
         time = milliseconds(told.milliseconds) if told.milliseconds is not None else "not known"
         shown = (printable(told.backbone), pixels, shape, f"{told.views}", time)
     return (

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def note_on(record: StudyRecord) -> str:
     if summary.test and summary.verdict:
         lines += [summary.verdict, ""]
     if summary.best and summary.best.store:
-        lines += [f"The best head takes the features of {summary.best.store}.", ""]
+        lines += [f"The best head takes the features of {_as_text(summary.best.store)}.", ""]
     if using := cost_in_words(summary):
         lines += [f"An image with it: {using}.", ""]
     means = {one.trial: mean_in_words(config.objective, one) for one in record.finalists}
@@ -223,9 +224,14 @@ def note_on(record: StudyRecord) -> str:
     for trial in record.ranked[:5]:
         notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
         size, head = f"{notes.parameters:,}", describe_head(notes.head)
-        cells = "".join(f" {cell} |" for cell in store_cells(record, trial))
+        cells = "".join(f" {_as_text(cell)} |" for cell in store_cells(record, trial))
         lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} |{cells} {head} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
+
+
+def _as_text(name: str) -> str:
+    """A name in Markdown as it is, whatever is in it."""
+    return escape(name).replace("|", "&#124;")
 
 
 def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:
