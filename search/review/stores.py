@@ -62,8 +62,8 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
     yield note(
         "An image's time is that of the backbone and of the head, in all views over which predictions are averaged, on"
         " the machine of the search; reading the image is not in it. Backbones are measured, of the heads of each"
-        " store a few, and the others are reckoned by their size. Values are those of trials."
-        + _left_out(costed(record), record)
+        " store a few, and the others are reckoned by their size. Values are those of trials; finalists are compared"
+        " with each other by the means of their repeats." + _left_out(costed(record), record)
     )
 
 
