@@ -11,11 +11,12 @@ from rich.table import Table
 
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
-from features.runtime.text import percent
+from features.runtime.text import percent, printable
 from search.finish.leavers import NAMES
 from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.results import REPEATS
 from search.record.storage import JOURNAL
+from search.review.words import cost_in_words, store_in_words
 from search.running import run_study
 from search.setup.classes import describe_absent
 from search.setup.config import StudyConfig
@@ -54,6 +55,11 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
     table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
     table.add_row("best on validation", f"{best.value:.4f}, trial {best.number}, {best.parameters:,} parameters")
+    if best.store:
+        told = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
+        table.add_row("its features", printable(best.store) + (f": {store_in_words(told)}" if told else ""))
+    if using := cost_in_words(summary):
+        table.add_row("an image with it", using)
     if article:
         table.add_row("article's head", f"{article.value:.4f} on the same rows")
     for finalist in summary.finalists.heads if summary.finalists else ():

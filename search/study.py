@@ -12,6 +12,7 @@ from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
+from search.trials.notes import TrialNotes
 
 if TYPE_CHECKING:
     import keras
@@ -72,7 +73,8 @@ class Study:
         """Returns the report's figures by name, each drawn when it is asked for.
 
         Among them are ``history``, ``learning-curves``, ``what-ended-when``, ``importance``, ``value-and-size``,
-        ``parameters-together``, ``parameter-NAME`` and ``repeats``, as far as the trials give enough for them.
+        ``value-and-cost`` (of several stores), ``parameters-together``, ``parameter-NAME`` and ``repeats``, as far as
+        the trials give enough for them.
         """
         from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
 
@@ -134,7 +136,9 @@ class Study:
         facts.append(("trials", f"{finished} of {record.config.trials}"))
         if record.ranked:
             best = record.ranked[0]
-            facts.append(("best", f"trial {best.number}, validation {record.config.objective} {best.value:.4f}"))
+            store = TrialNotes.of(best).store
+            where = f"trial {best.number}{f' on {store}' if store else ''}"
+            facts.append(("best", f"{where}, validation {record.config.objective} {best.value:.4f}"))
         if record.article:
             facts.append(("article's head", f"{record.article.value:.4f}"))
         verdict = record.summary.verdict

@@ -36,7 +36,7 @@ learning_rate = { low = 1e-3, high = 1e-1, log = true }
 """
 CLOCKS = {
     *("search_seconds", "trial_epochs_per_second", "seconds", "gflops", "fraction_of_peak", "one_at_a_time"),
-    *("training_seconds", "bookkeeping_seconds", "bookkeeping_share", "compilations"),
+    *("training_seconds", "bookkeeping_seconds", "bookkeeping_share", "compilations", "cost_of_use"),
 }
 """What a study says of its pace; a process that goes on compiles anew."""
 

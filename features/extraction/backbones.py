@@ -122,6 +122,17 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     return Backbone(spec, model)
 
 
+def build_untrained(spec: BackboneSpec) -> Backbone:
+    """Builds a backbone as Keras makes it, whatever weights are named: nothing is downloaded, read or drawn.
+
+    It computes as long as with its weights, and nothing of use. One from a file has the file's weights.
+
+    Raises:
+        InputError: As ``build_backbone``, but for weights.
+    """
+    return Backbone(spec, _construct(spec, None) if spec.file is None else load_network(spec.file))
+
+
 def list_layers(name: str, *, alpha: float | None = None, image_size: int | None = None) -> list[NetworkLayer]:
     """Returns the layers of a backbone that ``--layer`` can name.
 

@@ -34,6 +34,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def milliseconds(value: float | None) -> str:
+    """Returns a time as ``0.312 ms``, ``37.2 ms`` or ``1,204 ms``; ``-`` for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f} ms" if value >= 999.5 else f"{value:.3g} ms"
+
+
 def counted(number: int, what: str) -> str:
     """Returns ``1 patient``, ``1,234 patients``: for a word whose plural takes an s."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from heads.metrics.scoring import Probabilities, average_views, predict_probabil
 from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
+from search.finish.cost import cost_of_use
 from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
@@ -110,6 +111,7 @@ def finish_study(
         bank=bank,
         audit=LeakCounts.from_dict(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, data) if bank else None,
+        cost_of_use=cost_of_use(checkpoints, earlier.cost_of_use if earlier else None),
     )
     summary = replace(summary, notes=(*remarks, *incidents(study, summary)))
     on_stage(Stage.SUMMARY)

@@ -49,6 +49,7 @@ class TrialResult(Recorded):
         best_epoch: 1-based.
         params: The head, as ``HeadSpec`` has it; of somebody's own function what it suggested.
         parameters: Numbers that the head is made of, moving statistics included.
+        store: Name of the store that it was trained on; '' in a study of one.
     """
 
     number: int
@@ -58,11 +59,17 @@ class TrialResult(Recorded):
     best_epoch: int
     params: dict[str, Any]
     parameters: int
+    store: str = ""
 
     @property
     def spec(self) -> HeadSpec:
         """The head, where it is one of ours."""
         return HeadSpec.from_dict(self.params)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types, without the store where there is one."""
+        told = super().to_dict()
+        return told if self.store else {name: value for name, value in told.items() if name != "store"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
+from search.record.costs import CostOfUse
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -71,6 +72,8 @@ class Summary(Recorded):
         bank: How well the bank was used; None with the solo engine.
         audit: What the parts share.
         one_at_a_time: What the trials would have taken one at a time.
+        cost_of_use: What an image costs, in each store and through each head; None in studies from before that was
+            measured.
         notes: What was decided without being asked, and what happened beside the numbers, a line each.
     """
 
@@ -101,6 +104,7 @@ class Summary(Recorded):
     bank: BankFigures | None = None
     audit: LeakCounts | None = None
     one_at_a_time: OneAtATimeEstimate | None = None
+    cost_of_use: CostOfUse | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -155,12 +159,13 @@ class Summary(Recorded):
             bank=concluded.bank,
             audit=concluded.audit,
             one_at_a_time=concluded.one_at_a_time,
+            cost_of_use=concluded.cost_of_use,
             notes=concluded.notes,
         )
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-_LEFT_OUT = ("recommendation", "audit", "one_at_a_time")
+_LEFT_OUT = ("recommendation", "audit", "one_at_a_time", "cost_of_use")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
 _SPLIT = ("counts", "patients", "identity", "absent_classes")
 
@@ -254,6 +259,7 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         best_epoch=notes.best_epoch,
         params=params_of(notes.head),
         parameters=notes.parameters,
+        store=notes.store,
     )
 
 

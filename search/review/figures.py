@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -35,14 +35,18 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 MOST_CURVES = 200
+STORE_COLOURS = ("#1f5fa8", "#c9862b", "#3d8b52", "#b3261e", "#2a8c8c", "#7a5230")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up")
+"""Of the stores of a study: as many colours as can be told apart, then another symbol."""
+RINGS = ("circle-open", "square-open")
 _CURVE_HOVER = "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>"
 
 
 class Point(NamedTuple):
-    """A head by what it costs and what it scores."""
+    """A head by what it costs, in parameters or milliseconds, and what it scores."""
 
     number: int
-    parameters: int
+    cost: float
     value: float
 
 
@@ -104,7 +108,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
     front = pareto_front(points(ranked), objective)
     others = points(thinned(ranked, MOST_POINTS, objective))
     figure = blank_figure("parameters", in_words(objective))
-    figure.update_xaxes(type="log", **log_ticks([point.parameters for point in [*front, *others]], least=3))
+    figure.update_xaxes(type="log", **log_ticks([point.cost for point in [*front, *others]], least=3))
     for name, group, mode, style in (
         ("completed", others, "markers", {"marker": dots("completed")}),
         ("no smaller head is better", front, "lines+markers", {"line": {"shape": "hv", "color": BEST_COLOUR}}),
@@ -112,7 +116,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
     ):
         if group:
             figure.add_scatter(
-                x=[point.parameters for point in group],
+                x=[point.cost for point in group],
                 y=[short(point.value) for point in group],
                 text=[f"trial {point.number}" for point in group],
                 mode=mode,
@@ -121,6 +125,44 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
                 **style,
             )
     even_axis(figure, [point.value for point in others])
+    return figure
+
+
+def costs(
+    of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point], objective: str = "accuracy"
+) -> go.Figure:
+    """The objective against what an image costs, with the heads that no cheaper one beats joined by a line.
+
+    Args:
+        of_stores: Heads by their store's name, in milliseconds of an image; a colour each.
+        marked: Heads that are named, by what they are called in the legend.
+        objective: Of the values.
+    """
+    everyone = [point for points in of_stores.values() for point in points]
+    front = pareto_front(everyone, objective)
+    figure = blank_figure("milliseconds an image", in_words(objective))
+    figure.update_xaxes(type="log", **log_ticks([point.cost for point in everyone], least=3))
+    groups: list[tuple[str, Sequence[Point], str, dict[str, Any]]] = []
+    for at, (name, points) in enumerate(of_stores.items()):
+        marker = {"color": STORE_COLOURS[at % len(STORE_COLOURS)], "size": 7, "opacity": 0.65}
+        marker["symbol"] = SYMBOLS[at // len(STORE_COLOURS) % len(SYMBOLS)]
+        groups.append((name, points, "markers", {"marker": marker}))
+    line = {"shape": "hv", "color": BEST_COLOUR, "width": 1.5}
+    groups.append(("no cheaper head is better", front, "lines", {"line": line}))
+    for at, (name, point) in enumerate(marked.items()):
+        ring = {"symbol": RINGS[at % len(RINGS)], "size": 15, "line": {"width": 2.5, "color": BEST_COLOUR}}
+        groups.append((name, [point], "markers", {"marker": {**ring, "color": BEST_COLOUR}}))
+    for name, group, mode, style in groups:
+        figure.add_scatter(
+            x=[short(point.cost) for point in group],
+            y=[short(point.value) for point in group],
+            text=[f"trial {point.number}" for point in group],
+            mode=mode,
+            name=name,
+            hovertemplate="%{text}: %{y:.4f}, %{x} ms an image<extra></extra>",
+            **style,
+        )
+    even_axis(figure, [point.value for point in everyone])
     return figure
 
 
@@ -177,10 +219,10 @@ def points(trials: Iterable[FrozenTrial]) -> list[Point]:
 
 
 def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> list[Point]:
-    """Returns the points that no other beats or equals with as few parameters or fewer, smallest first."""
+    """Returns the points that no other beats or equals at the same cost or a lower one, cheapest first."""
     sign = -1 if lower_is_better(objective) else 1
     front: list[Point] = []
-    for point in sorted(all_points, key=lambda p: (p.parameters, -sign * p.value, p.number)):
+    for point in sorted(all_points, key=lambda p: (p.cost, -sign * p.value, p.number)):
         if not front or sign * point.value > sign * front[-1].value:
             front.append(point)
     return front

@@ -16,10 +16,17 @@ from search.record.head_files import OWN, head_files
 from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
-from search.review import figures, parameter_figures, trust
+from search.review import figures, parameter_figures, stores, trust
 from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
-from search.review.words import describe_head, in_words, mean_in_words, value_in_words
+from search.review.words import (
+    cost_in_words,
+    describe_head,
+    in_words,
+    mean_in_words,
+    store_in_words,
+    value_in_words,
+)
 from search.setup.classes import describe_absent
 from search.setup.reproduce import command_line, to_toml
 from search.setup.storage_url import hidden
@@ -47,6 +54,9 @@ def make_report(record: StudyRecord) -> str:
     if record.summary.notes:
         document.add("Notes", *(prose(printable(text)) for text in record.summary.notes))
     document.add("Leaderboard", *_leaderboard(record))
+    gallery = Gallery(record)
+    if stores.store_names(record):
+        document.add("Stores", *stores.section(document, gallery, record))
     if record.finalists:
         document.add("Repeats", *trust.repeats(document, record))
     if record.summary.best:
@@ -55,7 +65,7 @@ def make_report(record: StudyRecord) -> str:
         document.add("Leaks", *leaks)
     if record.finalists and record.summary.calibration:
         document.add("Calibration", *trust.calibration(record))
-    _add_figures(document, record)
+    _add_figures(document, gallery, record)
     document.add("Cost", *_cost(record))
     document.add("The study, resolved", *_resolved(record))
     document.add("Again, and out of here", *_commands(record))
@@ -107,7 +117,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
         return
     if record.summary.test and verdict:
         yield strong(verdict)
-    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).head)}.")
+    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).head)}.{_features(record)}")
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
     value = value_in_words(record.config.objective, best.value)
     yield prose(
@@ -115,6 +125,15 @@ def _findings(record: StudyRecord) -> Iterable[str]:
         f" ({best.best_epoch}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
         f" {record.summary.trials} trials on the same rows that is higher than it will be on new patients."
     )
+
+
+def _features(record: StudyRecord) -> str:
+    """Which of several stores the chosen head takes."""
+    best, cost = record.summary.best, record.summary.cost_of_use
+    if not best or not best.store:
+        return ""
+    told = cost.of_store(best.store) if cost else None
+    return f" On the features of {printable(best.store)}" + (f": {store_in_words(told)}." if told else ".")
 
 
 def _leaderboard(record: StudyRecord) -> Iterable[str]:
@@ -125,14 +144,14 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
     objective = record.config.objective
     means = {one.trial: mean_in_words(objective, one) for one in record.finalists}
     shown = ranked[:LEADERS]
-    rows = [_leader(f"{place}", trial, article, means) for place, trial in enumerate(shown, 1)]
+    rows = [_leader(f"{place}", trial, record, means) for place, trial in enumerate(shown, 1)]
     if article is not None and article.number not in {trial.number for trial in shown}:
         place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
-        rows.append(_leader(f"{place}", article, article, means))
+        rows.append(_leader(f"{place}", article, record, means))
     name = "AUC" if objective == "auc" else objective.replace("_", " ")
     repeated = ("repeated",) if means else ()
-    head = ("", "trial", *repeated, name, "loss", "epochs", "best epoch", "parameters", "head")
-    yield table(head, rows, wide=True)
+    own = ("loss", "epochs", "best epoch", "parameters", *stores.store_head(record), "head")
+    yield table(("", "trial", *repeated, name, *own), rows, wide=True)
     first = "The finalists by the mean of their repeats, the others by" if means else "By"
     yield note(f"{first} {name} on validation, then loss, then number." + _first(len(ranked)))
 
@@ -141,9 +160,9 @@ def _first(count: int) -> str:
     return f" First {LEADERS}." if count > LEADERS else ""
 
 
-def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: Mapping[int, str]) -> tuple[str, ...]:
+def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[int, str]) -> tuple[str, ...]:
     notes = TrialNotes.of(trial)
-    is_article = article is not None and trial.number == article.number
+    is_article = trial.number in {one.number for one in stores.article_trials(record).values()}
     return (
         place,
         f"{trial.number}",
@@ -153,12 +172,13 @@ def _leader(place: str, trial: FrozenTrial, article: FrozenTrial | None, means: 
         f"{epochs_of(trial)}",
         f"{notes.best_epoch}",
         f"{notes.parameters:,}",
+        *stores.store_cells(record, trial),
         ("The article's head: " if is_article else "") + describe_head(notes.head),
     )
 
 
-def _add_figures(document: Document, record: StudyRecord) -> None:
-    gallery, objective, ranked = Gallery(record), record.config.objective, record.ranked
+def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> None:
+    objective, ranked = record.config.objective, record.ranked
     if "history" in gallery:
         document.add("History", document.figure(gallery["history"], "value of each completed trial"))
     if "learning-curves" in gallery:
@@ -225,6 +245,8 @@ def _cost(record: StudyRecord) -> Iterable[str]:
         ]
     if alone:
         rows.append(("one at a time, by Keras fit", _alone(alone, summary.search_seconds)))
+    if using := cost_in_words(summary):
+        rows.append(("an image, with the head found", using))
     yield facts(rows)
     if concluded and concluded.trials != summary.trials:
         yield note(f"What was measured is of the last finished run, after {concluded.trials} trials.")
@@ -260,9 +282,10 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     )
     for line in describe_absent(record.summary.absent_classes):
         yield note(f"{line[0].upper()}{line[1:]}.")
-    stores = [
-        (f"{part} store", f"{store['path']}, fingerprint {store['fingerprint']}")
-        for part, store in config.stores.items()
+    paths = [
+        (f"{name} {part} store".strip(), f"{store['path']}, fingerprint {store['fingerprint']}")
+        for name, parts_of_one in config.stores_by_name.items()
+        for part, store in parts_of_one.items()
         if store
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
@@ -277,7 +300,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{engine} on {config.backend}"),
             ("split", f"identity {config.split['identity']}; no patient in two parts"),
-            *stores,
+            *paths,
             ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ]
     )

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from heads.model.spec import HeadSpec
 from search.record.study_record import StudyRecord, epochs_of, state_of
+from search.setup.space import FEATURES
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ARTICLE_ORDINAL
 
@@ -22,6 +23,8 @@ _RESULTS = {
     "seconds": "float64",
 }
 """What comes first, and its types; of what has not been drawn or measured a value is missing."""
+_OF_STORES = {FEATURES: "string", "milliseconds": "float64"}
+"""What comes after that in a study of several stores."""
 
 
 def trials_frame(record: StudyRecord) -> pd.DataFrame:
@@ -34,20 +37,24 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 
     Returns:
         ``state`` (completed, pruned, failed or running), ``value`` (the objective in the best epoch), ``epochs``
-        trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; then a column for each field of
-        ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them suggested; then
-        ``failure``, why a trial could not go on.
+        trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; of several stores ``features``,
+        the name of the trial's, and ``milliseconds``, what an image costs with its head, once that was measured; then a
+        column for each field of ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them
+        suggested; then ``failure``, why a trial could not go on.
     """
     names = [field.name for field in fields(HeadSpec)]
     if record.config.head:
         names = [*dict.fromkeys(name for trial in record.trials for name in trial.params)]
-    rows = [_row(trial, own=bool(record.config.head)) for trial in record.trials]
-    columns = ["number", *_RESULTS, *names, "failure"]
+    several = any(record.config.stores_by_name)
+    results = _RESULTS | (_OF_STORES if several else {})
+    rows = [_row(trial, record) for trial in record.trials]
+    columns = ["number", *results, *names, "failure"]
     frame = pd.DataFrame(rows, columns=columns).set_index("number")
-    return frame.astype({**_RESULTS, "failure": "string"})
+    return frame.astype({**results, "failure": "string"})
 
 
-def _row(trial: FrozenTrial, *, own: bool) -> dict[str, Any]:
+def _row(trial: FrozenTrial, record: StudyRecord) -> dict[str, Any]:
+    own, cost = bool(record.config.head), record.summary.cost_of_use
     notes, begun, ended = TrialNotes.of(trial), trial.datetime_start, trial.datetime_complete
     completed = state_of(trial) == "completed"
     return {
@@ -58,6 +65,8 @@ def _row(trial: FrozenTrial, *, own: bool) -> dict[str, Any]:
         "best_epoch": notes.best_epoch if completed else None,
         "is_article": notes.has_ordinal and notes.ordinal == ARTICLE_ORDINAL,
         "seconds": (ended - begun).total_seconds() if begun and ended else None,
+        FEATURES: notes.store or None,
+        "milliseconds": cost.of(trial.number, notes.store) if cost else None,
         **(trial.params if own else vars(notes.spec) if notes.has_spec else {}),
         "failure": notes.failure,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
@@ -14,6 +14,7 @@ from search.review import figures
 from search.review.words import mean_in_words, value_in_words
 from search.setup.audit import PAIRS_FILE, read_audit
 from search.setup.classes import describe_absent
+from search.trials.notes import TrialNotes
 
 MOST_COLUMNS = 12
 """Classes up to which the confusion matrix stands in a report; of more, the pairs that were confused most often."""
@@ -33,20 +34,22 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     if finalists.plan:
         yield prose(describe_plan(finalists.plan))
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
+    stores = {trial.number: TrialNotes.of(trial).store for trial in record.ranked}
     yield table(
         ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),
-        [_finalist(place, one, objective) for place, one in enumerate(finalists.heads, 1)],
+        [_finalist(place, one, objective, stores) for place, one in enumerate(finalists.heads, 1)],
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
     yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {percent(share, 0)} of the search's time.")
 
 
-def _finalist(place: int, finalist: FinalistRecord, objective: str) -> tuple[str, ...]:
+def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:
+    store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
     diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
         f"{place}",
-        f"{finalist.trial}" + (" (the article's)" if finalist.is_article else ""),
+        f"{finalist.trial}{store}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
         f"{finalist.repeats}{diverged}",
         f"stopped after {finalist.stopped_after}" if finalist.stopped_after else "all",

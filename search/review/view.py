@@ -6,7 +6,8 @@ import json
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review import figures
+from search.review.frugal import costed
+from search.review.gallery import COSTS, costs_of
 from search.review.overlay import Overlay
 from search.review.plotting import thinned
+from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
-from search.review.words import describe_head, in_words, mean_in_words
+from search.review.words import cost_in_words, describe_head, in_words, mean_in_words
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
@@ -189,6 +193,8 @@ def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
     if ranked:
         yield "value-and-size", figures.sizes(ranked, record.article, objective)
     some = thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
+    if any(record.config.stores_by_name) and costed(record):
+        yield COSTS, costs_of(record)
     if some:
         yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article, objective)
         yield "what-ended-when", figures.endings(record.trials, record.config.epochs)
@@ -204,17 +210,28 @@ def note_on(record: StudyRecord) -> str:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
     if summary.test and summary.verdict:
         lines += [summary.verdict, ""]
+    if summary.best and summary.best.store:
+        lines += [f"The best head takes the features of {_as_text(summary.best.store)}.", ""]
+    if using := cost_in_words(summary):
+        lines += [f"An image with it: {using}.", ""]
     means = {one.trial: mean_in_words(config.objective, one) for one in record.finalists}
+    beside = "".join(f" {name} |" for name in store_head(record))
     if record.ranked:
         lines += [
-            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters | head |",
-            "| ---: | ---: | ---: | ---: | --- |",
+            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters |{beside} head |",
+            f"| ---: | ---: | ---: | ---: |{' --- | ---: |' if beside else ''} --- |",
         ]
     for trial in record.ranked[:5]:
         notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
         size, head = f"{notes.parameters:,}", describe_head(notes.head)
-        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} | {head} |")
+        cells = "".join(f" {_as_text(cell)} |" for cell in store_cells(record, trial))
+        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} |{cells} {head} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
+
+
+def _as_text(name: str) -> str:
+    """A name in Markdown as it is, whatever is in it."""
+    return escape(name).replace("|", "&#124;")
 
 
 def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:
@@ -226,23 +243,33 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
         InputError: The store has gone or is another one now.
     """
     config = record.config
-    store = config.stores.get("validation") or config.stores.get("features")
     kept = ((trial, path_of(record.folder, trial.number)) for trial in kept_trials(record))
     trials = [trial for trial, path in kept if path.is_file() and path.suffix != OWN]
-    if config.folds or not store or not trials:
+    if config.folds or not config.stores.get("features") or not trials:
         return
-    opened = FeatureStore(Path(store["path"]))
-    opened.check_recorded(store, "this study was made with")
     use_backend(config.backend)
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes
-    source = with_classes(opened, classes, known_to=str(record.folder))
     rows = read_split(record.folder)["rows"].get("validation", [])
+    feeds: dict[str, Feed] = {}
+    for trial in trials:
+        name, path = TrialNotes.of(trial).store, path_of(record.folder, trial.number)
+        if name not in feeds:
+            feeds[name] = _validation(record, name, classes, rows)
+        feed = feeds[name]
+        model = for_features_of(path, read_head(path).model, feed.store.header)
+        metrics = measure(predict_probabilities(model, feed), feed.labels, feed.store.classes)
+        yield trial, [list(counts) for counts in metrics.confusion], list(feed.store.classes)
+
+
+def _validation(record: StudyRecord, name: str, classes: Sequence[str], rows: Sequence[int]) -> Feed:
+    """The validation rows in the store of a name."""
+    stores = record.config.stores_by_name.get(name, record.config.stores)
+    store = stores.get("validation") or stores["features"]
+    assert store is not None
+    opened = FeatureStore(Path(store["path"]))
+    opened.check_recorded(store, "this study was made with")
+    source = with_classes(opened, classes, known_to=str(record.folder))
     if any(row >= len(opened) for row in rows):
         raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")
-    feed = Feed(source, np.asarray(rows, np.int64), memory_bytes=2**28)
-    for trial in trials:
-        path = path_of(record.folder, trial.number)
-        model = for_features_of(path, read_head(path).model, source.header)
-        metrics = measure(predict_probabilities(model, feed), feed.labels, source.classes)
-        yield trial, [list(counts) for counts in metrics.confusion], list(source.classes)
+    return Feed(source, np.asarray(rows, np.int64), memory_bytes=2**28)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from features.runtime.text import decimal, percent
+from features.runtime.text import counted, decimal, milliseconds, percent
 from heads.model.own import OwnSpec, Scalar
 from heads.model.spec import HeadSpec
+from search.record.costs import StoreCost
 from search.record.results import FinalistRecord
+from search.record.summary import Summary
 
 
 def describe_head(spec: HeadSpec | OwnSpec) -> str:
@@ -53,3 +55,26 @@ def mean_in_words(objective: str, finalist: FinalistRecord) -> str:
 def in_words(objective: str) -> str:
     """What an axis of values is called."""
     return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"
+
+
+def store_in_words(store: StoreCost) -> str:
+    """Returns what the features of a store are: which backbone is shown what."""
+    return store.backbone + (f", {store.image_size} pixels" if store.image_size else "")
+
+
+def cost_in_words(summary: Summary) -> str | None:
+    """Returns what an image costs with the chosen head, and which part of it is the backbone's.
+
+    None where nothing was measured: before the end of a search, and in studies from before that was done.
+    """
+    best, cost = summary.best, summary.cost_of_use
+    told = cost.of_store(best.store) if best and cost else None
+    if best is None or cost is None or told is None:
+        return None
+    head = f"head {milliseconds(cost.head(best.number))}" if cost.head(best.number) is not None else "head not known"
+    views = counted(told.views, "view")
+    if told.milliseconds is None:
+        return f"not known: {head}, {views}; the backbone's time is not known"
+    whole = cost.of(best.number, best.store)
+    parts = f"backbone {milliseconds(told.milliseconds)}, {head}, {views}"
+    return parts if whole is None else f"{milliseconds(whole)} on the machine of the search: {parts}"

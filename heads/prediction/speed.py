@@ -1,0 +1,87 @@
+"""What a head costs to use: how long it takes for one image, on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heads.bank.shape import first_units
+from heads.metrics.scoring import predict_batch
+from heads.model.functions import pooled_values
+from heads.model.spec import HeadSpec
+
+MOST_ROWS = 32
+"""In a batch: as many images as ``heads.predict`` takes at once."""
+MOST_VALUES = 2**22
+"""Of the features that go through at once."""
+RUNS = 5
+
+
+def milliseconds_per_row(model: Any, feature_shape: tuple[int, int, int]) -> float:
+    """Measures how long a head takes for the features of one image in one view, as ``heads.predict`` calls it.
+
+    Args:
+        model: keras.Model from (batch, height, width, channels) to (batch, classes).
+        feature_shape: (height, width, channels).
+
+    Returns:
+        Milliseconds, by the shortest of a few batches.
+    """
+    rows = int(np.clip(MOST_VALUES // math.prod(feature_shape), 1, MOST_ROWS))
+    features = np.random.default_rng(0).standard_normal((rows, *feature_shape), np.float32)
+    predict_batch(model, features, rows)
+    seconds = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        predict_batch(model, features, rows)
+        seconds.append(time.perf_counter() - begun)
+    return 1e3 * min(seconds) / rows
+
+
+def multiply_adds(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int) -> int:
+    """Returns the multiplications of a head's products for one row; what else it computes is little beside them."""
+    height, width, channels = feature_shape
+    places = height * width
+    units = first_units(spec, classes)
+    found = places * channels * spec.conv_width + spec.conv_width * pooled_values(spec.pooling, places) * units
+    if spec.dense_layers:
+        found += units * ((spec.dense_layers - 1) * units + classes)
+    return found
+
+
+class Pace(NamedTuple):
+    """How long heads take, by their size.
+
+    Attributes:
+        start: Milliseconds of a row whatever the head.
+        each: Milliseconds of a million multiplications.
+    """
+
+    start: float
+    each: float
+
+    @classmethod
+    def through(cls, measured: Mapping[int, float]) -> Pace:
+        """Returns the line nearest to what was measured, neither part of it below 0.
+
+        Args:
+            measured: Milliseconds by multiplications; one at least.
+        """
+        sizes, times = np.array([*measured]) / 1e6, np.array([*measured.values()])
+        spread = float(((sizes - sizes.mean()) ** 2).sum())
+        each = float(((sizes - sizes.mean()) * (times - times.mean())).sum()) / spread if spread else 0.0
+        start = mean(times.tolist()) - each * float(sizes.mean())
+        if each <= 0:
+            return cls(mean(times.tolist()), 0.0)
+        if start < 0:
+            return cls(0.0, float((sizes * times).sum() / (sizes**2).sum()))
+        return cls(start, each)
+
+    def of(self, size: int) -> float:
+        """Returns the milliseconds of a row through a head of so many multiplications."""
+        return self.start + self.each * size / 1e6

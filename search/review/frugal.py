@@ -1,0 +1,108 @@
+"""Which head to take where time counts: the cheapest that is within one standard error of the best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from heads.metrics.scoring import lower_is_better
+from search.record.results import FinalistRecord
+from search.record.study_record import StudyRecord
+from search.review.plotting import value_of
+from search.trials.notes import TrialNotes
+
+EQUAL = 1.02
+"""Times that differ by no more than this factor are the same, as far as they can be measured."""
+_SHARES = ("accuracy", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class Costed:
+    """A completed trial of which it is known what an image costs.
+
+    Attributes:
+        trial: The trial.
+        store: Name of the store that it was trained on.
+        milliseconds: Of an image, backbone and head, in all views.
+    """
+
+    trial: FrozenTrial
+    store: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Frugal:
+    """What there is to choose between.
+
+    Attributes:
+        best: The best head.
+        cheapest: The cheapest head whose value is within ``margin`` of the best's, of several at the same cost the best
+            one; it may be the best itself.
+        margin: One standard error of the best's value.
+    """
+
+    best: Costed
+    cheapest: Costed
+    margin: float
+
+
+def costed(record: StudyRecord) -> list[Costed]:
+    """Returns the completed trials, best first, as far as it is known what they cost."""
+    cost = record.summary.cost_of_use
+    if cost is None:
+        return []
+    named = ((trial, TrialNotes.of(trial).store) for trial in record.ranked)
+    priced = ((trial, store, cost.of(trial.number, store)) for trial, store in named)
+    return [Costed(trial, store, price) for trial, store, price in priced if price is not None and 0 < price < math.inf]
+
+
+def frugal(record: StudyRecord) -> Frugal | None:
+    """Returns the cheapest head within one standard error of the best; None where either is not known.
+
+    Finalists are compared by the means of their repeats, which nobody chose among; other trials, whose values are too
+    high, with the best one's value as a trial, which is too high as well.
+    """
+    heads = costed(record)
+    if not heads or heads[0].trial.number != record.ranked[0].number:
+        return None
+    best = heads[0]
+    margin = standard_error(record, best.trial)
+    if margin is None:
+        return None
+    means = {one.trial: one.mean for one in record.finalists if one.mean is not None}
+    sign = -1 if lower_is_better(record.config.objective) else 1
+
+    def is_within(one: Costed) -> bool:
+        number = one.trial.number
+        if number in means and best.trial.number in means:
+            mine, theirs = means[number], means[best.trial.number]
+        else:
+            mine, theirs = value_of(one.trial), value_of(best.trial)
+        return sign * mine >= sign * theirs - margin
+
+    within = [*filter(is_within, heads)]
+    least = min(one.milliseconds for one in within)
+    cheapest = next(one for one in within if one.milliseconds <= EQUAL * least)
+    return Frugal(best, cheapest, margin)
+
+
+def standard_error(record: StudyRecord, trial: FrozenTrial) -> float | None:
+    """Returns one standard error of a trial's value.
+
+    Of the mean of its repeats where it is a finalist and they differ; else, of a share of the rows that decide, as
+    these rows have it. None for other objectives.
+    """
+    finalist = next((one for one in record.finalists if one.trial == trial.number), None)
+    if finalist is not None and finalist.sd and finalist.through > 1:
+        return finalist.sd / math.sqrt(finalist.through)
+    if record.config.objective not in _SHARES or not record.judging_rows:
+        return None
+    share = _value(finalist, trial)
+    return math.sqrt(max(0.0, share * (1 - share)) / record.judging_rows)
+
+
+def _value(finalist: FinalistRecord | None, trial: FrozenTrial) -> float:
+    return finalist.mean if finalist is not None and finalist.mean is not None else value_of(trial)
