@@ -3,9 +3,9 @@
     python benchmarks/choosing.py STORE ... [--folds 5] [--option trials=60 --option epochs=30 ...] [--keep FOLDER]
 
 The rows of one store, or of several of the same images, are dealt into outer folds by patient. For each of them a
-search runs on all other rows, with its own split, repeats and refit; then its single winner, the ensemble of its
-finalists and the article's head (trained on the same rows as the winner) predict the rows left out. So every row is
-tested once, by a search that had no part in it.
+search runs on all other rows, with its own split, repeats and refit; then what it recommends, its single winner, the
+ensemble of its finalists and the article's head (trained on the same rows as the winner) predict the rows left out.
+So every row is tested once, by a search that had no part in it.
 
 Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences from the article's
 head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth.
@@ -24,18 +24,27 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.split import fold_rows, groups_of
+from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from heads.metrics.intervals import accuracy_interval, difference_interval
-from search.record.head_files import find_head
+from search.finish.leavers import what_leaves
 from search.running import run_study
+from search.setup.options import ExportOptions
 from search.setup.stores import named_paths
 from search.study import open_study
 from search.trials.notes import TrialNotes
 
 OF_ROWS = ("paths", "sizes", "labels", "patients", "modified")
-ARTICLE, WINNER, ENSEMBLE = "the article's head", "single winner", "ensemble of the finalists"
+ARTICLE, WINNER, RECOMMENDED = "the article's head", "single winner", "recommended"
+ASKED = {
+    ARTICLE: "article",
+    WINNER: "winner",
+    "average of its repeats": "repeats",
+    "ensemble of the finalists": "ensemble",
+    RECOMMENDED: "recommended",
+}
 Right = dict[str, npt.NDArray[np.bool_]]
 """By who called them, whether each row of an outer fold was called rightly."""
 
@@ -81,14 +90,13 @@ def outer_fold(
     if not (folder / "summary.json").exists():
         run_study(inner, test=outer, out=folder, resume=(folder / "study.json").exists(), **options)
     record = open_study(folder).record
-    test, ensemble = record.summary.test, record.summary.ensemble
-    assert test is not None, "a search that has tested rows"
-    calls = {WINNER: _calls(folder, [test.trial], outer)}
-    if test.is_article or test.article:
-        number = test.trial if test.is_article or not test.article else test.article.trial
-        calls[ARTICLE] = _calls(folder, [number], outer)
-    if ensemble:
-        calls[ENSEMBLE] = _calls(folder, ensemble.trials, outer)
+    calls = {}
+    for who, which in ASKED.items():
+        try:
+            leaving = what_leaves(record, ExportOptions.model_validate({"which": which, "with_backbone": True}))
+        except InputError:
+            continue  # there is none in this study
+        calls[who] = _calls(record.study, leaving.paths, outer)
     right = {who: called == store.labels[tested] for who, called in calls.items()}
     told = ", ".join(f"{who} {found.mean():.4f}" for who, found in right.items())
     print(f"  {len(tested)} rows left out: {told}", flush=True)
@@ -111,21 +119,21 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
     return path
 
 
-def _calls(folder: Path, trials: Sequence[int], outer: Mapping[str, Path]) -> npt.NDArray[np.int64]:
+def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.NDArray[np.int64]:
     """Classes that the mean of some heads calls, all views averaged."""
     from features.rows.feed import Feed
     from heads.files.head_file import read_head
     from heads.files.projected import for_features_of
     from heads.metrics.scoring import average_views, predict_probabilities
 
-    study = open_study(folder).record.study
     store_of = {trial.number: TrialNotes.of(trial).store for trial in study.get_trials(deepcopy=False)}
     probabilities = []
-    for number in trials:
-        store = FeatureStore(outer[store_of[number]] if store_of[number] else next(iter(outer.values())))
+    for path in paths:
+        head = read_head(path)
+        name = store_of[head.metadata.trial]
+        store = FeatureStore(outer[name] if name else next(iter(outer.values())))
         feed = Feed(store, store.usable, memory_bytes=2**30)
-        path = find_head(folder, number, refitted=True)
-        model = for_features_of(path, read_head(path).model, store.header)
+        model = for_features_of(path, head.model, store.header)
         probabilities.append(predict_probabilities(model, feed))
     called: npt.NDArray[np.int64] = average_views(probabilities).argmax(axis=1)
     return called
@@ -134,7 +142,7 @@ def _calls(folder: Path, trials: Sequence[int], outer: Mapping[str, Path]) -> np
 def report(found: Sequence[Right], patients: npt.NDArray[Any]) -> None:
     """Prints what all rows together say; who is not there in some fold is the single winner there."""
     groups = groups_of(patients)
-    everybody = [who for who in (ARTICLE, WINNER, ENSEMBLE) if any(who in right for right in found)]
+    everybody = [who for who in ASKED if any(who in right for right in found)]
     right = {who: np.concatenate([one.get(who, one[WINNER]) for one in found]) for who in everybody}
     for who, calls in right.items():
         low, high = accuracy_interval(calls, groups)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class StudyData:
         """
         if not self.names:
             return self.first
-        wanted = metadata.store_fingerprint, metadata.projection
+        wanted = _marks(metadata)
         return next(data for data in self.named.values() if _told_by_heads(data.store) == wanted)
 
     def each(self, change: Callable[[SearchData], SearchData]) -> StudyData:
@@ -139,10 +140,16 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
             raise InputError(other.store.path, field="split", expected=expected, found="others")
 
 
-def _told_by_heads(store: FeatureSource) -> tuple[str, str]:
-    """What a head's file says of the store that it was trained on."""
-    projection = store.header.projection
-    return (store.fingerprint, "") if projection is None else (projection.compressed_from, projection.digest)
+def _told_by_heads(store: FeatureSource) -> tuple[Any, ...]:
+    """What the file of a head says of the store that it was trained on."""
+    return _marks(HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
+
+
+def _marks(metadata: HeadMetadata) -> tuple[Any, ...]:
+    return (
+        *(metadata.store_fingerprint, metadata.projection),
+        *(metadata.feature_shape, metadata.views, metadata.dtype),
+    )
 
 
 def _source(data: SearchData, part: str) -> FeatureSource | None:
