@@ -198,17 +198,14 @@ def test_stopped_at_any_write_it_goes_on_and_decodes_what_is_still_needed_once(i
 
 
 def test_stores_that_got_to_different_places_share_what_they_still_need(images, tmp_path, levels, loads):
-    class StopHereError(Exception):
-        pass
-
     def stop(settled, total):
         if settled == 2 * BATCH:
-            raise StopHereError
+            raise KeyboardInterrupt
 
     folder = tmp_path / "stores"
     run(images, tmp_path / "whole")
     run(images, folder, NAMES[:1])
-    with pytest.raises(StopHereError):
+    with pytest.raises(KeyboardInterrupt):
         run(images, folder, NAMES[1:2], on_progress=stop)
     loads.clear()
     reports: list[tuple[int, int]] = []
@@ -245,6 +242,31 @@ def test_an_update_is_one_of_all_stores_whatever_each_has(images, tmp_path, leve
     assert changed.update == {"changed": 1, "added": 0, "gone": 0, "kept": 9}
     run(images, tmp_path / "fresh")
     assert contents(folder) == contents(tmp_path / "fresh")
+
+
+def test_a_store_keeps_the_scale_that_it_was_begun_with_beside_one_that_has_another(tmp_path, levels, loads):
+    folder, stores, alone = tmp_path / "images", tmp_path / "stores", tmp_path / "alone"
+    for number in range(5):
+        file = folder / "AB"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 4000, (40, 40), dtype=np.uint16)).save(file)
+    run(folder, alone, NAMES[:1], intensity="0:4095")
+    run(folder, alone, NAMES[1:2])
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, stores, NAMES[:1], intensity="0:4095", on_progress=stop_after_a_batch)
+    loads.clear()
+    begun, new = run(folder, stores, NAMES[:2])
+    assert (begun.settled, new.settled) == (1, 5)
+    assert loads["files"] == 5
+    assert contents(stores) == contents(alone)
+    kept, chosen = (FeatureStore(one.store).header.intensity for one in (begun, new))
+    assert (kept, chosen != kept) == ("0:4095", True)
+    assert any("shown on the scale 0:4095" in note for note in begun.notes)
+
+
+def stop_after_a_batch(settled: int, total: int) -> None:
+    if settled == BATCH:
+        raise KeyboardInterrupt
 
 
 def test_another_writer_of_one_store_is_named_and_nothing_is_written(images, tmp_path, levels):
