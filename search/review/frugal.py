@@ -90,18 +90,19 @@ def frugal(record: StudyRecord) -> Frugal | None:
 
 
 def standard_error(record: StudyRecord, trial: FrozenTrial) -> float | None:
-    """Returns one standard error of a trial's value.
+    """Returns one standard error of a trial's value; None where nothing is known of it.
 
-    Of the mean of its repeats where it is a finalist and they differ; else, of a share of the rows that decide, as
-    these rows have it. None for other objectives.
+    Of the mean of its repeats where it is a finalist; of a share of rows the error that these rows have, where that is
+    larger: seeds say nothing of how few rows there are.
     """
     finalist = next((one for one in record.finalists if one.trial == trial.number), None)
+    errors = []
     if finalist is not None and finalist.sd and finalist.through > 1:
-        return finalist.sd / math.sqrt(finalist.through)
-    if record.config.objective not in _SHARES or not record.judging_rows:
-        return None
-    share = _value(finalist, trial)
-    return math.sqrt(max(0.0, share * (1 - share)) / record.judging_rows)
+        errors.append(finalist.sd / math.sqrt(finalist.through))
+    if record.config.objective in _SHARES and record.judging_rows:
+        share = _value(finalist, trial)
+        errors.append(math.sqrt(max(0.0, share * (1 - share)) / record.judging_rows))
+    return max(errors, default=None)
 
 
 def _value(finalist: FinalistRecord | None, trial: FrozenTrial) -> float:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from features.runtime.errors import InputError
 from heads.bank.pages import PageTable
 from heads.bank.shape import pages_of
 from search.setup.space import read_study_file
-from search.training.sizing import BankRequest, bank_shape, whole_bank
+from search.training import sizing
+from search.training.sizing import BankRequest, bank_shape, bank_shapes, whole_bank
 
 STUDY = Path(__file__).parents[3] / "studies" / "heads.toml"
 
@@ -66,3 +68,28 @@ def test_a_bank_for_given_heads_has_just_their_places(request_):
         table.place(spec)
     assert (table.free, table.free_tiles, table.free_slots) == (0, 0, 0)
     assert shape.pages == sum(map(pages_of, heads))
+
+
+def test_each_of_several_banks_may_have_all_pages_where_free_ones_cost_nothing(request_, monkeypatch):
+    smaller = BankRequest(**{**vars(request_), "feature_shape": (7, 7, 256)})
+    requests = {"large": request_, "small": smaller}
+    monkeypatch.setattr(sizing, "passes_free_pages_over", lambda: True)
+    banks = bank_shapes(requests, trials=60, pages=None)
+    assert {shape.pages for shape in banks.shapes.values()} == {banks.pages}
+    assert banks.first.feature_shape == request_.feature_shape
+    monkeypatch.setattr(sizing, "passes_free_pages_over", lambda: False)
+    shared = bank_shapes(requests, trials=60, pages=banks.pages)
+    assert {shape.pages for shape in shared.shapes.values()} == {max(request_.widest, banks.pages // 2)}
+    assert shared.pages == banks.pages
+
+
+def test_memory_is_that_of_all_banks_together(request_, monkeypatch):
+    pages = request_.widest + 20
+    monkeypatch.setattr(sizing, "resident_budget", lambda: 2 * pages * request_.page_bytes)
+    one = bank_shapes({"a": request_}, trials=10**4, pages=None)
+    two = bank_shapes({"a": request_, "b": request_}, trials=10**4, pages=None)
+    assert one.pages == pages // 16 * 16
+    assert two.pages == request_.widest
+    monkeypatch.setattr(sizing, "resident_budget", lambda: request_.widest * request_.page_bytes)
+    with pytest.raises(InputError, match="GB of memory for a bank of one head"):
+        bank_shapes({"a": request_, "b": request_}, trials=60, pages=None)
