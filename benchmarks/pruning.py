@@ -1,6 +1,7 @@
 """What each pruner would have saved and lost, on full curves of real heads.
 
-    python -m search.run --features STORE --trials 112 --epochs 40 --pruner none --sampler random --folds 0 --batch-size 100 --out studies/curves
+    python -m search.run --features STORE --trials 112 --epochs 40 --pruner none --sampler random --folds 0 \\
+        --batch-size 100 --out studies/curves
     python benchmarks/pruning.py studies/curves
 
 The study's heads were trained to the end. Their curves are played back to each pruner, in many random orders and as

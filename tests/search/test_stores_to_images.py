@@ -1,0 +1,56 @@
+"""From images to one model of two sizes: extracted in one go, searched together, exported with their backbone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from features import extract_several
+from features.runtime.errors import InputError
+from heads.files.formats import probabilities_of
+from heads.files.head_file import read_head
+from search import run_study
+from search.record.head_files import refit_path_of
+from search.trials.notes import TrialNotes
+
+pytestmark = pytest.mark.slow
+FILE = """
+name = "sizes"
+[run]
+trials = 6
+epochs = 2
+pruner = "none"
+batch_size = 16
+[space]
+conv_width = { low = 16, high = 32, step = 16 }
+"""
+
+
+def test_heads_on_two_sizes_leave_as_one_model_with_their_backbone(made_world, tmp_path):
+    (tmp_path / "sizes.toml").write_text(FILE)
+    how = {"backbone": "mobilenet", "weights": "random:3", "alpha": 0.25, "preprocessing": "unit", "progress": False}
+    stores = extract_several(made_world.images, tmp_path / "stores", image_size=[32, 64], **how)
+    told = {"study": tmp_path / "sizes.toml", "out": tmp_path / "study", "folds": 0, "progress": False}
+    study = run_study(stores, finalists=6, repeats=2, **told)
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in study.record.trials}
+    members = study.summary.ensemble.trials
+    assert set(store_of.values()) == set(stores) == {"mobilenet-32", "mobilenet-64"}
+    assert {store_of[number] for number in members} == set(stores)
+    with pytest.raises(InputError, match=r"mobilenet at .*pixels.*which only --with-backbone brings together"):
+        study.export(tmp_path / "without.keras", which="ensemble")
+    out = study.export(tmp_path / "whole.keras", which="ensemble", with_backbone=True)
+    model = keras.saving.load_model(out, compile=False)
+    assert model.input_shape == (None, 64, 64, 3)
+    assert sum(layer.name.startswith("backbone_") for layer in model.layers) == 2
+
+    store = stores["mobilenet-64"]
+    paths = [made_world.images / path for path in store.header.paths[:6]]
+    images = np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 64)), np.float32) for path in paths])
+    features = {name: one.take(np.arange(6), 0).astype(np.float32) for name, one in stores.items()}
+    each = [
+        probabilities_of(read_head(refit_path_of(study.folder, number)).model, features[store_of[number]])
+        for number in members
+    ]
+    np.testing.assert_allclose(probabilities_of(model, images), np.mean(each, axis=0), atol=0.05)
