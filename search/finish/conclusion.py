@@ -27,6 +27,7 @@ from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
 from search.record.head_files import copy_path_of, find_head, path_of
 from search.record.results import (
+    ENSEMBLE,
     BankFigures,
     Calibration,
     Ensemble,
@@ -203,7 +204,7 @@ def conclude(
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        recommended=tested_together(checkpoints.folder, choice, recommended),
+        recommended=tested_together(checkpoints.folder, choice, recommended, described),
         earlier=earlier,
         read=checkpoints.read,
     )
@@ -300,15 +301,22 @@ def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> Ca
     return Calibration(**describe_calibration(np.concatenate(probabilities), labels, _temperature(probabilities, data)))
 
 
-def tested_together(folder: Path, choice: Choice, recommended: Recommendation | None) -> Together | None:
-    """The heads of which the average is recommended, or the article's; None where that is the single winner."""
+def tested_together(
+    folder: Path, choice: Choice, recommended: Recommendation | None, ensemble: Ensemble | None
+) -> Together | None:
+    """The heads of which the average is recommended, or the article's; None where that is the single winner.
+
+    The average of the finalists is tested with the temperature that it leaves with: that of a contender is of its
+    members as they were compared, some of them stopped early.
+    """
     if recommended is None:
         return None
     chosen = recommended.chosen
     if chosen.trials == (choice.trial,) and chosen.copies == 1:
         return None
     paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
-    return Together(chosen.kind, chosen.trials, paths, chosen.temperature)
+    temperature = ensemble.temperature if ensemble and chosen.kind == ENSEMBLE else chosen.temperature
+    return Together(chosen.kind, chosen.trials, paths, temperature)
 
 
 def _describe_finalists(choice: Choice) -> Finalists | None:

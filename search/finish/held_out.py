@@ -80,7 +80,8 @@ def score_on_test(
         return None
     more = [path for path in (recommended.paths if recommended else ()) if path not in heads.values()]
     identity = _identity([*heads.values(), *more], read)
-    if earlier and earlier.heads == identity:
+    same_heads = earlier is not None and earlier.heads == identity
+    if earlier and same_heads and _is_told(earlier, recommended):
         return earlier
 
     found = {path: _tested(path, read(path), data) for path in [*heads.values(), *more]}
@@ -94,7 +95,7 @@ def score_on_test(
     told = HeldOutTest(
         trial=winner,
         is_article=winner == article,
-        uses=1 + (earlier.uses if earlier else 0),
+        uses=(earlier.uses if earlier else 0) + (not same_heads),
         heads=identity,
         **scores(mine),
     )
@@ -110,7 +111,7 @@ def score_on_test(
     if recommended:
         average = average_views([found[path].plain for path in recommended.paths])
         best = _Tested(average, recommended.temperature)
-        compared = article is not None and recommended.trials != (article,)
+        compared = article is not None and list(recommended.paths) != [heads[article]]
         on_test = RecommendedOnTest(
             kind=recommended.kind,
             trials=recommended.trials,
@@ -163,6 +164,12 @@ def _difference(first: _Tested, second: _Tested, test: Feed) -> Difference:
     low, high = difference_interval(mine, other, groups_of(test.store.patients[test.rows]))
     value = float(mine.mean() - other.mean())
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
+
+
+def _is_told(earlier: HeldOutTest, recommended: Together | None) -> bool:
+    """Whether the same is recommended as then; a study that an older version ended says nothing of it."""
+    told = earlier.recommended
+    return (told and (told.kind, told.trials)) == (recommended and (recommended.kind, recommended.trials))
 
 
 def _identity(paths: Sequence[Path], read: Callable[[Path], Head]) -> str:

@@ -23,6 +23,7 @@ from search.record.results import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender,
 from search.setup.data import SearchData
 
 _SMALLEST = 1e-7
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,17 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
                 temperature=fit_temperature(np.concatenate(one.called), np.tile(labels, len(one.called))),
             )
         )
-    chosen = next(one for one in contenders if one.behind <= one.error)
+    chosen = next(one for one in contenders if is_within(one.behind, one.error))
     return Recommendation(kind=chosen.kind, contenders=tuple(contenders))
+
+
+def is_within(behind: float, error: float) -> bool:
+    """Whether a difference is within its standard error.
+
+    The two are the same number where only one patient's rows differ and all patients have equally many, as rows without
+    patients do. That counts as within, whatever the last bit of either says.
+    """
+    return behind <= error * (1 + _ROUNDING)
 
 
 def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: str) -> npt.NDArray[np.float64]:

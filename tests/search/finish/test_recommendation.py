@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
@@ -14,12 +16,13 @@ from heads.metrics.scoring import score
 from search.finish import conclusion
 from search.finish.conclusion import Choice, conclude
 from search.finish.export import export_head
-from search.finish.recommendation import Entrant, describe_rule, entrants, recommend, row_scores
+from search.finish.recommendation import Entrant, describe_rule, entrants, is_within, recommend, row_scores
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, refit_path_of
-from search.record.results import FinalistCost
+from search.record.results import Contender, Ensemble, FinalistCost, HeldOutTest, Recommendation
 from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.setup.cross_validation import paired_difference
 from search.setup.options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
@@ -46,9 +49,17 @@ def test_it_is_the_first_that_is_within_a_standard_error_of_the_best(ended, foun
     rows = len(ended.data.validation_labels)
     np.testing.assert_allclose(values, [sum(two) / 2 / rows for two in found])
     assert all(one.behind == pytest.approx(max(values) - one.value) for one in recommended.contenders)
-    within = [one.behind <= one.error for one in recommended.contenders]
+    within = [one.behind <= one.error + 1e-12 for one in recommended.contenders]
     assert recommended.kind == kinds[within.index(True)]
-    assert recommended.chosen.value + recommended.chosen.error >= max(values)
+    assert recommended.chosen.value + recommended.chosen.error >= max(values) - 1e-12
+
+
+@given(patients=st.integers(2, 200), rows_each=st.integers(1, 3), runs=st.integers(1, 5))
+def test_a_single_row_is_never_more_than_a_standard_error(patients, rows_each, runs):
+    named = np.repeat([f"patient {number}" for number in range(patients)], rows_each)
+    best, other = np.ones(len(named)), np.ones(len(named))
+    other[0] -= 1 / runs
+    assert is_within(*paired_difference(best, other, named))
 
 
 def test_of_equals_the_simplest_is_taken_and_a_clear_difference_decides(ended):
@@ -108,10 +119,14 @@ def made(tmp_path, monkeypatch) -> EndedStudy:
     return ended
 
 
-def ended_in(made: EndedStudy, better: str) -> Summary:
-    repeated = sorted(finalists(made, better=better), key=lambda one: one.is_article)
+def ended_in(made: EndedStudy, better: str, *, earlier: HeldOutTest | None = None) -> Summary:
+    return ended_with(made, sorted(finalists(made, better=better), key=lambda one: one.is_article), earlier=earlier)
+
+
+def ended_with(made: EndedStudy, repeated: list[Finalist], *, earlier: HeldOutTest | None = None) -> Summary:
     choice = Choice(repeated[0].trial, repeated, FinalistCost(trial_epochs=1, seconds=1.0))
-    summary = conclude(choice, made.checkpoints, summarise(made.study, made.config, chosen=choice.trial))
+    counted = summarise(made.study, made.config, chosen=choice.trial)
+    summary = conclude(choice, made.checkpoints, counted, earlier=earlier)
     write_summary(made.folder, summary)
     return summary
 
@@ -159,7 +174,37 @@ def test_where_that_is_the_articles_head_the_verdict_says_so(made):
 
 def test_ended_again_the_same_heads_are_tested_once(made):
     summary = ended_in(made, "article")
-    assert ended_in(made, "article").test.uses == summary.test.uses == 1
+    assert ended_in(made, "article", earlier=summary.test) == summary
+    assert ended_in(made, "winner", earlier=replace(summary.test, heads="others")).test.uses == 2
+
+
+def test_what_is_recommended_is_added_to_the_test_of_an_older_version(made):
+    summary = ended_in(made, "article")
+    again = ended_in(made, "article", earlier=replace(summary.test, recommended=None))
+    assert again.test == summary.test
+    assert again.verdict == summary.verdict
+
+
+def test_the_average_of_the_articles_heads_is_compared_with_one_of_them(made):
+    first, *others = sorted(finalists(made, better="article"), key=lambda one: not one.is_article)
+    rows = np.arange(len(made.data.validation_labels))
+    right, wrong = (probabilities(made.data, count, sure=sure) for count, sure in ((len(rows), 0.9), (0, 0.5)))
+    runs = tuple(np.where((rows % 3 == run)[:, None], wrong, right) for run in range(3))
+    summary = ended_with(made, [replace(first, probabilities=runs), *others])
+    assert summary.recommendation.kind == "repeats"
+    assert summary.test.is_article
+    assert summary.test.recommended.difference is not None
+    assert "did not come through" not in summary.verdict
+
+
+def test_the_finalists_average_is_tested_with_the_temperature_that_it_leaves_with(made):
+    members = (1, 2)
+    contender = Contender(kind="ensemble", trials=members, value=1.0, behind=0.0, error=0.0, temperature=2.0)
+    recommended = Recommendation(kind="ensemble", contenders=(contender,))
+    together = conclusion.tested_together(
+        made.folder, Choice(1, (), None), recommended, Ensemble(trials=members, temperature=0.5)
+    )
+    assert together.temperature == 0.5
 
 
 def test_heads_that_diverged_are_not_compared(ended):
