@@ -1,6 +1,6 @@
 """What each pruner would have saved and lost, on full curves of real heads.
 
-    python -m search.run --features STORE --trials 112 --epochs 40 --pruner none --sampler random --folds 0 \\
+    python -m search.run --features STORE --trials 112 --epochs 40 --pruner none --sampler random --folds 0
         --batch-size 100 --out studies/curves
     python benchmarks/pruning.py studies/curves
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -12,27 +11,27 @@ from rich.table import Table
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent, printable
-from search.finish.leavers import NAMES
+from search.finish.leavers import NAMES, what_leaves
 from search.record.head_files import OWN, path_of, refit_path_of
-from search.record.results import REPEATS
+from search.record.recommended import REPEATS
 from search.record.storage import JOURNAL
 from search.review.words import cost_in_words, store_in_words
 from search.running import run_study
 from search.setup.classes import describe_absent
-from search.setup.config import StudyConfig
 from search.setup.images import ImageOptions
-from search.setup.options import RunOptions, help_of
+from search.setup.options import ExportOptions, RunOptions, help_of
 from search.setup.storage_url import hidden
 
 if TYPE_CHECKING:
     from search.record.results import FinalistRecord
+    from search.record.study_record import StudyRecord
     from search.record.summary import Summary
 
 
 def main(**given: Any) -> None:
     """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
     study = run_study(**given)
-    _conclude(study.folder, study.config, study.summary)
+    _conclude(study.record)
 
 
 def _take_options() -> None:
@@ -49,7 +48,8 @@ def _take_options() -> None:
 _take_options()
 
 
-def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
+def _conclude(record: StudyRecord) -> None:
+    folder, config, summary = record.folder, record.config, record.summary
     best, article = summary.best, summary.article
     assert best is not None
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
@@ -79,7 +79,10 @@ def _conclude(folder: Path, config: StudyConfig, summary: Summary) -> None:
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
     own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
-    say(f"export what is recommended:  python -m search.export {where} best{OWN if own else '.hdf5'}")
+    apart = bool(what_leaves(record, ExportOptions()).remark)  # perhaps heads that only their backbones bring together
+    together = apart and not what_leaves(record, ExportOptions(with_backbone=True)).remark
+    name = f"best{OWN}" if own else "best.keras --with-backbone" if together else "best.hdf5"
+    say(f"export what is recommended:  python -m search.export {where} {name}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")

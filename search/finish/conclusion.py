@@ -26,8 +26,8 @@ from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
 from search.record.head_files import copy_path_of, find_head, path_of
+from search.record.recommended import ENSEMBLE, Recommendation
 from search.record.results import (
-    ENSEMBLE,
     BankFigures,
     Calibration,
     Ensemble,
@@ -36,7 +36,6 @@ from search.record.results import (
     Finalists,
     HeldOutTest,
     LeakCounts,
-    Recommendation,
     RefitRecord,
 )
 from search.record.summary import Summary, read_summary, summarise, write_summary

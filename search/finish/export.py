@@ -19,7 +19,7 @@ from heads.files.own_file import read_own_metadata, why_not_plain
 from search.finish.leavers import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
 from search.record.head_files import OWN
-from search.record.results import ENSEMBLE
+from search.record.recommended import ENSEMBLE
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
 

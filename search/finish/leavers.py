@@ -13,7 +13,7 @@ from heads.files.head_file import read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import why_not_plain
 from search.record.head_files import OWN, copy_path_of, find_head
-from search.record.results import ARTICLE, ENSEMBLE, REPEATS, WINNER
+from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER
 from search.setup.options import ExportOptions
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, percent
-from search.record.results import ARTICLE, REPEATS, HeldOutTest, RecommendedOnTest, ScoresOnTest
+from search.record.recommended import ARTICLE, REPEATS
+from search.record.results import HeldOutTest, RecommendedOnTest, ScoresOnTest
 
 
 def verdict(test: HeldOutTest | None) -> str:

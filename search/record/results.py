@@ -181,55 +181,6 @@ class Ensemble(Recorded):
     temperature: float | None = None
 
 
-ARTICLE, WINNER, REPEATS, ENSEMBLE = "article", "winner", "repeats", "ensemble"
-"""What a study may recommend, the simplest first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender(Recorded):
-    """One of the things that a study may recommend, on the validation rows.
-
-    Attributes:
-        kind: ``article``, ``winner``, ``repeats`` (the average of the winner's own) or ``ensemble`` (of the finalists).
-        trials: Numbers of the trials whose heads it is made of.
-        copies: Heads of each of these.
-        value: Mean score of the rows, higher is better.
-        behind: That of the best less this one.
-        error: Standard error of ``behind``, patients as units.
-        temperature: What calibrates it; None where there was nothing to fit it on.
-    """
-
-    kind: str
-    trials: tuple[int, ...]
-    copies: int = 1
-    value: float
-    behind: float
-    error: float
-    temperature: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation(Recorded):
-    """What a study recommends.
-
-    Attributes:
-        kind: That of one of the contenders.
-        contenders: The simplest first.
-    """
-
-    kind: str
-    contenders: tuple[Contender, ...]
-
-    @property
-    def chosen(self) -> Contender:
-        """What is recommended."""
-        return self.of(self.kind) or self.contenders[0]
-
-    def of(self, kind: str) -> Contender | None:
-        """Returns the contender of a kind; None where there was none."""
-        return next((one for one in self.contenders if one.kind == kind), None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RefitRecord(Recorded):
     """How the chosen head was trained once more, on all rows but those of the test.

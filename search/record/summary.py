@@ -19,6 +19,7 @@ from features.runtime.refusal import one_line
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse
+from search.record.recommended import Recommendation
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -27,7 +28,6 @@ from search.record.results import (
     HeldOutTest,
     LeakCounts,
     OneAtATimeEstimate,
-    Recommendation,
     Recorded,
     RefitRecord,
     TrialResult,
@@ -147,6 +147,7 @@ class Summary(Recorded):
         best = self.best.number if self.best else None
         test, refit = concluded.test, concluded.refit
         tested = test is not None and test.trial == best
+        told = tested and (still_chosen or test is None or not test.recommended)
         return replace(
             self,
             finalists=concluded.finalists if still_chosen else None,
@@ -154,8 +155,8 @@ class Summary(Recorded):
             recommendation=concluded.recommendation if still_chosen and concluded.finalists else None,
             refit=refit if refit and refit.trial == best else None,
             calibration=concluded.calibration if still_chosen else None,
-            test=test if tested else None,
-            verdict=concluded.verdict if tested or (still_chosen and test is None) else None,
+            test=replace(test, recommended=test.recommended if still_chosen else None) if tested and test else None,
+            verdict=concluded.verdict if told or (still_chosen and test is None) else None,
             bank=concluded.bank,
             audit=concluded.audit,
             one_at_a_time=concluded.one_at_a_time,

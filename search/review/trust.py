@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
+from search.finish.recommendation import describe_rule
 from search.finish.repeat_plan import describe_plan
+from search.record.recommended import REPEATS
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
@@ -31,6 +33,9 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
         " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
         " and nobody was judged before it had the epochs that its trial needed."
     )
+    if record.summary.recommendation:
+        told = describe_rule(record.summary.recommendation)
+        yield prose(f"{told[0].upper()}{told[1:]}. The simplest within one standard error of the best is recommended.")
     if finalists.plan:
         yield prose(describe_plan(finalists.plan))
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
@@ -74,6 +79,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
     heads: list[tuple[str, ScoresOnTest]] = [("found head", test)]
     heads += [("article's head", test.article)] if test.article and not test.is_article else []
     heads += [(f"ensemble of {len(test.ensemble.trials)}", test.ensemble)] if test.ensemble else []
+    if test.recommended and test.recommended.kind == REPEATS:
+        heads.append(("found head, several seeds", test.recommended))
     yield table(
         ("", "accuracy", "95% interval", "balanced accuracy", "loss in nats"),
         [

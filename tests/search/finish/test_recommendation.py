@@ -20,7 +20,8 @@ from search.finish.recommendation import Entrant, describe_rule, entrants, is_wi
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, refit_path_of
-from search.record.results import Contender, Ensemble, FinalistCost, HeldOutTest, Recommendation
+from search.record.recommended import Contender, Recommendation
+from search.record.results import Ensemble, FinalistCost, HeldOutTest
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.setup.cross_validation import paired_difference
 from search.setup.options import ExportOptions
