@@ -11,9 +11,8 @@ from rich.table import Table
 from features.runtime.command import run_command, say, show, tell
 from features.runtime.options import command_option
 from features.runtime.text import percent, printable
-from search.finish.leavers import NAMES, what_leaves
 from search.record.head_files import OWN, path_of, refit_path_of
-from search.record.recommended import REPEATS
+from search.record.recommended import NAMES, REPEATS
 from search.record.storage import JOURNAL
 from search.review.words import cost_in_words, store_in_words
 from search.running import run_study
@@ -79,6 +78,8 @@ def _conclude(record: StudyRecord) -> None:
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
     own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
+    from search.finish.leavers import what_leaves  # noqa: PLC0415  starts Keras
+
     apart = bool(what_leaves(record, ExportOptions()).remark)  # perhaps heads that only their backbones bring together
     together = apart and not what_leaves(record, ExportOptions(with_backbone=True)).remark
     name = f"best{OWN}" if own else "best.keras --with-backbone" if together else "best.hdf5"

@@ -128,7 +128,7 @@ def resume(path: Path) -> None:
     from search.setup.options import RunOptions
     from search.setup.resolve import resolve
     from search.setup.stores import ALONE, StudyData
-    from search.training.sizing import BankShapes
+    from search.training.bank_shapes import BankShapes
     from search.training.snapshot import read_snapshot
     from search.trials.ask_tell import Book
 

@@ -13,18 +13,11 @@ from heads.files.head_file import read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import why_not_plain
 from search.record.head_files import OWN, copy_path_of, find_head
-from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER
+from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
 from search.setup.options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
-
-NAMES = {
-    ARTICLE: "the article's head",
-    WINNER: "the single winner",
-    REPEATS: "the average of the winner from several seeds",
-    ENSEMBLE: "the average of the finalists",
-}
 
 
 @dataclass(frozen=True)

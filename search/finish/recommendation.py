@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from heads.metrics.calibration import fit_temperature
 from heads.metrics.scoring import Probabilities, average_views
-from search.finish.leavers import NAMES
 from search.finish.repeats import Finalist
-from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
+from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
 
 _SMALLEST = 1e-7

@@ -40,10 +40,11 @@ from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
+from search.training.bank_shapes import BankShapes
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
-from search.training.sizing import BankRequest, BankShapes, whole_banks
+from search.training.sizing import BankRequest, whole_banks
 from search.training.snapshot import read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold

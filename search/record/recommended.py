@@ -10,6 +10,15 @@ ARTICLE, WINNER, REPEATS, ENSEMBLE = "article", "winner", "repeats", "ensemble"
 """What a study may recommend, the simplest first."""
 
 
+NAMES = {
+    ARTICLE: "the article's head",
+    WINNER: "the single winner",
+    REPEATS: "the average of the winner from several seeds",
+    ENSEMBLE: "the average of the finalists",
+}
+"""In words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contender(Recorded):
     """One of the things that a study may recommend, on the validation rows.

@@ -8,7 +8,7 @@ printed command that runs a study again.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,7 +52,8 @@ def _store_names(given: Any) -> Any:
     if isinstance(given, Mapping):
         return [f"{name}={_path_of(store)}" for name, store in given.items()]
     alone = isinstance(given, str | os.PathLike | FeatureStore)
-    return [_path_of(store) for store in ([given] if alone else given)] or None
+    several = not alone and isinstance(given, Iterable)
+    return [_path_of(store) for store in (given if several else [given])] or None
 
 
 def _path_of(store: Any) -> Any:

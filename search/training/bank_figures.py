@@ -8,7 +8,7 @@ from heads.bank.matmul_rate import matmul_rate
 from heads.bank.shape import BankShape
 from heads.model.spec import PAGE
 from search.record.results import BankFigures
-from search.training.sizing import BankShapes
+from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
 
 

@@ -17,8 +17,8 @@ from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
+from search.training.bank_shapes import BankShapes
 from search.training.member import Member
-from search.training.sizing import BankShapes
 
 
 @dataclass(frozen=True)

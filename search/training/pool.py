@@ -16,11 +16,11 @@ from heads.bank.shape import pages_of
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
 from search.setup.seeds import derive_seed
+from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks, Newcome, Trained
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.member import Member
-from search.training.sizing import BankShapes
 from search.training.snapshot import Snapshot, Snapshots
 from search.training.stopping import heeding_stops
 from search.training.throughput import Throughput

@@ -12,11 +12,11 @@ from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import HeadSpec
 from search.record.storage import OpenedStudy
 from search.setup.stores import StudyData
+from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.pool import Pool
-from search.training.sizing import BankShapes
 from search.training.snapshot import Saved, Snapshot, Snapshots
 from search.training.stages import OnStage, Stage, untold
 from search.training.throughput import Throughput

@@ -22,6 +22,7 @@ from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
 from search.setup.space import Space
 from search.setup.stores import ALONE, StudyData
+from search.training.bank_shapes import BankShapes
 
 COHORTS = 6
 """A bank that held the whole study at once would leave the sampler nothing to learn from: trials come in at least so
@@ -133,25 +134,6 @@ class BankRequest:
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
     """Returns the bank for a study of one store, see ``bank_shapes``."""
     return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
-
-
-@dataclass(frozen=True)
-class BankShapes:
-    """The banks of a study, one for each store.
-
-    Attributes:
-        shapes: By the store's name.
-        pages: That may be in use at once, in all of them together: each bank may have so many by itself, and where the
-            sampler goes, pages follow.
-    """
-
-    shapes: Mapping[str, BankShape]
-    pages: int
-
-    @property
-    def first(self) -> BankShape:
-        """That of the first store."""
-        return next(iter(self.shapes.values()))
 
 
 def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int | None) -> BankShapes:

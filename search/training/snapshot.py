@@ -28,8 +28,8 @@ from heads.bank.pages import Place
 from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.setup.stores import ALONE
+from search.training.bank_shapes import BankShapes
 from search.training.member import Member
-from search.training.sizing import BankShapes
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 

@@ -73,9 +73,8 @@ def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkey
         signal.raise_signal(signal.SIGTERM)
 
     shutil.rmtree(ended.folder)
-    given = [
-        f"--{name}={ended.options[name]}" for name in ("features", "study", "out", "finalists", "repeats", "folds")
-    ]
+    given = [f"--{name}={ended.options[name]}" for name in ("study", "out", "finalists", "repeats", "folds")]
+    given += [f"--features={store}" for store in ended.options["features"]]
     with monkeypatch.context() as patched:
         patched.setattr("search.finish.conclusion.refit", refit)
         said = invoke("search.run", *given)
