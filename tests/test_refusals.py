@@ -300,7 +300,7 @@ DOORS: dict[str, Door] = {
         lambda at: search.run_study(at / "store.h5", epocs=3),
         "epocs: expected an option of a search, found none of that name; is epochs meant?",
     ),
-    "a number for a store": (lambda at: search.run_study(5), "--features: expected input is not a valid path"),
+    "a number for a store": (lambda at: search.run_study(5), "--features: expected a valid string, found 5"),
     "a text for trials": (
         lambda at: search.run_study(at / "store.h5", trials="x"),
         "--trials: expected a valid integer",

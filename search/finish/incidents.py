@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import optuna
 
 from features.runtime.text import counted, listed
-from search.finish.recommendation import describe_rule
 from search.finish.repeat_plan import describe_plan
+from search.record.recommended import describe_rule
 from search.record.summary import Summary
 from search.trials.ranking import ranking
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from heads.metrics.calibration import fit_temperature
 from heads.metrics.scoring import Probabilities, average_views
 from search.finish.repeats import Finalist
-from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER, Contender, Recommendation
+from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
 
 _SMALLEST = 1e-7
@@ -131,19 +131,6 @@ def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: 
         return right
     counts = np.bincount(labels)
     return np.asarray(right * (len(labels) / (np.count_nonzero(counts) * counts[labels])))
-
-
-def describe_rule(recommended: Recommendation) -> str:
-    """Returns a sentence on what is recommended, and why."""
-    chosen = recommended.chosen
-    told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
-    if chosen.behind == 0:
-        why = "the best of these, and none that is simpler is within a standard error of it"
-    else:
-        why = (
-            f"{chosen.behind:.4f} behind the best, within the standard error of that ({chosen.error:.4f}), and simpler"
-        )
-    return f"recommended: {NAMES[chosen.kind]}; on the validation rows {told}; it is {why}"
 
 
 def _patients(data: SearchData) -> npt.NDArray[np.str_]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
-from search.finish.recommendation import describe_rule
 from search.finish.repeat_plan import describe_plan
-from search.record.recommended import REPEATS
+from search.record.recommended import REPEATS, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures

@@ -16,11 +16,11 @@ from heads.metrics.scoring import score
 from search.finish import conclusion
 from search.finish.conclusion import Choice, conclude
 from search.finish.export import export_head
-from search.finish.recommendation import Entrant, describe_rule, entrants, is_within, recommend, row_scores
+from search.finish.recommendation import Entrant, entrants, is_within, recommend, row_scores
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, refit_path_of
-from search.record.recommended import Contender, Recommendation
+from search.record.recommended import Contender, Recommendation, describe_rule
 from search.record.results import Ensemble, FinalistCost, HeldOutTest
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.setup.cross_validation import paired_difference
