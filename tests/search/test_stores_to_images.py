@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+from made_pictures import KINDS, draw
 from PIL import Image
 
 from features import extract_several
@@ -28,11 +31,29 @@ conv_width = { low = 16, high = 32, step = 16 }
 """
 
 
-def test_heads_on_two_sizes_leave_as_one_model_with_their_backbone(made_world, tmp_path):
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Pictures of three kinds, each of a patient of its own."""
+    generator = np.random.default_rng(0)
+    for kind in KINDS:
+        (tmp_path / "images" / kind).mkdir(parents=True)
+        for number in range(14):
+            draw(kind, generator, (64, 64)).save(tmp_path / "images" / kind / f"{kind}-{number}-1.png")
+    return tmp_path / "images"
+
+
+def test_heads_on_two_sizes_leave_as_one_model_with_their_backbone(images, tmp_path):
     (tmp_path / "sizes.toml").write_text(FILE)
     how = {"backbone": "mobilenet", "weights": "random:3", "alpha": 0.25, "preprocessing": "unit", "progress": False}
-    stores = extract_several(made_world.images, tmp_path / "stores", image_size=[32, 64], **how)
-    told = {"study": tmp_path / "sizes.toml", "out": tmp_path / "study", "folds": 0, "progress": False}
+    stores = extract_several(images, tmp_path / "stores", image_size=[32, 64], **how)
+    told = {
+        "study": tmp_path / "sizes.toml",
+        "out": tmp_path / "study",
+        "folds": 0,
+        "validation_fraction": 0.4,
+        "test_fraction": 0,
+        "progress": False,
+    }
     study = run_study(stores, finalists=6, repeats=2, **told)
     store_of = {trial.number: TrialNotes.of(trial).store for trial in study.record.trials}
     members = study.summary.ensemble.trials
@@ -46,11 +67,12 @@ def test_heads_on_two_sizes_leave_as_one_model_with_their_backbone(made_world, t
     assert sum(layer.name.startswith("backbone_") for layer in model.layers) == 2
 
     store = stores["mobilenet-64"]
-    paths = [made_world.images / path for path in store.header.paths[:6]]
-    images = np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 64)), np.float32) for path in paths])
+    paths = [images / path for path in store.header.paths[:6]]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB"), np.float32) for path in paths])
     features = {name: one.take(np.arange(6), 0).astype(np.float32) for name, one in stores.items()}
     each = [
         probabilities_of(read_head(refit_path_of(study.folder, number)).model, features[store_of[number]])
         for number in members
     ]
-    np.testing.assert_allclose(probabilities_of(model, images), np.mean(each, axis=0), atol=0.05)
+    # Drawn weights see the roundings of an image that was made smaller before; exactly: test_image_ensemble.
+    np.testing.assert_allclose(probabilities_of(model, pixels), np.mean(each, axis=0), atol=0.1)
