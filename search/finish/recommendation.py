@@ -30,7 +30,7 @@ class Entrant:
     """One of the things that are compared.
 
     Attributes:
-        kind: See ``search.record.results.Contender``.
+        kind: See ``search.record.recommended.Contender``.
         trials: Whose heads it is made of.
         copies: Heads of each of these.
         called: What heads like it make of the validation rows, (rows, classes) each: of a single head one for each of

@@ -128,9 +128,8 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
     Raises:
         InputError: Naming the first image, or the first field, in which one differs from the first store.
     """
-    (first_name, first), *others = stores.items()
-    del first_name
-    for _, other in others:
+    first, *others = stores.values()
+    for other in others:
         for part in _PARTS:
             mine, theirs = _source(first, part), _source(other, part)
             if mine is not None and theirs is not None:
