@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,14 @@ from features.runtime.options import described, takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, check_record, open_record, place_of, storage_errors
+from search.record.storage import (
+    OpenedStudy,
+    check_record,
+    config_in_storage,
+    open_record,
+    place_of,
+    storage_errors,
+)
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
 from search.setup.config import FILE, SPLIT_FILE, StudyConfig
@@ -33,11 +40,12 @@ from search.setup.own_head import Build, OwnFunction, OwnHead, changed_since, fi
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
-from search.setup.storage_url import VARIABLE, has_secrets
+from search.setup.storage_url import VARIABLE, has_secrets, hidden
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
 from search.training.display import Display
 from search.training.going_on import taken_up
+from search.training.shared_folder import await_end, clear_away, together, worker_folder
 from search.training.snapshot import Saved, read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
 from search.trials.ask_tell import Book
@@ -136,7 +144,7 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
 
 
 def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_stage: OnStage) -> Study:
-    resolved = resolve(given)
+    resolved = resolve(given, config_in_storage)
     if images is not None:
         _extract(images, resolved)
     with _going_on_when_there_is_room(resolved.folder):
@@ -151,7 +159,8 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     with _prepared(told) as (resolved, data, projection):
         own = _rehearsed(function, data.first) if function else None
         config = resolved.config(data, backend, projection, function.record if function else None)
-        saved = read_snapshot(resolved.folder) if options.resume and config.engine == "fused" else None
+        goes_on = options.resume and not options.join and config.engine == "fused"
+        saved = read_snapshot(resolved.folder) if goes_on else None
         opened = open_record(
             resolved.folder,
             config.name,
@@ -159,6 +168,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             direction=config.direction,
             resume=options.resume,
             keep_bytes=saved.journal_bytes if saved else None,
+            grace=options.grace if options.join else None,
         )
         try:
             with storage_errors(config.storage):
@@ -166,12 +176,13 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
                 saved = taken_up(resolved.folder, saved, opened)
                 noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
                 _introduce(resolved.folder, config, data, noted)
-                _search(resolved, config, data, opened, own=own, saved=saved, noted=noted, on_stage=on_stage)
+                ends = _search(resolved, config, data, opened, own=own, saved=saved, noted=noted, on_stage=on_stage)
         finally:
             opened.close()
     study = Study(resolved.folder)
-    on_stage(Stage.REPORT)
-    study.report()
+    if ends:
+        on_stage(Stage.REPORT)
+        study.report()
     return study
 
 
@@ -196,8 +207,13 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
     Nothing is made where the data do not fit.
     """
     paths = told.paths
+    if told.options.join and not (paths and told.options.storage):
+        lacking = "--storage, which all processes reach" if paths else "--features, of which each process has a copy"
+        raise InputError("--join", expected=lacking, found="none")
     fitted = _fitted(paths, told) if paths else None
-    with WriterLock(told.folder / FILE):
+    if told.options.join:  # each process has a folder of its own in there
+        told.folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if told.options.join else WriterLock(told.folder / FILE):
         resolved, data = fitted or _fitted({ALONE: _demonstration(told.folder)}, told)
         yield resolved, *_projected(data, resolved)
 
@@ -298,8 +314,12 @@ def _search(
     saved: Saved | None,
     noted: Sequence[str],
     on_stage: OnStage,
-) -> None:
-    """Runs the trials that are left, scores the winner and writes the summary."""
+) -> bool:
+    """Runs the trials that are left, scores the winner and writes the summary.
+
+    Returns:
+        Whether it was this process that did the latter.
+    """
     start_backend()
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
@@ -308,26 +328,44 @@ def _search(
     from search.training.sizing import settle_banks  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
 
-    folder, space, study = resolved.folder, own or resolved.space, opened.study
+    folder, space, study, crew = resolved.folder, own or resolved.space, opened.study, opened.crew
     snapshot_every = resolved.options.snapshot_every
     banks = None
     if config.engine == "fused":
-        config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
+        settled, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
+        config = settled
+    if crew is not None:
+        config = crew.agree_on(config)
+        say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
+        if banks is not None and config.pages != banks.pages:
+            config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     write_json(folder / SPLIT_FILE, data.first.split)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
-    book = Book(study, config, space, going_on=saved.going_on if saved else ())
-    checkpoints = TopCheckpoints(folder, study, config, data, own=own)
-    bank = None
+    places = crew.places(study, config.trials) if crew is not None else None
+    book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
+    checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None)
+    throughput = None
     with Display(study, config) as display:
         if banks:
-            recording = Recording(folder, opened, saved, snapshot_every)
+            place = folder if crew is None else worker_folder(folder, crew.name)
+            recording = Recording(place, opened, saved, snapshot_every)
             throughput = run_pool(recording, banks=banks, data=data, book=book, sink=checkpoints, display=display)
-            bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
+    if crew is not None:
+        if not await_end(crew, opened, config.trials):
+            return False
+        throughput = together(folder) if banks else None
+    bank = None
+    if banks and throughput:
+        bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
     summary = finish_study(
         checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, on_stage=on_stage
     )
+    if crew is not None:
+        crew.end(config.trials)
+        clear_away(folder)
     for note in summary.notes[len(noted) :]:  # the others were said at the start
         say(f"note: {note}")
+    return True

@@ -44,7 +44,20 @@ class TopCheckpoints:
         *,
         keep: int = KEEP,
         own: OwnHead | None = None,
+        alone: bool = True,
     ) -> None:
+        """Prepares.
+
+        Args:
+            folder: The study directory.
+            study: The study.
+            config: What was resolved.
+            data: What heads are trained on.
+            keep: Heads to keep.
+            own: Somebody's own function, where it makes the heads.
+            alone: Whether no other process keeps heads in the directory.
+        """
+        self.alone = alone
         self.folder = folder
         self.study = study
         self.config = config
@@ -121,9 +134,13 @@ class TopCheckpoints:
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""
         files = {path_of(self.folder, number) for number in self._kept()}
+        if not self.alone:  # a head is on the disk before its trial is told
+            trials = self.study.get_trials(deepcopy=False)
+            told = {path_of(self.folder, trial.number) for trial in trials if trial.state.is_finished()}
+            files |= {path for path in head_files(self.folder, "trial") if path not in told}
         for path in head_files(self.folder, "trial"):
             if path not in files:
-                path.unlink()
+                path.unlink(missing_ok=not self.alone)
 
     def forget_refits(self) -> None:
         """Removes the heads that an earlier end of the study had left."""

@@ -170,7 +170,7 @@ def conclude(
     """
     study, config, data = checkpoints.study, checkpoints.config, checkpoints.data
     article = article_trial(study)
-    candidates = _candidates(choice, study, config)
+    candidates = _candidates(choice, study, config, checkpoints.folder)
     if candidates:
         on_stage(Stage.REFIT)
     refits = refit(candidates, config, data, checkpoints.own) if candidates else {}
@@ -225,10 +225,11 @@ def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
     return [finalist.trial for finalist in sound if not finalist.is_article or finalist is sound[0]]
 
 
-def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> list[Candidate]:
+def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig, folder: Path) -> list[Candidate]:
     """The heads to train on all rows: the finalists; without these, and with folds, the best trial and the article's.
 
-    Without folds and finalists the trial's own head, which is on the disk, leaves as it is.
+    Without folds and finalists the trial's own head leaves as it is, where it is on the disk: one that another process
+    has trained may be on another machine's.
     """
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
@@ -236,9 +237,10 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig) -> lis
             Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in sound
         ]
-    if not config.folds:
+    leaving = finalists_of(study, 1)
+    if not config.folds and all(path_of(folder, trial.number).is_file() for trial in leaving):
         return []
-    return [_of_trial(trial) for trial in finalists_of(study, 1)]
+    return [_of_trial(trial) for trial in leaving]
 
 
 def _copies(finalist: Finalist, choice: Choice) -> int:

@@ -1,10 +1,13 @@
-"""Who searches a study in a database: one process at a time, named there with the time of its last sign of life.
+"""Who works on a study in a database: named in an attribute of it, with the time of its last sign of life.
 
 A study directory's lock keeps a second search out of a directory. A database can be reached from other machines, and
 from copies of the directory; a second search there would take the first one's trials for interrupted, and fail them. So
 the owner stands in the study itself, as one attribute, and every change of it is a comparison and a change in one: of
 two that start at the same moment one gets it. Signs of life come from a thread with a connection of its own, and cost
 the training nothing. A journal has no owner beside the lock: a copied directory has a copy of the journal.
+
+Processes that work on one study together each have an attribute of their own in the same way, and the one of them that
+runs what comes after the search has another (``search.record.workers``).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +25,7 @@ from typing import Any, NoReturn, Self
 
 import psutil
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -97,21 +102,35 @@ class Owner:
 class Ownership:
     """The right to search a study in a database, held from when this is made until ``close``."""
 
-    def __init__(self, url: str, study_id: int, name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        study_id: int,
+        name: str,
+        *,
+        attribute: str = ATTRIBUTE,
+        every: float | None = None,
+        also: Callable[[], None] = lambda: None,
+    ) -> None:
         """Takes it, from an owner that has died too, and begins to give signs of life.
 
         Args:
             url: Of the database, which has Optuna's tables.
             study_id: The study's number there.
             name: Of the study, for messages.
+            attribute: The study's attribute: what is owned.
+            every: Seconds between two signs; None for ``BEAT_S``.
+            also: Done with each sign.
 
         Raises:
             BottleneckError: Another process has it; it is named.
         """
         self._where = f"{hidden(url)}: study {name!r}"
-        self._engine = sqlalchemy.create_engine(url)
+        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
         self._table = sqlalchemy.Table(_TABLE, sqlalchemy.MetaData(), autoload_with=self._engine)
-        self._key = {"study_id": study_id, "key": ATTRIBUTE}
+        self._key = {"study_id": study_id, "key": attribute}
+        self._every = BEAT_S if every is None else every
+        self._also = also
         self._ended = threading.Event()
         self._lost: Owner | None = None
         self._closed = False
@@ -132,6 +151,12 @@ class Ownership:
         """
         if self._lost is not None:
             raise BottleneckError(f"{self._where}: taken over by {self._lost}, this process having been asleep")
+
+    def put_first(self, key: str, value: Any) -> None:
+        """Notes an attribute of the study, unless it has one of that name."""
+        row = {**self._key, "key": key, "value_json": json.dumps(value)}
+        with suppress(IntegrityError), self._engine.begin() as connection:
+            connection.execute(sqlalchemy.insert(self._table).values(row))
 
     def close(self) -> None:
         """Lets go of it; may be called twice."""
@@ -182,9 +207,10 @@ class Ownership:
         raise BottleneckError(f"{told}; {wait}")
 
     def _live(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            with suppress(SQLAlchemyError):  # the next sign may get through
+        while not self._ended.wait(self._every):
+            with suppress(SQLAlchemyError, StorageInternalError):  # the next sign may get through
                 self.beat()
+                self._also()
 
     def beat(self) -> None:
         """Gives a sign of life.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import listed, printable
+from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
+from search.record.mirror import Mirror
 from search.record.owner import Ownership
+from search.setup.config import StudyConfig
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
 from search.trials.checked import check_trials
 
@@ -30,15 +34,21 @@ class OpenedStudy:
 
     Attributes:
         study: The Optuna study.
-        flush: Makes everything recorded so far durable; of a database, says whether it is still this process's.
+        flush: Makes everything recorded so far durable; of a database, says whether it is still this process's. Returns
+            what ``hand_over`` does.
         close: Flushes and lets go of the file.
         journal_bytes: Length of the journal on disk; None where the record is kept elsewhere.
+        hand_over: Brings what was recorded on its way, and waits only where it has to. Returns the numbers of trials
+            that others have taken over meanwhile.
+        crew: The processes that work on it together, this one among them; None where it is alone.
     """
 
     study: optuna.Study
-    flush: Callable[[], None]
+    flush: Callable[[], Collection[int]]
     close: Callable[[], None]
     journal_bytes: Callable[[], int] | None = None
+    hand_over: Callable[[], Collection[int]] = tuple
+    crew: Crew | None = None
 
 
 def open_record(
@@ -50,6 +60,7 @@ def open_record(
     resume: bool,
     keep_bytes: int | None = None,
     inner: bool = False,
+    grace: float | None = None,
 ) -> OpenedStudy:
     """Makes a study, or opens the one to go on with.
 
@@ -61,22 +72,22 @@ def open_record(
         resume: Whether it is a study that is there: without it, it may be but must have no trials.
         keep_bytes: Cut the journal back to this length, that of the snapshot to go on from.
         inner: Whether it belongs to a study that is open already: it is made where it is not there.
+        grace: Seconds without a sign of life after which a process's trials are others'; None where one process
+            searches.
 
     Raises:
         InputError: The storage cannot be opened; the study is not there and must be, has trials and must not, or has
             another direction.
-        BottleneckError: Another process searches it.
+        BottleneckError: Another process searches it; or, with ``grace``, does so alone.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    needed = resume and not inner
+    needed = resume and not inner and grace is None
     if url:
-        storage = _existing(url, name) if needed else _remote(url)
+        database = _existing(url, name, grace) if needed else _remote(url, grace)
         with storage_errors(url):
-            study = _create(storage, hidden(url), name, direction=direction, resume=resume)
-            if inner:
-                return OpenedStudy(study, lambda: None, lambda: None)
-            owner = Ownership(url, storage.get_study_id_from_name(name), name)
-        return OpenedStudy(study, owner.check, owner.close)
+            _create(database, hidden(url), name, direction=direction, resume=resume or grace is not None)
+            number = database.get_study_id_from_name(name)
+            return _opened(database, number, name, url=url, inner=inner, grace=grace)
     if needed:
         _require_journal(folder / JOURNAL, name)
     journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
@@ -91,7 +102,45 @@ def open_record(
     except BaseException:
         journal.close()
         raise
-    return OpenedStudy(study, journal.flush, journal.close, journal.size)
+
+    def flush() -> tuple[int, ...]:
+        journal.flush()
+        return ()
+
+    return OpenedStudy(study, flush, journal.close, journal.size, flush)
+
+
+def _opened(database: RDBStorage, number: int, name: str, *, url: str, inner: bool, grace: float | None) -> OpenedStudy:
+    """Opens a study of a database for a process that works on it, alone or with others."""
+    mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=grace is not None)
+    try:
+        study = optuna.load_study(study_name=name, storage=mirror)
+        if grace is not None:
+            crew = Crew(url, number, name, mirror, grace=grace)
+            return OpenedStudy(study, mirror.flush, crew.close, None, mirror.hand_over, crew)
+        if inner:
+            return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
+        refuse_beside_crew(study, f"{hidden(url)}: study {name!r}")
+        owner = Ownership(url, number, name)
+    except BaseException:
+        mirror.close()
+        raise
+
+    def flush() -> list[int]:
+        owner.check()
+        return mirror.flush()
+
+    def hand_over() -> list[int]:
+        owner.check()
+        return mirror.hand_over()
+
+    def close() -> None:
+        try:
+            mirror.close()
+        finally:
+            owner.close()
+
+    return OpenedStudy(study, flush, close, None, hand_over)
 
 
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
@@ -118,6 +167,26 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
 def place_of(folder: Path, url: str | None) -> Path | str:
     """Returns where a record is, for messages: the journal's path, or the URL without its secrets."""
     return hidden(url) if url else folder / JOURNAL
+
+
+def config_in_storage(url: str, name: str) -> StudyConfig | None:
+    """Returns the config that processes have noted of the study that they work on; None where there is no such study.
+
+    Raises:
+        InputError: The storage cannot be opened, or the config is damaged.
+    """
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        return None
+    database = _remote(url, None)
+    try:
+        with storage_errors(url):
+            if name not in [study.study_name for study in database.get_all_studies()]:
+                return None
+            attributes = database.get_study_user_attrs(database.get_study_id_from_name(name))
+            return noted_config(attributes, f"{hidden(url)}: study {name!r}")
+    finally:
+        database.engine.dispose()
 
 
 def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Study:
@@ -222,7 +291,7 @@ def _no_record(where: str, name: str | None, found: str) -> InputError:
     return InputError(where, field=name and f"study {name!r}", expected=expected, found=found, hint=hint)
 
 
-def _existing(url: str, name: str | None) -> BaseStorage:
+def _existing(url: str, name: str | None, grace: float | None = None) -> RDBStorage:
     """Opens a database that holds a study; makes neither the database nor a table."""
     where, file = hidden(url), sqlite_file(url)
     if file is not None and not file.is_file():
@@ -235,14 +304,26 @@ def _existing(url: str, name: str | None) -> BaseStorage:
             engine.dispose()
         if "studies" not in tables:
             raise _no_record(where, name, "a database without studies" if tables else "an empty database")
-        storage = optuna.storages.get_storage(optuna.storages.RDBStorage(url, skip_table_creation=True))
+        storage = _database(url, grace, skip_table_creation=True)
         _require(storage, where, name)
         return storage
 
 
-def _remote(url: str) -> BaseStorage:
+def _remote(url: str, grace: float | None) -> RDBStorage:
     with _opening(url):
-        return optuna.storages.get_storage(url)
+        return _database(url, grace)
+
+
+def _database(url: str, grace: float | None, *, skip_table_creation: bool = False) -> RDBStorage:
+    """Opens a database, with few connections that stay open: many processes may share one."""
+    beats: dict[str, Any] = {}
+    if grace is not None:
+        beats = {"heartbeat_interval": max(1, round(beat_every(grace))), "grace_period": max(1, round(grace))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RDBStorage(
+            url, engine_kwargs={"pool_size": 1, "max_overflow": 4}, skip_table_creation=skip_table_creation, **beats
+        )
 
 
 @contextmanager

@@ -110,9 +110,13 @@ class StudyConfig(StudyOptions):
         return heads + times + (", within a quarter of its trial-epochs" if open_still else "")
 
     def write(self, folder: Path) -> None:
-        """Writes study.json, without the secrets of the storage's URL."""
-        kept = self.model_dump(exclude={"name"}) | {"storage": hidden(self.storage) if self.storage else None}
-        write_json(folder / FILE, {"schema": SCHEMA, "name": self.name, **kept})
+        """Writes study.json."""
+        write_json(folder / FILE, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what study.json holds: JSON types, without the secrets of the storage's URL."""
+        kept = self.model_dump(mode="json", exclude={"name"})
+        return {"schema": SCHEMA, "name": self.name, **kept, "storage": hidden(self.storage) if self.storage else None}
 
     @classmethod
     def read(cls, folder: Path) -> StudyConfig:
@@ -124,11 +128,20 @@ class StudyConfig(StudyOptions):
         path = folder / FILE
         if not path.is_file():
             raise InputError(folder, field=FILE, expected="a study directory", found="no such file")
-        data = read_json(path, "a study's JSON")
+        return cls.of(read_json(path, "a study's JSON"), path)
+
+    @classmethod
+    def of(cls, data: Any, path: Path | str) -> StudyConfig:
+        """Returns the config that ``to_dict`` has made a dictionary of, at ``path``.
+
+        Raises:
+            InputError: It is damaged, or of another schema.
+        """
         if not isinstance(data, dict) or "schema" not in data:
             raise InputError(path, expected="a study's JSON", found="something else (no schema)")
-        if (schema := data.pop("schema")) != SCHEMA:
+        if (schema := data["schema"]) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
+        data = {name: value for name, value in data.items() if name != "schema"}
         missing = next((name for name in cls.model_fields if name not in {*BEFORE, *_MAY_LACK, *data}), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
@@ -140,7 +153,7 @@ class StudyConfig(StudyOptions):
         Space.from_dict(config.space, str(path))  # which raises where it is none
         return config
 
-    def _check_parts(self, path: Path) -> None:
+    def _check_parts(self, path: Path | str) -> None:
         key = "split."
         try:
             _Split.model_validate(self.split)
@@ -172,8 +185,8 @@ class StudyConfig(StudyOptions):
             begin = "stores" if stores is self.stores else f"more_stores.{name}"
             yield from ((f"{begin}.{part}", store) for part, store in stores.items())
 
-    def check_resumable(self, folder: Path, given: StudyConfig) -> None:
-        """Compares this study, on disk, with what a command was told.
+    def check_resumable(self, where: Path | str, given: StudyConfig) -> None:
+        """Compares this study, which is kept at ``where``, with what a command was told.
 
         Raises:
             InputError: Naming the first difference that would make it another study. The number of trials,
@@ -184,10 +197,10 @@ class StudyConfig(StudyOptions):
             mine.pop(key, None), theirs.pop(key, None)  # not known when the other was made
         for key, value in mine.items():
             if theirs.get(key) != value:
-                raise InputError(folder / FILE, field=key, expected=value, found=theirs.get(key, "none"))
+                raise InputError(where, field=key, expected=value, found=theirs.get(key, "none"))
         extra = next((key for key in theirs if key not in mine), None)
         if extra:
-            raise InputError(folder / FILE, field=extra, expected="none", found=theirs[extra])
+            raise InputError(where, field=extra, expected="none", found=theirs[extra])
 
 
 def package_versions(backend: str) -> dict[str, str]:

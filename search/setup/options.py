@@ -226,6 +226,21 @@ class RunOptions(StudyOptions, DataOptions):
         float, Option("Seconds between two snapshots of the bank: what a kill loses, at most."), Field(ge=0)
     ] = 20.0
     resume: Annotated[bool, Option("Go on with a study that was stopped.")] = False
+    join: Annotated[
+        bool,
+        Option(
+            "Work on the study of --storage together with other processes that were started like this, on this machine "
+            "or others, whichever comes first; each with a copy of --features.",
+            printed=False,
+        ),
+    ] = False
+    grace: Annotated[
+        float,
+        Option(
+            "With --join, seconds without a sign of life after which a process's trials are others'.", printed=False
+        ),
+        Field(ge=2),
+    ] = 60.0
 
     @classmethod
     def given(cls, values: Mapping[str, Any]) -> RunOptions:

@@ -5,11 +5,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
 import optuna
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models as tables
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial
+from sqlalchemy.orm import Session
 
-__all__ = ["FrozenStudy", "id_of_study", "id_of_trial", "running_trial"]
+__all__ = [
+    "FrozenStudy",
+    "id_of_study",
+    "id_of_trial",
+    "new_trial",
+    "read_trials",
+    "running_trial",
+    "stale_trials",
+    "tables",
+    "transaction",
+]
 
 
 def running_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -25,3 +43,34 @@ def id_of_trial(trial: FrozenTrial) -> int:
 def id_of_study(study: FrozenStudy) -> int:
     """Returns a study's number in its storage."""
     return study._study_id
+
+
+def transaction(storage: RDBStorage) -> AbstractContextManager[Session]:
+    """Returns a session of a database that commits where its context ends.
+
+    Raises:
+        StorageInternalError: The database cannot be reached, or refused something; nothing was changed.
+    """
+    return _create_scoped_session(storage.scoped_session)
+
+
+def new_trial(storage: RDBStorage, session: Session, study_id: int, template: FrozenTrial) -> Any:
+    """Adds a trial within a transaction that holds the study's lock; returns its row, with its numbers."""
+    return storage._get_prepared_new_trial(study_id, template, session)
+
+
+def read_trials(storage: RDBStorage, study_id: int, *, among: Collection[int], beyond: int) -> list[FrozenTrial]:
+    """Reads some trials of a study whole.
+
+    Args:
+        storage: The database.
+        study_id: The study's number in it.
+        among: Numbers of trials in the storage.
+        beyond: All with a larger one, too.
+    """
+    return storage._get_trials(study_id, None, set(among), beyond)
+
+
+def stale_trials(storage: RDBStorage, study_id: int) -> list[int]:
+    """Numbers in the storage of running trials whose last heartbeat is older than the storage's grace period."""
+    return storage._get_stale_trial_ids(study_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ class Resolved:
     space: Space
     options: RunOptions
     decided: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> Path | str:
+        """Where the study to go on with is recorded, for messages."""
+        begun = (self.folder / FILE).exists()
+        return self.folder / FILE if begun or not self.options.storage else hidden(self.options.storage)
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -129,7 +135,7 @@ class Resolved:
             decided=self.recorded.decided if self.recorded is not None else self.decided,
         )
         if self.recorded is not None:
-            self.recorded.check_resumable(self.folder, config)
+            self.recorded.check_resumable(self.where, config)
         return config
 
     def _stores_of(self, data: SearchData) -> dict[str, dict[str, str] | None]:
@@ -141,8 +147,12 @@ class Resolved:
         }
 
 
-def resolve(given: RunOptions) -> Resolved:
+def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] = lambda url, name: None) -> Resolved:
     """Joins what was given with the study file and, on a resume, with the study's record.
+
+    Args:
+        given: What was given.
+        noted: Returns the config that processes have noted in a storage, by its URL, that work on the study of a name.
 
     Raises:
         InputError: The study file is wrong, the study directory holds a study already, or none to resume, or options
@@ -152,7 +162,9 @@ def resolve(given: RunOptions) -> Resolved:
     folder = given.out or STUDIES / file.name
     begun = (folder / FILE).exists()
     # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
-    goes_on = begun if given.images else given.resume
+    goes_on = begun if given.images or given.join else given.resume
+    if given.join:
+        check_together(given)
     recorded = StudyConfig.read(folder) if goes_on else None
     if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
@@ -169,6 +181,8 @@ def resolve(given: RunOptions) -> Resolved:
         check_same_study(folder, recorded, place)
         given = given.model_copy(update={"features": [str(place)], "resume": goes_on})
     space = Space.from_dict({}, "") if given.head else file.space
+    if recorded is None and given.join and given.storage:
+        recorded = noted(_storage_of(given.storage), file.name)
     if recorded is None:
         return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
@@ -181,6 +195,24 @@ def resolve(given: RunOptions) -> Resolved:
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
         raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
     return Resolved(folder, recorded, recorded.name, space, options)
+
+
+def check_together(given: RunOptions) -> None:
+    """Refuses what does not go with processes that work on one study together.
+
+    Raises:
+        InputError: Naming the option.
+    """
+    for option, value, instead in (
+        ("--head", given.head, "none beside --join"),
+        ("--images", given.images, "none beside --join, but --features"),
+        ("--channels", given.channels, "none beside --join, but a store that features.compress has made"),
+    ):
+        if value is not None:
+            raise InputError(option, expected=instead, found=value)
+    if given.sampler == "qmc":
+        hint = "processes would draw the same points of its one sequence"
+        raise InputError("--sampler", expected="tpe or random beside --join", found="qmc", hint=hint)
 
 
 def _place_of(given: RunOptions) -> Path | None:

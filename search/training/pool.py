@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,14 +15,16 @@ from heads.bank.exact import Finished
 from heads.bank.shape import pages_of
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
+from search.record.storage import OpenedStudy
 from search.setup.seeds import derive_seed
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks, Newcome, Trained
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
+from search.training.inheritance import Inheritance, Inherited
 from search.training.member import Member
 from search.training.snapshot import Snapshot, Snapshots
-from search.training.stopping import heeding_stops
+from search.training.stopping import Stop, heeding_stops
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
@@ -72,9 +74,10 @@ class Pool:
         sink: CheckpointSink,
         display: Display,
         *,
-        flush: Callable[[], None],
+        opened: OpenedStudy,
         snapshots: Snapshots,
         throughput: Throughput,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """Prepares a pool; ``run`` does the work.
 
@@ -83,17 +86,19 @@ class Pool:
             banks: Empty ones that have room for every head of the space.
             sink: Takes the heads that ran to their end.
             display: Shows how far it is.
-            flush: Brings the record to disk.
+            opened: The study and its record.
             snapshots: Where the bank is saved.
             throughput: Counts time and work.
+            inheritance: What processes have left that worked on the same study.
         """
         self.book = book
         self.banks = banks
         self.sink = sink
         self.display = display
-        self.flush = flush
+        self.opened = opened
         self.snapshots = snapshots
         self.throughput = throughput
+        self.inheritance = inheritance
         self.epoch = 0
         self.members: list[Member] = []
         self.waiting: list[Asked] = []
@@ -120,7 +125,7 @@ class Pool:
                     self._take_snapshot()  # mostly of the empty bank: a run killed at once begins anew from here
                 self._refill()
                 self._flush()
-            while self.members:
+            while self.members or self._find_more(stop):
                 # Before an epoch and not after it, so that a run that goes on from here decides alike.
                 if until_half_empty and self._is_half_empty():
                     return False
@@ -146,6 +151,17 @@ class Pool:
             with self.throughput.bookkeeping():
                 self._flush()
         return True
+
+    def _find_more(self, stop: Stop) -> bool:
+        """Waits for trials that other processes may leave, if they are at it; whether there are some now."""
+        while self.book.wait():
+            if stop.asked:
+                stop.take_effect()
+            with self.throughput.bookkeeping():
+                self._refill()
+            if self.members:
+                return True
+        return False
 
     def _is_half_empty(self) -> bool:
         return self.book.is_exhausted and not self.waiting and 2 * self.banks.used <= self.banks.pages
@@ -182,15 +198,27 @@ class Pool:
                 self.waiting.append(asked)
             else:
                 break
-        epochs = self.book.config.epochs
-        arriving = [
-            Newcome(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs)) for asked in chosen
-        ]
+        inherited = {asked.number: left for asked in chosen if (left := self._inherited(asked))}
         with self.throughput.moving():
-            placed = self.banks.insert(arriving)
+            placed = self.banks.insert([self._newcome(asked, inherited.get(asked.number)) for asked in chosen])
+        if inherited and not self.members:  # the batches that come next are those that would have come
+            self.epoch = next(iter(inherited.values())).bank_epoch
         for asked, slot in zip(chosen, placed, strict=True):
-            TrialNotes.write(asked.trial, first_epoch=self.epoch)
-            self.members.append(Member(asked, slot, self.epoch))
+            left = inherited.get(asked.number)
+            member = replace(left.member, slot=slot) if left else Member(asked, slot, self.epoch)
+            if left:
+                self.book.repeat_reports(asked, left.trial, upto=member.epochs)
+            TrialNotes.write(asked.trial, first_epoch=member.first_epoch)
+            self.members.append(member)
+
+    def _inherited(self, asked: Asked) -> Inherited | None:
+        return self.inheritance.of(asked) if self.inheritance is not None else None
+
+    def _newcome(self, asked: Asked, left: Inherited | None) -> Newcome:
+        if left is not None:
+            return Newcome(asked.store, Newcomer(spec=asked.spec, states=left.states))
+        epochs = self.book.config.epochs
+        return Newcome(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs))
 
     def _seeds(self, asked: Asked) -> tuple[int, ...]:
         """One seed for each fold; the first is that of a trial without folds."""
@@ -298,7 +326,8 @@ class Pool:
     def _save(self) -> None:
         now = time.monotonic()
         if now - self._flushed >= FLUSH_EVERY:
-            self._flush()
+            self.sink.write_out()
+            self._let_go(self.opened.hand_over())
             self._flushed = now
         if now - self._snapshot_at >= self.snapshots.every:
             self._take_snapshot()
@@ -306,7 +335,16 @@ class Pool:
 
     def _flush(self) -> None:
         self.sink.write_out()
-        self.flush()
+        self._let_go(self.opened.flush())
+
+    def _let_go(self, lost: Collection[int]) -> None:
+        """Frees the places of trials that others have taken over: nothing more is told of them."""
+        if not lost:
+            return
+        gone = [member for member in self.members if member.asked.number in lost]
+        self.banks.remove(gone)
+        self.members = [member for member in self.members if member.asked.number not in lost]
+        self.waiting = [asked for asked in self.waiting if asked.number not in lost]
 
     def _take_snapshot(self) -> None:
         self._flush()

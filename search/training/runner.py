@@ -16,6 +16,7 @@ from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
+from search.training.inheritance import Inheritance
 from search.training.pool import Pool
 from search.training.snapshot import Saved, Snapshot, Snapshots
 from search.training.stages import OnStage, Stage, untold
@@ -78,7 +79,16 @@ def run_pool(
     try:
         while not through:
             made = Banks(snapshot.banks if snapshot else banks, data.named, book.config)
-            pool = Pool(book, made, sink, display, flush=opened.flush, snapshots=snapshots, throughput=throughput)
+            pool = Pool(
+                book,
+                made,
+                sink,
+                display,
+                opened=opened,
+                snapshots=snapshots,
+                throughput=throughput,
+                inheritance=Inheritance(recording.folder.parent, opened.study) if opened.crew else None,
+            )
             if snapshot:
                 _restore(pool, snapshot, saved)
             through = pool.run(until_half_empty=shrinks)

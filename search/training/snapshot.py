@@ -103,6 +103,27 @@ class Saved:
         """
         return Throughput.of(self.content["meter"])
 
+    def member(self, number: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]] | None:
+        """Returns a trial that was in the bank, and the state of each fold's head; None where it was not.
+
+        Args:
+            number: Of the trial at that time.
+            asked: The trial that goes on with it.
+
+        Raises:
+            InputError: The snapshot is damaged, or of another head.
+        """
+        noted = next((one for one in self.content["members"] if one["number"] == number), None)
+        if noted is None:
+            return None
+        try:
+            member, states = self._member(self.content["members"].index(noted), asked)
+            for state in states:
+                _check_state(member, state)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise self.damaged(error) from error
+        return member, states
+
     def bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         """Returns the snapshot, its trials looked up by number.
 
@@ -129,10 +150,9 @@ class Saved:
     def _bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         members, states = [], []
         for place, noted in enumerate(self.content["members"]):
-            best = _record(noted["best"]) if noted["best"] else None
-            asked, rates = back(noted["number"]), list(noted["rates"])
-            members.append(Member(asked, -1, noted["first_epoch"], noted["epochs"], best, rates))
-            states.append(tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"])))
+            member, state = self._member(place, back(noted["number"]))
+            members.append(member)
+            states.append(state)
         content = self.content
         shapes = {name: _shape(noted) for name, noted in content.get("shapes", {ALONE: content["shape"]}).items()}
         for name, shape in shapes.items():
@@ -144,6 +164,12 @@ class Saved:
         return Snapshot(
             content["epoch"], BankShapes(shapes, pages), members, content["waiting"], self.throughput, places, states
         )
+
+    def _member(self, place: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]]:
+        noted = self.content["members"][place]
+        best = _record(noted["best"]) if noted["best"] else None
+        member = Member(asked, -1, noted["first_epoch"], noted["epochs"], best, list(noted["rates"]))
+        return member, tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"]))
 
     def _state(self, prefix: str) -> HeadState:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}

@@ -7,6 +7,7 @@ folds the models of a trial train side by side, epoch by epoch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,7 +40,7 @@ class OneAtATime:
     """Runs the trials that a book still has to give out."""
 
     def __init__(
-        self, book: Book, data: StudyData, sink: CheckpointSink, display: Display, *, flush: Callable[[], None]
+        self, book: Book, data: StudyData, sink: CheckpointSink, display: Display, *, flush: Callable[[], Any]
     ) -> None:
         self.book = book
         self.data = data
@@ -50,7 +51,11 @@ class OneAtATime:
 
     def run(self) -> None:
         """Trains until every trial has been told. What was recorded is durable after every epoch."""
-        while (asked := self.book.ask()) is not None:
+        while True:
+            if (asked := self.book.ask()) is None:
+                if not self.book.wait():
+                    return
+                continue
             self.flush()  # a killed run must find the trial it was at
             if asked.problem is None:
                 self._run(asked)

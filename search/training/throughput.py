@@ -102,6 +102,11 @@ class Throughput:
         self.operations += operations
         self.compilations += compilations
 
+    def __add__(self, other: Throughput) -> Throughput:
+        """Returns the totals of both."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return Throughput(**{name: value + theirs[name] for name, value in mine.items()})
+
     @property
     def seconds(self) -> float:
         """Training and bookkeeping together."""

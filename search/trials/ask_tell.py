@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.own import OwnSpec
@@ -18,8 +19,9 @@ from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
+from search.trials.places import OwnPlaces, Places
 from search.trials.pruning import is_last_survivor, make_pruner
-from search.trials.ranking import ARTICLE_ORDINAL, INTERRUPTED, is_counted, ranking_score_of
+from search.trials.ranking import ARTICLE_ORDINAL, ranking_score_of
 from search.trials.samplers import make_sampler
 
 
@@ -85,6 +87,7 @@ class Book:
         *,
         planned: Sequence[Planned] | None = None,
         going_on: Collection[int] = (),
+        places: Places | None = None,
     ) -> None:
         """Opens the book.
 
@@ -95,6 +98,7 @@ class Book:
             planned: The first trials. Else they are the article's head on each store, and are never pruned: the others
                 are compared with them.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+            places: Gives out the places of the study, where several processes share them.
         """
         self.study = study
         self.config = config
@@ -104,28 +108,15 @@ class Book:
         self._planned = dict(enumerate(usual if planned is None else planned))
         self._spared = range(len(usual) if planned is None else 0)
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
-        self._close_interrupted(going_on)
-        trials = study.get_trials(deepcopy=False)
-        enqueued = set(_ordinals(study))
-        for ordinal, one in self._planned.items():
-            if ordinal not in enqueued:
-                study.enqueue_trial(self._parameters_of(one), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
-        self._next_ordinal = 1 + max(_ordinals(study), default=0)
-        self._asked = sum(is_counted(t) for t in trials) + len(going_on)
+        self._places = places or OwnPlaces(study, config.trials, going_on=going_on)
+        self._places.begin([self._parameters_of(one) for one in self._planned.values()])
 
     def ask(self) -> Asked | None:
-        """Returns the next trial to run, or ``None`` when the study has as many as it was to have."""
-        if self.is_exhausted:
+        """Returns the next trial to run; None where the study has all that it was to have, or none at this moment."""
+        found = self._places.next(self._sampler)
+        if found is None:
             return None
-        self._asked += 1
-        self.study.sampler = make_sampler(self.config.sampler, seed=self.config.seed, ordinal=self._next_ordinal)
-        trial = self.study.ask()
-        notes = TrialNotes.of(trial)
-        if notes.has_ordinal:
-            ordinal = notes.ordinal
-        else:
-            ordinal, self._next_ordinal = self._next_ordinal, self._next_ordinal + 1
-            TrialNotes.write(trial, ordinal=ordinal)
+        trial, ordinal = found
         seed = derive_seed(self.config.seed, "head", ordinal)
         store = self._store(trial, ordinal)
         head, problem = self._head(trial, ordinal, seed)
@@ -136,6 +127,9 @@ class Book:
         else:
             TrialNotes.write(trial, own=head)
         return Asked(trial, ordinal, head, seed, store, problem)
+
+    def _sampler(self, ordinal: int) -> BaseSampler:
+        return make_sampler(self.config.sampler, seed=self.config.seed, ordinal=ordinal)
 
     def _store(self, trial: Trial, ordinal: int) -> str:
         """The store of a trial, drawn before its head."""
@@ -179,7 +173,21 @@ class Book:
     @property
     def is_exhausted(self) -> bool:
         """Whether the study has as many trials as it was to have, running ones included."""
-        return self._asked >= self.config.trials
+        return not self._places.is_left
+
+    def wait(self) -> bool:
+        """Waits a moment for trials that other processes may leave; False where every place has its result."""
+        return self._places.wait()
+
+    def repeat_reports(self, asked: Asked, number: int, *, upto: int) -> None:
+        """Notes of a trial the scores that another has reported, which it goes on with, up to an epoch."""
+        for epoch, value in self.study.get_trials(deepcopy=False)[number].intermediate_values.items():
+            if epoch <= upto:
+                asked.trial.report(value, epoch)
+
+    def is_ours(self, asked: Asked) -> bool:
+        """Whether a trial is still this process's to tell: one of several that was away for long may have lost it."""
+        return self.study.get_trials(deepcopy=False)[asked.number].state == TrialState.RUNNING
 
     def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
         """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
@@ -195,6 +203,8 @@ class Book:
 
     def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
         """Tells a trial that ran to its end; its value is the objective in its best epoch."""
+        if not self.is_ours(asked):
+            return
         score = best.validation
         TrialNotes.write(
             asked.trial,
@@ -208,54 +218,18 @@ class Book:
 
     def prune(self, asked: Asked, *, epochs: int) -> None:
         """Tells a trial that was pruned after ``epochs`` epochs."""
+        if not self.is_ours(asked):
+            return
         TrialNotes.write(asked.trial, epochs=epochs)
         self.study.tell(asked.trial, state=TrialState.PRUNED)
 
     def fail(self, asked: Asked, reason: str, *, epochs: int) -> None:
         """Tells a trial that could not go on."""
+        if not self.is_ours(asked):
+            return
         TrialNotes.write(asked.trial, epochs=epochs, failure=reason)
         self.study.tell(asked.trial, state=TrialState.FAIL)
 
     def _value(self, score: Score) -> float:
         """The objective itself: lower is better for a loss."""
         return ranking_score_of(self.study, score.ranking_score)  # which undoes itself
-
-    def _close_interrupted(self, going_on: Collection[int]) -> None:
-        """Fails the trials that a killed run left running, and enqueues each to be run again.
-
-        Left running they would mislead the sampler, which takes them for trials under way.
-        """
-        trials = self.study.get_trials(deepcopy=False)
-        waiting = {TrialNotes.of(t).rerun_of for t in trials if t.state == TrialState.WAITING}
-        for trial in trials:
-            if trial.state != TrialState.RUNNING or trial.number in going_on:
-                continue
-            rerun = self._rerun(trials, trial)
-            if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
-                self.study.enqueue_trial(rerun, user_attrs=_as_rerun(trial))
-            TrialNotes.write(running_trial(self.study, trial), failure=INTERRUPTED)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _rerun(self, trials: list[FrozenTrial], trial: FrozenTrial) -> dict[str, Any] | None:
-        """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
-        notes = TrialNotes.of(trial)
-        planned = self._planned.get(notes.ordinal) if notes.has_ordinal else None
-        if planned is not None:
-            return self._parameters_of(planned)
-        if notes.has_head:
-            return trial.params
-        origin = notes.rerun_of
-        return self._rerun(trials, trials[origin]) if origin is not None else None
-
-
-def _ordinals(study: optuna.Study) -> list[int]:
-    notes = map(TrialNotes.of, study.get_trials(deepcopy=False))
-    return [one.ordinal for one in notes if one.has_ordinal]
-
-
-def _as_rerun(trial: FrozenTrial) -> dict[str, Any]:
-    """What is noted of the trial that runs another again: it takes the other's place."""
-    notes = TrialNotes.of(trial)
-    if not notes.has_ordinal:
-        return TrialNotes.as_attributes(rerun_of=trial.number)
-    return TrialNotes.as_attributes(ordinal=notes.ordinal, rerun_of=trial.number)

@@ -32,6 +32,7 @@ class _Notes(BaseModel):
 
     ordinal: NonNegativeInt | None = None
     rerun_of: NonNegativeInt | None = None
+    worker: str | None = None
     spec: Annotated[dict[str, Any], AfterValidator(_is_head)] | None = None
     own: Annotated[dict[str, Any], AfterValidator(_is_own_head)] | None = None
     store: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 from optuna.trial import FrozenTrial, Trial
 
@@ -17,6 +17,7 @@ class Notes(TypedDict, total=False):
 
     ordinal: int
     rerun_of: int
+    worker: str
     spec: HeadSpec
     own: OwnSpec
     store: str
@@ -40,6 +41,8 @@ class TrialNotes:
         attributes: The user attributes, of JSON types.
     """
 
+    ORDINAL: ClassVar = "ordinal"
+    WORKER: ClassVar = "worker"
     attributes: Mapping[str, Any]
 
     @classmethod
@@ -72,6 +75,11 @@ class TrialNotes:
     def rerun_of(self) -> int | None:
         """Number of the interrupted trial that it runs again."""
         return self.attributes.get("rerun_of")
+
+    @property
+    def worker(self) -> str | None:
+        """Name of the process that took it, of those that work on one study; None in a study of one process."""
+        return self.attributes.get("worker")
 
     @property
     def spec(self) -> HeadSpec:

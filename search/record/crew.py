@@ -1,0 +1,289 @@
+"""The processes that work on one study together, on one machine or on many.
+
+Each stands in the study's attributes with its last sign of life, and gives another for every trial that it runs
+(Optuna's heartbeats, by the database's clock). Who gives none for the grace period has its trials taken over. None of
+them is needed: they come and go, and one, elected when every place has its result, runs what comes after the search.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from features.runtime.command import say
+from features.runtime.errors import BottleneckError, InputError
+from search.record.mirror import Mirror
+from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.trial_tables import FIXED
+from search.setup.config import StudyConfig
+from search.setup.optuna_internals import id_of_trial, running_trial
+from search.setup.storage_url import hidden
+from search.trials.notes import TrialNotes
+from search.trials.ranking import is_counted
+
+MEMBER = "worker:"
+"""How the attribute of each process begins; its name follows."""
+FINISHER = "finisher"
+"""The attribute of the process that runs what comes after the search."""
+ENDED = "ended"
+"""The attribute that says for how many trials that has been done."""
+WAIT_S = 0.5
+"""Seconds between two looks whether somebody has left a trial."""
+CONFIG = "config"
+"""The attribute that holds what ``study.json`` does, for who joins from another machine."""
+_LOOK_S = 2.0
+"""Seconds for which it is believed who else is there."""
+
+
+def beat_every(grace: float) -> float:
+    """Seconds between two signs of life: several get lost before anybody is taken for dead."""
+    return max(0.2, grace / 6)
+
+
+class Crew:
+    """A process among those that work on one study.
+
+    Attributes:
+        name: Its name, which no other process has: that of its folder, and noted of its trials.
+    """
+
+    def __init__(self, url: str, number: int, study: str, mirror: Mirror, *, grace: float) -> None:
+        """Joins.
+
+        Args:
+            url: Of the database.
+            number: The study's number in it.
+            study: The study's name.
+            mirror: The study as this process sees it.
+            grace: Seconds without a sign of life after which a process's trials are others'.
+
+        Raises:
+            BottleneckError: A process searches the study alone.
+        """
+        host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())
+        self.name = f"{host}-{os.getpid()}-{os.urandom(2).hex()}"
+        self._url, self._number, self._study = url, number, study
+        self._where = f"{hidden(url)}: study {study!r}"
+        self._mirror = mirror
+        self._grace = grace
+        self._in_touch_since: float | None = None
+        self._looked: tuple[float, int] | None = None
+        self._finishing: Ownership | None = None
+        self._signs = Ownership(
+            url, number, study, attribute=MEMBER + self.name, every=beat_every(grace), also=self._look_after_trials
+        )
+        alone = Owner.read(self._attributes().get(ATTRIBUTE))
+        if alone is not None and alone.is_alive:
+            self._signs.close()
+            hint = "start that one with --join, too, or wait for its end"
+            raise BottleneckError(f"study {study!r}: {alone} searches it alone; {hint}")
+
+    def places(self, study: optuna.Study, most: int) -> SharedPlaces:
+        """Returns what gives out the study's places to this process."""
+        return SharedPlaces(study, self._mirror, self, most)
+
+    def living(self) -> int:
+        """How many processes are at work, this one among them."""
+        now = time.monotonic()
+        if self._looked is None or now - self._looked[0] > _LOOK_S:
+            self._looked = (now, len(self._others()) + 1)
+        return self._looked[1]
+
+    def take_over(self) -> None:
+        """Enqueues the trials of processes that are gone, for whoever asks next."""
+        now = time.monotonic()
+        self._in_touch_since = self._in_touch_since if self._in_touch_since is not None else now - self._grace
+        lost = set(self._of_the_departed())
+        if now - self._in_touch_since >= self._grace:  # after an outage nobody has given a sign
+            lost |= set(self._mirror.tables.stale())
+        if lost := lost - set(self._mirror.running):
+            self._mirror.tables.take_back(lost)
+
+    def agree_on(self, config: StudyConfig) -> StudyConfig:
+        """Returns the config that this study is worked on with: the one of who came first.
+
+        Whoever is alone may go on with another number of trials, and other options of what comes after them.
+
+        Raises:
+            InputError: It is another study; the difference is named. Or the number of trials is not that of others.
+        """
+        noted = noted_config(self._attributes(), self._where)
+        if noted is None:
+            self._signs.put_first(CONFIG, config.to_dict())
+            noted = noted_config(self._attributes(), self._where)
+            assert noted is not None
+        same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
+        noted.check_resumable(self._where, config.model_copy(update=same))
+        if noted.trials != config.trials and self.living() > 1:
+            hint = "while others work on it; whoever is alone may go on with more"
+            raise InputError(self._where, field="trials", expected=f"{noted.trials}", found=config.trials, hint=hint)
+        if self.living() == 1:
+            self._mirror.set_study_user_attr(self._number, CONFIG, (config.model_copy(update=same)).to_dict())
+        return config.model_copy(update=same)
+
+    def elect(self) -> bool:
+        """Whether this process is to run what comes after the search: one is, until it has ended or died."""
+        if self._finishing is not None:
+            return True
+        with suppress(BottleneckError):
+            self._finishing = Ownership(self._url, self._number, self._study, attribute=FINISHER)
+        return self._finishing is not None
+
+    def finisher(self) -> Owner | None:
+        """Returns the process that runs what comes after the search, if one does."""
+        return Owner.read(self._attributes().get(FINISHER))
+
+    def has_ended(self, trials: int) -> bool:
+        """Whether what comes after the search has been run for a study of so many trials."""
+        return self._attributes().get(ENDED) == trials
+
+    def end(self, trials: int) -> None:
+        """Notes that what comes after the search has been run."""
+        self._mirror.set_study_user_attr(self._number, ENDED, trials)
+
+    def close(self) -> None:
+        """Leaves; what it still ran goes to others. May be called twice."""
+        try:
+            if self._mirror.is_open:
+                self._mirror.give_back()
+                self._mirror.close()
+        finally:
+            if self._finishing is not None:
+                self._finishing.close()
+            self._signs.close()
+
+    def _attributes(self) -> Mapping[str, Any]:
+        return self._mirror.get_study_user_attrs(self._number)
+
+    def _others(self) -> list[str]:
+        """Names of the other processes that are at work."""
+        return [name for name, owner in members(self._attributes()).items() if owner.is_alive and name != self.name]
+
+    def _look_after_trials(self) -> None:
+        """Signs of life for this process's trials, and a look after those of others: with each of its own signs.
+
+        Raises:
+            StorageInternalError: The database cannot be reached.
+        """
+        try:
+            self._mirror.tables.beat(self._mirror.running)
+            if self._in_touch_since is None:
+                self._in_touch_since = time.monotonic()
+            self.take_over()
+        except Exception:
+            self._in_touch_since = None
+            raise
+
+    def _of_the_departed(self) -> list[int]:
+        """Numbers of running trials of processes of this machine that have died, or that have left."""
+        there = members(self._mirror.database.get_study_user_attrs(self._number))
+        trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
+        found = []
+        for trial in trials:
+            owner = there.get(TrialNotes.of(trial).worker or "")
+            if owner is None or (owner.is_here and not owner.is_alive):
+                found.append(id_of_trial(trial))
+        return found
+
+
+class SharedPlaces:
+    """The places of a study that several processes work on: a counter in the storage, see ``TrialTables.claim``.
+
+    A process takes its share at most of what is left to do, so that those who begin together end together.
+    """
+
+    def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew, most: int) -> None:
+        """Prepares; ``most`` is how many places the study has."""
+        self._study = study
+        self._mirror = mirror
+        self._crew = crew
+        self._most = most
+        self._given_out = False
+
+    def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
+        """Enqueues what is planned, whichever process comes first; and what those have left that are gone."""
+        templates = [
+            create_trial(
+                state=TrialState.WAITING,
+                system_attrs={FIXED: dict(parameters)},
+                user_attrs=TrialNotes.as_attributes(ordinal=ordinal),
+            )
+            for ordinal, parameters in enumerate(planned)
+        ]
+        self._mirror.patiently(lambda: self._mirror.tables.begin(templates))
+        self._mirror.patiently(self._crew.take_over)
+        self._mirror.flush()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a place may be left, or a trial waits."""
+        waiting = any(trial.state == TrialState.WAITING for trial in self._trials())
+        return waiting or not (self._given_out or self.is_over)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every place has its result."""
+        return sum(map(is_counted, self._trials())) >= self._most
+
+    def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
+        """Returns the next trial and its place; None where none is left, or this process has its share."""
+        left = self._most - sum(map(is_counted, self._trials()))
+        if len(self._mirror.running) >= max(1, math.ceil(left / self._crew.living())):
+            return None
+        trial = self._mirror.claim(self._most, self._crew.name)
+        self._given_out = trial is None
+        if trial is None:
+            return None
+        place = TrialNotes.of(trial).ordinal
+        self._study.sampler = sampler_of(place)
+        return running_trial(self._study, trial), place
+
+    def wait(self) -> bool:
+        """Waits a moment for trials that others may leave; False where every place has its result."""
+        self._mirror.flush()
+        if self.is_over:
+            return False
+        if not self.is_left:
+            time.sleep(WAIT_S)
+        return True
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+
+def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:
+    """Returns the config that processes work on a study with, from its attributes; None where none has joined.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    return StudyConfig.of(attributes[CONFIG], where) if CONFIG in attributes else None
+
+
+def members(attributes: Mapping[str, Any]) -> dict[str, Owner]:
+    """Returns the processes that have joined a study and have not left it, by name, from its attributes."""
+    found = {key.removeprefix(MEMBER): Owner.read(told) for key, told in attributes.items() if key.startswith(MEMBER)}
+    return {name: owner for name, owner in found.items() if owner is not None}
+
+
+def refuse_beside_crew(study: optuna.Study, where: str) -> None:
+    """Refuses to search a study alone that others work on.
+
+    Raises:
+        BottleneckError: One of them is named.
+    """
+    alive = [owner for owner in members(study.user_attrs).values() if owner.is_alive]
+    if alive:
+        raise BottleneckError(f"{where}: {alive[0]} works on it, one of {len(alive)}; join them with --join")
+    if members(study.user_attrs):
+        say(f"note: {where}: it was worked on with --join; going on alone")

@@ -1,0 +1,316 @@
+"""The trials of a study in a database, as several processes read and write them: each method is one transaction.
+
+Optuna's own storage makes one transaction of every value that is noted, 3 to 10 ms each. Here what a process has noted
+of all of its trials goes in at once, and what two processes must not both do (take a place, take a trial over) is
+decided under a lock on the study's row, as Optuna itself does it for the numbers of trials.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.orm import Session
+
+from search.setup.optuna_internals import id_of_trial, new_trial, read_trials, stale_trials, tables, transaction
+from search.trials.notes import TrialNotes
+from search.trials.ranking import INTERRUPTED
+
+PLACES = "places"
+"""The study's attribute that counts the places that were given out: the ordinals of trials."""
+FIXED = "fixed_params"
+"""Optuna's attribute of an enqueued trial: parameters that are not drawn."""
+
+
+@dataclass
+class Noted:
+    """What was noted of a trial and is not in the database yet.
+
+    Attributes:
+        steps: Intermediate values, by step.
+        params: Parameters as Optuna stores them, with their distributions.
+        user_attrs: Attributes of ours.
+        system_attrs: Attributes of Optuna's.
+        state: What the trial has ended in; None while it runs.
+        values: With it, the trial's values.
+        ended: With it, when.
+    """
+
+    steps: dict[int, float] = field(default_factory=dict)
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    state: TrialState | None = None
+    values: Sequence[float] | None = None
+    ended: datetime | None = None
+
+    def update(self, later: Noted) -> None:
+        """Takes in what was noted after this."""
+        self.steps |= later.steps
+        self.params |= later.params
+        self.user_attrs |= later.user_attrs
+        self.system_attrs |= later.system_attrs
+        if later.state is not None:
+            self.state, self.values, self.ended = later.state, later.values, later.ended
+
+
+class TrialTables:
+    """The rows of one study's trials."""
+
+    def __init__(self, storage: RDBStorage, study_id: int) -> None:
+        """Prepares; ``storage`` has a heartbeat interval and a grace period where trials are to become stale."""
+        self.storage = storage
+        self.study_id = study_id
+
+    # --- places -------------------------------------------------------------------------------------------------
+
+    def begin(self, planned: Sequence[FrozenTrial]) -> None:
+        """Enqueues the trials that are decided before the study, once, and counts the places that are taken.
+
+        Args:
+            planned: The trials, waiting: each has the place that its position gives it.
+        """
+        with transaction(self.storage) as session:
+            self._lock(session)
+            noted = session.scalars(self._attributes(TrialNotes.ORDINAL)).all()
+            taken = {int(json.loads(text)) for text in noted}
+            for ordinal, template in enumerate(planned):
+                if ordinal not in taken:
+                    new_trial(self.storage, session, self.study_id, template)
+            given = max([self._places(session), len(planned), *(1 + ordinal for ordinal in taken)])
+            self._set_places(session, given)
+
+    def claim(self, most: int, worker: str) -> FrozenTrial | None:
+        """Gives a worker the next trial: the first that waits, else a new one in the next place.
+
+        Args:
+            most: Places that the study has.
+            worker: Who takes it; noted of the trial.
+
+        Returns:
+            The trial, running, its place noted; None where no trial waits and no place is left.
+        """
+        with transaction(self.storage) as session:
+            self._lock(session)
+            row = self._first_waiting(session)
+            if row is None:
+                place = self._places(session)
+                if place >= most:
+                    return None
+                self._set_places(session, place + 1)
+                attributes = TrialNotes.as_attributes(ordinal=place, worker=worker)
+                template = create_trial(state=TrialState.WAITING, user_attrs=attributes)
+                row = new_trial(self.storage, session, self.study_id, template)
+            else:
+                told = {TrialNotes.WORKER: worker}
+                if not session.scalars(self._attributes(TrialNotes.ORDINAL, row.trial_id)).all():
+                    place = self._places(session)  # its first run was killed before it had one
+                    self._set_places(session, place + 1)
+                    told |= TrialNotes.as_attributes(ordinal=place)
+                _put_attributes(session, tables.TrialUserAttributeModel, {row.trial_id: told})
+            row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
+            session.add(tables.TrialHeartbeatModel(trial_id=row.trial_id))
+            number = row.trial_id
+        (trial,) = self._read([number])
+        return trial
+
+    def take_back(self, lost: Collection[int]) -> None:
+        """Ends running trials whose worker is gone as interrupted, and enqueues each in the place that it had.
+
+        What had been drawn of a head stays; what a worker may find of it in a snapshot is looked for by the number of
+        the trial that is run again. Trials that are not running any more are left alone: another process was faster.
+
+        Args:
+            lost: Numbers of trials in the storage.
+        """
+        trials = {id_of_trial(trial): trial for trial in self._read(lost)}
+        with transaction(self.storage) as session:
+            self._lock(session)
+            rows = session.scalars(self._trials(trials).with_for_update()).all()
+            for row in rows:
+                if row.state != TrialState.RUNNING:
+                    continue
+                trial = trials[row.trial_id]
+                new_trial(self.storage, session, self.study_id, _again(trial))
+                _put_attributes(
+                    session,
+                    tables.TrialUserAttributeModel,
+                    {row.trial_id: TrialNotes.as_attributes(failure=INTERRUPTED)},
+                )
+                row.state, row.datetime_complete = TrialState.FAIL, datetime.now()
+
+    def beat(self, mine: Collection[int]) -> None:
+        """Gives a sign of life for running trials, by the database's clock."""
+        heartbeats = tables.TrialHeartbeatModel
+        changed = sqlalchemy.update(heartbeats).where(heartbeats.trial_id.in_(mine))
+        with transaction(self.storage) as session:
+            session.execute(changed.values(heartbeat=sqlalchemy.func.now()))
+
+    def stale(self) -> list[int]:
+        """Numbers of running trials of which nobody has given a sign of life for the grace period."""
+        return stale_trials(self.storage, self.study_id)
+
+    # --- what is noted ------------------------------------------------------------------------------------------
+
+    def write(self, noted: Mapping[int, Noted]) -> set[int]:
+        """Writes what a process has noted of its trials, all of it or nothing.
+
+        Args:
+            noted: By the trial's number in the storage.
+
+        Returns:
+            Those that are not running any more: nothing is written of them.
+        """
+        if not noted:
+            return set()
+        with transaction(self.storage) as session:
+            rows = {row.trial_id: row for row in session.scalars(self._trials(noted).with_for_update())}
+            alive = {number for number, row in rows.items() if row.state == TrialState.RUNNING}
+            mine = {number: one for number, one in noted.items() if number in alive}
+            _put_steps(session, mine)
+            _put_params(session, mine)
+            users = {number: one.user_attrs for number, one in mine.items()}
+            _put_attributes(session, tables.TrialUserAttributeModel, users)
+            systems = {number: one.system_attrs for number, one in mine.items()}
+            _put_attributes(session, tables.TrialSystemAttributeModel, systems)
+            for number, one in mine.items():
+                if one.state is None:
+                    continue
+                for objective, value in enumerate(one.values or ()):
+                    stored, kind = tables.TrialValueModel.value_to_stored_repr(value)
+                    session.add(
+                        tables.TrialValueModel(trial_id=number, objective=objective, value=stored, value_type=kind)
+                    )
+                rows[number].state, rows[number].datetime_complete = one.state, one.ended
+        return noted.keys() - alive
+
+    def changed(self, known: Mapping[int, TrialState]) -> list[FrozenTrial]:
+        """Reads the trials that are new, or were not finished when they were read last.
+
+        Args:
+            known: State of the trials that were read before, by their numbers in the storage.
+        """
+        open_still = {number for number, state in known.items() if not state.is_finished()}
+        return read_trials(self.storage, self.study_id, among=open_still, beyond=max(known, default=-1))
+
+    # --- the parts of a transaction -----------------------------------------------------------------------------
+
+    def _lock(self, session: Session) -> None:
+        tables.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+
+    def _trials(self, numbers: Iterable[int]) -> sqlalchemy.Select[Any]:
+        trials = tables.TrialModel
+        chosen = sqlalchemy.select(trials).where(trials.study_id == self.study_id, trials.trial_id.in_(list(numbers)))
+        return chosen.order_by(trials.trial_id)  # all in one order, so that no two wait for each other
+
+    def _first_waiting(self, session: Session) -> Any:
+        trials = tables.TrialModel
+        waiting = sqlalchemy.select(trials).where(trials.study_id == self.study_id, trials.state == TrialState.WAITING)
+        return session.scalars(waiting.order_by(trials.trial_id).limit(1).with_for_update()).first()
+
+    def _attributes(self, key: str, number: int | None = None) -> sqlalchemy.Select[Any]:
+        """The values of an attribute: of all trials, or of one."""
+        attributes, trials = tables.TrialUserAttributeModel, tables.TrialModel
+        found = sqlalchemy.select(attributes.value_json).join(trials, trials.trial_id == attributes.trial_id)
+        found = found.where(trials.study_id == self.study_id, attributes.key == key)
+        return found if number is None else found.where(trials.trial_id == number)
+
+    def _read(self, numbers: Collection[int]) -> list[FrozenTrial]:
+        """Reads some trials; those beyond the largest number that there may be are none."""
+        return read_trials(self.storage, self.study_id, among=numbers, beyond=_LARGEST) if numbers else []
+
+    def _places(self, session: Session) -> int:
+        row = self._counter(session)
+        return int(json.loads(row.value_json)) if row is not None else 0
+
+    def _set_places(self, session: Session, given: int) -> None:
+        row = self._counter(session)
+        if row is None:
+            session.add(
+                tables.StudyUserAttributeModel(study_id=self.study_id, key=PLACES, value_json=json.dumps(given))
+            )
+            session.flush()
+        else:
+            row.value_json = json.dumps(given)
+
+    def _counter(self, session: Session) -> Any:
+        attributes = tables.StudyUserAttributeModel
+        chosen = sqlalchemy.select(attributes).where(attributes.study_id == self.study_id, attributes.key == PLACES)
+        return session.scalars(chosen).first()
+
+
+_LARGEST = 2**31 - 1
+"""Of PostgreSQL's integers."""
+
+
+def _again(trial: FrozenTrial) -> FrozenTrial:
+    """The trial that runs another again: it takes its place."""
+    notes = TrialNotes.of(trial)
+    told = TrialNotes.as_attributes(rerun_of=trial.number)
+    if notes.has_ordinal:
+        told |= TrialNotes.as_attributes(ordinal=notes.ordinal)
+    fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    return create_trial(state=TrialState.WAITING, user_attrs=told, system_attrs={FIXED: fixed})
+
+
+def _put_steps(session: Session, noted: Mapping[int, Noted]) -> None:
+    table = tables.TrialIntermediateValueModel
+
+    def row(number: int, step: Any, value: Any) -> dict[str, Any]:
+        stored, kind = table.intermediate_value_to_stored_repr(value)
+        return {"trial_id": number, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+
+    _put(session, table, table.step, {number: one.steps for number, one in noted.items()}, row)
+
+
+def _put_params(session: Session, noted: Mapping[int, Noted]) -> None:
+    table = tables.TrialParamModel
+
+    def row(number: int, name: Any, value: Any) -> dict[str, Any]:
+        stored, distribution = value
+        told = distribution_to_json(distribution)
+        return {"trial_id": number, "param_name": name, "param_value": stored, "distribution_json": told}
+
+    _put(session, table, table.param_name, {number: one.params for number, one in noted.items()}, row)
+
+
+def _put_attributes(session: Session, table: Any, noted: Mapping[int, Mapping[str, Any]]) -> None:
+    def row(number: int, key: Any, value: Any) -> dict[str, Any]:
+        return {"trial_id": number, "key": key, "value_json": json.dumps(value)}
+
+    _put(session, table, table.key, noted, row)
+
+
+def _put(
+    session: Session,
+    table: Any,
+    key: Any,
+    noted: Mapping[int, Mapping[Any, Any]],
+    row: Callable[[int, Any, Any], dict[str, Any]],
+) -> None:
+    """Inserts rows, or updates those that are there: one statement to look, one to insert."""
+    numbers = [number for number, values in noted.items() if values]
+    if not numbers:
+        return
+    keys = {name for values in noted.values() for name in values}
+    looked = sqlalchemy.select(table).where(table.trial_id.in_(numbers), key.in_(keys))
+    there = {(one.trial_id, getattr(one, key.key)): one for one in session.scalars(looked)}
+    fresh = []
+    for number in numbers:
+        for name, value in noted[number].items():
+            values = row(number, name, value)
+            found = there.get((number, name))
+            if found is None:
+                fresh.append(values)
+                continue
+            for column, told in values.items():
+                setattr(found, column, told)
+    if fresh:
+        session.execute(sqlalchemy.insert(table), fresh)

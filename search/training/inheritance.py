@@ -1,0 +1,92 @@
+"""What processes have left of the trials that they worked on: their snapshots, in a study directory that is shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+
+from features.runtime.command import say
+from features.runtime.errors import InputError
+from search.training.member import Member
+from search.training.snapshot import Saved, read_snapshot
+from search.trials.ask_tell import Asked
+from search.trials.notes import TrialNotes
+
+if TYPE_CHECKING:
+    from heads.bank.engine import HeadState
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """A trial that another process had begun.
+
+    Attributes:
+        trial: Its number there.
+        member: How far it had come; without a place in a bank.
+        states: State of each fold's head.
+        bank_epoch: Epochs that the other's bank had trained: which batches come next.
+    """
+
+    trial: int
+    member: Member
+    states: tuple[HeadState, ...]
+    bank_epoch: int
+
+
+class Inheritance:
+    """Looks through the snapshots of processes that are gone."""
+
+    def __init__(self, folder: Path, study: optuna.Study) -> None:
+        """Prepares.
+
+        Args:
+            folder: Holds a folder for each process.
+            study: The study that they work on.
+        """
+        self._folder = folder
+        self._study = study
+        self._read: dict[str, Saved | None] = {}
+
+    def of(self, asked: Asked) -> Inherited | None:
+        """Returns what there is of the trial that ``asked`` runs again; None: it begins anew.
+
+        A trial may have been run again before by a process that did not come as far as a snapshot: then that of its
+        forerunner is looked for.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        number = TrialNotes.of(trials[asked.number]).rerun_of
+        while number is not None:
+            notes = TrialNotes.of(trials[number])
+            saved = self._of_worker(notes.worker) if notes.worker else None
+            if saved is not None and (found := self._in(saved, number, asked)):
+                return found
+            number = notes.rerun_of
+        return None
+
+    def _in(self, saved: Saved, number: int, asked: Asked) -> Inherited | None:
+        try:
+            found = saved.member(number, asked)
+        except InputError as error:
+            say(f"note: trial {asked.number} begins anew: {error}")
+            return None
+        if found is None or not found[0].epochs:
+            return None
+        member, states = found
+        return Inherited(number, member, states, int(saved.content["epoch"]))
+
+    def _of_worker(self, name: str) -> Saved | None:
+        if name not in self._read:
+            self._read[name] = self._snapshot(name)
+        return self._read[name]
+
+    def _snapshot(self, name: str) -> Saved | None:
+        if Path(name).name != name:  # it comes from a record: no path
+            return None
+        try:
+            return read_snapshot(self._folder / name)
+        except InputError as error:
+            say(f"note: {error}")
+            return None

@@ -1,0 +1,130 @@
+"""The places of a study: each is a trial's, whatever becomes of it, and seeds and samples derive from its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.setup.optuna_internals import running_trial
+from search.trials.notes import TrialNotes
+from search.trials.ranking import INTERRUPTED, is_counted
+
+
+class Places(Protocol):
+    """Gives out the places of one study."""
+
+    def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
+        """Enqueues the trials that are decided before the study, unless that was done: their parameters in order."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether ``next`` may have a trial."""
+
+    def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
+        """Returns the next trial, running, and its place.
+
+        Args:
+            sampler_of: The sampler of the trial in a place.
+
+        Returns:
+            None where there is none, or none at this moment.
+        """
+
+    def wait(self) -> bool:
+        """Waits a moment for trials that others may leave; False where every place has its result."""
+
+
+class OwnPlaces:
+    """The places of a study that one process searches."""
+
+    def __init__(self, study: optuna.Study, most: int, *, going_on: Collection[int] = ()) -> None:
+        """Prepares.
+
+        Args:
+            study: Optuna's study.
+            most: Places that it has.
+            going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+        """
+        self._study = study
+        self._most = most
+        self._going_on = going_on
+        self._next = self._asked = 0
+
+    def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
+        """Closes what was interrupted, too."""
+        self._close_interrupted(planned)
+        trials = self._study.get_trials(deepcopy=False)
+        enqueued = set(_ordinals(self._study))
+        for ordinal, parameters in enumerate(planned):
+            if ordinal not in enqueued:
+                self._study.enqueue_trial(dict(parameters), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
+        self._next = 1 + max(_ordinals(self._study), default=0)
+        self._asked = sum(is_counted(trial) for trial in trials) + len(self._going_on)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the study has fewer trials than it was to have, running ones included."""
+        return self._asked < self._most
+
+    def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
+        """Returns the next trial and its place; None where no place is left."""
+        if not self.is_left:
+            return None
+        self._asked += 1
+        self._study.sampler = sampler_of(self._next)
+        trial = self._study.ask()
+        notes = TrialNotes.of(trial)
+        if notes.has_ordinal:
+            return trial, notes.ordinal
+        place, self._next = self._next, self._next + 1
+        TrialNotes.write(trial, ordinal=place)
+        return trial, place
+
+    def wait(self) -> bool:
+        """There are no others."""
+        return False
+
+    def _close_interrupted(self, planned: Sequence[Mapping[str, Any]]) -> None:
+        """Fails the trials that a killed run left running, and enqueues each to be run again.
+
+        Left running they would mislead the sampler, which takes them for trials under way.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = {TrialNotes.of(t).rerun_of for t in trials if t.state == TrialState.WAITING}
+        for trial in trials:
+            if trial.state != TrialState.RUNNING or trial.number in self._going_on:
+                continue
+            rerun = self._rerun(trials, trial, planned)
+            if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
+                self._study.enqueue_trial(dict(rerun), user_attrs=_as_rerun(trial))
+            TrialNotes.write(running_trial(self._study, trial), failure=INTERRUPTED)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _rerun(
+        self, trials: list[FrozenTrial], trial: FrozenTrial, planned: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, Any] | None:
+        """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
+        notes = TrialNotes.of(trial)
+        if notes.has_ordinal and notes.ordinal < len(planned):
+            return planned[notes.ordinal]
+        if notes.has_head:
+            return trial.params
+        origin = notes.rerun_of
+        return self._rerun(trials, trials[origin], planned) if origin is not None else None
+
+
+def _ordinals(study: optuna.Study) -> list[int]:
+    notes = map(TrialNotes.of, study.get_trials(deepcopy=False))
+    return [one.ordinal for one in notes if one.has_ordinal]
+
+
+def _as_rerun(trial: FrozenTrial) -> dict[str, Any]:
+    """What is noted of the trial that runs another again: it takes the other's place."""
+    notes = TrialNotes.of(trial)
+    if not notes.has_ordinal:
+        return TrialNotes.as_attributes(rerun_of=trial.number)
+    return TrialNotes.as_attributes(ordinal=notes.ordinal, rerun_of=trial.number)
