@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import listed, printable
@@ -247,7 +249,7 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url:
-        return _existing(opened(folder, url), name)
+        return optuna.storages.get_storage(_existing(opened(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
     with _reading(path):
@@ -291,7 +293,7 @@ def _no_record(where: str, name: str | None, found: str) -> InputError:
     return InputError(where, field=name and f"study {name!r}", expected=expected, found=found, hint=hint)
 
 
-def _existing(url: str, name: str | None, grace: float | None = None) -> RDBStorage:
+def _existing(url: str, name: str | None, grace: float | None = None, *, reading: bool = False) -> RDBStorage:
     """Opens a database that holds a study; makes neither the database nor a table."""
     where, file = hidden(url), sqlite_file(url)
     if file is not None and not file.is_file():
@@ -304,26 +306,35 @@ def _existing(url: str, name: str | None, grace: float | None = None) -> RDBStor
             engine.dispose()
         if "studies" not in tables:
             raise _no_record(where, name, "a database without studies" if tables else "an empty database")
-        storage = _database(url, grace, skip_table_creation=True)
-        _require(storage, where, name)
-        return storage
+        database = _database(url, grace, skip_table_creation=True, stays_open=not reading)
+        _require(database, where, name)
+        return database
 
 
 def _remote(url: str, grace: float | None) -> RDBStorage:
+    """Opens a database, and makes its tables where there are none; of several that do so at once one is faster."""
     with _opening(url):
+        for pause in (0.5, 1.0, 2.0):
+            try:
+                return _database(url, grace)
+            except (IntegrityError, ProgrammingError, OperationalError) as error:
+                if "exist" not in f"{error}":
+                    raise
+                time.sleep(pause * (0.5 + random.random()))
         return _database(url, grace)
 
 
-def _database(url: str, grace: float | None, *, skip_table_creation: bool = False) -> RDBStorage:
-    """Opens a database, with few connections that stay open: many processes may share one."""
+def _database(
+    url: str, grace: float | None, *, skip_table_creation: bool = False, stays_open: bool = True
+) -> RDBStorage:
+    """Opens a database, with one connection that stays open, or none: many processes may share it."""
+    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 4} if stays_open else {"poolclass": sqlalchemy.NullPool}
     beats: dict[str, Any] = {}
     if grace is not None:
         beats = {"heartbeat_interval": max(1, round(beat_every(grace))), "grace_period": max(1, round(grace))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RDBStorage(
-            url, engine_kwargs={"pool_size": 1, "max_overflow": 4}, skip_table_creation=skip_table_creation, **beats
-        )
+        return RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""One of several processes that work on a study, in made banks that take their time: run as a program by tests.
+
+    python made_worker.py '{"storage": "...", "out": "...", ...}' PAUSE [LIMIT]
+
+PAUSE is how many seconds an epoch of the bank takes, LIMIT how many bytes a file may have: what a full disk looks like.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from features.runtime.errors import BottleneckError
+from search.record.storage import load_study
+
+HERE = Path(__file__).resolve().parent
+STUDY = """
+name = "crew"
+[run]
+epochs = 8
+batch_size = 24
+pruner = "none"
+sampler = "random"
+[space]
+conv_width = { low = 80, high = 160, step = 16 }
+pooling = ["average", "max"]
+learning_rate = { low = 1e-3, high = 1e-1, log = true }
+"""
+
+
+class Worker:
+    """A process that works on a study."""
+
+    def __init__(self, log: Path, *, pause: float = 0.02, limit: int = 0, **options: Any) -> None:
+        """Starts it; what it says goes to a file."""
+        self.log = log
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+        command = [sys.executable, __file__, json.dumps(told), str(pause), str(limit)]
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with log.open("w", encoding="utf-8") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+    def wait(self, timeout: float = 240) -> int:
+        """Waits for its end; returns its exit status."""
+        return self.process.wait(timeout)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Ends it, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(encoding="utf-8")
+
+
+def trials_of(url: str) -> list[FrozenTrial]:
+    """Returns the trials of the study as the database has them; none where it is not there yet."""
+    try:
+        return load_study(Path(), "crew", url).trials
+    except BottleneckError:  # no tables, no study, or no server yet
+        return []
+
+
+def wait_until(condition: Any, timeout: float = 120) -> None:
+    """Waits until something is so."""
+    ends = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < ends, "it has not come to it"
+        time.sleep(0.1)
+
+
+def assert_sound(url: str, trials: int) -> list[FrozenTrial]:
+    """Every trial was told exactly once, no place is another's too, and nothing runs; returns those that count."""
+    found = trials_of(url)
+    assert [trial.number for trial in found] == list(range(len(found)))
+    assert {trial.state for trial in found} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    counted = [trial for trial in found if trial.user_attrs.get("failure") != "interrupted"]
+    assert sorted(trial.user_attrs["ordinal"] for trial in counted) == list(range(trials))
+    for trial in counted:
+        assert sorted(trial.intermediate_values) == list(range(1, trial.user_attrs["epochs"] + 1))
+    again = [trial.user_attrs["rerun_of"] for trial in found if "rerun_of" in trial.user_attrs]
+    assert len(set(again)) == len(again), "a trial was run again twice"
+    assert all(found[number].user_attrs["failure"] == "interrupted" for number in again)
+    return sorted(counted, key=lambda trial: trial.user_attrs["ordinal"])
+
+
+def _work(options: dict[str, Any], pause: float, limit: int) -> None:
+    from killed_study import made_searches
+
+    from features.runtime.command import run_command
+    from search import run_study
+    from search.training.banks import Banks
+
+    real = Banks.train
+
+    def train(*arguments: Any) -> Any:
+        time.sleep(pause)
+        return real(*arguments)
+
+    Banks.train = train  # type: ignore[method-assign]
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def main() -> None:
+        with made_searches():
+            run_study(**options)
+
+    sys.argv = sys.argv[:1]
+    run_command(main, resume_hint="run it again")
+
+
+if __name__ == "__main__":
+    _work(json.loads(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,267 @@
+"""Several processes work on one study: whatever becomes of one of them, every trial is told once and the study ends."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import build_store
+from killed_study import made_searches
+from made_worker import STUDY, Worker, assert_sound, trials_of, wait_until
+from optuna.trial import TrialState
+from postgres import Server, running_server
+
+from features.runtime.errors import BottleneckError, InputError
+from search import open_study, run_study
+from search.record.storage import load_study
+
+TRIALS = 12
+Start = Callable[..., Worker]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server, request) -> str:
+    return server.new_database(f"t{abs(hash(request.node.nodeid))}")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return build_store(tmp_path_factory.mktemp("crew") / "store.h5", rows=96)
+
+
+@pytest.fixture
+def options(tmp_path, store, url) -> dict[str, Any]:
+    (tmp_path / "study.toml").write_text(STUDY)
+    told = {"features": str(store), "study": tmp_path / "study.toml", "out": tmp_path / "study", "storage": url}
+    return told | {"trials": TRIALS, "finalists": 0, "folds": 0, "join": True, "grace": 4, "snapshot_every": 0}
+
+
+@pytest.fixture
+def start(tmp_path, options) -> Iterator[Start]:
+    """Starts a worker; those that still run in the end are ended."""
+    begun: list[Worker] = []
+
+    def starting(**more: Any) -> Worker:
+        begun.append(Worker(tmp_path / f"worker-{len(begun)}.log", **options | more))
+        return begun[-1]
+
+    yield starting
+    for worker in begun:
+        worker.end()
+
+
+def told(url: str) -> int:
+    return sum(trial.state.is_finished() for trial in trials_of(url))
+
+
+def reported(url: str) -> int:
+    return sum(len(trial.intermediate_values) for trial in trials_of(url))
+
+
+def test_those_who_start_in_the_same_instant_share_the_trials(start, options, url, tmp_path):
+    workers = [start(out=tmp_path / name) for name in ("one", "two")]  # neither sees the other's disk
+    assert [worker.wait() for worker in workers] == [0, 0], workers[0].said + workers[1].said
+    trials = assert_sound(url, TRIALS)
+    by = [trial.user_attrs["worker"] for trial in trials]
+    assert len(set(by)) == 2
+    ended = [name for name in ("one", "two") if (tmp_path / name / "summary.json").exists()]
+    assert len(ended) == 1
+    assert open_study(tmp_path / ended[0]).summary.completed == TRIALS
+    # A trial's result follows from its place and its parameters; and from the batches, which follow from when it began.
+    with made_searches():
+        alone = run_study(**options | {"storage": None, "join": False, "out": tmp_path / "alone", "progress": False})
+    compared = 0
+    for mine, theirs in zip(trials, alone.record.trials, strict=True):
+        assert mine.params == theirs.params
+        if mine.user_attrs["first_epoch"] == theirs.user_attrs["first_epoch"]:
+            compared += 1
+            assert mine.intermediate_values == theirs.intermediate_values
+            assert mine.value == theirs.value
+    assert compared >= 4
+
+
+def test_one_alone_finds_what_a_search_without_the_others_finds(start, options, url, tmp_path):
+    worker = start(finalists=2, repeats=2)
+    assert worker.wait() == 0, worker.said
+    found = open_study(tmp_path / "study")
+    with made_searches():
+        alone = run_study(
+            **options
+            | {"storage": None, "join": False, "out": tmp_path / "alone", "finalists": 2, "repeats": 2}
+            | {"progress": False}
+        )
+    for mine, theirs in zip(found.record.trials, alone.record.trials, strict=True):
+        assert (mine.params, mine.intermediate_values, mine.value) == (
+            *(theirs.params, theirs.intermediate_values),
+            theirs.value,
+        )
+    assert [one.values for one in found.record.finalists] == [one.values for one in alone.record.finalists]
+    assert found.summary.refit == alone.summary.refit
+
+
+def kill_at_random(start: Start, url: str, times: int, seed: int) -> None:
+    chance = random.Random(seed)
+    workers = [start(pause=0.05), start(pause=0.05)]
+    for _ in range(times):
+        time.sleep(chance.uniform(0.5, 5))
+        if all(worker.process.poll() is not None for worker in workers):
+            break
+        place = chance.randrange(2)
+        workers[place].signal(signal.SIGKILL)
+        workers[place].wait()
+        workers[place] = start(pause=0.05)
+    assert [worker.wait() for worker in workers] == [0, 0], "".join(worker.said for worker in workers)
+    assert_sound(url, TRIALS)
+
+
+def test_workers_that_are_killed_lose_no_trial(start, url):
+    kill_at_random(start, url, 3, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_that_are_killed_five_times_lose_no_trial(start, url, seed):
+    kill_at_random(start, url, 5, seed=seed + 1)
+
+
+def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, tmp_path):
+    first = start(pause=0.3)
+    wait_until(lambda: any(len(trial.intermediate_values) >= 5 for trial in trials_of(url)))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    begun = reported(url)
+    second = start()
+    assert second.wait() == 0, second.said
+    trials = assert_sound(url, TRIALS)
+    again = [trial for trial in trials if "rerun_of" in trial.user_attrs]
+    assert again
+    # It goes on as if nothing had been: with the same batches, to the same bits.
+    with made_searches():
+        alone = run_study(**options | {"storage": None, "join": False, "out": tmp_path / "alone", "progress": False})
+    for mine, theirs in zip(trials, alone.record.trials, strict=True):
+        assert (mine.params, mine.intermediate_values) == (theirs.params, theirs.intermediate_values)
+    begins = min(trial.datetime_start for trial in again)
+    later = [trial for trial in trials if trial.datetime_start >= begins]
+    assert begun > 0
+    assert len(later) < len(trials)
+
+
+def test_a_worker_that_is_asked_to_leave_gives_its_trials_back(start, url):
+    workers = [start(pause=0.1), start(pause=0.1)]
+    wait_until(lambda: len({trial.user_attrs.get("worker") for trial in trials_of(url)} - {None}) == 2)
+    wait_until(lambda: reported(url) > 8)
+    workers[0].signal(signal.SIGINT)
+    assert workers[0].wait() == 130, workers[0].said
+    assert workers[1].wait() == 0, workers[1].said
+    assert_sound(url, TRIALS)
+
+
+def test_late_reports_of_a_worker_that_was_cut_off_are_refused(start, url):
+    asleep = start(pause=0.2)
+    wait_until(lambda: reported(url) > 4)
+    asleep.signal(signal.SIGSTOP)
+    held = {trial.number for trial in trials_of(url) if trial.state == TrialState.RUNNING}
+    assert held
+    other = start()
+    wait_until(lambda: told(url) >= TRIALS)
+    before = {number: trials_of(url)[number].intermediate_values for number in held}
+    asleep.signal(signal.SIGCONT)
+    assert other.wait() == 0, other.said
+    assert asleep.wait() == 0, asleep.said
+    trials = assert_sound(url, TRIALS)
+    assert not held & {trial.number for trial in trials}
+    assert {number: trials_of(url)[number].intermediate_values for number in held} == before
+
+
+def outage(server: Server, start: Start, url: str, seconds: float) -> None:
+    workers = [start(pause=0.1), start(pause=0.1)]
+    wait_until(lambda: reported(url) > 4)
+    server.stop()
+    time.sleep(seconds)
+    server.start()
+    assert [worker.wait() for worker in workers] == [0, 0], "".join(worker.said for worker in workers)
+    assert_sound(url, TRIALS)
+    assert "cannot be reached; it is tried again" in workers[0].said + workers[1].said
+
+
+def test_a_server_that_is_away_for_a_while_costs_nothing(server, start, url):
+    outage(server, start, url, 6)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_a_minute_costs_nothing(server, start, url):
+    outage(server, start, url, 60)
+
+
+def test_a_full_disk_ends_one_worker_and_not_the_study(start, url, tmp_path):
+    full = start(pause=0.05, out=tmp_path / "full", limit=20_000)
+    other = start(pause=0.05)
+    assert full.wait() == 1
+    assert "no room" in full.said or "could be written" in full.said or "full" in full.said, full.said
+    assert other.wait() == 0, other.said
+    assert_sound(url, TRIALS)
+
+
+def test_what_another_process_has_ended_is_not_done_again(start, url, tmp_path):
+    assert start().wait() == 0
+    written = (tmp_path / "study" / "summary.json").stat().st_mtime_ns
+    again = start()
+    assert again.wait() == 0, again.said
+    assert (tmp_path / "study" / "summary.json").stat().st_mtime_ns == written
+    more = start(trials=TRIALS + 3)
+    assert more.wait() == 0, more.said
+    assert_sound(url, TRIALS + 3)
+    assert open_study(tmp_path / "study").summary.completed == TRIALS + 3
+
+
+def test_another_store_is_refused_by_name(options, start, tmp_path):
+    assert start().wait() == 0
+    other = build_store(tmp_path / "other.h5", rows=96, seed=5)
+    with pytest.raises(InputError, match=r"other\.h5.*expected .*this study was made with"):
+        run_study(**options | {"features": other, "out": tmp_path / "elsewhere", "progress": False})
+    with pytest.raises(InputError, match=r"crew.*epochs: expected 8, found 9"):
+        run_study(**options | {"epochs": 9, "out": tmp_path / "elsewhere", "progress": False})
+
+
+def test_a_search_alone_and_one_with_others_exclude_each_other(start, options, url, tmp_path):
+    worker = start(pause=0.3)
+    wait_until(lambda: reported(url) > 0)
+    with pytest.raises(BottleneckError, match=r"process \d+ on .* works on it, one of 1; join them with --join"):
+        run_study(**options | {"join": False, "resume": True, "progress": False})
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    alone = start(pause=0.3, join=False, resume=True)
+    wait_until(lambda: "owner" in load_study(tmp_path, "crew", url).user_attrs)
+    with pytest.raises(BottleneckError, match=r"process \d+ on .* searches it alone; start that one with --join"):
+        run_study(**options | {"progress": False})
+    assert alone.wait() == 0, alone.said
+    assert_sound(url, TRIALS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"storage": None}, "--join: expected --storage"),
+        ({"features": None}, "--join: expected --features"),
+        ({"channels": 4}, "--channels: expected none beside --join"),
+        ({"head": "some:function"}, "--head: expected none beside --join"),
+        ({"sampler": "qmc"}, "--sampler: expected tpe or random beside --join"),
+    ],
+)
+def test_what_does_not_go_with_others_is_refused(tmp_path, store, changed, said):
+    told = {"features": store, "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db", "join": True}
+    with pytest.raises(InputError, match=said):
+        run_study(**told | changed, progress=False)
+    assert not (tmp_path / "study").exists()
+    assert not (tmp_path / "a.db").exists()
