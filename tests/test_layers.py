@@ -15,7 +15,8 @@ ROOMS = (
     *("features.images", "features.extraction", "features.leaks", "features"),
     *("heads.metrics", "heads.html", "heads.model", "heads.files", "heads.bank", "heads.saliency"),
     *("heads.prediction", "heads.evaluation", "heads"),
-    *("search.setup", "search.trials", "search.record", "search.training", "search.finish", "search.review", "search"),
+    *("search.setup", "search.trials", "search.record", "search.training", "search.finish", "search.review"),
+    *("search.workers", "search"),
 )
 """From the ground up: a room imports from those before it. A package's own modules (commands, the door) come last."""
 COMMANDS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from features.extraction.changes import Changes
-from features.extraction.pipeline import Batch
+from features.extraction.pipeline import Batch, Written
 from features.extraction.schedule import Open, shared_batches
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.extraction.summary import ExtractionSummary, summarize
@@ -54,11 +54,12 @@ class Filling:
         """Returns the reason of each skipped image, by path, in row order."""
         return skipped_images(self.writer, table, self.reasons, self.reading)
 
-    def settle(self, batch: Batch) -> None:
+    def settle(self, batch: Batch | Written) -> None:
         """Writes what came of a batch."""
+        features = batch.features if isinstance(batch, Batch) else None
         bad = (row in batch.reasons for row in batch.indices)
         states = np.asarray([RowState.SKIPPED if one else RowState.DONE for one in bad], np.uint8)
-        self.writer.write(batch.indices, batch.features, states, batch.contents)
+        self.writer.write(batch.indices, features, states, batch.contents)
         self.reasons.update(batch.reasons)
 
 
@@ -81,7 +82,7 @@ class Work:
     batches: Sequence[Sequence[Sequence[int]]]
 
 
-Make = Callable[[Work], Generator[Batch]]
+Make = Callable[[Work], Generator[Batch | Written]]
 """Makes the features of all batches, in whatever order."""
 
 
@@ -118,7 +119,7 @@ def fill(
         settled = np.logical_and.reduce([store.writer.done != RowState.PENDING for store in stores])
         on_progress(int(np.count_nonzero(settled)), len(table))
 
-    def settle(batch: Batch) -> None:
+    def settle(batch: Batch | Written) -> None:
         stores[batch.taker].settle(batch)
         report()
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.filling import Work
-from features.extraction.pipeline import Batch, FeatureMaker, Taker, bottlenecks_of_each
+from features.extraction.pipeline import Batch, FeatureMaker, Taker, Written, bottlenecks_of_each
 from features.images.pages import source_of
 from features.runtime.backend import use_backend
 
@@ -36,8 +36,8 @@ class Maker(Protocol):
         """One for each spec that it was built of."""
         ...
 
-    def make(self, work: Work) -> Generator[Batch]:
-        """Yields the features of all batches; where they are none, they are in the store already."""
+    def make(self, work: Work) -> Generator[Batch | Written]:
+        """Yields what came of all batches, in whatever order."""
         ...
 
 

@@ -62,15 +62,28 @@ class Batch:
 
     Attributes:
         indices: Which of the sources.
-        features: (len(indices), views, height, width, channels); zeros where the source could not be decoded. None
-            where who made them has written them to the store.
+        features: (len(indices), views, height, width, channels); zeros where the source could not be decoded.
         contents: (len(indices), 16) uint8, hash of the bytes that were decoded; zeros where they could not be read.
         reasons: Why a source could not be decoded, by index.
         taker: Which of the takers they are of.
     """
 
     indices: Sequence[int]
-    features: npt.NDArray[Any] | None
+    features: npt.NDArray[Any]
+    contents: npt.NDArray[np.uint8]
+    reasons: dict[int, str]
+    taker: int = 0
+
+    def written(self) -> Written:
+        """Returns the rest of it, once its features are in the store."""
+        return Written(self.indices, self.contents, self.reasons, self.taker)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A ``Batch`` whose features are in the store already, and on the disk."""
+
+    indices: Sequence[int]
     contents: npt.NDArray[np.uint8]
     reasons: dict[int, str]
     taker: int = 0
