@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -16,7 +18,10 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import cpu_count
 from search.workers.ray_internals import keep_quiet
 
-LOCAL = "local"
+LOCAL, AUTO = "local", "auto"
+_ADDRESS = re.compile(r"[^/\s]+:\d{1,5}", re.ASCII)
+_PATIENCE_S = 10.0
+"""How long the head of a cluster may take to answer."""
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 40
 """Characters of a folder in which Ray's sockets still get names that systems take (107 bytes)."""
@@ -44,9 +49,7 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
         raise InputError("--workers", expected="1 or more", found=workers)
     if gpus_per_worker < 0:
         raise InputError("--gpus-per-worker", expected="0 or more", found=gpus_per_worker)
-    if address.startswith("ray://"):
-        hint = "run it on a machine of the cluster, or as a Ray job, with auto"
-        raise InputError("--address", expected="local, auto or HOST:PORT", found=address, hint=hint)
+    told = _checked(address)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -56,13 +59,13 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
     with ExitStack() as held:
         if not ray.is_initialized():
             keep_quiet()
-            if address == LOCAL:
+            if told == LOCAL:
                 folder = held.enter_context(_folder())
                 held.callback(ray.shutdown)
                 _start(ray, folder, processors=max(workers, cpu_count()))
             else:
                 held.callback(ray.shutdown)
-                _connect(ray, address)
+                _connect(ray, told)
         _require_gpus(ray, gpus_per_worker)
         yield ray
 
@@ -82,16 +85,27 @@ def _start(ray: Any, folder: str | None, *, processors: int) -> None:
             raise BottleneckError(f"Ray cannot be started on this machine: {error}") from error
 
 
+def _checked(address: str) -> str:
+    """Returns an address that may be one; ``auto`` as the environment has it, where that says something."""
+    if address == AUTO:
+        address = os.environ.get("RAY_ADDRESS") or AUTO
+    if address not in (LOCAL, AUTO) and not _ADDRESS.fullmatch(address):
+        hint = "ray:// is not for this: run it on a machine of the cluster" if address.startswith("ray:") else None
+        raise InputError("--address", expected="local, auto or HOST:PORT", found=address, hint=hint)
+    return address
+
+
 def _connect(ray: Any, address: str) -> None:
-    with _own_sigterm():
-        try:
+    host, _, port = address.rpartition(":")
+    try:
+        if address != AUTO:  # asked for where nobody listens, Ray tries for minutes
+            socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+        with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # ConnectionError, or whatever it makes of an address that is none
-            hint = "`ray start --head` starts one, and local needs none"
-            expected = (
-                "a machine of a running Ray cluster" if address == "auto" else "the head of a running Ray cluster"
-            )
-            raise InputError("--address", expected=expected, found=f"none at {address}", hint=hint) from error
+    except Exception as error:  # ConnectionError, or whatever Ray makes of another server
+        hint = "`ray start --head` starts one, and local needs none"
+        expected = f"a running Ray cluster {'on this machine' if address == AUTO else f'at {address}'}"
+        raise InputError("--address", expected=expected, found="none", hint=hint) from error
 
 
 def _require_gpus(ray: Any, wanted: float) -> None:
