@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.extraction.backbone_spec import BackboneSpec
+from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.making import versions_here
 from features.extraction.pipeline import Batch, Written, bottlenecks
@@ -42,7 +42,8 @@ class Setting:
     def of(cls, spec: BackboneSpec) -> Setting:
         """Returns the setting of this process, with which a worker makes the same bits."""
         name = spec.name if spec.file is None else str(spec.file.path.absolute())
-        weights = str(Path(spec.weights).absolute()) if Path(spec.weights).is_file() else spec.weights
+        in_file = spec.weights != IMAGENET and spec.seed is None
+        weights = str(Path(spec.weights).absolute()) if in_file else spec.weights
         return cls(replace(spec, name=name, weights=weights), use_backend(), os.environ.get(_THREADS))
 
 

@@ -64,5 +64,7 @@ def test_a_setting_names_files_by_paths_that_hold_elsewhere(tmp_path, monkeypatc
     setting = Setting.of(replace(SPEC, weights="own.weights.h5"))
     assert setting.spec.weights == str(tmp_path / "own.weights.h5")
     assert setting.spec.weights_name == "own.weights.h5"
-    assert Setting.of(SPEC).spec == SPEC
+    Path("imagenet").touch()
+    for named in (SPEC, replace(SPEC, weights="imagenet")):
+        assert Setting.of(named).spec == named
     assert Setting.of(SPEC).threads == os.environ.get("OMP_NUM_THREADS")

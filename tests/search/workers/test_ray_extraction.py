@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import psutil
@@ -344,7 +345,7 @@ print("ended")
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_leaves_no_process_and_its_work_goes_on(tmp_path):
+def test_a_driver_that_is_killed_leaves_no_worker_and_its_work_goes_on(tmp_path, monkeypatch):
     """The real thing, from the start of a Ray of its own: SIGKILL while rows are written, then to the end."""
     images, store = tmp_path / "images", tmp_path / "s.h5"
     for name in "AB":
@@ -353,16 +354,21 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_work_goes_on(tmp_path
             put(images / name / f"{name}-{number}-1.png", 1000 * ord(name) + number)
     how = OPTIONS.model_copy(update={"batch_size": 2})
     command = [sys.executable, "-c", DRIVER, str(images), str(store), how.model_dump_json()]
-    driver = subprocess.Popen(command, cwd=ROOT)
-    while driver.poll() is None and not (store.exists() and FeatureStore(store).done.any()):
-        time.sleep(0.01)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(signal.SIGKILL)
-    assert driver.wait() == -signal.SIGKILL
-    done = np.count_nonzero(FeatureStore(store).done)
-    assert 0 < done < 800
-    assert not psutil.wait_procs(family, timeout=60)[1]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+    with TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as short:  # Ray's, which a killed driver leaves
+        monkeypatch.setenv("TMPDIR", short)
+        driver = subprocess.Popen(command, cwd=ROOT)
+        while driver.poll() is None and not (store.exists() and FeatureStore(store).done.any()):
+            time.sleep(0.01)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        # Ray's two agents end by themselves, a minute later; they touch no store
+        family = [one for one in family if not one.name().endswith("Agent")]
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+        done = np.count_nonzero(FeatureStore(store).done)
+        assert 0 < done < 800
+        assert len(family) >= 4  # two servers of Ray's, two workers
+        assert not psutil.wait_procs(family, timeout=30)[1]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
     extract_here(images, tmp_path / "here.h5", how)
     assert store.read_bytes() == (tmp_path / "here.h5").read_bytes()
