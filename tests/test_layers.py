@@ -15,7 +15,8 @@ ROOMS = (
     *("features.images", "features.extraction", "features.leaks", "features"),
     *("heads.metrics", "heads.html", "heads.model", "heads.files", "heads.bank", "heads.saliency"),
     *("heads.prediction", "heads.evaluation", "heads"),
-    *("search.setup", "search.trials", "search.record", "search.training", "search.finish", "search.review", "search"),
+    *("search.setup", "search.trials", "search.record", "search.training", "search.finish", "search.review"),
+    *("search.workers", "search"),
 )
 """From the ground up: a room imports from those before it. A package's own modules (commands, the door) come last."""
 COMMANDS = {
@@ -23,14 +24,14 @@ COMMANDS = {
     *("search.run", "search.export", "search.report", "search.dashboard"),
 }
 PACKAGES = ("features", "heads", "search")
-OUTSIDE = {"features": {"optuna"}, "heads": {"optuna"}, "search": set()}
+OUTSIDE = {"features": {"optuna", "ray"}, "heads": {"optuna", "ray"}, "search": set()}
 """What a package must not import beside the packages above it."""
 LIGHT = (
     *("features.store.reader", "features.rows.split", "features.rows.feed", "features.images.folder"),
     *("features.images.views", "features.extraction.backbones", "features.convert", "features.info"),
-    *("features.compress", "heads.model.spec", "heads.metrics.scoring"),
+    *("features.compress", "heads.model.spec", "heads.metrics.scoring", "search.workers.extraction"),
 )
-HEAVY = {"keras", "tensorflow", "jax"}
+HEAVY = {"keras", "tensorflow", "jax", "ray"}
 
 
 def name_of(path: Path) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.filling import Filling, fill, finish, refuse_skipped
+from features.extraction.making import Build, Maker, MakerHere, versions_here
 from features.extraction.options import ExtractionOptions
 from features.extraction.rows import images_of
 from features.extraction.scale import scale_of, table_of_pages
@@ -23,7 +23,7 @@ from features.images.folder import ImageTable
 from features.images.reading import Reading
 from features.images.survey import Choice
 from features.images.views import View
-from features.runtime.backend import start_backend, use_backend
+from features.runtime.backend import start_backend
 from features.runtime.progress import OnProgress, unwatched
 from features.store.intensity import parse_intensity
 from features.store.limits import require_storable
@@ -38,6 +38,16 @@ Say = Callable[[str], object]
 """Called with a line for the user."""
 
 
+def build_here(specs: Sequence[BackboneSpec]) -> Maker:
+    """Builds backbones in this process, which starts its backend.
+
+    Raises:
+        InputError: As ``features.extraction.backbones.build_backbone``.
+    """
+    start_backend()
+    return MakerHere([build_backbone(spec) for spec in specs])
+
+
 def extract_store(
     images: Path,
     store: Path,
@@ -46,6 +56,7 @@ def extract_store(
     frame: pd.DataFrame | None = None,
     say: Say = lambda line: None,
     on_progress: OnProgress = unwatched,
+    build: Build = build_here,
 ) -> ExtractionSummary:
     """Extracts an image folder into one store: ``extract_stores`` with the one backbone that the options name.
 
@@ -56,13 +67,14 @@ def extract_store(
         frame: A table of labels, instead of the file that ``options.table`` names.
         say: Told what the user should know about the folder.
         on_progress: As in ``extract_stores``.
+        build: As in ``extract_stores``.
 
     Raises:
         InputError: As ``extract_stores``; or the options name several backbones or sizes.
         BottleneckError: As ``extract_stores``.
     """
     wanted = {store: options.spec}
-    (summary,) = extract_stores(images, wanted, options, frame=frame, say=say, on_progress=on_progress)
+    (summary,) = extract_stores(images, wanted, options, frame=frame, say=say, on_progress=on_progress, build=build)
     return summary
 
 
@@ -74,6 +86,7 @@ def extract_stores(
     frame: pd.DataFrame | None = None,
     say: Say = lambda line: None,
     on_progress: OnProgress = unwatched,
+    build: Build = build_here,
 ) -> list[ExtractionSummary]:
     """Extracts an image folder into stores, or goes on with unfinished stores of the same extraction.
 
@@ -90,6 +103,7 @@ def extract_stores(
         say: Told what the user should know about the folder.
         on_progress: Told how many rows of how many are settled in every store: before the work, then after each batch
             of each store, by the thread that writes.
+        build: Builds the backbones, which make the features: in this process, where nothing else is told.
 
     Returns:
         What was done to each store.
@@ -112,23 +126,22 @@ def extract_stores(
     found = [plan.compare(say) for plan in plans]
     for remark in dict.fromkeys(_remarks(table, plans, found, update=options.update)):
         say(f"note: {remark}")
-    start_backend()
-    backbones = [build_backbone(plan.spec) for plan in plans]
-    for backbone in backbones:
+    maker = build([plan.spec for plan in plans])
+    for backbone in maker.built:
         if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
             say(f"note: {remark}")
     with ExitStack() as held:
         filled: list[Filling] = []
-        for plan, changes, backbone in zip(plans, found, backbones, strict=True):
+        for plan, changes, backbone in zip(plans, found, maker.built, strict=True):
             header = plan.header(backbone.feature_shape, backbone.weights_sha256)
             update = changes if options.update else None
             opened = StoreWriter(plan.path, header) if update is None else updating(update, header, table)
             writer = held.enter_context(opened)
-            filled.append(Filling(plan.path, writer, backbone, reading(plan.scale.intensity), update))
+            filled.append(Filling(plan.path, writer, reading(plan.scale.intensity), update))
         if options.strict:
             for one in filled:
                 refuse_skipped(table, one.skipped(table))
-        seconds = fill(filled, table, views, strict=options.strict, on_progress=on_progress)
+        seconds = fill(filled, table, views, make=maker.make, strict=options.strict, on_progress=on_progress)
         summaries = finish(filled, table, seconds=seconds)
     return [
         replace(summary, notes=tuple(one.reading.tally.notes(one.reading.intensity, chosen=plan.stored is None)))
@@ -176,7 +189,7 @@ class _Plan:
             dtype=self.options.dtype,
             batch_size=self.options.batch_size,
             created=self.table.newest,
-            versions=dict(_versions()),
+            versions=versions_here(),
             modified=self.table.modified,
         )
 
@@ -207,8 +220,3 @@ class _Plan:
         hint = "--update makes the store that of the images and the table as they are, and keeps its features"
         stored.header.check_same(path, header, hint=hint)
         return changes
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in ("h5py", "keras", "numpy", "pillow", use_backend()):
-        yield package, version(package)

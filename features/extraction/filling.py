@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from features.extraction.changes import Changes
-from features.extraction.pipeline import Batch, FeatureMaker, Taker, bottlenecks_of_each
+from features.extraction.pipeline import Batch, Written
 from features.extraction.schedule import Open, shared_batches
 from features.extraction.skipped import skipped_images, skipped_path, write_skipped
 from features.extraction.summary import ExtractionSummary, summarize
 from features.extraction.update import take_place
 from features.images.folder import ImageTable
-from features.images.pages import source_of
 from features.images.reading import Reading
 from features.images.views import View
 from features.runtime.errors import BottleneckError
@@ -35,7 +34,6 @@ class Filling:
     Attributes:
         store: Where it is, or will be once its update is whole.
         writer: Its writer.
-        backbone: What makes its features.
         reading: How its images are read.
         update: What has become of its images, where it is updated.
         already: Rows that were settled before.
@@ -44,7 +42,6 @@ class Filling:
 
     store: Path
     writer: StoreWriter
-    backbone: FeatureMaker
     reading: Reading
     update: Changes | None
     already: int = 0
@@ -57,23 +54,54 @@ class Filling:
         """Returns the reason of each skipped image, by path, in row order."""
         return skipped_images(self.writer, table, self.reasons, self.reading)
 
-    def settle(self, batch: Batch) -> None:
+    def settle(self, batch: Batch | Written) -> None:
         """Writes what came of a batch."""
+        features = batch.features if isinstance(batch, Batch) else None
         bad = (row in batch.reasons for row in batch.indices)
         states = np.asarray([RowState.SKIPPED if one else RowState.DONE for one in bad], np.uint8)
-        self.writer.write(batch.indices, batch.features, states, batch.contents)
+        self.writer.write(batch.indices, features, states, batch.contents)
         self.reasons.update(batch.reasons)
 
 
+@dataclass(frozen=True)
+class Work:
+    """The features that stores lack.
+
+    Attributes:
+        stores: Of the same images, views, type and size of batches; their order is that of ``Batch.taker``.
+        table: The images.
+        views: What of each image is shown to the backbones.
+        batches: For each batch the rows that each of the stores needs of it, each at its place
+            (``features.extraction.schedule``). Who makes them must not cut them otherwise: features have the bits of
+            their places.
+    """
+
+    stores: Sequence[Filling]
+    table: ImageTable
+    views: Sequence[View]
+    batches: Sequence[Sequence[Sequence[int]]]
+
+
+Make = Callable[[Work], Generator[Batch | Written]]
+"""Makes the features of all batches, in whatever order."""
+
+
 def fill(
-    stores: Sequence[Filling], table: ImageTable, views: Sequence[View], *, strict: bool, on_progress: OnProgress
+    stores: Sequence[Filling],
+    table: ImageTable,
+    views: Sequence[View],
+    *,
+    make: Make,
+    strict: bool,
+    on_progress: OnProgress,
 ) -> float:
     """Settles all rows that are pending; a batch is written while the next is made.
 
     Args:
-        stores: Of the same images, views, type and size of batches.
+        stores: As in ``Work``.
         table: The images.
         views: What of each image is shown to the backbones.
+        make: What makes the features.
         strict: Whether to stop at an image that cannot be decoded.
         on_progress: Told how many rows of how many are settled in every store.
 
@@ -91,20 +119,13 @@ def fill(
         settled = np.logical_and.reduce([store.writer.done != RowState.PENDING for store in stores])
         on_progress(int(np.count_nonzero(settled)), len(table))
 
-    def settle(batch: Batch) -> None:
+    def settle(batch: Batch | Written) -> None:
         stores[batch.taker].settle(batch)
         report()
 
     report()
-    several = len(stores) > 1
-    made = bottlenecks_of_each(
-        [source_of(table.folder, path) for path in table.paths],
-        [Taker(store.backbone, store.reading, str(store.store) if several else "") for store in stores],
-        views,
-        batches=shared_batches([Open(store.writer, store.update is not None) for store in stores], header.batch_size),
-        batch_size=header.batch_size,
-        dtype=header.dtype,
-    )
+    batches = shared_batches([Open(store.writer, store.update is not None) for store in stores], header.batch_size)
+    made = make(Work(stores, table, views, batches))
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
         for batch in made:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,8 @@ EMPTY = -1
 """Stands in a batch for a place that no source has."""
 BATCHES_AHEAD = 3
 """Batches that are decoded or being decoded: the memory needed does not depend on the number of images."""
+Sources = Sequence[Source] | Mapping[int, Source]
+"""Files, pages or contents of files, by the indices that batches are of."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -72,6 +74,20 @@ class Batch:
     reasons: dict[int, str]
     taker: int = 0
 
+    def written(self) -> Written:
+        """Returns the rest of it, once its features are in the store."""
+        return Written(self.indices, self.contents, self.reasons, self.taker)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A ``Batch`` whose features are in the store already, and on the disk."""
+
+    indices: Sequence[int]
+    contents: npt.NDArray[np.uint8]
+    reasons: dict[int, str]
+    taker: int = 0
+
 
 _Kind = tuple[Reading, int]
 """What decides the pictures of an image: how it is read, and their side in pixels."""
@@ -101,7 +117,7 @@ class _Decoding:
 
 
 def bottlenecks(
-    sources: Sequence[Source],
+    sources: Sources,
     backbone: FeatureMaker,
     views: Sequence[View],
     *,
@@ -130,7 +146,7 @@ def bottlenecks(
 
 
 def bottlenecks_of_each(
-    sources: Sequence[Source],
+    sources: Sources,
     takers: Sequence[Taker],
     views: Sequence[View],
     *,
@@ -171,7 +187,7 @@ def bottlenecks_of_each(
 
 def _start(
     pool: ThreadPoolExecutor,
-    sources: Sequence[Source],
+    sources: Sources,
     takers: Sequence[Taker],
     views: Sequence[View],
     wanted: Sequence[Sequence[int]],
@@ -220,7 +236,7 @@ def _fill(pictures: dict[_Kind, npt.NDArray[np.uint8]], source: Source, views: S
     return _Decoded(content.digest, reasons)
 
 
-def _finish(batch: _Decoding, takers: Sequence[Taker], sources: Sequence[Source], dtype: str) -> Iterator[Batch]:
+def _finish(batch: _Decoding, takers: Sequence[Taker], sources: Sources, dtype: str) -> Iterator[Batch]:
     decoded = {index: future.result() for index, future in batch.waiting.items()}
     for number, (taker, wanted) in enumerate(zip(takers, batch.wanted, strict=True)):
         placed = {index: place for place, index in enumerate(wanted) if index != EMPTY}
@@ -244,7 +260,7 @@ def _features(
     pictures: npt.NDArray[np.uint8],
     placed: dict[int, int],
     bad: Collection[int],
-    sources: Sequence[Source],
+    sources: Sources,
     *,
     dtype: str,
 ) -> npt.NDArray[Any]:

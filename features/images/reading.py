@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -54,7 +55,7 @@ class Noticed(Enum):
 
 
 class Tally:
-    """Counts what is noticed of a run's images; any thread may tell it."""
+    """Counts what is noticed of a run's images; any thread may tell it, and processes send theirs to be merged."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,6 +63,12 @@ class Tally:
         self.low = float("inf")
         self.high = float("-inf")
         self.scales: set[Scale] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def add(self, noticed: Noticed) -> None:
         """Counts an image."""
@@ -80,6 +87,15 @@ class Tally:
             self.counts.update(other.counts)
             self.low, self.high = min(self.low, other.low), max(self.high, other.high)
             self.scales |= other.scales
+
+    def take(self) -> Tally:
+        """Returns what was counted since the last call, and counts anew."""
+        taken = Tally()
+        with self._lock:
+            taken.counts, self.counts = self.counts, Counter()
+            taken.low, taken.high = self.low, self.high
+            taken.scales = set(self.scales)
+        return taken
 
     def notes(self, intensity: Intensity, *, chosen: bool) -> Iterator[str]:
         """Yields what the user should know of the images, a line for each kind of thing.

@@ -27,12 +27,15 @@ def cpu_count() -> int:
 
 
 def open_to_write(path: Path) -> int:
-    """Returns a descriptor to read and write an existing file, byte for byte.
+    """Returns a descriptor to write an existing file byte for byte.
+
+    It cannot read: where a file is open for reading too, network file systems fetch whole pages and write them back
+    whole, and so undo what another machine wrote beside.
 
     Raises:
         OSError: It cannot be opened.
     """
-    return os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
 
 
 def allocate(descriptor: int, size: int) -> None:

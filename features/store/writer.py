@@ -22,6 +22,7 @@ from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
+from features.store.feature_writer import FeaturesPlace, runs_of
 from features.store.projection import DATASET
 from features.store.schema import (
     DIGEST_BYTES,
@@ -81,6 +82,11 @@ class StoreWriter:
             self.complete = Attributes(self.path, file).flag("complete")
         self._descriptor = open_to_write(self.path)
 
+    @property
+    def features_place(self) -> FeaturesPlace:
+        """Where other processes write features of rows, with this one's leave."""
+        return FeaturesPlace.of(self.path, self._features_at, self.header.shape[1:], self.header.dtype)
+
     def pending(self) -> Iterator[range]:
         """Yields the batches (row ranges, aligned to ``batch_size``) that are not all settled yet."""
         size = self.header.batch_size
@@ -92,7 +98,7 @@ class StoreWriter:
     def write(
         self,
         rows: Sequence[int],
-        features: npt.NDArray[Any],
+        features: npt.NDArray[Any] | None,
         states: npt.NDArray[np.uint8],
         contents: npt.NDArray[np.uint8] | None = None,
     ) -> None:
@@ -101,19 +107,22 @@ class StoreWriter:
         Args:
             rows: A batch from ``pending``, or a part of one, or any other rows in ascending order.
             features: (len(rows), views, height, width, channels) in the store's dtype; rows that are skipped hold 0.
+                None where a ``FeatureWriter`` has written them, and flushed.
             states: (len(rows),) of DONE or SKIPPED.
             contents: (len(rows), 16) hashes of the source files, where they are known and the store keeps them.
 
         Raises:
             BottleneckError: The disk is full or failed; what was written before stays valid.
         """
-        expected = (len(rows), *self.header.shape[1:])
-        assert features.shape == expected, f"{features.shape=} {expected=}"
-        assert features.dtype == self.header.dtype, f"{features.dtype=}"
-        runs = [*_runs(rows)]
+        if features is not None:
+            expected = (len(rows), *self.header.shape[1:])
+            assert features.shape == expected, f"{features.shape=} {expected=}"
+            assert features.dtype == self.header.dtype, f"{features.dtype=}"
+        runs = [*runs_of(rows)]
         try:
             for inside, first in runs:
-                write_at(self._descriptor, features[inside], self._features_at + first * self.header.row_bytes)
+                if features is not None:
+                    write_at(self._descriptor, features[inside], self._features_at + first * self.header.row_bytes)
                 if contents is not None and self._contents_at is not None:
                     write_at(self._descriptor, contents[inside], self._contents_at + first * DIGEST_BYTES)
             sync_data(self._descriptor)
@@ -148,13 +157,6 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """Cuts rows into runs without a gap: which of them, and the first one's number."""
-    starts = [place for place in range(len(rows)) if not place or rows[place] != rows[place - 1] + 1]
-    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        yield slice(start, stop), rows[start]
 
 
 def _create(path: Path, header: StoreHeader) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from made_images import chunk, encoded, grey, png16, tiff
@@ -156,3 +158,17 @@ def test_a_tally_says_what_scale_it_was_where_that_was_not_chosen_for_these_imag
         assert (len(notes) == 2) == (text == "8 bits")
         assert all("contrast is nearly lost" in note for note in notes[1:])
     assert list(Tally().notes(Intensity(), chosen=False)) == []
+
+
+def test_a_tally_travels_and_what_is_taken_in_turns_is_in_the_end_what_was_counted():
+    whole, parts, merged = Reading(), Reading(), Tally()
+    for number in range(4):
+        image = grey(spread(0, 1000 * (number + 1), "uint16"))
+        for reading in (whole, parts):
+            decode_image(image, 8, reading)
+        merged.merge(pickle.loads(pickle.dumps(parts)).tally if number == 0 else parts.tally.take())
+        if number == 0:
+            parts.tally.take()
+    assert merged.counts == whole.tally.counts == {Noticed.DEEP: 4}
+    assert (merged.low, merged.high, merged.scales) == (whole.tally.low, whole.tally.high, whole.tally.scales)
+    assert not parts.tally.take().counts

@@ -1,0 +1,82 @@
+"""Who makes the features of an extraction: this process, where nothing else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol
+
+from features.extraction.backbone_spec import BackboneSpec
+from features.extraction.filling import Work
+from features.extraction.pipeline import Batch, FeatureMaker, Taker, Written, bottlenecks_of_each
+from features.images.pages import source_of
+from features.runtime.backend import use_backend
+
+
+class Built(Protocol):
+    """What a store records of a backbone once that is built; it may have a ``remark``, for the user."""
+
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one bottleneck."""
+        ...
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights."""
+        ...
+
+
+class Maker(Protocol):
+    """Backbones that are built, here or elsewhere, and what makes features with them."""
+
+    @property
+    def built(self) -> Sequence[Built]:
+        """One for each spec that it was built of."""
+        ...
+
+    def make(self, work: Work) -> Generator[Batch | Written]:
+        """Yields what came of all batches, in whatever order."""
+        ...
+
+
+Build = Callable[[Sequence[BackboneSpec]], Maker]
+"""Builds backbones, once the input is known to be sound."""
+
+
+class BuiltHere(FeatureMaker, Protocol):
+    """A backbone of this process."""
+
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class MakerHere:
+    """Makes features in this process, in order.
+
+    Attributes:
+        built: The backbones.
+    """
+
+    built: Sequence[BuiltHere]
+
+    def make(self, work: Work) -> Generator[Batch]:
+        """Yields the features of all batches, as ``bottlenecks_of_each``."""
+        several, header = len(work.stores) > 1, work.stores[0].writer.header
+        return bottlenecks_of_each(
+            [source_of(work.table.folder, path) for path in work.table.paths],
+            [
+                Taker(backbone, store.reading, str(store.store) if several else "")
+                for backbone, store in zip(self.built, work.stores, strict=True)
+            ],
+            work.views,
+            batches=work.batches,
+            batch_size=header.batch_size,
+            dtype=header.dtype,
+        )
+
+
+def versions_here() -> dict[str, str]:
+    """Versions, by package, of what decides the bytes of a store."""
+    return {package: version(package) for package in ("h5py", "keras", "numpy", "pillow", use_backend())}

@@ -1,0 +1,80 @@
+"""What is refused before Ray is asked, in one line."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from features.runtime.errors import BottleneckError, InputError
+from search.workers.ray_session import ray_session
+
+
+def enter(address: str = "local", **options) -> None:
+    with ray_session(address, **{"workers": 2} | options):
+        pytest.fail("a Ray was started")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workers": 0}, "--workers: expected 1 or more, found 0"),
+        ({"gpus_per_worker": -1.0}, "--gpus-per-worker: expected 0 or more, found -1.0"),
+        ({"address": "ray://head:10001"}, "--address: expected local, auto or HOST:PORT, found ray://head:10001; ray:"),
+        ({"address": "head"}, "--address: expected local, auto or HOST:PORT, found head"),
+    ],
+)
+def test_options_that_do_not_fit(options, said):
+    with pytest.raises(InputError) as caught:
+        enter(**options)
+    assert str(caught.value).startswith(said)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BottleneckError, match=r"^ray is not installed: pip install '\.\[cluster\]'$"):
+        enter()
+
+
+@pytest.mark.parametrize("told", ["option", "environment"])
+def test_where_nobody_listens_there_is_no_cluster(monkeypatch, told):
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        if told == "environment":
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match=f"expected a running Ray cluster at {address}, found none"):
+            enter("auto" if told == "environment" else address)
+
+
+LOCAL = """
+import os, signal, sys
+from pathlib import Path
+from features.runtime.errors import InputError
+from search.workers.ray_session import ray_session
+before, path = signal.getsignal(signal.SIGTERM), os.environ.get("PYTHONPATH")
+with ray_session("local", workers=3) as ray:
+    assert ray.cluster_resources()["CPU"] >= 3
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert os.environ.get("PYTHONPATH") == path
+    folder = Path(ray._private.worker.global_worker.node.temp_dir)
+    assert folder.is_dir()
+    try:
+        with ray_session("local", workers=1, gpus_per_worker=99.0):
+            sys.exit("99 GPUs")
+    except InputError as error:
+        assert str(error).startswith("--gpus-per-worker: expected at most the "), error
+    assert ray.is_initialized()
+assert not ray.is_initialized()
+assert not folder.exists()
+"""
+
+
+def test_a_ray_that_was_started_leaves_the_process_and_the_disk_as_they_were():
+    pytest.importorskip("ray")
+    ended = subprocess.run([sys.executable, "-c", LOCAL], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
