@@ -45,7 +45,8 @@ class Worker:
         self.log = log
         told = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
         command = [sys.executable, __file__, json.dumps(told), str(pause), str(limit)]
-        environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # Keras starts faster with JAX; nothing is computed by either.
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "KERAS_BACKEND": "jax"}
         with log.open("w", encoding="utf-8") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 

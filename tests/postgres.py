@@ -46,9 +46,9 @@ class Server:
         """Returns Optuna's URL of a database."""
         return f"postgresql://tests@/{database}?host={quote(str(self.folder), safe='')}"
 
-    def new_database(self, name: str) -> str:
-        """Makes an empty database; returns its URL."""
-        self._run("createdb", "-h", self.folder, "-U", "tests", name)
+    def new_database(self, name: str, *, template: str = "template1") -> str:
+        """Makes a database, an empty one or a copy; returns its URL."""
+        self._run("createdb", "-h", self.folder, "-U", "tests", "-T", template, name)
         return self.url(name)
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from features.runtime.text import counted, listed
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import describe_rule
 from search.record.summary import Summary
+from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
 _NAMED = 8
@@ -29,7 +30,9 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
     for reason, numbers in failed.items():
         yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
     if summary.interrupted:
-        yield f"{counted(summary.interrupted, 'trial')} left by a killed run, begun again from the start"
+        shared = any(TrialNotes.of(trial).worker for trial in study.get_trials(deepcopy=False))
+        what = "a worker that ended, run again by others" if shared else "a killed run, begun again from the start"
+        yield f"{counted(summary.interrupted, 'trial')} left by {what}"
     plan = summary.finalists.plan if summary.finalists else None
     if plan and plan.chosen and not plan.fits:
         yield f"finalists: {describe_plan(plan)}"

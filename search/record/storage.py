@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -318,7 +319,7 @@ def _remote(url: str, grace: float | None) -> RDBStorage:
             try:
                 return _database(url, grace)
             except (IntegrityError, ProgrammingError, OperationalError) as error:
-                if "exist" not in f"{error}":
+                if not isinstance(error, IntegrityError) and not re.search("exist|locked", f"{error}"):
                     raise
                 time.sleep(pause * (0.5 + random.random()))
         return _database(url, grace)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.runtime.text import percent
+from features.runtime.command import say
+from features.runtime.text import counted, percent
 from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import pages_of
@@ -201,6 +202,8 @@ class Pool:
         inherited = {asked.number: left for asked in chosen if (left := self._inherited(asked))}
         with self.throughput.moving():
             placed = self.banks.insert([self._newcome(asked, inherited.get(asked.number)) for asked in chosen])
+        if inherited:
+            say(f"note: {counted(len(inherited), 'trial')} are gone on with that another process had begun")
         if inherited and not self.members:  # the batches that come next are those that would have come
             self.epoch = next(iter(inherited.values())).bank_epoch
         for asked, slot in zip(chosen, placed, strict=True):
