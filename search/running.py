@@ -94,7 +94,7 @@ def run_study(
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)
-    with _heard(progress):
+    with heard(progress):
         return _run(given, build, images, _telling(on_stage))
 
 
@@ -112,7 +112,8 @@ takes_options(run_study, ImageOptions)
 
 
 @contextmanager
-def _heard(wanted: bool) -> Iterator[None]:
+def heard(wanted: bool) -> Iterator[None]:
+    """Says what is found and how far it is, or keeps it to itself."""
     before = console.quiet
     console.quiet = before or not wanted
     try:
@@ -214,7 +215,7 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
     if told.options.join:  # each process has a folder of its own in there
         told.folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if told.options.join else WriterLock(told.folder / FILE):
-        resolved, data = fitted or _fitted({ALONE: _demonstration(told.folder)}, told)
+        resolved, data = fitted or _fitted({ALONE: make_demonstration_in(told.folder)}, told)
         yield resolved, *_projected(data, resolved)
 
 
@@ -270,7 +271,8 @@ def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:
     return own
 
 
-def _demonstration(folder: Path) -> Path:
+def make_demonstration_in(folder: Path) -> Path:
+    """Makes the store of the built-in demonstration in a study directory, unless it is there; returns its path."""
     from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
     say("no --features: searching over the built-in demonstration, generated scans through a random backbone")

@@ -186,11 +186,11 @@ def run_extraction(
     """
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
-    with _Progress(shown=progress) as display:
+    with ProgressShown(shown=progress) as display:
         return extract_stores(images, stores, options, frame=frame, say=told, on_progress=display)
 
 
-class _Progress:
+class ProgressShown:
     """An ``OnProgress`` for people; nothing where there is nothing to do. Use as a context manager."""
 
     def __init__(self, *, shown: bool) -> None:
@@ -202,6 +202,7 @@ class _Progress:
         return self
 
     def __call__(self, settled: int, total: int) -> None:
+        """Shows how many images of how many are done."""
         if self._task is not None:
             self._display.update(self._task, completed=settled)
         elif self._shown and settled < total:

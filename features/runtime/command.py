@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -72,10 +72,26 @@ def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
     Raises:
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
     """
+    app = _new_app()
+    app.command()(_ending_when_terminated(main))
+    _run(app, resume_hint)
+
+
+def run_commands(commands: Mapping[str, Callable[..., Any]], *, resume_hint: str = "") -> None:
+    """Runs the one of several commands that the command line begins with the name of, as ``run_command`` does."""
+    app = _new_app()
+    for name, main in commands.items():
+        app.command(name)(_ending_when_terminated(main))
+    _run(app, resume_hint)
+
+
+def _new_app() -> typer.Typer:
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _run(app: typer.Typer, resume_hint: str) -> NoReturn:
     use_utf8()
     settle_streams()
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_ending_when_terminated(main))
     try:
         with _heeding_sigterm():
             status = app(standalone_mode=False)

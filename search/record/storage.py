@@ -146,6 +146,25 @@ def _opened(database: RDBStorage, number: int, name: str, *, url: str, inner: bo
     return OpenedStudy(study, flush, close, None, hand_over)
 
 
+def watch_record(url: str, name: str) -> OpenedStudy | None:
+    """Opens a study that other processes work on, to look at; ``hand_over`` brings what is new.
+
+    Returns:
+        None where there is no such study yet.
+
+    Raises:
+        InputError: The storage cannot be opened.
+    """
+    if config_in_storage(url, name) is None:
+        return None
+    database = _existing(url, name)
+    with storage_errors(url):
+        number = database.get_study_id_from_name(name)
+        mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=True)
+        study = optuna.load_study(study_name=name, storage=mirror)
+    return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
+
+
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
     if existing and existing[0].n_trials and not resume:  # an empty one is what a run killed at its start leaves

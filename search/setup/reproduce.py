@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from features.runtime.options import option_name
@@ -31,17 +32,17 @@ def command_line(config: StudyConfig) -> str:
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    given = (
-        _option(name, one)
-        for name, value in options.items()
-        for one in (value if isinstance(value, list) else [value])
-        if one is not None and one is not False
-    )
-    return " \\\n    ".join(["python -m search.run", *given])
+    return " \\\n    ".join(["python -m search.run", *map(shlex.join, option_words(options))])
 
 
-def _option(name: str, value: Any) -> str:
-    return option_name(name) if value is True else f"{option_name(name)} {shlex.quote(str(value))}"
+def option_words(options: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yields the words of each option of a command line: what is None or False is none, of a list each one is."""
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is True:
+                yield [option_name(name)]
+            elif one is not None and one is not False:
+                yield [option_name(name), str(one)]
 
 
 def _value(value: Any) -> str:

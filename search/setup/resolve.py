@@ -224,6 +224,16 @@ def _place_of(given: RunOptions) -> Path | None:
     return paths[0] if paths else None
 
 
+def study_of(given: RunOptions) -> tuple[str, Path]:
+    """Returns the name of the study that options are of, and its directory.
+
+    Raises:
+        InputError: The study file is wrong.
+    """
+    file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
+    return file.name, given.out or STUDIES / file.name
+
+
 def find_study_file(path: Path) -> Path:
     """Returns the path, looked for in the current directory, then beside the code, then among the installed package."""
     places = (path, ROOT / path, ROOT / "search" / path)

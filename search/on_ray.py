@@ -1,0 +1,62 @@
+"""A study, or the extraction of a store, by the machines of a Ray cluster: the doors of ``search.cluster``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.runtime.errors import InputError
+from search.running import heard, make_demonstration_in
+from search.setup.options import RunOptions
+from search.setup.resolve import study_of
+from search.study import Study
+from search.workers.ray_session import LOCAL
+from search.workers.study_on_ray import Placement, search_on_ray
+
+
+def run_study_on_ray(
+    features: Any = None,
+    *,
+    address: str = "auto",
+    workers: int = 2,
+    gpus_per_worker: float = 0.0,
+    cpus_per_worker: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Study:
+    """Searches for the best head over cached bottlenecks on several machines, or goes on with such a search.
+
+    Each worker is ``python -m search.run --join``, see there and ``docs/cluster.md``. Run again with the same options
+    it goes on, whatever has become of workers or driver.
+
+    Args:
+        features: Path of the store that every machine sees, or an address for fsspec; or several, as for
+            ``search.run_study``. Without it, and with ``local``, the built-in demonstration.
+        address: ``local`` to start Ray on this machine, ``auto`` for the cluster that it is part of, or HOST:PORT.
+        workers: How many work on the study.
+        gpus_per_worker: GPUs of each.
+        cpus_per_worker: CPUs of each; by default its share of this machine, or one of those that the cluster counts
+            and as many threads as there are.
+        progress: Whether to say on standard error what is found and how far it is.
+        options: See ``search.RunOptions``: without ``head``, ``images``, ``channels``, ``resume`` and ``join``.
+
+    Returns:
+        The study. Its report is in the study directory of the worker that came to its end.
+
+    Raises:
+        InputError: An option is unknown or does not fit, or a store is not the same on all machines.
+        BottleneckError: Ray is not installed, or workers die again and again.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
+    """
+    given = RunOptions.given({"features": features, **options})
+    with heard(progress):
+        name, folder = study_of(given)
+        if given.features is None:
+            if address != LOCAL:
+                hint = "the demonstration is for one machine, with --address local"
+                raise InputError("--features", expected="a store, or its address", found="none", hint=hint)
+            quick = {} if "folds" in given.model_fields_set else {"folds": 0}  # as in a search of one process
+            given = RunOptions.given(
+                {**given.model_dump(exclude_unset=True), **quick, "features": [str(make_demonstration_in(folder))]}
+            )
+        search_on_ray(given, name, folder, Placement(address, workers, gpus_per_worker, cpus_per_worker))
+    return Study(folder)

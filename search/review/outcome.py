@@ -1,0 +1,104 @@
+"""What a search ends with on the screen: what was found, how sure it is, and what comes next."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from features.runtime.command import say, show, tell
+from features.runtime.text import percent, printable
+from search.record.head_files import OWN, path_of, refit_path_of
+from search.record.recommended import NAMES, REPEATS
+from search.record.storage import JOURNAL
+from search.review.words import cost_in_words, store_in_words
+from search.setup.classes import describe_absent
+from search.setup.options import ExportOptions
+from search.setup.storage_url import hidden
+
+if TYPE_CHECKING:
+    from search.record.results import FinalistRecord
+    from search.record.study_record import StudyRecord
+    from search.record.summary import Summary
+
+
+def show_outcome(record: StudyRecord) -> None:
+    """Prints what a study has found, on standard output, and what to do with it, on standard error."""
+    folder, config, summary = record.folder, record.config, record.summary
+    best, article = summary.best, summary.article
+    if record.concluded is None or best is None:  # of several workers another had the end of it
+        say(f"{folder}: the search is over; another worker has written what was found, into its study directory")
+        return
+    table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
+    table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
+    table.add_row("best on validation", f"{best.value:.4f}, trial {best.number}, {best.parameters:,} parameters")
+    if best.store:
+        told = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
+        table.add_row("its features", printable(best.store) + (f": {store_in_words(told)}" if told else ""))
+    if using := cost_in_words(summary):
+        table.add_row("an image with it", using)
+    if article:
+        table.add_row("article's head", f"{article.value:.4f} on the same rows")
+    for finalist in summary.finalists.heads if summary.finalists else ():
+        name = "article's head" if finalist.is_article else f"trial {finalist.trial}"
+        table.add_row(f"{name}, repeated", _repeated(finalist))
+    again = summary.refit
+    if again:
+        table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
+    if summary.recommendation:
+        table.add_row("recommended", NAMES[summary.recommendation.kind])
+    _describe_test(table, summary)
+    for line in describe_absent(summary.absent_classes):
+        table.add_row("classes", line)
+    table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
+    _describe_bank(table, summary)
+    show(table)
+    tell(summary.verdict or "")
+    where = shlex.quote(str(folder))
+    own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
+    from search.finish.leavers import what_leaves  # noqa: PLC0415  starts Keras
+
+    apart = bool(what_leaves(record, ExportOptions()).remark)  # perhaps heads that only their backbones bring together
+    together = apart and not what_leaves(record, ExportOptions(with_backbone=True)).remark
+    name = f"best{OWN}" if own else "best.keras --with-backbone" if together else "best.hdf5"
+    say(f"export what is recommended:  python -m search.export {where} {name}")
+    review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
+    say(f"read its report:       {where}/report.html")
+    say(f"review the study:      optuna-dashboard {review}")
+
+
+def _repeated(finalist: FinalistRecord) -> str:
+    if finalist.mean is None:
+        return "diverged"
+    deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
+    stopped = f", stopped after {finalist.stopped_after} epochs" if finalist.stopped_after else ""
+    return f"{finalist.mean:.4f}{deviation} over {finalist.through} seeds{stopped}"
+
+
+def _describe_test(table: Table, summary: Summary) -> None:
+    test = summary.test
+    if not test:
+        return
+    article = None if test.is_article else test.article
+    scored = [("best", test), ("article's head", article), ("ensemble", test.ensemble)]
+    if test.recommended and test.recommended.kind == REPEATS:
+        scored.append(("best from several seeds", test.recommended))
+    for name, one in scored:
+        if one:
+            low, high = one.accuracy_interval
+            text = f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+            table.add_row(f"{name} on test", f"{text}, {one.rows} rows of {one.patients} patients")
+
+
+def _describe_bank(table: Table, summary: Summary) -> None:
+    bank, alone = summary.bank, summary.one_at_a_time
+    if not bank or not alone:
+        return
+    table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
+    table.add_row(
+        "bank",
+        f"{bank.heads_at_once} heads at once, {percent(bank.page_occupancy, 0)} of {bank.pages} pages in use,"
+        f" {bank.gflops} GFLOP/s ({percent(bank.fraction_of_peak or 0, 0)} of the bare products),"
+        f" {percent(bank.bookkeeping_share or 0, 1)} bookkeeping",
+    )

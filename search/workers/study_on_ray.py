@@ -1,0 +1,321 @@
+"""One study by workers that Ray places on machines and GPUs: each is ``search.run --join``, a bank of its own.
+
+The driver starts workers, starts those again that die, shows how far the study is, and asks all to stop where somebody
+stops it. The study itself is in the storage: it goes on without the driver, and without any one of the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from features.runtime.command import say
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.portable import cpu_count
+from features.runtime.text import counted
+from features.store.reader import FeatureStore
+from search.record.storage import OpenedStudy, storage_errors, watch_record
+from search.setup.config import StudyConfig
+from search.setup.options import RunOptions
+from search.setup.reproduce import option_words
+from search.setup.resolve import check_together
+from search.setup.storage_url import hidden, sqlite_file
+from search.setup.stores import named_paths
+from search.training.display import Display
+from search.trials.notes import TrialNotes
+from search.workers.ray_session import LOCAL, ray_session
+from search.workers.stores_there import Sent, fetched, is_address
+from search.workers.study_worker import Ended, StudyWorker
+
+PARTS = ("features", "validation", "test")
+DATABASE = "study.db"
+"""SQLite's file in the study directory, where the workers are on this machine and no other storage is named."""
+MOST_STARTS = 4
+"""Times that a worker is started, at most: one that dies again and again has a reason."""
+LOOK_S = 0.5
+"""Seconds between two looks at workers and study."""
+STOPPING_S = 120.0
+"""Seconds that workers have for a snapshot and for giving their trials back, where somebody stops the driver."""
+STOPPED = (130, 143)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where workers run.
+
+    Attributes:
+        address: ``local``, ``auto`` or HOST:PORT, see ``search.workers.ray_session``.
+        workers: How many.
+        gpus: GPUs of each.
+        cpus: CPUs of each; None: on this machine its share of them, elsewhere one of those that Ray counts, and as many
+            threads as its machine has.
+    """
+
+    address: str = "auto"
+    workers: int = 2
+    gpus: float = 0.0
+    cpus: int | None = None
+
+    @property
+    def counted_cpus(self) -> int:
+        """CPUs that Ray counts for a worker."""
+        return self.threads or 1
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a worker; None for as many as its machine likes."""
+        if self.cpus is None and self.address == LOCAL:
+            return max(1, cpu_count() // self.workers)
+        return self.cpus
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker's program is told of that. Ray itself would tell it to use one thread."""
+        number = str(self.threads or "")
+        return {"OMP_NUM_THREADS": number, "TF_NUM_INTRAOP_THREADS": number}
+
+
+@dataclass(eq=False)
+class _Placed:
+    """A worker that was placed.
+
+    Attributes:
+        number: Its number among them.
+        actor: Ray's handle.
+        run: What it returns when its program ends.
+        starts: How often it was started.
+    """
+
+    number: int
+    actor: Any = None
+    run: Any = None
+    starts: int = 0
+
+
+def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Placement) -> None:
+    """Runs a study to its end, or goes on with it.
+
+    Args:
+        options: Of the search; ``features`` are paths that every machine sees, or addresses for fsspec.
+        name: The study's name.
+        folder: The study directory; on this machine, and on others the same path, be it shared or each one's own.
+        placement: Where workers run.
+
+    Raises:
+        InputError: Options do not fit, or a worker has refused its input.
+        BottleneckError: Workers have died again and again, or Ray is not there.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
+    """
+    check_together(options)
+    url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
+    _check_storage(url, placement)
+    stores = [sent for part in PARTS for sent in _sent(part, getattr(options, part))]
+    if not stores:
+        raise InputError("--features", expected="a store, or its address", found="none")
+    words = _words(options, folder, url)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ray_session(
+        placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
+    ) as ray:
+        _Driver(ray, placement, words, stores, folder).run(url, name)
+
+
+def _check_storage(url: str, placement: Placement) -> None:
+    if sqlite_file(url) is not None and placement.address != LOCAL:
+        hint = "SQLite is for the processes of one machine, with --address local"
+        raise InputError(
+            "--storage", expected="a database server that all machines reach", found=hidden(url), hint=hint
+        )
+
+
+def _sent(part: str, given: Sequence[str] | None) -> list[Sent]:
+    """The stores of an option, with what this machine knows of them."""
+    found = []
+    for name, told in zip(named_paths(given or ()), given or (), strict=True):
+        address = _address(told)
+        here = fetched(address) if is_address(address) else Path(address).absolute()
+        place = address if is_address(address) else str(here)
+        found.append(Sent(part, "" if len(given or ()) == 1 else name, place, FeatureStore(here).identity))
+    return found
+
+
+def _address(told: str) -> str:
+    """Returns what is behind a store's name, if it has one."""
+    before, _, behind = told.partition("=")
+    return behind if behind and "/" not in before else told
+
+
+def _words(options: RunOptions, folder: Path, url: str) -> list[str]:
+    """The command line of a worker, but for its stores."""
+    told = {name: getattr(options, name) for name in options.model_fields_set if name not in (*PARTS, "resume")}
+    told |= {"out": folder.absolute(), "storage": url, "join": True}
+    if options.study is not None:
+        told["study"] = Path(options.study).absolute() if Path(options.study).exists() else options.study
+    return [word for words in option_words(told) for word in words]
+
+
+class _Driver:
+    """The workers of one study, from their start to their end."""
+
+    def __init__(
+        self, ray: Any, placement: Placement, words: Sequence[str], stores: Sequence[Sent], folder: Path
+    ) -> None:
+        self._ray = ray
+        self._placement = placement
+        self._words, self._stores, self._folder = list(words), list(stores), folder
+        self._remote = ray.remote(
+            num_cpus=placement.counted_cpus,
+            num_gpus=placement.gpus,
+            max_restarts=0,
+            max_concurrency=2,  # to be asked to stop while it runs
+            scheduling_strategy="SPREAD",
+        )(StudyWorker)
+        self._placed = [_Placed(number) for number in range(placement.workers)]
+
+    def run(self, url: str, name: str) -> None:
+        """Starts the workers and stays with them until all have ended."""
+        try:
+            for placed in self._placed:
+                self._start(placed)
+            say(f"{counted(len(self._placed), 'worker')} started; what each says is in {self._log(0).parent}")
+            with _Watch(url, name) as watch:
+                while self._at_work():
+                    watch.look()
+                    self._look_after()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _at_work(self) -> bool:
+        return any(placed.run is not None for placed in self._placed)
+
+    def _start(self, placed: _Placed) -> None:
+        placed.starts += 1
+        placed.actor = self._remote.remote()
+        log = self._log(placed.number)
+        placed.run = placed.actor.run.remote(self._words, self._stores, self._placement.environment, log)
+
+    def _log(self, number: int) -> Path:
+        return self._folder.absolute() / "workers" / f"{number}.log"
+
+    def _look_after(self) -> None:
+        """Takes note of workers that have ended, and starts those again that have died."""
+        runs = {placed.run: placed for placed in self._placed if placed.run is not None}
+        done, _ = self._ray.wait(list(runs), num_returns=len(runs), timeout=LOOK_S)
+        for run in done:
+            placed = runs[run]
+            ended = self._end_of(run)
+            placed.run = None
+            self._ray.kill(placed.actor)
+            if ended is not None and ended.status == 0:
+                continue
+            self._again(placed, ended)
+
+    def _end_of(self, run: Any) -> Ended | None:
+        """What became of a worker's program; None where the worker is gone with it, and perhaps its machine."""
+        try:
+            found: Ended = self._ray.get(run)
+        except self._ray.exceptions.RayError:
+            return None
+        return found
+
+    def _again(self, placed: _Placed, ended: Ended | None) -> None:
+        last = _last_error(ended)
+        if ended is not None and ended.status == InputError.exit_status:
+            raise _RefusedError(last)
+        what = f"worker {placed.number}{f' on {ended.host}' if ended else ''}"
+        if placed.starts >= MOST_STARTS:
+            say(f"note: {what} has ended {placed.starts} times and is given up ({last})")
+            if not self._at_work():
+                raise BottleneckError(f"no worker is left: {what} ended with: {last}")
+            return
+        say(f"note: {what} has ended ({last}); it is started again")
+        self._start(placed)
+
+    def _stop(self) -> None:
+        """Asks all to stop, and waits until they have."""
+        running = [placed for placed in self._placed if placed.run is not None]
+        if not running:
+            return
+        say(f"{counted(len(running), 'worker')} asked to stop")
+        for placed in running:
+            with suppress(self._ray.exceptions.RayError):
+                placed.actor.stop.remote()
+        self._ray.wait([placed.run for placed in running], num_returns=len(running), timeout=STOPPING_S)
+
+
+class _RefusedError(InputError):
+    """What a worker has refused, in the words that it had for it."""
+
+    def __init__(self, said: str) -> None:
+        BottleneckError.__init__(self, said)
+
+
+def _last_error(ended: Ended | None) -> str:
+    if ended is None:
+        return "killed, or its machine is gone"
+    lines = [line for line in ended.said.splitlines() if line.strip()]
+    told = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+    if ended.status < 0 and not told.startswith("error: "):
+        return f"signal {-ended.status}"
+    return told.removeprefix("error: ") or f"exit status {ended.status}"
+
+
+class _Watch:
+    """Shows how far a study is: a table in a terminal, else a line for each trial. Use as a context manager."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url, self._name = url, name
+        self._opened: OpenedStudy | None = None
+        self._display: Display | None = None
+        self._told: set[int] = set()
+        self._epochs = 0
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._display is not None:
+            self._display.__exit__(None, None, None)
+        if self._opened is not None:
+            self._opened.close()
+
+    def look(self) -> None:
+        """Shows what is new."""
+        with storage_errors(self._url):
+            if self._opened is None:
+                self._begin()
+                return
+            self._opened.hand_over()
+        assert self._display is not None
+        trials = self._opened.study.get_trials(deepcopy=False)
+        epochs = sum(len(trial.intermediate_values) for trial in trials)
+        self._display.epoch(epochs - self._epochs)
+        self._epochs = epochs
+        for trial in trials:
+            if trial.number not in self._told and trial.state.is_finished():
+                self._told.add(trial.number)
+                self._display.finished(trial.number)
+
+    def _begin(self) -> None:
+        self._opened = watch_record(self._url, self._name)
+        if self._opened is None:
+            return
+        config = StudyConfig.of(self._opened.study.user_attrs["config"], hidden(self._url))
+        self._display = Display(self._opened.study, config)
+        self._display.detail = self._describe
+        self._display.__enter__()
+        self._told = {
+            trial.number for trial in self._opened.study.get_trials(deepcopy=False) if trial.state.is_finished()
+        }
+
+    def _describe(self) -> str:
+        assert self._opened is not None
+        trials = self._opened.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        by = {TrialNotes.of(trial).worker for trial in trials} - {None}
+        return f"{counted(len(trials), 'head')} at once, by {counted(len(by), 'worker')}"

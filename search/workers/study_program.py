@@ -1,0 +1,31 @@
+"""``search.run`` as a worker starts it: it stops in good order where whoever started it is gone."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+LOOK_S = 1.0
+"""Seconds between two looks whether the parent is still there."""
+
+
+def main() -> None:
+    """Runs ``search.run`` with this process's arguments; the first is the parent's process number."""
+    parent = int(sys.argv.pop(1))
+    threading.Thread(target=_stop_without, args=(parent,), name="parent", daemon=True).start()
+    sys.argv[0] = "search.run"
+    runpy.run_module("search.run", run_name="__main__", alter_sys=True)
+
+
+def _stop_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A worker of a study where Ray has placed it: ``search.run --join`` as a program of its own.
+
+Nothing of Ray is in the way of the training, and the program is the one that runs without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.runtime.errors import BottleneckError, InputError
+from search.workers.stores_there import Sent, find_there
+
+ROOT = Path(__file__).resolve().parents[2]
+_LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a worker's program.
+
+    Attributes:
+        status: Its exit status: 0 done, 1 failed, 2 wrong input, 130 or 143 stopped, negative for a signal.
+        host: The machine that it ran on.
+        said: Its last lines.
+    """
+
+    status: int
+    host: str
+    said: str
+
+
+class StudyWorker:
+    """Runs the program on the machine where it is made."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = threading.Event()
+
+    def run(
+        self, words: Sequence[str], stores: Sequence[Sent], environment: Mapping[str, str], log: Path | None = None
+    ) -> Ended:
+        """Runs the search until it ends.
+
+        Args:
+            words: Its command line, but for the stores.
+            stores: Looked for on this machine first.
+            environment: Added to that of this process; what is empty is taken away.
+            log: File to write what it says to, beside the end of it that is returned; None for none.
+        """
+        try:
+            found = [word for sent in stores for word in (f"--{sent.option}", find_there(sent))]
+        except (InputError, BottleneckError) as error:
+            return Ended(error.exit_status, socket.gethostname(), f"error: {error}")
+        command = [sys.executable, "-m", "search.workers.study_program", str(os.getpid()), *words, *found]
+        there = {name: value for name, value in {**os.environ, **environment}.items() if value}
+        there["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [there.get("PYTHONPATH")])])
+        if self._stopped.is_set():
+            return Ended(-signal.SIGTERM, socket.gethostname(), "")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=there,
+            start_new_session=True,  # Ctrl-C is the driver's, which asks each worker to stop
+        )
+        said = self._listen(log)
+        return Ended(self._process.wait(), socket.gethostname(), "\n".join(said))
+
+    def stop(self) -> None:
+        """Asks the program to stop in good order: it leaves a snapshot, and its trials to others."""
+        self._stopped.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def process(self) -> int | None:
+        """Returns the program's process number; None before its start."""
+        return None if self._process is None else self._process.pid
+
+    def _listen(self, log: Path | None) -> Sequence[str]:
+        assert self._process is not None and self._process.stderr is not None
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        file = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = log.open("a", encoding="utf-8")
+        try:
+            for line in self._process.stderr:
+                last.append(line.rstrip("\n"))
+                if file is not None:
+                    file.write(line)
+                    file.flush()
+        finally:
+            if file is not None:
+                file.close()
+        return last
