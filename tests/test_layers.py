@@ -21,7 +21,7 @@ ROOMS = (
 """From the ground up: a room imports from those before it. A package's own modules (commands, the door) come last."""
 COMMANDS = {
     *("features.extract", "features.compress", "features.convert", "features.info", "heads.evaluate", "heads.predict"),
-    *("search.run", "search.export", "search.report", "search.dashboard"),
+    *("search.run", "search.cluster", "search.export", "search.report", "search.dashboard"),
 }
 PACKAGES = ("features", "heads", "search")
 OUTSIDE = {"features": {"optuna", "ray"}, "heads": {"optuna", "ray"}, "search": set()}
