@@ -76,17 +76,18 @@ class Crew:
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
         self._grace = grace
-        self._in_touch_since: float | None = None
+        self._touched = time.monotonic()
+        self._in_touch_since = self._touched - grace  # who comes anew believes what the signs of life say
         self._looked: tuple[float, int] | None = None
         self._finishing: Ownership | None = None
         self._signs = Ownership(
             url, number, study, attribute=MEMBER + self.name, every=beat_every(grace), also=self._look_after_trials
         )
-        alone = Owner.read(self._attributes().get(ATTRIBUTE))
-        if alone is not None and alone.is_alive:
+        try:
+            self._refuse_beside_one()
+        except BaseException:
             self._signs.close()
-            hint = "start that one with --join, too, or wait for its end"
-            raise BottleneckError(f"study {study!r}: {alone} searches it alone; {hint}")
+            raise
 
     def places(self, study: optuna.Study, most: int) -> SharedPlaces:
         """Returns what gives out the study's places to this process."""
@@ -100,11 +101,13 @@ class Crew:
         return self._looked[1]
 
     def take_over(self) -> None:
-        """Enqueues the trials of processes that are gone, for whoever asks next."""
-        now = time.monotonic()
-        self._in_touch_since = self._in_touch_since if self._in_touch_since is not None else now - self._grace
+        """Enqueues the trials of processes that are gone, for whoever asks next.
+
+        Raises:
+            StorageInternalError: The database cannot be reached.
+        """
         lost = set(self._of_the_departed())
-        if now - self._in_touch_since >= self._grace:  # after an outage nobody has given a sign
+        if self._is_in_touch():
             lost |= set(self._mirror.tables.stale())
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
@@ -156,11 +159,22 @@ class Crew:
         try:
             if self._mirror.is_open:
                 self._mirror.give_back()
-                self._mirror.close()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            self._mirror.close()
         finally:
             if self._finishing is not None:
                 self._finishing.close()
             self._signs.close()
+
+    def _refuse_beside_one(self) -> None:
+        alone = Owner.read(self._attributes().get(ATTRIBUTE))
+        if alone is not None and alone.is_alive:
+            hint = "start that one with --join, too, or wait for its end"
+            raise BottleneckError(f"study {self._study!r}: {alone} searches it alone; {hint}")
 
     def _attributes(self) -> Mapping[str, Any]:
         return self._mirror.get_study_user_attrs(self._number)
@@ -175,14 +189,19 @@ class Crew:
         Raises:
             StorageInternalError: The database cannot be reached.
         """
-        try:
-            self._mirror.tables.beat(self._mirror.running)
-            if self._in_touch_since is None:
-                self._in_touch_since = time.monotonic()
-            self.take_over()
-        except Exception:
-            self._in_touch_since = None
-            raise
+        self._mirror.tables.beat(self._mirror.running)
+        self.take_over()
+
+    def _is_in_touch(self) -> bool:
+        """Whether the database, which has just answered, has done so for long enough for others to give their signs.
+
+        Where it was away, or stood still, or this process was asleep, nobody may have given one.
+        """
+        now = time.monotonic()
+        if now - self._touched > self._grace / 2:
+            self._in_touch_since = now
+        self._touched = now
+        return now - self._in_touch_since >= self._grace
 
     def _of_the_departed(self) -> list[int]:
         """Numbers of running trials of processes of this machine that have died, or that have left."""

@@ -14,7 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -75,6 +75,7 @@ class Mirror(BaseStorage):
         self._lost: list[int] = []
         self._gone: set[int] = set()
         self._pending: dict[int, Noted] = {}
+        self._under_way: dict[int, Noted] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._exchange: Future[_Brought] | None = None
         self._pull_at = 0.0
@@ -182,9 +183,9 @@ class Mirror(BaseStorage):
 
     def _submit(self, *, pull: bool) -> None:
         with self._lock:
-            pending, self._pending = self._pending, {}
-        if pending or pull:
-            self._exchange = self._writer.submit(self._bring, pending, pull)
+            self._under_way, self._pending = self._pending, {}
+        if self._under_way or pull:
+            self._exchange = self._writer.submit(self._bring, self._under_way, pull)
 
     def _bring(self, pending: Mapping[int, Noted], pull: bool) -> _Brought:
         lost = self.patiently(lambda: self.tables.write(pending))
@@ -202,11 +203,23 @@ class Mirror(BaseStorage):
         return states | mine | dict.fromkeys(lost, TrialState.RUNNING)
 
     def _settle(self) -> None:
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            brought = exchange.result()
+        if self._exchange is None:
+            return
+        wait([self._exchange])  # whoever is interrupted here finds it again
+        exchange, self._exchange = self._exchange, None
+        if exchange.exception() is not None:
+            self._put_back()
+        brought = exchange.result()
+        if brought.seconds:
             self._pull_at = time.monotonic() + brought.seconds / PULLING_SHARE
-            self._take_in(brought)
+        self._take_in(brought)
+
+    def _put_back(self) -> None:
+        """Nothing was written: what has been noted since is not to be written without it."""
+        with self._lock:
+            for number, later in self._pending.items():
+                self._under_way.setdefault(number, Noted()).update(later)
+            self._pending = self._under_way
 
     def _take_in(self, brought: _Brought) -> None:
         with self._lock:
@@ -259,7 +272,8 @@ class Mirror(BaseStorage):
             if trial_id in self._gone:
                 return
             trial = self._writable(trial_id)
-            if (known := trial.distributions.get(param_name)) is not None:
+            of_others = (one.distributions for one in self._trials.values())
+            if (known := next((one[param_name] for one in of_others if param_name in one), None)) is not None:
                 check_distribution_compatibility(known, distribution)
             value = distribution.to_external_repr(param_value_internal)
             self._edit(
@@ -306,7 +320,9 @@ class Mirror(BaseStorage):
 
     def _adopt(self, number: int) -> None:
         trial = self.patiently(lambda: self.database.get_trial(number))
-        if self._shared:
+        with self._lock:
+            has_gap = trial.number > len(self._trials)  # one was made, and the connection ended before that was heard
+        if self._shared or has_gap:
             self._read_new()
         with self._lock:
             self._mine.add(number)

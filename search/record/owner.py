@@ -92,7 +92,7 @@ class Owner:
             return time.time() - self.beat < STALE_S
         try:
             return abs(psutil.Process(self.process).create_time() - self.started) < 2
-        except psutil.Error:
+        except (psutil.Error, ValueError):  # no such process, or a number that none has
             return False
 
     def __str__(self) -> str:

@@ -123,8 +123,7 @@ def _opened(database: RDBStorage, number: int, name: str, *, url: str, inner: bo
             return OpenedStudy(study, mirror.flush, crew.close, None, mirror.hand_over, crew)
         if inner:
             return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
-        refuse_beside_crew(study, f"{hidden(url)}: study {name!r}")
-        owner = Ownership(url, number, name)
+        owner = _alone(study, url, number, name)
     except BaseException:
         mirror.close()
         raise
@@ -163,6 +162,17 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
         mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=True)
         study = optuna.load_study(study_name=name, storage=mirror)
     return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
+
+
+def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
+    """Takes a study for this process alone: noted first and looked for others then, as those do who join."""
+    owner = Ownership(url, number, name)
+    try:
+        refuse_beside_crew(study, f"{hidden(url)}: study {name!r}")
+    except BaseException:
+        owner.close()
+        raise
+    return owner
 
 
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -45,13 +46,17 @@ def id_of_study(study: FrozenStudy) -> int:
     return study._study_id
 
 
-def transaction(storage: RDBStorage) -> AbstractContextManager[Session]:
-    """Returns a session of a database that commits where its context ends.
+@contextmanager
+def transaction(storage: RDBStorage) -> Iterator[Session]:
+    """Yields a session of a database that commits where its context ends; not to be used within another.
 
     Raises:
         StorageInternalError: The database cannot be reached, or refused something; nothing was changed.
     """
-    return _create_scoped_session(storage.scoped_session)
+    with _create_scoped_session(storage.scoped_session) as session:
+        if storage.engine.name == "sqlite":  # has no locks on rows, and by itself begins where something is changed
+            session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
+        yield session
 
 
 def new_trial(storage: RDBStorage, session: Session, study_id: int, template: FrozenTrial) -> Any:

@@ -11,7 +11,7 @@ import optuna
 from features.runtime.command import say
 from features.runtime.errors import InputError
 from search.training.member import Member
-from search.training.snapshot import Saved, read_snapshot
+from search.training.snapshot import FILE, Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
 
@@ -48,7 +48,7 @@ class Inheritance:
         """
         self._folder = folder
         self._study = study
-        self._read: dict[str, Saved | None] = {}
+        self._read: dict[Path, tuple[int, Saved | None]] = {}
 
     def of(self, asked: Asked) -> Inherited | None:
         """Returns what there is of the trial that ``asked`` runs again; None: it begins anew.
@@ -78,15 +78,22 @@ class Inheritance:
         return Inherited(number, member, states, int(saved.content["epoch"]))
 
     def _of_worker(self, name: str) -> Saved | None:
-        if name not in self._read:
-            self._read[name] = self._snapshot(name)
-        return self._read[name]
-
-    def _snapshot(self, name: str) -> Saved | None:
-        if Path(name).name != name:  # it comes from a record: no path
+        """The last snapshot of a process; it may be alive and write another."""
+        if name == ".." or Path(name).name != name:  # it comes from a record: no path
             return None
+        folder = self._folder / name
         try:
-            return read_snapshot(self._folder / name)
-        except InputError as error:
-            say(f"note: {error}")
+            written = (folder / FILE).stat().st_mtime_ns
+        except (OSError, ValueError):  # none, or no name of a folder
             return None
+        if folder not in self._read or self._read[folder][0] != written:
+            self._read[folder] = written, _snapshot(folder)
+        return self._read[folder][1]
+
+
+def _snapshot(folder: Path) -> Saved | None:
+    try:
+        return read_snapshot(folder)
+    except InputError as error:
+        say(f"note: {error}")
+        return None

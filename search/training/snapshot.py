@@ -383,6 +383,8 @@ def read_snapshot(folder: Path) -> Saved | None:
             saved = Saved(content, arrays, path)
         _ = saved.throughput  # which raises where it is something else
         return saved
+    except FileNotFoundError:  # since it was looked for: its process is through
+        return None
     except Exception as error:  # zipfile and NumPy raise whatever a damaged archive makes them stumble over
         raise _damaged(path, error) from error
 

@@ -68,7 +68,7 @@ def check_trials(study: optuna.Study) -> None:
     ordinals: set[int] = set()
     for trial in trials:
         try:
-            _check(trial, len(trials))
+            _check(trial)
         except (ValueError, TypeError, OverflowError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{error}"
@@ -80,9 +80,9 @@ def check_trials(study: optuna.Study) -> None:
             ordinals.add(ordinal)
 
 
-def _check(trial: FrozenTrial, count: int) -> None:
+def _check(trial: FrozenTrial) -> None:
     notes = _Notes.model_validate(trial.user_attrs)
-    if notes.rerun_of is not None and notes.rerun_of >= count:
+    if notes.rerun_of is not None and notes.rerun_of >= trial.number:
         raise ValueError(f"expected to run a trial again, found {notes.rerun_of}, which is none")
     needed = _NEEDED[trial.state]
     if trial.state == TrialState.FAIL and is_counted(trial):
