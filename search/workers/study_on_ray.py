@@ -138,8 +138,8 @@ def _sent(part: str, given: Sequence[str] | None) -> list[Sent]:
     found = []
     for name, told in zip(named_paths(given or ()), given or (), strict=True):
         address = _address(told)
-        here = fetched(address) if is_address(address) else Path(address).absolute()
-        place = address if is_address(address) else str(here)
+        here = fetched(address) if is_address(address) else Path(address)
+        place = address if is_address(address) else str(here.absolute())
         found.append(Sent(part, "" if len(given or ()) == 1 else name, place, FeatureStore(here).identity))
     return found
 

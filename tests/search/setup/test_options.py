@@ -112,10 +112,10 @@ def test_a_study_goes_on_with_another_value_only_where_that_leaves_it_the_same(t
         given = make_config(engine="solo")
     assert recorded != given
     if option.may_change:
-        recorded.check_resumable(tmp_path, given)
+        recorded.check_resumable(tmp_path / "study.json", given)
         return
     with pytest.raises(InputError, match=rf"study.json: {name}: expected .*, found "):
-        recorded.check_resumable(tmp_path, given)
+        recorded.check_resumable(tmp_path / "study.json", given)
 
 
 def test_the_printed_command_gives_every_option_but_where_the_record_is_kept():

@@ -21,9 +21,9 @@ def config_of(**store: str) -> StudyConfig:
 def test_another_content_is_refused_and_an_unknown_one_is_not(tmp_path):
     known, other, unknown = config_of(content="11"), config_of(content="22"), config_of()
     for one, given in ((known, known), (known, unknown), (unknown, known), (unknown, unknown)):
-        one.check_resumable(tmp_path, given)
+        one.check_resumable(tmp_path / "study.json", given)
     with pytest.raises(InputError, match=r"stores\.features\.content: expected 11, found 22"):
-        known.check_resumable(tmp_path, other)
+        known.check_resumable(tmp_path / "study.json", other)
 
 
 def test_an_audit_is_made_anew_where_the_content_is_another(tmp_path, make_store, monkeypatch):
