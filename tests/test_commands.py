@@ -114,7 +114,9 @@ def test_a_missing_argument_is_named(runs):
     run = runs[1]["nothing"]
     assert (run.status, run.output, run.loaded) == (2, "", [])
     (line,) = run.errors
-    assert line.startswith(("error: Missing argument '", "error: Option '--trials' requires an argument"))
+    assert line.startswith(
+        ("error: Missing argument '", "error: Missing command", "error: Option '--trials' requires an argument")
+    )
 
 
 def test_what_is_not_there_is_named_in_one_line_and_nothing_is_left_behind(runs):
