@@ -142,10 +142,6 @@ class Crew:
             self._finishing = Ownership(self._url, self._number, self._study, attribute=FINISHER)
         return self._finishing is not None
 
-    def finisher(self) -> Owner | None:
-        """Returns the process that runs what comes after the search, if one does."""
-        return Owner.read(self._attributes().get(FINISHER))
-
     def has_ended(self, trials: int) -> bool:
         """Whether what comes after the search has been run for a study of so many trials."""
         return self._attributes().get(ENDED) == trials

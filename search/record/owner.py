@@ -7,7 +7,7 @@ two that start at the same moment one gets it. Signs of life come from a thread 
 the training nothing. A journal has no owner beside the lock: a copied directory has a copy of the journal.
 
 Processes that work on one study together each have an attribute of their own in the same way, and the one of them that
-runs what comes after the search has another (``search.record.workers``).
+runs what comes after the search has another (``search.record.crew``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""A study by workers that a local Ray places: workers die, the driver is stopped, and the study ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import invoke
+from conftest import ROOT, build_store
+from made_worker import assert_sound, trials_of, wait_until
+from optuna.trial import TrialState
+
+from features.runtime.errors import InputError
+from search import open_study
+from search.on_ray import run_study_on_ray
+
+pytest.importorskip("ray", reason="ray is not installed")
+STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
+TRIALS = 8
+
+
+class Driver:
+    """``search.cluster run`` as a program."""
+
+    def __init__(self, place: Path, store: Path, *, epochs: int, trials: int = TRIALS) -> None:
+        (place / "study.toml").write_text(STUDY)
+        self.folder, self.log = place / "study", place / f"{time.monotonic_ns()}.log"
+        self.url = f"sqlite:///{self.folder / 'study.db'}"
+        words = [sys.executable, "-m", "search.cluster", "run", "--address", "local", "--workers", "2"]
+        words += ["--features", f"{store}", "--study", f"{place / 'study.toml'}", "--out", f"{self.folder}"]
+        words += ["--trials", f"{trials}", "--epochs", f"{epochs}", "--folds", "0", "--finalists", "0"]
+        words += ["--pruner", "none", "--snapshot-every", "0", "--backend", "jax", "--grace", "10"]
+        with self.log.open("w") as file:
+            self.process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+    def wait(self) -> int:
+        return self.process.wait(300)
+
+    @property
+    def said(self) -> str:
+        logs = [path.read_text() for path in (self.folder / "workers").glob("*.log")]
+        return "\n".join([self.log.read_text(), *logs])
+
+    def workers(self) -> list[psutil.Process]:
+        """The programs of this study that run."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "search.workers.study_program" in words and str(self.folder) in words:
+                found.append(process)
+        return found
+
+    def reported(self) -> int:
+        return sum(len(trial.intermediate_values) for trial in trials_of(self.url))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return build_store(tmp_path_factory.mktemp("cluster") / "store.h5", rows=96)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_again_and_the_study_ends(tmp_path, store):
+    driver = Driver(tmp_path, store, epochs=60)
+    wait_until(lambda: driver.reported() > 10)
+    victim = driver.workers()[0]
+    victim.kill()
+    assert driver.wait() == 0, driver.said
+    assert "has ended (signal 9); it is started again" in driver.said
+    assert_sound(driver.url, TRIALS)
+    found = open_study(driver.folder)
+    assert (found.progress, found.summary.completed) == ("finished", TRIALS)
+    assert (driver.folder / "report.html").is_file()
+    assert "completed" in driver.log.read_text()
+    assert not driver.workers()
+
+
+def test_a_driver_that_is_stopped_takes_its_workers_along_and_goes_on(tmp_path, store):
+    driver = Driver(tmp_path, store, epochs=60)
+    wait_until(lambda: driver.reported() > 10)
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.wait() == 130, driver.said
+    assert "2 workers asked to stop" in driver.said
+    assert not driver.workers()
+    assert TrialState.RUNNING not in {trial.state for trial in trials_of(driver.url)}
+    reached = max(len(trial.intermediate_values) for trial in trials_of(driver.url))
+    again = Driver(tmp_path, store, epochs=60)
+    assert again.wait() == 0, again.said
+    trials = assert_sound(driver.url, TRIALS)
+    assert reached > 0
+    assert "gone on with that another process had begun" in again.said
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+@pytest.mark.slow
+def test_workers_end_where_their_driver_is_killed_and_the_study_goes_on(tmp_path, store):
+    driver = Driver(tmp_path, store, epochs=60)
+    wait_until(lambda: driver.reported() > 10)
+    driver.process.kill()
+    driver.process.wait()
+    wait_until(lambda: not driver.workers())
+    again = Driver(tmp_path, store, epochs=60)
+    assert again.wait() == 0, again.said
+    assert_sound(driver.url, TRIALS)
+
+
+def test_what_a_worker_refuses_is_said_in_its_words(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("search.workers.study_on_ray.FeatureStore", _Another)
+    with pytest.raises(InputError, match=r"store\.h5.*expected .*the driver was given"):
+        run_study_on_ray(store, address="local", workers=1, out=tmp_path / "study", trials=2, progress=False)
+
+
+class _Another:
+    """The driver's store is another one than that of its worker."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"fingerprint": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--features", "STORE", "--storage", "sqlite:///a.db"), "--storage: expected a database server"),
+        (("--features", "STORE"), "--storage: expected a database server"),
+        ((), "--features: expected a store, or its address"),
+        (("--features", "no/such.h5", "--address", "local"), "no/such.h5: expected a feature store"),
+        (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe or random"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_started(tmp_path, store, words, said):
+    told = [str(store) if word == "STORE" else word for word in words]
+    ended = invoke("search.cluster", "run", *told, "--out", tmp_path / "study")
+    assert ended.status == 2
+    assert said in ended.err
+    assert not (tmp_path / "study").exists()
