@@ -24,7 +24,7 @@ from search.setup.config import StudyConfig
 from search.setup.options import RunOptions
 from search.setup.reproduce import option_words
 from search.setup.resolve import check_together
-from search.setup.storage_url import hidden, sqlite_file
+from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import named_paths
 from search.training.display import Display
 from search.trials.notes import TrialNotes
@@ -117,12 +117,12 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
     stores = [sent for part in PARTS for sent in _sent(part, getattr(options, part))]
     if not stores:
         raise InputError("--features", expected="a store, or its address", found="none")
-    words = _words(options, folder, url)
+    words = _words(options, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with ray_session(
         placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
     ) as ray:
-        _Driver(ray, placement, words, stores, folder).run(url, name)
+        _Driver(ray, placement, words, stores, folder, url).run(name)
 
 
 def _check_storage(url: str, placement: Placement) -> None:
@@ -150,10 +150,11 @@ def _address(told: str) -> str:
     return behind if behind and "/" not in before else told
 
 
-def _words(options: RunOptions, folder: Path, url: str) -> list[str]:
-    """The command line of a worker, but for its stores."""
-    told = {name: getattr(options, name) for name in options.model_fields_set if name not in (*PARTS, "resume")}
-    told |= {"out": folder.absolute(), "storage": url, "join": True}
+def _words(options: RunOptions, folder: Path) -> list[str]:
+    """The command line of a worker, but for its stores, and for the storage: anybody can read a command line."""
+    kept_back = (*PARTS, "resume", "storage")
+    told = {name: getattr(options, name) for name in options.model_fields_set if name not in kept_back}
+    told |= {"out": folder.absolute(), "join": True}
     if options.study is not None:
         told["study"] = Path(options.study).absolute() if Path(options.study).exists() else options.study
     return [word for words in option_words(told) for word in words]
@@ -163,11 +164,11 @@ class _Driver:
     """The workers of one study, from their start to their end."""
 
     def __init__(
-        self, ray: Any, placement: Placement, words: Sequence[str], stores: Sequence[Sent], folder: Path
+        self, ray: Any, placement: Placement, words: Sequence[str], stores: Sequence[Sent], folder: Path, url: str
     ) -> None:
         self._ray = ray
         self._placement = placement
-        self._words, self._stores, self._folder = list(words), list(stores), folder
+        self._words, self._stores, self._folder, self._url = list(words), list(stores), folder, url
         self._remote = ray.remote(
             num_cpus=placement.counted_cpus,
             num_gpus=placement.gpus,
@@ -177,13 +178,13 @@ class _Driver:
         )(StudyWorker)
         self._placed = [_Placed(number) for number in range(placement.workers)]
 
-    def run(self, url: str, name: str) -> None:
+    def run(self, name: str) -> None:
         """Starts the workers and stays with them until all have ended."""
         try:
             for placed in self._placed:
                 self._start(placed)
             say(f"{counted(len(self._placed), 'worker')} started; what each says is in {self._log(0).parent}")
-            with _Watch(url, name) as watch:
+            with _Watch(self._url, name) as watch:
                 while self._at_work():
                     watch.look()
                     self._look_after()
@@ -198,7 +199,8 @@ class _Driver:
         placed.starts += 1
         placed.actor = self._remote.remote()
         log = self._log(placed.number)
-        placed.run = placed.actor.run.remote(self._words, self._stores, self._placement.environment, log)
+        environment = {**self._placement.environment, VARIABLE: self._url}
+        placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
         return self._folder.absolute() / "workers" / f"{number}.log"

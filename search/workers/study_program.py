@@ -9,15 +9,20 @@ import sys
 import threading
 import time
 
+from search.setup.storage_url import VARIABLE
+
 LOOK_S = 1.0
 """Seconds between two looks whether the parent is still there."""
 
 
 def main() -> None:
-    """Runs ``search.run`` with this process's arguments; the first is the parent's process number."""
+    """Runs ``search.run`` with this process's arguments, and the storage that the environment names.
+
+    The first argument is the parent's process number.
+    """
     parent = int(sys.argv.pop(1))
     threading.Thread(target=_stop_without, args=(parent,), name="parent", daemon=True).start()
-    sys.argv[0] = "search.run"
+    sys.argv = ["search.run", *sys.argv[1:], "--storage", os.environ[VARIABLE]]
     runpy.run_module("search.run", run_name="__main__", alter_sys=True)
 
 

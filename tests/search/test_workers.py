@@ -242,14 +242,14 @@ def test_another_store_and_another_study_are_refused_by_name(start, tmp_path):
 
 
 def test_a_search_alone_and_one_with_others_exclude_each_other(start, url, tmp_path):
-    worker = start(pause=0.3)
+    worker = start(pause=2)
     wait_until(lambda: reported(url) > 0)
     refused = start(join=False, resume=True)
     assert refused.wait() == 1
     assert re.search(r"process \d+ on .* works on it, one of 1; join them with --join", refused.said), refused.said
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 143
-    alone = start(pause=0.3, join=False, resume=True)
+    alone = start(pause=1, join=False, resume=True)
     wait_until(lambda: "owner" in load_study(tmp_path, "crew", url).user_attrs)
     refused = start()
     assert refused.wait() == 1
