@@ -122,7 +122,7 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
     with ray_session(
         placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
     ) as ray:
-        _Driver(ray, placement, words, stores, folder, url).run(name)
+        _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
 
 
 def _check_storage(url: str, placement: Placement) -> None:
@@ -164,7 +164,14 @@ class _Driver:
     """The workers of one study, from their start to their end."""
 
     def __init__(
-        self, ray: Any, placement: Placement, words: Sequence[str], stores: Sequence[Sent], folder: Path, url: str
+        self,
+        ray: Any,
+        placement: Placement,
+        words: Sequence[str],
+        stores: Sequence[Sent],
+        *,
+        folder: Path,
+        url: str,
     ) -> None:
         self._ray = ray
         self._placement = placement
