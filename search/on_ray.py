@@ -43,8 +43,9 @@ def run_study_on_ray(
         The study. Its report is in the study directory of the worker that came to its end.
 
     Raises:
-        InputError: An option is unknown or does not fit, or a store is not the same on all machines.
-        BottleneckError: Ray is not installed, or workers die again and again.
+        InputError: An option is unknown or does not fit.
+        BottleneckError: Ray is not installed, workers die again and again, or one has refused its input, such as a store
+            that is not the same on all machines.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
     given = RunOptions.given({"features": features, **options})

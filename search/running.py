@@ -334,8 +334,7 @@ def _search(
     snapshot_every = resolved.options.snapshot_every
     banks = None
     if config.engine == "fused":
-        settled, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
-        config = settled
+        config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     if crew is not None:
         config = crew.agree_on(config)
         say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")

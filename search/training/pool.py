@@ -203,7 +203,7 @@ class Pool:
         with self.throughput.moving():
             placed = self.banks.insert([self._newcome(asked, inherited.get(asked.number)) for asked in chosen])
         if inherited:
-            say(f"note: {counted(len(inherited), 'trial')} are gone on with that another process had begun")
+            say(f"note: {counted(len(inherited), 'trial')} gone on with, begun by another process")
         if inherited and not self.members:  # the batches that come next are those that would have come
             self.epoch = next(iter(inherited.values())).bank_epoch
         for asked, slot in zip(chosen, placed, strict=True):

@@ -107,7 +107,8 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         placement: Where workers run.
 
     Raises:
-        InputError: Options do not fit, or a worker has refused its input.
+        InputError: Options do not fit.
+        RefusedByWorkerError: A worker has refused its input.
         BottleneckError: Workers have died again and again, or Ray is not there.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
@@ -236,7 +237,7 @@ class _Driver:
     def _again(self, placed: _Placed, ended: Ended | None) -> None:
         last = _last_error(ended)
         if ended is not None and ended.status == InputError.exit_status:
-            raise _RefusedError(last)
+            raise RefusedByWorkerError(last)
         what = f"worker {placed.number}{f' on {ended.host}' if ended else ''}"
         if placed.starts >= MOST_STARTS:
             say(f"note: {what} has ended {placed.starts} times and is given up ({last})")
@@ -258,11 +259,10 @@ class _Driver:
         self._ray.wait([placed.run for placed in running], num_returns=len(running), timeout=STOPPING_S)
 
 
-class _RefusedError(InputError):
-    """What a worker has refused, in the words that it had for it."""
+class RefusedByWorkerError(BottleneckError):
+    """Input that a worker has refused, in the one line that it had for it."""
 
-    def __init__(self, said: str) -> None:
-        BottleneckError.__init__(self, said)
+    exit_status = InputError.exit_status
 
 
 def _last_error(ended: Ended | None) -> str:

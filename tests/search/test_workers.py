@@ -161,7 +161,7 @@ def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, t
     took = [one.user_attrs["rerun_of"] for one in again]
     assert sum(len(found[number].intermediate_values) for number in took) >= 5
     trained = sum(bool(found[number].intermediate_values) for number in took)
-    assert f"{trained} trials are gone on with" in second.said
+    assert f"{trained} trials gone on with, begun by another process" in second.said
 
 
 def test_a_worker_that_is_asked_to_leave_gives_its_trials_back(start, url):

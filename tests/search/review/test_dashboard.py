@@ -223,8 +223,7 @@ def test_a_database_is_looked_at_in_the_same_way(tmp_path):
     assert not any(key.startswith("dashboard") for key in storage.get_study_system_attrs(view.study_id))
     view.storage._opened.remove_session()
     view.storage._opened._backend.engine.dispose()
-    storage.remove_session()
-    storage._backend.engine.dispose()
+    made.close()
 
 
 @pytest.mark.slow

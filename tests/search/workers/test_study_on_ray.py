@@ -15,9 +15,9 @@ from conftest import ROOT, build_store
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
-from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
+from search.workers.study_on_ray import RefusedByWorkerError
 
 pytest.importorskip("ray", reason="ray is not installed")
 STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
@@ -93,7 +93,7 @@ def test_a_driver_that_is_stopped_takes_its_workers_along_and_goes_on(tmp_path, 
     assert again.wait() == 0, again.said
     trials = assert_sound(driver.url, TRIALS)
     assert reached > 0
-    assert "gone on with that another process had begun" in again.said
+    assert "gone on with, begun by another process" in again.said
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
 
 
@@ -111,8 +111,9 @@ def test_workers_end_where_their_driver_is_killed_and_the_study_goes_on(tmp_path
 
 def test_what_a_worker_refuses_is_said_in_its_words(tmp_path, store, monkeypatch):
     monkeypatch.setattr("search.workers.study_on_ray.FeatureStore", _Another)
-    with pytest.raises(InputError, match=r"store\.h5.*expected .*the driver was given"):
+    with pytest.raises(RefusedByWorkerError, match=r"store\.h5.*expected .*the driver was given") as refused:
         run_study_on_ray(store, address="local", workers=1, out=tmp_path / "study", trials=2, progress=False)
+    assert refused.value.exit_status == 2
 
 
 class _Another:
