@@ -44,8 +44,8 @@ def run_study_on_ray(
 
     Raises:
         InputError: An option is unknown or does not fit.
-        BottleneckError: Ray is not installed, workers die again and again, or one has refused its input, such as a store
-            that is not the same on all machines.
+        BottleneckError: Ray is not installed, workers die again and again, or one has refused its input, such as a
+            store that is not the same on all machines.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
     given = RunOptions.given({"features": features, **options})

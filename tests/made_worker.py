@@ -94,7 +94,7 @@ def assert_sound(url: str, trials: int) -> list[FrozenTrial]:
     counted = [trial for trial in found if trial.user_attrs.get("failure") != "interrupted"]
     assert sorted(trial.user_attrs["ordinal"] for trial in counted) == list(range(trials))
     for trial in counted:
-        assert sorted(trial.intermediate_values) == list(range(1, trial.user_attrs["epochs"] + 1))
+        assert sorted(trial.intermediate_values) == list(range(1, trial.user_attrs["epochs"] + 1)), trial
     again = [trial.user_attrs["rerun_of"] for trial in found if "rerun_of" in trial.user_attrs]
     assert len(set(again)) == len(again), "a trial was run again twice"
     assert all(found[number].user_attrs["failure"] == "interrupted" for number in again)

@@ -13,7 +13,7 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from features.runtime.command import say
 from search.record.trial_tables import Noted, TrialTables
 from search.setup.optuna_internals import FrozenStudy, id_of_trial
+from search.trials.notes import TrialNotes
 
 PATIENCE_S = 600.0
 """Seconds for which a database that cannot be reached is tried again: training goes on, and nothing is lost."""
@@ -134,7 +135,9 @@ class Mirror(BaseStorage):
         """Gives this process the next trial, see ``TrialTables.claim``."""
         trial = self.patiently(lambda: self.tables.claim(most, worker))
         if trial is not None:
-            self._read_new()  # without gaps: who looks a trial up does so by its number in the study
+            # Without gaps: who looks a trial up does so by its number in the study. And all that its forerunner has
+            # reported: whoever goes on with that says it again.
+            self._read_others(running_too=TrialNotes.of(trial).rerun_of is not None)
             with self._lock:
                 self._mine.add(id_of_trial(trial))
                 self._trials[id_of_trial(trial)] = trial
@@ -229,9 +232,8 @@ class Mirror(BaseStorage):
             self._mine -= brought.lost
             for number in brought.lost:
                 self._pending.pop(number, None)
-            self._trials |= {
-                id_of_trial(trial): trial for trial in brought.changed if id_of_trial(trial) not in self._mine
-            }
+                del self._trials[number]  # whatever it had come to here: it is read anew
+            self._put(brought.changed)
 
     def _told_lost(self) -> list[int]:
         with self._lock:
@@ -310,20 +312,27 @@ class Mirror(BaseStorage):
             self._edit(trial_id, system_attrs={**trial.system_attrs, key: value})
             self._note(trial_id).system_attrs[key] = value
 
-    def _read_new(self) -> None:
-        """Reads the trials that others have made since."""
+    def _read_others(self, *, running_too: bool) -> None:
+        """Reads the trials that others have made since; with those that were running, too."""
         with self._lock:
-            seen = dict.fromkeys(self._trials, TrialState.COMPLETE)
+            seen = self._read_before(()) if running_too else dict.fromkeys(self._trials, TrialState.COMPLETE)
         trials = self.patiently(lambda: self.tables.changed(seen))
         with self._lock:
-            self._trials |= {id_of_trial(one): one for one in trials if id_of_trial(one) not in self._trials}
+            self._put(trials)
+
+    def _put(self, trials: Iterable[FrozenTrial]) -> None:
+        """Takes in trials as they were read, unless more is known: of this process's own, and of those that ended."""
+        for trial in trials:
+            known = self._trials.get(id_of_trial(trial))
+            if id_of_trial(trial) not in self._mine and not (known is not None and known.state.is_finished()):
+                self._trials[id_of_trial(trial)] = trial
 
     def _adopt(self, number: int) -> None:
         trial = self.patiently(lambda: self.database.get_trial(number))
         with self._lock:
             has_gap = trial.number > len(self._trials)  # one was made, and the connection ended before that was heard
         if self._shared or has_gap:
-            self._read_new()
+            self._read_others(running_too=False)
         with self._lock:
             self._mine.add(number)
             self._trials[number] = trial
