@@ -325,6 +325,7 @@ def _search(
     start_backend()
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
+    from search.finish.repeats import help_with_repeats  # noqa: PLC0415
     from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_banks  # noqa: PLC0415
@@ -355,14 +356,17 @@ def _search(
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
     if crew is not None:
-        if not await_end(crew, opened, config.trials):
+        helping = partial(
+            help_with_repeats, folder, study, config, space, data, snapshot_every=snapshot_every, crew=crew
+        )
+        if not await_end(crew, opened, config.trials, helping):
             return False
         throughput = together(folder) if banks else None
     bank = None
     if banks and throughput:
         bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
     summary = finish_study(
-        checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, on_stage=on_stage
+        checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
     if crew is not None:
         crew.end(config.trials)

@@ -1,8 +1,9 @@
 """One of several processes that work on a study, in made banks that take their time: run as a program by tests.
 
-    python made_worker.py '{"storage": "...", "out": "...", ...}' PAUSE [LIMIT]
+    python made_worker.py '{"storage": "...", "out": "...", ...}' PAUSE LIMIT CREW
 
 PAUSE is how many seconds an epoch of the bank takes, LIMIT how many bytes a file may have: what a full disk looks like.
+CREW is how many have to be there before one of them runs what comes after the search.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ learning_rate = { low = 1e-3, high = 1e-1, log = true }
 class Worker:
     """A process that works on a study."""
 
-    def __init__(self, log: Path, *, pause: float = 0.02, limit: int = 0, **options: Any) -> None:
+    def __init__(self, log: Path, *, pause: float = 0.02, limit: int = 0, crew: int = 1, **options: Any) -> None:
         """Starts it; what it says goes to a file."""
         self.log = log
         told = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-        command = [sys.executable, __file__, json.dumps(told), str(pause), str(limit)]
+        command = [sys.executable, __file__, json.dumps(told), str(pause), str(limit), str(crew)]
         # Keras starts faster with JAX; nothing is computed by either.
         environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "KERAS_BACKEND": "jax"}
         with log.open("w", encoding="utf-8") as file:
@@ -101,12 +102,13 @@ def assert_sound(url: str, trials: int) -> list[FrozenTrial]:
     return sorted(counted, key=lambda trial: trial.user_attrs["ordinal"])
 
 
-def _work(options: dict[str, Any], pause: float, limit: int) -> None:
+def _work(options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
     from killed_study import made_searches
 
     from features.runtime.command import run_command
     from search import run_study
     from search.finish import conclusion
+    from search.record.crew import Crew
     from search.training.banks import Banks
 
     real = Banks.train
@@ -116,6 +118,13 @@ def _work(options: dict[str, Any], pause: float, limit: int) -> None:
         return real(*arguments)
 
     Banks.train = train  # type: ignore[method-assign]
+    elect = Crew.elect
+
+    def elect_with_all(self: Crew) -> bool:
+        self.gather(crew, 60)
+        return elect(self)
+
+    Crew.elect = elect_with_all  # type: ignore[method-assign]
     # Made heads have no speed, and JAX takes its time to find that.
     conclusion.cost_of_use = lambda *_: None  # type: ignore[assignment]
     if limit:
@@ -131,4 +140,4 @@ def _work(options: dict[str, Any], pause: float, limit: int) -> None:
 
 
 if __name__ == "__main__":
-    _work(json.loads(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
+    _work(json.loads(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -25,6 +25,7 @@ from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
+from search.record.crew import Crew
 from search.record.head_files import copy_path_of, find_head, path_of
 from search.record.recommended import ENSEMBLE, Recommendation
 from search.record.results import (
@@ -74,6 +75,7 @@ def finish_study(
     bank: BankFigures | None = None,
     remarks: Sequence[str] = (),
     snapshot_every: float,
+    crew: Crew | None = None,
     on_stage: OnStage = untold,
 ) -> Summary:
     """Does all that comes after the last trial, and writes summary.json.
@@ -88,6 +90,7 @@ def finish_study(
             at a time is estimated, too. Where nothing was measured, an earlier end's figures stay.
         remarks: What was said at the start, see ``search.setup.remarks``.
         snapshot_every: Seconds between two snapshots of the repeats.
+        crew: The processes that worked on the study, which take their shares of the repeats; None where one did.
         on_stage: Told of each stage as it begins.
 
     Returns:
@@ -103,7 +106,7 @@ def finish_study(
     if counted.best is None:
         reasons = sorted(set(counted.failures.values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every, on_stage=on_stage)
+    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage)
     counted = summarise(study, config, chosen=choice.trial)
     bank = bank or (earlier.bank if earlier else None)
     summary = replace(
@@ -127,6 +130,7 @@ def choose(
     data: StudyData,
     *,
     snapshot_every: float,
+    crew: Crew | None = None,
     on_stage: OnStage = untold,
 ) -> Choice:
     """Repeats the finalists and chooses the one with the best mean; without finalists the best trial.
@@ -139,7 +143,7 @@ def choose(
     on_stage(Stage.REPEATS)
     plan = plan_repeats(study, config)
     finalists, cost = run_repeats(
-        folder, study, config, space, data, plan=plan, snapshot_every=snapshot_every, on_stage=on_stage
+        folder, study, config, space, data, plan=plan, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
     best = finalists[0].trial if finalists[0].sound else ranking(study)[0].number
     return Choice(best, finalists, cost, plan.record)

@@ -18,23 +18,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from features.hdf5.door import reading
-from features.runtime.files import replacing
 from heads.bank.backends import default_dtype
-from heads.metrics.scoring import Probabilities, Score, score
+from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
-from heads.model.weights import Weights
-from search.finish.repeat_plan import RepeatPlan
-from search.record.results import FinalistCost, FinalistRecord
-from search.record.storage import check_record, open_record, place_of
+from search.finish.repeat_plan import RepeatPlan, plan_repeats
+from search.finish.repeat_predictions import PREDICTIONS, Predictions
+from search.record.crew import Crew
+from search.record.results import BankFigures, FinalistCost, FinalistRecord
+from search.record.storage import OpenedStudy, check_record, open_record, place_of
 from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
-from search.setup.data import SearchData
 from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
@@ -44,17 +41,19 @@ from search.training.bank_shapes import BankShapes
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
+from search.training.shared_folder import clear_away, together, worker_folder
 from search.training.sizing import BankRequest, whole_banks
-from search.training.snapshot import read_snapshot
+from search.training.snapshot import Saved, read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
-from search.trials.ask_tell import Asked, Book, Planned
+from search.trials.ask_tell import Book, Planned
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import is_article, is_counted, ranking_score_of
 
 FOLDER = "finalists"
-_PREDICTIONS = "validation"
+GATHER_S = 5.0
+"""Seconds for which the repeats' first process waits for the others, so that each gets its share."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,7 @@ def run_repeats(
     *,
     plan: RepeatPlan,
     snapshot_every: float,
+    crew: Crew | None = None,
     on_stage: OnStage = untold,
 ) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
@@ -147,58 +147,147 @@ def run_repeats(
         data: Rows to train and validate on.
         plan: Which heads, how often, how long.
         snapshot_every: Seconds between two snapshots of the bank.
+        crew: The processes that worked on the study, which take their shares of the runs; None where there was one.
         on_stage: Told of each smaller bank.
 
     Returns:
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
-    trials, runs = plan.trials, plan.runs
-    heads = [Planned(notes.head, notes.store) for notes in map(TrialNotes.of, trials)]
-    planned = [head for head in heads for _ in range(runs)]
+    repeats = _Repeats(folder / FOLDER, config, space, data, plan)
     gc.collect()  # the search's bank, before the next one is made
-    own, own_config = _settle(folder, config, plan, planned)
-    saved = read_snapshot(own) if own_config.engine == "fused" else None
-    opened = open_record(
-        own,
-        own_config.name,
-        config.storage,
-        direction=config.direction,
-        resume=True,
-        inner=True,
-        keep_bytes=saved.journal_bytes if saved else None,
-    )
+    repeats.settle()
+    saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
+    opened = repeats.open(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
     try:
-        check_record(opened.study, place_of(own, config.storage))
-        saved = taken_up(own, saved, opened)
-        going_on = saved.going_on if saved else ()
-        book = Book(opened.study, own_config, space, planned=planned, going_on=going_on)
-        sink = _Predictions(own / _PREDICTIONS, data.first, config)
-        bank = None
-        with Display(opened.study, own_config, what="repeat") as display:
-            if own_config.engine == "solo":  # one after the other: who falls behind is seen when all is trained
-                OneAtATime(book, data, sink, display, flush=opened.flush).run()
-            else:
-                spared = [place for place, trial in enumerate(trials) if is_article(trial)]
-                opened.study.pruner = FinalistPruner(rungs(plan.epochs), runs=runs, spared=spared, needed=plan.needed)
-                banks = _banks(planned, own_config, data)
-                recording = Recording(own, opened, saved, snapshot_every)
-                throughput = run_pool(
-                    recording,
-                    banks=banks,
-                    data=data,
-                    book=book,
-                    sink=sink,
-                    display=display,
-                    shrinks=True,
-                    on_stage=on_stage,
-                )
-                bank = describe_bank(banks.pages, str(own_config.dtype), throughput, bare=None)
-        finalists = _read(opened.study, trials, runs, sink)
+        check_record(opened.study, place_of(repeats.place, config.storage))
+        saved = taken_up(repeats.place, saved, opened)
+        if opened.crew is not None and crew is not None:
+            crew.announce(repeats.config.name)
+            opened.crew.gather(crew.living(anew=True), GATHER_S)
+        bank = repeats.run(opened, saved, snapshot_every=snapshot_every, on_stage=on_stage)
+        finalists = _read(opened.study, plan.trials, plan.runs, repeats.predictions(opened))
+        if crew is not None:
+            clear_away(repeats.place)
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
+
+
+def help_with_repeats(
+    folder: Path,
+    study: optuna.Study,
+    config: StudyConfig,
+    space: Space | OwnHead,
+    data: StudyData,
+    *,
+    snapshot_every: float,
+    crew: Crew,
+) -> bool:
+    """Takes this process's share of the repeats that another runs, if it runs some; returns when they are through.
+
+    See ``run_repeats`` for the arguments.
+
+    Returns:
+        Whether there were any.
+    """
+    announced = crew.announced()
+    if announced is None:
+        return False
+    repeats = _Repeats(folder / FOLDER, config, space, data, plan_repeats(study, config))
+    if repeats.config.name != announced:  # other options here of what comes after the search
+        return False
+    gc.collect()
+    repeats.settle()
+    opened = repeats.open(grace=crew.grace)
+    try:
+        check_record(opened.study, place_of(repeats.place, config.storage))
+        repeats.run(opened, None, snapshot_every=snapshot_every)
+    finally:
+        opened.close()
+    return True
+
+
+class _Repeats:
+    """The repeats of a study: a study of their own.
+
+    Attributes:
+        place: Their folder.
+        config: Their study's.
+    """
+
+    def __init__(
+        self, place: Path, config: StudyConfig, space: Space | OwnHead, data: StudyData, plan: RepeatPlan
+    ) -> None:
+        heads = [Planned(notes.head, notes.store) for notes in map(TrialNotes.of, plan.trials)]
+        self._planned = [head for head in heads for _ in range(plan.runs)]
+        self.place = place
+        self.config = _config_of(config, plan, self._planned)
+        self._space = space
+        self._data = data
+        self._plan = plan
+
+    def settle(self) -> None:
+        """Makes their folder; what is there of other finalists is removed."""
+        if (self.place / FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
+            shutil.rmtree(self.place)
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.config.write(self.place)
+
+    def open(self, *, keep_bytes: int | None = None, grace: float | None) -> OpenedStudy:
+        """Opens their record."""
+        return open_record(
+            self.place,
+            self.config.name,
+            self.config.storage,
+            direction=self.config.direction,
+            resume=True,
+            inner=True,
+            keep_bytes=keep_bytes,
+            grace=grace,
+        )
+
+    def predictions(self, opened: OpenedStudy) -> Predictions:
+        """Returns what keeps what the runs make of the validation rows."""
+        in_record = opened.journal_bytes is None
+        return Predictions(self.place / PREDICTIONS, self._data.first, self.config.objective, in_record=in_record)
+
+    def run(
+        self, opened: OpenedStudy, saved: Saved | None, *, snapshot_every: float, on_stage: OnStage = untold
+    ) -> BankFigures | None:
+        """Trains those that are left, with whoever takes part; returns how well the banks were used."""
+        plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
+        places = crew.places(study, config.trials) if crew else None
+        book = Book(
+            study,
+            config,
+            self._space,
+            planned=self._planned,
+            going_on=saved.going_on if saved else (),
+            places=places,
+        )
+        sink = self.predictions(opened)
+        with Display(study, config, what="repeat") as display:
+            if config.engine == "solo":  # one after the other: who falls behind is seen when all is trained
+                OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
+                return None
+            spared = [place for place, trial in enumerate(plan.trials) if is_article(trial)]
+            study.pruner = FinalistPruner(rungs(plan.epochs), runs=plan.runs, spared=spared, needed=plan.needed)
+            banks = _banks(self._planned, config, self._data)
+            own = worker_folder(self.place, crew.name) if crew else self.place
+            throughput = run_pool(
+                Recording(own, opened, saved, snapshot_every),
+                banks=banks,
+                data=self._data,
+                book=book,
+                sink=sink,
+                display=display,
+                shrinks=crew is None,  # whoever may take over any run has room for it
+                on_stage=on_stage,
+            )
+        total = together(self.place) if crew else throughput
+        return describe_bank(banks.pages, str(config.dtype), total, bare=None)
 
 
 def _banks(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> BankShapes:
@@ -211,14 +300,12 @@ def _banks(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> 
     return whole_banks(requests)
 
 
-def _settle(
-    folder: Path, config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
-) -> tuple[Path, StudyConfig]:
-    """Returns where the repeats are kept, and their study; what is there of other finalists is removed."""
+def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]) -> StudyConfig:
+    """Returns the config of the repeats' study. Its name tells them from any other repeats of the study."""
     identity: list[Any] = [plan.repeats, plan.epochs, config.patience, [one.head.identity for one in planned]]
     identity += [[one.store for one in planned]] if any(one.store for one in planned) else []
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    own = config.model_copy(
+    return config.model_copy(
         update={
             "name": f"{config.name}-{FOLDER}-{digest}",
             "seed": derive_seed(config.seed, FOLDER),
@@ -232,70 +319,9 @@ def _settle(
             "repeats": plan.repeats,
         }
     )
-    place = folder / FOLDER
-    if (place / FILE).is_file() and StudyConfig.read(place).name != own.name:
-        shutil.rmtree(place)
-    (place / _PREDICTIONS).mkdir(parents=True, exist_ok=True)
-    own.write(place)
-    return place, own
 
 
-class _Predictions:
-    """Keeps what the repeats make of the validation rows, one small file for each run, and scores it."""
-
-    takes_pruned = True
-
-    def __init__(self, folder: Path, data: SearchData, config: StudyConfig) -> None:
-        self.folder = folder
-        rows = data.folds or (data.validation.rows,)
-        self._labels = [data.validation.store.labels[part] for part in rows]
-        self._classes = len(data.store.classes)
-        self._objective = config.objective
-
-    def offer(
-        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
-    ) -> None:
-        """Writes the probabilities, those of all folds one behind the other."""
-        with replacing(self._path(asked.ordinal)) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(probabilities))
-
-    def write_out(self) -> None:
-        """Everything is on the disk already."""
-
-    def read(self, ordinal: int) -> Probabilities:
-        """Returns (rows, classes).
-
-        Raises:
-            InputError: The file is missing or damaged.
-        """
-        path = self._path(ordinal)
-        rows, expected = sum(map(len, self._labels)), "class probabilities of the validation rows"
-        with reading(path, expected), path.open("rb") as file:
-            if path.stat().st_size > rows * self._classes * 8 + 4096:
-                raise ValueError("more than that")
-            probabilities: Probabilities = np.load(file)
-            if probabilities.shape != (rows, self._classes) or probabilities.dtype.kind != "f":
-                raise ValueError(f"{probabilities.dtype} {probabilities.shape}")
-            if not (np.isfinite(probabilities) & (probabilities >= 0)).all():
-                raise ValueError("values that are none")
-        return probabilities
-
-    def scores(self, probabilities: Probabilities) -> list[Score]:
-        """Scores each fold."""
-        ends = np.cumsum([len(labels) for labels in self._labels])[:-1]
-        parts = zip(np.split(probabilities, ends), self._labels, strict=True)
-        return [score(part, labels, self._objective) for part, labels in parts]
-
-    @property
-    def folds(self) -> int:
-        """Scores that a run has."""
-        return len(self._labels)
-
-    def _path(self, ordinal: int) -> Path:
-        return self.folder / f"{ordinal}.npy"
-
-
-def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: _Predictions) -> list[Finalist]:
+def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: Predictions) -> list[Finalist]:
     """Gathers the runs of each finalist."""
     told = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
     finalists = [
@@ -305,7 +331,7 @@ def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: _
     return sorted(finalists, key=lambda finalist: _rank(study, finalist))
 
 
-def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTrial], sink: _Predictions) -> Finalist:
+def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTrial], sink: Predictions) -> Finalist:
     values: list[float | None] = []
     losses: list[float | None] = []
     probabilities = []
@@ -314,7 +340,7 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
             values += [None] * sink.folds
             losses += [None] * sink.folds
             continue
-        probabilities.append(sink.read(TrialNotes.of(run).ordinal))
+        probabilities.append(sink.read(run))
         scores = sink.scores(probabilities[-1])
         values += [ranking_score_of(study, one.ranking_score) for one in scores]
         losses += [one.loss for one in scores]

@@ -39,8 +39,11 @@ ENDED = "ended"
 """The attribute that says for how many trials that has been done."""
 WAIT_S = 0.5
 """Seconds between two looks whether somebody has left a trial."""
+REPEATS = "repeats"
+"""The attribute that names the study of the repeats that are run, or were."""
 CONFIG = "config"
 """The attribute that holds what ``study.json`` does, for who joins from another machine."""
+_GATHERING_S = 0.1
 _LOOK_S = 2.0
 """Seconds for which it is believed who else is there."""
 
@@ -55,6 +58,7 @@ class Crew:
 
     Attributes:
         name: Its name, which no other process has: that of its folder, and noted of its trials.
+        grace: Seconds without a sign of life after which a process's trials are others'.
     """
 
     def __init__(self, url: str, number: int, study: str, mirror: Mirror, *, grace: float) -> None:
@@ -75,7 +79,7 @@ class Crew:
         self._url, self._number, self._study = url, number, study
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
-        self._grace = grace
+        self.grace = grace
         self._touched = time.monotonic()
         self._in_touch_since = self._touched - grace  # who comes anew believes what the signs of life say
         self._looked: tuple[float, int] | None = None
@@ -93,10 +97,10 @@ class Crew:
         """Returns what gives out the study's places to this process."""
         return SharedPlaces(study, self._mirror, self, most)
 
-    def living(self) -> int:
-        """How many processes are at work, this one among them."""
+    def living(self, *, anew: bool = False) -> int:
+        """How many processes are at work, this one among them; asked ``anew``, or as it was a moment ago."""
         now = time.monotonic()
-        if self._looked is None or now - self._looked[0] > _LOOK_S:
+        if anew or self._looked is None or now - self._looked[0] > _LOOK_S:
             self._looked = (now, len(self._others()) + 1)
         return self._looked[1]
 
@@ -141,6 +145,21 @@ class Crew:
         with suppress(BottleneckError):
             self._finishing = Ownership(self._url, self._number, self._study, attribute=FINISHER)
         return self._finishing is not None
+
+    def announce(self, repeats: str) -> None:
+        """Notes that repeats are run, in a study of that name: the others may take their shares."""
+        self._mirror.set_study_user_attr(self._number, REPEATS, repeats)
+
+    def announced(self) -> str | None:
+        """The name of the study of the repeats; None where none are run yet."""
+        found = self._attributes().get(REPEATS)
+        return found if isinstance(found, str) else None
+
+    def gather(self, number: int, patience: float) -> None:
+        """Waits until so many processes are at work, this one among them, for some seconds at most."""
+        ends = time.monotonic() + patience
+        while self.living(anew=True) < number and time.monotonic() < ends:
+            time.sleep(_GATHERING_S)
 
     def has_ended(self, trials: int) -> bool:
         """Whether what comes after the search has been run for a study of so many trials."""
@@ -194,10 +213,10 @@ class Crew:
         Where it was away, or stood still, or this process was asleep, nobody may have given one.
         """
         now = time.monotonic()
-        if now - self._touched > self._grace / 2:
+        if now - self._touched > self.grace / 2:
             self._in_touch_since = now
         self._touched = now
-        return now - self._in_touch_since >= self._grace
+        return now - self._in_touch_since >= self.grace
 
     def _of_the_departed(self) -> list[int]:
         """Numbers of running trials of processes of this machine that have died, or that have left."""

@@ -23,6 +23,7 @@ __all__ = [
     "id_of_study",
     "id_of_trial",
     "new_trial",
+    "note_beside",
     "read_trials",
     "running_trial",
     "stale_trials",
@@ -39,6 +40,11 @@ def running_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
 def id_of_trial(trial: FrozenTrial) -> int:
     """Returns a trial's number in its storage, which is not the one in its study."""
     return trial._trial_id
+
+
+def note_beside(trial: Trial, key: str, value: Any) -> None:
+    """Notes an attribute of a trial that the dashboard does not show."""
+    trial.storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
 def id_of_study(study: FrozenStudy) -> int:

@@ -41,7 +41,7 @@ number and not a time, so that the machine's pace decides nothing."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trial that is through after an epoch: failed, pruned (which is told at once) or run to its end."""
+    """A trial that is through after an epoch: failed, pruned or run to its end."""
 
     member: Member
     failure: str | None = None
@@ -269,7 +269,8 @@ class Pool:
         if self.book.is_through(member.epochs, member.best):
             return Outcome(member)
         if self.book.should_prune(member.asked):
-            self.book.prune(member.asked, epochs=member.epochs)  # told at once: the last survivor must be known
+            if not self.sink.takes_pruned:  # told at once: the last survivor must be known
+                self.book.prune(member.asked, epochs=member.epochs)
             return Outcome(member, pruned=True)
         return None
 
@@ -307,6 +308,8 @@ class Pool:
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
+            elif outcome.pruned and self.sink.takes_pruned:  # whose predictions may be in the record, and are now
+                self.book.prune(outcome.member.asked, epochs=outcome.member.epochs)
         gone = {outcome.member.asked.number for outcome in outcomes}
         with self.throughput.moving():
             self.banks.remove(outcome.member for outcome in outcomes)

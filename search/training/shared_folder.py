@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from search.record.crew import Crew
@@ -47,19 +47,24 @@ def clear_away(folder: Path) -> None:
             (place / FILE).unlink(missing_ok=True)
 
 
-def await_end(crew: Crew, opened: OpenedStudy, trials: int) -> bool:
+def await_end(crew: Crew, opened: OpenedStudy, trials: int, meanwhile: Callable[[], bool]) -> bool:
     """Waits until what comes after the search has been run, or is this process's to run; says which: True, the latter.
 
     Args:
         crew: The processes; this one has found every place with its result.
         opened: The study.
         trials: How many it has.
+        meanwhile: Does this process's share of that, if there is one, and says whether there was.
     """
+    opened.flush()
+    idle = True
     while not crew.has_ended(trials):
         if crew.elect():
             opened.flush()
             if not crew.has_ended(trials):
                 return True
+        elif idle and meanwhile():
+            idle = False
         time.sleep(LOOK_S)
     return False
 

@@ -65,7 +65,8 @@ class FinalistPruner(BasePruner):
 
     At each rung the better half goes on, and at least two do; ``spared`` ones always, and are not counted. A finalist
     is judged once all of its runs are there, among those of which that is so, and not before it had the epochs that its
-    trial needed: its earlier rungs are put off until then, where it is compared with what the others have come to.
+    trial needed: its earlier rungs are put off until then, where it is compared with what the others have come to. Of
+    runs that train in several processes the last one to come there is judged, and the others follow it.
     """
 
     def __init__(
@@ -86,7 +87,11 @@ class FinalistPruner(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a run at the epoch it reported last."""
         step, mine = trial.last_step, TrialNotes.of(trial).ordinal // self.runs
-        if mine in self.spared or step not in self.judged_at[mine]:
+        if mine in self.spared:
+            return False
+        if self._is_stopped(study, mine):
+            return True
+        if step not in self.judged_at[mine]:
             return False
         reached: dict[int, list[float]] = {}
         gone: Counter[int] = Counter()
@@ -102,6 +107,11 @@ class FinalistPruner(BasePruner):
         means = {one: mean(values) for one, values in reached.items() if len(values) + gone[one] >= self.runs}
         best = sorted(means, key=lambda one: (-means[one], one))
         return mine in means and best.index(mine) >= max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION))
+
+    def _is_stopped(self, study: optuna.Study, finalist: int) -> bool:
+        """Whether another run of a finalist was."""
+        stopped = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        return any(TrialNotes.of(other).ordinal // self.runs == finalist for other in stopped)
 
 
 def make_pruner(name: str, *, epochs: int) -> BasePruner:

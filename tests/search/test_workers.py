@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from conftest import build_store
 from killed_study import made_searches
 from made_worker import STUDY, Worker, assert_sound, trials_of, wait_until
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from postgres import Server, running_server
 from sqlalchemy import NullPool
 
 from features.runtime.errors import InputError
 from search import open_study, run_study
-from search.record.storage import load_study
+from search.record.results import FinalistRecord
+from search.record.storage import load_study, open_storage
 
 TRIALS = 12
 Start = Callable[..., Worker]
@@ -113,6 +115,61 @@ def test_one_alone_finds_what_a_search_without_the_others_finds(start, options, 
         assert (mine.intermediate_values, mine.value) == (theirs.intermediate_values, theirs.value)
     assert [one.values for one in found.record.finalists] == [one.values for one in alone.record.finalists]
     assert found.summary.refit == alone.summary.refit
+
+
+@pytest.fixture
+def searched(start, options, url, tmp_path) -> dict[str, Any]:
+    """Options of a study of which nothing but what comes after the search is left; workers share no disk."""
+    worker = start(out=tmp_path / "before")
+    assert worker.wait() == 0, worker.said
+    storage = RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+    storage.set_study_user_attr(storage.get_study_id_from_name("crew"), "ended", None)
+    storage.remove_session()
+    return {"finalists": 3, "repeats": 4}
+
+
+def repeats_of(url: str) -> list[FrozenTrial]:
+    there = (study.study_name for study in open_storage(Path(), url).get_all_studies())
+    found = [name for name in there if name.startswith("crew-finalists-")]
+    return load_study(Path(), found[0], url).trials if found else []
+
+
+def finalists_alone(options: dict[str, Any], searched: dict[str, Any], tmp_path: Path) -> list[FinalistRecord]:
+    told = options | searched | {"storage": None, "join": False, "out": tmp_path / "alone", "progress": False}
+    with made_searches():
+        return list(run_study(**told).record.finalists)
+
+
+def test_idle_workers_take_their_shares_of_the_repeats(start, options, url, tmp_path, searched):
+    workers = [start(pause=0.3, crew=2, out=tmp_path / name, **searched) for name in ("one", "two")]
+    assert [worker.wait() for worker in workers] == [0, 0], workers[0].said + workers[1].said
+    (ended,) = (name for name in ("one", "two") if (tmp_path / name / "summary.json").exists())
+    told = repeats_of(url)
+    by = Counter(trial.user_attrs["worker"] for trial in told)
+    assert len(by) == 2, by
+    assert sorted(trial.user_attrs["ordinal"] for trial in told) == list(range(len(told)))
+    mine = {one.trial: one for one in open_study(tmp_path / ended).record.finalists}
+    theirs = {one.trial: one for one in finalists_alone(options, searched, tmp_path)}
+    assert mine.keys() == theirs.keys()
+    # Who is stopped follows from when runs come to a rung. Those that were trained to the end come to the same bits.
+    whole = [trial for trial in mine if mine[trial].stopped_after is None and theirs[trial].stopped_after is None]
+    assert whole
+    for trial in whole:
+        assert mine[trial] == theirs[trial]
+
+
+@pytest.mark.slow
+def test_repeats_of_a_worker_that_is_killed_are_taken_over(start, options, url, tmp_path, searched):
+    workers = {name: start(pause=0.5, crew=2, out=tmp_path / name, **searched) for name in ("one", "two")}
+    wait_until(lambda: len({trial.user_attrs.get("worker") for trial in repeats_of(url)} - {None}) == 2)
+    wait_until(lambda: sum(len(trial.intermediate_values) for trial in repeats_of(url)) > 12)
+    first = min(workers, key=lambda name: not (tmp_path / name / "finalists" / "study.json").exists())
+    workers[first].signal(signal.SIGKILL)
+    workers[first].wait()
+    (other,) = workers.keys() - {first}
+    assert workers[other].wait() == 0, workers[other].said
+    mine = {one.trial: one.repeats for one in open_study(tmp_path / other).record.finalists}
+    assert mine == {one.trial: one.repeats for one in finalists_alone(options, searched, tmp_path)}
 
 
 def kill_at_random(start: Start, url: str, times: int, seed: int) -> None:
