@@ -1,9 +1,21 @@
 """Optuna's names that it does not promise to keep: each test says which one an upgrade has changed."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+import sqlalchemy
+from made_database import GRACE_S, commits, connected, database, new_study
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
 
 from search.setup import optuna_internals as internals
 
@@ -66,3 +78,192 @@ def test_nothing_else_touches_private_names_of_optuna():
         if private.search(line)
     }
     assert not found
+
+
+# --- of a database ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> Iterator[str]:
+    with database("sqlite", tmp_path_factory.mktemp("internals")) as url:
+        yield url
+
+
+@pytest.fixture
+def rdb(url) -> Iterator[RDBStorage]:
+    made = connected(url)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def number(rdb) -> int:
+    """A study's number in it, in which trials' numbers are others than in the study."""
+    rdb.create_new_trial(new_study(rdb))
+    return new_study(rdb)
+
+
+WHOLE = create_trial(
+    state=TrialState.COMPLETE,
+    values=[math.inf],
+    params={"rate": 0.5, "pooling": "max"},
+    distributions={"rate": FloatDistribution(0, 1), "pooling": CategoricalDistribution(["average", "max"])},
+    user_attrs={"a": {"b": [1, None]}},
+    system_attrs={"fixed_params": {"rate": 0.5}},
+    intermediate_values={1: 0.25, 2: -math.inf},
+)
+
+
+def test_a_transaction_is_committed_where_its_context_ends(rdb, number):
+    done = commits(rdb)
+    with internals.transaction(rdb) as session:
+        assert isinstance(session, Session), "_create_scoped_session yields a session"
+        study = session.get(internals.tables.StudyModel, number)
+        study.study_name = f"another {number}"
+        assert not done
+    assert len(done) == 1
+    assert rdb.get_study_name_from_id(number) == f"another {number}"
+
+
+def test_a_transaction_that_raises_changes_nothing(rdb, number):
+    before = rdb.get_study_name_from_id(number)
+    away = OperationalError("UPDATE", {}, Exception("gone"))
+    for error, raised in ((KeyError("ours"), KeyError), (away, StorageInternalError)):
+        with pytest.raises(raised) as told, internals.transaction(rdb) as session:
+            session.get(internals.tables.StudyModel, number).study_name = "another"
+            session.flush()
+            raise error
+        assert told.value is error or told.value.__cause__ is error, "who tries again looks at the cause"
+        rdb.remove_session()
+        assert rdb.get_study_name_from_id(number) == before
+
+
+def test_of_two_that_add_the_same_row_one_is_refused_as_such(rdb, number):
+    table = internals.tables.StudyUserAttributeModel
+    for raised in (nullcontext(), pytest.raises(IntegrityError)):  # which is no StorageInternalError
+        with raised, internals.transaction(rdb) as session:
+            session.add(table(study_id=number, key="a", value_json="1"))
+
+
+def test_a_transaction_keeps_others_from_writing_from_its_first_moment(rdb, number, url):
+    other = connected(url)
+    other.engine.dispose()  # its first connection would wait for five seconds
+    sqlalchemy.event.listen(other.engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout = 0"))
+    with internals.transaction(rdb), pytest.raises(StorageInternalError) as refused:
+        other.set_study_user_attr(number, "a", 1)
+    assert "locked" in str(refused.value.__cause__)
+    other.engine.dispose()
+
+
+@pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE])
+def test_a_new_trial_has_its_numbers_and_all_of_its_template_within_the_transaction(rdb, number, state):
+    template = WHOLE if state == TrialState.COMPLETE else create_trial(state=state, user_attrs={"a": 1})
+    for place in range(2):
+        with internals.transaction(rdb) as session:
+            row = internals.new_trial(rdb, session, number, template)
+            session.flush()
+            assert (row.number, row.state, row.study_id) == (place, state, number), "_get_prepared_new_trial"
+            assert row.trial_id is not None
+            made = row.trial_id
+        trial = rdb.get_trial(made)
+        assert internals.id_of_trial(trial) == made
+        for name in ("state", "values", "params", "distributions", "user_attrs", "system_attrs", "intermediate_values"):
+            assert getattr(trial, name) == getattr(template, name), name
+    assert [trial.number for trial in rdb.get_all_trials(number)] == [0, 1]
+
+
+def test_a_new_trial_that_is_not_committed_is_none(rdb, number):
+    with pytest.raises(KeyError), internals.transaction(rdb) as session:
+        internals.new_trial(rdb, session, number, WHOLE)
+        raise KeyError
+    rdb.remove_session()
+    assert rdb.get_all_trials(number) == []
+
+
+def test_trials_are_read_whole_by_number_and_beyond_one(rdb, number):
+    numbers = [rdb.create_new_trial(number, WHOLE) for _ in range(4)]
+    rdb.create_new_trial(new_study(rdb), WHOLE)
+    whole = rdb.get_all_trials(number)
+
+    def read(among, beyond) -> list[int]:
+        found = internals.read_trials(rdb, number, among=among, beyond=beyond)
+        assert found == [trial for trial in whole if trial in found], "_get_trials"
+        return [trial.number for trial in found]
+
+    assert read([], -1) == [0, 1, 2, 3]
+    assert read([], numbers[1]) == [2, 3]
+    assert read({numbers[0]}, numbers[2]) == [0, 3]
+    assert read([numbers[2], numbers[0], 10**6], 2**31 - 1) == [0, 2]
+    assert read([], 2**31 - 1) == []
+
+
+def test_running_trials_whose_heartbeat_is_older_than_the_grace_are_stale(rdb, number):
+    heartbeats = internals.tables.TrialHeartbeatModel
+    old, fresh, ended, without = (rdb.create_new_trial(number) for _ in range(4))
+    with internals.transaction(rdb) as session:
+        session.add_all(heartbeats(trial_id=one) for one in (old, fresh, ended))
+    assert internals.stale_trials(rdb, number) == [], "a heartbeat is of now, by default"
+    ago = sqlalchemy.text(f"datetime('now', '-{GRACE_S + 60} seconds')")
+    with internals.transaction(rdb) as session:
+        session.execute(sqlalchemy.update(heartbeats).where(heartbeats.trial_id != fresh).values(heartbeat=ago))
+    rdb.set_trial_state_values(ended, TrialState.FAIL)
+    assert internals.stale_trials(rdb, number) == [old], "_get_stale_trial_ids"
+    assert without not in internals.stale_trials(rdb, number)
+    rdb.record_heartbeat(old)
+    assert internals.stale_trials(rdb, number) == []
+
+
+def test_tables_have_the_columns_and_the_keys_that_are_written():
+    tables = internals.tables
+    written = {
+        tables.StudyModel: {"study_id", "study_name"},
+        tables.StudyUserAttributeModel: {"study_id", "key", "value_json"},
+        tables.TrialModel: {"trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"},
+        tables.TrialUserAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialSystemAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialParamModel: {"trial_id", "param_name", "param_value", "distribution_json"},
+        tables.TrialValueModel: {"trial_id", "objective", "value", "value_type"},
+        tables.TrialIntermediateValueModel: {"trial_id", "step", "intermediate_value", "intermediate_value_type"},
+        tables.TrialHeartbeatModel: {"trial_id", "heartbeat"},
+    }
+    unique = {
+        tables.StudyUserAttributeModel: {"study_id", "key"},
+        tables.TrialUserAttributeModel: {"trial_id", "key"},
+        tables.TrialSystemAttributeModel: {"trial_id", "key"},
+        tables.TrialParamModel: {"trial_id", "param_name"},
+        tables.TrialValueModel: {"trial_id", "objective"},
+        tables.TrialIntermediateValueModel: {"trial_id", "step"},
+        tables.TrialHeartbeatModel: {"trial_id"},
+    }
+    for model, columns in written.items():
+        there = model.__table__.columns
+        assert columns <= set(there.keys()), model.__name__
+        needed = {one.name for one in there if not (one.nullable or one.default or one.server_default)}
+        assert needed <= {*columns, *(one.name for one in model.__table__.primary_key)}, "what is to be written, too"
+    for model, columns in unique.items():
+        constraints = [one for one in model.__table__.constraints if isinstance(one, sqlalchemy.UniqueConstraint)]
+        assert columns in [{one.name for one in constraint.columns} for constraint in constraints], model.__name__
+
+
+def test_values_are_stored_as_what_they_are_read_from():
+    values, steps = internals.tables.TrialValueModel, internals.tables.TrialIntermediateValueModel
+    for value in (0.25, math.inf, -math.inf):
+        assert values.stored_repr_to_value(*values.value_to_stored_repr(value)) == value
+    for value in (0.25, math.inf, -math.inf, math.nan):
+        stored = steps.intermediate_value_to_stored_repr(value)
+        assert repr(steps.stored_repr_to_intermediate_value(*stored)) == repr(value)
+
+
+def test_a_studys_row_is_found_by_its_number_under_a_lock(rdb, number):
+    find = internals.tables.StudyModel.find_or_raise_by_id
+    with internals.transaction(rdb) as session:
+        assert find(number, session, for_update=True).study_id == number
+        with pytest.raises(KeyError):
+            find(10**6, session, for_update=True)
+
+
+def test_what_is_noted_beside_a_trial_is_an_attribute_of_optunas(study):
+    trial = study.ask()
+    internals.note_beside(trial, "a", [1])
+    (found,) = study.get_trials()
+    assert (found.system_attrs, found.user_attrs) == ({"a": [1]}, {}), "Trial.storage, Trial._trial_id"

@@ -1,0 +1,64 @@
+"""Snapshots as processes leave them, of heads with made-up states: small, real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from heads.bank.engine import HeadState
+from heads.bank.learning_rates import FIELDS
+from heads.bank.shape import BankShape
+from heads.metrics.scoring import EpochRecord, Score
+from heads.model.spec import HeadSpec
+from search.training.bank_shapes import BankShapes
+from search.training.member import Member
+from search.training.snapshot import Snapshot, Snapshots
+from search.training.throughput import Throughput
+from search.trials.ask_tell import Asked
+
+SPEC = HeadSpec(conv_width=16, learning_rate=0.01)
+OTHER = HeadSpec(conv_width=32, learning_rate=0.01)
+METER = Throughput(epochs=7, head_epochs=14, page_epochs=20, room=28, training_seconds=1.5, compilations=2)
+
+
+def asked(number: int, *, spec: HeadSpec = SPEC) -> Asked:
+    return Asked(cast(Any, SimpleNamespace(number=number)), 0, spec, 5)
+
+
+def state(spec: HeadSpec, told: float) -> HeadState:
+    """All that has to be there of a head; its numbers are all the same."""
+    parts = {part: {"kernel": np.full((4, spec.conv_width), told, np.float32)} for part in ("first", "second")}
+    parts |= {part: {**parts["first"], "mean": np.full(spec.conv_width, told)} for part in ("weights", "best")}
+    made = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+    made |= {f"plateau/{name}": np.array(told) for name in FIELDS}
+    return made | {"spec": np.array(json.dumps(spec.to_dict())), "seed": np.array(5), "steps": np.array(70)}
+
+
+def leave_snapshot(
+    folder: Path,
+    trials: dict[int, int],
+    *,
+    spec: HeadSpec = SPEC,
+    told: float = 0.5,
+    epoch: int = 7,
+    folds: int = 1,
+    throughput: Throughput = METER,
+) -> Path:
+    """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    best = EpochRecord(1, 0.5, Score(0.5, 0.75), 0.01)
+    members = [
+        Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
+        for number, epochs in trials.items()
+    ]
+    shape = BankShape.covering([spec], pages=8, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
+    states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
+    snapshots = Snapshots(folder, None, every=0)
+    snapshots.save(Snapshot(epoch, BankShapes({"": shape}, 8), members, [], throughput, [None] * len(members), states))
+    snapshots.wait()
+    snapshots.close()
+    return snapshots.path

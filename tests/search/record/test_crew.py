@@ -1,0 +1,369 @@
+"""Processes that work on one study: who is there, who takes what, who takes over, who runs the end."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from made_crew import DEAD, ELSEWHERE, Crews, Process
+from made_database import GRACE_S, connected, database
+from made_mirrors import PATIENCE_S, Clock, away, claim
+from made_study import make_config
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from features.runtime.errors import BottleneckError, InputError
+from search.record import crew as module
+from search.record import owner
+from search.record.crew import (
+    CONFIG,
+    ENDED,
+    FINISHER,
+    MEMBER,
+    REPEATS,
+    beat_every,
+    members,
+    noted_config,
+    refuse_beside_crew,
+)
+from search.record.owner import ATTRIBUTE, Ownership
+from search.trials.notes import TrialNotes
+
+BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+"""For tests of what two do in the database at once: the others are the same in every one."""
+
+
+@pytest.fixture(scope="module")
+def url(request, tmp_path_factory) -> Iterator[str]:
+    with database(getattr(request, "param", "sqlite"), tmp_path_factory.mktemp("crew")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def storage(url) -> Iterator[RDBStorage]:
+    storage = connected(url)
+    yield storage
+    storage.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    monkeypatch.setattr(owner, "WATCH_S", 0.05)
+    monkeypatch.setattr(module, "_LOOK_S", -1)  # who else is there is looked for each time
+    monkeypatch.setattr(module, "WAIT_S", 0)
+
+
+@pytest.fixture
+def crews(storage, url) -> Iterator[Crews]:
+    made = Crews(storage, url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def join(crews) -> Callable[..., Process]:
+    return crews.process
+
+
+# --- who is there -----------------------------------------------------------------------------------------------------
+
+
+def test_each_has_a_name_of_its_own_that_is_a_folders_and_stands_in_the_study_until_it_leaves(crews, join):
+    one, two = join(), join()
+    assert one.name != two.name
+    for process in (one, two):
+        assert process.name.startswith(socket.gethostname()[:4])
+        assert "/" not in process.name
+        assert members(crews.attributes)[process.name].is_alive
+    assert members(crews.attributes).keys() == {one.name, two.name}
+    two.crew.close()
+    two.crew.close()
+    assert members(crews.attributes).keys() == {one.name}
+
+
+@BOTH
+def test_those_are_counted_that_are_alive_and_this_one(crews, join):
+    one = join()
+    assert one.crew.living() == 1
+    two = join()
+    assert (one.crew.living(), two.crew.living()) == (2, 2)
+    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    assert one.crew.living() == 3
+    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(MEMBER + "silent", **ELSEWHERE, beat=time.time() - 3600)
+    crews.storage.set_study_user_attr(crews.study, MEMBER + "rubbish", 5)
+    assert one.crew.living() == 3
+    two.crew.close()
+    assert one.crew.living() == 2
+
+
+def test_who_else_is_there_is_believed_for_a_moment(join, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_LOOK_S", 2.0)
+    one = join()
+    assert one.crew.living() == 1
+    join()
+    clock.now += 1.9
+    assert one.crew.living() == 1
+    assert one.crew.living(anew=True) == 2
+    join()
+    assert one.crew.living() == 2
+    clock.now += 1.9
+    clock.now += 0.2
+    assert one.crew.living() == 3
+
+
+def test_signs_of_life_come_several_times_in_the_grace():
+    assert beat_every(60) == 10
+    assert beat_every(0.1) == 0.2
+
+
+def test_who_searches_alone_is_not_joined_and_nothing_is_left_of_who_tried(crews, join, url):
+    alone = Ownership(url, crews.study, crews.name)
+    with pytest.raises(BottleneckError, match=r"process \d+ on .* searches it alone; start that one with --join"):
+        join()
+    assert not members(crews.attributes)
+    alone.close()
+    crews.put(ATTRIBUTE, **DEAD)
+    assert join().crew.living() == 1
+
+
+def test_a_study_that_others_work_on_is_not_searched_alone(crews, join, capsys):
+    study = crews.study_of(crews.join())
+    refuse_beside_crew(study, "here")
+    one, _ = join(), join()
+    with pytest.raises(BottleneckError, match=r"here: process \d+ on .* works on it, one of 2; join them with --join"):
+        refuse_beside_crew(study, "here")
+    one.crew.close()
+    with pytest.raises(BottleneckError, match="one of 1"):
+        refuse_beside_crew(study, "here")
+    assert capsys.readouterr().err == ""
+
+
+def test_after_those_who_have_died_a_study_is_searched_alone_and_that_is_said(crews, capsys):
+    crews.put(MEMBER + "dead", **DEAD)
+    refuse_beside_crew(crews.study_of(crews.join()), "here")
+    assert "note: here: it was worked on with --join; going on alone" in capsys.readouterr().err
+
+
+# --- what they agree on -----------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_what_the_first_has_decided_by_its_machine_is_taken_by_all(crews, join):
+    assert noted_config(crews.attributes, "here") is None
+    first = join().crew.agree_on(make_config(pages=32, dtype="float32"))
+    assert (first.pages, first.dtype) == (32, "float32")
+    second = join().crew.agree_on(make_config(pages=64, dtype="bfloat16"))
+    assert second == first == noted_config(crews.attributes, "here")
+
+
+def test_another_study_is_refused_and_the_difference_is_named(crews, join):
+    join().crew.agree_on(make_config())
+    before = crews.attributes[CONFIG]
+    with pytest.raises(InputError, match=rf"study '{crews.name}': epochs: expected 8, found 9"):
+        join().crew.agree_on(make_config(epochs=9))
+    assert crews.attributes[CONFIG] == before
+
+
+def test_another_number_of_trials_is_refused_while_others_live_and_who_is_alone_goes_on_with_it(crews, join):
+    one, two = join(), join()
+    one.crew.agree_on(make_config(trials=12))
+    with pytest.raises(InputError, match=r"trials: expected 12, found 15.*whoever is alone may go on with more"):
+        two.crew.agree_on(make_config(trials=15))
+    before = crews.attributes[CONFIG]
+    assert two.crew.agree_on(make_config(trials=12, repeats=9)).repeats == 9
+    assert crews.attributes[CONFIG] == before, "what the others do is not changed under them"
+    one.crew.close()
+    crews.put(MEMBER + "dead", **DEAD)
+    assert two.crew.agree_on(make_config(trials=15, repeats=7, pages=1)).trials == 15
+    noted = noted_config(crews.attributes, "here")
+    assert noted is not None
+    assert (noted.trials, noted.repeats, noted.pages) == (15, 7, 32)
+    assert join().crew.agree_on(make_config(trials=15)).trials == 15
+
+
+def test_a_config_that_is_damaged_is_named(crews, join):
+    crews.storage.set_study_user_attr(crews.study, CONFIG, {"schema": 1})
+    with pytest.raises(InputError, match=f"study '{crews.name}'"):
+        join().crew.agree_on(make_config())
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_one_is_elected_until_it_leaves(crews, join):
+    one, two = join(), join()
+    assert [process.crew.elect() for process in (one, two, one, two)] == [True, False, True, False]
+    one.crew.close()
+    assert FINISHER not in crews.attributes
+    assert two.crew.elect()
+
+
+@BOTH
+def test_where_the_elected_one_has_died_another_is(crews, join):
+    crews.put(FINISHER, **DEAD)
+    assert join().crew.elect()
+
+
+def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join):
+    one, two = join(), join()
+    assert not one.crew.has_ended(12)
+    one.crew.end(12)
+    assert two.crew.has_ended(12)
+    assert not two.crew.has_ended(15), "there are more by now"
+    assert crews.attributes[ENDED] == 12
+
+
+def test_repeats_that_are_run_are_announced_to_all(crews, join):
+    one, two = join(), join()
+    assert two.crew.announced() is None
+    one.crew.announce("the repeats")
+    assert two.crew.announced() == "the repeats"
+    crews.storage.set_study_user_attr(crews.study, REPEATS, 5)
+    assert two.crew.announced() is None
+
+
+def test_so_many_are_waited_for_but_not_longer_than_for_so_many_seconds(join, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    one, _ = join(), join()
+    begun = clock.now
+    one.crew.gather(2, 5.0)
+    assert clock.now == begun
+    one.crew.gather(3, 5.0)
+    assert 5 <= clock.now - begun < 5.2
+    real, joined = clock.sleep, []
+    monkeypatch.setattr(clock, "sleep", lambda seconds: joined.append(join()) or real(seconds))
+    one.crew.gather(3, 5.0)
+    assert len(joined) == 1
+
+
+# --- taking over ------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_trials_of_who_has_died_here_or_has_left_are_taken_over_and_those_of_the_living_are_not(crews, join):
+    one, two = join(), join()
+    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    crews.put(MEMBER + "silent", **ELSEWHERE, beat=time.time() - 3600)  # its heartbeats say when
+    other = crews.join()
+    for worker in ("dead", "nobody", "elsewhere", "silent"):
+        claim(other, worker)
+    claim(one.mirror, one.name)
+    claim(two.mirror, two.name)
+    for process in (one, two):
+        process.mirror.flush()
+        process.crew.take_over()
+    running, gone, again = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
+    assert crews.states == [gone, gone, running, running, running, running, again, again]
+    assert [TrialNotes.of(trial).rerun_of for trial in crews.stored[6:]] == [0, 1]
+
+
+def grow_old(crews: Crews) -> None:
+    """Lets every heartbeat be older than the grace."""
+    ago = {"sqlite": "datetime('now', '-60 seconds')", "postgresql": "now() - interval '60 seconds'"}
+    with crews.storage.engine.begin() as connection:
+        connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {ago[crews.storage.engine.name]}"))
+
+
+@BOTH
+def test_trials_without_a_heartbeat_are_taken_over_but_those_of_who_looks(crews, join):
+    one = join()
+    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    claim(crews.join(), "elsewhere")
+    claim(one.mirror, one.name)
+    one.crew.take_over()
+    assert crews.states == [TrialState.RUNNING] * 2
+    grow_old(crews)
+    one.crew.take_over()
+    assert crews.states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+
+
+def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grace(crews, join, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    one = join(grace=60)
+    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    claim(crews.join(), "elsewhere")
+    clock.now += 31  # nobody could give a sign meanwhile
+    grow_old(crews)
+    one.crew.take_over()
+    for _ in range(5):
+        clock.now += 11
+        one.crew.take_over()
+    assert crews.states == [TrialState.RUNNING]
+    clock.now += 11
+    one.crew.take_over()
+    assert crews.states == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_process_gives_signs_for_its_trials_and_looks_after_those_of_others_by_itself(crews, join):
+    one = join(grace=GRACE_S / 4)
+    mine = claim(one.mirror, one.name)
+    crews.put(MEMBER + "dead", **DEAD)
+    claim(crews.join(), "dead")
+    one.mirror.flush()
+    grow_old(crews)
+    ends = time.monotonic() + PATIENCE_S
+    while crews.states != [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    assert one.mirror.tables.stale() == []
+    assert one.mirror.running == [mine]
+
+
+def test_who_joins_while_others_look_is_not_taken_for_departed(crews, join, monkeypatch):
+    one = join()
+    real, late = one.mirror.database.get_study_user_attrs, []
+
+    def read(number):
+        found = real(number)
+        if not late:  # between the look who is there and the one at the trials
+            late.append(join())
+            claim(late[0].mirror, late[0].name)
+            one.mirror.flush()
+        return found
+
+    monkeypatch.setattr(one.mirror.database, "get_study_user_attrs", read)
+    one.crew.take_over()
+    assert crews.states == [TrialState.RUNNING]
+
+
+@BOTH
+def test_who_leaves_gives_back_what_it_ran(crews, join):
+    one, two = join(), join()
+    lost = claim(one.mirror, one.name)
+    one.mirror.set_trial_intermediate_value(lost, 1, 0.5)
+    one.crew.elect()
+    one.crew.close()
+    one.crew.close()
+    assert crews.states == [TrialState.FAIL, TrialState.WAITING]
+    assert crews.stored[0].intermediate_values == {1: 0.5}
+    assert crews.attributes.keys() & {FINISHER, MEMBER + one.name} == set()
+    assert TrialNotes.of(two.mirror.get_trial(claim(two.mirror))).rerun_of == 0
+
+
+def test_who_leaves_while_the_database_is_away_says_so_and_does_not_hang(crews, join, monkeypatch):
+    one = join()
+    claim(one.mirror, one.name)
+    one.mirror.set_trial_user_attr(one.mirror.running[0], "a", 1)
+    monkeypatch.setattr(one.mirror, "give_back", lambda: (_ for _ in ()).throw(away()))
+
+    def write(_):
+        raise away()
+
+    one.mirror.tables.write = write
+    begun = time.monotonic()
+    with pytest.raises(SQLAlchemyError):
+        one.crew.close()
+    assert time.monotonic() - begun < 5
+    one.crew.close()
+    assert not one.mirror.is_open

@@ -1,0 +1,231 @@
+"""The places of a study that several processes work on: each is given out once, in shares, until all have a result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from made_crew import DEAD, Crews, Process
+from made_database import at_once, connected, database
+from made_mirrors import claim, view
+from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+
+from search.record import crew as module
+from search.record.crew import MEMBER, SharedPlaces
+from search.record.trial_tables import FIXED
+from search.trials.notes import TrialNotes
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> Iterator[str]:
+    with database("sqlite", tmp_path_factory.mktemp("places")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def storage(url) -> Iterator[RDBStorage]:
+    storage = connected(url)
+    yield storage
+    storage.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch) -> list[float]:
+    """The pauses of who waits for others, which take no time."""
+    made: list[float] = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=made.append))
+    monkeypatch.setattr(module, "_LOOK_S", -1)  # who else is there is looked for each time
+    return made
+
+
+@pytest.fixture
+def crews(storage, url) -> Iterator[Crews]:
+    made = Crews(storage, url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def join(crews) -> Callable[..., Process]:
+    return crews.process
+
+
+def sampler_of(place: int) -> RandomSampler:
+    return RandomSampler(seed=place)
+
+
+def taken(places: SharedPlaces) -> list[Trial]:
+    """All that a process gets at this moment."""
+    found = []
+    while (got := places.next(sampler_of)) is not None:
+        trial, place = got
+        assert TrialNotes.of(trial).ordinal == place
+        found.append(trial)
+    return found
+
+
+def ordinals(trials: list[Trial]) -> list[int]:
+    return [TrialNotes.of(trial).ordinal for trial in trials]
+
+
+# --- what is planned --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_planned_is_enqueued_by_whoever_comes_first_and_comes_first(crews, join):
+    one, two = join(), join()
+    planned = [{"x": 0.25}, {"x": 0.5}]
+    places = [process.places(4) for process in (one, two)]
+    for mine in places:
+        mine.begin(planned)
+        assert mine.is_left
+    assert [trial.system_attrs[FIXED] for trial in crews.stored] == planned
+    assert view(one.mirror) == view(two.mirror) == crews.stored
+    found = taken(places[0]) + taken(places[1])
+    assert ordinals(found) == [0, 1, 2, 3]
+    assert [trial.suggest_float("x", 0, 1) for trial in found[:2]] == [0.25, 0.5]
+    assert [TrialNotes.of(trial).worker for trial in found] == [one.name] * 2 + [two.name] * 2
+
+
+def test_a_trial_is_drawn_by_the_sampler_of_its_place(join):
+    one = join()
+    places = one.places(3)
+    places.begin([])
+    found = []
+    while (got := places.next(sampler_of)) is not None:
+        found.append(got[0].suggest_float("x", 0, 1))
+    again = [optuna.create_study(sampler=sampler_of(place)).ask().suggest_float("x", 0, 1) for place in range(3)]
+    assert found == again
+
+
+def test_who_begins_takes_over_what_those_have_left_that_are_gone(crews, join):
+    crews.put(MEMBER + "dead", **DEAD)
+    claim(crews.join(), "dead")
+    one = join()
+    places = one.places(1)
+    places.begin([])
+    (again,) = taken(places)
+    assert (TrialNotes.of(again).rerun_of, TrialNotes.of(again).ordinal) == (0, 0)
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_has_its_share_of_what_is_left_at_most(crews, join):
+    processes = [join(), join(), join()]
+    places = [process.places(10) for process in processes]
+    found = [taken(mine) for mine in places]
+    assert [len(mine) for mine in found] == [4, 4, 2]
+    assert sorted(ordinals([trial for mine in found for trial in mine])) == list(range(10))
+    processes[0].complete(found[0].pop())
+    assert taken(places[0]) == []
+    assert places[0].is_left, "it has its share of the nine that are left, and has not asked"
+    for trial in found[0]:
+        processes[0].complete(trial)
+    assert taken(places[0]) == []
+    assert not places[0].is_left, "it has heard that every place is given out"
+
+
+def test_the_share_grows_when_others_leave_and_what_they_left_comes_first(crews, join):
+    one, two = join(), join()
+    mine, theirs = one.places(6), two.places(6)
+    first = taken(mine)
+    assert ordinals(first) == [0, 1, 2]
+    assert mine.is_left, "it has its share, and there is more"
+    assert ordinals(taken(theirs)) == [3, 4, 5]
+    two.crew.close()
+    one.mirror.flush()
+    again = taken(mine)
+    assert ordinals(again) == [3, 4, 5]
+    assert [TrialNotes.of(trial).rerun_of for trial in again] == [3, 4, 5]
+
+
+def test_with_more_processes_than_places_each_may_have_one_until_there_is_none(join):
+    places = [process.places(2) for process in [join(), join(), join()]]
+    assert [len(taken(mine)) for mine in places] == [1, 1, 0]
+    assert [mine.is_left for mine in places] == [True, True, False]
+
+
+def test_of_several_that_ask_at_once_each_has_places_of_its_own(crews, join):
+    processes = [join(), join(), join()]
+
+    def work(which: int) -> list[int]:
+        process, found = processes[which], []
+        places = process.places(12)
+        places.begin([{"x": 0.5}])
+        while got := taken(places):
+            found += ordinals(got)
+            for trial in got:
+                process.complete(trial)
+        return found
+
+    found = at_once(work, 3)
+    assert sorted(place for mine in found for place in mine) == list(range(12))
+    assert [trial.number for trial in crews.stored] == list(range(12))
+
+
+# --- until all have a result ------------------------------------------------------------------------------------------
+
+
+def test_who_has_nothing_to_do_waits_until_every_place_has_its_result(crews, join, pauses):
+    one, two = join(), join()
+    mine, theirs = one.places(2), two.places(2)
+    (first,), (second,) = taken(mine), taken(theirs)
+    one.complete(first)
+    assert taken(mine) == []
+    assert not mine.is_left
+    assert not mine.is_over
+    assert mine.wait()
+    assert pauses == [module.WAIT_S]
+    two.complete(second)
+    assert not mine.wait()
+    assert mine.is_over
+    assert not mine.is_left
+    assert len(pauses) == 1
+
+
+def test_who_waits_goes_on_at_once_where_somebody_has_left_a_trial(crews, join, pauses):
+    one, two = join(), join()
+    mine, theirs = one.places(2), two.places(2)
+    (first,) = taken(mine)
+    taken(theirs)
+    one.complete(first)
+    assert taken(mine) == []
+    two.crew.close()
+    assert mine.wait()
+    assert mine.is_left
+    assert not pauses
+    (again,) = taken(mine)
+    assert TrialNotes.of(again).rerun_of == 1
+    one.complete(again)
+    assert not mine.wait()
+    assert crews.states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_what_was_interrupted_is_no_result_and_what_failed_is_one(crews, join):
+    one = join()
+    places = one.places(2)
+    lost, failed = taken(places)
+    one.mirror.tables.take_back([min(one.mirror.running)])
+    lost.report(0.5, 1)
+    one.study.tell(failed, state=TrialState.FAIL)
+    assert one.mirror.flush() == [lost.number]
+    assert not places.is_over
+    (again,) = taken(places)
+    one.study.tell(again, state=TrialState.PRUNED)
+    assert places.is_over
+
+
+def test_a_study_that_is_to_have_more_has_places_again(join):
+    one = join()
+    few = one.places(1)
+    (first,) = taken(few)
+    one.complete(first)
+    assert few.is_over
+    more = one.places(3)
+    assert more.is_left
+    assert ordinals(taken(more)) == [1, 2]
