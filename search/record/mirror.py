@@ -131,17 +131,22 @@ class Mirror(BaseStorage):
             self._writer.shutdown()
             self.database.engine.dispose()
 
-    def claim(self, most: int, worker: str) -> FrozenTrial | None:
-        """Gives this process the next trial, see ``TrialTables.claim``."""
-        trial = self.patiently(lambda: self.tables.claim(most, worker))
-        if trial is not None:
-            # Without gaps: who looks a trial up does so by its number in the study. And all that its forerunner has
-            # reported: whoever goes on with that says it again.
-            self._read_others(running_too=TrialNotes.of(trial).rerun_of is not None)
+    def claim(self, most: int, worker: str, count: int = 1) -> list[FrozenTrial]:
+        """Gives this process the next trials, see ``TrialTables.claim``."""
+        numbers = self.patiently(lambda: self.tables.claim(most, worker, count))
+        if not numbers:
+            return []
+        # Without gaps: who looks a trial up does so by its number in the study.
+        self._read_others(numbers)
+        trials = [self._trials[number] for number in numbers]
+        if any(TrialNotes.of(trial).rerun_of is not None for trial in trials):
+            # All that the forerunner has reported: whoever goes on with that says it again.
             with self._lock:
-                self._mine.add(id_of_trial(trial))
-                self._trials[id_of_trial(trial)] = trial
-        return trial
+                running = [number for number, trial in self._trials.items() if not trial.state.is_finished()]
+            self._read_others(running)
+        with self._lock:
+            self._mine.update(numbers)
+        return trials
 
     def give_back(self) -> None:
         """Ends this process's running trials as interrupted, each to be run again by whoever comes next."""
@@ -312,11 +317,11 @@ class Mirror(BaseStorage):
             self._edit(trial_id, system_attrs={**trial.system_attrs, key: value})
             self._note(trial_id).system_attrs[key] = value
 
-    def _read_others(self, *, running_too: bool) -> None:
-        """Reads the trials that others have made since; with those that were running, too."""
+    def _read_others(self, among: Collection[int] = ()) -> None:
+        """Reads the trials that others have made since; and some others."""
         with self._lock:
-            seen = self._read_before(()) if running_too else dict.fromkeys(self._trials, TrialState.COMPLETE)
-        trials = self.patiently(lambda: self.tables.changed(seen))
+            known = dict.fromkeys(self._trials, TrialState.COMPLETE)
+        trials = self.patiently(lambda: self.tables.changed(known, among))
         with self._lock:
             self._put(trials)
 
@@ -332,7 +337,7 @@ class Mirror(BaseStorage):
         with self._lock:
             has_gap = trial.number > len(self._trials)  # one was made, and the connection ended before that was heard
         if self._shared or has_gap:
-            self._read_others(running_too=False)
+            self._read_others()
         with self._lock:
             self._mine.add(number)
             self._trials[number] = trial

@@ -43,8 +43,7 @@ def join(storage, url) -> Iterator[Callable[[], Mirror]]:
 
 
 def claim(mirror: Mirror, worker: str = "me") -> int:
-    trial = mirror.claim(9, worker)
-    assert trial is not None
+    (trial,) = mirror.claim(9, worker)
     return id_of_trial(trial)
 
 
