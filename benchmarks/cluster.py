@@ -1,15 +1,15 @@
 """What it costs that several processes work on one study: against ideal with sleeping banks, and with real ones.
 
-    python benchmarks/cluster.py                                     # sleeping banks, on a PostgreSQL of its own
-    python benchmarks/cluster.py --store store.h5                    # real banks, one process to a core
+    KERAS_BACKEND=jax python benchmarks/cluster.py      # sleeping banks, on a PostgreSQL of its own
+    python benchmarks/cluster.py --store store.h5       # real banks, one process to a core
 
 A sleeping bank takes as long for an epoch as a GPU would and computes nothing; everything around it is real: places,
-record, heartbeats, rungs, reports. Each worker is a process with a full bank; a study has so many trials that every bank
-is filled ``--rounds`` times, and the ideal is that it takes no longer than the sleeping. All processes share this
+record, heartbeats, rungs, reports. Each worker is a process with a full bank; a study has so many trials that every
+bank is filled ``--rounds`` times, and the ideal is that it takes no longer than the sleeping. All processes share this
 machine's cores, which the workers of a cluster do not: how busy they were is printed, too.
 
-With real banks two processes, each on a core of its own, work on one study together, and on two studies alone at the same
-time, in turn: what the former take longer is what coordination costs. And one process does the same study with a
+With real banks two processes, each on a core of its own, work on one study together, and on two studies alone at the
+same time, in turn: what the former take longer is what coordination costs. And one process does the same study with a
 journal, and with ``--join`` on PostgreSQL.
 
 Needs the ``test`` extra and PostgreSQL; times are by the clock, so the machine should have nothing else to do.
@@ -32,15 +32,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # imported and never started: processes are forked
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
 import numpy as np
 import sqlalchemy
-from made_study import make_config
 from optuna.trial import FrozenTrial
-from postgres import programs, running_server
 
 from features.runtime.command import console
 from heads.bank.shape import BankShape
@@ -60,6 +54,8 @@ from search.training.snapshot import Snapshots
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
 GRACE_S = 60.0
 SPACE = """
 [space]
@@ -75,12 +71,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--epoch", type=float, nargs="+", default=[0.05, 0.5, 2.0], help="seconds that a bank sleeps")
     parser.add_argument("--heads", type=int, default=16, help="in a bank at once")
-    parser.add_argument("--epochs", type=int, default=50, help="of a trial")
-    parser.add_argument("--rounds", type=int, default=2, help="times that each bank is filled")
+    parser.add_argument("--epochs", type=int, default=20, help="of a trial")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each bank is filled")
     parser.add_argument("--store", type=Path, help="measure real banks on this store instead")
     parser.add_argument("--trials", type=int, default=40, help="with --store: of the study")
     parser.add_argument("--repeat", type=int, default=3, help="with --store: times; the medians count")
     arguments = parser.parse_args()
+
+    from postgres import programs
+
     if programs() is None:
         parser.error("PostgreSQL is not installed")
     if arguments.store:
@@ -93,9 +92,10 @@ def main() -> None:
 
 
 def scale(arguments: argparse.Namespace) -> None:
-    print(
-        f"{arguments.heads} heads at once, {arguments.rounds} rounds of {arguments.epochs} epochs; {os.cpu_count()} cores"
-    )
+    from postgres import running_server
+
+    rounds = f"{arguments.rounds} rounds of {arguments.epochs} epochs"
+    print(f"{arguments.heads} heads at once, {rounds}; {os.cpu_count()} cores")
     head = f"{'epoch':>7s} {'workers':>8s} {'trial-epochs/s':>15s} {'of ideal':>9s} {'statements/s':>13s} "
     print(head + f"{'in transactions':>16s} {'longest':>8s} {'cores busy':>11s}")
     console.quiet = True
@@ -163,6 +163,8 @@ def run_sleeping(
     folder: Path, url: str | None, workers: int, seconds: float, arguments: argparse.Namespace
 ) -> list[Told]:
     """Runs a study by so many processes; returns what each has measured."""
+    from made_study import make_config
+
     config = make_config(
         trials=workers * arguments.heads * arguments.rounds,
         epochs=arguments.epochs,
@@ -174,7 +176,7 @@ def run_sleeping(
     if url:  # its tables are no worker's work
         open_record(folder, "warm-up", url, direction="maximize", resume=False).close()
     processes = [
-        forked.Process(target=_worker, args=(folder, config, seconds, arguments.heads, barrier, results))
+        forked.Process(target=_worker, args=(results, folder, config, seconds, arguments.heads, barrier))
         for _ in range(workers)
     ]
     for process in processes:
@@ -187,11 +189,11 @@ def run_sleeping(
     return told
 
 
-def _worker(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrier, results: Any) -> None:
+def _worker(results: Any, *told: Any) -> None:
     try:
-        results.put(_work(folder, config, seconds, heads, barrier))
+        results.put(_work(*told))
     except BaseException:
-        barrier.abort()
+        told[-1].abort()
         results.put(traceback.format_exc())
 
 
@@ -211,11 +213,11 @@ def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrie
         place = worker_folder(folder, crew.name) if crew is not None else folder
         places = crew.places(opened.study, config.trials) if crew is not None else None
         book = Book(opened.study, config, Space.from_dict(config.space, "here"), places=places)
-        banks = SleepingBanks(heads, seconds)
+        banks = _SleepingBanks(heads, seconds)
         pool = Pool(
             book,
             banks,  # type: ignore[arg-type]
-            Nowhere(),
+            _Nowhere(),
             Display(opened.study, config),
             opened=opened,
             snapshots=Snapshots(place, opened.journal_bytes, every=60.0),
@@ -232,7 +234,7 @@ def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrie
     return told
 
 
-class SleepingBanks:
+class _SleepingBanks:
     """Stands for ``search.training.banks.Banks``: an epoch takes its time and computes nothing."""
 
     folds = 1
@@ -252,8 +254,8 @@ class SleepingBanks:
         return self.pages - len(self._free)
 
     @property
-    def room(self) -> Places:
-        return Places(len(self._free))
+    def room(self) -> _Room:
+        return _Room(len(self._free))
 
     def insert(self, arriving: Sequence[Newcome]) -> list[int]:
         return [self._free.pop() for _ in arriving]
@@ -287,7 +289,7 @@ class SleepingBanks:
         return ({"spec": "{}"},)
 
 
-class Places:
+class _Room:
     """Stands for ``search.training.banks.Room``: heads of one page."""
 
     def __init__(self, left: int) -> None:
@@ -304,7 +306,7 @@ class Places:
         self._left -= 1
 
 
-class Nowhere:
+class _Nowhere:
     """Takes heads and keeps none."""
 
     takes_pruned = False
@@ -321,21 +323,23 @@ class Nowhere:
 
 def compare_real(store: Path, trials: int, epochs: int, repeat: int) -> None:
     """Two processes together against two alone; and one on PostgreSQL against one with a journal."""
+    from postgres import running_server
+
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise SystemExit("two cores are needed")
     found: dict[str, list[float]] = {}
     with running_server() as server:
         for _ in range(repeat):
-            halves = [Search(store, trials // 2, epochs, seed, core=core) for seed, core in enumerate(cores)]
+            halves = [_Search(store, trials // 2, epochs, seed, core=core) for seed, core in enumerate(cores)]
             found.setdefault("two alone, at the same time", []).append(seconds_of(halves))
             url = server.new_database(f"t{time.monotonic_ns()}")
             with tempfile.TemporaryDirectory() as out:
-                both = [Search(store, trials, epochs, 0, core=core, url=url, out=Path(out)) for core in cores]
+                both = [_Search(store, trials, epochs, 0, core=core, url=url, out=Path(out)) for core in cores]
                 found.setdefault("two together", []).append(seconds_of(both))
-            found.setdefault("one, journal", []).append(seconds_of([Search(store, trials, epochs, 0)]))
+            found.setdefault("one, journal", []).append(seconds_of([_Search(store, trials, epochs, 0)]))
             url = server.new_database(f"t{time.monotonic_ns()}")
-            found.setdefault("one, PostgreSQL", []).append(seconds_of([Search(store, trials, epochs, 0, url=url)]))
+            found.setdefault("one, PostgreSQL", []).append(seconds_of([_Search(store, trials, epochs, 0, url=url)]))
     print(f"{trials} trials of {epochs} epochs, no pruning; seconds from the first trial's start to the last one's end")
     for name, seconds in found.items():
         print(f"{name:30s} {median(seconds):7.1f}  ({', '.join(f'{one:.1f}' for one in seconds)})")
@@ -344,7 +348,7 @@ def compare_real(store: Path, trials: int, epochs: int, repeat: int) -> None:
         print(f"{over} / {under}: {median(ratios):.3f} ({', '.join(f'{one:.3f}' for one in ratios)})")
 
 
-class Search:
+class _Search:
     """``search.run`` as a program."""
 
     def __init__(
@@ -379,7 +383,7 @@ class Search:
         self.log.unlink()
 
 
-def seconds_of(searches: Sequence[Search]) -> float:
+def seconds_of(searches: Sequence[_Search]) -> float:
     """How long the searches took together: from the first trial's start to the last one's end."""
     for search in searches:
         search.end()
