@@ -53,8 +53,7 @@ def view(mirror: Mirror) -> list[FrozenTrial]:
 
 
 def claim(mirror: Mirror, worker: str = "me", most: int = 99) -> int:
-    trial = mirror.claim(most, worker)
-    assert trial is not None
+    (trial,) = mirror.claim(most, worker)
     return id_of_trial(trial)
 
 

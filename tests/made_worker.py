@@ -3,7 +3,7 @@
     python made_worker.py '{"storage": "...", "out": "...", ...}' PAUSE LIMIT CREW
 
 PAUSE is how many seconds an epoch of the bank takes, LIMIT how many bytes a file may have: what a full disk looks like.
-CREW is how many have to be there before one of them runs what comes after the search.
+CREW is how many have to be there before any of them begins.
 """
 
 from __future__ import annotations
@@ -118,13 +118,15 @@ def _work(options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
         return real(*arguments)
 
     Banks.train = train  # type: ignore[method-assign]
-    elect = Crew.elect
+    places = Crew.places
 
-    def elect_with_all(self: Crew) -> bool:
+    def places_of_all(self: Crew, *arguments: Any) -> Any:
+        nonlocal crew
         self.gather(crew, 60)
-        return elect(self)
+        crew = 1  # at their repeats there may be fewer
+        return places(self, *arguments)
 
-    Crew.elect = elect_with_all  # type: ignore[method-assign]
+    Crew.places = places_of_all  # type: ignore[method-assign]
     # Made heads have no speed, and JAX takes its time to find that.
     conclusion.cost_of_use = lambda *_: None  # type: ignore[assignment]
     if limit:

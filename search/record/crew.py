@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -43,6 +44,8 @@ REPEATS = "repeats"
 """The attribute that names the study of the repeats that are run, or were."""
 CONFIG = "config"
 """The attribute that holds what ``study.json`` does, for who joins from another machine."""
+CLAIMED_AT_ONCE = 8
+"""Trials that a process takes in one transaction, which takes little longer than that of one."""
 _GATHERING_S = 0.1
 _LOOK_S = 2.0
 """Seconds for which it is believed who else is there."""
@@ -220,14 +223,11 @@ class Crew:
 
     def _of_the_departed(self) -> list[int]:
         """Numbers of running trials of processes of this machine that have died, or that have left."""
-        there = members(self._mirror.database.get_study_user_attrs(self._number))
+        # In this order: who has begun a trial had joined before.
         trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
-        found = []
-        for trial in trials:
-            owner = there.get(TrialNotes.of(trial).worker or "")
-            if owner is None or (owner.is_here and not owner.is_alive):
-                found.append(id_of_trial(trial))
-        return found
+        there = members(self._mirror.database.get_study_user_attrs(self._number))
+        working = {name for name, owner in there.items() if owner.is_alive or not owner.is_here}
+        return [id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working]
 
 
 class SharedPlaces:
@@ -243,6 +243,8 @@ class SharedPlaces:
         self._crew = crew
         self._most = most
         self._given_out = False
+        self._claimed: deque[FrozenTrial] = deque()
+        self._claim_at = 0.0
 
     def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Enqueues what is planned, whichever process comes first; and what those have left that are gone."""
@@ -262,7 +264,7 @@ class SharedPlaces:
     def is_left(self) -> bool:
         """Whether a place may be left, or a trial waits."""
         waiting = any(trial.state == TrialState.WAITING for trial in self._trials())
-        return waiting or not (self._given_out or self.is_over)
+        return bool(self._claimed) or waiting or not (self._given_out or self.is_over)
 
     @property
     def is_over(self) -> bool:
@@ -271,20 +273,29 @@ class SharedPlaces:
 
     def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
         """Returns the next trial and its place; None where none is left, or this process has its share."""
-        left = self._most - sum(map(is_counted, self._trials()))
-        if len(self._mirror.running) >= max(1, math.ceil(left / self._crew.living())):
+        if not self._claimed and self.is_left and time.monotonic() >= self._claim_at:
+            self._claim()
+        if not self._claimed:
             return None
-        trial = self._mirror.claim(self._most, self._crew.name)
-        self._given_out = trial is None
-        if trial is None:
-            return None
+        trial = self._claimed.popleft()
         place = TrialNotes.of(trial).ordinal
         self._study.sampler = sampler_of(place)
         return running_trial(self._study, trial), place
 
+    def _claim(self) -> None:
+        """Claims a few trials, within this process's share."""
+        left = self._most - sum(map(is_counted, self._trials()))
+        share = max(1, math.ceil(left / self._crew.living())) - len(self._mirror.running)
+        if (count := min(share, CLAIMED_AT_ONCE)) > 0:
+            self._claimed.extend(self._mirror.claim(self._most, self._crew.name, count))
+            self._given_out = len(self._claimed) < count
+            if not self._claimed:  # whoever was faster is heard of later
+                self._claim_at = time.monotonic() + WAIT_S
+
     def wait(self) -> bool:
         """Waits a moment for trials that others may leave; False where every place has its result."""
         self._mirror.flush()
+        self._claim_at = 0.0  # what waits now was not there then
         if self.is_over:
             return False
         if not self.is_left:

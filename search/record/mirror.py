@@ -24,9 +24,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from features.runtime.command import say
+from search.record.outages import passes
 from search.record.trial_tables import Noted, TrialTables
 from search.setup.optuna_internals import FrozenStudy, id_of_trial
 from search.trials.notes import TrialNotes
@@ -131,28 +132,33 @@ class Mirror(BaseStorage):
             self._writer.shutdown()
             self.database.engine.dispose()
 
-    def claim(self, most: int, worker: str) -> FrozenTrial | None:
-        """Gives this process the next trial, see ``TrialTables.claim``."""
-        trial = self.patiently(lambda: self.tables.claim(most, worker))
-        if trial is not None:
-            # Without gaps: who looks a trial up does so by its number in the study. And all that its forerunner has
-            # reported: whoever goes on with that says it again.
-            self._read_others(running_too=TrialNotes.of(trial).rerun_of is not None)
+    def claim(self, most: int, worker: str, count: int = 1) -> list[FrozenTrial]:
+        """Gives this process the next trials, see ``TrialTables.claim``."""
+        numbers = self.patiently(lambda: self.tables.claim(most, worker, count))
+        if not numbers:
+            return []
+        # Without gaps: who looks a trial up does so by its number in the study.
+        self._read_others(numbers)
+        trials = [self._trials[number] for number in numbers]
+        if any(TrialNotes.of(trial).rerun_of is not None for trial in trials):
+            # All that the forerunner has reported: whoever goes on with that says it again.
             with self._lock:
-                self._mine.add(id_of_trial(trial))
-                self._trials[id_of_trial(trial)] = trial
-        return trial
+                running = [number for number, trial in self._trials.items() if not trial.state.is_finished()]
+            self._read_others(running)
+        with self._lock:
+            self._mine.update(numbers)
+        return trials
 
     def give_back(self) -> None:
         """Ends this process's running trials as interrupted, each to be run again by whoever comes next."""
-        self.flush()
-        mine = self.running
-        if mine:
+        lost = self.flush()
+        if mine := self.running:
             self.patiently(lambda: self.tables.take_back(mine))
             with self._lock:
                 self._gone.update(mine)
                 self._mine.difference_update(mine)
-            self.flush()
+            lost += self.flush()
+        self._lost += lost  # for whoever asks next
 
     def patiently(self, work: Callable[[], T]) -> T:
         """Returns what ``work`` does in the database, tried again for a while where that cannot be reached.
@@ -166,7 +172,7 @@ class Mirror(BaseStorage):
                 return work()
             except (StorageInternalError, SQLAlchemyError) as error:
                 lasting = time.monotonic() - begun
-                if not _passes(error) or lasting > PATIENCE_S or self._closing.wait(pause):
+                if not passes(error) or lasting > PATIENCE_S or self._closing.wait(pause):
                     raise
                 if lasting > 1 and not said:
                     said = True
@@ -251,6 +257,9 @@ class Mirror(BaseStorage):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Ends a trial; or begins one that waits, in the database at once: another process may be faster."""
         if state == TrialState.RUNNING:
+            self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
+            if trial_id in self._pending:
+                self._lost += self.flush()
             taken = self.patiently(lambda: self.database.set_trial_state_values(trial_id, state, values))
             if taken:
                 self._adopt(trial_id)
@@ -277,7 +286,7 @@ class Mirror(BaseStorage):
             of_others = (one.distributions for one in self._trials.values())
             if (known := next((one[param_name] for one in of_others if param_name in one), None)) is not None:
                 check_distribution_compatibility(known, distribution)
-            value = distribution.to_external_repr(param_value_internal)
+            value = distribution.to_external_repr(float(param_value_internal))  # as who reads it will see it
             self._edit(
                 trial_id,
                 params={**trial.params, param_name: value},
@@ -312,11 +321,11 @@ class Mirror(BaseStorage):
             self._edit(trial_id, system_attrs={**trial.system_attrs, key: value})
             self._note(trial_id).system_attrs[key] = value
 
-    def _read_others(self, *, running_too: bool) -> None:
-        """Reads the trials that others have made since; with those that were running, too."""
+    def _read_others(self, among: Collection[int] = ()) -> None:
+        """Reads the trials that others have made since; and some others."""
         with self._lock:
-            seen = self._read_before(()) if running_too else dict.fromkeys(self._trials, TrialState.COMPLETE)
-        trials = self.patiently(lambda: self.tables.changed(seen))
+            known = dict.fromkeys(self._trials, TrialState.COMPLETE)
+        trials = self.patiently(lambda: self.tables.changed(known, among))
         with self._lock:
             self._put(trials)
 
@@ -332,9 +341,10 @@ class Mirror(BaseStorage):
         with self._lock:
             has_gap = trial.number > len(self._trials)  # one was made, and the connection ended before that was heard
         if self._shared or has_gap:
-            self._read_others(running_too=False)
+            self._read_others()
         with self._lock:
-            self._mine.add(number)
+            if trial.state == TrialState.RUNNING:
+                self._mine.add(number)
             self._trials[number] = trial
 
     def _writable(self, number: int) -> FrozenTrial:
@@ -424,19 +434,3 @@ class Mirror(BaseStorage):
     def remove_session(self) -> None:
         """Lets go of this thread's connection."""
         self.database.remove_session()
-
-
-def _passes(error: Exception) -> bool:
-    """Whether what a database raised will pass: it cannot be reached, or others are in the way."""
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
-    if not isinstance(cause, OperationalError | InterfaceError):
-        return isinstance(cause, DBAPIError) and cause.connection_invalidated
-    state = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None)
-    if state:
-        return str(state)[:2] in _PASSING or str(state) == _TOO_MANY_CONNECTIONS
-    return "sqlite" not in type(cause.orig).__module__ or "locked" in str(cause.orig)
-
-
-_PASSING = ("08", "40", "57")
-"""Classes of SQLSTATE: of the connection, of transactions in each other's way, of a server that ends or starts."""
-_TOO_MANY_CONNECTIONS = "53300"

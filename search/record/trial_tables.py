@@ -87,39 +87,36 @@ class TrialTables:
             given = max([self._places(session), len(planned), *(1 + ordinal for ordinal in taken)])
             self._set_places(session, given)
 
-    def claim(self, most: int, worker: str) -> FrozenTrial | None:
-        """Gives a worker the next trial: the first that waits, else a new one in the next place.
+    def claim(self, most: int, worker: str, count: int = 1) -> list[int]:
+        """Gives a worker the next trials: those that wait, the first of them first, then new ones in the next places.
 
         Args:
             most: Places that the study has.
-            worker: Who takes it; noted of the trial.
+            worker: Who takes them; noted of each.
+            count: Trials that it would like: several cost little more than one.
 
         Returns:
-            The trial, running, its place noted; None where no trial waits and no place is left.
+            Their numbers in the storage. They are running, their places noted. Fewer, or none, where no more wait and
+            no place is left.
         """
         with transaction(self.storage) as session:
             self._lock(session)
-            row = self._first_waiting(session)
-            if row is None:
-                place = self._places(session)
-                if place >= most:
-                    return None
-                self._set_places(session, place + 1)
-                attributes = TrialNotes.as_attributes(ordinal=place, worker=worker)
-                template = create_trial(state=TrialState.WAITING, user_attrs=attributes)
-                row = new_trial(self.storage, session, self.study_id, template)
-            else:
-                told = {TrialNotes.WORKER: worker}
-                if not session.scalars(self._attributes(TrialNotes.ORDINAL, row.trial_id)).all():
-                    place = self._places(session)  # its first run was killed before it had one
-                    self._set_places(session, place + 1)
-                    told |= TrialNotes.as_attributes(ordinal=place)
-                _put_attributes(session, tables.TrialUserAttributeModel, {row.trial_id: told})
-            row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
-            session.add(tables.TrialHeartbeatModel(trial_id=row.trial_id))
-            number = row.trial_id
-        (trial,) = self._read([number])
-        return trial
+            rows = self._waiting(session, count)
+            placed = self._placed(session, [row.trial_id for row in rows])
+            given = before = self._places(session)
+            rows += self._new(session, max(0, min(count - len(rows), most - given)))
+            told = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
+            for number in sorted(told.keys() - placed):  # new, or its first run was killed before it had one
+                told[number] |= TrialNotes.as_attributes(ordinal=given)
+                given += 1
+            if given != before:
+                self._set_places(session, given)
+            _put_attributes(session, tables.TrialUserAttributeModel, told)
+            now = datetime.now()
+            for row in rows:
+                row.state, row.datetime_start = TrialState.RUNNING, now
+            session.add_all([tables.TrialHeartbeatModel(trial_id=number) for number in told])
+        return sorted(told)
 
     def take_back(self, lost: Collection[int]) -> None:
         """Ends running trials whose worker is gone as interrupted, and enqueues each in the place that it had.
@@ -166,7 +163,7 @@ class TrialTables:
             noted: By the trial's number in the storage.
 
         Returns:
-            Those that are not running any more: nothing is written of them.
+            Those that have ended otherwise: nothing is written of them.
         """
         if not noted:
             return set()
@@ -174,8 +171,11 @@ class TrialTables:
             if session.get_bind().dialect.name == "sqlite":
                 self._lock(session)
             rows = {row.trial_id: row for row in session.scalars(self._trials(noted).with_for_update())}
-            alive = {number for number, row in rows.items() if row.state == TrialState.RUNNING}
+            alive = {number for number, row in rows.items() if not row.state.is_finished()}
             mine = {number: one for number, one in noted.items() if number in alive}
+            # Told already where only the answer was lost.
+            ends = {number: (one.state, one.ended) for number, one in noted.items()}
+            known = {number for number, row in rows.items() if (row.state, row.datetime_complete) == ends[number]}
             _put_steps(session, mine)
             _put_params(session, mine)
             users = {number: one.user_attrs for number, one in mine.items()}
@@ -191,16 +191,17 @@ class TrialTables:
                         tables.TrialValueModel(trial_id=number, objective=objective, value=stored, value_type=kind)
                     )
                 rows[number].state, rows[number].datetime_complete = one.state, one.ended
-        return noted.keys() - alive
+        return noted.keys() - alive - known
 
-    def changed(self, known: Mapping[int, TrialState]) -> list[FrozenTrial]:
+    def changed(self, known: Mapping[int, TrialState], among: Collection[int] = ()) -> list[FrozenTrial]:
         """Reads the trials that are new, or were not finished when they were read last.
 
         Args:
             known: State of the trials that were read before, by their numbers in the storage.
+            among: Numbers of trials to read in any case.
         """
-        open_still = {number for number, state in known.items() if not state.is_finished()}
-        return read_trials(self.storage, self.study_id, among=open_still, beyond=max(known, default=-1))
+        anew = {number for number, state in known.items() if not state.is_finished()} | set(among)
+        return read_trials(self.storage, self.study_id, among=anew, beyond=max(known, default=-1))
 
     # --- the parts of a transaction -----------------------------------------------------------------------------
 
@@ -218,17 +219,42 @@ class TrialTables:
         chosen = sqlalchemy.select(trials).where(trials.study_id == self.study_id, trials.trial_id.in_(list(numbers)))
         return chosen.order_by(trials.trial_id)  # all in one order, so that no two wait for each other
 
-    def _first_waiting(self, session: Session) -> Any:
+    def _waiting(self, session: Session, count: int) -> list[Any]:
+        """The first trials that wait."""
         trials = tables.TrialModel
         waiting = sqlalchemy.select(trials).where(trials.study_id == self.study_id, trials.state == TrialState.WAITING)
-        return session.scalars(waiting.order_by(trials.trial_id).limit(1).with_for_update()).first()
+        return list(session.scalars(waiting.order_by(trials.trial_id).limit(count).with_for_update()))
 
-    def _attributes(self, key: str, number: int | None = None) -> sqlalchemy.Select[Any]:
-        """The values of an attribute: of all trials, or of one."""
+    def _new(self, session: Session, count: int) -> list[Any]:
+        """Adds trials, of which nothing is known yet."""
+        if not count:
+            return []
+        trials = tables.TrialModel
+        there = sqlalchemy.select(sqlalchemy.func.count()).where(trials.study_id == self.study_id)
+        first = session.scalars(there).one()
+        rows = [
+            trials(
+                study_id=self.study_id, number=first + place, state=TrialState.RUNNING, datetime_start=datetime.now()
+            )
+            for place in range(count)
+        ]
+        session.add_all(rows)
+        session.flush()
+        return rows
+
+    def _placed(self, session: Session, numbers: Collection[int]) -> set[int]:
+        """Those of some trials that have a place."""
+        if not numbers:
+            return set()
+        attributes = tables.TrialUserAttributeModel
+        chosen = sqlalchemy.select(attributes.trial_id).where(attributes.trial_id.in_(numbers))
+        return set(session.scalars(chosen.where(attributes.key == TrialNotes.ORDINAL)))
+
+    def _attributes(self, key: str) -> sqlalchemy.Select[Any]:
+        """The values of an attribute of all trials."""
         attributes, trials = tables.TrialUserAttributeModel, tables.TrialModel
         found = sqlalchemy.select(attributes.value_json).join(trials, trials.trial_id == attributes.trial_id)
-        found = found.where(trials.study_id == self.study_id, attributes.key == key)
-        return found if number is None else found.where(trials.trial_id == number)
+        return found.where(trials.study_id == self.study_id, attributes.key == key)
 
     def _read(self, numbers: Collection[int]) -> list[FrozenTrial]:
         """Reads some trials; those beyond the largest number that there may be are none."""

@@ -79,7 +79,7 @@ def reported(url: str) -> int:
 
 def test_those_who_start_in_the_same_instant_share_the_trials(server, start, options, tmp_path):
     url = server.new_database("empty")  # not even the tables are there
-    workers = [start(storage=url, out=tmp_path / name, pause=0.3) for name in ("one", "two")]  # no disk in common
+    workers = [start(storage=url, out=tmp_path / name, pause=0.3, crew=2) for name in ("one", "two")]  # no common disk
     assert [worker.wait() for worker in workers] == [0, 0], workers[0].said + workers[1].said
     trials = assert_sound(url, TRIALS)
     by = [trial.user_attrs["worker"] for trial in trials]
@@ -222,7 +222,7 @@ def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, t
 
 
 def test_a_worker_that_is_asked_to_leave_gives_its_trials_back(start, url):
-    workers = [start(pause=0.1), start(pause=0.1)]
+    workers = [start(pause=0.1, crew=2), start(pause=0.1, crew=2)]
     wait_until(lambda: len({trial.user_attrs.get("worker") for trial in trials_of(url)} - {None}) == 2)
     wait_until(lambda: reported(url) > 8)
     workers[0].signal(signal.SIGINT)

@@ -48,7 +48,7 @@ class Process:
 
     def do(self, work: str, chosen: int, other: Process) -> None:
         if work == "claim":
-            if (trial := self.mirror.claim(PLACES, self.name)) is not None:
+            for trial in self.mirror.claim(PLACES, self.name, chosen % 3 + 1):
                 self.reported[id_of_trial(trial)] = {}
         elif work == "take_over":  # as of one that has given no sign of life
             self.mirror.tables.take_back(other.mirror.running)

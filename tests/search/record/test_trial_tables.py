@@ -58,10 +58,9 @@ def given(tables: TrialTables) -> int:
     return tables.storage.get_study_user_attrs(tables.study_id)[PLACES]
 
 
-def claim(tables: TrialTables, most: int = 9) -> FrozenTrial:
-    trial = tables.claim(most, "me")
-    assert trial is not None
-    return trial
+def claim(tables: TrialTables, most: int = 9, worker: str = "me") -> FrozenTrial:
+    (number,) = tables.claim(most, worker)
+    return tables.storage.get_trial(number)
 
 
 def one_more(tables: TrialTables) -> TrialTables:
@@ -93,8 +92,8 @@ def test_the_places_that_one_alone_has_given_out_are_taken(tables):
 def test_a_trial_is_claimed_running_with_its_place_and_its_worker(tables):
     tables.begin(planned(1))
     before = datetime.now()
-    first, second = tables.claim(2, "one"), tables.claim(2, "two")
-    assert tables.claim(2, "one") is None
+    first, second = claim(tables, 2, "one"), claim(tables, 2, "two")
+    assert not tables.claim(2, "one")
     for place, (trial, worker) in enumerate(((first, "one"), (second, "two"))):
         assert (trial.number, trial.state) == (place, TrialState.RUNNING)
         assert trial.user_attrs == {"ordinal": place, "worker": worker}
@@ -110,15 +109,26 @@ def test_a_trial_that_waits_without_a_place_gets_one(tables):
     assert given(tables) == 2
 
 
-@pytest.mark.parametrize("enqueued", [0, 3])
-def test_of_many_that_claim_at_once_each_gets_places_of_its_own(tables, enqueued):
+def test_several_are_claimed_at_once_those_that_wait_first(tables):
+    tables.begin(planned(2))
+    tables.storage.create_new_trial(tables.study_id, create_trial(state=TrialState.WAITING))
+    numbers = tables.claim(5, "me", 4)
+    found = [tables.storage.get_trial(number) for number in numbers]
+    assert [(trial.number, TrialNotes.of(trial).ordinal) for trial in found] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert {trial.state for trial in found} == {TrialState.RUNNING}
+    assert len(tables.claim(5, "me", 4)) == 1
+    assert tables.claim(5, "me", 4) == []
+
+
+@pytest.mark.parametrize(("enqueued", "count"), [(0, 1), (3, 1), (3, 3)])
+def test_of_many_that_claim_at_once_each_gets_places_of_its_own(tables, enqueued, count):
     most = 20
 
     def work(number: int) -> list[FrozenTrial]:
         mine, got = one_more(tables), []
         mine.begin(planned(enqueued))
-        while (trial := mine.claim(most, f"worker {number}")) is not None:
-            got.append(trial)
+        while numbers := mine.claim(most, f"worker {number}", count):
+            got += [mine.storage.get_trial(one) for one in numbers]
         mine.storage.engine.dispose()
         return got
 
