@@ -119,7 +119,7 @@ class Told:
         statements: Sent to the database.
         in_transactions: Seconds, in all threads.
         longest: Seconds of the longest transaction.
-        processor: Seconds of the processor's time.
+        cores: That it kept busy, on the mean, from the common start to when the study had ended.
     """
 
     seconds: float = 0.0
@@ -127,7 +127,7 @@ class Told:
     statements: int = 0
     in_transactions: float = 0.0
     longest: float = 0.0
-    processor: float = 0.0
+    cores: float = 0.0
     _begun: dict[int, float] = field(default_factory=dict)
 
     def watch(self) -> None:
@@ -153,7 +153,7 @@ def describe(done: Sequence[Told], seconds: float, workers: int, arguments: argp
     ideal = workers * arguments.heads / seconds
     statements = sum(one.statements for one in done) / lasted
     inside = sum(one.in_transactions for one in done) / lasted / workers
-    busy = sum(one.processor for one in done) / lasted
+    busy = sum(one.cores for one in done)
     name = "journal" if alone else f"{workers}"
     text = f"{seconds:6.2f}s {name:>8s} {rate:15,.0f} {rate / ideal:9.1%} {statements:13,.0f} {inside:16.1%}"
     return f"{text} {max(one.longest for one in done):7.2f}s {busy:11.2f}"
@@ -226,7 +226,7 @@ def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrie
         )
         pool.run()
         told.seconds, told.trial_epochs = banks.ended - begun, banks.trial_epochs
-        told.processor = time.process_time() - processor
+        told.cores = (time.process_time() - processor) / (time.perf_counter() - begun)
         barrier.wait()
     finally:
         opened.close()

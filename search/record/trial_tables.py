@@ -19,7 +19,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.orm import Session
 
-from search.setup.optuna_internals import id_of_trial, new_trial, read_trials, stale_trials, tables, transaction
+from search.record.trial_rows import read_trials
+from search.setup.optuna_internals import id_of_trial, new_trial, stale_trials, tables, transaction
 from search.trials.notes import TrialNotes
 from search.trials.ranking import INTERRUPTED
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ __all__ = [
     "id_of_trial",
     "new_trial",
     "note_beside",
-    "read_trials",
+    "reading",
     "running_trial",
     "stale_trials",
     "tables",
@@ -65,21 +65,20 @@ def transaction(storage: RDBStorage) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def reading(storage: RDBStorage) -> Iterator[Session]:
+    """Yields a session of a database in which nothing is changed; not to be used within another.
+
+    Raises:
+        StorageInternalError: The database cannot be reached.
+    """
+    with _create_scoped_session(storage.scoped_session) as session:
+        yield session
+
+
 def new_trial(storage: RDBStorage, session: Session, study_id: int, template: FrozenTrial) -> Any:
     """Adds a trial within a transaction that holds the study's lock; returns its row, with its numbers."""
     return storage._get_prepared_new_trial(study_id, template, session)
-
-
-def read_trials(storage: RDBStorage, study_id: int, *, among: Collection[int], beyond: int) -> list[FrozenTrial]:
-    """Reads some trials of a study whole.
-
-    Args:
-        storage: The database.
-        study_id: The study's number in it.
-        among: Numbers of trials in the storage.
-        beyond: All with a larger one, too.
-    """
-    return storage._get_trials(study_id, None, set(among), beyond)
 
 
 def stale_trials(storage: RDBStorage, study_id: int) -> list[int]:

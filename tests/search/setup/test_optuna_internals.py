@@ -180,23 +180,6 @@ def test_a_new_trial_that_is_not_committed_is_none(rdb, number):
     assert rdb.get_all_trials(number) == []
 
 
-def test_trials_are_read_whole_by_number_and_beyond_one(rdb, number):
-    numbers = [rdb.create_new_trial(number, WHOLE) for _ in range(4)]
-    rdb.create_new_trial(new_study(rdb), WHOLE)
-    whole = rdb.get_all_trials(number)
-
-    def read(among, beyond) -> list[int]:
-        found = internals.read_trials(rdb, number, among=among, beyond=beyond)
-        assert found == [trial for trial in whole if trial in found], "_get_trials"
-        return [trial.number for trial in found]
-
-    assert read([], -1) == [0, 1, 2, 3]
-    assert read([], numbers[1]) == [2, 3]
-    assert read({numbers[0]}, numbers[2]) == [0, 3]
-    assert read([numbers[2], numbers[0], 10**6], 2**31 - 1) == [0, 2]
-    assert read([], 2**31 - 1) == []
-
-
 def test_running_trials_whose_heartbeat_is_older_than_the_grace_are_stale(rdb, number):
     heartbeats = internals.tables.TrialHeartbeatModel
     old, fresh, ended, without = (rdb.create_new_trial(number) for _ in range(4))
