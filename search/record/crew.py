@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
-from search.record.mirror import Mirror
+from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.owner import ATTRIBUTE, Owner, Ownership
 from search.record.trial_tables import FIXED
 from search.setup.config import StudyConfig
@@ -39,7 +39,9 @@ FINISHER = "finisher"
 ENDED = "ended"
 """The attribute that says for how many trials that has been done."""
 WAIT_S = 0.5
-"""Seconds between two looks whether somebody has left a trial."""
+"""Seconds between two looks whether somebody has left a trial, at least."""
+LONGEST_WAIT_S = 5.0
+"""And at most: nobody who asks it to stop waits for longer."""
 REPEATS = "repeats"
 """The attribute that names the study of the repeats that are run, or were."""
 CONFIG = "config"
@@ -294,12 +296,14 @@ class SharedPlaces:
 
     def wait(self) -> bool:
         """Waits a moment for trials that others may leave; False where every place has its result."""
+        begun = time.monotonic()
         self._mirror.flush()
+        lasted = time.monotonic() - begun
         self._claim_at = 0.0  # what waits now was not there then
         if self.is_over:
             return False
-        if not self.is_left:
-            time.sleep(WAIT_S)
+        if not self.is_left:  # those who still work are not to be kept from it by all who wait
+            time.sleep(min(max(WAIT_S, lasted / PULLING_SHARE), LONGEST_WAIT_S))
         return True
 
     def _trials(self) -> list[FrozenTrial]:

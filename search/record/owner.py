@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -72,11 +73,11 @@ class Owner:
         token = os.urandom(8).hex()
         return cls(socket.gethostname(), _machine(), process.pid, process.create_time(), token, time.time())
 
-    @classmethod
-    def read(cls, noted: Any) -> Self | None:
+    @staticmethod
+    def read(noted: Any) -> Owner | None:
         """Returns an owner as a study has it; None for none, or for something else."""
         try:
-            return TypeAdapter(cls).validate_python(noted)
+            return _adapter().validate_python(noted)
         except ValidationError:
             return None
 
@@ -253,6 +254,13 @@ def _owner(text: str | None) -> Owner | None:
         return None
 
 
+@cache
+def _adapter() -> TypeAdapter[Owner]:
+    """What reads owners: to make it takes longer than to read one, and there are many."""
+    return TypeAdapter(Owner)
+
+
+@cache
 def _machine() -> str:
     """Tells machines and containers apart: the machine's run since its start, and the space of process numbers."""
     told = []
