@@ -58,6 +58,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 GRACE_S = 60.0
 SPACE = """
+name = "crew"
 [space]
 conv_width = [32]
 learning_rate = { low = 1e-4, high = 1e-2, log = true }
