@@ -344,7 +344,7 @@ def _search(
     write_json(folder / SPLIT_FILE, data.first.split)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
-    places = crew.places(study, config.trials) if crew is not None else None
+    places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
     checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None)
     throughput = None

@@ -34,8 +34,8 @@ class Process:
     def name(self) -> str:
         return self.crew.name
 
-    def places(self, most: int) -> SharedPlaces:
-        return self.crew.places(self.study, most)
+    def places(self, most: int, *, pages: int = 64) -> SharedPlaces:
+        return self.crew.places(self.study, most, pages=pages)
 
     def complete(self, trial: Trial) -> None:
         self.study.tell(trial, 0.5)

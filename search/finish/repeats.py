@@ -258,7 +258,8 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
-        places = crew.places(study, config.trials) if crew else None
+        banks = _banks(self._planned, config, self._data) if config.engine == "fused" else None
+        places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
             config,
@@ -269,12 +270,11 @@ class _Repeats:
         )
         sink = self.predictions(opened)
         with Display(study, config, what="repeat") as display:
-            if config.engine == "solo":  # one after the other: who falls behind is seen when all is trained
+            if banks is None:  # one after the other: who falls behind is seen when all is trained
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
             spared = [place for place, trial in enumerate(plan.trials) if is_article(trial)]
             study.pruner = FinalistPruner(rungs(plan.epochs), runs=plan.runs, spared=spared, needed=plan.needed)
-            banks = _banks(self._planned, config, self._data)
             own = worker_folder(self.place, crew.name) if crew else self.place
             throughput = run_pool(
                 Recording(own, opened, saved, snapshot_every),

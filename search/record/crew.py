@@ -47,7 +47,9 @@ REPEATS = "repeats"
 CONFIG = "config"
 """The attribute that holds what ``study.json`` does, for who joins from another machine."""
 CLAIMED_AT_ONCE = 8
-"""Trials that a process takes in one transaction, which takes little longer than that of one."""
+"""Trials that a process takes in one transaction, at most: that takes little longer than the one of a single trial."""
+PAGES_FOR_EACH = 8
+"""A process takes as many at once as it has so many pages: a head of the default space has six."""
 _GATHERING_S = 0.1
 _LOOK_S = 2.0
 """Seconds for which it is believed who else is there."""
@@ -98,9 +100,16 @@ class Crew:
             self._signs.close()
             raise
 
-    def places(self, study: optuna.Study, most: int) -> SharedPlaces:
-        """Returns what gives out the study's places to this process."""
-        return SharedPlaces(study, self._mirror, self, most)
+    def places(self, study: optuna.Study, most: int, *, pages: int) -> SharedPlaces:
+        """Returns what gives out the study's places to this process.
+
+        Args:
+            study: Optuna's study.
+            most: Places that it has.
+            pages: Of this process's banks, at least 1: who trains few heads at once is not to hold many that wait.
+        """
+        at_once = max(1, min(pages // PAGES_FOR_EACH, CLAIMED_AT_ONCE))
+        return SharedPlaces(study, self._mirror, self, most, at_once=at_once)
 
     def living(self, *, anew: bool = False) -> int:
         """How many processes are at work, this one among them; asked ``anew``, or as it was a moment ago."""
@@ -238,12 +247,13 @@ class SharedPlaces:
     A process takes its share at most of what is left to do, so that those who begin together end together.
     """
 
-    def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew, most: int) -> None:
-        """Prepares; ``most`` is how many places the study has."""
+    def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew, most: int, *, at_once: int) -> None:
+        """Prepares; ``most`` is how many places the study has, ``at_once`` how many are claimed in one transaction."""
         self._study = study
         self._mirror = mirror
         self._crew = crew
         self._most = most
+        self._at_once = at_once
         self._given_out = False
         self._claimed: deque[FrozenTrial] = deque()
         self._claim_at = 0.0
@@ -288,7 +298,7 @@ class SharedPlaces:
         """Claims a few trials, within this process's share."""
         left = self._most - sum(map(is_counted, self._trials()))
         share = max(1, math.ceil(left / self._crew.living())) - len(self._mirror.running)
-        if (count := min(share, CLAIMED_AT_ONCE)) > 0:
+        if (count := min(share, self._at_once)) > 0:
             self._claimed.extend(self._mirror.claim(self._most, self._crew.name, count))
             self._given_out = len(self._claimed) < count
             if not self._claimed:  # whoever was faster is heard of later

@@ -229,3 +229,18 @@ def test_a_study_that_is_to_have_more_has_places_again(join):
     more = one.places(3)
     assert more.is_left
     assert ordinals(taken(more)) == [1, 2]
+
+
+@pytest.mark.parametrize(("pages", "claimed"), [(1, 1), (8, 1), (24, 3), (85, 8), (10_000, 8)])
+def test_who_has_few_pages_holds_few_trials_that_wait(join, pages, claimed):
+    one = join()
+    places = one.places(20, pages=pages)
+    places.begin([])
+    assert places.next(sampler_of)[1] == 0
+    assert len(one.mirror.running) == claimed
+    # All of them are this process's: nobody else gets them, and they go to others where it leaves.
+    assert ordinals(taken(places)) == list(range(1, 20))
+    one.crew.close()
+    other = join().places(20)
+    other.begin([])
+    assert sorted(ordinals(taken(other))) == list(range(20))
