@@ -163,3 +163,26 @@ def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others
     assert not asked[4].should_prune()  # its other run has not got so far
     study.tell(asked[5], state=TrialState.FAIL)
     assert asked[4].should_prune()
+
+
+def test_runs_that_were_ahead_follow_the_one_that_was_judged_for_their_finalist():
+    """Where they train in several processes, the last one to come to a rung is the one that is judged there."""
+    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[3], needed=[1] * 4))
+    asked = []
+    for ordinal in range(8):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        asked.append(study.ask())
+    for trial, value in zip(asked, (0.9, 0.9, 0.8, 0.8, 0.1, 0.1, 0.0, 0.0), strict=True):
+        if trial is not asked[5]:
+            trial.report(value, 1)
+    assert not asked[4].should_prune()
+    asked[4].report(0.95, 2)
+    assert not asked[4].should_prune()
+    asked[5].report(0.1, 1)
+    assert asked[5].should_prune()
+    study.tell(asked[5], state=TrialState.PRUNED)
+    asked[4].report(0.95, 3)
+    assert asked[4].should_prune()
+    study.tell(asked[6], state=TrialState.PRUNED)  # whatever becomes of the one that is spared
+    asked[7].report(0.0, 2)
+    assert not asked[7].should_prune()
