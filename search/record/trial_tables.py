@@ -233,12 +233,8 @@ class TrialTables:
         trials = tables.TrialModel
         there = sqlalchemy.select(sqlalchemy.func.count()).where(trials.study_id == self.study_id)
         first = session.scalars(there).one()
-        rows = [
-            trials(
-                study_id=self.study_id, number=first + place, state=TrialState.RUNNING, datetime_start=datetime.now()
-            )
-            for place in range(count)
-        ]
+        numbers = range(first, first + count)
+        rows = [trials(study_id=self.study_id, number=number, state=TrialState.RUNNING) for number in numbers]
         session.add_all(rows)
         session.flush()
         return rows
