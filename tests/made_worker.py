@@ -120,11 +120,11 @@ def _work(options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
     Banks.train = train  # type: ignore[method-assign]
     places = Crew.places
 
-    def places_of_all(self: Crew, *arguments: Any) -> Any:
+    def places_of_all(self: Crew, *arguments: Any, **named: Any) -> Any:
         nonlocal crew
         self.gather(crew, 60)
         crew = 1  # at their repeats there may be fewer
-        return places(self, *arguments)
+        return places(self, *arguments, **named)
 
     Crew.places = places_of_all  # type: ignore[method-assign]
     # Made heads have no speed, and JAX takes its time to find that.

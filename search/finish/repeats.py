@@ -157,7 +157,7 @@ def run_repeats(
     gc.collect()  # the search's bank, before the next one is made
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
-    opened = repeats.open(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
+    opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
     try:
         check_record(opened.study, place_of(repeats.place, config.storage))
         saved = taken_up(repeats.place, saved, opened)
@@ -200,7 +200,7 @@ def help_with_repeats(
         return False
     gc.collect()
     repeats.settle()
-    opened = repeats.open(grace=crew.grace)
+    opened = repeats.record(grace=crew.grace)
     try:
         check_record(opened.study, place_of(repeats.place, config.storage))
         repeats.run(opened, None, snapshot_every=snapshot_every)
@@ -235,7 +235,7 @@ class _Repeats:
         self.place.mkdir(parents=True, exist_ok=True)
         self.config.write(self.place)
 
-    def open(self, *, keep_bytes: int | None = None, grace: float | None) -> OpenedStudy:
+    def record(self, *, keep_bytes: int | None = None, grace: float | None) -> OpenedStudy:
         """Opens their record."""
         return open_record(
             self.place,
