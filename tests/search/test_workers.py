@@ -269,8 +269,8 @@ def test_a_server_that_is_away_for_a_minute_costs_nothing(server, start, url):
 
 
 def test_a_full_disk_ends_one_worker_and_not_the_study(start, url, tmp_path):
-    full = start(pause=0.05, out=tmp_path / "full", limit=20_000)
-    other = start(pause=0.05)
+    full = start(pause=0.1, crew=2, out=tmp_path / "full", limit=20_000)
+    other = start(pause=0.1, crew=2)
     assert full.wait() == 1
     assert "no room" in full.said or "could be written" in full.said or "full" in full.said, full.said
     assert other.wait() == 0, other.said
