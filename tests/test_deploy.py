@@ -31,6 +31,7 @@ def test_all_services_but_the_database_are_one_image_that_reaches_it(services):
         assert re.fullmatch(
             rf"postgresql://{user}:\${{POSTGRES_PASSWORD:\?.+}}@database/{name}", service["environment"][VARIABLE]
         )
+        assert service["environment"]["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
         assert service["depends_on"]["database"] == {"condition": "service_healthy"}
     assert "healthcheck" in database
 

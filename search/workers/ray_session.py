@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import cpu_count
 from search.workers.ray_internals import keep_quiet
@@ -67,6 +68,7 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
                 held.callback(ray.shutdown)
                 _connect(ray, told)
         _require_gpus(ray, gpus_per_worker)
+        _say_where_room_is_short(ray, workers)
         yield ray
 
 
@@ -114,6 +116,13 @@ def _require_gpus(ray: Any, wanted: float) -> None:
     if most < wanted:
         expected = f"at most the {most:g} GPUs of a machine of this cluster"
         raise InputError("--gpus-per-worker", expected=expected, found=f"{wanted:g}")
+
+
+def _say_where_room_is_short(ray: Any, wanted: int) -> None:
+    """A cluster may grow where work waits for room, so that it is not refused."""
+    there = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    if there < wanted:
+        say(f"note: the cluster has {there:g} of {wanted} CPUs that are needed; workers wait for machines that join it")
 
 
 @contextmanager

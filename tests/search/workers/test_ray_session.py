@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
 
 from features.runtime.errors import BottleneckError, InputError
+from search.workers import ray_session as ray_session_module
 from search.workers.ray_session import ray_session
 
 
@@ -37,6 +39,15 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BottleneckError, match=r"^ray is not installed: pip install '\.\[cluster\]'$"):
         enter()
+
+
+@pytest.mark.parametrize(("wanted", "is_short"), [(3, False), (4, True)])
+def test_that_a_cluster_has_too_few_processors_is_said(capsys, wanted, is_short):
+    nodes = [(True, {"CPU": 1.0}), (False, {"CPU": 8.0}), (True, {}), (True, {"CPU": 2.0})]
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": alive, "Resources": there} for alive, there in nodes])
+    ray_session_module._say_where_room_is_short(ray, wanted)
+    said = capsys.readouterr().err
+    assert ("the cluster has 3 of 4 CPUs that are needed; workers wait for machines that join it" in said) == is_short
 
 
 @pytest.mark.parametrize("told", ["option", "environment"])
