@@ -298,6 +298,7 @@ def test_another_store_and_another_study_are_refused_by_name(start, tmp_path):
     assert re.search("epochs: expected 8, found 9", refused[1].said), refused[1].said
 
 
+@pytest.mark.slow  # what is refused is tested by itself in tests/search/record/test_crew.py
 def test_a_search_alone_and_one_with_others_exclude_each_other(start, url, tmp_path):
     worker = start(pause=2)
     wait_until(lambda: reported(url) > 0)
