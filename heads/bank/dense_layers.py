@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept, keys
-from heads.bank.functions import Function, Tensor, activations, as_deep, choose, slopes
+from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, slopes, unsealed
 from heads.bank.places import Each, Sizes
 from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, Present
@@ -41,10 +41,14 @@ class DenseLayers:
         dtype: Of the operands and results of products.
         each: How heads are run through.
         batch: Rows of a batch, where these are others than the training's.
+        seal: See ``heads.bank.functions.choose``.
     """
 
-    def __init__(self, shape: BankShape, dtype: str, each: Each, batch: int | None = None) -> None:
+    def __init__(
+        self, shape: BankShape, dtype: str, each: Each, *, batch: int | None = None, seal: Seal = unsealed
+    ) -> None:
         self.shape, self.dtype, self._each, self.batch = shape, dtype, each, batch or shape.batch
+        self._choose = partial(choose, seal=seal)
 
     def classify(
         self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, present: Present
@@ -72,7 +76,7 @@ class DenseLayers:
 
         def head(of_head: Arrays) -> Arrays:
             depths = [partial(self._train, depth, of_head, onehot, counts) for depth in range(shape.dense_layers + 1)]
-            chosen: Arrays = choose(depths, of_head["dense_layers"])
+            chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
         found = self._each.run(head, slots, present.used_slots, results)
@@ -88,7 +92,7 @@ class DenseLayers:
 
         def head(of_head: Arrays) -> Arrays:
             depths = [partial(self._use, depth, of_head) for depth in range(shape.dense_layers + 1)]
-            chosen: Arrays = choose(depths, of_head["dense_layers"])
+            chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
         results: Sizes = {"shares": (self.batch, shape.classes)}
@@ -184,7 +188,7 @@ class DenseLayers:
         return {**gradients, "error": ops.swapaxes(error, -1, -2)}
 
     def _chosen(self, functions: Callable[..., list[Function]], head: Arrays, values: Tensor) -> Tensor:
-        return choose(functions(self.shape.activations), head["activation"], values)
+        return self._choose(functions(self.shape.activations), head["activation"], values)
 
     def _name(self, number: int, depth: int) -> str:
         return "hidden" if number < depth else "out"

@@ -7,13 +7,14 @@ is written for channels (n, S·B): of all pages at once, with a code for each ch
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept
-from heads.bank.functions import Function, Tensor, activations, apart, as_deep, choose, slopes
+from heads.bank.functions import Function, Seal, Tensor, activations, apart, as_deep, choose, slopes, unsealed
 from heads.bank.shape import BankShape
 from heads.bank.state import Norm
 from heads.model.functions import POOLINGS
@@ -45,10 +46,12 @@ class FirstLayer:
         shape: The bank's.
         dtype: Of stored activations.
         batch: Rows of a batch, where these are others than the training's.
+        seal: See ``heads.bank.functions.choose``.
     """
 
-    def __init__(self, shape: BankShape, dtype: str, batch: int | None = None) -> None:
+    def __init__(self, shape: BankShape, dtype: str, batch: int | None = None, seal: Seal = unsealed) -> None:
         self.shape, self.dtype, self.batch = shape, dtype, batch or shape.batch
+        self._choose = partial(choose, seal=seal)
         rows, positions = np.arange(self.batch), np.arange(shape.positions)
         self._counters = (rows[None] * shape.positions + positions[:, None]).reshape(-1)
         self._poolings = [POOLINGS[name] for name in shape.poolings]
@@ -64,7 +67,7 @@ class FirstLayer:
         """Batch norm, activation and, in training, dropout of (n, S·B), in float32."""
         codes, numbers = self._codes(norm, channels)
         functions = [self._forward(function, training=training) for function in activations(self.shape.activations)]
-        return choose(functions, codes, hidden, *numbers)
+        return self._choose(functions, codes, hidden, *numbers)
 
     def pooled(self, values: Tensor, channels: Channels) -> Tensor:
         """What pooling makes of (n, S·B) float32: (n, Q, B) in the products' dtype; zeros for what a head has not."""
@@ -82,7 +85,7 @@ class FirstLayer:
             return run
 
         functions = [pool(None if pooling.keeps_positions else pooling.forward) for pooling in self._poolings]
-        return choose(functions, channels.pooling, values)
+        return self._choose(functions, channels.pooling, values)
 
     def unpooled(
         self, flat: Tensor | None, error: Tensor | None, hidden: Tensor, norm: Norm | None, channels: Channels
@@ -115,7 +118,8 @@ class FirstLayer:
 
             return run
 
-        return choose([back(place) for place in range(len(self._poolings))], channels.pooling, flat, error, pooled)
+        functions = [back(place) for place in range(len(self._poolings))]
+        return self._choose(functions, channels.pooling, flat, error, pooled)
 
     def _looked_at(self, hidden: Tensor, norm: Norm | None, channels: Channels) -> Tensor:
         """What was pooled; zeros for single pages whose pooling does not look at it."""
@@ -125,7 +129,7 @@ class FirstLayer:
             looks = np.array([pooling.looks_back for pooling in self._poolings])
             codes = ops.where(ops.take(looks, channels.pooling, axis=0), codes, len(functions))
             functions.append(lambda hidden, *_: ops.zeros(hidden.shape, "float32"))
-        return choose(functions, codes, hidden, *numbers)
+        return self._choose(functions, codes, hidden, *numbers)
 
     def deactivated(
         self, hidden: Tensor, error: Tensor, norm: Norm | None, channels: Channels
@@ -143,7 +147,7 @@ class FirstLayer:
         """
         codes, numbers = self._codes(norm, channels)
         functions = [self._backward(slope) for slope in slopes(self.shape.activations)]
-        error = choose(functions, codes, hidden, error, *numbers)
+        error = self._choose(functions, codes, hidden, error, *numbers)
         if norm is None:
             return apart(lambda error: ops.cast(error, self.dtype), channels.activation, error), None
         found: tuple[Tensor, Tensor] = apart(

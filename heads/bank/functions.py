@@ -15,6 +15,8 @@ from heads.model.functions import ACTIVATIONS
 
 Tensor = Any
 Function = Callable[..., Any]
+Seal = Callable[[Any], Any]
+"""Hands on what one branch of a condition makes, see ``choose``."""
 
 
 def as_deep(vector: Tensor, array: Tensor) -> Tensor:
@@ -22,7 +24,12 @@ def as_deep(vector: Tensor, array: Tensor) -> Tensor:
     return ops.reshape(vector, (*vector.shape, *[1] * (len(array.shape) - len(vector.shape))))
 
 
-def choose(functions: Sequence[Function], code: Tensor, *arrays: Tensor) -> Any:
+def unsealed(results: Any) -> Any:
+    """The seal of code that runs as it is written."""
+    return results
+
+
+def choose(functions: Sequence[Function], code: Tensor, *arrays: Tensor, seal: Seal = unsealed) -> Any:
     """Returns what the chosen function makes of the arrays: an array, or a tuple of arrays.
 
     Args:
@@ -30,9 +37,11 @@ def choose(functions: Sequence[Function], code: Tensor, *arrays: Tensor) -> Any:
         code: int32, a place among them. A scalar runs that function alone; else (n,), and each leading index of the
             results is of its own function.
         arrays: What the function is given.
+        seal: What the results of one function go through. Without one a compiler may take a condition on cheap
+            functions for a choice between their results, and compute them all.
     """
     if len(code.shape) == 0:
-        return _run_one(functions, code, arrays)
+        return _run_one(functions, code, arrays, seal)
     results = [function(*arrays) for function in functions]
     chosen = results[0]
     for place, result in enumerate(results[1:], 1):
@@ -51,16 +60,16 @@ def apart(function: Function, code: Tensor, *arrays: Tensor) -> Any:
     return choose((function,), code, *arrays)
 
 
-def _run_one(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor]) -> Any:
+def _run_one(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor], seal: Seal) -> Any:
     first, *others = functions
     if others:
-        return ops.cond(ops.equal(code, 0), lambda: first(*arrays), lambda: _last(others, code - 1, arrays))
+        return ops.cond(ops.equal(code, 0), lambda: seal(first(*arrays)), lambda: _last(others, code - 1, arrays, seal))
     # The condition always holds, which no compiler knows.
     return ops.cond(code >= 0, lambda: first(*arrays), lambda: tree.map_structure(ops.zeros_like, first(*arrays)))
 
 
-def _last(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor]) -> Any:
-    return functions[0](*arrays) if len(functions) == 1 else _run_one(functions, code, arrays)
+def _last(functions: Sequence[Function], code: Tensor, arrays: Sequence[Tensor], seal: Seal) -> Any:
+    return functions[0](*arrays) if len(functions) == 1 else _run_one(functions, code, arrays, seal)
 
 
 def activations(names: Sequence[str]) -> list[Function]:

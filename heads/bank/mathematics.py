@@ -29,10 +29,12 @@ from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
 
-_MOST_PAGES = 0.9
-"""Share of the pages in use up to which taking them out costs less than what their product saves."""
-_MOST_USED = {"tiles": 0.5, "pooled": 1.0}
-"""The same for the products of the first dense layers, by name: a tile's activations are large against its product."""
+_PARTS = 8
+"""Sizes of the first layers' products: for an eighth fewer, taking pages out costs less than it saves."""
+_DENSE_PARTS = 2
+"""The same for those of the first dense layers, whose activations are large against what is multiplied."""
+_DENSE = ("tiles", "pooled")
+"""The arrays of the first dense layers."""
 
 
 class Bank:
@@ -49,9 +51,10 @@ class Bank:
     def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
         self.shape, self.dtype = shape, dtype
         self._product, self._in_use = tools.product, tools.in_use
-        first, each = FirstLayer(shape, dtype, batch), OneByOne() if tools.one_by_one else AllAtOnce()
+        first = FirstLayer(shape, dtype, batch, tools.seal)
+        each = OneByOne() if tools.one_by_one else AllAtOnce()
         passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
-        dense, update = DenseLayers(shape, dtype, each, batch), Update(shape)
+        dense, update = DenseLayers(shape, dtype, each, batch=batch, seal=tools.seal), Update(shape)
         self._present = tools.fuse(LineUp(shape).present)
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
@@ -74,13 +77,12 @@ class Bank:
         tiles, pooled = self._sums(active, dense, present)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
         loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
-        back: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        back: dict[str, Tensor] = dict.fromkeys(_DENSE)
         for name, kernel in dense.items():
-            used, most = getattr(present, f"used_{name}"), _MOST_USED[name]
-            inputs, error = getattr(active, name), getattr(errors, name)
-            found = self._in_use(self._product, used, most, inputs, error)
+            used, inputs, error = getattr(present, f"used_{name}"), getattr(active, name), getattr(errors, name)
+            found = self._in_use(self._product, used, _DENSE_PARTS, inputs, error)
             gradients[name] = ops.reshape(found, weights[name].shape)
-            back[name] = self._in_use(self._times_transposed, used, most, kernel, error)
+            back[name] = self._in_use(self._times_transposed, used, _DENSE_PARTS, kernel, error)
         error, beta = self._deactivate(hidden, back["tiles"], back["pooled"], norm, present)
         gradients["kernel"] = self._first_gradient(error, batch.features, present)
         if norm is None:
@@ -95,7 +97,7 @@ class Bank:
             flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
             return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
 
-        hidden = self._in_use(convolve, present.used_pages, _MOST_PAGES, kernel)
+        hidden = self._in_use(convolve, present.used_pages, _PARTS, kernel)
         return ops.reshape(hidden, (-1, features.shape[0]))
 
     def _first_gradient(self, error: Tensor, features: Tensor, present: Present) -> Tensor:
@@ -106,7 +108,7 @@ class Bank:
             return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
 
         paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
-        return self._in_use(multiply, present.used_pages, _MOST_PAGES, paged)
+        return self._in_use(multiply, present.used_pages, _PARTS, paged)
 
     def _norm(self, weights: Arrays) -> Norm | None:
         return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
@@ -123,10 +125,10 @@ class Bank:
 
     def _sums(self, active: Active, dense: Arrays, present: Present) -> tuple[Tensor | None, Tensor | None]:
         """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
-        found: dict[str, Tensor] = dict.fromkeys(_MOST_USED)
+        found: dict[str, Tensor] = dict.fromkeys(_DENSE)
         for name, kernel in dense.items():
             used, inputs = getattr(present, f"used_{name}"), getattr(active, name)
-            found[name] = self._in_use(self._transposed_times, used, _MOST_USED[name], kernel, inputs)
+            found[name] = self._in_use(self._transposed_times, used, _DENSE_PARTS, kernel, inputs)
         return found["tiles"], found["pooled"]
 
     def _times_transposed(self, a: Tensor, b: Tensor) -> Tensor:

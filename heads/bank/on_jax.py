@@ -20,12 +20,19 @@ from heads.bank.state import Arrays, Batch, State, zero_state
 from heads.bank.tools import PlainTools
 
 
+class _Tools(PlainTools):
+    """The whole program is compiled."""
+
+    def seal(self, results: Any) -> Any:
+        return jax.lax.optimization_barrier(results)
+
+
 class BankProgram:
     """See ``heads.bank.program.Program``."""
 
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
-        tools = PlainTools(one_by_one=jax.default_backend() == "cpu")
+        tools = _Tools(one_by_one=jax.default_backend() == "cpu")
         self._bank = Bank(shape, dtype, tools)
         self._scoring = Bank(shape, dtype, tools, batch=scored)
         self.exact = None  # its scoring is compiled as a whole, with the rows that it takes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import Laid
@@ -23,32 +24,51 @@ from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingP
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
+_LEAST = 8
+"""Places that a product takes at least: smaller ones XLA multiplies in another way, which rounds in another way."""
+
 
 class _Tools:
-    """Products by TensorFlow; passes compiled by XLA, or run as they are."""
+    """Passes compiled by XLA, or run as they are; products by whoever multiplies faster.
 
-    def __init__(self, *, compiled: bool) -> None:
+    Args:
+        compiled: Whether anything is compiled.
+        dtype: Of the products' operands.
+    """
+
+    def __init__(self, *, compiled: bool, dtype: str = "float32") -> None:
         self._compiled = compiled
         self.one_by_one = compiled and not tf.config.list_physical_devices("GPU")
+        self._by_xla = self.one_by_one and dtype == "float32"
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
-        return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+        multiply = _product_by_xla if self._by_xla else tf.matmul
+        return multiply(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
-    def in_use(self, function: Callable[..., Any], used: Used, most: float, *arrays: Any) -> Any:
+    def in_use(self, function: Callable[..., Any], used: Used, parts: int, *arrays: Any) -> Any:
         if not self.one_by_one:
             return function(*arrays)
         whole = arrays[0].shape[0]
+        sizes = sorted({max(min(_LEAST, whole), -(-whole * part // parts)) for part in range(1, parts + 1)})
 
-        def only_those() -> Any:
-            count = tf.maximum(used.count, 1)
-            places = used.places[:count]
+        def of(size: int) -> Any:
+            if size == whole:
+                return function(*arrays)
+            places = used.places[:size]
             found = function(*(tf.gather(array, places) for array in arrays))
-            return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(count), [whole]))
+            return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(size), [whole]))
 
-        return tf.cond(used.count > int(most * whole), lambda: function(*arrays), only_those)
+        which = tf.reduce_sum(tf.cast(used.count > tf.constant(sizes[:-1], tf.int32), tf.int32))
+        return tf.switch_case(which, [partial(of, size) for size in sizes])
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._compiled else function
+
+    def seal(self, results: Any) -> Any:
+        if not self._compiled:
+            return results
+        sealed = optimization_barrier(*tf.nest.flatten(results))
+        return tf.nest.pack_sequence_as(results, sealed)
 
 
 class BankProgram:
@@ -56,7 +76,7 @@ class BankProgram:
 
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
-        tools = _Tools(compiled=True)
+        tools = _Tools(compiled=True, dtype=dtype)
         self._bank, self._scoring = Bank(shape, dtype, tools), Bank(shape, dtype, tools, batch=scored)
         exact = ExactForward(replace(shape, folds=1, batch=scored), self._scoring.probabilities)
         self.exact = exact if dtype == "float32" and tools.one_by_one else None  # GPUs may round products to 10 bits
@@ -251,12 +271,18 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
 
 def bare_product() -> Callable[..., Any]:
     """See ``heads.bank.backends.bare_product``."""
-    return _Tools(compiled=False).product
+    compiled = {dtype: _Tools(compiled=True, dtype=dtype) for dtype in ("bfloat16", "float32")}
+    return lambda a, b, **transposed: compiled[a.dtype.name].product(a, b, **transposed)
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
+
+
+@partial(tf.function, jit_compile=True, autograph=False)
+def _product_by_xla(a: Any, b: Any, *, transpose_a: bool, transpose_b: bool) -> Any:
+    return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
 
 def _values(variables: Any) -> Any:

@@ -23,19 +23,22 @@ class Tools(Protocol):
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
-    def in_use(self, function: Callable[..., Tensor], used: Used, most: float, *arrays: Tensor) -> Tensor:
-        """Applies a function to places: arrays (n, ...) to (n, ...).
+    def in_use(self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor) -> Tensor:
+        """Applies a product to places: arrays (n, ...) to (n, ...).
 
         Args:
             function: Makes of each place what does not depend on the others.
             used: Places in use; of others the result may be anything.
-            most: Share of places in use up to which those alone are computed, where their number need not be known
-                when the program is compiled.
+            parts: Into so many parts all places are cut, and as few of these are computed as hold those in use, where
+                a program may have several sizes.
             arrays: What it is given.
         """
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the function compiled as one program, or as it is."""
+
+    def seal(self, results: Any) -> Any:
+        """Hands on what one branch of a condition makes, so that no compiler computes the other branch, too."""
 
 
 class PlainTools:
@@ -48,11 +51,15 @@ class PlainTools:
         """See ``Tools``."""
         return ops.matmul(ops.swapaxes(a, -1, -2) if transpose_a else a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
-    def in_use(self, function: Callable[..., Tensor], used: Used, most: float, *arrays: Tensor) -> Tensor:
+    def in_use(self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor) -> Tensor:
         """See ``Tools``; computes all places, since compiled shapes are fixed."""
-        del used, most
+        del used, parts
         return function(*arrays)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """See ``Tools``."""
         return function
+
+    def seal(self, results: Any) -> Any:
+        """See ``Tools``."""
+        return results
