@@ -62,14 +62,15 @@ def predict_exactly(
         small = _small_shape(heads, shape)
         forward = exact_forward(small)
     bank = _small_bank(small, heads)
-    views = []
-    for view in range(feed.views):
-        found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
-        for start in range(0, len(rows), small.batch):
-            part = rows[start : start + small.batch]
-            found.append(_predict(forward, bank, feed.take(part, view), small)[: len(heads), : len(part)])
-        views.append(np.concatenate(found, axis=1))
-    return list(average_views(views))
+    # All views in one line, so that only the last batch is filled up.
+    every, views = np.repeat(rows, feed.views), np.tile(np.arange(feed.views), len(rows))
+    found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
+    for start in range(0, len(every), small.batch):
+        part = slice(start, start + small.batch)
+        features = feed.take(every[part], views[part])
+        found.append(_predict(forward, bank, features, small)[: len(heads), : len(features)])
+    by_view = np.concatenate(found, axis=1).reshape(len(heads), len(rows), feed.views, shape.classes)
+    return list(average_views(list(np.moveaxis(by_view, 2, 0))))
 
 
 def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:
