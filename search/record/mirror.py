@@ -20,21 +20,15 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from features.runtime.command import say
-from search.record.outages import passes
+from search.record.outages import patiently
 from search.record.trial_tables import Noted, TrialTables
 from search.setup.optuna_internals import FrozenStudy, id_of_trial
 from search.trials.notes import TrialNotes
 
-PATIENCE_S = 600.0
-"""Seconds for which a database that cannot be reached is tried again: training goes on, and nothing is lost."""
-_LONGEST_PAUSE_S = 5.0
 PULLING_SHARE = 0.05
 """Share of the time, at most, in which the trials of others are read."""
 T = TypeVar("T")
@@ -166,18 +160,7 @@ class Mirror(BaseStorage):
         Raises:
             SQLAlchemyError: It could not be reached for ten minutes, or refused something; or what Optuna makes of it.
         """
-        begun, pause, said = time.monotonic(), 0.1, False
-        while True:
-            try:
-                return work()
-            except (StorageInternalError, SQLAlchemyError) as error:
-                lasting = time.monotonic() - begun
-                if not passes(error) or lasting > PATIENCE_S or self._closing.wait(pause):
-                    raise
-                if lasting > 1 and not said:
-                    said = True
-                    say(f"note: {self._where}: cannot be reached; it is tried again for {PATIENCE_S / 60:.0f} minutes")
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return patiently(work, self._where, wait=self._closing.wait)
 
     @property
     def is_open(self) -> bool:
@@ -409,11 +392,11 @@ class Mirror(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Returns a study's number."""
-        return int(self.database.get_study_id_from_name(study_name))
+        return int(self.patiently(lambda: self.database.get_study_id_from_name(study_name)))
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """Returns a study's name."""
-        return str(self.database.get_study_name_from_id(study_id))
+        return str(self.patiently(lambda: self.database.get_study_name_from_id(study_id)))
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """Returns which way values are better."""

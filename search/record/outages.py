@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from features.runtime.command import say
+
+PATIENCE_S = 600.0
+"""Seconds for which a database that cannot be reached is tried again: training goes on, and nothing is lost."""
+_LONGEST_PAUSE_S = 5.0
+T = TypeVar("T")
 
 _PASSING = ("08", "40", "57")
 """Classes of SQLSTATE: of the connection, of transactions in each other's way, of a server that ends or starts."""
@@ -18,3 +30,47 @@ def passes(error: Exception) -> bool:
     if state:
         return str(state)[:2] in _PASSING or str(state) == _TOO_MANY_CONNECTIONS
     return "sqlite" not in type(cause.orig).__module__ or "locked" in str(cause.orig)
+
+
+def broke_off(error: Exception) -> bool:
+    """Whether a database had answered and then ended the connection: who never had one may have the wrong address."""
+    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def patiently(
+    work: Callable[[], T],
+    where: str,
+    *,
+    passing: Callable[[Exception], bool] = passes,
+    wait: Callable[[float], bool] = _sleep,
+) -> T:
+    """Returns what ``work`` does in a database, tried again for a while where that cannot be reached.
+
+    Args:
+        work: May be begun again after any error in its midst.
+        where: The database, for messages.
+        passing: Which errors are waited for.
+        wait: Waits for so many seconds, and says whether to give up.
+
+    Raises:
+        SQLAlchemyError: It could not be reached for ten minutes, or refused something; or what Optuna makes of it.
+    """
+    begun, pause, said = time.monotonic(), 0.1, False
+    while True:
+        try:
+            return work()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            lasting = time.monotonic() - begun
+            if not passing(error) or lasting > PATIENCE_S or wait(pause):
+                raise
+            if lasting > 1 and not said:
+                said = True
+                say(f"note: {where}: cannot be reached; it is tried again for {PATIENCE_S / 60:.0f} minutes")
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            passing = passes  # from now on: whoever was waited for is there, and may take a while to begin anew

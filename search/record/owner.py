@@ -32,6 +32,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
+from search.record.outages import patiently
 from search.setup.storage_url import hidden
 
 ATTRIBUTE = "owner"
@@ -125,10 +126,10 @@ class Ownership:
 
         Raises:
             BottleneckError: Another process has it; it is named.
+            SQLAlchemyError: As ``patiently``.
         """
         self._where = f"{hidden(url)}: study {name!r}"
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
-        self._table = sqlalchemy.Table(_TABLE, sqlalchemy.MetaData(), autoload_with=self._engine)
         self._key = {"study_id": study_id, "key": attribute}
         self._every = BEAT_S if every is None else every
         self._also = also
@@ -137,7 +138,8 @@ class Ownership:
         self._closed = False
         self._owner = Owner.of_this_process()
         try:
-            self._noted = self._claim()
+            self._table = patiently(self._described, self._where)
+            self._noted = patiently(self._claim, self._where)
         except BaseException:
             self._engine.dispose()
             raise
@@ -156,8 +158,12 @@ class Ownership:
     def put_first(self, key: str, value: Any) -> None:
         """Notes an attribute of the study, unless it has one of that name."""
         row = {**self._key, "key": key, "value_json": json.dumps(value)}
-        with suppress(IntegrityError), self._engine.begin() as connection:
-            connection.execute(sqlalchemy.insert(self._table).values(row))
+
+        def insert() -> None:
+            with suppress(IntegrityError), self._engine.begin() as connection:
+                connection.execute(sqlalchemy.insert(self._table).values(row))
+
+        patiently(insert, self._where)
 
     def close(self) -> None:
         """Lets go of it; may be called twice."""
@@ -170,9 +176,14 @@ class Ownership:
             connection.execute(sqlalchemy.delete(self._table).where(*self._is(self._noted)))
         self._engine.dispose()
 
+    def _described(self) -> sqlalchemy.Table:
+        return sqlalchemy.Table(_TABLE, sqlalchemy.MetaData(), autoload_with=self._engine)
+
     def _claim(self) -> str:
         text = _text(self._owner)
         there = self._read()
+        if there == text:  # the connection ended before that was heard
+            return text
         if there is None:
             values = self._key | {"value_json": text}
             with suppress(IntegrityError), self._engine.begin() as connection:

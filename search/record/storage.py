@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 import sqlalchemy
@@ -22,6 +22,7 @@ from features.runtime.text import listed, printable
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
+from search.record.outages import broke_off, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
@@ -29,6 +30,9 @@ from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
+T = TypeVar("T")
+_REACHED: set[str] = set()
+"""URLs of the databases that this process has opened for a search."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,13 @@ def open_record(
     needed = resume and not inner and grace is None
     if url:
         database = _existing(url, name, grace) if needed else _remote(url, grace)
-        with storage_errors(url):
+
+        def make() -> int:
             _create(database, hidden(url), name, direction=direction, resume=resume or grace is not None)
-            number = database.get_study_id_from_name(name)
+            return int(database.get_study_id_from_name(name))
+
+        with storage_errors(url):
+            number = _patiently(make, url)
             return _opened(database, number, name, url=url, inner=inner, grace=grace)
     if needed:
         _require_journal(folder / JOURNAL, name)
@@ -211,12 +219,16 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
     if file is not None and not file.is_file():
         return None
     database = _remote(url, None)
+
+    def read() -> StudyConfig | None:
+        if name not in [study.study_name for study in database.get_all_studies()]:
+            return None
+        attributes = database.get_study_user_attrs(database.get_study_id_from_name(name))
+        return noted_config(attributes, f"{hidden(url)}: study {name!r}")
+
     try:
         with storage_errors(url):
-            if name not in [study.study_name for study in database.get_all_studies()]:
-                return None
-            attributes = database.get_study_user_attrs(database.get_study_id_from_name(name))
-            return noted_config(attributes, f"{hidden(url)}: study {name!r}")
+            return _patiently(read, url)
     finally:
         database.engine.dispose()
 
@@ -343,7 +355,8 @@ def _existing(url: str, name: str | None, grace: float | None = None, *, reading
 
 def _remote(url: str, grace: float | None) -> RDBStorage:
     """Opens a database, and makes its tables where there are none; of several that do so at once one is faster."""
-    with _opening(url):
+
+    def make() -> RDBStorage:
         for pause in (0.5, 1.0, 2.0):
             try:
                 return _database(url, grace)
@@ -352,6 +365,16 @@ def _remote(url: str, grace: float | None) -> RDBStorage:
                     raise
                 time.sleep(pause * (0.5 + random.random()))
         return _database(url, grace)
+
+    with _opening(url):
+        database = _patiently(make, url)
+        _REACHED.add(url)
+        return database
+
+
+def _patiently(work: Callable[[], T], url: str) -> T:
+    """Does something in a database; waits for one that was there and is not: one that never was may not exist."""
+    return patiently(work, hidden(url), passing=passes if url in _REACHED else broke_off)
 
 
 def _database(

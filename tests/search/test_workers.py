@@ -249,7 +249,7 @@ def test_late_reports_of_a_worker_that_was_cut_off_are_refused(start, url):
 
 
 def outage(server: Server, start: Start, url: str, seconds: float) -> None:
-    workers = [start(pause=0.1), start(pause=0.1)]
+    workers = [start(pause=0.1, crew=2), start(pause=0.1, crew=2)]
     wait_until(lambda: reported(url) > 4)
     server.stop()
     time.sleep(seconds)

@@ -19,6 +19,7 @@ from postgres import Server, running_server
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from search.record import mirror as module
+from search.record import outages
 from search.record.mirror import Mirror
 
 
@@ -131,7 +132,7 @@ def test_a_trial_that_waits_is_begun_when_the_database_is_back(mirrors, mirror, 
 
 def test_after_ten_minutes_it_is_raised_and_after_a_second_it_was_said_once(mirror, monkeypatch, capsys):
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(outages, "time", clock)
     monkeypatch.setattr(mirror._closing, "wait", clock.sleep)
     begun = clock.now
     mirror.tables.write = Failing(mirror.tables.write, [away()] * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Mirrors:
     def __init__(self, database: RDBStorage) -> None:
         self.database = database
         self.mirrors: dict[int, Mirror] = {}
+        self._where, self._closing = "the studies", threading.Event()  # as a mirror has them
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(Mirror, name)

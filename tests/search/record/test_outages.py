@@ -1,0 +1,110 @@
+"""A database that breaks off while a process joins: waited for, at whatever moment, where it had answered before."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from made_mirrors import Clock, away
+from sqlalchemy.exc import OperationalError
+
+from features.runtime.errors import InputError
+from search.record import outages
+from search.record.crew import members
+from search.record.storage import OpenedStudy, config_in_storage, open_record
+
+
+class Breaking:
+    """Lets a database break off at its next statements, from one of them on."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.times = 0
+        self.error = away()
+
+    def __call__(self, *_: Any) -> None:
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left < 0 and self.times > 0:
+            self.times -= 1
+            raise self.error
+
+    def at(self, statement: int, times: int = 1) -> None:
+        self.left, self.times = statement, times
+
+
+@pytest.fixture
+def breaking() -> Iterator[Breaking]:
+    listener = Breaking()
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", listener)
+    yield listener
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", listener)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch) -> Clock:
+    monkeypatch.setattr(outages, "time", clock := Clock())
+    return clock
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A database with a study in it, to be copied: to make its tables takes seconds."""
+    path = tmp_path_factory.mktemp("template") / "heads.db"
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="s", direction="maximize")
+    return path
+
+
+@pytest.fixture
+def url(tmp_path, template) -> str:
+    return f"sqlite:///{shutil.copy(template, tmp_path)}"
+
+
+def join(folder: Path, url: str) -> OpenedStudy:
+    return open_record(folder, "s", url, direction="maximize", resume=False, grace=60)
+
+
+def test_at_every_statement_of_joining(breaking, url, tmp_path):
+    assert config_in_storage(url, "s") is None
+    statement, broke = 0, True
+    while broke:
+        breaking.at(statement)
+        opened = join(tmp_path, url)
+        try:
+            assert opened.crew is not None
+            broke = breaking.times == 0
+            assert list(members(opened.study.user_attrs)) == [opened.crew.name], statement
+        finally:
+            breaking.left = None
+            opened.close()
+        statement += 1
+    assert statement > 5
+
+
+def test_it_is_waited_for_as_long_as_in_training(breaking, url, tmp_path, clock, capsys):
+    config_in_storage(url, "s")
+    breaking.at(0, times=60)
+    join(tmp_path, url).close()
+    assert breaking.times == 0
+    assert clock.now > 1200
+    assert "cannot be reached; it is tried again for 10 minutes" in capsys.readouterr().err
+
+
+def test_one_that_never_answered_is_not_waited_for(breaking, url, tmp_path, clock):
+    breaking.at(0)
+    with pytest.raises(InputError, match=r"--storage: expected an Optuna storage URL, found .*gone"):
+        config_in_storage(url, "s")
+    assert clock.now == 1000
+
+
+def test_one_that_broke_off_had_answered(breaking, url, clock):
+    breaking.error = OperationalError("SELECT", {}, Exception("gone"), connection_invalidated=True)
+    breaking.at(0)
+    assert config_in_storage(url, "s") is None
+    assert clock.now == 1000.1
