@@ -59,6 +59,7 @@ class Bank:
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
+        self._between = tools.join(self._there_and_back)
         self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
@@ -72,11 +73,21 @@ class Bank:
         """
         present = self._present(settings, steps)
         hidden = self._first_layer(weights["kernel"], batch.features, present)
+        others = {name: array for name, array in weights.items() if name != "kernel"}
+        found: Gradients
+        found, error = self._between(hidden, others, batch.labels, present)
+        found.weights["kernel"] = self._first_gradient(error, batch.features, present)
+        return found
+
+    def _there_and_back(
+        self, hidden: Tensor, weights: Arrays, labels: Tensor, present: Present
+    ) -> tuple[Gradients, Tensor]:
+        """All between the first layers' two products: gradients but those of their kernels, and of ``hidden``."""
         active, norm = self._activate(hidden, self._norm(weights), present)
         dense = self._dense_kernels(weights)
         tiles, pooled = self._sums(active, dense, present)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
-        loss, errors, gradients = self._classify(tiles, pooled, of_slots, batch.labels, present)
+        loss, errors, gradients = self._classify(tiles, pooled, of_slots, labels, present)
         back: dict[str, Tensor] = dict.fromkeys(_DENSE)
         for name, kernel in dense.items():
             used, inputs, error = getattr(present, f"used_{name}"), getattr(active, name), getattr(errors, name)
@@ -84,11 +95,10 @@ class Bank:
             gradients[name] = ops.reshape(found, weights[name].shape)
             back[name] = self._in_use(self._times_transposed, used, _DENSE_PARTS, kernel, error)
         error, beta = self._deactivate(hidden, back["tiles"], back["pooled"], norm, present)
-        gradients["kernel"] = self._first_gradient(error, batch.features, present)
         if norm is None:
-            return Gradients(loss, gradients, {})
+            return Gradients(loss, gradients, {}), error
         gradients["beta"] = beta
-        return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance})
+        return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance}), error
 
     def _first_layer(self, kernel: Tensor, features: Tensor, present: Present) -> Tensor:
         """The convolutions of all heads: kernel (P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""

@@ -65,6 +65,9 @@ class _Tools:
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._compiled else function
 
+    def join(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _fused(function) if self._by_xla else function
+
     def seal(self, results: Any) -> Any:
         if not self._compiled:
             return results

@@ -37,6 +37,9 @@ class Tools(Protocol):
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the function compiled as one program, or as it is."""
 
+    def join(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``fuse`` for passes with the products between them, where these are as fast within one program."""
+
     def seal(self, results: Any) -> Any:
         """Hands on what one branch of a condition makes, so that no compiler computes the other branch, too."""
 
@@ -57,6 +60,10 @@ class PlainTools:
         return function(*arrays)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """See ``Tools``."""
+        return function
+
+    def join(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """See ``Tools``."""
         return function
 
