@@ -200,12 +200,17 @@ def test_another_objective_with_folds_and_class_weights(tmp_path, store, study_f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "trials", "epochs"), [("fused", 14, 6), ("solo", 7, 24)])
+@pytest.mark.parametrize(
+    ("engine", "stores", "trials", "epochs"), [("fused", 1, 14, 6), ("solo", 1, 7, 24), ("fused", 3, 18, 6)]
+)
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_run(
-    tmp_path, store, study_file, engine, trials, epochs
+    tmp_path, store, study_file, engine, stores, trials, epochs
 ):
     plain, killed = tmp_path / "plain", tmp_path / "killed"
     options = ["--features", store, "--study", study_file, "--seed", 5, "--engine", engine]
+    for number in range(1, stores):  # of the same images
+        other = build_store(tmp_path / f"{number}.h5", rows=240, views=("identity",), shape=(2, 2, 8), seed=number)
+        options += ["--features", other]
     options += ["--trials", trials, "--epochs", epochs, "--finalists", 0, "--folds", 0]
     succeed("search.run", *options, "--out", plain)
     chance = random.Random(3)
