@@ -60,8 +60,10 @@ class Resolved:
         return dict.fromkeys((ALONE,), next(iter(found.values()))) if len(found) == 1 else found
 
     def part_paths(self, part: str) -> dict[str, Path | None]:
-        """The stores of a part, ``validation`` or ``test``, by the name of those that they belong to."""
-        return part_paths(tuple(self.paths), getattr(self.options, part), option=f"--{part}")
+        """The stores of a part, ``validation`` or ``test``, by the names that ``paths`` has."""
+        given = tuple(named_paths(self.options.features or ()))
+        found = part_paths(given, getattr(self.options, part), option=f"--{part}")
+        return dict(zip(self.paths, found.values(), strict=True))
 
     def check_store(self, name: str, store: FeatureStore) -> None:
         """Refuses a store that the recorded study was not made with, before it is split.

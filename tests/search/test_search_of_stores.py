@@ -126,6 +126,16 @@ def test_each_may_have_its_own_store_to_test_on(stores, tmp_path):
         search(tmp_path / "other", stores, test=tests["small"])
 
 
+def test_a_single_store_may_have_a_name_and_so_may_its_test_rows(stores, tmp_path):
+    other = build_store(tmp_path / "other.h5", rows=48, shape=SHAPES["small"], seed=9)
+    told = {"trials": 3, "epochs": 2, "finalists": 0}
+    found = search(tmp_path / "one", {"mine": stores["small"]}, test={"mine": other}, **told)
+    assert found.summary.test.rows == 48
+    assert search(tmp_path / "one", None, resume=True).summary.test == found.summary.test
+    with pytest.raises(InputError, match=r"--test: expected one for each of --features \(mine\), found yours="):
+        search(tmp_path / "two", {"mine": stores["small"]}, test={"yours": other}, **told)
+
+
 def test_a_store_that_goes_missing_is_named_on_a_resume(stores, tmp_path):
     mine = {name: Path(shutil.copy(path, tmp_path / path.name)) for name, path in stores.items()}
     study = search(tmp_path / "study", mine, trials=5, finalists=0)
