@@ -24,6 +24,10 @@ MOST_FINALISTS = 5
 MOST_REPEATS = 5
 LEAST_REPEATS = 2
 """Of one value there is no standard deviation."""
+_RUNS_OF_FOLDS = 2
+"""Runs of all folds, at most: an average of a head's runs, which may be what is recommended, takes two."""
+_FOR_RUNS = 3
+"""Heads, at least, for which a second run of all folds is worth more than other heads."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
 
     From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within a
     quarter of the search's; the least is the best head and the article's (the two best where the article's is the
-    best), from two seeds each. Where both numbers are given they are obeyed, and runs may take all of the study's
-    epochs.
+    best), from two seeds each. With folds there are two runs before, of at least three heads. Where both numbers are
+    given they are obeyed, and runs may take all of the study's epochs.
 
     Args:
         study: The study; at least one trial has completed.
@@ -92,7 +96,7 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
     searched = sum(TrialNotes.of(trial).epochs for trial in study.get_trials(deepcopy=False) if is_counted(trial))
     chosen = None in given
     least = 2 if is_article(ranking(study)[0]) else 1
-    for heads, repeats in _fewer_and_fewer(*given, least=least):
+    for heads, repeats in _fewer_and_fewer(*given, least=least, folds=config.folds):
         trials = finalists_of(study, heads)
         plan = RepeatPlan(
             trials=trials,
@@ -117,10 +121,15 @@ def describe_plan(plan: FinalistPlan) -> str:
     return f"{made} trial-epochs at most, the least that compares heads; the search had {plan.search_trial_epochs:,}."
 
 
-def _fewer_and_fewer(finalists: int | None, repeats: int | None, *, least: int) -> Iterator[tuple[int, int]]:
+def _fewer_and_fewer(
+    finalists: int | None, repeats: int | None, *, least: int, folds: int
+) -> Iterator[tuple[int, int]]:
     """Yields numbers of heads and seeds, from the most to the least; what is given stays as it is."""
     heads = MOST_FINALISTS if finalists is None else finalists
     seeds = MOST_REPEATS if repeats is None else repeats
+    if repeats is None and _RUNS_OF_FOLDS * folds > MOST_REPEATS:
+        fewest = _FOR_RUNS if finalists is None else finalists
+        yield from ((more, _RUNS_OF_FOLDS * folds) for more in range(heads, fewest - 1, -1))
     yield heads, seeds
     while True:
         fewer_heads = finalists is None and heads > least

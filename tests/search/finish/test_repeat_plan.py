@@ -93,8 +93,20 @@ def test_runs_take_no_more_epochs_than_the_slowest_finalist_needed_and_some_more
 
 def test_runs_of_several_folds_are_as_many_repeats(searched):
     fill(searched, 1920)
-    assert (searched.plan(folds=5).runs, len(searched.plan(folds=5).trials)) == (1, 6)
-    assert searched.plan(folds=2).runs == 2
+    assert (searched.plan(folds=2).runs, len(searched.plan(folds=2).trials)) == (2, 6)
+    assert (searched.plan(folds=5, repeats=11).runs, searched.plan(folds=5, repeats=5).runs) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("heads_and_runs", "searched_epochs"),
+    [((6, 2), 4800), ((6, 2), 1920), ((5, 2), 1600), ((4, 2), 1280), ((6, 1), 960), ((5, 1), 800), ((2, 1), 320)],
+)
+def test_of_five_folds_a_second_run_is_worth_more_than_the_last_two_heads(searched, heads_and_runs, searched_epochs):
+    fill(searched, searched_epochs)
+    plan = searched.plan(folds=5)
+    assert (len(plan.trials), plan.runs) == heads_and_runs
+    assert plan.fits
+    assert len(searched.plan(folds=5, finalists=4).trials) == 5
 
 
 def test_what_is_given_is_obeyed(searched):
