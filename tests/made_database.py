@@ -6,8 +6,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -38,6 +40,21 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         url = server.new_database("made")
         RDBStorage(url).engine.dispose()
         yield url
+
+
+def study_database(folder: Path) -> str:
+    """Writes a SQLite database with a study ``s`` that maximizes; returns its URL."""
+    path = folder / "heads.db"
+    path.write_bytes(_study_database())
+    return f"sqlite:///{path}"
+
+
+@cache
+def _study_database() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "heads.db"
+        optuna.create_study(storage=f"sqlite:///{path}", study_name="s", direction="maximize")
+        return path.read_bytes()
 
 
 def connected(url: str) -> RDBStorage:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import sqlalchemy
+from made_database import study_database
 from made_mirrors import Clock, away
 from sqlalchemy.exc import OperationalError
 
@@ -53,17 +52,9 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    """A database with a study in it, to be copied: to make its tables takes seconds."""
-    path = tmp_path_factory.mktemp("template") / "heads.db"
-    optuna.create_study(storage=f"sqlite:///{path}", study_name="s", direction="maximize")
-    return path
-
-
 @pytest.fixture
-def url(tmp_path, template) -> str:
-    return f"sqlite:///{shutil.copy(template, tmp_path)}"
+def url(tmp_path) -> str:
+    return study_database(tmp_path)
 
 
 def join(folder: Path, url: str) -> OpenedStudy:

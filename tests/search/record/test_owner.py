@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
+from made_database import study_database
 from sqlalchemy import text
 
 from features.runtime.errors import BottleneckError
@@ -23,17 +22,9 @@ from search.record.storage import load_study, open_record
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    """A database with a study in it, to be copied: to make its tables takes seconds."""
-    path = tmp_path_factory.mktemp("template") / "heads.db"
-    optuna.create_study(storage=f"sqlite:///{path}", study_name="s", direction="maximize")
-    return path
-
-
 @pytest.fixture
-def url(tmp_path, template) -> str:
-    return f"sqlite:///{shutil.copy(template, tmp_path)}"
+def url(tmp_path) -> str:
+    return study_database(tmp_path)
 
 
 @pytest.fixture
