@@ -7,6 +7,7 @@ is written for channels (n, S·B): of all pages at once, with a code for each ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from heads.bank.dropout import kept
 from heads.bank.functions import Function, Seal, Tensor, activations, apart, as_deep, choose, slopes, unsealed
 from heads.bank.shape import BankShape
 from heads.bank.state import Norm
-from heads.model.functions import POOLINGS
+from heads.model.functions import POOLINGS, Pooling
 from heads.model.weights import BATCH_NORM_EPSILON
 
 
@@ -88,48 +89,39 @@ class FirstLayer:
         return self._choose(functions, channels.pooling, values)
 
     def unpooled(
-        self, flat: Tensor | None, error: Tensor | None, hidden: Tensor, norm: Norm | None, channels: Channels
+        self,
+        flat: Callable[[], Tensor],
+        error: Tensor | None,
+        hidden: Tensor,
+        norm: Norm | None,
+        channels: Channels,
     ) -> Tensor:
         """Gradient of what ``activated`` returned, (n, S·B) float32.
 
         Args:
-            flat: Gradient that heads which flatten have of it, (n, S·B) float32; None where every head pools.
+            flat: Makes the gradient that heads which flatten have of it, (n, S·B) float32.
             error: Gradient of what ``pooled`` returned, (n, Q, B); None where every head flattens.
             hidden: As given to ``activated``.
             norm: Likewise.
             channels: Likewise.
         """
         if error is None:
-            return flat
+            return flat()
         error = ops.cast(error, "float32")
-        looks_back = any(pooling.looks_back for pooling in self._poolings)
-        pooled = self._looked_at(hidden, norm, channels) if looks_back else ops.zeros((), "float32")
-        flat = ops.zeros((), "float32") if flat is None else flat
 
-        def back(place: int) -> Function:
-            pooling = self._poolings[place]
-
-            def run(flat: Tensor, error: Tensor, pooled: Tensor) -> Tensor:
+        def back(pooling: Pooling) -> Function:
+            def run(error: Tensor) -> Tensor:
                 if pooling.keeps_positions:
-                    return flat
-                values = self._by_position(pooled) if pooling.looks_back else None
+                    return flat()
+                values = None
+                if pooling.looks_back:
+                    values = self._by_position(self.activated(hidden, norm, channels, training=True))
                 found = pooling.backward(ops, error[:, : pooling.values], values, self.shape.positions, 1)
                 return ops.reshape(found, (error.shape[0], -1))
 
             return run
 
-        functions = [back(place) for place in range(len(self._poolings))]
-        return self._choose(functions, channels.pooling, flat, error, pooled)
-
-    def _looked_at(self, hidden: Tensor, norm: Norm | None, channels: Channels) -> Tensor:
-        """What was pooled; zeros for single pages whose pooling does not look at it."""
-        codes, numbers = self._codes(norm, channels)
-        functions = [self._forward(function, training=True) for function in activations(self.shape.activations)]
-        if len(codes.shape) == 0:
-            looks = np.array([pooling.looks_back for pooling in self._poolings])
-            codes = ops.where(ops.take(looks, channels.pooling, axis=0), codes, len(functions))
-            functions.append(lambda hidden, *_: ops.zeros(hidden.shape, "float32"))
-        return self._choose(functions, codes, hidden, *numbers)
+        return self._choose([back(pooling) for pooling in self._poolings], channels.pooling, error)
 
     def deactivated(
         self, hidden: Tensor, error: Tensor, norm: Norm | None, channels: Channels

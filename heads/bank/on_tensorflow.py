@@ -41,6 +41,7 @@ class _Tools:
         self._compiled = compiled
         self.one_by_one = compiled and not tf.config.list_physical_devices("GPU")
         self._by_xla = self.one_by_one and dtype == "float32"
+        self._in_bits = self.one_by_one and dtype == "bfloat16"
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         multiply = _product_by_xla if self._by_xla else tf.matmul
@@ -50,20 +51,25 @@ class _Tools:
         if not self.one_by_one:
             return function(*arrays)
         whole = arrays[0].shape[0]
-        sizes = sorted({max(min(_LEAST, whole), -(-whole * part // parts)) for part in range(1, parts + 1)})
 
-        def of(size: int) -> Any:
-            if size == whole:
-                return function(*arrays)
+        def of(size: Any) -> Any:
             places = used.places[:size]
             found = function(*(tf.gather(array, places) for array in arrays))
             return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(size), [whole]))
 
+        def all_of_them() -> Any:
+            return function(*arrays)
+
+        if not self._by_xla:
+            return tf.cond(used.count < whole, lambda: of(tf.maximum(used.count, 1)), all_of_them)
+        sizes = sorted({max(min(_LEAST, whole), -(-whole * part // parts)) for part in range(1, parts + 1)})
         which = tf.reduce_sum(tf.cast(used.count > tf.constant(sizes[:-1], tf.int32), tf.int32))
-        return tf.switch_case(which, [partial(of, size) for size in sizes])
+        return tf.switch_case(which, [*(partial(of, size) for size in sizes[:-1]), all_of_them])
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _fused(function) if self._compiled else function
+        if not self._compiled:
+            return function
+        return _by_bits(function) if self._in_bits else _fused(function)
 
     def join(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._by_xla else function
@@ -282,6 +288,26 @@ def bare_product() -> Callable[..., Any]:
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
+
+
+def _by_bits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function whose bfloat16 arrays go in and out by their bits, see ``heads.bank.places.kept_as``.
+
+    TensorFlow takes an array for its bits, and back, without a copy; XLA makes one.
+    """
+
+    def inside(*arrays: Any) -> Any:
+        return _viewed(function(*_viewed(arrays, tf.uint16, tf.bfloat16)), tf.bfloat16, tf.uint16)
+
+    compiled = _fused(inside)
+    return lambda *arrays: _viewed(compiled(*_viewed(arrays, tf.bfloat16, tf.uint16)), tf.uint16, tf.bfloat16)
+
+
+def _viewed(arrays: Any, old: tf.DType, new: tf.DType) -> Any:
+    def view(array: Any) -> Any:
+        return tf.bitcast(array, new) if isinstance(array, tf.Tensor) and array.dtype == old else array
+
+    return tf.nest.map_structure(view, arrays)
 
 
 @partial(tf.function, jit_compile=True, autograph=False)

@@ -13,7 +13,7 @@ from keras import ops
 
 from heads.bank.first_layer import Channels, FirstLayer
 from heads.bank.functions import Tensor
-from heads.bank.places import at, put
+from heads.bank.places import at, bits, kept_as, put
 from heads.bank.state import Active, Norm, Present
 from heads.model.spec import PAGE
 
@@ -64,20 +64,20 @@ class PageByPage:
         self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
     ) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
-        first, shape, dtype = self._first, self._shape, self._first.dtype
-        hidden = ops.reshape(hidden, (-1, PAGE, self._values))
+        first, shape, dtype, kept = self._first, self._shape, self._first.dtype, kept_as(self._first.dtype)
+        hidden = bits(ops.reshape(hidden, (-1, PAGE, self._values)))
         pages = hidden.shape[0]
         found = {}
         if shape.flattens:
-            found["tiles"] = ops.zeros((present.tiles["page"].shape[0], PAGE, self._values), dtype)
+            found["tiles"] = ops.zeros((present.tiles["page"].shape[0], PAGE, self._values), kept)
         if shape.pools:
-            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, first.batch), dtype)
+            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, first.batch), kept)
         if norm is not None:
             found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
 
         def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
             page = ops.take(present.used_pages.places, number, axis=0)
-            mine, channels, own = at(hidden, page), _channels(present, page), _norm_of(norm, page)
+            mine, channels, own = at(hidden, page, dtype), _channels(present, page), _norm_of(norm, page)
             found = dict(found)
             if own is not None:
                 if training:
@@ -88,55 +88,55 @@ class PageByPage:
             if shape.flattens:
                 places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
                 found["tiles"] = ops.fori_loop(
-                    0, count, lambda part, tiles: put(tiles, ops.take(places, part), values), found["tiles"]
+                    0, count, lambda part, tiles: put(tiles, ops.take(places, part), values, dtype), found["tiles"]
                 )
             if shape.pools:
-                found["pooled"] = put(found["pooled"], page, first.pooled(values, channels))
+                found["pooled"] = put(found["pooled"], page, first.pooled(values, channels), dtype)
             return found
 
         found = ops.fori_loop(0, present.used_pages.count, body, found)
-        tiles = found.get("tiles")
+        tiles, pooled = (_values_of(found.get(name), dtype) for name in ("tiles", "pooled"))
         if tiles is not None:
             tiles = ops.reshape(tiles, (-1, PAGE * shape.positions, first.batch))
         statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
-        return Active(tiles, _joined(found.get("pooled"))), statistics
+        return Active(tiles, _joined(pooled)), statistics
 
     def backward(
         self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
-        first = self._first
-        paged = ops.reshape(hidden, (-1, PAGE, self._values))
+        first, dtype = self._first, self._first.dtype
+        paged = bits(ops.reshape(hidden, (-1, PAGE, self._values)))
         if tiles is not None:
-            tiles = ops.reshape(tiles, (-1, PAGE, self._values))
+            tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))
         if pooled is not None:
-            pooled = ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch))
-        found = {"error": ops.zeros(paged.shape, first.dtype)}
+            pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch)))
+        found = {"error": ops.zeros(paged.shape, kept_as(dtype))}
         if norm is not None:
             found["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
 
+        def flat(page: Tensor) -> Tensor:
+            """The sum over a page's tiles, of which it has one at least."""
+            places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
+
+            def tile(part: Tensor) -> Tensor:
+                return ops.cast(at(tiles, ops.take(places, part), dtype), "float32")
+
+            return ops.fori_loop(1, count, lambda part, total: total + tile(part), tile(0))
+
         def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
             page = ops.take(present.used_pages.places, number, axis=0)
-            mine, channels, own = at(paged, page), _channels(present, page), _norm_of(norm, page)
-            flat = None
-            if tiles is not None:
-                places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
-                flat = ops.fori_loop(
-                    0,
-                    count,
-                    lambda part, total: total + ops.cast(at(tiles, ops.take(places, part)), "float32"),
-                    ops.zeros((PAGE, self._values), "float32"),
-                )
-            error = None if pooled is None else at(pooled, page)
-            error = first.unpooled(flat, error, mine, own, channels)
+            mine, channels, own = at(paged, page, dtype), _channels(present, page), _norm_of(norm, page)
+            error = None if pooled is None else at(pooled, page, dtype)
+            error = first.unpooled(lambda: flat(page), error, mine, own, channels)
             error, beta = first.deactivated(mine, error, own, channels)
-            found = {**found, "error": put(found["error"], page, error)}
+            found = {**found, "error": put(found["error"], page, error, dtype)}
             if beta is not None:
                 found["beta"] = put(found["beta"], page, beta)
             return found
 
         found = ops.fori_loop(0, present.used_pages.count, body, found)
-        return ops.reshape(found["error"], hidden.shape), found.get("beta")
+        return ops.reshape(_values_of(found["error"], dtype), hidden.shape), found.get("beta")
 
 
 class WholePasses:
@@ -169,9 +169,8 @@ class WholePasses:
         """See ``Passes``."""
         first = self._first
         channels, own = _channels(present, None), _norm_of(norm, None)
-        flat = None if tiles is None else self._of_pages(tiles, present)
         error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
-        error = first.unpooled(flat, error, hidden, own, channels)
+        error = first.unpooled(lambda: self._of_pages(tiles, present), error, hidden, own, channels)
         error, beta = first.deactivated(hidden, error, own, channels)
         return error, None if beta is None else _in_pages(beta)
 
@@ -204,6 +203,11 @@ def _norm_of(norm: Norm | None, page: Tensor | None) -> Norm | None:
 
 def _in_pages(of_channels: Tensor) -> Tensor:
     return ops.reshape(of_channels, (-1, PAGE))
+
+
+def _values_of(array: Tensor | None, dtype: str) -> Tensor | None:
+    """What ``heads.bank.places.bits`` were taken of."""
+    return array if array is None or kept_as(dtype) == dtype else ops.view(array, dtype)
 
 
 def _joined(pooled: Tensor | None) -> Tensor | None:

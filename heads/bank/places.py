@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from keras import ops
+from keras import backend, ops
 
 from heads.bank.functions import Tensor
 from heads.bank.state import Arrays, Used
@@ -65,12 +65,31 @@ class AllAtOnce:
         return function(arrays)
 
 
-def at(array: Tensor, place: Tensor) -> Tensor:
-    """Returns ``array[place]``."""
-    return ops.take(array, place, axis=0)
+def kept_as(dtype: str) -> str:
+    """Returns the dtype in which places of a dtype are read and written one by one: 16-bit floats by their bits.
+
+    XLA on CPUs has no operations on 16-bit floats, moving them included: it converts to float32 and back, and where one
+    place of an array is read or written, it converts the whole array.
+    """
+    return "uint16" if dtype == "bfloat16" else dtype
 
 
-def put(array: Tensor, place: Tensor, value: Tensor) -> Tensor:
-    """Returns the array with another value at one place, written in its dtype."""
+def bits(array: Tensor) -> Tensor:
+    """Returns the array in the dtype of ``kept_as``."""
+    return ops.view(array, "uint16") if _is_bfloat16(array) else array
+
+
+def at(array: Tensor, place: Tensor, dtype: str | None = None) -> Tensor:
+    """Returns ``array[place]``, where ``array`` holds the bits of another dtype in that one."""
+    found = ops.take(array, place, axis=0)
+    return found if dtype is None or kept_as(dtype) == dtype else ops.view(found, dtype)
+
+
+def put(array: Tensor, place: Tensor, value: Tensor, dtype: str | None = None) -> Tensor:
+    """Returns the array with another value at one place, written in its dtype; of another dtype's bits, in that one."""
     start = (place, *[0] * (len(array.shape) - 1))
-    return ops.slice_update(array, start, ops.cast(value, array.dtype)[None])
+    return ops.slice_update(array, start, bits(ops.cast(value, dtype or array.dtype))[None])
+
+
+def _is_bfloat16(array: Tensor) -> bool:
+    return bool(backend.standardize_dtype(array.dtype) == "bfloat16")

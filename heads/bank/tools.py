@@ -29,8 +29,9 @@ class Tools(Protocol):
         Args:
             function: Makes of each place what does not depend on the others.
             used: Places in use; of others the result may be anything.
-            parts: Into so many parts all places are cut, and as few of these are computed as hold those in use, where
-                a program may have several sizes.
+            parts: Where a program may have several sizes, of which each is compiled, all places are cut into so many
+                parts and as few of these are computed as hold those in use. Where nothing is compiled, just those in
+                use are.
             arrays: What it is given.
         """
 
