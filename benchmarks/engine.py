@@ -203,7 +203,8 @@ class Fused:
     @property
     def flops(self) -> list[float]:
         """Operations per second in the matrix products of each measured epoch."""
-        return [self.engine.epoch_flops(self.bank.steps) / seconds for seconds in self.bank.training]
+        operations = self.bank.steps * self.shape.step_flops(self.specs)
+        return [operations / seconds for seconds in self.bank.training]
 
 
 if __name__ == "__main__":
