@@ -1,0 +1,41 @@
+"""Products of the pages in use alone: each page has what it has among all of them."""
+
+import keras
+import numpy as np
+import pytest
+
+from heads.bank.state import Used
+
+PAGES, CHANNELS, ROWS = 24, 320, 490
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX computes all pages")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_page_has_the_product_that_it_has_among_all(dtype):
+    import tensorflow as tf
+
+    from heads.bank.on_tensorflow import _Tools, fast_in_bfloat16
+
+    tools, generator = _Tools(compiled=True, dtype=dtype), np.random.default_rng(0)
+    kernels, features = (
+        tf.cast(generator.standard_normal(shape).astype(np.float32), dtype)
+        for shape in ((PAGES, 16, CHANNELS), (ROWS, CHANNELS))
+    )
+
+    def multiply(kernels):
+        flat = tf.reshape(kernels, (-1, CHANNELS))
+        return tf.reshape(tools.product(flat, features, transpose_b=True), (-1, 16, ROWS))
+
+    @tf.function(autograph=False)
+    def products(places, count):
+        return tf.cast(tools.in_use(multiply, Used(places, count), 8, kernels), "float32")
+
+    every = products(tf.range(PAGES), tf.constant(PAGES)).numpy()
+    np.testing.assert_allclose(every, tf.cast(multiply(kernels), "float32"), rtol=1e-2, atol=1e-2)
+    for count in (1, 2, 5, 8, 11, 19, 23):
+        mine = np.sort(generator.permutation(PAGES)[:count])
+        others = np.setdiff1d(np.arange(PAGES), mine)
+        found = products(tf.constant([*mine, *others], tf.int32), tf.constant(count)).numpy()[mine]
+        if dtype == "bfloat16" and fast_in_bfloat16():  # or whole searches would depend on how full the bank is
+            np.testing.assert_array_equal(found, every[mine])
+        np.testing.assert_allclose(found, every[mine], rtol=1e-2, atol=1e-2 if dtype == "bfloat16" else 1e-4)
