@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
@@ -14,11 +15,14 @@ from features.runtime.command import say
 PATIENCE_S = 600.0
 """Seconds for which a database that cannot be reached is tried again: training goes on, and nothing is lost."""
 _LONGEST_PAUSE_S = 5.0
+IDLE_S = 30.0
+"""Seconds that a process may do nothing in the midst of a transaction, which takes milliseconds, before PostgreSQL ends
+its connection."""
 T = TypeVar("T")
 
 _PASSING = ("08", "40", "57")
 """Classes of SQLSTATE: of the connection, of transactions in each other's way, of a server that ends or starts."""
-_TOO_MANY_CONNECTIONS = "53300"
+_TOO_MANY_CONNECTIONS, _WAS_IDLE = "53300", "25P03"
 
 
 def passes(error: Exception) -> bool:
@@ -28,7 +32,7 @@ def passes(error: Exception) -> bool:
         return isinstance(cause, DBAPIError) and cause.connection_invalidated
     state = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None)
     if state:
-        return str(state)[:2] in _PASSING or str(state) == _TOO_MANY_CONNECTIONS
+        return str(state)[:2] in _PASSING or str(state) in (_TOO_MANY_CONNECTIONS, _WAS_IDLE)
     return "sqlite" not in type(cause.orig).__module__ or "locked" in str(cause.orig)
 
 
@@ -36,6 +40,24 @@ def broke_off(error: Exception) -> bool:
     """Whether a database had answered and then ended the connection: who never had one may have the wrong address."""
     cause = error if isinstance(error, DBAPIError) else error.__cause__
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+def let_go(engine: sqlalchemy.Engine) -> None:
+    """Has PostgreSQL end connections that are idle within a transaction.
+
+    A process that is stopped there, or whose machine is suspended, would keep its locks, and all others waiting for
+    them, until somebody ends it. When it goes on, it finds its connection gone, and begins anew as after any outage.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+
+    def settle(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
+        connection.commit()
+
+    sqlalchemy.event.listen(engine, "connect", settle)
+    engine.dispose()  # what was connected before
 
 
 def _sleep(seconds: float) -> bool:

@@ -32,7 +32,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
-from search.record.outages import patiently
+from search.record.outages import let_go, patiently
 from search.setup.storage_url import hidden
 
 ATTRIBUTE = "owner"
@@ -130,6 +130,7 @@ class Ownership:
         """
         self._where = f"{hidden(url)}: study {name!r}"
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
+        let_go(self._engine)
         self._key = {"study_id": study_id, "key": attribute}
         self._every = BEAT_S if every is None else every
         self._also = also

@@ -22,7 +22,7 @@ from features.runtime.text import listed, printable
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
-from search.record.outages import broke_off, passes, patiently
+from search.record.outages import broke_off, let_go, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
@@ -387,7 +387,9 @@ def _database(
         beats = {"heartbeat_interval": max(1, round(beat_every(grace))), "grace_period": max(1, round(grace))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
+        database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
+    let_go(database.engine)
+    return database
 
 
 @contextmanager

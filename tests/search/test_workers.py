@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from conftest import build_store
 from killed_study import made_searches
 from made_worker import STUDY, Worker, assert_sound, trials_of, wait_until
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from postgres import Server, running_server
 from sqlalchemy import NullPool
+from sqlalchemy.exc import DBAPIError
 
 from features.runtime.errors import InputError
 from search import open_study, run_study
+from search.record import outages
 from search.record.results import FinalistRecord
 from search.record.storage import load_study, open_storage
 
@@ -246,6 +250,38 @@ def test_late_reports_of_a_worker_that_was_cut_off_are_refused(start, url):
     trials = assert_sound(url, TRIALS)
     assert not held & {trial.number for trial in trials}
     assert {number: trials_of(url)[number].intermediate_values for number in held} == before
+
+
+def test_who_is_stopped_within_a_transaction_keeps_nobody_waiting(url, monkeypatch):
+    monkeypatch.setattr(outages, "IDLE_S", 0.5)
+    lock, engine = sqlalchemy.text("LOCK TABLE trials"), sqlalchemy.create_engine(url)
+    outages.let_go(engine)
+    with engine.connect() as stopped, engine.connect() as other:
+        stopped.execute(lock)
+        other.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
+        other.execute(lock)
+        other.rollback()
+        with pytest.raises(DBAPIError) as caught:
+            stopped.execute(lock)
+        assert outages.passes(caught.value)
+    engine.dispose()
+
+
+def test_connections_to_a_study_are_let_go(url):
+    seen = set()
+
+    def look(connection: Any, *_: Any) -> None:
+        asked = connection.connection.dbapi_connection.execute("SHOW idle_in_transaction_session_timeout")
+        seen.add(asked.fetchone()[0])
+
+    RDBStorage(url, engine_kwargs={"poolclass": NullPool}).create_new_study([StudyDirection.MAXIMIZE], "s")
+    storage = open_storage(Path(), url)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", look)
+    try:
+        assert [study.study_name for study in storage.get_all_studies()] == ["s"]
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", look)
+    assert seen == {f"{outages.IDLE_S:.0f}s"}
 
 
 def outage(server: Server, start: Start, url: str, seconds: float) -> None:
