@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -52,7 +53,7 @@ def let_go(engine: sqlalchemy.Engine) -> None:
         return
 
     def settle(connection: Any, _: Any) -> None:
-        with connection.cursor() as cursor:
+        with closing(connection.cursor()) as cursor:  # not every driver's is a context itself
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
         connection.commit()
 

@@ -63,11 +63,16 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     shape = BankShape.covering(kinds, pages=24, feature_shape=SHAPE, classes=4, batch=75)
     state, fixed, batch, steps = laid_out(shape, kinds, free=3)
     batch = batch._replace(features=keras.ops.cast(batch.features, dtype))
-    close = {"atol": 2e-6, "rtol": 2e-4} if dtype == "float32" else {"atol": 2e-3, "rtol": 2e-2}
+    rounded = {"atol": 2e-3, "rtol": 2e-2}
+    close, of_loss, of_shares = (
+        (rounded, rounded, rounded)
+        if dtype == "bfloat16"
+        else ({"atol": 2e-6, "rtol": 2e-4}, {"atol": 1e-6, "rtol": 1e-5}, {"atol": 1e-6})
+    )
     tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
     banks = [Bank(shape, dtype, PlainTools(one_by_one=one_by_one)) for one_by_one in (True, False)]
     one, other = (bank.gradients(tensors, steps, fixed, batch) for bank in banks)
-    np.testing.assert_allclose(np.asarray(one.loss), np.asarray(other.loss), **close)
+    np.testing.assert_allclose(np.asarray(one.loss), np.asarray(other.loss), **of_loss)
     assert one.weights.keys() == other.weights.keys()
     for name, found in {**one.weights, **one.statistics}.items():
         expected = {**other.weights, **other.statistics}[name]
@@ -79,7 +84,7 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     features = batch.features
     ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features)) for bank in banks)
     taken = np.asarray(fixed["taken"])
-    np.testing.assert_allclose(ours[taken], theirs[taken], **close)
+    np.testing.assert_allclose(ours[taken], theirs[taken], **of_shares)
 
 
 def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
