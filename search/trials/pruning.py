@@ -20,6 +20,8 @@ LEAST_FINALISTS = 2
 """So many are trained to the end, beside the article's head."""
 MINIMUM_PEERS = 4
 """Below this many scores at a rung nobody is judged there."""
+TIES_BY = 3
+"""Equal scores at a rung are told apart by the mean of so many epochs' scores."""
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
@@ -33,8 +35,11 @@ class RungPruner(BasePruner):
     At each rung a trial is compared with every trial of the study that has a score there, whatever became of it
     since: running, pruned or finished (Optuna's own halving compares only with those judged before; its median
     pruner only with finished ones, of which a first cohort has none). It goes on if it is among the best
-    1 / ``reduction`` of them; ties go on. The rule is that of asynchronous successive halving (Li et al. 2020,
-    arXiv:1810.05934).
+    1 / ``reduction`` of them. The rule is that of asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
+
+    Of a hundred validation rows many trials call as many right. Equal scores are told apart by the mean of the last
+    ``TIES_BY`` epochs, which foretells a trial's end as well as the score itself does, and the loss hardly at all
+    (smoothed labels raise it); who is equal in that, too, goes on.
     """
 
     def __init__(
@@ -51,13 +56,17 @@ class RungPruner(BasePruner):
             return False
         trials = study.get_trials(deepcopy=False)
         peers = [t for t in trials if step in t.intermediate_values and not is_interrupted(t)]
-        higher_is_better = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        values = sorted((t.intermediate_values[step] for t in peers), reverse=higher_is_better)
-        if len(values) < self.minimum_peers:
+        if len(peers) < self.minimum_peers:
             return False
-        last_in = values[math.ceil(len(values) / self.reduction) - 1]
-        mine = trial.intermediate_values[step]
-        return mine < last_in if higher_is_better else mine > last_in
+        standings = sorted((_standing(study, peer, step) for peer in peers), reverse=True)
+        return _standing(study, trial, step) < standings[math.ceil(len(standings) / self.reduction) - 1]
+
+
+def _standing(study: optuna.Study, trial: FrozenTrial, step: int) -> tuple[float, float]:
+    """How good a trial is at an epoch, and lately: more is better."""
+    values = trial.intermediate_values
+    lately = [values[epoch] for epoch in range(step - TIES_BY + 1, step + 1) if epoch in values]
+    return ranking_score_of(study, values[step]), ranking_score_of(study, math.fsum(lately) / len(lately))
 
 
 class FinalistPruner(BasePruner):

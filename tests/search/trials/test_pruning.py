@@ -38,9 +38,21 @@ def test_nobody_is_judged_between_rungs(values, epoch):
     assert not any(pruned)
 
 
-def test_few_peers_are_no_evidence_and_ties_go_on():
+def test_few_peers_are_no_evidence_and_who_is_equal_in_all_goes_on():
     assert not any(cohort([0.1, 0.5, 0.9], epoch=2, pruner=RungPruner((2,)))[1])
     assert not any(cohort([0.5] * 8, epoch=2, pruner=RungPruner((2,)))[1])
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_equal_scores_at_a_rung_are_told_apart_by_the_epochs_before(direction):
+    study = optuna.create_study(direction=direction, pruner=RungPruner((4,)))
+    curves = [(9.0, 0.1, 0.2, 0.5), (0.0, 0.3, 0.4, 0.5), (0.0, 0.2, 0.3, 0.5), (0.0, 0.4, 0.4, 0.5)]
+    sign = 1 if direction == "maximize" else -1
+    trials = [study.ask() for _ in curves]
+    for trial, curve in zip(trials, curves, strict=True):
+        for epoch, value in enumerate(curve, 1):
+            trial.report(sign * value, epoch)
+    assert [trial.should_prune() for trial in trials] == [True, False, True, False]  # the first epoch is too long ago
 
 
 def test_trials_one_after_the_other_are_judged_against_all_that_came_before():
