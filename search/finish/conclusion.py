@@ -196,7 +196,7 @@ def conclude(
         if not candidates or number in refits
     }
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
-    described = _describe_ensemble(ensemble, probabilities, data.first)
+    described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
     copies = {number: made.copies for number, made in refits.items()}
     recommended = recommend(entrants(choice.finalists, ensemble, copies), data.first, config.objective)
     if data.first.test is not None:
@@ -274,6 +274,16 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
             model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
             found[number] = [predict_probabilities(model, feed)]
     return found
+
+
+def _of_members(
+    finalists: Mapping[int, Finalist], probabilities: Mapping[int, Sequence[Probabilities]]
+) -> dict[int, Sequence[Probabilities]]:
+    """What calibrates an average: of a member that was stopped, and of which there is nothing better, what it had made.
+
+    A head that is less trained is one voice of several, and an average that is not calibrated is far too unsure.
+    """
+    return {number: probabilities.get(number, one.probabilities) for number, one in finalists.items()}
 
 
 def _describe_ensemble(

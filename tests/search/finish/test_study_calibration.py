@@ -114,6 +114,20 @@ def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     assert summary.test.ensemble.calibration.temperature == expected
 
 
+def test_an_average_with_a_member_that_was_stopped_is_calibrated_by_what_that_one_had_made(ended):
+    """With folds there is no head of the trial itself to ask."""
+    found = finalists(ended)
+    found[1] = replace(found[1], stopped_after=1)
+    path_of(ended.folder, found[1].trial).unlink()
+    summary = concluded(ended, found)
+    members = [one for one in found if not one.is_article]
+    assert found[1] in members
+    seeds = [average_views([one.probabilities[run] for one in members]) for run in (0, 1)]
+    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
+    assert summary.ensemble.temperature == expected
+    assert read_head(refit_path_of(ended.folder, found[1].trial)).metadata.temperature is None  # alone it is another
+
+
 def test_one_that_diverged_on_all_rows_is_told(ended, monkeypatch):
     from features.runtime.errors import BottleneckError
 
