@@ -84,8 +84,10 @@ def require_heads_of_all_channels(world: Path, name: str) -> None:
     """Every file of a study is of the store that holds all channels, and scores there what the study recorded."""
     folder, source = world / name, FeatureStore(world / "store.h5")
     paths = sorted((folder / "heads").glob("*.hdf5"))
-    kinds = {"trial", "refit"} if summary_of(folder).refit else {"trial"}
-    assert {path.name.partition("-")[0] for path in paths} == kinds
+    summary = summary_of(folder)
+    compared = summary.recommendation.contenders if summary.recommendation else ()
+    kinds = {"trial": True, "refit": summary.refit is not None, "copy": any(one.copies > 1 for one in compared)}
+    assert {path.name.partition("-")[0] for path in paths} == {kind for kind, there in kinds.items() if there}
     for path in paths:
         metadata = read_metadata(path)
         assert metadata.feature_shape == source.header.feature_shape
@@ -95,7 +97,11 @@ def require_heads_of_all_channels(world: Path, name: str) -> None:
             told = evaluated(path, source.path, "validation")
             assert abs(told["accuracy"] - metadata.value) <= 1.01 / told["rows"]
     tested = on_test(folder)
-    exports = {"best": ((), tested), "ensemble": (("--ensemble",), tested.ensemble)}
+    exports = {
+        "winner": (("--which", "winner"), tested),
+        "ensemble": (("--ensemble",), tested.ensemble),
+        "recommended": ((), tested.recommended or tested),
+    }
     for kind, (options, recorded) in exports.items():
         if recorded is None:
             continue
@@ -213,7 +219,7 @@ def test_auto_goes_with_folds_and_with_a_resume_and_is_reported(world, monkeypat
 
 
 def test_an_exported_head_is_scored_on_the_compressed_store_too(world):
-    succeed("search.export", world / "study", world / "scored.hdf5")
+    succeed("search.export", world / "study", world / "scored.hdf5", "--which", "winner")
     there, here = (evaluated(world / "scored.hdf5", world / name, "test") for name in ("store.h5", "small.h5"))
     assert here["loss"] == pytest.approx(there["loss"], abs=2e-3)
     recorded = on_test(world / "study")
