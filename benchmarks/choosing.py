@@ -7,8 +7,10 @@ search runs on all other rows, with its own split, repeats and refit; then what 
 ensemble of its finalists and the article's head (trained on the same rows as the winner) predict the rows left out.
 So every row is tested once, by a search that had no part in it.
 
-Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences from the article's
-head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth.
+Beside these stands the trial of the best single value, as the winner is the one whose repeats are best: what the
+repeats are worth. Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences
+from the article's head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what
+they are worth. With ``--keep`` a run goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.finish.leavers import what_leaves
+from search.record.head_files import find_head
 from search.running import run_study
 from search.setup.options import ExportOptions
 from search.setup.stores import named_paths
 from search.study import open_study
 from search.trials.notes import TrialNotes
+from search.trials.ranking import ranking
 
 OF_ROWS = ("paths", "sizes", "labels", "patients", "modified")
 ARTICLE, WINNER, RECOMMENDED = "the article's head", "single winner", "recommended"
@@ -45,6 +49,7 @@ ASKED = {
     "ensemble of the finalists": "ensemble",
     RECOMMENDED: "recommended",
 }
+BEST_VALUE = "trial of the best single value"
 Right = dict[str, npt.NDArray[np.bool_]]
 """By who called them, whether each row of an outer fold was called rightly."""
 
@@ -97,6 +102,8 @@ def outer_fold(
         except InputError:
             continue  # there is none in this study
         calls[who] = _calls(record.study, leaving.paths, outer)
+    best = find_head(folder, ranking(record.study)[0].number, refitted=True)
+    calls[BEST_VALUE] = _calls(record.study, [best], outer)
     right = {who: called == store.labels[tested] for who, called in calls.items()}
     told = ", ".join(f"{who} {found.mean():.4f}" for who, found in right.items())
     print(f"  {len(tested)} rows left out: {told}", flush=True)
@@ -142,11 +149,11 @@ def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.
 def report(found: Sequence[Right], patients: npt.NDArray[Any]) -> None:
     """Prints what all rows together say; who is not there in some fold is the single winner there."""
     groups = groups_of(patients)
-    everybody = [who for who in ASKED if any(who in right for right in found)]
+    everybody = [who for who in (*ASKED, BEST_VALUE) if any(who in right for right in found)]
     right = {who: np.concatenate([one.get(who, one[WINNER]) for one in found]) for who in everybody}
     for who, calls in right.items():
         low, high = accuracy_interval(calls, groups)
-        line = f"  {who:<28}{100 * calls.mean():6.1f}%  ({100 * low:.1f} to {100 * high:.1f})"
+        line = f"  {who:<32}{100 * calls.mean():6.1f}%  ({100 * low:.1f} to {100 * high:.1f})"
         if who != ARTICLE and ARTICLE in right:
             low, high = difference_interval(calls, right[ARTICLE], groups)
             value = 100 * (calls.mean() - right[ARTICLE].mean())
