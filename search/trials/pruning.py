@@ -38,8 +38,8 @@ class RungPruner(BasePruner):
     1 / ``reduction`` of them. The rule is that of asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
     Of a hundred validation rows many trials call as many right. Equal scores are told apart by the mean of the last
-    ``TIES_BY`` epochs, which foretells a trial's end as well as the score itself does, and the loss hardly at all
-    (smoothed labels raise it); who is equal in that, too, goes on.
+    ``TIES_BY`` epochs and not by the loss, which smoothed labels raise whatever a head is worth; who is equal in that,
+    too, goes on.
     """
 
     def __init__(
