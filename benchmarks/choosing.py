@@ -7,10 +7,11 @@ search runs on all other rows, with its own split, repeats and refit; then what 
 ensemble of its finalists and the article's head (trained on the same rows as the winner) predict the rows left out.
 So every row is tested once, by a search that had no part in it.
 
-Beside these stands the trial of the best single value, as the winner is the one whose repeats are best: what the
-repeats are worth. Printed are the accuracies over all rows with 95% intervals over patients, and the paired differences
-from the article's head. ``--option NAME=VALUE`` is any option of ``search.run``; run it again with others to see what
-they are worth. With ``--keep`` a run goes on where it was stopped.
+Beside these stand the trial of the best single value, as the winner is the one whose repeats are best: what the
+repeats are worth; and what people do without a search, a linear probe (``linear_probe.py``). Printed are the accuracies
+over all rows with 95% intervals over patients, and the paired differences from the article's head. ``--option
+NAME=VALUE`` is any option of ``search.run``; run it again with others to see what they are worth. With ``--keep`` a run
+goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from linear_probe import linear_probe
 
 from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
@@ -49,7 +51,7 @@ ASKED = {
     "ensemble of the finalists": "ensemble",
     RECOMMENDED: "recommended",
 }
-BEST_VALUE = "trial of the best single value"
+BEST_VALUE, PROBE = "trial of the best single value", "linear probe"
 Right = dict[str, npt.NDArray[np.bool_]]
 """By who called them, whether each row of an outer fold was called rightly."""
 
@@ -104,9 +106,10 @@ def outer_fold(
         calls[who] = _calls(record.study, leaving.paths, outer)
     best = find_head(folder, ranking(record.study)[0].number, refitted=True)
     calls[BEST_VALUE] = _calls(record.study, [best], outer)
+    calls[PROBE], chosen = linear_probe(stores, others, tested, seed=0)
     right = {who: called == store.labels[tested] for who, called in calls.items()}
     told = ", ".join(f"{who} {found.mean():.4f}" for who, found in right.items())
-    print(f"  {len(tested)} rows left out: {told}", flush=True)
+    print(f"  {len(tested)} rows left out: {told} ({chosen})", flush=True)
     return right
 
 
@@ -149,7 +152,7 @@ def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.
 def report(found: Sequence[Right], patients: npt.NDArray[Any]) -> None:
     """Prints what all rows together say; who is not there in some fold is the single winner there."""
     groups = groups_of(patients)
-    everybody = [who for who in (*ASKED, BEST_VALUE) if any(who in right for right in found)]
+    everybody = [who for who in (*ASKED, BEST_VALUE, PROBE) if any(who in right for right in found)]
     right = {who: np.concatenate([one.get(who, one[WINNER]) for one in found]) for who in everybody}
     for who, calls in right.items():
         low, high = accuracy_interval(calls, groups)

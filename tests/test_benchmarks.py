@@ -82,6 +82,7 @@ def test_every_row_is_tested_once_by_a_search_that_never_saw_it(beside, tmp_path
         assert "90 rows, 2 outer folds by patient, store, second" in said
         assert re.search(r"the article's head +\d+\.\d%", said)
         assert re.search(r"single winner +\d+\.\d%.*points", said)
+        assert re.search(r"linear probe +\d+\.\d%.*points", said)
     parts = [FeatureStore(tmp_path / "kept" / fold / "store-test.h5") for fold in "01"]
     inner = [FeatureStore(tmp_path / "kept" / fold / "second-train.h5") for fold in "01"]
     assert sorted(path for part in parts for path in part.header.paths) == sorted(FeatureStore(store).header.paths)

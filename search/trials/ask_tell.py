@@ -129,7 +129,7 @@ class Book:
         return Asked(trial, ordinal, head, seed, store, problem)
 
     def _sampler(self, ordinal: int) -> BaseSampler:
-        return make_sampler(self.config.sampler, seed=self.config.seed, ordinal=ordinal)
+        return make_sampler(self.config.sampler, seed=self.config.seed, ordinal=ordinal, epochs=self.config.epochs)
 
     def _store(self, trial: Trial, ordinal: int) -> str:
         """The store of a trial, drawn before its head."""

@@ -58,12 +58,12 @@ class RungPruner(BasePruner):
         peers = [t for t in trials if step in t.intermediate_values and not is_interrupted(t)]
         if len(peers) < self.minimum_peers:
             return False
-        standings = sorted((_standing(study, peer, step) for peer in peers), reverse=True)
-        return _standing(study, trial, step) < standings[math.ceil(len(standings) / self.reduction) - 1]
+        standings = sorted((standing(study, peer, step) for peer in peers), reverse=True)
+        return standing(study, trial, step) < standings[math.ceil(len(standings) / self.reduction) - 1]
 
 
-def _standing(study: optuna.Study, trial: FrozenTrial, step: int) -> tuple[float, float]:
-    """How good a trial is at an epoch, and lately: more is better."""
+def standing(study: optuna.Study, trial: FrozenTrial, step: int) -> tuple[float, float]:
+    """Returns how good a trial is at an epoch, and lately: of either more is better."""
     values = trial.intermediate_values
     lately = [values[epoch] for epoch in range(step - TIES_BY + 1, step + 1) if epoch in values]
     return ranking_score_of(study, values[step]), ranking_score_of(study, math.fsum(lately) / len(lately))

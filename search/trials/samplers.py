@@ -3,14 +3,139 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container, Iterable, Sequence
+from copy import copy
+from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from search.setup.seeds import derive_seed
+from search.trials.pruning import rungs, standing
+from search.trials.ranking import is_interrupted, ranking_score_of
+
+EXPLORED = 1 / 3
+"""Share of the trials that ``tpe`` draws at random, as BOHB does: what it has not seen it does not propose."""
+ENOUGH = 10
+"""Scores at a rung from which on trials are told apart there, and not at an earlier one."""
+Height = tuple[int, float, float]
+"""The rung at which a trial is compared, and its standing there."""
 
 
-def make_sampler(name: str, *, seed: int, ordinal: int) -> BaseSampler:
+class RungSampler(BaseSampler):
+    """TPE over what trials have come to by the same epoch, those that train still among them.
+
+    Optuna's own takes every trial that was not pruned for better than every one that was, and counts those that are
+    running among the bad. In a pool that is misleading: the good ones are those that run for long, and before many
+    have come to their end the good ones are whoever has, the article's heads first. Here all are ranked by their scores
+    at the latest rung that ``ENOUGH`` have reached, wherever they are now; who has not reached it follows, by the rung
+    before, and so on.
+    That is the model of BOHB (Falkner et al. 2018, arXiv:1807.01774) on the budgets of asynchronous halving.
+
+    One sampler serves one trial.
+    """
+
+    def __init__(self, rung_epochs: Sequence[int], *, seed: int) -> None:
+        """Prepares.
+
+        Args:
+            rung_epochs: Epochs (1-based) by whose scores trials are compared, in ascending order.
+            seed: Decides what is drawn, given the study.
+        """
+        self._rung_epochs = tuple(rung_epochs)
+        self._tpe = TPESampler(seed=seed, constant_liar=False)
+        self._ranked: optuna.Study | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """See ``BaseSampler``."""
+        return self._tpe.infer_relative_search_space(self._ranking_of(study, trial), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See ``BaseSampler``."""
+        return self._tpe.sample_relative(self._ranking_of(study, trial), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """See ``BaseSampler``."""
+        return self._tpe.sample_independent(self._ranking_of(study, trial), trial, param_name, param_distribution)
+
+    def _ranking_of(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+        """A study in memory of the trials that have a score, each with its rank among them as its value."""
+        if self._ranked is None:
+            trials = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
+            heights = heights_of(study, trials, self._rung_epochs)
+            ranks = {height: float(rank) for rank, height in enumerate(sorted(set(heights.values())))}
+            ranked = [_ranked(one, ranks[heights[one.number]]) for one in trials if one.number in heights]
+            self._ranked = optuna.create_study(storage=_Given(ranked), direction="maximize")
+        return self._ranked
+
+
+class _Given(InMemoryStorage):
+    """Holds trials as they are: added one by one, each would be checked and copied, in every trial that is drawn."""
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._given = trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """See ``BaseStorage``."""
+        del study_id, deepcopy
+        return [one for one in self._given if states is None or one.state in states]
+
+
+def _ranked(trial: FrozenTrial, rank: float) -> FrozenTrial:
+    """A trial as one that has come to its end with its rank as its value."""
+    ranked = copy(trial)
+    ranked.state, ranked.value = TrialState.COMPLETE, rank
+    return ranked
+
+
+def heights_of(study: optuna.Study, trials: Iterable[FrozenTrial], rung_epochs: Sequence[int]) -> dict[int, Height]:
+    """Says how high trials have come: of two the higher one is the better.
+
+    Args:
+        study: Says which direction is better.
+        trials: Any of it. Those that failed, or train and have reached no rung, are left out.
+        rung_epochs: In ascending order.
+
+    Returns:
+        By the trials' numbers.
+    """
+    reached = {one.number: _reached(study, one, rung_epochs) for one in trials if not is_interrupted(one)}
+    counts = [sum(rung in scores for scores in reached.values()) for rung in range(len(rung_epochs))]
+    top = max((rung for rung, count in enumerate(counts) if count >= ENOUGH), default=0)
+    heights = {}
+    for number, scores in reached.items():
+        if scores:
+            rung = max(rung for rung in scores if rung <= top)
+            heights[number] = (rung, *scores[rung])
+    return heights
+
+
+def _reached(study: optuna.Study, trial: FrozenTrial, rung_epochs: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """A trial's standing at each rung that it has reached, by the rung's place."""
+    values = trial.intermediate_values
+    if trial.state == TrialState.FAIL:
+        return {}
+    scores = {rung: standing(study, trial, epoch) for rung, epoch in enumerate(rung_epochs) if epoch in values}
+    if trial.state == TrialState.COMPLETE and trial.value is not None:  # it may have ended early
+        value = ranking_score_of(study, trial.value)
+        scores = dict.fromkeys(range(len(rung_epochs)), (value, value)) | scores
+    elif trial.state == TrialState.PRUNED and values and not scores:
+        scores = {-1: standing(study, trial, max(values))}
+    return scores
+
+
+def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSampler:
     """Returns the sampler for one trial.
 
     TPE and random search keep no state but their generator, so a sampler of its own for each trial costs nothing and
@@ -21,10 +146,14 @@ def make_sampler(name: str, *, seed: int, ordinal: int) -> BaseSampler:
         name: ``tpe``, ``random`` or ``qmc``.
         seed: Seed of the run.
         ordinal: How many trials came before, those not counted that were interrupted and run again.
+        epochs: Of a trial that is not pruned.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "qmc":
+    if name == "qmc":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return QMCSampler(scramble=True, seed=derive_seed(seed, "qmc"), warn_independent_sampling=False)
-        trial_seed = derive_seed(seed, "sampler", ordinal)
-        return TPESampler(seed=trial_seed) if name == "tpe" else RandomSampler(seed=trial_seed)
+    trial_seed = derive_seed(seed, "sampler", ordinal)
+    explores = np.random.default_rng(trial_seed).random() < EXPLORED
+    if name == "random" or explores:
+        return RandomSampler(seed=trial_seed)
+    return RungSampler(rungs(epochs) or (epochs,), seed=trial_seed)

@@ -1,0 +1,81 @@
+"""What people do without a search: logistic regression on maps averaged over their positions (a *linear probe*).
+
+Its store and the strength of its penalty are chosen by patient-grouped folds of the rows that it may see, so it is a
+search, too: a small one, by scikit-learn, of heads that are convex.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from features.rows.split import fold_rows
+from features.store.reader import FeatureStore
+from features.store.schema import Rows
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+FOLDS = 5
+ITERATIONS = 200
+Pooled = npt.NDArray[np.float32]
+
+
+def linear_probe(
+    stores: Mapping[str, FeatureStore], trained: Rows, tested: Rows, *, seed: int
+) -> tuple[npt.NDArray[np.int64], str]:
+    """Trains on some rows and predicts others.
+
+    Args:
+        stores: Of the same images, by name.
+        trained: Rows to choose and to train on.
+        tested: Rows to predict.
+        seed: Decides the folds that choose.
+
+    Returns:
+        (tested,) the classes called, views averaged; and what was chosen, in words.
+    """
+    first = next(iter(stores.values()))
+    folds = fold_rows(trained, first.labels, first.patients, folds=FOLDS, seed=seed, classes=first.classes)
+    pooled = {name: _pooled(store) for name, store in stores.items()}
+
+    def right(name: str, strength: float) -> int:
+        count = 0
+        for fold in folds:
+            model = _trained(pooled[name], first.labels, np.setdiff1d(trained, fold), strength)
+            count += int((_called(model, pooled[name], fold) == first.labels[fold]).sum())
+        return count
+
+    best = max(((name, strength) for name in stores for strength in STRENGTHS), key=lambda one: right(*one))
+    called = _called(_trained(pooled[best[0]], first.labels, trained, best[1]), pooled[best[0]], tested)
+    return called, f"{best[0]}, C {best[1]:g}"
+
+
+def _pooled(store: FeatureStore) -> Pooled:
+    """Every row's maps in every view, averaged over the positions: (rows, views, channels)."""
+    pooled = np.zeros((len(store), len(store.header.views), store.header.feature_shape[-1]), np.float32)
+    for view in range(pooled.shape[1]):
+        for row in store.usable:
+            pooled[row, view] = store.take(np.array([row]), view)[0].astype(np.float32).mean(axis=(0, 1))
+    return pooled
+
+
+def _trained(pooled: Pooled, labels: npt.NDArray[np.int32], rows: Rows, strength: float) -> Pipeline:
+    views = pooled.shape[1]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
+    with warnings.catch_warnings():
+        # The weakest penalties separate the rows and have no end; where they stand then is a model like another.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(pooled[rows].reshape(len(rows) * views, -1), np.repeat(labels[rows], views))
+
+
+def _called(model: Pipeline, pooled: Pooled, rows: Rows) -> npt.NDArray[np.int64]:
+    views = pooled.shape[1]
+    probabilities = model.predict_proba(pooled[rows].reshape(len(rows) * views, -1))
+    called: npt.NDArray[np.int64] = model.classes_[probabilities.reshape(len(rows), views, -1).mean(axis=1).argmax(1)]
+    return called

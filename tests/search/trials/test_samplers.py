@@ -1,0 +1,114 @@
+"""Who is proposed next: ranks at rungs, what the model is of, and a share of chance."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from search.trials.samplers import ENOUGH, EXPLORED, RungSampler, heights_of, make_sampler
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+RUNGS = (2, 4, 8)
+SIGN = {"maximize": 1.0, "minimize": -1.0}
+
+
+def enter(study, x, value, *, epochs, state=TrialState.RUNNING):
+    """Adds a trial with the same score in each of its epochs."""
+    study.sampler = RandomSampler(seed=0)
+    study.enqueue_trial({"x": x})
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    for epoch in range(1, epochs + 1):
+        trial.report(value, epoch)
+    if state != TrialState.RUNNING:
+        study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    return trial.number
+
+
+def drawn(study, make, count=30):
+    """Values of x that samplers of different seeds propose, each for a trial that then fails."""
+    found = []
+    for seed in range(count):
+        study.sampler = make(seed)
+        trial = study.ask()
+        found.append(trial.suggest_float("x", 0, 1))
+        study.tell(trial, state=TrialState.FAIL)
+    return found
+
+
+@pytest.mark.parametrize("direction", SIGN)
+def test_good_trials_that_still_train_are_what_is_sought_and_not_whoever_has_ended(direction):
+    study = optuna.create_study(direction=direction)
+    for place in range(12):
+        spread = 0.02 * place / 12
+        enter(study, 0.9 + spread, SIGN[direction] * (0.8 + spread), epochs=5)
+        enter(study, 0.1 + spread, SIGN[direction] * 0.3, epochs=8, state=TrialState.COMPLETE)
+        enter(study, 0.5 + spread, SIGN[direction] * 0.2, epochs=2, state=TrialState.PRUNED)
+    ours = drawn(study, lambda seed: RungSampler(RUNGS, seed=seed))
+    optunas = drawn(study, lambda seed: TPESampler(seed=seed))
+    assert mean(abs(x - 0.9) < 0.2 for x in ours) > 0.8
+    assert mean(abs(x - 0.9) < 0.2 for x in optunas) < 0.2
+
+
+@pytest.mark.parametrize("direction", SIGN)
+def test_trials_are_told_apart_at_the_latest_rung_that_enough_have_reached(direction):
+    study, sign = optuna.create_study(direction=direction), SIGN[direction]
+    late = [enter(study, 0.5, sign * (0.5 + place / 100), epochs=4) for place in range(ENOUGH)]
+    alone = enter(study, 0.5, sign * 0.505, epochs=9)  # the only one at the last rung: judged with the others
+    early = enter(study, 0.5, sign * 0.9, epochs=3)
+    before = enter(study, 0.5, sign * 0.95, epochs=1, state=TrialState.PRUNED)
+    enter(study, 0.5, sign * 0.99, epochs=1)  # nothing is known of it yet
+    enter(study, 0.5, sign * 0.99, epochs=8, state=TrialState.FAIL)
+    heights = heights_of(study, study.get_trials(deepcopy=False), RUNGS)
+    assert sorted(heights, key=heights.__getitem__) == [before, early, late[0], alone, *late[1:]]
+
+
+def test_who_came_to_its_end_before_a_rung_stands_there_with_its_value():
+    study = optuna.create_study(direction="maximize")
+    for place in range(ENOUGH):
+        enter(study, 0.5, place / 100, epochs=8)
+    patient = enter(study, 0.5, 0.5, epochs=3, state=TrialState.COMPLETE)
+    heights = heights_of(study, study.get_trials(deepcopy=False), RUNGS)
+    assert max(heights, key=heights.__getitem__) == patient
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(list(TrialState)), st.floats(0, 1)), max_size=30))
+def test_any_study_can_be_drawn_from_and_the_same_seed_draws_the_same(entries):
+    study = optuna.create_study(direction="maximize")
+    for epochs, state, value in entries:
+        if state != TrialState.WAITING:
+            enter(study, value, value, epochs=epochs, state=state)
+    first, second = (drawn(study, lambda _: RungSampler(RUNGS, seed=3), count=1) for _ in range(2))
+    assert first == second
+
+
+def test_a_third_of_what_tpe_proposes_is_drawn_at_random():
+    made = [make_sampler("tpe", seed=1, ordinal=ordinal, epochs=16) for ordinal in range(300)]
+    assert mean(isinstance(one, RandomSampler) for one in made) == pytest.approx(EXPLORED, abs=0.08)
+    assert all(isinstance(one, RandomSampler | RungSampler) for one in made)
+
+
+def test_parameters_that_only_some_trials_have_are_drawn_by_themselves():
+    study = optuna.create_study(direction="maximize")
+    for place in range(30):
+        study.sampler = RandomSampler(seed=place)
+        trial = study.ask()
+        deep = trial.suggest_categorical("deep", [True, False])
+        value = trial.suggest_float("units", 0, 1) if deep else 0.0
+        trial.report(value, 8)
+        study.tell(trial, value)
+    units = []
+    for seed in range(20):
+        study.sampler = RungSampler(RUNGS, seed=seed)
+        trial = study.ask()
+        if trial.suggest_categorical("deep", [True, False]):
+            units.append(trial.suggest_float("units", 0, 1))
+        study.tell(trial, state=TrialState.FAIL)
+    assert len(units) > 10
+    assert mean(units) > 0.6
