@@ -47,8 +47,8 @@ def test_good_trials_that_still_train_are_what_is_sought_and_not_whoever_has_end
     study = optuna.create_study(direction=direction)
     for place in range(12):
         spread = 0.02 * place / 12
-        enter(study, 0.9 + spread, SIGN[direction] * (0.8 + spread), epochs=5)
-        enter(study, 0.1 + spread, SIGN[direction] * 0.3, epochs=8, state=TrialState.COMPLETE)
+        enter(study, 0.9 + spread, SIGN[direction] * (0.8 + spread), epochs=9)
+        enter(study, 0.1 + spread, SIGN[direction] * 0.3, epochs=16, state=TrialState.COMPLETE)
         enter(study, 0.5 + spread, SIGN[direction] * 0.2, epochs=2, state=TrialState.PRUNED)
     ours = drawn(study, lambda seed: RungSampler(RUNGS, seed=seed))
     optunas = drawn(study, lambda seed: TPESampler(seed=seed))
