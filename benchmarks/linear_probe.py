@@ -1,11 +1,15 @@
 """What people do without a search: logistic regression on maps averaged over their positions (a *linear probe*).
 
-Its store and the strength of its penalty are chosen by patient-grouped folds of the rows that it may see, so it is a
-search, too: a small one, by scikit-learn, of heads that are convex.
+    python benchmarks/linear_probe.py STORE ... [--folds 5]
+
+Each row is tested once, in outer folds by patient, those of ``choosing.py``, which has it beside whole searches. Its
+store and the strength of its penalty are chosen by patient-grouped folds of the rows that it may see, so it is a search,
+too: a small one, by scikit-learn, of heads that are convex.
 """
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Mapping
 
@@ -16,14 +20,36 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from features.rows.split import fold_rows
+from features.rows.split import fold_rows, groups_of
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
+from heads.metrics.intervals import accuracy_interval
+from search.setup.stores import named_paths
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
 ITERATIONS = 200
 Pooled = npt.NDArray[np.float32]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="PATH or NAME=PATH; several of the same images")
+    parser.add_argument("--folds", type=int, default=5, help="outer folds")
+    parser.add_argument("--seed", type=int, default=0, help="decides the outer folds")
+    arguments = parser.parse_args()
+    stores = {name: FeatureStore(path) for name, path in named_paths(arguments.stores).items()}
+    first = next(iter(stores.values()))
+    every = first.labels, first.patients
+    folds = fold_rows(first.usable, *every, folds=arguments.folds, seed=arguments.seed, classes=first.classes)
+    right = []
+    for tested in folds:
+        called, chosen = linear_probe(stores, np.setdiff1d(first.usable, tested), tested, seed=0)
+        right.append(called == first.labels[tested])
+        print(f"  {len(tested)} rows left out: {right[-1].mean():.4f} ({chosen})", flush=True)
+    calls = np.concatenate(right)
+    low, high = accuracy_interval(calls, groups_of(first.patients[np.concatenate(folds)]))
+    print(f"{len(calls)} rows: {100 * calls.mean():.1f}%  ({100 * low:.1f} to {100 * high:.1f})")
 
 
 def linear_probe(
@@ -79,3 +105,7 @@ def _called(model: Pipeline, pooled: Pooled, rows: Rows) -> npt.NDArray[np.int64
     probabilities = model.predict_proba(pooled[rows].reshape(len(rows) * views, -1))
     called: npt.NDArray[np.int64] = model.classes_[probabilities.reshape(len(rows), views, -1).mean(axis=1).argmax(1)]
     return called
+
+
+if __name__ == "__main__":
+    main()

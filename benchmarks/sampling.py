@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.ensemble import RandomForestRegressor
 
@@ -62,9 +62,8 @@ def main() -> None:
 def samplers(epochs: int) -> dict[str, Callable[[int, int], BaseSampler]]:
     """By name, what makes a sampler of a search's seed and a trial's ordinal."""
     return {
-        "tpe": lambda seed, ordinal: make_sampler("tpe", seed=seed, ordinal=ordinal, epochs=epochs),
-        "Optuna's TPE": lambda seed, ordinal: TPESampler(seed=10_000 * seed + ordinal),
-        "random": lambda seed, ordinal: make_sampler("random", seed=seed, ordinal=ordinal, epochs=epochs),
+        name: lambda seed, ordinal, name=name: make_sampler(name, seed=seed, ordinal=ordinal, epochs=epochs)
+        for name in ("tpe", "bohb", "random")
     }
 
 

@@ -92,7 +92,7 @@ STUDIES: dict[str, str] = {
     "path": "{path.toml}: name: expected string should match pattern ",
     "empty": "{empty.toml}: space: expected at least one list or range to search over, found none",
     "run": "{run.toml}: run.epochs: expected greater than or equal to 1, found 0",
-    "sampler": "{sampler.toml}: run.sampler: expected 'tpe', 'random' or 'qmc', found 'grid'",
+    "sampler": "{sampler.toml}: run.sampler: expected 'tpe', 'bohb', 'random' or 'qmc', found 'grid'",
     "parameter": "{parameter.toml}: space.width: expected one of conv_width, batch_norm, ",
     "twice": "{twice.toml}: space.dropout: expected a list of different values, found [0.1, 0.1]",
     "value": "{value.toml}: space.dropout: expected ",

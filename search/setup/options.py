@@ -25,7 +25,7 @@ from heads.metrics.scoring import Objective
 Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
 Pruner = Literal["halving", "hyperband", "median", "none"]
-Sampler = Literal["tpe", "random", "qmc"]
+Sampler = Literal["tpe", "bohb", "random", "qmc"]
 Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")

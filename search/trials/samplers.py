@@ -19,7 +19,7 @@ from search.trials.pruning import rungs, standing
 from search.trials.ranking import is_interrupted, ranking_score_of
 
 EXPLORED = 1 / 3
-"""Share of the trials that ``tpe`` draws at random, as BOHB does: what it has not seen it does not propose."""
+"""Share of the trials that ``bohb`` draws at random: what it has not seen it does not propose."""
 ENOUGH = 10
 """Scores at a rung from which on trials are told apart there, and not at an earlier one."""
 Height = tuple[int, float, float]
@@ -138,12 +138,12 @@ def _reached(study: optuna.Study, trial: FrozenTrial, rung_epochs: Sequence[int]
 def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSampler:
     """Returns the sampler for one trial.
 
-    TPE and random search keep no state but their generator, so a sampler of its own for each trial costs nothing and
+    All but one keep no state but their generator, so a sampler of its own for each trial costs nothing and
     depends on nothing but its arguments and the study's finished and running trials. A quasi-random sequence is one
     for the whole study: its position is kept in the study itself.
 
     Args:
-        name: ``tpe``, ``random`` or ``qmc``.
+        name: ``tpe``, ``bohb``, ``random`` or ``qmc``.
         seed: Seed of the run.
         ordinal: How many trials came before, those not counted that were interrupted and run again.
         epochs: Of a trial that is not pruned.
@@ -153,7 +153,8 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return QMCSampler(scramble=True, seed=derive_seed(seed, "qmc"), warn_independent_sampling=False)
     trial_seed = derive_seed(seed, "sampler", ordinal)
-    explores = np.random.default_rng(trial_seed).random() < EXPLORED
-    if name == "random" or explores:
+    if name == "tpe":
+        return TPESampler(seed=trial_seed)
+    if name == "random" or np.random.default_rng(trial_seed).random() < EXPLORED:
         return RandomSampler(seed=trial_seed)
     return RungSampler(rungs(epochs) or (epochs,), seed=trial_seed)

@@ -170,7 +170,7 @@ def test_a_study_can_be_looked_at_while_its_search_holds_it(study):
         ({"xyzzy": 5}, "xyzzy: expected an option of a search, found none of that name; there are "),
         ({"trials": 0}, "--trials: expected greater than or equal to 1, found 0"),
         ({"batch_size": "many"}, "--batch-size: expected a valid integer"),
-        ({"sampler": "oracle"}, "--sampler: expected 'tpe', 'random' or 'qmc', found 'oracle'"),
+        ({"sampler": "oracle"}, "--sampler: expected 'tpe', 'bohb', 'random' or 'qmc', found 'oracle'"),
         ({"folds": 1}, "--folds: expected 0, or at least 2 with the fused engine, found 1 with fused"),
         ({"backend": "jax"}, "--backend: expected tensorflow, already in use, found jax"),
         ({"out": "study"}, "expected no study there yet, found study.json; pass --resume"),

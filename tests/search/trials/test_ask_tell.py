@@ -100,7 +100,7 @@ def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tup
 
 
 @pytest.mark.slow
-@given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "random"]))
+@given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "bohb", "random"]))
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_factory, kills, sampler):
     folder = tmp_path_factory.mktemp("book")
     config = make_config(trials=18, sampler=sampler)

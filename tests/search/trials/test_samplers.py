@@ -88,8 +88,8 @@ def test_any_study_can_be_drawn_from_and_the_same_seed_draws_the_same(entries):
     assert first == second
 
 
-def test_a_third_of_what_tpe_proposes_is_drawn_at_random():
-    made = [make_sampler("tpe", seed=1, ordinal=ordinal, epochs=16) for ordinal in range(300)]
+def test_a_third_of_what_bohb_proposes_is_drawn_at_random():
+    made = [make_sampler("bohb", seed=1, ordinal=ordinal, epochs=16) for ordinal in range(300)]
     assert mean(isinstance(one, RandomSampler) for one in made) == pytest.approx(EXPLORED, abs=0.08)
     assert all(isinstance(one, RandomSampler | RungSampler) for one in made)
 

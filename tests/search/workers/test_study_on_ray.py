@@ -134,7 +134,7 @@ class _Another:
         (("--features", "STORE"), "--storage: expected a database server"),
         ((), "--features: expected a store, or its address"),
         (("--features", "no/such.h5", "--address", "local"), "no/such.h5: expected a feature store"),
-        (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe or random"),
+        (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe, bohb or random"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_started(tmp_path, store, words, said):
