@@ -3,8 +3,8 @@
     python benchmarks/linear_probe.py STORE ... [--folds 5]
 
 Each row is tested once, in outer folds by patient, those of ``choosing.py``, which has it beside whole searches. Its
-store and the strength of its penalty are chosen by patient-grouped folds of the rows that it may see, so it is a search,
-too: a small one, by scikit-learn, of heads that are convex.
+store and the strength of its penalty are chosen by patient-grouped folds of the rows that it may see, so it is a small
+search, too, by scikit-learn, of heads that are convex.
 """
 
 from __future__ import annotations
