@@ -14,6 +14,7 @@ from conftest import ROOT, build_store
 from features.store.reader import FeatureStore
 from heads.bank.shape import BankShape
 from heads.model.spec import HeadSpec
+from search import run_study
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -89,6 +90,22 @@ def test_every_row_is_tested_once_by_a_search_that_never_saw_it(beside, tmp_path
     for tested, searched in zip(parts, inner, strict=True):
         assert not set(tested.header.patients) & set(searched.header.patients)
         assert len(tested) + len(searched) == 90
+
+
+@pytest.mark.slow
+def test_searches_are_played_over_a_study_that_was_not_pruned(beside, tmp_path, monkeypatch, capsys):
+    store = build_store(tmp_path / "store.h5", rows=90)
+    quiet = {"pruner": "none", "sampler": "qmc", "finalists": 0, "folds": 0, "progress": False}
+    run_study(store, out=tmp_path / "table", trials=12, epochs=8, batch_size=20, **quiet)
+    words = [tmp_path / "table", "--seeds", 2, "--trials", 14, "--at-once", 4]
+    monkeypatch.setattr(sys, "argv", ["sampling.py", *map(str, words)])
+    capsys.readouterr()
+    runpy.run_path(str(BENCHMARKS / "sampling.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "12 real heads; 2 searches of 14 trials" in said
+    rows = re.findall(r"^(tpe|bohb|random) +(\d+\.\d\d) ± .* (\d+)$", said, re.M)
+    assert [name for name, _, _ in rows] == ["tpe", "bohb", "random"]
+    assert all(0 < float(worth) <= 100 and 14 < int(trained) < 14 * 8 for _, worth, trained in rows)
 
 
 @pytest.mark.slow
