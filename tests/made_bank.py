@@ -122,16 +122,16 @@ def predict(heads, feed, rows, shape, compiled):
 def train(spec, feed, validation, schedule, *, seed, on_epoch):
     """Stands for ``train_solo``: weights wander, and the best epoch's are returned."""
     weights = initial_weights(spec, feed.shape, len(feed.store.classes), seed=seed)
-    best, kept, curve = None, weights, []
+    best, kept, called, curve = None, weights, None, []
     for epoch in range(1, schedule.epochs + 1):
         weights = [np.abs(array + np.float32(0.01) * np.sin(array * epoch)) for array in weights]
         found = shares(validation.rows[:, None], number_of(weights)[None], len(feed.store.classes))[:, 0]
         curve.append(EpochRecord(epoch, 1.0, score(found, validation.labels), spec.learning_rate))
         if curve[-1].validation.better_than(best.validation if best else None):
-            best, kept = curve[-1], weights
+            best, kept, called = curve[-1], weights, found
         if not on_epoch(curve[-1]):
             break
-    return TrainedHead(spec, kept, best, tuple(curve))
+    return TrainedHead(spec, kept, best, tuple(curve), called)
 
 
 class MadeModel:

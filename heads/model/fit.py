@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ class TrainedHead:
     weights: Weights
     best: EpochRecord
     curve: tuple[EpochRecord, ...]
-    probabilities: Probabilities = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    probabilities: Probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     if not finalists:
         return
     yield prose(
-        f"The best trials and the article's head were trained again from {finalists.heads[0].repeats} seeds each."
-        " Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
+        f"Some of the best trials, and the article's head, were trained again from {finalists.heads[0].repeats} seeds"
+        " each. Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
         " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
         " and nobody was judged before it had the epochs that its trial needed."
     )
