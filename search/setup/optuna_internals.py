@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
+import optuna.samplers._qmc as qmc
 import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
@@ -24,6 +26,7 @@ __all__ = [
     "id_of_trial",
     "new_trial",
     "note_beside",
+    "quiet_qmc_sampler",
     "reading",
     "running_trial",
     "stale_trials",
@@ -45,6 +48,14 @@ def id_of_trial(trial: FrozenTrial) -> int:
 def note_beside(trial: Trial, key: str, value: Any) -> None:
     """Notes an attribute of a trial that the dashboard does not show."""
     trial.storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def quiet_qmc_sampler() -> None:
+    """Keeps Optuna from warning that a space has conditions, which ours has not.
+
+    It takes trials that are enqueued, and have drawn nothing yet, for such that have other parameters.
+    """
+    qmc._logger.setLevel(logging.ERROR)
 
 
 def id_of_study(study: FrozenStudy) -> int:

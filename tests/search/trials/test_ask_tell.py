@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -159,3 +161,16 @@ def test_a_larger_study_goes_on_from_a_finished_one(tmp_path):
     run(Book(opened.study, large, HEADS), opened)
     opened.close()
     assert table(tmp_path / "s") == run_through(tmp_path / "t", large, [])
+
+
+def test_a_quasi_random_study_says_nothing_of_conditions(tmp_path, caplog, request):
+    """Of several stores the article's heads are asked for before one has ended, which Optuna takes for conditions."""
+    optuna.logging.enable_propagation()
+    request.addfinalizer(optuna.logging.disable_propagation)
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    request.addfinalizer(opened.close)
+    space = replace(read_study_file(ROOT / "studies" / "heads.toml").space, stores=("one", "other"))
+    book = Book(opened.study, make_config(trials=12, sampler="qmc", space=space), space)
+    asked = [book.ask() for _ in range(8)]
+    assert len({(one.store, one.spec) for one in asked}) == 8
+    assert not caplog.records
