@@ -24,8 +24,8 @@ from search.setup.data import SearchData
 from search.trials.ask_tell import Asked
 
 FOLDER = "likelihoods"
-_CALIBRATED_BY = 2**18
-"""Probabilities that a temperature is fitted on: of more, evenly spaced rows serve."""
+_AT_ONCE = 2**18
+"""Probabilities that are calibrated at once; of more, a temperature is fitted on evenly spaced rows."""
 
 
 class Likelihoods:
@@ -65,10 +65,11 @@ class Likelihoods:
     ) -> None:
         """Keeps what a head makes of the rows."""
         made = np.concatenate(probabilities)
-        every = -(-made.size // _CALIBRATED_BY)
-        temperature = fit_temperature(made[::every], self._labels[::every])
-        true = with_temperature(made, temperature)[np.arange(len(made)), self._labels]
-        self._arrays.write(asked.trial, asked.ordinal, true)
+        parts = -(-made.size // _AT_ONCE)
+        temperature = fit_temperature(made[::parts], self._labels[::parts])
+        blocks = zip(np.array_split(made, parts), np.array_split(self._labels, parts), strict=True)
+        true = [with_temperature(block, temperature)[np.arange(len(block)), labels] for block, labels in blocks]
+        self._arrays.write(asked.trial, asked.ordinal, np.concatenate(true))
 
     def write_out(self) -> None:
         """Everything is where it belongs already."""

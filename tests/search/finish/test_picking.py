@@ -149,6 +149,15 @@ def test_how_sure_a_head_is_changes_nothing(tmp_path_factory, seed, sureness):
     np.testing.assert_allclose(found[0], found[1], atol=5e-3)
 
 
+def test_of_many_rows_evenly_spaced_ones_are_calibrated_by(picking, monkeypatch):
+    whole = picking.trial(0.9, wrong_on(0, 20))
+    monkeypatch.setattr("search.finish.likelihoods._AT_ONCE", 32)  # 80 probabilities: of each third row
+    parts = picking.trial(0.9, wrong_on(0, 20))
+    found = picking.likelihoods.read(ranking(picking.study))
+    assert found[parts].shape == (40,)
+    assert np.argsort(found[parts], stable=True).tolist() == np.argsort(found[whole], stable=True).tolist()
+
+
 def test_the_plan_tells_who_was_picked_for_the_average(picking):
     picking.trial(0.5, wrong_on(*range(20)))
     picking.trial(0.95, wrong_on(0, 1))
