@@ -43,7 +43,6 @@ from search.setup.resolve import Resolved, resolve
 from search.setup.storage_url import VARIABLE, has_secrets, hidden
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
-from search.training.checkpoint_sink import Sinks
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.shared_folder import await_end, clear_away, together, worker_folder
@@ -326,7 +325,6 @@ def _search(
     start_backend()
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
-    from search.finish.likelihoods import Likelihoods  # noqa: PLC0415
     from search.finish.repeats import help_with_repeats  # noqa: PLC0415
     from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
@@ -349,15 +347,14 @@ def _search(
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
     checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None)
-    sink = Sinks(checkpoints, Likelihoods.of_study(folder, config, data.first))
     throughput = None
     with Display(study, config) as display:
         if banks:
             place = folder if crew is None else worker_folder(folder, crew.name)
             recording = Recording(place, opened, saved, snapshot_every)
-            throughput = run_pool(recording, banks=banks, data=data, book=book, sink=sink, display=display)
+            throughput = run_pool(recording, banks=banks, data=data, book=book, sink=checkpoints, display=display)
         else:
-            OneAtATime(book, data, sink, display, flush=opened.flush).run()
+            OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
     if crew is not None:
         helping = partial(
             help_with_repeats, folder, study, config, space, data, snapshot_every=snapshot_every, crew=crew

@@ -146,7 +146,6 @@ def found_in(folder: Path) -> dict[str, Any]:
         **{name: [facts(trial) for trial in study.get_trials()] for name, study in studies.items()},
         "heads": {name: [array.tobytes() for array in head.model.get_weights()] for name, head in heads.items()},
         "metadata": {name: head.metadata for name, head in heads.items()},
-        "likelihoods": {path.name: path.read_bytes() for path in sorted((folder / "likelihoods").iterdir())},
     }
 
 

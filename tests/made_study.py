@@ -22,7 +22,6 @@ from search.record.results import (
     Ensemble,
     EnsembleOnTest,
     FinalistCost,
-    FinalistPlan,
     FinalistRecord,
     Finalists,
     HeadOnTest,
@@ -155,20 +154,7 @@ class MadeStudy:
         )
         summary = replace(
             summarise(self.opened.study, self.config, chosen=best),
-            finalists=Finalists(
-                cost=FinalistCost(trial_epochs=90, seconds=2.5),
-                heads=tuple(finalists),
-                plan=FinalistPlan(
-                    heads=len(finalists),
-                    runs=3,
-                    epochs=8,
-                    trial_epochs=24 * len(finalists),
-                    search_trial_epochs=24 * len(finalists) * 4,
-                    chosen=True,
-                    fits=True,
-                    added=(finalists[1].trial,),
-                ),
-            ),
+            finalists=Finalists(cost=FinalistCost(trial_epochs=90, seconds=2.5), heads=tuple(finalists)),
             ensemble=Ensemble(trials=members, temperature=0.9),
             refit=RefitRecord(trial=best, rows=500, epochs=7, parts=("train", "validation")),
             calibration=calibration,

@@ -20,7 +20,6 @@ from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
-from search.finish.likelihoods import Likelihoods
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
@@ -49,7 +48,7 @@ from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
-from search.trials.ranking import article_trial, ranking, with_article
+from search.trials.ranking import article_trial, finalists_of, ranking
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def choose(
     if config.finalists == 0:
         return Choice(ranking(study)[0].number, (), None)
     on_stage(Stage.REPEATS)
-    plan = plan_repeats(study, config, Likelihoods.of_study(folder, config, data.first))
+    plan = plan_repeats(study, config)
     finalists, cost = run_repeats(
         folder, study, config, space, data, plan=plan, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
@@ -242,7 +241,7 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig, folder
             Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in sound
         ]
-    leaving = with_article(study, ranking(study)[:1])
+    leaving = finalists_of(study, 1)
     if not config.folds and all(path_of(folder, trial.number).is_file() for trial in leaving):
         return []
     return [_of_trial(trial) for trial in leaving]

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial
 
-from search.finish.likelihoods import Likelihoods
-from search.finish.picking import pick_finalists
 from search.record.results import FinalistPlan
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
-from search.trials.ranking import is_article, is_counted, ranking
+from search.trials.ranking import finalists_of, is_article, is_counted, ranking
 
 SHARE = 4
 """Repeats take one in so many of the search's trial-epochs, at most, unless even the fewest take more."""
@@ -37,8 +35,7 @@ class RepeatPlan:
     """What the repeats are to be.
 
     Attributes:
-        trials: Whose heads are trained again, see ``search.finish.picking``.
-        added: Numbers of those that were picked for the average of all.
+        trials: Whose heads are trained again: the best, and the article's behind them where it is not one of them.
         repeats: Seeds of each, at least; with folds each is of one fold.
         runs: Trainings of each: with folds a run is a head for each of them.
         epochs: Of a run, at most; the same for all, since a run's value is that of its best epoch: more epochs would be
@@ -48,7 +45,6 @@ class RepeatPlan:
     """
 
     trials: Sequence[FrozenTrial]
-    added: tuple[int, ...]
     repeats: int
     runs: int
     epochs: int
@@ -75,7 +71,6 @@ class RepeatPlan:
         """What summary.json says of it."""
         return FinalistPlan(
             heads=len(self.trials),
-            added=self.added,
             runs=self.runs,
             epochs=self.epochs,
             trial_epochs=self.trial_epochs,
@@ -85,7 +80,7 @@ class RepeatPlan:
         )
 
 
-def plan_repeats(study: optuna.Study, config: StudyConfig, likelihoods: Likelihoods | None = None) -> RepeatPlan:
+def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
     """Decides what was left open of the number of finalists and of their repeats.
 
     From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within a
@@ -96,23 +91,18 @@ def plan_repeats(study: optuna.Study, config: StudyConfig, likelihoods: Likeliho
     Args:
         study: The study; at least one trial has completed.
         config: What was resolved; ``finalists`` is not 0.
-        likelihoods: What the trials' heads made of the validation rows; None where nothing is known.
-
-    Raises:
-        InputError: What is known of a trial is damaged.
     """
     given = config.finalists, config.repeats
     searched = sum(TrialNotes.of(trial).epochs for trial in study.get_trials(deepcopy=False) if is_counted(trial))
     chosen = None in given
     least = 2 if is_article(ranking(study)[0]) else 1
     for heads, repeats in _fewer_and_fewer(*given, least=least, folds=config.folds):
-        picked = pick_finalists(study, heads, likelihoods)
+        trials = finalists_of(study, heads)
         plan = RepeatPlan(
-            trials=picked.trials,
-            added=picked.added,
+            trials=trials,
             repeats=repeats,
             runs=-(-repeats // max(1, config.folds)),
-            epochs=_epochs(picked.trials, config) if chosen else config.epochs,
+            epochs=_epochs(trials, config) if chosen else config.epochs,
             searched=searched,
             chosen=chosen,
         )
@@ -123,8 +113,7 @@ def plan_repeats(study: optuna.Study, config: StudyConfig, likelihoods: Likeliho
 
 def describe_plan(plan: FinalistPlan) -> str:
     """Returns a sentence on what was planned, and why."""
-    picked = f" ({len(plan.added)} of them for what the average of all gains by them)" if plan.added else ""
-    made = f"{plan.heads} heads{picked}, {plan.runs} runs each of at most {plan.epochs} epochs: {plan.trial_epochs:,}"
+    made = f"{plan.heads} heads, {plan.runs} runs each of at most {plan.epochs} epochs: {plan.trial_epochs:,}"
     if not plan.chosen:
         return f"{made} trial-epochs at most, as was asked for."
     if plan.fits:

@@ -1,24 +1,36 @@
-"""What the repeats of finalists make of the validation rows."""
+"""What the repeats of finalists make of the validation rows: beside their record, or in it where that is a database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
+from features.hdf5.door import reading
+from features.runtime.errors import InputError
+from features.runtime.files import replacing
 from heads.metrics.scoring import Objective, Probabilities, Score, score
 from heads.model.weights import Weights
-from search.record.row_arrays import RowArrays
 from search.setup.data import SearchData
+from search.setup.optuna_internals import note_beside
 from search.trials.ask_tell import Asked
+from search.trials.notes import TrialNotes
 
 PREDICTIONS = "validation"
+_PART = 2**15
+"""Characters of one attribute: there are databases that take no text beyond 64 kB."""
 
 
 class Predictions:
-    """Keeps the probabilities of each run, and scores them."""
+    """Keeps the probabilities of each run, and scores them.
+
+    A small file for each run; where the record is a database in the record itself, so that what one machine has trained
+    another can compare. The dashboard shows nothing of it.
+    """
 
     takes_pruned = True
 
@@ -29,20 +41,28 @@ class Predictions:
             folder: Holds the files; made where it is not there.
             data: Rows to score on.
             objective: What a score ranks by.
-            in_record: Whether the trials are to hold them, see ``search.record.row_arrays.RowArrays``.
+            in_record: Whether the trials are to hold them.
         """
+        self._folder = folder
+        self._in_record = in_record
         rows = data.folds or (data.validation.rows,)
         self._labels = [data.validation.store.labels[part] for part in rows]
+        self._classes = len(data.store.classes)
         self._objective = objective
-        shape = sum(map(len, self._labels)), len(data.store.classes)
-        what = "class probabilities of the validation rows"
-        self._arrays = RowArrays(folder, PREDICTIONS, shape, what=what, in_record=in_record)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
     ) -> None:
         """Writes the probabilities, those of all folds one behind the other."""
-        self._arrays.write(asked.trial, asked.ordinal, np.concatenate(probabilities))
+        together = np.concatenate(probabilities)
+        if self._in_record:
+            text = base64.b64encode(together.astype("<f4").tobytes()).decode()
+            for place, start in enumerate(range(0, len(text), _PART)):
+                note_beside(asked.trial, f"{PREDICTIONS}:{place}", text[start : start + _PART])
+            return
+        with replacing(self._path(asked.ordinal)) as temporary, temporary.open("wb") as file:
+            np.save(file, together)
 
     def write_out(self) -> None:
         """Everything is where it belongs already."""
@@ -53,7 +73,23 @@ class Predictions:
         Raises:
             InputError: It is missing or damaged.
         """
-        return self._arrays.read(run)
+        shape = sum(map(len, self._labels)), self._classes
+        expected = "class probabilities of the validation rows"
+        if text := "".join(_parts(run)):
+            field = f"trial {run.number}"
+            try:
+                found = np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
+                _check(found, shape)
+            except ValueError as error:
+                raise InputError(self._folder.parent, field=field, expected=expected, found=f"{error}") from error
+            return found
+        path = self._path(TrialNotes.of(run).ordinal)
+        with reading(path, expected), path.open("rb") as file:
+            if path.stat().st_size > shape[0] * shape[1] * 8 + 4096:
+                raise ValueError("more than that")
+            probabilities: Probabilities = np.load(file)
+            _check(probabilities, shape)
+        return probabilities
 
     def scores(self, probabilities: Probabilities) -> list[Score]:
         """Scores each fold."""
@@ -65,3 +101,22 @@ class Predictions:
     def folds(self) -> int:
         """Scores that a run has."""
         return len(self._labels)
+
+    def _path(self, ordinal: int) -> Path:
+        return self._folder / f"{ordinal}.npy"
+
+
+def _parts(run: FrozenTrial) -> Iterator[str]:
+    """The pieces of the text that a run's record holds."""
+    for place in count():
+        part = run.system_attrs.get(f"{PREDICTIONS}:{place}")
+        if not isinstance(part, str):
+            return
+        yield part
+
+
+def _check(probabilities: Probabilities, shape: tuple[int, int]) -> None:
+    if probabilities.shape != shape or probabilities.dtype.kind != "f":
+        raise ValueError(f"{probabilities.dtype} {probabilities.shape}")
+    if not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+        raise ValueError("values that are none")

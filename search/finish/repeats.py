@@ -1,4 +1,4 @@
-"""The finalists: some of the best trials, and the article's head, trained again from several seeds, all at once.
+"""The finalists: the best trials, and the article's head, trained again from several seeds, all at once.
 
 The best value of many noisy ones is too high, and too high for the lucky more than for the good. So the best few are
 trained again, and the choice between them is made on the means of values that nobody has selected. The repeats are a
@@ -25,7 +25,6 @@ from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
-from search.finish.likelihoods import Likelihoods
 from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions
 from search.record.crew import Crew
@@ -196,8 +195,7 @@ def help_with_repeats(
     announced = crew.announced()
     if announced is None:
         return False
-    plan = plan_repeats(study, config, Likelihoods.of_study(folder, config, data.first))
-    repeats = _Repeats(folder / FOLDER, config, space, data, plan)
+    repeats = _Repeats(folder / FOLDER, config, space, data, plan_repeats(study, config))
     if repeats.config.name != announced:  # other options here of what comes after the search
         return False
     gc.collect()

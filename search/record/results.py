@@ -138,7 +138,6 @@ class FinalistPlan(Recorded):
         search_trial_epochs: Those of the search.
         chosen: Whether these numbers follow from the search; false where all of them were asked for.
         fits: Whether ``trial_epochs`` are within a quarter of the search's.
-        added: Numbers of the trials that were picked for the average of all, and not by their values.
     """
 
     heads: int
@@ -148,7 +147,6 @@ class FinalistPlan(Recorded):
     search_trial_epochs: int
     chosen: bool
     fits: bool
-    added: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
@@ -27,8 +27,8 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     if not finalists:
         return
     yield prose(
-        f"Some of the best trials, and the article's head, were trained again from {finalists.heads[0].repeats} seeds"
-        " each. Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
+        f"The best trials and the article's head were trained again from {finalists.heads[0].repeats} seeds each."
+        " Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
         " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
         " and nobody was judged before it had the epochs that its trial needed."
     )
@@ -39,25 +39,21 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
         yield prose(describe_plan(finalists.plan))
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
     stores = {trial.number: TrialNotes.of(trial).store for trial in record.ranked}
-    added = finalists.plan.added if finalists.plan else ()
     yield table(
         ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),
-        [_finalist(place, one, objective, stores, added) for place, one in enumerate(finalists.heads, 1)],
+        [_finalist(place, one, objective, stores) for place, one in enumerate(finalists.heads, 1)],
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
     yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {percent(share, 0)} of the search's time.")
 
 
-def _finalist(
-    place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str], added: Collection[int]
-) -> tuple[str, ...]:
-    why = " (the article's)" if finalist.is_article else " (for the average)" if finalist.trial in added else ""
+def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:
     store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
     diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
         f"{place}",
-        f"{finalist.trial}{store}{why}",
+        f"{finalist.trial}{store}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
         f"{finalist.repeats}{diverged}",
         f"stopped after {finalist.stopped_after}" if finalist.stopped_after else "all",

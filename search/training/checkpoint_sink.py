@@ -26,24 +26,3 @@ class CheckpointSink(Protocol):
 
     def write_out(self) -> None:
         """Brings to disk what the record, which is flushed next, takes for granted."""
-
-
-class Sinks:
-    """Gives heads to several: all want those that were pruned, or none does."""
-
-    def __init__(self, *sinks: CheckpointSink) -> None:
-        """Prepares for at least one."""
-        self.takes_pruned = sinks[0].takes_pruned
-        self._sinks = sinks
-
-    def offer(
-        self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
-    ) -> None:
-        """Offers a head to each."""
-        for sink in self._sinks:
-            sink.offer(asked, weights, score, probabilities)
-
-    def write_out(self) -> None:
-        """Has each write what it holds."""
-        for sink in self._sinks:
-            sink.write_out()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -56,8 +54,8 @@ def article_trial(study: optuna.Study) -> FrozenTrial | None:
     return next((trial for trial in ranking(study) if is_article(trial)), None)
 
 
-def with_article(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Returns trials, and the article's behind them where it is not one of them."""
-    article = article_trial(study)
-    others = [] if article is None or article.number in {trial.number for trial in trials} else [article]
-    return [*trials, *others]
+def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """Returns the best trials, and the article's behind them where it is not one of them."""
+    best, article = ranking(study)[:count], article_trial(study)
+    others = [] if article is None or article.number in {trial.number for trial in best} else [article]
+    return [*best, *others]

@@ -18,7 +18,7 @@ from search.record.results import BankFigures
 from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary
 from search.setup.audit import FILE as AUDIT_FILE
-from search.trials.ranking import ranking, with_article
+from search.trials.ranking import finalists_of, ranking
 
 BANK = BankFigures(
     pages=4,
@@ -72,9 +72,7 @@ def test_what_it_returns_is_what_it_wrote(finished):
 def test_the_best_on_the_mean_is_chosen_and_trained_on_all_rows(finished):
     ended, (summary, _), _ = finished
     finalists = summary.finalists.heads
-    assert {one.trial for one in finalists} == {
-        trial.number for trial in with_article(ended.study, ranking(ended.study)[:2])
-    }
+    assert {one.trial for one in finalists} == {trial.number for trial in finalists_of(ended.study, 2)}
     assert summary.best.number == finalists[0].trial == summary.refit.trial == summary.test.trial
     assert summary.refit.rows == len(ended.data.train.rows) + len(ended.data.validation.rows)
     assert summary.refit.parts == ("train", "validation")

@@ -26,7 +26,7 @@ from search.record.summary import Summary, read_summary, summarise, write_summar
 from search.setup.cross_validation import paired_difference
 from search.setup.options import ExportOptions
 from search.trials.notes import TrialNotes
-from search.trials.ranking import ranking, with_article
+from search.trials.ranking import finalists_of
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_rows_are_scored_by_the_studys_objective(ended, objective):
 def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
     """Three runs each, the best first; what is to be better is right where the others are wrong."""
     found = []
-    for place, trial in enumerate(with_article(ended.study, ranking(ended.study)[:2])):
+    for place, trial in enumerate(finalists_of(ended.study, 2)):
         notes, rows = TrialNotes.of(trial), len(ended.data.validation_labels)
         right = {"article": rows, "winner": 4}[better] if notes.ordinal == 0 else {"article": 4, "winner": rows}[better]
         found.append(

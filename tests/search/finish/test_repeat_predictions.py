@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 from features.runtime.errors import InputError
 from heads.metrics.scoring import Score
 from heads.model.spec import HeadSpec
+from search.finish import repeat_predictions
 from search.finish.repeat_predictions import Predictions
-from search.record import row_arrays
 from search.setup.data import SearchData, load_data
 from search.setup.optuna_internals import note_beside
 from search.trials.ask_tell import Asked
@@ -49,7 +49,7 @@ def told(study: optuna.Study) -> FrozenTrial:
 
 @pytest.mark.parametrize("in_record", [False, True])
 def test_what_was_offered_is_read_to_the_bit(tmp_path, data, study, in_record, monkeypatch):
-    monkeypatch.setattr(row_arrays, "_PART", 100)  # in several pieces
+    monkeypatch.setattr(repeat_predictions, "_PART", 100)  # in several pieces
     kept = Predictions(tmp_path / "kept", data, "accuracy", in_record=in_record)
     drawn = np.random.default_rng(0).dirichlet(np.ones(len(data.store.classes)), len(data.validation_labels))
     drawn = drawn.astype(np.float32)

@@ -15,7 +15,7 @@ from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
-from search.trials.ranking import is_article, ranking, with_article
+from search.trials.ranking import finalists_of, is_article
 
 RIGHT = {0: (3, 5), 1: (6, 6), 2: (9, 1)}
 """Rows called rightly in the two repeats of the best trial, the second best and the article's head."""
@@ -82,7 +82,7 @@ def repeat(ended: EndedStudy):
 
 
 def trials_of(ended: EndedStudy) -> list[int]:
-    return [trial.number for trial in with_article(ended.study, ranking(ended.study)[:2])]
+    return [trial.number for trial in finalists_of(ended.study, 2)]
 
 
 def test_the_best_on_the_mean_wins_though_another_had_the_best_value(ended, bank):

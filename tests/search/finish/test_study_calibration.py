@@ -19,7 +19,7 @@ from search.record.head_files import path_of, refit_path_of
 from search.record.results import FinalistCost
 from search.record.summary import summarise
 from search.trials.notes import TrialNotes
-from search.trials.ranking import ranking, with_article
+from search.trials.ranking import finalists_of
 
 COST = FinalistCost(trial_epochs=1, seconds=1.0)
 
@@ -44,7 +44,7 @@ def ended(tmp_path, monkeypatch):
 def finalists(ended: EndedStudy) -> list[Finalist]:
     """Two repeats each, sure of what they call, and often wrong."""
     found = []
-    for place, trial in enumerate(with_article(ended.study, ranking(ended.study)[:2])):
+    for place, trial in enumerate(finalists_of(ended.study, 2)):
         notes = TrialNotes.of(trial)
         found.append(
             Finalist(

@@ -132,15 +132,6 @@ def test_it_tells_what_the_summary_tells(page, finished):
     assert confusion[:2] == [["A", "37", "3"], ["B", "8", "32"]]
 
 
-def test_it_tells_which_finalists_were_picked_for_the_average(page, finished):
-    summary = read_record(finished).summary
-    (added,) = summary.finalists.plan.added
-    (article,) = (one.trial for one in summary.finalists.heads if one.is_article)
-    named = [row[1] for row in Reader(page).rows_after("", "trial", "mean ± sd")[: len(summary.finalists.heads)]]
-    assert [name for name in named if " " in name] == [f"{added} (for the average)", f"{article} (the article's)"]
-    assert "(1 of them for what the average of all gains by them)" in page
-
-
 def test_every_figure_has_its_data_and_its_place(page, finished):
     reader = Reader(page)
     drawn = json.loads(reader.ids["figures"])
