@@ -109,6 +109,19 @@ def test_searches_are_played_over_a_study_that_was_not_pruned(beside, tmp_path, 
 
 
 @pytest.mark.slow
+def test_repeats_are_compared_in_one_order_and_in_their_own(beside, tmp_path, monkeypatch, capsys):
+    store = build_store(tmp_path / "store.h5", rows=90)
+    words = [store, "--heads", 2, "--repeats", 2, "--epochs", 3]
+    monkeypatch.setattr(sys, "argv", ["orders.py", *map(str, words)])
+    runpy.run_path(str(BENCHMARKS / "orders.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "90 rows, 5 folds, 2 heads, 2 repeats, 3 epochs" in said
+    rows = re.findall(r"^  (one|an) order for .*: ([\d.]+)% right, .* differ on ([\d.]+)% of the rows", said, re.M)
+    assert [which for which, _, _ in rows] == ["one", "an"]
+    assert all(0 < float(right) <= 100 and 0 < float(unlike) < 100 for _, right, unlike in rows)
+
+
+@pytest.mark.slow
 def test_a_bank_over_features_made_on_the_device_searches_to_its_end():
     pytest.importorskip("jax")
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
