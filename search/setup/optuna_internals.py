@@ -26,12 +26,12 @@ __all__ = [
     "id_of_trial",
     "new_trial",
     "note_beside",
-    "quiet_qmc_sampler",
     "reading",
     "running_trial",
     "stale_trials",
     "tables",
     "transaction",
+    "warn_of_conditions",
 ]
 
 
@@ -50,12 +50,13 @@ def note_beside(trial: Trial, key: str, value: Any) -> None:
     trial.storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def quiet_qmc_sampler() -> None:
-    """Keeps Optuna from warning that a space has conditions, which ours has not.
+def warn_of_conditions(wanted: bool) -> None:
+    """Says whether Optuna may warn that a space has conditions, with which a quasi-random sequence does not go.
 
-    It takes trials that are enqueued, and have drawn nothing yet, for such that have other parameters.
+    It takes trials that are enqueued, and have drawn nothing yet, for such that have other parameters, so it warns of
+    spaces without conditions, too.
     """
-    qmc._logger.setLevel(logging.ERROR)
+    qmc._logger.setLevel(logging.NOTSET if wanted else logging.ERROR)
 
 
 def id_of_study(study: FrozenStudy) -> int:

@@ -14,7 +14,7 @@ from heads.metrics.scoring import EpochRecord, Score
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
-from search.setup.optuna_internals import running_trial
+from search.setup.optuna_internals import running_trial, warn_of_conditions
 from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
@@ -107,6 +107,8 @@ class Book:
         usual = [Planned(ARTICLE, store) for store in stores or ("",)]
         self._planned = dict(enumerate(usual if planned is None else planned))
         self._spared = range(len(usual) if planned is None else 0)
+        if config.sampler == "qmc":
+            warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._places = places or OwnPlaces(study, config.trials, going_on=going_on)
         self._places.begin([self._parameters_of(one) for one in self._planned.values()])

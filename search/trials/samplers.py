@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from search.setup.optuna_internals import quiet_qmc_sampler
 from search.setup.seeds import derive_seed
 from search.trials.pruning import rungs, standing
 from search.trials.ranking import is_interrupted, ranking_score_of
@@ -150,7 +149,6 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
         epochs: Of a trial that is not pruned.
     """
     if name == "qmc":
-        quiet_qmc_sampler()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return QMCSampler(scramble=True, seed=derive_seed(seed, "qmc"), warn_independent_sampling=False)

@@ -250,3 +250,18 @@ def test_what_is_noted_beside_a_trial_is_an_attribute_of_optunas(study):
     internals.note_beside(trial, "a", [1])
     (found,) = study.get_trials()
     assert (found.system_attrs, found.user_attrs) == ({"a": [1]}, {}), "Trial.storage, Trial._trial_id"
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_of_conditions_is_warned_where_that_is_wanted(wanted, caplog, request):
+    request.addfinalizer(lambda: internals.warn_of_conditions(True))
+    request.addfinalizer(optuna.logging.disable_propagation)
+    optuna.logging.enable_propagation()
+    internals.warn_of_conditions(wanted)
+    study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=0))
+    study.ask()  # has drawn nothing yet
+    for _ in range(2):
+        study.ask().suggest_float("x", 0, 1)
+    found = any("conditions" in record.message for record in caplog.records)
+    assert found == wanted, "optuna.samplers._qmc._logger"
