@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from linear_probe import linear_probe
+from views import SomeViews
 
 from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
@@ -52,6 +53,9 @@ ASKED = {
     RECOMMENDED: "recommended",
 }
 BEST_VALUE, PROBE = "trial of the best single value", "linear probe"
+AS_IT_IS = "recommended, image as it is"
+"""Tested in one view, as a model from image to class sees it, where the stores have several."""
+PLAIN = "identity"
 Right = dict[str, npt.NDArray[np.bool_]]
 """By who called them, whether each row of an outer fold was called rightly."""
 
@@ -104,6 +108,8 @@ def outer_fold(
         except InputError:
             continue  # there is none in this study
         calls[who] = _calls(record.study, leaving.paths, outer)
+        if who == RECOMMENDED and all(PLAIN in one.header.views != (PLAIN,) for one in stores.values()):
+            calls[AS_IT_IS] = _calls(record.study, leaving.paths, outer, views=[PLAIN])
     best = find_head(folder, ranking(record.study)[0].number, refitted=True)
     calls[BEST_VALUE] = _calls(record.study, [best], outer)
     calls[PROBE], chosen = linear_probe(stores, others, tested, seed=0)
@@ -129,8 +135,10 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
     return path
 
 
-def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.NDArray[np.int64]:
-    """Classes that the mean of some heads calls, all views averaged."""
+def _calls(
+    study: Any, paths: Sequence[Path], outer: Mapping[str, Path], *, views: Sequence[str] | None = None
+) -> npt.NDArray[np.int64]:
+    """Classes that the mean of some heads calls, all views averaged, or some."""
     from features.rows.feed import Feed
     from heads.files.head_file import read_head
     from heads.files.projected import for_features_of
@@ -142,7 +150,8 @@ def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.
         head = read_head(path)
         name = store_of[head.metadata.trial]
         store = FeatureStore(outer[name] if name else next(iter(outer.values())))
-        feed = Feed(store, store.usable, memory_bytes=2**30)
+        source = store if views is None else SomeViews(store, views)
+        feed = Feed(source, store.usable, memory_bytes=2**30)
         model = for_features_of(path, head.model, store.header)
         probabilities.append(predict_probabilities(model, feed))
     called: npt.NDArray[np.int64] = average_views(probabilities).argmax(axis=1)
@@ -152,7 +161,7 @@ def _calls(study: Any, paths: Sequence[Path], outer: Mapping[str, Path]) -> npt.
 def report(found: Sequence[Right], patients: npt.NDArray[Any]) -> None:
     """Prints what all rows together say; who is not there in some fold is the single winner there."""
     groups = groups_of(patients)
-    everybody = [who for who in (*ASKED, BEST_VALUE, PROBE) if any(who in right for right in found)]
+    everybody = [who for who in (*ASKED, AS_IT_IS, BEST_VALUE, PROBE) if any(who in right for right in found)]
     right = {who: np.concatenate([one.get(who, one[WINNER]) for one in found]) for who in everybody}
     for who, calls in right.items():
         low, high = accuracy_interval(calls, groups)

@@ -29,7 +29,8 @@ def main() -> None:
     from features.rows.feed import Feed
     from features.store.reader import FeatureStore
 
-    options = ExtractionOptions(backbone=arguments.backbone, weights=arguments.weights, limit=arguments.limit)
+    how = {name: getattr(arguments, name) for name in ("backbone", "weights", "limit")}
+    options = ExtractionOptions(**how, views="identity")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.h5"
         begun = time.perf_counter()

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, build_store
 
@@ -71,8 +72,9 @@ def test_a_studys_own_space_is_measured_on_a_store(beside, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_every_row_is_tested_once_by_a_search_that_never_saw_it(beside, tmp_path, monkeypatch, capsys):
-    store = build_store(tmp_path / "store.h5", rows=90)
-    other = build_store(tmp_path / "other.h5", rows=90, shape=(1, 1, 8), seed=1)
+    views = ("identity", "flip")
+    store = build_store(tmp_path / "store.h5", rows=90, views=views)
+    other = build_store(tmp_path / "other.h5", rows=90, shape=(1, 1, 8), seed=1, views=views)
     words = [store, f"second={other}", "--folds", 2, "--keep", tmp_path / "kept"]
     for option in ("trials=2", "epochs=2", "finalists=0", "batch_size=20"):
         words += ["--option", option]
@@ -83,6 +85,7 @@ def test_every_row_is_tested_once_by_a_search_that_never_saw_it(beside, tmp_path
         assert "90 rows, 2 outer folds by patient, store, second" in said
         assert re.search(r"the article's head +\d+\.\d%", said)
         assert re.search(r"single winner +\d+\.\d%.*points", said)
+        assert re.search(r"recommended, image as it is +\d+\.\d%.*points", said)
         assert re.search(r"linear probe +\d+\.\d%.*points", said)
     parts = [FeatureStore(tmp_path / "kept" / fold / "store-test.h5") for fold in "01"]
     inner = [FeatureStore(tmp_path / "kept" / fold / "second-train.h5") for fold in "01"]
@@ -134,3 +137,28 @@ def test_a_bank_over_features_made_on_the_device_searches_to_its_end():
     refused = subprocess.run(command[:2], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert refused.stderr.startswith("JAX sees no GPU here")
+
+
+@pytest.mark.slow
+def test_heads_are_compared_on_some_views_of_a_store(beside, tmp_path, monkeypatch, capsys):
+    store = build_store(tmp_path / "store.h5", rows=90, views=("identity", "flip", "zoom:2"))
+    words = [store, "--views", "identity", "zoom:2,identity", "--seeds", 2, "--folds", 2, "--epochs", 2]
+    monkeypatch.setattr(sys, "argv", ["views.py", *map(str, words)])
+    runpy.run_path(str(BENCHMARKS / "views.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "6 heads x 2 seeds, 2 folds by patient of 90 rows, 2 epochs" in said
+    assert "zoom:2, identity, instead of identity" in said
+    assert len(re.findall(r"^.* 0\.\d{4}  0\.\d{4} +[+-]0\.\d{4} ", said, re.M)) == 7
+
+
+def test_some_views_are_read_as_those_of_the_store(beside, tmp_path):
+    store = FeatureStore(build_store(tmp_path / "store.h5", rows=20, views=("identity", "flip", "zoom:2")))
+    some = runpy.run_path(str(BENCHMARKS / "views.py"))["SomeViews"](store, ["zoom:2", "identity"])
+    assert some.header.views == ("zoom:2", "identity")
+    rows = np.array([3, 19, 3])
+    every = store.take(rows)[:, [2, 0]]
+    np.testing.assert_array_equal(some.take(rows), every)
+    np.testing.assert_array_equal(some.take(rows, 1), every[:, 1])
+    np.testing.assert_array_equal(some.take(rows, np.array([0, 1, 1])), every[[0, 1, 2], [0, 1, 1]])
+    chunks = np.concatenate([features for _, features in some.chunks(1)])
+    np.testing.assert_array_equal(chunks, store.take(np.arange(20))[:, [2, 0]])

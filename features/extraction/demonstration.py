@@ -30,7 +30,7 @@ PER_CLASS = 160
 IMAGES_PER_PATIENT = 2
 SIZE = 160
 """Side of a scan in pixels."""
-DEMONSTRATION = ExtractionOptions(backbone="densenet121", weights="random:0", image_size="96")
+DEMONSTRATION = ExtractionOptions(backbone="densenet121", weights="random:0", image_size="96", views="identity")
 """Needs no download. Of untrained networks a DenseNet tells most: what its first layers see reaches its last maps."""
 RECIPE = ".recipe.json"
 """Says, in the folder of the scans, what they were made from."""

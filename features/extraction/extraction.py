@@ -19,6 +19,7 @@ from features.extraction.rows import images_of
 from features.extraction.scale import scale_of, table_of_pages
 from features.extraction.summary import ExtractionSummary
 from features.extraction.update import check_same_features, differs, side_path, updating
+from features.extraction.views_by_images import remark_on, views_by_images
 from features.images.folder import ImageTable
 from features.images.reading import Reading
 from features.images.survey import Choice
@@ -114,13 +115,15 @@ def extract_stores(
         BottleneckError: The disk is full, another process writes a store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    views, _ = options.variants, options.scale
+    told, _ = options.variants, options.scale
     table = table_of_pages(images_of(images, options, frame), options)
     scale = cache(partial(scale_of, table, options))
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
+    there = {path: FeatureStore(path) for path in stores if path.exists()}
+    views = told or views_by_images(len(table), [stored.header.views for stored in there.values()])
     plans = []
     for path, spec in stores.items():
-        stored = FeatureStore(path) if path.exists() else None
+        stored = there.get(path)
         choice = scale(None if stored is None else stored.header.intensity)
         plans.append(_Plan(table, spec, views, options, choice, path, stored))
     found = [plan.compare(say) for plan in plans]
@@ -130,6 +133,8 @@ def extract_stores(
     for backbone in maker.built:
         if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
             say(f"note: {remark}")
+    if told is None and len(views) > 1 and not there:
+        say(f"note: {remark_on(views, len(table))}")
     with ExitStack() as held:
         filled: list[Filling] = []
         for plan, changes, backbone in zip(plans, found, maker.built, strict=True):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from features.extraction.applications import BACKBONES
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.extraction.combinations import backbones_of, combined, sizes_of
+from features.extraction.views_by_images import AUTO, FEW, OF_FEW
 from features.images.columns import USUAL, ColumnChoice
 from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
@@ -22,6 +23,8 @@ from features.runtime.errors import InputError
 from features.runtime.options import joined, option_name, text_of
 from features.runtime.text import composed
 from features.store.intensity import Intensity, parse_intensity
+
+_OF_FEW = ",".join(view.name for view in OF_FEW)
 
 
 def _of_column(role: str) -> str:
@@ -72,9 +75,10 @@ class ExtractionOptions(BaseModel):
         "crop keeps it and takes the middle. Recorded, and used by heads.predict.",
     )
     views: Annotated[str, BeforeValidator(joined)] = Field(
-        default="identity",
+        default=AUTO,
         description="Variants of each image, joined by commas: identity, flip, shift:X:Y, rotate:DEGREES, "
-        "zoom:FACTOR, contrast:FACTOR, or several of these joined by +.",
+        f"zoom:FACTOR, contrast:FACTOR, or several of these joined by +. {AUTO}: {_OF_FEW} of fewer than {FEW:,} "
+        "images, which heads learn more from, and identity of more.",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
     group_pattern: str = Field(
@@ -210,13 +214,13 @@ class ExtractionOptions(BaseModel):
         return None if self.intensity is None else parse_intensity(self.intensity)
 
     @property
-    def variants(self) -> tuple[View, ...]:
-        """The views of each image.
+    def variants(self) -> tuple[View, ...] | None:
+        """The views of each image; None where they are left to the images.
 
         Raises:
             InputError: One of the names is no view's.
         """
-        return tuple(parse_views(self.views))
+        return None if self.views == AUTO else parse_views(self.views)
 
 
 def _names(told: str | None) -> tuple[str, ...]:

@@ -17,7 +17,14 @@ from features.extraction import extraction
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
-OPTIONS = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": 4}
+OPTIONS = {
+    "backbone": "mobilenet",
+    "alpha": 0.25,
+    "weights": "random:7",
+    "image_size": 32,
+    "batch_size": 4,
+    "views": "identity",
+}
 WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 

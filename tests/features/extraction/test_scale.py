@@ -16,7 +16,14 @@ from features.extraction.options import ExtractionOptions
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
-CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": 2}
+CHOSEN = {
+    "backbone": "mobilenet",
+    "alpha": 0.25,
+    "weights": "random:7",
+    "image_size": 32,
+    "batch_size": 2,
+    "views": "identity",
+}
 OPTIONS = [text for name, value in CHOSEN.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 

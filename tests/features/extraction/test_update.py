@@ -26,7 +26,14 @@ from features.store.check import find_problems
 from features.store.reader import FeatureStore
 from features.store.writer import StoreWriter
 
-OPTIONS = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": 4}
+OPTIONS = {
+    "backbone": "mobilenet",
+    "alpha": 0.25,
+    "weights": "random:7",
+    "image_size": 32,
+    "batch_size": 4,
+    "views": "identity",
+}
 TIME = 1_500_000_000
 SIDE = 3
 
