@@ -99,6 +99,8 @@ def test_help_is_printed_without_starting_a_backend(runs):
     assert (run.status, run.errors, run.loaded) == (0, [], [])
     assert "Usage:" in run.output
     assert "--help" in run.output
+    strange = {sign for sign in run.output if not (sign.isascii() or "\u2500" <= sign <= "\u257f" or sign == "…")}
+    assert not strange  # Rich takes words between colons for emoji
 
 
 def test_an_unknown_option_is_one_line_and_exit_status_2(runs):

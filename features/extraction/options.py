@@ -76,7 +76,7 @@ class ExtractionOptions(BaseModel):
     )
     views: Annotated[str, BeforeValidator(joined)] = Field(
         default=AUTO,
-        description="Variants of each image, joined by commas: identity, flip, shift:X:Y, rotate:DEGREES, "
+        description="Variants of each image, joined by commas: identity, flip, shift:RIGHT:DOWN, rotate:DEGREES, "
         f"zoom:FACTOR, contrast:FACTOR, or several of these joined by +. {AUTO}: {_OF_FEW} of fewer than {FEW:,} "
         "images, which heads learn more from, and identity of more.",
     )

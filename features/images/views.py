@@ -22,7 +22,7 @@ Picture = npt.NDArray[np.uint8]
 """(size, size, 3), RGB."""
 _Step = Callable[[Picture], Picture]
 
-GRAMMAR = "identity, flip, shift:X:Y, rotate:DEGREES, zoom:FACTOR or contrast:FACTOR, joined by +"
+GRAMMAR = "identity, flip, shift:RIGHT:DOWN, rotate:DEGREES, zoom:FACTOR or contrast:FACTOR, joined by +"
 _WHOLE = re.compile(r"-?\d{1,6}", re.ASCII)
 _DECIMAL = re.compile(r"-?(\d{1,9}(\.\d{0,9})?|\.\d{1,9})", re.ASCII)
 _ZOOM = (0.1, 10.0)
