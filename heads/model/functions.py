@@ -119,7 +119,7 @@ def _sigmoid_slope(ops: Ops, values: Tensor) -> Tensor:
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
-        "linear": Activation(slope=lambda ops, values: ops.ones_like(values)),
+        "linear": Activation(slope=lambda ops, values: ops.ones_like(values), forward=lambda ops, values: values),
         "relu": Activation(slope=_relu_slope, forward=lambda ops, values: ops.relu(values)),
         "relu6": Activation(slope=lambda ops, values: ops.logical_and(values > 0, values < 6)),
         "gelu": Activation(slope=_gelu_slope, forward=lambda ops, values: values * _normal_share(ops, values)),

@@ -94,11 +94,15 @@ def test_computes_what_the_spec_says(spec: HeadSpec) -> None:
 
 
 def _activated(name: str, values: np.ndarray) -> np.ndarray:
-    if name == "gelu":
-        from scipy.special import erf
+    from scipy.special import erf
 
-        return values * (1 + erf(values / np.sqrt(2))) / 2
-    return np.maximum(values, 0) if name == "relu" else values / (1 + np.exp(-values))
+    made = {
+        "linear": values,
+        "relu": np.maximum(values, 0),
+        "gelu": values * (1 + erf(values / np.sqrt(2))) / 2,
+        "silu": values / (1 + np.exp(-values)),
+    }
+    return made[name]
 
 
 def test_first_weights() -> None:
