@@ -19,7 +19,7 @@ from heads.metrics.scoring import predict_probabilities, score
 def test_from_scans_to_predictions(tmp_path, oct_folder, weights_folder):
     store, study, best = tmp_path / "scans.h5", tmp_path / "study", tmp_path / "best.hdf5"
     weights = weights_folder / "mobilenet_0.25_224_notop.h5"
-    options = ("--backbone", "mobilenet", "--alpha", 0.25, "--weights", weights, "--views", "identity,flip")
+    options = ("--backbone", "mobilenet", "--alpha", 0.25, "--weights", weights)
     run("features.extract", oct_folder, store, *options, "--limit", 320)
     told = json.loads(run("features.info", store, "--json").stdout)
     assert told["complete"]
