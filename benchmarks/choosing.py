@@ -108,7 +108,7 @@ def outer_fold(
         except InputError:
             continue  # there is none in this study
         calls[who] = _calls(record.study, leaving.paths, outer)
-        if who == RECOMMENDED and all(PLAIN in one.header.views != (PLAIN,) for one in stores.values()):
+        if who == RECOMMENDED and all({PLAIN} < set(one.header.views) for one in stores.values()):
             calls[AS_IT_IS] = _calls(record.study, leaving.paths, outer, views=[PLAIN])
     best = find_head(folder, ranking(record.study)[0].number, refitted=True)
     calls[BEST_VALUE] = _calls(record.study, [best], outer)

@@ -85,7 +85,7 @@ def main() -> None:
 
 def right(source, folds, heads, arguments) -> npt.NDArray[np.float64]:  # noqa: ANN001
     """(heads, seeds, rows) whether a row is called rightly, by a head that has not seen it."""
-    from search.setup.cross_validation import cross_validate
+    from search.setup.cross_validation import cross_validate  # after the choice of the backend
 
     start = time.perf_counter()
     runs = [(spec, seed) for spec in heads.values() for seed in range(arguments.seeds)]
@@ -94,7 +94,8 @@ def right(source, folds, heads, arguments) -> npt.NDArray[np.float64]:  # noqa: 
     )
     labels = source.labels[np.concatenate(folds)]
     called = np.array([probabilities.argmax(axis=1) == labels for probabilities in found], float)
-    print(f"  {source.header.feature_shape[2]} channels: {time.perf_counter() - start:.0f} s", flush=True)
+    shown = f"{source.header.feature_shape[2]} channels, {len(source.header.views)} view(s)"
+    print(f"  {shown}: {time.perf_counter() - start:.0f} s", flush=True)
     return called.reshape(len(heads), arguments.seeds, -1)
 
 

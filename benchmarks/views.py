@@ -12,14 +12,13 @@ choice, with the two intervals of ``compression.py``.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from compression import HEADS, report
+from compression import HEADS, report, right
 
 from features.rows.split import fold_rows
 from features.runtime.allocator import keep_freed_memory
@@ -73,29 +72,15 @@ def main() -> None:
     )
     choices = arguments.views or ("identity", ",".join(store.header.views))
     first, *others = [SomeViews(store, choice.split(",")) for choice in choices]
-    few = right(first, folds, arguments)
+    heads = {name: replace(spec, schedule="cosine") for name, spec in HEADS.items()}
+    few = right(first, folds, heads, arguments)
     for source in others:
-        many = right(source, folds, arguments)
+        many = right(source, folds, heads, arguments)
         print(f"\n{', '.join(source.header.views)}, instead of {', '.join(first.header.views)}")
         print(f"{'':30} {'before':>7} {'with':>7} {'difference':>11}   by patients         by pairs")
-        for number, name in enumerate(HEADS):
+        for number, name in enumerate(heads):
             report(name, many[number], few[number], store.patients[rows])
         report("all heads", many, few, store.patients[rows])
-
-
-def right(source: FeatureSource, folds: Sequence[Rows], arguments: argparse.Namespace) -> npt.NDArray[np.float64]:
-    """(heads, seeds, rows) whether a row is called rightly, by a head that has not seen it."""
-    from search.setup.cross_validation import cross_validate  # after the choice of the backend
-
-    begun = time.perf_counter()
-    runs = [(replace(spec, schedule="cosine"), seed) for spec in HEADS.values() for seed in range(arguments.seeds)]
-    found = cross_validate(
-        source, folds, runs, epochs=arguments.epochs, batch_size=arguments.batch_size, seed=arguments.folds
-    )
-    labels = source.labels[np.concatenate(folds)]
-    called = np.array([probabilities.argmax(axis=1) == labels for probabilities in found], float)
-    print(f"  {len(source.header.views)} view(s): {time.perf_counter() - begun:.0f} s", flush=True)
-    return called.reshape(len(HEADS), arguments.seeds, -1)
 
 
 if __name__ == "__main__":
