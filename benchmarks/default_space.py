@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from measured_bank import MeasuredBank, bare_rate, made_store
 
+from heads.metrics.scoring import EPOCH_VIEW
+
 CLASSES = 4
 SKIPPED = 6
 """Heads that may be too wide for the pages that are left before a bank counts as full."""
@@ -29,8 +31,7 @@ SKIPPED = 6
 class Arrays:
     """Rows of one fold as a user has them in memory: features float32, labels one-hot.
 
-    Validation rows are there in every view, as the bank scores them; a row to train on is there once, since an epoch
-    draws one of its views.
+    Each is there in one view: an epoch trains on one of them and scores the first.
     """
 
     train: tuple[Any, Any]
@@ -139,12 +140,11 @@ def arrays_of(data: Any, fold: int) -> Arrays:
         validation = data.folds[fold]
         train = np.setdiff1d(train, validation)
     classes = np.eye(len(data.store.classes), dtype=np.float32)
-    labels = [classes[data.store.labels[rows]] for rows in (train, validation)]
-    views = [data.validation.take(validation, view).astype(np.float32) for view in range(data.validation.views)]
-    return Arrays(
-        (data.train.take(train, 0).astype(np.float32), labels[0]),
-        (np.concatenate(views), np.concatenate([labels[1]] * len(views))),
-    )
+    parts = [
+        (feed.take(rows, EPOCH_VIEW).astype(np.float32), classes[feed.store.labels[rows]])
+        for feed, rows in ((data.train, train), (data.validation, validation))
+    ]
+    return Arrays(*parts)
 
 
 def in_turn(specs: Sequence[Any]) -> list[Any]:

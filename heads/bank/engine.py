@@ -21,7 +21,7 @@ from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
-from heads.metrics.scoring import Probabilities, Score, Scores, score, score_all
+from heads.metrics.scoring import EPOCH_VIEW, Probabilities, Score, Scores, score, score_all
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, initial_weights
 
@@ -256,14 +256,14 @@ class Engine:
         return self._of_heads(losses / np.maximum(steps - sat_out, 1)[:, None].astype(np.float32))
 
     def validate(self) -> Scores:
-        """Scores every head on its validation rows, probabilities averaged over the views.
+        """Scores every head on the first view of its validation rows.
 
         Returns:
-            (folds, slots) each; of probabilities computed in the bank's dtype (see ``predict_exactly``).
+            (folds, slots) each; of probabilities computed in the bank's dtype. ``predict_exactly`` takes all views.
         """
         rows = self._scoring
         if self._held:
-            index = np.searchsorted(self._validation.rows, rows.rows) * self._validation.views + rows.views
+            index = np.searchsorted(self._validation.rows, rows.rows) * self._validation.views + EPOCH_VIEW
             plan = ScoringPlan(index.astype(np.int32), rows.folds)
             found = self._program.predict_held(self._settings(), self._held[-1], plan)
         else:

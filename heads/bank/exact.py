@@ -25,6 +25,9 @@ from heads.metrics.scoring import Probabilities, average_views
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 
+MOST_ROWS = 128
+"""Of a batch that is not compiled: of small ones what calls the operations takes longer than the operations."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -59,7 +62,7 @@ def predict_exactly(
     if compiled is not None and _fit(heads, compiled.shape):
         small, forward = compiled
     else:
-        small = _small_shape(heads, shape)
+        small = _small_shape(heads, replace(shape, batch=_batch(len(rows) * feed.views)))
         forward = exact_forward(small)
     bank = _small_bank(small, heads)
     # All views in one line, so that only the last batch is filled up.
@@ -78,6 +81,12 @@ def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:
     taken = shape.room_for(specs)
     pages = sum(map(pages_of, specs))
     return pages <= shape.pages and taken.slots <= shape.slots and taken.tiles <= shape.tiles
+
+
+def _batch(rows: int) -> int:
+    """Rows of equal batches; a multiple of 8, so that folds of nearly as many rows take the same."""
+    batches = max(1, -(-rows // MOST_ROWS))
+    return max(8, -(-rows // batches // 8) * 8)
 
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from features.rows.feed import Feed
 
 PROBABILITY_FLOOR = 1e-7
+EPOCH_VIEW = 0
+"""The view that epochs are scored on: a row's first, mostly the image as it is. What a training ends with is scored on
+all of them."""
 Objective = Literal["accuracy", "balanced_accuracy", "auc", "loss"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 """What heads can be ranked by; of ``loss`` less is better."""
@@ -85,7 +88,8 @@ class EpochRecord:
     Attributes:
         epoch: 1 for the first.
         train_loss: Mean loss over the epoch's batches as trained on: smoothed labels, class weights, dropout active.
-        validation: Score after the epoch.
+        validation: Score after the epoch, of each row's first view (``EPOCH_VIEW``); of the epoch that a training ends
+            with, over all views.
         learning_rate: The rate used in this epoch.
     """
 
@@ -161,29 +165,35 @@ def _areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: i
 
 
 def predict_probabilities(
-    model: Any, feed: Feed, *, batch_size: int = 256, on_batch: Callable[[int], object] | None = None
+    model: Any,
+    feed: Feed,
+    *,
+    batch_size: int = 256,
+    views: Sequence[int] | None = None,
+    on_batch: Callable[[int], object] | None = None,
 ) -> Probabilities:
-    """Predicts all rows of a feed in every view and averages over the views.
+    """Predicts all rows of a feed in every view, or in some, and averages over the views.
 
     Args:
         model: Keras model from (batch, height, width, channels) to (batch, classes).
         feed: The rows.
         batch_size: Rows in a batch; the last one is padded, so that every batch has one shape.
+        views: Which; by default all.
         on_batch: Called after every batch of every view with the number of rows in it.
 
     Returns:
         (rows, classes) float32 in the order of ``feed.rows``.
     """
     size = min(batch_size, len(feed.rows)) or 1
-    views = []
-    for view in range(feed.views):
+    by_view = []
+    for view in range(feed.views) if views is None else views:
         batches = []
         for features in feed.score_batches(size, view):
             batches.append(predict_batch(model, features, size))
             if on_batch is not None:
                 on_batch(len(features))
-        views.append(np.concatenate(batches))
-    return average_views(views)
+        by_view.append(np.concatenate(batches))
+    return average_views(by_view)
 
 
 def average_views(views: Sequence[Probabilities]) -> Probabilities:

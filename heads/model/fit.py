@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
 from features.store.schema import Rows
-from heads.metrics.scoring import EpochRecord, Probabilities, predict_probabilities, score
+from heads.metrics.scoring import EPOCH_VIEW, EpochRecord, Probabilities, Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec, cosine_rate
@@ -32,9 +32,10 @@ class TrainedHead:
     Attributes:
         spec: The head.
         weights: Those of the best epoch, in the order of ``model.get_weights()``.
-        best: The best epoch; the last one where that counts (``HeadSpec.last_counts``).
-        curve: All epochs, in order.
-        probabilities: Of the validation rows in the best epoch, (rows, classes).
+        best: The best epoch; the last one where that counts (``HeadSpec.last_counts``). Its score is that of
+            ``probabilities``.
+        curve: All epochs, in order, each scored on the rows' first view.
+        probabilities: Of the validation rows by ``weights``, averaged over the views: (rows, classes).
     """
 
     spec: HeadSpec
@@ -81,7 +82,8 @@ def train_solo(
         spec: The head and how it is trained.
         train: Rows to train on; epoch ``e`` (from 1) follows ``plan_epoch(..., seed=schedule.plan_seed,
             epoch=schedule.first_epoch + e - 1)``.
-        validation: Rows that decide the learning rate and the best epoch, averaged over their views.
+        validation: Rows that decide the learning rate and the best epoch, by their first view, and what that epoch is
+            worth, by all of them.
         schedule: How long, on which batches.
         seed: Decides the first weights and the dropout masks.
         on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
@@ -102,11 +104,12 @@ def train_solo(
         compile_head(model, spec)
         callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
+        probabilities, found = recorder.score_finished(best.weights)
     finally:
         # Keras' global state keeps every model of a study alive otherwise.
         keras.backend.clear_session()
     curve = tuple(recorder.curve)
-    return TrainedHead(spec, best.weights, curve[best.index], curve, best.probabilities)
+    return TrainedHead(spec, best.weights, replace(curve[best.index], validation=found), curve, probabilities)
 
 
 def compile_head(model: Any, spec: HeadSpec) -> None:
@@ -200,7 +203,6 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     Attributes:
         curve: All epochs so far.
         weights: Those that were scored last.
-        probabilities: Of the validation rows, by these weights.
     """
 
     def __init__(
@@ -219,7 +221,6 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches, self._validation, self._objective, self._settle = batches, validation, objective, settle
         self.curve: list[EpochRecord] = []
         self.weights: Weights = []
-        self.probabilities: Probabilities = np.empty((0, 0), np.float32)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Plans the epoch's batches."""
@@ -234,13 +235,21 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.weights = self._settle(trained, (epoch + 1) * len(self._batches))
         self._require_finite(epoch + 1, "weights", *self.weights)
         self.model.set_weights(self.weights)
-        self.probabilities = predict_probabilities(self.model, self._validation)
-        validation = score(self.probabilities, self._validation.labels, self._objective)
+        _, validation = self._score(views=[EPOCH_VIEW])
         self.model.set_weights(trained)
         self._require_finite(epoch + 1, "validation loss", validation.loss)
         logs["val_loss"], logs["val_accuracy"] = validation.loss, validation.accuracy
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.curve.append(EpochRecord(epoch + 1, train_loss, validation, rate))
+
+    def score_finished(self, weights: Weights) -> tuple[Probabilities, Score]:
+        """Gives the model the weights that its training ends with, and predicts and scores with them in all views."""
+        self.model.set_weights(weights)
+        return self._score()
+
+    def _score(self, views: Sequence[int] | None = None) -> tuple[Probabilities, Score]:
+        probabilities = predict_probabilities(self.model, self._validation, views=views)
+        return probabilities, score(probabilities, self._validation.labels, self._objective)
 
     @staticmethod
     def _require_finite(epoch: int, what: str, *values: Any) -> None:
@@ -256,13 +265,11 @@ class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
         self._recorder, self._last_counts = recorder, last_counts
         self.index = -1
         self.weights: Weights = []
-        self.probabilities = recorder.probabilities
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         best = self._recorder.curve[self.index].validation if self.weights else None
         if self._last_counts or self._recorder.curve[-1].validation.better_than(best):
             self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
-            self.probabilities = self._recorder.probabilities
 
 
 class _Listener(keras.callbacks.Callback):  # type: ignore[misc]

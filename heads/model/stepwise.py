@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
 from typing import Any
@@ -80,9 +80,9 @@ class TrainedTogether:
 
     Attributes:
         weights: Of each, those of the best epoch, in the order of ``model.get_weights()``.
-        best: The best epoch, a mean over the folds.
-        curve: All epochs, in order, likewise.
-        probabilities: Of each on its validation rows, in the best epoch.
+        best: The best epoch, a mean over the folds; its score is that of ``probabilities``.
+        curve: All epochs, in order, likewise, each scored on the rows' first view.
+        probabilities: Of each on its validation rows, by ``weights`` and averaged over the views.
     """
 
     weights: list[Weights]
@@ -182,7 +182,6 @@ def train_together(
     curve: list[EpochRecord] = []
     best: EpochRecord | None = None
     weights: list[Weights] = []
-    probabilities: list[Probabilities] = []
     for epoch in range(epochs):
         for one, batch, recorder in zip(trainees, batches, recorders, strict=True):
             _fit_epoch(one, batch, epoch, recorder)
@@ -190,11 +189,15 @@ def train_together(
         if best is None or curve[-1].validation.better_than(best.validation):
             best = curve[-1]
             weights = [recorder.weights for recorder in recorders]
-            probabilities = [recorder.probabilities for recorder in recorders]
         if not on_epoch(curve[-1]):
             break
     assert best is not None
-    return TrainedTogether(weights, best, tuple(curve), probabilities)
+    finished = []
+    for one, recorder, mine in zip(trainees, recorders, weights, strict=True):
+        with one.at_work():
+            finished.append(recorder.score_finished(mine))
+    probabilities, scores = zip(*finished, strict=True)
+    return TrainedTogether(weights, replace(best, validation=Score.mean(scores)), tuple(curve), list(probabilities))
 
 
 def train_for(trainee: Trainee, batches: Batches, rates: Sequence[float], *, epochs: int) -> Weights:

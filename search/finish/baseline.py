@@ -66,8 +66,13 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> 
 
 
 def _few(data: SearchData, config: StudyConfig) -> tuple[Feed, Feed, float]:
-    """A few batches to train on and to validate on, and their share of the training rows."""
-    rows = data.train.rows
-    few = Feed(data.store, rows[: BATCHES * config.batch_size], memory_bytes=2**30)
-    validated = Feed(data.validation.store, data.validation.rows[: 2 * config.batch_size], memory_bytes=2**30)
-    return few, validated, len(few.rows) / len(rows)
+    """A few batches to train on, as large a share of the validation rows, and that share."""
+    rows, validation = data.train.rows, data.validation.rows
+    trained, scored = len(rows), len(validation)
+    if data.folds:  # a head trains on all of them but one, which scores it
+        trained, scored = len(rows) - len(rows) // len(data.folds), len(rows) // len(data.folds)
+    taken = rows[: min(BATCHES * config.batch_size, trained)]
+    share = len(taken) / trained
+    few = Feed(data.store, taken, memory_bytes=2**30)
+    validated = Feed(data.validation.store, validation[: max(1, round(share * scored))], memory_bytes=2**30)
+    return few, validated, share
