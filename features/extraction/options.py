@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from features.extraction.applications import BACKBONES
 from features.extraction.backbone_spec import IMAGENET, BackboneSpec
 from features.extraction.combinations import backbones_of, combined, sizes_of
-from features.extraction.views_by_images import AUTO, FEW, OF_FEW
+from features.extraction.views_by_images import AUTO, rule
 from features.images.columns import USUAL, ColumnChoice
 from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
@@ -23,8 +23,6 @@ from features.runtime.errors import InputError
 from features.runtime.options import joined, option_name, text_of
 from features.runtime.text import composed
 from features.store.intensity import Intensity, parse_intensity
-
-_OF_FEW = ",".join(view.name for view in OF_FEW)
 
 
 def _of_column(role: str) -> str:
@@ -77,8 +75,7 @@ class ExtractionOptions(BaseModel):
     views: Annotated[str, BeforeValidator(joined)] = Field(
         default=AUTO,
         description="Variants of each image, joined by commas: identity, flip, shift:RIGHT:DOWN, rotate:DEGREES, "
-        f"zoom:FACTOR, contrast:FACTOR, or several of these joined by +. {AUTO}: {_OF_FEW} of fewer than {FEW:,} "
-        "images, which heads learn more from, and identity of more.",
+        f"zoom:FACTOR, contrast:FACTOR, or several of these joined by +. {AUTO}: {rule()}.",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
     group_pattern: str = Field(

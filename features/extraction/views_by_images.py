@@ -9,11 +9,14 @@ from features.images.views import View, parse_views
 from features.runtime.errors import InputError
 
 AUTO = "auto"
-FEW = 5_000
-"""Below so many images each is worth its views: a judgement, measured on hundreds (docs/benchmarks.md, *Views*)."""
-OF_FEW = parse_views("identity,rotate:5,zoom:1.1")
-"""A few degrees and a tenth larger: no class is told by that, as one may be by what lies left and right."""
-OF_MANY = parse_views("identity")
+VIEWS = parse_views("identity,rotate:5,zoom:1.1,rotate:-5,shift:0:16,shift:0:-16")
+"""A few degrees, a tenth larger, half a place of a map up and down (backbones have one for 32 pixels): no class is told
+by that, as one may be by what lies left and right."""
+COUNTS = (6, 3, 1)
+"""How many of them there may be."""
+MOST_MAPS = 15_000
+"""Of a store: the fewer images there are, the more is each view worth, and the less it costs. A judgement, measured on
+hundreds (docs/benchmarks.md, *Views*)."""
 
 
 def views_by_images(images: int, stored: Sequence[Sequence[str]]) -> tuple[View, ...]:
@@ -26,7 +29,14 @@ def views_by_images(images: int, stored: Sequence[Sequence[str]]) -> tuple[View,
     for names in stored:
         with suppress(InputError):
             return parse_views(",".join(names))
-    return OF_FEW if images < FEW else OF_MANY
+    return VIEWS[: next((count for count in COUNTS if images * count < MOST_MAPS), 1)]
+
+
+def rule() -> str:
+    """Says it in words."""
+    names = ", ".join(view.name for view in VIEWS)
+    fewest = [f"the first {count} of fewer than {MOST_MAPS // count:,}" for count in COUNTS if count > 1]
+    return f"of {names} {', '.join(fewest)} images, which heads learn more from, and the first of more"
 
 
 def remark_on(views: Sequence[View], images: int) -> str:

@@ -184,7 +184,7 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
     if "learning-curves" in gallery:
         some = sum(bool(trial.intermediate_values) for trial in record.trials)
         drawn = document.figure(gallery["learning-curves"], f"{objective} by epoch")
-        document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"))
+        document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"), _scored_on(record))
     if "what-ended-when" in gallery:
         ended = document.figure(gallery["what-ended-when"], "trials by the epochs they trained")
         document.add("What ended when", ended, prose(_pruning(record)))
@@ -216,6 +216,13 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
 
 def _thinned(count: int, most: int, what: str) -> str:
     return note(f"{most} of {count:,} {what}, chosen evenly by rank.") if count > most else ""
+
+
+def _scored_on(record: StudyRecord) -> str:
+    cost = record.summary.cost_of_use
+    if cost is None or all(store.views == 1 for store in cost.stores):
+        return ""
+    return note("An epoch is scored on the first view of an image, a trial's value is over all of its views.")
 
 
 def _pruning(record: StudyRecord) -> str:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from features.extraction import extraction
 from features.extraction.options import ExtractionOptions
-from features.extraction.views_by_images import FEW, OF_FEW, OF_MANY, views_by_images
+from features.extraction.views_by_images import VIEWS, views_by_images
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search.setup.images import ImageOptions
 
-NAMES = tuple(view.name for view in OF_FEW)
+NAMES = tuple(view.name for view in VIEWS)
 
 
 class Edges:
@@ -56,7 +56,7 @@ def run(images: Path, *stores: Path, **options: object) -> list[str]:
 
 def test_few_images_are_taken_in_several_views_and_that_is_said(images, tmp_path):
     (line,) = [line for line in run(images, tmp_path / "auto.h5") if "views" in line]
-    assert line.startswith("note: 8 images, so each in 3 views (identity, rotate:5, zoom:1.1)")
+    assert line.startswith("note: 8 images, so each in 6 views (identity, rotate:5, zoom:1.1, rotate:-5, shift:0:16, ")
     store = FeatureStore(tmp_path / "auto.h5")
     assert store.header.views == NAMES
     assert run(images, tmp_path / "told.h5", views=",".join(NAMES)) == []
@@ -67,9 +67,12 @@ def test_few_images_are_taken_in_several_views_and_that_is_said(images, tmp_path
     assert not np.array_equal(store.take(rows, 0), store.take(rows, 1))
 
 
-@pytest.mark.parametrize(("images", "views"), [(1, OF_FEW), (FEW - 1, OF_FEW), (FEW, OF_MANY), (83_484, OF_MANY)])
-def test_many_images_are_taken_as_they_are(images, views):
-    assert views_by_images(images, []) == views
+@pytest.mark.parametrize(
+    ("images", "views"), [(1, 6), (2_499, 6), (2_500, 3), (4_999, 3), (5_000, 1), (15_000, 1), (83_484, 1)]
+)
+def test_the_more_images_the_fewer_views(images, views):
+    assert views_by_images(images, []) == VIEWS[:views]
+    assert VIEWS[0].name == "identity"
 
 
 def test_a_store_that_is_there_keeps_its_views(images, tmp_path):
@@ -103,7 +106,7 @@ def test_one_of_several_stores_decides_for_the_new_ones(images, tmp_path):
 
 
 def test_views_that_no_extraction_makes_decide_nothing():
-    assert views_by_images(8, [("sharpened",)]) == OF_FEW
+    assert views_by_images(8, [("sharpened",)]) == VIEWS
     assert [view.name for view in views_by_images(8, [("sharpened",), ("flip", "identity")])] == ["flip", "identity"]
 
 

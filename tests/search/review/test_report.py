@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 
 from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
+from search.record.costs import CostOfUse, StoreCost
 from search.record.study_record import Progress, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
@@ -222,6 +224,14 @@ def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
     record = read_record(made.close())
     assert record.summary.test is None
     assert "have not been shown to this head" in make_report(record)
+
+
+def test_curves_of_several_views_say_what_they_are_scored_on(finished):
+    words, record = "An epoch is scored on the first view of an image", read_record(finished)
+    store = StoreCost(name="", fingerprint="f", backbone="net", image_size=8, feature_shape=(1, 1, 2), views=1)
+    for views, said in ((1, False), (3, True)):
+        cost = CostOfUse(stores=(replace(store, views=views),))
+        assert (words in make_report(replace(record, summary=replace(record.summary, cost_of_use=cost)))) is said
 
 
 def test_what_is_no_study_is_refused_and_nothing_is_made(tmp_path):
