@@ -60,7 +60,7 @@ def _left_out_of_the_last_training(data: SearchData) -> Iterator[str]:
         views = ", ".join(data.validation.store.header.views)
         yield (
             f"{data.validation.store.path.name}: its views ({views}) are not those of training, so the head that"
-            " leaves is trained without the validation rows"
+            " leaves is trained without the validation rows; with the same --views in both it would have them, too"
         )
 
 
