@@ -226,7 +226,7 @@ def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, t
 
 
 def test_a_worker_that_is_asked_to_leave_gives_its_trials_back(start, url):
-    workers = [start(pause=0.1, crew=2), start(pause=0.1, crew=2)]
+    workers = [start(pause=0.5, crew=2), start(pause=0.5, crew=2)]  # slow enough to be at it when it is asked
     wait_until(lambda: len({trial.user_attrs.get("worker") for trial in trials_of(url)} - {None}) == 2)
     wait_until(lambda: reported(url) > 8)
     workers[0].signal(signal.SIGINT)
