@@ -187,7 +187,8 @@ def test_another_objective_with_folds_and_class_weights(tmp_path, store, study_f
     ranked = ranking(study)
     assert study.direction.name == "MINIMIZE"
     assert [trial.value for trial in ranked] == sorted(trial.value for trial in ranked)
-    assert ranked[0].value == pytest.approx(min(ranked[0].intermediate_values.values()), rel=0.02)
+    # of all views; epochs are scored on the first
+    assert ranked[0].value == pytest.approx(min(ranked[0].intermediate_values.values()), rel=0.2)
     assert all(trial.value == trial.user_attrs["validation_loss"] for trial in ranked)
     means = [one["mean"] for one in summary["finalists"]["heads"]]
     assert means == sorted(means)
