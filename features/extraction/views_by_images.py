@@ -12,11 +12,11 @@ AUTO = "auto"
 VIEWS = parse_views("identity,rotate:5,zoom:1.1,rotate:-5,shift:0:16,shift:0:-16")
 """A few degrees, a tenth larger, half a place of a map up and down (backbones have one for 32 pixels): no class is told
 by that, as one may be by what lies left and right."""
-COUNTS = (6, 3, 1)
-"""How many of them there may be."""
-MOST_MAPS = 15_000
-"""Of a store: the fewer images there are, the more is each view worth, and the less it costs. A judgement, measured on
-hundreds (docs/benchmarks.md, *Views*)."""
+COUNTS = (6, 3)
+"""How many of them there may be, other than one."""
+MAPS = 15_000
+"""So many a store of several views does not come to: the fewer images there are, the more is each view worth, and the
+less it costs. A judgement, measured on hundreds (docs/benchmarks.md, *Views*)."""
 
 
 def views_by_images(images: int, stored: Sequence[Sequence[str]]) -> tuple[View, ...]:
@@ -29,13 +29,13 @@ def views_by_images(images: int, stored: Sequence[Sequence[str]]) -> tuple[View,
     for names in stored:
         with suppress(InputError):
             return parse_views(",".join(names))
-    return VIEWS[: next((count for count in COUNTS if images * count < MOST_MAPS), 1)]
+    return VIEWS[: next((count for count in COUNTS if images * count < MAPS), 1)]
 
 
 def rule() -> str:
     """Says it in words."""
     names = ", ".join(view.name for view in VIEWS)
-    fewest = [f"the first {count} of fewer than {MOST_MAPS // count:,}" for count in COUNTS if count > 1]
+    fewest = [f"the first {count} of fewer than {MAPS // count:,}" for count in COUNTS]
     return f"of {names} {', '.join(fewest)} images, which heads learn more from, and the first of more"
 
 

@@ -26,7 +26,7 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 
 MOST_ROWS = 128
-"""Of a batch that is not compiled: of small ones what calls the operations takes longer than the operations."""
+"""Of a batch of the bank made for finished heads: in small ones calling the operations takes longer than they do."""
 
 
 @dataclass(frozen=True, kw_only=True)

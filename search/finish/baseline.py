@@ -70,7 +70,8 @@ def _few(data: SearchData, config: StudyConfig) -> tuple[Feed, Feed, float]:
     rows, validation = data.train.rows, data.validation.rows
     trained, scored = len(rows), len(validation)
     if data.folds:  # a head trains on all of them but one, which scores it
-        trained, scored = len(rows) - len(rows) // len(data.folds), len(rows) // len(data.folds)
+        scored = len(rows) // len(data.folds)
+        trained = len(rows) - scored
     taken = rows[: min(BATCHES * config.batch_size, trained)]
     share = len(taken) / trained
     few = Feed(data.store, taken, memory_bytes=2**30)
