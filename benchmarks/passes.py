@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -126,7 +127,9 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     program, settings = prepared(shape, table, specs, dtype)
     bank, generator, tensor = program._bank, np.random.default_rng(0), keras.ops.convert_to_tensor
     rows, channels = shape.batch * shape.positions, shape.feature_shape[2]
-    features = keras.ops.cast(tensor(np.maximum(generator.standard_normal((rows, channels), np.float32), 0)), dtype)
+    drawn = np.maximum(generator.standard_normal((shape.batch, shape.positions * channels), np.float32), 0)
+    held, every = keras.ops.cast(tensor(drawn), dtype), tensor(np.arange(shape.batch, dtype=np.int32))
+    features = program._rows_of(held, every)
     batch = Batch(features, tensor(generator.integers(0, CLASSES, shape.batch).astype(np.int32)))
     item, count = 2 if dtype == "bfloat16" else 4, shape.pages * PAGE
     used = (shape.pages - table.free) * PAGE * rows * item
@@ -139,54 +142,49 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     steps, first_one = tensor(np.zeros(shape.slots, np.int32)), tensor(np.int32(0))
     mine = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
     own = settings_of(settings, first_one)
-    present, _ = timed(lambda: bank._present(own, steps))
-    hidden, seconds = timed(lambda: bank._first_layer(mine["kernel"], features, present))
+    present, _ = timed(bank._present, own, steps)
+    hidden, seconds = timed(bank._first_layers, mine["kernel"], features, present)
     yield "first layers, forward", seconds, first, first_bytes
-    (active, norm), seconds = timed(lambda: bank._activate(hidden, bank._norm(mine), present))
+    (active, norms), seconds = timed(bank._activations, hidden, mine, present)
     yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    kernels = bank._dense_kernels(mine)
-    sums, seconds = timed(lambda: bank._sums(active, kernels, present))
+    kernels, pooled = bank._dense_kernels(mine), bank._pooled(active)
+    sums, seconds = timed(bank._sums, active, pooled, kernels, present)
     yield "dense, forward", seconds, dense, dense_bytes
     of_slots = {name: mine[name] for name in shape.slot_arrays}
-    (_, errors, _), seconds = timed(lambda: bank._classify(*sums, of_slots, batch.labels, present))
+    (_, errors, _), seconds = timed(bank._classify, *sums, of_slots, batch.labels, present)
     yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
-    back: dict[str, Any] = {"tiles": None, "pooled": None}
-    for name in back:
-        if name in kernels:
-            error, inputs = getattr(errors, name), getattr(active, name)
-            work, moved = (dense, dense_bytes) if name == "tiles" else (2 * count * shape.batch * shape.units, 0)
-            _, seconds = timed(lambda error=error, inputs=inputs: bank._product(inputs, error))
-            yield f"{name}, weights' gradient", seconds, work, moved
-            back[name], seconds = timed(
-                lambda error=error, name=name: bank._product(kernels[name], error, transpose_b=True)
-            )
-            yield f"{name}, way back", seconds, work, moved
-    (error, _), seconds = timed(lambda: bank._deactivate(hidden, back["tiles"], back["pooled"], norm, present))
+    (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, present)
+    yield "dense, both ways back", seconds, 2 * dense, 2 * dense_bytes
+    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, back, norms, present)
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    _, seconds = timed(lambda: bank._first_gradient(error, features, present))
+    _, seconds = timed(bank._first_gradients, errors_of_lanes, features, present)
     yield "first layers, gradient", seconds, first, first_bytes
     gradients = bank.gradients(mine, steps, own, batch)
     losses = tensor(np.zeros(shape.slots, np.float32))
-    _, seconds = timed(lambda: program._update(program._state[0], gradients, own, losses))
+    _, seconds = timed(partial(program._update, program._state[0]), gradients, own, losses)
     yield "update", seconds, 0, state * 4 * 7
-    yield "whole step", whole_step(program, settings, shape, features), 0, 0
+    yield "whole step", whole_step(program, settings, shape, held), 0, 0
 
 
-def whole_step(program: Any, settings: Any, shape: Any, features: Any) -> float:
+def whole_step(program: Any, settings: Any, shape: Any, held: Any) -> float:
     """Seconds of a step as a study runs it: all passes in one program, the features gathered."""
-    import keras
-
     from heads.bank.program import TrainingPlan
 
-    held = program.hold(np.asarray(keras.ops.convert_to_numpy(features)).reshape(shape.batch, -1))
     generator, size = np.random.default_rng(1), (STEPS, shape.batch)
     places, labels = (generator.integers(0, most, size).astype(np.int32) for most in (shape.batch, CLASSES))
     plan = TrainingPlan(places, labels, np.zeros(STEPS, np.int32))
-    return timed(lambda: program.train_epoch(settings, held, plan))[1] / STEPS
+    return measured(partial(program.train_epoch, settings, held, plan))[1] / STEPS
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Runs a pass until it is compiled, then for its time: what it returned, median seconds."""
+def timed(function: Callable[..., Any], *arrays: Any) -> tuple[Any, float]:
+    """Runs a pass in a graph, as within a step: what it returned, and the median of its seconds."""
+    import tensorflow as tf
+
+    return measured(partial(tf.function(function, autograph=False), *arrays))
+
+
+def measured(function: Callable[[], Any]) -> tuple[Any, float]:
+    """Runs a function until it is compiled, then for its time: what it returned, median seconds."""
     import keras
 
     seconds = []

@@ -31,6 +31,14 @@ def default_dtype() -> str:
     return "bfloat16" if _backend().fast_in_bfloat16() else "float32"
 
 
+def default_lanes(dtype: str) -> int:
+    """Lanes of the banks of a study whose products are in ``dtype``, see ``BankShape.lanes``.
+
+    It does not depend on the number of cores: another machine that goes on with a study has its heads in the same ones.
+    """
+    return int(_backend().lanes(dtype))
+
+
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """Returns ``Bank.probabilities`` of all heads in float32: (weights, steps, settings, features) to (H, B, K)."""
     forward: Callable[..., Any] = _backend().exact_forward(shape)

@@ -8,7 +8,7 @@ from keras import ops
 from heads.bank.dropout import keys
 from heads.bank.functions import Tensor
 from heads.bank.shape import BankShape
-from heads.bank.state import Arrays, Present, Settings, Used
+from heads.bank.state import Arrays, Lane, Present, Settings, Used
 from heads.model.functions import POOLINGS
 from heads.model.spec import PAGE
 
@@ -25,7 +25,7 @@ _OF_SLOTS = (
     "learning_rate",
     "seed",
 )
-_USED = ("used_pages", "used_pooled", "used_tiles", "used_slots")
+_USED = ("used_pooled", "used_tiles", "used_slots")
 _OF_PAGES = ("activation", "pooling", "batch_norm", "dropout", "seed", "steps")
 
 
@@ -55,21 +55,32 @@ class LineUp:
         channels["key"] = keys(of_page["seed"][:, None], of_page["steps"][:, None], place, layer=0)
         keeps = np.array([POOLINGS[name].keeps_positions for name in shape.poolings])
         pages = {
-            "owner": owner,
-            "owned": settings["owner"] >= 0,
             "activation": of_page["activation"],
             "pooling": of_page["pooling"],
-            "pooled": ops.logical_not(ops.take(keeps, of_page["pooling"], axis=0)),
             "tile_count": settings["tile_count"],
             "tiles": settings["tiles_of_page"],
         }
         return Present(
             slots=slots,
-            pages=pages,
-            channels=channels,
+            pages={
+                "owner": owner,
+                "owned": settings["owner"] >= 0,
+                "pooled": ops.logical_not(ops.take(keeps, of_page["pooling"], axis=0)),
+            },
+            lanes=tuple(self._lane(lane, pages, channels, settings) for lane in range(shape.lanes)),
             tiles=self._tiles(settings, owner),
             **{name: Used(settings[name], settings[f"{name}_count"]) for name in _USED},
             class_weight=settings["class_weight"],
+        )
+
+    def _lane(self, lane: int, pages: Arrays, channels: Arrays, settings: Settings) -> Lane:
+        start = self.shape.lane_starts[lane]
+        part = slice(start, start + self.shape.lane_pages)
+        return Lane(
+            pages={name: array[part] for name, array in pages.items()},
+            channels={name: array[part] for name, array in channels.items()},
+            used=Used(settings["used_pages"][lane], settings["used_pages_count"][lane]),
+            tiles=settings["tiles_in_lane"][lane],
         )
 
     def _tiles(self, settings: Settings, owner: Tensor) -> Arrays:

@@ -12,19 +12,19 @@ Letters in shapes are those of ``heads.bank.state``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from heads.bank.dense_layers import DenseLayers
+from heads.bank.dense_layers import DenseLayers, Errors
 from heads.bank.first_layer import FirstLayer
 from heads.bank.functions import Tensor
 from heads.bank.line_up import LineUp
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
 from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
-from heads.bank.state import Active, Arrays, Batch, Gradients, Norm, Present, Settings
+from heads.bank.state import Active, Arrays, Batch, Gradients, Lane, Norm, Present, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
@@ -33,8 +33,6 @@ _PARTS = 8
 """Sizes of the first layers' products: for an eighth fewer, taking pages out costs less than it saves."""
 _DENSE_PARTS = 2
 """The same for those of the first dense layers, whose activations are large against what is multiplied."""
-_DENSE = ("tiles", "pooled")
-"""The arrays of the first dense layers."""
 
 
 class Bank:
@@ -50,6 +48,7 @@ class Bank:
 
     def __init__(self, shape: BankShape, dtype: str, tools: Tools, *, batch: int | None = None) -> None:
         self.shape, self.dtype = shape, dtype
+        self._lanes = [slice(start, start + shape.lane_pages) for start in shape.lane_starts]
         self._product, self._in_use = tools.product, tools.in_use
         first = FirstLayer(shape, dtype, batch, tools.seal)
         each = OneByOne() if tools.one_by_one else AllAtOnce()
@@ -72,56 +71,90 @@ class Bank:
             batch: See ``Batch``.
         """
         present = self._present(settings, steps)
-        hidden = self._first_layer(weights["kernel"], batch.features, present)
+        hidden = self._first_layers(weights["kernel"], batch.features, present)
         others = {name: array for name, array in weights.items() if name != "kernel"}
         found: Gradients
-        found, error = self._between(hidden, others, batch.labels, present)
-        found.weights["kernel"] = self._first_gradient(error, batch.features, present)
+        found, errors = self._between(hidden, others, batch.labels, present)
+        found.weights["kernel"] = self._first_gradients(errors, batch.features, present)
         return found
 
     def _there_and_back(
-        self, hidden: Tensor, weights: Arrays, labels: Tensor, present: Present
-    ) -> tuple[Gradients, Tensor]:
+        self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, present: Present
+    ) -> tuple[Gradients, list[Tensor]]:
         """All between the first layers' two products: gradients but those of their kernels, and of ``hidden``."""
-        active, norm = self._activate(hidden, self._norm(weights), present)
-        dense = self._dense_kernels(weights)
-        tiles, pooled = self._sums(active, dense, present)
+        active, norms = self._activations(hidden, weights, present)
+        dense, pooled = self._dense_kernels(weights), self._pooled(active)
+        sums = self._sums(active, pooled, dense, present)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
-        loss, errors, gradients = self._classify(tiles, pooled, of_slots, labels, present)
-        back: dict[str, Tensor] = dict.fromkeys(_DENSE)
-        for name, kernel in dense.items():
-            used, inputs, error = getattr(present, f"used_{name}"), getattr(active, name), getattr(errors, name)
-            found = self._in_use(self._product, used, _DENSE_PARTS, inputs, error)
-            gradients[name] = ops.reshape(found, weights[name].shape)
-            back[name] = self._in_use(self._times_transposed, used, _DENSE_PARTS, kernel, error)
-        error, beta = self._deactivate(hidden, back["tiles"], back["pooled"], norm, present)
-        if norm is None:
-            return Gradients(loss, gradients, {}), error
-        gradients["beta"] = beta
-        return Gradients(loss, gradients, {"mean": norm.mean, "variance": norm.variance}), error
+        loss, errors, gradients = self._classify(*sums, of_slots, labels, present)
+        of_dense, back = self._dense_gradients(active, pooled, dense, errors, present)
+        gradients |= {name: ops.reshape(array, weights[name].shape) for name, array in of_dense.items()}
+        of_hidden, betas = self._errors(hidden, back, norms, present)
+        statistics: Arrays = {}
+        if "beta" in weights:
+            gradients["beta"] = self._whole(betas)
+            statistics = {name: self._whole([getattr(norm, name) for norm in norms]) for name in STATISTICS}
+        return Gradients(loss, gradients, statistics), of_hidden
 
-    def _first_layer(self, kernel: Tensor, features: Tensor, present: Present) -> Tensor:
-        """The convolutions of all heads: kernel (P, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
+    def _activations(
+        self, hidden: Sequence[Tensor], weights: Arrays, present: Present
+    ) -> tuple[list[Active], list[Norm | None]]:
+        """Each lane's ``Passes.forward`` in training."""
+        found = [
+            self._activate(mine, self._norm(weights, part), lane)
+            for mine, part, lane in zip(hidden, self._lanes, present.lanes, strict=True)
+        ]
+        return [active for active, _ in found], [norm for _, norm in found]
+
+    def _errors(
+        self, hidden: Sequence[Tensor], back: Arrays, norms: Sequence[Norm | None], present: Present
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Each lane's ``Passes.backward``: gradients of ``hidden`` and of beta."""
+        found = [
+            self._deactivate(mine, back.get("tiles"), back["pooled"][part] if "pooled" in back else None, norm, lane)
+            for mine, norm, part, lane in zip(hidden, norms, self._lanes, present.lanes, strict=True)
+        ]
+        return [error for error, _ in found], [beta for _, beta in found]
+
+    def _whole(self, lanes: Sequence[Tensor]) -> Tensor:
+        """Puts arrays of lanes, (M, ...) each, together: (P, ...), each page as its own lane has it."""
+        if len(lanes) == 1:
+            return lanes[0]
+        firsts = [lane * self.shape.lane_pages - part.start for lane, part in enumerate(self._lanes)]
+        return ops.concatenate([array[first:] for array, first in zip(lanes, firsts, strict=True)], axis=0)
+
+    def _first_layers(self, kernel: Tensor, features: Tensor, present: Present) -> list[Tensor]:
+        return [
+            self._first_layer(kernel[part], features, lane)
+            for part, lane in zip(self._lanes, present.lanes, strict=True)
+        ]
+
+    def _first_gradients(self, errors: Sequence[Tensor], features: Tensor, present: Present) -> Tensor:
+        lanes = zip(errors, present.lanes, strict=True)
+        return self._whole([self._first_gradient(error, features, lane) for error, lane in lanes])
+
+    def _first_layer(self, kernel: Tensor, features: Tensor, lane: Lane) -> Tensor:
+        """The convolutions of a lane: kernel (M, 16, C) and features (S·B, C) to (N, S·B), products' dtype."""
 
         def convolve(kernel: Tensor) -> Tensor:
             flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
             return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
 
-        hidden = self._in_use(convolve, present.used_pages, _PARTS, kernel)
+        hidden = self._in_use(convolve, lane.used, _PARTS, kernel)
         return ops.reshape(hidden, (-1, features.shape[0]))
 
-    def _first_gradient(self, error: Tensor, features: Tensor, present: Present) -> Tensor:
-        """Gradient of the kernels, (P, 16, C) in the products' dtype, of that of the convolutions."""
+    def _first_gradient(self, error: Tensor, features: Tensor, lane: Lane) -> Tensor:
+        """Gradient of a lane's kernels, (M, 16, C) in the products' dtype, of that of the convolutions."""
 
         def multiply(error: Tensor) -> Tensor:
             flat = ops.reshape(error, (-1, features.shape[0]))
             return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
 
         paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
-        return self._in_use(multiply, present.used_pages, _PARTS, paged)
+        return self._in_use(multiply, lane.used, _PARTS, paged)
 
-    def _norm(self, weights: Arrays) -> Norm | None:
-        return Norm(*(weights[name] for name in ("beta", *STATISTICS))) if "beta" in weights else None
+    def _norm(self, weights: Arrays, part: slice) -> Norm | None:
+        return Norm(*(weights[name][part] for name in ("beta", *STATISTICS))) if "beta" in weights else None
 
     def _dense_kernels(self, weights: Arrays) -> Arrays:
         """Kernels of the first dense layers: ``tiles`` (T, 16·S, V) and ``pooled`` (P, 16·Q, U), products' dtype."""
@@ -133,13 +166,61 @@ class Bank:
             kernels["pooled"] = ops.cast(weights["pooled"], self.dtype)
         return kernels
 
-    def _sums(self, active: Active, dense: Arrays, present: Present) -> tuple[Tensor | None, Tensor | None]:
+    def _pooled(self, active: Sequence[Active]) -> Tensor | None:
+        """What pooling leaves of all pages, (P, 16·Q, B)."""
+        return self._whole([one.pooled for one in active]) if self.shape.pools else None
+
+    def _sums(
+        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, present: Present
+    ) -> tuple[Tensor | None, Tensor | None]:
         """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
-        found: dict[str, Tensor] = dict.fromkeys(_DENSE)
-        for name, kernel in dense.items():
-            used, inputs = getattr(present, f"used_{name}"), getattr(active, name)
-            found[name] = self._in_use(self._transposed_times, used, _DENSE_PARTS, kernel, inputs)
-        return found["tiles"], found["pooled"]
+        of_tiles = of_pooled = None
+        if "tiles" in dense:
+            multiply = self._with_pages(active, present, lambda flat, kernel: self._transposed_times(kernel, flat))
+            used, of_pages = present.used_tiles, present.tiles["page"]
+            of_tiles = self._in_use(multiply, used, _DENSE_PARTS, of_pages, dense["tiles"], in_order=True)
+        if "pooled" in dense:
+            used = present.used_pooled
+            of_pooled = self._in_use(self._transposed_times, used, _DENSE_PARTS, dense["pooled"], pooled)
+        return of_tiles, of_pooled
+
+    def _dense_gradients(
+        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, errors: Errors, present: Present
+    ) -> tuple[Arrays, Arrays]:
+        """Gradients of the first dense layers' kernels, and of what these multiply: (T, 16·S, B) and (P, 16·Q, B)."""
+        of_kernels, back = {}, {}
+        if "tiles" in dense:
+            used, of_pages, error = present.used_tiles, present.tiles["page"], errors.tiles
+            multiply = self._with_pages(active, present, self._product)
+            of_kernels["tiles"] = self._in_use(multiply, used, _DENSE_PARTS, of_pages, error, in_order=True)
+            back["tiles"] = self._in_use(self._times_transposed, used, _DENSE_PARTS, dense["tiles"], error)
+        if "pooled" in dense:
+            used, error = present.used_pooled, errors.pooled
+            of_kernels["pooled"] = self._in_use(self._product, used, _DENSE_PARTS, pooled, error)
+            back["pooled"] = self._in_use(self._times_transposed, used, _DENSE_PARTS, dense["pooled"], error)
+        return of_kernels, back
+
+    def _with_pages(
+        self, active: Sequence[Active], present: Present, product: Callable[[Tensor, Tensor], Tensor]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """A product of what the pages of tiles, (n,), hold, (n, 16·S, B), with another factor of each tile.
+
+        Of several lanes the tiles have to come lane by lane, as ``used_tiles`` lists them.
+        """
+
+        def multiply(pages: Tensor, others: Tensor) -> Tensor:
+            if len(active) == 1:
+                return product(ops.take(active[0].flat, pages, axis=0), others)
+            found: list[Tensor] = []
+            begin: Tensor = 0
+            for number, (mine, part, lane) in enumerate(zip(active, self._lanes, present.lanes, strict=True)):
+                end = None if number + 1 == len(active) else begin + lane.tiles  # the last takes what nobody owns, too
+                places = ops.maximum(pages[begin:end] - part.start, 0)
+                found.append(product(ops.take(mine.flat, places, axis=0), others[begin:end]))
+                begin = end
+            return ops.concatenate(found, axis=0)
+
+        return multiply
 
     def _times_transposed(self, a: Tensor, b: Tensor) -> Tensor:
         return self._product(a, b, transpose_b=True)
@@ -160,15 +241,18 @@ class Bank:
             Class probabilities, (H, B, K) float32.
         """
         present = self._present(settings, steps)
-        hidden = self._first_layer(weights["kernel"], features, present)
-        active = self._normalise(hidden, self._norm(weights), present)
-        tiles, pooled = self._sums(active, self._dense_kernels(weights), present)
+        hidden = self._first_layers(weights["kernel"], features, present)
+        active = [
+            self._normalise(mine, self._norm(weights, part), lane)
+            for mine, part, lane in zip(hidden, self._lanes, present.lanes, strict=True)
+        ]
+        tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), present)
         return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, present)
 
 
 def _in_training(passes: Passes) -> Callable[..., Any]:
-    return lambda hidden, norm, present: passes.forward(hidden, norm, present, training=True)
+    return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=True)
 
 
 def _in_use(passes: Passes) -> Callable[..., Any]:
-    return lambda hidden, norm, present: passes.forward(hidden, norm, present, training=False)[0]
+    return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=False)[0]

@@ -175,6 +175,12 @@ def fast_in_bfloat16() -> bool:
     return bool(jax.default_backend() != "cpu")
 
 
+def lanes(dtype: str) -> int:
+    """See ``heads.bank.backends.default_lanes``: here a step is one program, whose pages XLA runs through in order."""
+    del dtype
+    return 1
+
+
 def passes_free_pages_over() -> bool:
     """See ``heads.bank.backends.passes_free_pages_over``: products take all pages."""
     return False

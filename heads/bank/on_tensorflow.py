@@ -25,6 +25,10 @@ from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingP
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
+_DEPTH = 32
+"""What oneDNN sums over is a multiple of this where rows of one matrix belong to several heads. On processors with AMX
+it reads on into the next row, where it is not, and multiplies that by zeros: of a head whose weights have gone to NaN
+or infinity that makes NaN in the last channel of the head before it."""
 _LEAST = 8
 """Places that a product takes at least: smaller ones XLA multiplies in another way, which rounds in another way."""
 
@@ -41,13 +45,19 @@ class _Tools:
         self._compiled = compiled
         self.one_by_one = compiled and not tf.config.list_physical_devices("GPU")
         self._by_xla = self.one_by_one and dtype == "float32"
-        self._in_bits = self.one_by_one and dtype == "bfloat16"
+        self.by_bits = self.one_by_one and dtype == "bfloat16"
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        if self.by_bits and len(a.shape) == 2:
+            a, b = _deepened(a, int(not transpose_a)), _deepened(b, int(transpose_b))
+        return self.bare_product(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+    def bare_product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        """``product`` of factors that need no more depth, as a bank's own arrays."""
         multiply = _product_by_xla if self._by_xla else tf.matmul
         return multiply(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
-    def in_use(self, function: Callable[..., Any], used: Used, parts: int, *arrays: Any) -> Any:
+    def in_use(self, function: Callable[..., Any], used: Used, parts: int, *arrays: Any, in_order: bool = False) -> Any:
         if not self.one_by_one:
             return function(*arrays)
         whole = arrays[0].shape[0]
@@ -61,6 +71,8 @@ class _Tools:
             return function(*arrays)
 
         if not self._by_xla:
+            if in_order:
+                return of(tf.maximum(used.count, 1))
             return tf.cond(used.count < whole, lambda: of(tf.maximum(used.count, 1)), all_of_them)
         sizes = sorted({max(min(_LEAST, whole), -(-whole * part // parts)) for part in range(1, parts + 1)})
         which = tf.reduce_sum(tf.cast(used.count > tf.constant(sizes[:-1], tf.int32), tf.int32))
@@ -69,7 +81,7 @@ class _Tools:
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not self._compiled:
             return function
-        return _by_bits(function) if self._in_bits else _fused(function)
+        return _by_bits(function) if self.by_bits else _fused(function)
 
     def join(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _fused(function) if self._by_xla else function
@@ -87,6 +99,7 @@ class BankProgram:
     def __init__(self, shape: BankShape, dtype: str, scored: int) -> None:
         self._shape, self._dtype, self.traces = shape, dtype, 0
         tools = _Tools(compiled=True, dtype=dtype)
+        self._deepens = tools.by_bits
         self._bank, self._scoring = Bank(shape, dtype, tools), Bank(shape, dtype, tools, batch=scored)
         exact = ExactForward(replace(shape, folds=1, batch=scored), self._scoring.probabilities)
         self.exact = exact if dtype == "float32" and tools.one_by_one else None  # GPUs may round products to 10 bits
@@ -243,17 +256,21 @@ class BankProgram:
         return self._on(fold, predict)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
-        """Held rows as (S·B, C): gathered position by position, which costs no more than row by row."""
+        """Held rows as (S·B, C): gathered position by position, which costs no more than row by row.
+
+        Where products are deepened, some more of the rows follow, so that nothing has to be copied for that.
+        """
         positions = self._shape.positions
         flat = tf.reshape(held, (-1, self._shape.feature_shape[2]))
-        where = places[None] * positions + tf.range(positions, dtype=tf.int32)[:, None]
-        return tf.gather(flat, tf.reshape(where, (-1,)))
+        where = tf.reshape(places[None] * positions + tf.range(positions, dtype=tf.int32)[:, None], (-1,))
+        return tf.gather(flat, _deepened(where, 0) if self._deepens else where)
 
     def _rows(self, features: Any) -> Any:
         """Features (B, h, w, c) from the host as (S·B, C)."""
         channels = self._shape.feature_shape[2]
         rows = tf.cast(tf.reshape(features, (-1, self._shape.positions, channels)), self._dtype)
-        return tf.reshape(tf.transpose(rows, (1, 0, 2)), (-1, channels))
+        by_position = tf.reshape(tf.transpose(rows, (1, 0, 2)), (-1, channels))
+        return _deepened(by_position, 0) if self._deepens else by_position
 
     def _zeros(self) -> Any:
         return tf.zeros((self._shape.folds, self._shape.slots))
@@ -273,6 +290,15 @@ def passes_free_pages_over() -> bool:
     return _Tools(compiled=True).one_by_one
 
 
+def lanes(dtype: str) -> int:
+    """See ``heads.bank.backends.default_lanes``.
+
+    Two where passes and products are programs of their own: XLA runs the pages of one pass one after the other, and
+    kernels of a page are too small for several cores. As many lanes as two cores can use; on more, kernels share them.
+    """
+    return 2 if _Tools(compiled=True, dtype=dtype).by_bits else 1
+
+
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``; runs eagerly, so that nothing is compiled for a bank used once."""
     bank = Bank(shape, "float32", _Tools(compiled=False))
@@ -282,7 +308,7 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
 def bare_product() -> Callable[..., Any]:
     """See ``heads.bank.backends.bare_product``."""
     compiled = {dtype: _Tools(compiled=True, dtype=dtype) for dtype in ("bfloat16", "float32")}
-    return lambda a, b, **transposed: compiled[a.dtype.name].product(a, b, **transposed)
+    return lambda a, b, **transposed: compiled[a.dtype.name].bare_product(a, b, **transposed)
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -308,6 +334,12 @@ def _viewed(arrays: Any, old: tf.DType, new: tf.DType) -> Any:
         return tf.bitcast(array, new) if isinstance(array, tf.Tensor) and array.dtype == old else array
 
     return tf.nest.map_structure(view, arrays)
+
+
+def _deepened(array: Any, axis: int) -> Any:
+    """Zeros behind an axis, up to a multiple of ``_DEPTH``."""
+    left = -array.shape[axis] % _DEPTH
+    return tf.pad(array, [[0, left if number == axis else 0] for number in range(len(array.shape))]) if left else array
 
 
 @partial(tf.function, jit_compile=True, autograph=False)

@@ -14,22 +14,20 @@ from keras import ops
 from heads.bank.first_layer import Channels, FirstLayer
 from heads.bank.functions import Tensor
 from heads.bank.places import at, bits, kept_as, put
-from heads.bank.state import Active, Norm, Present
+from heads.bank.state import Active, Lane, Norm
 from heads.model.spec import PAGE
 
 
 class Passes(Protocol):
-    """What lies between the products of the first layer and those of the first dense layer."""
+    """What lies between the products of the first layer and those of the first dense layer, in one lane."""
 
-    def forward(
-        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
-    ) -> tuple[Active, Norm | None]:
+    def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """From convolutions to activations.
 
         Args:
-            hidden: (N, S·B) in the products' dtype.
+            hidden: (N, S·B) in the products' dtype; more columns may follow, which nobody looks at.
             norm: Moving statistics and beta; in training only beta is looked at. None where no head has batch norm.
-            present: See ``Present``.
+            lane: See ``Lane``.
             training: Whether to take the batch's statistics and to drop.
 
         Returns:
@@ -37,19 +35,19 @@ class Passes(Protocol):
         """
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
     ) -> tuple[Tensor, Tensor | None]:
         """The way back through ``forward``.
 
         Args:
             hidden: As given to it.
-            tiles: Gradient of each tile's activations, (T, 16·S, B) in the products' dtype.
-            pooled: Gradient of the pooled ones, (P, 16·Q, B).
+            tiles: Gradient of each tile's activations, (T, 16·S, B) in the products' dtype, of all lanes.
+            pooled: Gradient of the pooled ones, (M, 16·Q, B).
             norm: As returned by it.
-            present: As given to it.
+            lane: As given to it.
 
         Returns:
-            Gradient of ``hidden``, in its shape and dtype, and of beta, (P, 16) float32.
+            Gradient of ``hidden``, in its shape and dtype, zeros in further columns, and of beta, (M, 16) float32.
         """
 
 
@@ -60,24 +58,22 @@ class PageByPage:
         self._first, self._shape = first, first.shape
         self._values = first.shape.positions * first.batch
 
-    def forward(
-        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
-    ) -> tuple[Active, Norm | None]:
+    def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
         first, shape, dtype, kept = self._first, self._shape, self._first.dtype, kept_as(self._first.dtype)
-        hidden = bits(ops.reshape(hidden, (-1, PAGE, self._values)))
+        hidden = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))
         pages = hidden.shape[0]
         found = {}
         if shape.flattens:
-            found["tiles"] = ops.zeros((present.tiles["page"].shape[0], PAGE, self._values), kept)
+            found["flat"] = ops.zeros((pages, PAGE, self._values), kept)
         if shape.pools:
             found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, first.batch), kept)
         if norm is not None:
             found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
 
         def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
-            page = ops.take(present.used_pages.places, number, axis=0)
-            mine, channels, own = at(hidden, page, dtype), _channels(present, page), _norm_of(norm, page)
+            page = ops.take(lane.used.places, number, axis=0)
+            mine, channels, own = self._of_page(hidden, page), _channels(lane, page), _norm_of(norm, page)
             found = dict(found)
             if own is not None:
                 if training:
@@ -86,27 +82,25 @@ class PageByPage:
                 found["variance"] = put(found["variance"], page, own.variance)
             values = first.activated(mine, own, channels, training=training)
             if shape.flattens:
-                places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
-                found["tiles"] = ops.fori_loop(
-                    0, count, lambda part, tiles: put(tiles, ops.take(places, part), values, dtype), found["tiles"]
-                )
+                once = ops.minimum(at(lane.pages["tile_count"], page), 1)  # a loop, as it writes where its array lies
+                found["flat"] = ops.fori_loop(0, once, lambda _, flat: put(flat, page, values, dtype), found["flat"])
             if shape.pools:
                 found["pooled"] = put(found["pooled"], page, first.pooled(values, channels), dtype)
             return found
 
-        found = ops.fori_loop(0, present.used_pages.count, body, found)
-        tiles, pooled = (_values_of(found.get(name), dtype) for name in ("tiles", "pooled"))
-        if tiles is not None:
-            tiles = ops.reshape(tiles, (-1, PAGE * shape.positions, first.batch))
+        found = ops.fori_loop(0, lane.used.count, body, found)
+        flat, pooled = (_values_of(found.get(name), dtype) for name in ("flat", "pooled"))
+        if flat is not None:
+            flat = ops.reshape(flat, (-1, PAGE * shape.positions, first.batch))
         statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
-        return Active(tiles, _joined(pooled)), statistics
+        return Active(flat, _joined(pooled)), statistics
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
         first, dtype = self._first, self._first.dtype
-        paged = bits(ops.reshape(hidden, (-1, PAGE, self._values)))
+        paged = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))
         if tiles is not None:
             tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))
         if pooled is not None:
@@ -117,7 +111,7 @@ class PageByPage:
 
         def flat(page: Tensor) -> Tensor:
             """The sum over a page's tiles, of which it has one at least."""
-            places, count = at(present.pages["tiles"], page), at(present.pages["tile_count"], page)
+            places, count = at(lane.pages["tiles"], page), at(lane.pages["tile_count"], page)
 
             def tile(part: Tensor) -> Tensor:
                 return ops.cast(at(tiles, ops.take(places, part), dtype), "float32")
@@ -125,8 +119,8 @@ class PageByPage:
             return ops.fori_loop(1, count, lambda part, total: total + tile(part), tile(0))
 
         def body(number: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
-            page = ops.take(present.used_pages.places, number, axis=0)
-            mine, channels, own = at(paged, page, dtype), _channels(present, page), _norm_of(norm, page)
+            page = ops.take(lane.used.places, number, axis=0)
+            mine, channels, own = self._of_page(paged, page), _channels(lane, page), _norm_of(norm, page)
             error = None if pooled is None else at(pooled, page, dtype)
             error = first.unpooled(lambda: flat(page), error, mine, own, channels)
             error, beta = first.deactivated(mine, error, own, channels)
@@ -135,8 +129,11 @@ class PageByPage:
                 found["beta"] = put(found["beta"], page, beta)
             return found
 
-        found = ops.fori_loop(0, present.used_pages.count, body, found)
+        found = ops.fori_loop(0, lane.used.count, body, found)
         return ops.reshape(_values_of(found["error"], dtype), hidden.shape), found.get("beta")
+
+    def _of_page(self, bits_of_pages: Tensor, page: Tensor) -> Tensor:
+        return at(bits_of_pages, page, self._first.dtype)[:, : self._values]
 
 
 class WholePasses:
@@ -145,49 +142,45 @@ class WholePasses:
     def __init__(self, first: FirstLayer) -> None:
         self._first, self._shape = first, first.shape
 
-    def forward(
-        self, hidden: Tensor, norm: Norm | None, present: Present, *, training: bool
-    ) -> tuple[Active, Norm | None]:
+    def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
         first, shape = self._first, self._shape
-        channels, own = _channels(present, None), _norm_of(norm, None)
+        channels, own = _channels(lane, None), _norm_of(norm, None)
         if own is not None and training:
             own = Norm(own.beta, *first.moments(hidden, channels))
         values = first.activated(hidden, own, channels, training=training)
-        tiles = pooled = None
+        flat = pooled = None
         if shape.flattens:
-            of_pages = ops.reshape(ops.cast(values, first.dtype), (-1, PAGE * shape.positions, first.batch))
-            owned = present.tiles["owned"][:, None, None]
-            tiles = ops.where(owned, ops.take(of_pages, present.tiles["page"], axis=0), ops.cast(0, first.dtype))
+            flat = ops.reshape(ops.cast(values, first.dtype), (-1, PAGE * shape.positions, first.batch))
         if shape.pools:
             pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE * shape.pooled_values, first.batch))
-        return Active(tiles, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
+        return Active(flat, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, present: Present
+        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
         first = self._first
-        channels, own = _channels(present, None), _norm_of(norm, None)
+        channels, own = _channels(lane, None), _norm_of(norm, None)
         error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
-        error = first.unpooled(lambda: self._of_pages(tiles, present), error, hidden, own, channels)
+        error = first.unpooled(lambda: self._of_pages(tiles, lane), error, hidden, own, channels)
         error, beta = first.deactivated(hidden, error, own, channels)
         return error, None if beta is None else _in_pages(beta)
 
-    def _of_pages(self, tiles: Tensor, present: Present) -> Tensor:
+    def _of_pages(self, tiles: Tensor, lane: Lane) -> Tensor:
         """Adds up what the tiles of a page have, in their order: (N, S·B) float32."""
         parts = np.arange(self._shape.tiles_in_page)
         total: Tensor = 0.0
         for part in parts:
-            there = (present.pages["tile_count"] > part)[:, None, None]
-            mine = ops.take(tiles, present.pages["tiles"][:, part], axis=0)
+            there = (lane.pages["tile_count"] > part)[:, None, None]
+            mine = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)
             total = total + ops.where(there, ops.cast(mine, "float32"), 0.0)
         return ops.reshape(total, (-1, self._shape.positions * self._first.batch))
 
 
-def _channels(present: Present, page: Tensor | None) -> Channels:
+def _channels(lane: Lane, page: Tensor | None) -> Channels:
     """What is known of a page's channels; of all where it is None."""
-    codes, numbers = present.pages, present.channels
+    codes, numbers = lane.pages, lane.channels
     if page is None:
         whole = {name: ops.repeat(codes[name], PAGE, axis=0) for name in ("activation", "pooling")}
         return Channels(**whole, **{name: ops.reshape(array, (-1,)) for name, array in numbers.items()})

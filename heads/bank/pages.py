@@ -74,6 +74,8 @@ class PageTable:
     def place(self, spec: HeadSpec, *, wanted: Place | None = None) -> int:
         """Gives the lowest free slot the lowest free pages and tiles, which need not be neighbours; returns the slot.
 
+        Of several lanes, each page is the lowest free one of the lane that has fewest in use.
+
         Args:
             spec: The head.
             wanted: The slot and the pages to give instead, where they are free.
@@ -91,7 +93,8 @@ class PageTable:
         inside = wanted is not None and wanted[0] not in taken and 0 <= wanted[0] < self._shape.slots
         if wanted and inside and set(wanted[1]) <= set(where.tolist()) and len(set(wanted[1])) == pages:
             slot, where = wanted[0], np.sort(np.array(wanted[1], np.int64))
-        where = where[:pages]
+        else:
+            where = self._evenly(where, pages)
         self.owner[where], self.page_in_head[where] = slot, np.arange(pages)
         own = np.flatnonzero(self.page_of_tile == FREE)[:tiles]
         self.page_of_tile[own] = np.repeat(where, tiles // pages)
@@ -133,6 +136,7 @@ class PageTable:
         owned = np.flatnonzero(self.page_of_tile != FREE)
         tiles_of_page[self.page_of_tile[owned], self.part_of_tile[owned]] = owned
         tile_count = np.bincount(self.page_of_tile[owned], minlength=self._shape.pages).astype(np.int32)
+        lane_of_tile = np.where(self.page_of_tile == FREE, self._shape.lanes, self._shape.lane_of(self.page_of_tile))
         return {
             "owner": self.owner.copy(),
             "page_in_head": self.page_in_head.copy(),
@@ -140,20 +144,47 @@ class PageTable:
             "part_of_tile": self.part_of_tile.copy(),
             "tiles_of_page": tiles_of_page,
             "tile_count": tile_count,
-            **_listed("used_pages", self.owner != FREE),
+            **self._by_lane(),
+            "tiles_in_lane": np.bincount(lane_of_tile, minlength=self._shape.lanes + 1)[:-1].astype(np.int32),
             **_listed("used_pooled", (self.owner != FREE) & (tile_count == 0)),
-            **_listed("used_tiles", self.page_of_tile != FREE),
+            **_listed("used_tiles", self.page_of_tile != FREE, order=lane_of_tile),
             **_listed("used_slots", np.isin(np.arange(self._shape.slots), self.owner)),
         }
 
     def _taken(self) -> set[int]:
         return set(self.owner[self.owner != FREE].tolist())
 
+    def _evenly(self, free: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """Takes free pages from the lanes so that all have alike many in use."""
+        lanes = self._shape.lane_of(free)
+        waiting = [free[lanes == lane].tolist() for lane in range(self._shape.lanes)]
+        in_use = np.bincount(
+            self._shape.lane_of(np.flatnonzero(self.owner != FREE)), minlength=self._shape.lanes
+        ).tolist()
+        found = []
+        for _ in range(count):
+            lane = min((lane for lane, pages in enumerate(waiting) if pages), key=lambda lane: in_use[lane])
+            found.append(waiting[lane].pop(0))
+            in_use[lane] += 1
+        return np.sort(np.array(found, np.int64))
 
-def _listed(name: str, used: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int32]]:
-    """The places in use, first, and how many they are."""
-    order = np.argsort(~used, kind="stable").astype(np.int32)
-    return {name: order, f"{name}_count": np.array(used.sum(), np.int32)}
+    def _by_lane(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Each lane's pages in use, by their places in it."""
+        shape, every = self._shape, np.arange(self._shape.pages)
+        lists = []
+        for lane, start in enumerate(shape.lane_starts):
+            used = (self.owner != FREE) & (shape.lane_of(every) == lane)
+            lists.append(_listed("used_pages", used[start : start + shape.lane_pages]))
+        return {name: np.stack([one[name] for one in lists]) for name in lists[0]}
+
+
+def _listed(
+    name: str, used: npt.NDArray[np.bool_], *, order: npt.NDArray[np.integer] | None = None
+) -> dict[str, npt.NDArray[np.int32]]:
+    """The places in use, first, and how many they are; in ascending ``order``, then by place."""
+    keys = ~used if order is None else np.where(used, order, np.iinfo(np.int32).max)
+    places = np.argsort(keys, kind="stable").astype(np.int32)
+    return {name: places, f"{name}_count": np.array(used.sum(), np.int32)}
 
 
 def named(spec: HeadSpec, weights: Weights) -> HeadArrays:

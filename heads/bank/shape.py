@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from heads.model.functions import POOLINGS, pooled_values
 from heads.model.spec import PAGE, HeadSpec
 
@@ -51,6 +54,7 @@ class BankShape:
         dropout: Whether a convolution's outputs are ever dropped.
         dense_dropout: Whether a hidden layer's outputs are ever dropped.
         sgd: Which of true and false occur: whether a head is moved by SGD, or by Adam.
+        lanes: Parts of a partition's pages whose passes run beside each other, see ``lane_of``.
     """
 
     pages: int
@@ -68,6 +72,7 @@ class BankShape:
     dropout: bool
     dense_dropout: bool
     sgd: tuple[bool, ...] = (False,)
+    lanes: int = 1
 
     @classmethod
     def covering(
@@ -80,6 +85,7 @@ class BankShape:
         batch: int,
         folds: int = 1,
         room: Room | None = None,
+        lanes: int = 1,
     ) -> BankShape:
         """Returns the least shape that holds heads like those given, and so compiles nothing that none of them uses.
 
@@ -92,6 +98,7 @@ class BankShape:
             batch: Rows in a batch.
             folds: Partitions.
             room: Of slots and tiles; by default for as many heads of any of these kinds as the pages hold.
+            lanes: See ``heads.bank.backends.default_lanes``.
 
         Raises:
             ValueError: The widest head does not fit.
@@ -116,6 +123,7 @@ class BankShape:
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
             sgd=tuple(sorted({spec.optimizer == "sgd" for spec in specs})),
+            lanes=lanes,
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
 
@@ -147,6 +155,21 @@ class BankShape:
     def positions(self) -> int:
         """Places of a feature map: height times width."""
         return self.feature_shape[0] * self.feature_shape[1]
+
+    @property
+    def lane_pages(self) -> int:
+        """Pages that a lane's arrays hold, the same in all lanes, so that one compiled program serves them."""
+        return -(-self.pages // self.lanes)
+
+    @property
+    def lane_starts(self) -> tuple[int, ...]:
+        """The page that each lane's arrays begin with; where lanes cannot be equal, the last begin in others' pages."""
+        size = self.lane_pages
+        return tuple(min(lane * size, self.pages - size) for lane in range(self.lanes))
+
+    def lane_of(self, pages: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Returns the lane of each page, which is the only one that computes it."""
+        return pages // self.lane_pages
 
     @property
     def flattens(self) -> bool:

@@ -2,8 +2,8 @@
 
 Letters in shapes: F folds, P pages, T tiles and H slots of a partition, C channels of a bottleneck, S positions, B rows
 of a batch, Q values of a channel that heads leave which pool, U units, V units of a tile, R tiles of a page at most, K
-classes; N = P·16 channels. Channels lead, and a channel's values lie position by position: (N, S·B). The mathematics
-knows one partition, whose arrays have no axis F.
+classes, L lanes of M pages; N = M·16 channels of a lane. Channels lead, and the values of a channel lie position by
+position: (N, S·B). The mathematics knows one partition, whose arrays have no axis F.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ State = dict[str, Arrays]
 float32: ``BankShape.arrays``. Padding and what is free hold zeros."""
 Settings = Arrays
 """Numbers constant within an epoch. Of the layout (``PageTable.layout``), int32: ``owner``, ``page_in_head``,
-``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,), ``used_pages`` and
-``used_pooled`` (P,), ``used_tiles`` (T,) and ``used_slots`` (H,), of which the first ``used_pages_count`` and so on are
-in use. Of the heads: (H,) each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and ``seed`` int32, which are
-(H,) in those of one partition. Of the study: ``class_weight`` (K,) float32.
+``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,); ``used_pages`` (L, M), places
+in each lane, ``used_pooled`` (P,), ``used_tiles`` (T,), lane by lane, and ``used_slots`` (H,), of which the first
+``used_pages_count`` (L,) and so on are in use; ``tiles_in_lane`` (L,). Of the heads: (H,) each of ``hyperparameters``;
+(F, H) ``learning_rate`` float32 and ``seed`` int32, which are (H,) in those of one partition. Of the study:
+``class_weight`` (K,) float32.
 """
 
 
@@ -35,28 +36,42 @@ class Used(NamedTuple):
     count: Tensor
 
 
+class Lane(NamedTuple):
+    """What the element-wise passes of a lane look at.
+
+    Attributes:
+        pages: (M,) each: ``activation``, ``pooling``, ``tile_count`` int32; ``tiles`` (M, R) int32, places in (T,).
+        channels: (M, 16) each: ``dropout`` float32, ``key`` uint32, ``batch_norm`` bool.
+        used: Pages of the lane that heads own, by their places in it.
+        tiles: int32, how many tiles these have.
+    """
+
+    pages: Arrays
+    channels: Arrays
+    used: Used
+    tiles: Tensor
+
+
 class Present(NamedTuple):
     """The settings of a partition, lined up for the passes (``heads.bank.line_up``).
 
     Attributes:
         slots: (H,) each: hyperparameters.
-        pages: (P,) each: ``owner`` (the slot; of a free page, any), ``activation``, ``pooling``, ``tile_count``
-            int32, ``owned`` and ``pooled`` (whether its head pools) bool; ``tiles`` (P, R) int32.
-        channels: (P, 16) each: ``dropout`` float32, ``key`` uint32, ``batch_norm`` bool.
+        pages: (P,) each: ``owner`` (the slot; of a free page, any) int32, ``owned`` and ``pooled`` (whether its head
+            pools) bool.
+        lanes: L of them.
         tiles: (T,) each: ``page`` and ``row`` (slot · R + part: where its sums belong) int32, ``owned`` bool. Empty
             where no head flattens.
-        used_pages: Those that heads own.
-        used_pooled: Of these, those of heads that pool.
-        used_tiles: Tiles that heads own.
+        used_pooled: Pages of heads that pool.
+        used_tiles: Tiles that heads own, those of the first lane's pages first.
         used_slots: Those that hold heads.
         class_weight: (K,) float32: what a row of each class counts in the loss.
     """
 
     slots: Arrays
     pages: Arrays
-    channels: Arrays
+    lanes: tuple[Lane, ...]
     tiles: Arrays
-    used_pages: Used
     used_pooled: Used
     used_tiles: Used
     used_slots: Used
@@ -76,7 +91,7 @@ class Batch(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """Batch norm of channels: of all, (P, 16) float32 each, or of one page, (16,)."""
+    """Batch norm of channels: of a lane's or all pages, (M, 16) or (P, 16) float32 each, or of one page, (16,)."""
 
     beta: Tensor
     mean: Tensor
@@ -87,11 +102,11 @@ class Active(NamedTuple):
     """What the first layer hands to the dense layers, in the products' dtype.
 
     Attributes:
-        tiles: (T, 16·S, B) activations of the page of each tile; None where no head flattens.
-        pooled: (P, 16·Q, B), zeros for what a head does not leave; None where every head flattens.
+        flat: (M, 16·S, B) activations of a lane's pages that have tiles; None where no head flattens.
+        pooled: (M, 16·Q, B), zeros for what a head does not leave; None where every head flattens.
     """
 
-    tiles: Tensor | None
+    flat: Tensor | None
     pooled: Tensor | None
 
 

@@ -23,7 +23,9 @@ class Tools(Protocol):
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
-    def in_use(self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor) -> Tensor:
+    def in_use(
+        self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor, in_order: bool = False
+    ) -> Tensor:
         """Applies a product to places: arrays (n, ...) to (n, ...).
 
         Args:
@@ -33,6 +35,7 @@ class Tools(Protocol):
                 parts and as few of these are computed as hold those in use. Where nothing is compiled, just those in
                 use are.
             arrays: What it is given.
+            in_order: Whether the function has to be given places as ``used`` lists them.
         """
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,9 +58,11 @@ class PlainTools:
         """See ``Tools``."""
         return ops.matmul(ops.swapaxes(a, -1, -2) if transpose_a else a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
-    def in_use(self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor) -> Tensor:
-        """See ``Tools``; computes all places, since compiled shapes are fixed."""
-        del used, parts
+    def in_use(
+        self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor, in_order: bool = False
+    ) -> Tensor:
+        """See ``Tools``; computes all places of the one lane that there is, since compiled shapes are fixed."""
+        del used, parts, in_order
         return function(*arrays)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -136,4 +136,5 @@ def _covering(shape: BankShape, specs: Sequence[HeadSpec]) -> BankShape:
         batch=shape.batch,
         folds=shape.folds,
         room=shape.room_for(specs),
+        lanes=shape.lanes,
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
-from heads.bank.backends import default_dtype, passes_free_pages_over
+from heads.bank.backends import default_dtype, default_lanes, passes_free_pages_over
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -122,6 +122,7 @@ class BankRequest:
             batch=self.batch,
             folds=self.folds,
             room=room,
+            lanes=default_lanes(self.dtype),
         )
 
     @property
@@ -170,7 +171,9 @@ def _settled_pages(requests: Sequence[BankRequest], widest: int, trials: int) ->
     usual = mean((widest, min(pages_of(spec) for spec in requests[0].specs)))
     affordable = max(widest, min(MOST, _affordable(requests)))
     least = min(affordable, max(widest, int(min(AT_ONCE, trials) * usual)))
-    return max(least, min(affordable, int(trials * usual / COHORTS)))
+    settled = max(least, min(affordable, int(trials * usual / COHORTS)))
+    lanes = default_lanes(requests[0].dtype)
+    return max(widest, settled // lanes * lanes)  # of lanes that are equal none computes a page that is not its own
 
 
 def _affordable(requests: Sequence[BankRequest]) -> int:

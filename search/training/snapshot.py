@@ -185,6 +185,8 @@ def _check_within(shape: BankShape, whole: BankShape) -> None:
     for name in ("feature_shape", "classes", "batch", "folds"):
         if getattr(shape, name) != getattr(whole, name):
             raise ValueError(f"{name}: expected {getattr(whole, name)}, found {getattr(shape, name)}")
+    if shape.lanes not in (1, whole.lanes):
+        raise ValueError(f"lanes: expected 1 or {whole.lanes}, found {shape.lanes}")
     for name in ("pages", "units", "dense_layers"):
         if not 0 <= getattr(shape, name) <= getattr(whole, name):
             raise ValueError(f"{name}: expected at most {getattr(whole, name)}, found {getattr(shape, name)}")

@@ -19,6 +19,7 @@ from small_bank import BATCH, EXTREMES, SHAPE, SPECS, WATCHED, assert_equal_stat
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch
 from features.store.reader import FeatureStore
+from heads.bank.backends import default_lanes
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.shape import BankShape, pages_of
@@ -48,8 +49,9 @@ def shared(feeds) -> Engine:
 
 @pytest.fixture(scope="module")
 def in_bfloat16(feeds) -> Engine:
-    """The same in the type that processors with AVX512_BF16 and GPUs multiply fastest."""
-    return Engine(shape_of(), train=feeds[0], validation=feeds[1], dtype="bfloat16")
+    """The same in the type that processors with AVX512_BF16 and GPUs multiply fastest, in lanes that are not equal."""
+    shape = shape_of(13, lanes=default_lanes("bfloat16"))
+    return Engine(shape, train=feeds[0], validation=feeds[1], dtype="bfloat16")
 
 
 def empty(engine: Engine) -> None:
@@ -268,6 +270,27 @@ def test_saved_state_goes_on_to_the_last_bit_in_bfloat16(in_bfloat16):
     for slot, wanted in zip(slots, expected, strict=True):
         assert_equal_states(engine.save_state(slot), wanted)
     empty(engine)
+
+
+@pytest.mark.skipif(default_lanes("bfloat16") == 1, reason="has one lane on this backend")
+@pytest.mark.parametrize("pages", [12, 13])
+def test_lanes_change_no_bit(feeds, pages):
+    """In one lane or several, equal ones or not: heads, losses and probabilities are the same to the last bit."""
+    arrivals = [Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate([WATCHED, *EXTREMES, *NEIGHBOURS])]
+    found = {}
+    for lanes in (1, 2, 5):
+        engine = Engine(shape_of(pages, lanes=lanes), train=feeds[0], validation=feeds[1], dtype="bfloat16")
+        slots = engine.insert(arrivals[:5])
+        run_epoch(engine, 0)
+        engine.remove([slots[1]])
+        slots[1:2] = engine.insert(arrivals[5:6])
+        numbers = [array[0, slots].tolist() for array in run_epoch(engine, 1)]
+        found[lanes] = numbers, [engine.save_state(slot) for slot in slots]
+        assert (len(set(engine.shape.lane_of(engine.table.of(slots[3])))) > 1) == (lanes > 1)  # its pages are spread
+    for lanes in (2, 5):
+        assert found[lanes][0] == found[1][0]
+        for one, other in zip(found[lanes][1], found[1][1], strict=True):
+            assert_equal_states(one, other)
 
 
 def test_removed_heads_leave_nothing_behind(engine):

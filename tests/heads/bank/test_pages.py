@@ -32,9 +32,9 @@ def test_packed_and_unpacked_is_the_same(specs, seed):
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.booleans(), SPECS), max_size=40))
-def test_places_are_never_owned_twice(moves):
-    shape = replace(shape_of(10), slots=4, tiles=7)
+@given(st.lists(st.tuples(st.booleans(), SPECS), max_size=40), st.integers(9, 12), st.integers(1, 3))
+def test_places_are_never_owned_twice(moves, pages, lanes):
+    shape = replace(shape_of(pages), slots=4, tiles=7, lanes=lanes)
     table = PageTable(shape)
     owned: dict[int, dict[str, list[int]]] = {}
     turn = count()
@@ -56,13 +56,37 @@ def test_places_are_never_owned_twice(moves):
             assert table.page_in_head[places["pages"]].tolist() == list(range(len(places["pages"])))
         layout = table.layout()
         assert sorted(layout["used_slots"][: layout["used_slots_count"]].tolist()) == sorted(owned)
-        assert sorted(layout["used_pages"][: layout["used_pages_count"]].tolist()) == sorted(
-            page for places in owned.values() for page in places["pages"]
-        )
+        used = [
+            start + places[:much]
+            for start, places, much in zip(
+                shape.lane_starts, layout["used_pages"], layout["used_pages_count"], strict=True
+            )
+        ]
+        assert np.concatenate(used).tolist() == np.flatnonzero(table.owner != FREE).tolist()
+        assert all((shape.lane_of(mine) == lane).all() for lane, mine in enumerate(used))
+        tiles = layout["used_tiles"][: layout["used_tiles_count"]]
+        lanes_of_tiles = shape.lane_of(table.page_of_tile[tiles]).tolist()
+        assert lanes_of_tiles == sorted(lanes_of_tiles)
+        assert layout["tiles_in_lane"].tolist() == [lanes_of_tiles.count(lane) for lane in range(lanes)]
         for page, tiles in enumerate(layout["tiles_of_page"]):
             for part, tile in enumerate(tiles[: layout["tile_count"][page]]):
                 assert (table.page_of_tile[tile], table.part_of_tile[tile]) == (page, part)
     assert (table.owner == FREE).sum() == table.free
+
+
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_each_page_lies_in_one_lane_and_a_head_is_spread_over_them(pages, lanes):
+    shape = replace(shape_of(), pages=pages, lanes=lanes)
+    every = np.arange(pages)
+    for lane, start in enumerate(shape.lane_starts):
+        mine = every[shape.lane_of(every) == lane]
+        assert ((start <= mine) & (mine < start + shape.lane_pages)).all()
+        assert 0 <= start <= pages - shape.lane_pages
+    table = PageTable(shape)
+    table.place(HeadSpec(conv_width=16 * max(1, pages // 2), pooling="average"))
+    in_use = np.bincount(shape.lane_of(np.flatnonzero(table.owner != FREE)), minlength=lanes)
+    whole = in_use[np.bincount(shape.lane_of(every), minlength=lanes) == shape.lane_pages]
+    assert whole.max() - whole.min() <= 1
 
 
 def test_a_bank_compiles_only_what_its_study_uses():
