@@ -137,9 +137,29 @@ class TestStudy:
         assert running
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["stopped", "stopped-repeats"])
-    def test_a_stopped_one_resumes_to_where_the_undisturbed_one_ended(self, name, tmp_path):
-        folder, plain = Path(shutil.copytree(ARCHIVES / name, tmp_path / "study")), ARCHIVES / "finished"
+    def test_a_stopped_one_goes_on_from_where_it_was(self, tmp_path):
+        """Its epochs were scored in all views, now they are in one: what had ended stays as it was, the rest ends."""
+        folder, plain = Path(shutil.copytree(ARCHIVES / "stopped", tmp_path / "study")), ARCHIVES / "finished"
+        before = study_of(folder).get_trials()
+        succeed("search.run", "--features", STORE, "--out", folder, "--resume")
+        mine, old = table(folder, "old"), table(plain, "old")
+        assert [trial[0] for trial in mine] == [trial[0] for trial in old]
+        for number, trial in enumerate(before):  # those that were asked for
+            assert mine[number][3] == old[number][3] == trial.params
+            if trial.state.is_finished():
+                assert mine[number] == old[number] == (number, trial.state, *trial.values, *old[number][3:])
+        assert any(trial.state.is_finished() for trial in before)
+        # Heads went on from their weights: of those that completed in both, the value moves with the best epoch alone.
+        completed = [
+            (one[2], other[2]) for one, other in zip(mine, old, strict=True) if len(one[4]) == len(other[4]) == 24
+        ]
+        assert len(completed) > 1
+        assert all(one == pytest.approx(other, rel=0.05) for one, other in completed)
+        assert read(folder)["test"]["uses"] == 1
+
+    @pytest.mark.slow
+    def test_one_stopped_among_its_repeats_resumes_to_where_the_undisturbed_one_ended(self, tmp_path):
+        folder, plain = Path(shutil.copytree(ARCHIVES / "stopped-repeats", tmp_path / "study")), ARCHIVES / "finished"
         succeed("search.run", "--features", STORE, "--out", folder, "--resume")
         for mine, old in zip(table(folder, "old"), table(plain, "old"), strict=True):
             assert mine[:2] == old[:2]
