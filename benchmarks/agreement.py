@@ -84,6 +84,7 @@ def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
 def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     """The same of heads that train together."""
     from features.rows.feed import plan_epoch
+    from heads.bank.backends import default_dtype, default_lanes
     from heads.bank.engine import Engine, Newcomer
     from heads.bank.exact import Finished
     from heads.bank.shape import BankShape, pages_of
@@ -99,6 +100,7 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
         feature_shape=data.store.header.feature_shape,
         classes=len(data.store.classes),
         batch=plan(0).rows.shape[1],
+        lanes=default_lanes(default_dtype()),
     )
     engine = Engine(shape, train=data.train, validation=data.validation)
     seeds = [1000 * seed + number for number in range(len(specs))]

@@ -179,6 +179,7 @@ class Fused:
         import optuna
 
         from features.rows.feed import plan_epoch
+        from heads.bank.backends import default_lanes
         from heads.bank.engine import Engine
         from heads.bank.shape import BankShape, pages_of
         from heads.model.spec import HeadSpec
@@ -191,7 +192,7 @@ class Fused:
         self.specs, self.used = specs, needed
         wanted = {"pages": pages or needed, "feature_shape": SHAPE, "classes": CLASSES, "batch": BATCH}
         room = BankShape.covering(specs, **wanted).room_for(specs)
-        self.shape = BankShape.covering(specs, **wanted, room=room)
+        self.shape = BankShape.covering(specs, **wanted, room=room, lanes=default_lanes(dtype))
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
         plan = partial(plan_epoch, feeds[0].rows, batch_size=BATCH, views=1, seed=0)
         self.bank = MeasuredBank(self.engine, specs, lambda epoch: (plan(epoch=epoch), None), epochs=epochs)
