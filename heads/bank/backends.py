@@ -34,7 +34,7 @@ def default_dtype() -> str:
 def default_lanes(dtype: str) -> int:
     """Lanes of the banks of a study whose products are in ``dtype``, see ``BankShape.lanes``.
 
-    It does not depend on the number of cores: another machine that goes on with a study has its heads in the same ones.
+    It does not depend on the number of cores, as the size of a new study's bank follows from it.
     """
     return int(_backend().lanes(dtype))
 
@@ -46,7 +46,7 @@ def exact_forward(shape: BankShape) -> Callable[..., Any]:
 
 
 def bare_product() -> Callable[..., Any]:
-    """Returns ``Tools.product`` as a bank's program runs it, to be called by itself."""
+    """Returns what ``Tools.product`` of a bank's program multiplies with, to be called by itself."""
     product: Callable[..., Any] = _backend().bare_product()
     return product
 

@@ -154,9 +154,8 @@ class Saved:
             members.append(member)
             states.append(state)
         content = self.content
-        shapes = {name: _shape(noted) for name, noted in content.get("shapes", {ALONE: content["shape"]}).items()}
-        for name, shape in shapes.items():
-            _check_within(shape, within.shapes[name])
+        noted_shapes = content.get("shapes", {ALONE: content["shape"]})
+        shapes = {name: _shape(noted, within.shapes[name]) for name, noted in noted_shapes.items()}
         if lacking := {member.store for member in members} - shapes.keys():
             raise ValueError(f"a bank for the store {lacking.pop()!r}: expected one, found none")
         pages = min(within.pages, sum(shape.pages for shape in shapes.values()))
@@ -175,9 +174,11 @@ class Saved:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
 
 
-def _shape(noted: dict[str, Any]) -> BankShape:
+def _shape(noted: dict[str, Any], whole: BankShape) -> BankShape:
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
-    shape = BankShape(**{"tiles": 0, **values})
+    # Lanes are those of this machine: they change no bit of a head, and on a GPU there is one.
+    shape = BankShape(**{"tiles": 0, **values, "lanes": whole.lanes})
+    _check_within(shape, whole)
     return shape if "tiles" in noted else replace(shape, tiles=shape.most_tiles)  # from before there were any
 
 
@@ -185,8 +186,6 @@ def _check_within(shape: BankShape, whole: BankShape) -> None:
     for name in ("feature_shape", "classes", "batch", "folds"):
         if getattr(shape, name) != getattr(whole, name):
             raise ValueError(f"{name}: expected {getattr(whole, name)}, found {getattr(shape, name)}")
-    if shape.lanes not in (1, whole.lanes):
-        raise ValueError(f"lanes: expected 1 or {whole.lanes}, found {shape.lanes}")
     for name in ("pages", "units", "dense_layers"):
         if not 0 <= getattr(shape, name) <= getattr(whole, name):
             raise ValueError(f"{name}: expected at most {getattr(whole, name)}, found {getattr(shape, name)}")

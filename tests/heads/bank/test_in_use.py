@@ -39,3 +39,21 @@ def test_a_page_has_the_product_that_it_has_among_all(dtype):
         if dtype == "bfloat16" and fast_in_bfloat16():  # or whole searches would depend on how full the bank is
             np.testing.assert_array_equal(found, every[mine])
         np.testing.assert_allclose(found, every[mine], rtol=1e-2, atol=1e-2 if dtype == "bfloat16" else 1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's products")
+@pytest.mark.parametrize("depth", [40, 56, 320])
+def test_a_row_gone_to_nan_spoils_no_other(depth):
+    """On processors with AMX oneDNN reads beyond a row's end where its length is no multiple of 32."""
+    import tensorflow as tf
+
+    from heads.bank.on_tensorflow import _Tools
+
+    multiply, generator = _Tools(compiled=True, dtype="bfloat16").product, np.random.default_rng(0)
+    rows = generator.standard_normal((96, depth)).astype(np.float32)
+    others = tf.cast(generator.standard_normal((depth, 64)).astype(np.float32), "bfloat16")
+    expected = multiply(tf.cast(rows, "bfloat16"), others)[:48]
+    rows[48:] = np.nan
+    found = multiply(tf.cast(rows, "bfloat16"), others)
+    np.testing.assert_array_equal(tf.cast(found[:48], "float32"), tf.cast(expected, "float32"))
+    assert np.isnan(tf.cast(found[48:], "float32")).all()
