@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from features.extraction.summary import describe as extraction_in_words
-from features.runtime.allocator import keep_freed_memory
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
@@ -154,7 +153,6 @@ def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_
 
 def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     options = told.options
-    keep_freed_memory()
     backend = use_backend(options.backend)
     function = find_function(options.head, build) if options.head else None
     with _prepared(told) as (resolved, data, projection):

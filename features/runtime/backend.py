@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+from features.runtime.allocator import keep_freed_memory
 from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.keras_settings import pin_settings, without_settings
@@ -21,7 +22,9 @@ BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 def use_backend(name: str | None = None) -> str:
-    """Sets the Keras backend of this process and quietens TensorFlow's start-up log.
+    """Sets the Keras backend of this process, quietens TensorFlow's start-up log, and keeps memory that is freed.
+
+    Commands call it before they start threads, which is when the memory can be seen to.
 
     Args:
         name: ``tensorflow``, ``jax``, or ``None`` for: the one that Keras runs on in this process, else the
@@ -45,6 +48,7 @@ def use_backend(name: str | None = None) -> str:
     if running not in (None, chosen):
         raise InputError("--backend", expected=f"{running}, already in use", found=chosen)
     os.environ["KERAS_BACKEND"] = chosen
+    keep_freed_memory()
     return chosen
 
 
