@@ -144,6 +144,7 @@ def finalists_alone(options: dict[str, Any], searched: dict[str, Any], tmp_path:
         return list(run_study(**told).record.finalists)
 
 
+@pytest.mark.slow
 def test_idle_workers_take_their_shares_of_the_repeats(start, options, url, tmp_path, searched):
     workers = [start(pause=0.3, crew=2, out=tmp_path / name, **searched) for name in ("one", "two")]
     assert [worker.wait() for worker in workers] == [0, 0], workers[0].said + workers[1].said

@@ -81,15 +81,15 @@ def test_a_worker_that_is_killed_is_started_again_and_the_study_ends(tmp_path, s
 
 
 def test_a_driver_that_is_stopped_takes_its_workers_along_and_goes_on(tmp_path, store):
-    driver = Driver(tmp_path, store, epochs=60)
-    wait_until(lambda: driver.reported() > 10)
+    driver = Driver(tmp_path, store, epochs=20)
+    wait_until(lambda: driver.reported() > 4)
     driver.process.send_signal(signal.SIGINT)
     assert driver.wait() == 130, driver.said
     assert "2 workers asked to stop" in driver.said
     assert not driver.workers()
     assert TrialState.RUNNING not in {trial.state for trial in trials_of(driver.url)}
     reached = max(len(trial.intermediate_values) for trial in trials_of(driver.url))
-    again = Driver(tmp_path, store, epochs=60)
+    again = Driver(tmp_path, store, epochs=20)
     assert again.wait() == 0, again.said
     trials = assert_sound(driver.url, TRIALS)
     assert reached > 0
