@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from features.runtime.allocator import keep_freed_memory
 from search.setup.storage_url import VARIABLE
 
 LOOK_S = 1.0
@@ -21,6 +22,7 @@ def main() -> None:
     The first argument is the parent's process number.
     """
     parent = int(sys.argv.pop(1))
+    keep_freed_memory()  # the search's own call would come after this thread
     threading.Thread(target=_stop_without, args=(parent,), name="parent", daemon=True).start()
     sys.argv = ["search.run", *sys.argv[1:], "--storage", os.environ[VARIABLE]]
     runpy.run_module("search.run", run_name="__main__", alter_sys=True)
