@@ -194,7 +194,9 @@ class BankProgram:
         def partition(number: Any, losses: Any) -> Any:
             which = partition_of(number, fold, folds)
             own, before = settings_of(settings, which), one_of(losses, which)
-            found = self._on(which, lambda state: self._step(state, own, batch, before))
+            weights, steps = self._on(which, _weights_and_steps)
+            gradients = self._bank.gradients(weights, steps, own, batch)
+            found = self._on(which, lambda state: self._update(state, gradients, own, before))
             return number + 1, tf.tensor_scatter_nd_update(losses, [[which]], found[None])
 
         start = (tf.constant(0), losses)
@@ -202,11 +204,6 @@ class BankProgram:
             return partition(*start)[1]
         every = training(folds)
         return tf.while_loop(lambda number, _: number < every, partition, start, parallel_iterations=1)[1]
-
-    def _step(self, state: State, settings: Any, batch: Batch, losses: Any) -> Any:
-        now = _values(state)
-        gradients = self._bank.gradients(now["weights"], now["counters"]["steps"], settings, batch)
-        return self._update(state, gradients, settings, losses)
 
     def _update(self, state: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
         moments = {part: state[part] for part in ("first", "second", "counters")}
@@ -226,7 +223,7 @@ class BankProgram:
         _assign(best, self._bank.keep(_values(weights), _values(best), improved, owner, page_of_tile))
 
     def _on(self, partition: Any, function: Callable[[State], Any]) -> Any:
-        """Runs a function of one partition's variables."""
+        """Runs a function of one partition's variables, in a branch for each: what does without them stands outside."""
         if len(self._state) == 1:
             return function(self._state[0])
         return tf.switch_case(partition, [partial(function, state) for state in self._state])
@@ -247,13 +244,8 @@ class BankProgram:
         return self._predict(settings, self._rows(features), fold)
 
     def _predict(self, settings: Any, features: Any, fold: Any) -> Any:
-        own = settings_of(settings, fold)
-
-        def predict(state: State) -> Any:
-            now = _values(state)
-            return self._scoring.probabilities(now["weights"], now["counters"]["steps"], own, features)
-
-        return self._on(fold, predict)
+        weights, steps = self._on(fold, _weights_and_steps)
+        return self._scoring.probabilities(weights, steps, settings_of(settings, fold), features)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
         """Held rows as (S·B, C): gathered position by position, which costs no more than row by row.
@@ -345,6 +337,10 @@ def _deepened(array: Any, axis: int) -> Any:
 @partial(tf.function, jit_compile=True, autograph=False)
 def _product_by_xla(a: Any, b: Any, *, transpose_a: bool, transpose_b: bool) -> Any:
     return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+def _weights_and_steps(state: State) -> tuple[Arrays, Any]:
+    return _values(state["weights"]), _values(state["counters"]["steps"])
 
 
 def _values(variables: Any) -> Any:
