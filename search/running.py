@@ -368,7 +368,7 @@ def _search(
     )
     if crew is not None:
         crew.end(config.trials)
-        clear_away(folder)
+        clear_away(folder, crew.others())
     for note in summary.notes[len(noted) :]:  # the others were said at the start
         say(f"note: {note}")
     return True

@@ -167,7 +167,7 @@ def run_repeats(
         bank = repeats.run(opened, saved, snapshot_every=snapshot_every, on_stage=on_stage)
         finalists = _read(opened.study, plan.trials, plan.runs, repeats.predictions(opened))
         if crew is not None:
-            clear_away(repeats.place)
+            clear_away(repeats.place, crew.others())
     finally:
         opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]

@@ -115,8 +115,12 @@ class Crew:
         """How many processes are at work, this one among them; asked ``anew``, or as it was a moment ago."""
         now = time.monotonic()
         if anew or self._looked is None or now - self._looked[0] > _LOOK_S:
-            self._looked = (now, len(self._others()) + 1)
+            self._looked = (now, len(self.others()) + 1)
         return self._looked[1]
+
+    def others(self) -> list[str]:
+        """Names of the other processes that are at work."""
+        return [name for name, owner in members(self._attributes()).items() if owner.is_alive and name != self.name]
 
     def take_over(self) -> None:
         """Enqueues the trials of processes that are gone, for whoever asks next.
@@ -207,10 +211,6 @@ class Crew:
 
     def _attributes(self) -> Mapping[str, Any]:
         return self._mirror.get_study_user_attrs(self._number)
-
-    def _others(self) -> list[str]:
-        """Names of the other processes that are at work."""
-        return [name for name, owner in members(self._attributes()).items() if owner.is_alive and name != self.name]
 
     def _look_after_trials(self) -> None:
         """Signs of life for this process's trials, and a look after those of others: with each of its own signs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from search.record.crew import Crew
@@ -38,10 +38,15 @@ def together(folder: Path) -> Throughput:
     return total
 
 
-def clear_away(folder: Path) -> None:
-    """Removes snapshots that nobody needs any more, and keeps what they say of the time."""
+def clear_away(folder: Path, at_work: Collection[str]) -> None:
+    """Removes snapshots that nobody needs any more, and keeps what they say of the time.
+
+    Args:
+        folder: The study directory.
+        at_work: Names of the other processes that are at work: each clears its own place, and may be at it just now.
+    """
     for place in _places(folder):
-        saved = read_snapshot(place)
+        saved = read_snapshot(place) if place.name not in at_work else None
         if saved is not None:
             saved.throughput.write(place)
             (place / FILE).unlink(missing_ok=True)

@@ -107,10 +107,11 @@ def test_who_else_is_there_is_believed_for_a_moment(join, monkeypatch):
     monkeypatch.setattr(module, "_LOOK_S", 2.0)
     one = join()
     assert one.crew.living() == 1
-    join()
+    two = join()
     clock.now += 1.9
     assert one.crew.living() == 1
     assert one.crew.living(anew=True) == 2
+    assert one.crew.others() == [two.crew.name]
     join()
     assert one.crew.living() == 2
     clock.now += 1.9

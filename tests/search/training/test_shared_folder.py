@@ -46,12 +46,22 @@ def test_snapshots_are_cleared_away_and_what_they_said_of_the_time_is_kept(tmp_p
     worker_folder(tmp_path, "just begun")
     before = together(tmp_path)
     for _ in range(2):
-        clear_away(tmp_path)
+        clear_away(tmp_path, ())
         assert together(tmp_path) == before
     assert not path.exists()
     assert Throughput.read(path.parent) == replace(METER, epochs=2)
     assert not (tmp_path / FOLDER / "just begun" / TOTALS).exists()
-    clear_away(tmp_path / "where nobody was")
+    clear_away(tmp_path / "where nobody was", ())
+
+
+def test_who_is_at_work_clears_its_own_place(tmp_path):
+    paths = {
+        name: leave_snapshot(worker_folder(tmp_path, name), {0: 1}, throughput=METER) for name in ("killed", "slow")
+    }
+    clear_away(tmp_path, ["slow"])
+    assert not paths["killed"].exists()
+    assert paths["slow"].exists()
+    assert not (paths["slow"].parent / TOTALS).exists()  # which it is about to write
 
 
 @pytest.mark.parametrize("name", [FILE, TOTALS])
