@@ -1,11 +1,12 @@
 """Where a training step of a bank goes: each pass by itself, beside what its operations and its bytes would allow.
 
-    python benchmarks/passes.py [--shape 7,7,1280] [--batch 93] [--trials 60] [--narrow] [--dtype float32]
+    python benchmarks/passes.py [--shape 7,7,1280] [--batch 93] [--trials 60] [--heads 4] [--narrow]
 
-The bank is the one that a study of ``--trials`` in the default space would make, full of heads drawn at random;
-``--narrow`` takes heads of 16 to 128 channels that flatten, with no hidden layer or one of 64 units. Limits: products
-by a rate (``--rate``, of the first layers' bare products), passes by the bytes that they have to read and write, at the
-rate at which this machine copies. The whole step runs all passes in one program, with the features gathered.
+The bank is the one that a study of ``--trials`` in the default space would make, full of heads drawn at random, or
+with ``--heads`` of them, as at a study's end. ``--narrow`` takes heads of 16 to 128 channels that flatten, with no
+hidden layer or one of 64 units. Limits: products by a rate (``--rate``, of the first layers' bare products), passes by
+the bytes that they have to read and write, at the rate at which this machine copies. The whole step runs all passes in
+one program, with the features gathered.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=93)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--narrow", action="store_true")
+    parser.add_argument("--heads", type=int, default=10**9, help="at most, as at the end of a study")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="float32")
     parser.add_argument("--rate", type=float, default=0.0, help="operations per second to compare products with")
     return parser.parse_args()
@@ -90,7 +92,7 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     shape = bank_shape(request, trials=arguments.trials, pages=85 if arguments.narrow else None)
     table, specs = PageTable(shape), [None] * shape.slots
     for spec in heads:
-        if table.has_room(spec):
+        if table.has_room(spec) and shape.slots - specs.count(None) < arguments.heads:
             specs[table.place(spec)] = spec
     return shape, table, specs
 
@@ -155,7 +157,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
     (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, present)
     yield "dense, both ways back", seconds, 2 * dense, 2 * dense_bytes
-    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, back, norms, present)
+    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, active, back, norms, present)
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
     _, seconds = timed(bank._first_gradients, errors_of_lanes, features, present)
     yield "first layers, gradient", seconds, first, first_bytes

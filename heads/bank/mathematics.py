@@ -29,10 +29,12 @@ from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
 
-_PARTS = 8
-"""Sizes of the first layers' products: for an eighth fewer, taking pages out costs less than it saves."""
-_DENSE_PARTS = 2
-"""The same for those of the first dense layers, whose activations are large against what is multiplied."""
+_OF_PAGES = tuple(range(1, 9))
+"""Sizes of the first layers' products, in eighths: for one fewer, taking pages out costs less than it saves."""
+_OF_TILES = (1, 2, 4, 8)
+"""Of those of tiles: a size in between saves as much as its gathering costs, and each takes a second to compile."""
+_OF_POOLED = (4, 8)
+"""Of those of pages that pool, which are small."""
 
 
 class Bank:
@@ -58,7 +60,7 @@ class Bank:
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
-        self._between = tools.join(self._there_and_back)
+        self._between, self._joined = tools.join(self._there_and_back), tools.joined
         self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
@@ -89,7 +91,7 @@ class Bank:
         loss, errors, gradients = self._classify(*sums, of_slots, labels, present)
         of_dense, back = self._dense_gradients(active, pooled, dense, errors, present)
         gradients |= {name: ops.reshape(array, weights[name].shape) for name, array in of_dense.items()}
-        of_hidden, betas = self._errors(hidden, back, norms, present)
+        of_hidden, betas = self._errors(hidden, active, back, norms, present)
         statistics: Arrays = {}
         if "beta" in weights:
             gradients["beta"] = self._whole(betas)
@@ -107,13 +109,18 @@ class Bank:
         return [active for active, _ in found], [norm for _, norm in found]
 
     def _errors(
-        self, hidden: Sequence[Tensor], back: Arrays, norms: Sequence[Norm | None], present: Present
+        self,
+        hidden: Sequence[Tensor],
+        active: Sequence[Active],
+        back: Arrays,
+        norms: Sequence[Norm | None],
+        present: Present,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Each lane's ``Passes.backward``: gradients of ``hidden`` and of beta."""
-        found = [
-            self._deactivate(mine, back.get("tiles"), back["pooled"][part] if "pooled" in back else None, norm, lane)
-            for mine, norm, part, lane in zip(hidden, norms, self._lanes, present.lanes, strict=True)
-        ]
+        found = []
+        for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, present.lanes, strict=True):
+            own = {name: array[part] if name == "pooled" else array for name, array in back.items()}
+            found.append(self._deactivate(mine, own, norm, lane, had.flat if self._joined else None))
         return [error for error, _ in found], [beta for _, beta in found]
 
     def _whole(self, lanes: Sequence[Tensor]) -> Tensor:
@@ -140,7 +147,7 @@ class Bank:
             flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
             return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
 
-        hidden = self._in_use(convolve, lane.used, _PARTS, kernel)
+        hidden = self._in_use(convolve, lane.used, _OF_PAGES, kernel)
         return ops.reshape(hidden, (-1, features.shape[0]))
 
     def _first_gradient(self, error: Tensor, features: Tensor, lane: Lane) -> Tensor:
@@ -151,7 +158,7 @@ class Bank:
             return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
 
         paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
-        return self._in_use(multiply, lane.used, _PARTS, paged)
+        return self._in_use(multiply, lane.used, _OF_PAGES, paged)
 
     def _norm(self, weights: Arrays, part: slice) -> Norm | None:
         return Norm(*(weights[name][part] for name in ("beta", *STATISTICS))) if "beta" in weights else None
@@ -178,10 +185,10 @@ class Bank:
         if "tiles" in dense:
             multiply = self._with_pages(active, present, lambda flat, kernel: self._transposed_times(kernel, flat))
             used, of_pages = present.used_tiles, present.tiles["page"]
-            of_tiles = self._in_use(multiply, used, _DENSE_PARTS, of_pages, dense["tiles"], in_order=True)
+            of_tiles = self._in_use(multiply, used, _OF_TILES, of_pages, dense["tiles"], in_order=True)
         if "pooled" in dense:
             used = present.used_pooled
-            of_pooled = self._in_use(self._transposed_times, used, _DENSE_PARTS, dense["pooled"], pooled)
+            of_pooled = self._in_use(self._transposed_times, used, _OF_POOLED, dense["pooled"], pooled)
         return of_tiles, of_pooled
 
     def _dense_gradients(
@@ -192,12 +199,12 @@ class Bank:
         if "tiles" in dense:
             used, of_pages, error = present.used_tiles, present.tiles["page"], errors.tiles
             multiply = self._with_pages(active, present, self._product)
-            of_kernels["tiles"] = self._in_use(multiply, used, _DENSE_PARTS, of_pages, error, in_order=True)
-            back["tiles"] = self._in_use(self._times_transposed, used, _DENSE_PARTS, dense["tiles"], error)
+            of_kernels["tiles"] = self._in_use(multiply, used, _OF_TILES, of_pages, error, in_order=True)
+            back["tiles"] = self._in_use(self._times_transposed, used, _OF_TILES, dense["tiles"], error)
         if "pooled" in dense:
             used, error = present.used_pooled, errors.pooled
-            of_kernels["pooled"] = self._in_use(self._product, used, _DENSE_PARTS, pooled, error)
-            back["pooled"] = self._in_use(self._times_transposed, used, _DENSE_PARTS, dense["pooled"], error)
+            of_kernels["pooled"] = self._in_use(self._product, used, _OF_POOLED, pooled, error)
+            back["pooled"] = self._in_use(self._times_transposed, used, _OF_POOLED, dense["pooled"], error)
         return of_kernels, back
 
     def _with_pages(

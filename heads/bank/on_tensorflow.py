@@ -7,7 +7,7 @@ most of all where a factor is transposed or the products are many and small. So 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class _Tools:
         self._compiled = compiled
         self.one_by_one = compiled and not tf.config.list_physical_devices("GPU")
         self._by_xla = self.one_by_one and dtype == "float32"
-        self.by_bits = self.one_by_one and dtype == "bfloat16"
+        self.joined, self.by_bits = self._by_xla, self.one_by_one and dtype == "bfloat16"
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         if self.by_bits and len(a.shape) == 2:
@@ -57,7 +57,9 @@ class _Tools:
         multiply = _product_by_xla if self._by_xla else tf.matmul
         return multiply(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
-    def in_use(self, function: Callable[..., Any], used: Used, parts: int, *arrays: Any, in_order: bool = False) -> Any:
+    def in_use(
+        self, function: Callable[..., Any], used: Used, sizes: Sequence[int], *arrays: Any, in_order: bool = False
+    ) -> Any:
         if not self.one_by_one:
             return function(*arrays)
         whole = arrays[0].shape[0]
@@ -74,9 +76,9 @@ class _Tools:
             if in_order:
                 return of(tf.maximum(used.count, 1))
             return tf.cond(used.count < whole, lambda: of(tf.maximum(used.count, 1)), all_of_them)
-        sizes = sorted({max(min(_LEAST, whole), -(-whole * part // parts)) for part in range(1, parts + 1)})
-        which = tf.reduce_sum(tf.cast(used.count > tf.constant(sizes[:-1], tf.int32), tf.int32))
-        return tf.switch_case(which, [*(partial(of, size) for size in sizes[:-1]), all_of_them])
+        *fewer, _ = sorted({max(min(_LEAST, whole), -(-whole * eighths // 8)) for eighths in sizes})
+        which = tf.reduce_sum(tf.cast(used.count > tf.constant(fewer, tf.int32), tf.int32))
+        return tf.switch_case(which, [*(partial(of, size) for size in fewer), all_of_them])
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not self._compiled:

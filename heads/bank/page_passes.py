@@ -14,7 +14,7 @@ from keras import ops
 from heads.bank.first_layer import Channels, FirstLayer
 from heads.bank.functions import Tensor
 from heads.bank.places import at, bits, kept_as, put
-from heads.bank.state import Active, Lane, Norm
+from heads.bank.state import Active, Arrays, Lane, Norm
 from heads.model.spec import PAGE
 
 
@@ -35,16 +35,18 @@ class Passes(Protocol):
         """
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
+        self, hidden: Tensor, back: Arrays, norm: Norm | None, lane: Lane, over: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The way back through ``forward``.
 
         Args:
             hidden: As given to it.
-            tiles: Gradient of each tile's activations, (T, 16·S, B) in the products' dtype, of all lanes.
-            pooled: Gradient of the pooled ones, (M, 16·Q, B).
+            back: In the products' dtype, ``tiles``, gradient of each tile's activations, (T, 16·S, B), of all lanes,
+                and ``pooled``, of the pooled ones, (M, 16·Q, B), where there are any.
             norm: As returned by it.
             lane: As given to it.
+            over: The activations that it returned, (M, 16·S, B), where nobody needs them any more: the result is
+                made in their place, so that no memory has to be cleared for it.
 
         Returns:
             Gradient of ``hidden``, in its shape and dtype, zeros in further columns, and of beta, (M, 16) float32.
@@ -96,16 +98,18 @@ class PageByPage:
         return Active(flat, _joined(pooled)), statistics
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
+        self, hidden: Tensor, back: Arrays, norm: Norm | None, lane: Lane, over: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
         first, dtype = self._first, self._first.dtype
         paged = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))
+        tiles, pooled = back.get("tiles"), back.get("pooled")
         if tiles is not None:
             tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))
         if pooled is not None:
             pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch)))
-        found = {"error": ops.zeros(paged.shape, kept_as(dtype))}
+        start = ops.zeros(paged.shape, kept_as(dtype)) if over is None else bits(ops.reshape(over, paged.shape))
+        found = {"error": start}
         if norm is not None:
             found["beta"] = ops.zeros((paged.shape[0], PAGE), "float32")
 
@@ -157,13 +161,14 @@ class WholePasses:
         return Active(flat, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
 
     def backward(
-        self, hidden: Tensor, tiles: Tensor | None, pooled: Tensor | None, norm: Norm | None, lane: Lane
+        self, hidden: Tensor, back: Arrays, norm: Norm | None, lane: Lane, over: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
-        first = self._first
+        del over
+        first, pooled = self._first, back.get("pooled")
         channels, own = _channels(lane, None), _norm_of(norm, None)
         error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
-        error = first.unpooled(lambda: self._of_pages(tiles, lane), error, hidden, own, channels)
+        error = first.unpooled(lambda: self._of_pages(back["tiles"], lane), error, hidden, own, channels)
         error, beta = first.deactivated(hidden, error, own, channels)
         return error, None if beta is None else _in_pages(beta)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keras import ops
@@ -16,24 +16,27 @@ class Tools(Protocol):
 
     Attributes:
         one_by_one: Whether pages and heads are run through one after the other, see ``heads.bank.places``.
+        joined: Whether passes with products between them are one compiled program, see ``join``: there a pass can take
+            over the memory of an array that is not needed after it.
     """
 
     one_by_one: bool
+    joined: bool
 
     def product(self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
     def in_use(
-        self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor, in_order: bool = False
+        self, function: Callable[..., Tensor], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
     ) -> Tensor:
         """Applies a product to places: arrays (n, ...) to (n, ...).
 
         Args:
             function: Makes of each place what does not depend on the others.
             used: Places in use; of others the result may be anything.
-            parts: Where a program may have several sizes, of which each is compiled, all places are cut into so many
-                parts and as few of these are computed as hold those in use. Where nothing is compiled, just those in
-                use are.
+            sizes: Eighths of all places, up to all 8. Where a program may have several sizes, of which each is
+                compiled, the least of these that holds the places in use is computed. Where nothing is compiled, just
+                those in use are.
             arrays: What it is given.
             in_order: Whether the function has to be given places as ``used`` lists them.
         """
@@ -51,6 +54,8 @@ class Tools(Protocol):
 class PlainTools:
     """``keras.ops`` as they are: for eager use, and where the caller compiles the whole program."""
 
+    joined = True
+
     def __init__(self, *, one_by_one: bool = False) -> None:
         self.one_by_one = one_by_one
 
@@ -59,10 +64,10 @@ class PlainTools:
         return ops.matmul(ops.swapaxes(a, -1, -2) if transpose_a else a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
     def in_use(
-        self, function: Callable[..., Tensor], used: Used, parts: int, *arrays: Tensor, in_order: bool = False
+        self, function: Callable[..., Tensor], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
     ) -> Tensor:
         """See ``Tools``; computes all places of the one lane that there is, since compiled shapes are fixed."""
-        del used, parts, in_order
+        del used, sizes, in_order
         return function(*arrays)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:

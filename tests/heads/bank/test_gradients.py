@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import keras
@@ -85,6 +86,26 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features)) for bank in banks)
     taken = np.asarray(fixed["taken"])
     np.testing.assert_allclose(ours[taken], theirs[taken], **of_shares)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at what TensorFlow has XLA compile")
+def test_the_way_back_is_made_where_the_activations_lay():
+    """Of arrays as large as the activations a step clears one, and copies none: on compressed stores both are felt."""
+    from heads.bank.on_tensorflow import _Tools
+
+    tools = _Tools(compiled=True, dtype="float32")
+    if not tools.joined:
+        pytest.skip("passes are programs of their own here")
+    shape = BankShape.covering(EXTREMES, pages=6, feature_shape=SHAPE, classes=4, batch=75)
+    state, fixed, batch, steps = laid_out(shape, EXTREMES)
+    tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
+    bank = Bank(shape, "float32", tools)
+    present = bank._present(fixed, steps)
+    hidden = bank._first_layers(tensors.pop("kernel"), batch.features, present)
+    text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, present)(stage="optimized_hlo")
+    whole = re.escape(f"f32[{shape.pages},16,{shape.positions * shape.batch}]")
+    made = re.findall(rf"= {whole}\S* ([a-z-]+)\(", text[text.index("\nENTRY") :])
+    assert len([kind for kind in made if kind not in ("bitcast", "get-tuple-element", "parameter")]) == 1, made
 
 
 def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
