@@ -1,6 +1,6 @@
 """Where a training step of a bank goes: each pass by itself, beside what its operations and its bytes would allow.
 
-    python benchmarks/passes.py [--shape 7,7,1280] [--batch 93] [--trials 60] [--heads 4] [--narrow]
+    python benchmarks/passes.py [--shape 7,7,1280] [--batch 93] [--trials 60] [--heads 4] [--narrow] [--dtype float32]
 
 The bank is the one that a study of ``--trials`` in the default space would make, full of heads drawn at random, or
 with ``--heads`` of them, as at a study's end. ``--narrow`` takes heads of 16 to 128 channels that flatten, with no

@@ -32,7 +32,7 @@ from heads.model.spec import PAGE
 _OF_PAGES = tuple(range(1, 9))
 """Sizes of the first layers' products, in eighths: for one fewer, taking pages out costs less than it saves."""
 _OF_TILES = (1, 2, 4, 8)
-"""Of those of tiles: a size in between saves as much as its gathering costs, and each takes a second to compile."""
+"""Of those of tiles: a size in between saves as much as its gathering costs, and each takes time to compile."""
 _OF_POOLED = (4, 8)
 """Of those of pages that pool, which are small."""
 
