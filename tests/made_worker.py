@@ -27,7 +27,6 @@ HERE = Path(__file__).resolve().parent
 STUDY = """
 name = "crew"
 [run]
-epochs = 8
 batch_size = 24
 pruner = "none"
 sampler = "random"

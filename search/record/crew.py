@@ -197,11 +197,13 @@ class Crew:
 
     def _leave(self) -> None:
         try:
-            self._mirror.close()
+            self._signs.close()  # first: with each sign the mirror's database is asked
         finally:
-            if self._finishing is not None:
-                self._finishing.close()
-            self._signs.close()
+            try:
+                self._mirror.close()
+            finally:
+                if self._finishing is not None:
+                    self._finishing.close()
 
     def _refuse_beside_one(self) -> None:
         alone = Owner.read(self._attributes().get(ATTRIBUTE))

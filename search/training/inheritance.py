@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,15 +57,27 @@ class Inheritance:
         A trial may have been run again before by a process that did not come as far as a snapshot: then that of its
         forerunner is looked for.
         """
+        for number, notes in self._forerunners(asked):
+            saved = self._of_worker(notes.worker) if notes.worker else None
+            if saved is not None and (found := self._in(saved, number, asked)):
+                return found
+        return None
+
+    def first_epoch(self, asked: Asked) -> int | None:
+        """Returns the epoch of the bank, from 0, in which the trial that ``asked`` runs again had begun.
+
+        None where it is not known: it runs none again, or that was never in a bank.
+        """
+        return next((notes.first_epoch for _, notes in self._forerunners(asked) if notes.has_begun), None)
+
+    def _forerunners(self, asked: Asked) -> Iterator[tuple[int, TrialNotes]]:
+        """The trials that a trial runs again, by number with their notes, the latest first."""
         trials = self._study.get_trials(deepcopy=False)
         number = TrialNotes.of(trials[asked.number]).rerun_of
         while number is not None:
             notes = TrialNotes.of(trials[number])
-            saved = self._of_worker(notes.worker) if notes.worker else None
-            if saved is not None and (found := self._in(saved, number, asked)):
-                return found
+            yield number, notes
             number = notes.rerun_of
-        return None
 
     def _in(self, saved: Saved, number: int, asked: Asked) -> Inherited | None:
         try:

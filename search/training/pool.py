@@ -204,8 +204,8 @@ class Pool:
             placed = self.banks.insert([self._newcome(asked, inherited.get(asked.number)) for asked in chosen])
         if inherited:
             say(f"note: {counted(len(inherited), 'trial')} gone on with, begun by another process")
-        if inherited and not self.members:  # the batches that come next are those that would have come
-            self.epoch = next(iter(inherited.values())).bank_epoch
+        if not self.members:
+            self.epoch = self._epoch_of(chosen, inherited)
         for asked, slot in zip(chosen, placed, strict=True):
             left = inherited.get(asked.number)
             member = replace(left.member, slot=slot) if left else Member(asked, slot, self.epoch)
@@ -216,6 +216,19 @@ class Pool:
 
     def _inherited(self, asked: Asked) -> Inherited | None:
         return self.inheritance.of(asked) if self.inheritance is not None else None
+
+    def _epoch_of(self, chosen: Sequence[Asked], inherited: Mapping[int, Inherited]) -> int:
+        """The epoch that an empty bank goes on with: the batches that come next are those that would have come.
+
+        Where nobody left a snapshot, as a process that was killed while it wrote one, that is the epoch in which the
+        first of the trials had begun.
+        """
+        if inherited:
+            return next(iter(inherited.values())).bank_epoch
+        if self.inheritance is None:
+            return self.epoch
+        begun = (self.inheritance.first_epoch(asked) for asked in chosen)
+        return min((epoch for epoch in begun if epoch is not None), default=self.epoch)
 
     def _newcome(self, asked: Asked, left: Inherited | None) -> Newcome:
         if left is not None:

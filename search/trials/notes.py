@@ -112,6 +112,11 @@ class TrialNotes:
         return int(self.attributes["first_epoch"])
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it was in a bank."""
+        return "first_epoch" in self.attributes
+
+    @property
     def learning_rates(self) -> list[float]:
         """The rate of each epoch up to its best one; of a completed trial."""
         return list(self.attributes["learning_rates"])

@@ -28,6 +28,8 @@ from search import open_study, run_study
 from search.record import outages
 from search.record.results import FinalistRecord
 from search.record.storage import load_study, open_storage
+from search.training import snapshot
+from search.training.banks import Banks
 
 TRIALS = 12
 Start = Callable[..., Worker]
@@ -56,7 +58,8 @@ def store(tmp_path_factory) -> Path:
 def options(tmp_path, store, url) -> dict[str, Any]:
     (tmp_path / "study.toml").write_text(STUDY)
     told = {"features": str(store), "study": tmp_path / "study.toml", "out": tmp_path / "study", "storage": url}
-    return told | {"trials": TRIALS, "finalists": 0, "folds": 0, "join": True, "grace": 4, "snapshot_every": 0}
+    told |= {"trials": TRIALS, "epochs": 8, "finalists": 0, "folds": 0}
+    return told | {"join": True, "grace": 4, "snapshot_every": 0}
 
 
 @pytest.fixture
@@ -202,7 +205,18 @@ def test_workers_that_are_killed_five_times_lose_no_trial(start, url, seed):
     kill_at_random(start, url, 5, seed=seed + 1)
 
 
+def assert_as_alone(options: dict[str, Any], trials: list[FrozenTrial], folder: Path) -> None:
+    """As if nothing had been: with the same batches, to the same bits."""
+    with made_searches():
+        alone = run_study(**options | {"storage": None, "join": False, "out": folder, "progress": False})
+    for mine, theirs in zip(trials, alone.record.trials, strict=True):
+        assert mine.user_attrs["spec"] == theirs.user_attrs["spec"]
+        assert mine.user_attrs["first_epoch"] == theirs.user_attrs["first_epoch"]
+        assert mine.intermediate_values == theirs.intermediate_values
+
+
 def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, tmp_path):
+    options["epochs"] = 24  # enough for it to be killed within, however slowly this machine sees that it may be
     first = start(pause=0.3)
     wait_until(lambda: any(len(trial.intermediate_values) >= 5 for trial in trials_of(url)))
     first.signal(signal.SIGKILL)
@@ -212,18 +226,36 @@ def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, t
     trials = assert_sound(url, TRIALS)
     again = [trial for trial in trials if "rerun_of" in trial.user_attrs]
     assert again
-    # It goes on as if nothing had been: with the same batches, to the same bits.
-    with made_searches():
-        alone = run_study(**options | {"storage": None, "join": False, "out": tmp_path / "alone", "progress": False})
-    for mine, theirs in zip(trials, alone.record.trials, strict=True):
-        assert mine.user_attrs["spec"] == theirs.user_attrs["spec"]
-        assert mine.intermediate_values == theirs.intermediate_values
+    assert_as_alone(options, trials, tmp_path / "alone")
     # What had been reported then was not trained anew, but for what came after the last snapshot.
     found = load_study(tmp_path, "crew", url).trials
     took = [one.user_attrs["rerun_of"] for one in again]
     assert sum(len(found[number].intermediate_values) for number in took) >= 5
     trained = sum(bool(found[number].intermediate_values) for number in took)
     assert f"{trained} trials gone on with, begun by another process" in second.said
+
+
+def test_what_begins_anew_where_no_snapshot_is_left_gets_the_batches_of_its_first_time(options, url, tmp_path):
+    real, there = Banks.train, 8  # the bank has no room for the others at once
+
+    def train(banks: Banks, epoch: int, members: Any) -> Any:
+        if epoch == options["epochs"] + 2:
+            raise SystemExit
+        return real(banks, epoch, members)
+
+    with made_searches():
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit):
+            patched.setattr(Banks, "train", train)
+            run_study(**options | {"progress": False})
+        assert sum(trial.state == TrialState.COMPLETE for trial in trials_of(url)) == there
+        (left,) = tmp_path.glob(f"study/**/{snapshot.FILE}")
+        left.unlink()
+        run_study(**options | {"progress": False})
+    trials = assert_sound(url, TRIALS)
+    again = [trial for trial in trials if "rerun_of" in trial.user_attrs]
+    assert {trial.user_attrs["first_epoch"] for trial in again} == {options["epochs"]}
+    assert len(again) == TRIALS - there
+    assert_as_alone(options, trials, tmp_path / "alone")
 
 
 def test_a_worker_that_is_asked_to_leave_gives_its_trials_back(start, url):

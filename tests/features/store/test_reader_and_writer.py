@@ -72,7 +72,7 @@ def test_what_is_written_is_read_and_stopping_changes_no_byte(header, seed, stop
         fill_store(stopped, header, features, states)
         assert whole.read_bytes() == stopped.read_bytes()
         store = FeatureStore(whole)
-        assert store.header == header
+        assert store.header == header.spelled()
         assert store.header.fingerprint == store.fingerprint == header.fingerprint
         assert np.array_equal(store.features, features)
         assert store.features.dtype == header.dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -349,6 +350,22 @@ def test_who_leaves_gives_back_what_it_ran(crews, join):
     assert crews.stored[0].intermediate_values == {1: 0.5}
     assert crews.attributes.keys() & {FINISHER, MEMBER + one.name} == set()
     assert TrialNotes.of(two.mirror.get_trial(claim(two.mirror))).rerun_of == 0
+
+
+def test_who_leaves_lets_a_sign_of_life_that_is_under_way_come_to_its_end(join):
+    one = join(grace=0.6)
+    under_way, seen = threading.Event(), []
+
+    def beat(_):
+        under_way.set()
+        time.sleep(0.3)
+        seen.append(one.mirror.is_open)
+
+    one.mirror.tables.beat = beat
+    assert under_way.wait(PATIENCE_S)
+    one.crew.close()
+    assert seen
+    assert all(seen), "its connection would have stayed open"
 
 
 def test_who_leaves_while_the_database_is_away_says_so_and_does_not_hang(crews, join, monkeypatch):

@@ -92,6 +92,14 @@ def test_where_nobody_has_left_anything_it_begins_anew_and_nothing_is_said(worke
     assert capsys.readouterr().err == ""
 
 
+def test_it_is_known_when_a_trial_had_begun_that_runs_again():
+    begun: dict[str, Any] = {"first_epoch": 3}
+    killed_before_it_had_a_place: dict[str, Any] = {"rerun_of": 1}
+    study = study_of({"first_epoch": 2}, begun | {"rerun_of": 0}, killed_before_it_had_a_place, {"rerun_of": 2}, {})
+    found = [Inheritance(Path(), study).first_epoch(asked(number)) for number in range(5)]
+    assert found == [None, 2, 3, 3, None]
+
+
 # --- read once, and anew ----------------------------------------------------------------------------------------------
 
 
