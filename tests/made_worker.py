@@ -1,29 +1,34 @@
-"""One of several processes that work on a study, in made banks that take their time: run as a program by tests.
+"""Processes that work on a study together, in made banks that take their time.
 
-    python made_worker.py '{"storage": "...", "out": "...", ...}' PAUSE LIMIT CREW
-
-PAUSE is how many seconds an epoch of the bank takes, LIMIT how many bytes a file may have: what a full disk looks like.
-CREW is how many have to be there before any of them begins.
+Each is forked from one that has imported everything: to import it takes seconds, and tests need dozens.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import pytest
+from killed_study import made_searches
 from optuna.trial import FrozenTrial, TrialState
 
+from features.runtime.command import run_command
 from features.runtime.errors import BottleneckError
+from search import run_study
+from search.finish import conclusion
+from search.record.crew import Crew
 from search.record.storage import load_study
+from search.training.banks import Banks
 
 HERE = Path(__file__).resolve().parent
+FORKS = multiprocessing.get_context("forkserver")
 STUDY = """
 name = "crew"
 [run]
@@ -41,28 +46,49 @@ class Worker:
     """A process that works on a study."""
 
     def __init__(self, log: Path, *, pause: float = 0.02, limit: int = 0, crew: int = 1, **options: Any) -> None:
-        """Starts it; what it says goes to a file."""
+        """Starts it; what it says goes to a file.
+
+        Args:
+            log: The file.
+            pause: Seconds that an epoch of the bank takes.
+            limit: Bytes that a file may have: what a full disk looks like; 0 for any.
+            crew: How many have to be there before any of them begins.
+            **options: Of the search.
+        """
         self.log = log
-        told = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-        command = [sys.executable, __file__, json.dumps(told), str(pause), str(limit), str(crew)]
-        # Keras starts faster with JAX; nothing is computed by either.
-        environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "KERAS_BACKEND": "jax"}
-        with log.open("w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        log.touch()
+        with (
+            pytest.MonkeyPatch.context() as patched
+        ):  # for the process that the first one makes, and all are forked from
+            patched.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
+            patched.setenv("KERAS_BACKEND", "jax")  # Keras starts faster with it; nothing is computed by either
+            FORKS.set_forkserver_preload([__name__])
+            forkserver.ensure_running()
+        self._process = FORKS.Process(target=_work, args=(log, options, pause, limit, crew))
+        self._process.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
 
     def wait(self, timeout: float = 240) -> int:
-        """Waits for its end; returns its exit status."""
-        return self.process.wait(timeout)
+        """Waits for its end; returns its exit status, the signal that ended it as a negative number."""
+        self._process.join(timeout)
+        status = self._process.exitcode
+        assert status is not None, self.said
+        return status
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal."""
-        self.process.send_signal(number)
+        if self.runs:
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
 
     def end(self) -> None:
         """Ends it, if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self._process.kill()
+        self._process.join()
 
     @property
     def said(self) -> str:
@@ -101,15 +127,10 @@ def assert_sound(url: str, trials: int) -> list[FrozenTrial]:
     return sorted(counted, key=lambda trial: trial.user_attrs["ordinal"])
 
 
-def _work(options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
-    from killed_study import made_searches
-
-    from features.runtime.command import run_command
-    from search import run_study
-    from search.finish import conclusion
-    from search.record.crew import Crew
-    from search.training.banks import Banks
-
+def _work(log: Path, options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
+    with log.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
     real = Banks.train
 
     def train(*arguments: Any) -> Any:
@@ -138,7 +159,3 @@ def _work(options: dict[str, Any], pause: float, limit: int, crew: int) -> None:
 
     sys.argv = sys.argv[:1]
     run_command(main, resume_hint="run it again")
-
-
-if __name__ == "__main__":
-    _work(json.loads(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

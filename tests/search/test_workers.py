@@ -182,17 +182,19 @@ def test_repeats_of_a_worker_that_is_killed_are_taken_over(start, options, url, 
 
 def kill_at_random(start: Start, url: str, times: int, seed: int) -> None:
     chance = random.Random(seed)
-    workers = [start(pause=0.05), start(pause=0.05)]
+    workers = [start(pause=0.3), start(pause=0.3)]
+    killed = 0
     for _ in range(times):
-        time.sleep(chance.uniform(0.5, 5))
-        if all(worker.process.poll() is not None for worker in workers):
+        time.sleep(chance.uniform(0.3, 2))
+        if not any(worker.runs for worker in workers):
             break
         place = chance.randrange(2)
         workers[place].signal(signal.SIGKILL)
-        workers[place].wait()
-        workers[place] = start(pause=0.05)
+        killed += workers[place].wait() == -signal.SIGKILL
+        workers[place] = start(pause=0.3)
     assert [worker.wait() for worker in workers] == [0, 0], "".join(worker.said for worker in workers)
     assert_sound(url, TRIALS)
+    assert killed > 1
 
 
 def test_workers_that_are_killed_lose_no_trial(start, url):

@@ -272,32 +272,43 @@ def test_saved_state_goes_on_to_the_last_bit_in_bfloat16(in_bfloat16):
     empty(engine)
 
 
-@pytest.mark.skipif(default_lanes("bfloat16") == 1, reason="has one lane on this backend")
-@pytest.mark.parametrize(
-    ("pages", "several"),
-    [
-        (12, 2),
-        (13, 5),
-        pytest.param(12, 5, marks=pytest.mark.slow),
-        pytest.param(13, 2, marks=pytest.mark.slow),
-    ],
-)
-def test_lanes_change_no_bit(feeds, pages, several):
-    """In one lane or several, equal ones or not: heads, losses and probabilities are the same to the last bit."""
+LANES = pytest.mark.skipif(default_lanes("bfloat16") == 1, reason="has one lane on this backend")
+
+
+def seen_in(engine: Engine) -> tuple[list[list[float]], list[dict]]:
+    """What heads come to that come and go, in pages that are spread: losses and accuracies, and states."""
     arrivals = [Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate([WATCHED, *EXTREMES, *NEIGHBOURS])]
-    found = {}
-    for lanes in (1, several):
-        engine = Engine(shape_of(pages, lanes=lanes), train=feeds[0], validation=feeds[1], dtype="bfloat16")
-        slots = engine.insert(arrivals[:5])
-        run_epoch(engine, 0)
-        engine.remove([slots[1]])
-        slots[1:2] = engine.insert(arrivals[5:6])
-        numbers = [array[0, slots].tolist() for array in run_epoch(engine, 1)]
-        found[lanes] = numbers, [engine.save_state(slot) for slot in slots]
-        assert (len(set(engine.shape.lane_of(engine.table.of(slots[3])))) > 1) == (lanes > 1)  # its pages are spread
-    assert found[several][0] == found[1][0]
-    for one, other in zip(found[several][1], found[1][1], strict=True):
+    slots = engine.insert(arrivals[:5])
+    run_epoch(engine, 0)
+    engine.remove([slots[1]])
+    slots[1:2] = engine.insert(arrivals[5:6])
+    numbers = [array[0, slots].tolist() for array in run_epoch(engine, 1)]
+    spread = set(engine.shape.lane_of(engine.table.of(slots[3])))
+    assert (len(spread) > 1) == (engine.shape.lanes > 1)
+    return numbers, [engine.save_state(slot) for slot in slots]
+
+
+def assert_same_in_one_lane(engine: Engine, feeds) -> None:
+    alone = Engine(replace(engine.shape, lanes=1), train=feeds[0], validation=feeds[1], dtype="bfloat16")
+    (numbers, states), (expected, wanted) = seen_in(engine), seen_in(alone)
+    assert numbers == expected
+    for one, other in zip(states, wanted, strict=True):
         assert_equal_states(one, other)
+
+
+@LANES
+def test_lanes_change_no_bit(in_bfloat16, feeds):
+    """In one lane or several, equal ones or not: heads, losses and probabilities are the same to the last bit."""
+    assert_same_in_one_lane(in_bfloat16, feeds)
+    empty(in_bfloat16)
+
+
+@LANES
+@pytest.mark.slow
+@pytest.mark.parametrize(("pages", "lanes"), [(12, 2), (12, 5), (13, 5)])
+def test_any_number_of_lanes_changes_no_bit(feeds, pages, lanes):
+    engine = Engine(shape_of(pages, lanes=lanes), train=feeds[0], validation=feeds[1], dtype="bfloat16")
+    assert_same_in_one_lane(engine, feeds)
 
 
 def test_removed_heads_leave_nothing_behind(engine):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import build_store
+from made_bank import use_made_banks
 from optuna.trial import TrialState
 
 from features.rows.feed import Feed
@@ -160,7 +161,8 @@ def test_one_compilation_serves_the_whole_study_and_pages_are_used(found):
     assert not (found.folder / "snapshot.npz").exists()
 
 
-def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path):
+def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path, monkeypatch):
+    use_made_banks(monkeypatch)  # who sits where does not depend on what is computed
     narrow = {"conv_width": [16], "dropout": [0.0, 0.1], "pooling": "average"}
     found = search(store, tmp_path / "study", narrow, trials=23, pages=6, epochs=2, pruner="none")
     started = [t.user_attrs["first_epoch"] for t in found.study.get_trials()]

@@ -192,7 +192,7 @@ def stop_at(rows: int):
     return report
 
 
-@pytest.mark.parametrize("batch_size", [BATCH, 7])
+@pytest.mark.parametrize("batch_size", [7, pytest.param(BATCH, marks=pytest.mark.slow)])
 def test_a_store_of_workers_is_that_of_features_extract_to_the_byte(local_ray, images, tmp_path, batch_size, capfd):
     """With a real network, cut where it is cut here: last bits depend on it."""
     how = OPTIONS.model_copy(update={"batch_size": batch_size})

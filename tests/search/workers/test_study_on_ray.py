@@ -80,6 +80,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_study_ends(tmp_path, s
     assert not driver.workers()
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_stopped_takes_its_workers_along_and_goes_on(tmp_path, store):
     driver = Driver(tmp_path, store, epochs=20)
     wait_until(lambda: driver.reported() > 4)
