@@ -339,7 +339,7 @@ def _search(
         say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
         if banks is not None and config.pages != banks.pages:
             config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
-    write_json(folder / SPLIT_FILE, data.first.split)
+    write_json(folder / SPLIT_FILE, data.first.split, shared=True)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None

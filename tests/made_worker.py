@@ -57,9 +57,7 @@ class Worker:
         """
         self.log = log
         log.touch()
-        with (
-            pytest.MonkeyPatch.context() as patched
-        ):  # for the process that the first one makes, and all are forked from
+        with pytest.MonkeyPatch.context() as patched:  # for the process that all are forked from: the first makes it
             patched.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
             patched.setenv("KERAS_BACKEND", "jax")  # Keras starts faster with it; nothing is computed by either
             FORKS.set_forkserver_preload([__name__])

@@ -16,19 +16,22 @@ from features.runtime.portable import DISK_FULL, sync_folder
 
 
 @contextmanager
-def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
+def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[Path]:
     """Yields a temporary path with ``path``'s ending; on leaving, what was written there takes ``path``'s place.
 
-    Two processes that may write the same ``path`` at the same time need a lock (``features.runtime.lock``).
+    Two processes that may write the same ``path`` at the same time need a lock (``features.runtime.lock``), or say so.
 
     Args:
         path: The file to make or to replace.
         needed: Bytes that it will take, for the message where they do not fit; 0 for unknown.
+        shared: Whether other processes may be writing it, too: each then has a temporary file of its own, and the last
+            one's stays. Who is killed leaves it, where else the next one writes over it: for small files.
 
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
-    temporary = path.with_name(f".{path.stem}.new{path.suffix}")
+    mine = f".{os.urandom(4).hex()}" if shared else ""
+    temporary = path.with_name(f".{path.stem}{mine}.new{path.suffix}")
     try:
         yield temporary
         with temporary.open("r+b") as file:  # to write: Windows flushes no other
@@ -118,9 +121,9 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Writes indented JSON, atomically. NaN is refused: it is no JSON."""
-    with replacing(path) as temporary:
+def write_json(path: Path, data: Any, *, shared: bool = False) -> None:
+    """Writes indented JSON, atomically; ``shared`` as in ``replacing``. NaN is refused: it is no JSON."""
+    with replacing(path, shared=shared) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -68,7 +68,7 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
     record = {"identity": identity, **_record(audited)}
-    write_json(folder / FILE, record)  # last: where it is, the pairs are too
+    write_json(folder / FILE, record, shared=True)  # last: where it is, the pairs are too
     return record
 
 
@@ -145,7 +145,7 @@ def _identity(parts: Sequence[Part]) -> str:
 
 
 def _write_pairs(path: Path, pairs: Sequence[ListedPair]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path, shared=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in fields(ListedPair)], lineterminator="\n")
         table.writeheader()
         table.writerows(asdict(pair) for pair in pairs)

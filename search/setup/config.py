@@ -111,7 +111,7 @@ class StudyConfig(StudyOptions):
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""
-        write_json(folder / FILE, self.to_dict())
+        write_json(folder / FILE, self.to_dict(), shared=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what study.json holds: JSON types, without the secrets of the storage's URL."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import succeed
 from conftest import build_header
+from meeting import meet
 from test_duplicates import blurred, draw_images
 
 from features.leaks.leaks import Part, count_patients, default_parts, find_leaks
@@ -207,3 +208,13 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
     (tmp_path / FILE).write_text("{")
     assert read_audit(tmp_path) == {}
     assert audit_study(tmp_path, data) == found
+
+
+def test_processes_that_share_a_folder_audit_it_in_the_same_moment(tmp_path, images, monkeypatch):
+    data = load(write_store(tmp_path / "s.h5", images))
+    expected = audit_study(tmp_path, data)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    assert not meet(monkeypatch, 2, lambda _: audit_study(folder, data))
+    assert read_audit(folder) == expected
+    assert {path.name for path in folder.iterdir()} == {FILE, PAIRS_FILE}

@@ -1,0 +1,33 @@
+"""A file takes another's place whole, and several processes may put one there in the same moment."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from meeting import meet
+
+from features.runtime.errors import BottleneckError
+from features.runtime.files import replacing, write_json
+
+
+def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    errors = meet(monkeypatch, 3, lambda number: write_json(path, [number] * 1000, shared=True))
+    assert not errors
+    assert json.loads(path.read_text()) in [[number] * 1000 for number in range(3)]
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_could_not_be_written_leaves_nothing_and_no_other_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    for shared in (False, True):
+        with pytest.raises(BottleneckError, match=r"a\.txt"), replacing(path, shared=shared) as temporary:
+            temporary.write_text("half")
+            raise OSError(5, "an error")
+        with pytest.raises(KeyError), replacing(path, shared=shared) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+    assert path.read_text() == "before"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
