@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,19 @@ def build_store(path: Path, *, seed: int = 0, skipped: Collection[int] = (), **h
         features[row], states[row] = 0, RowState.SKIPPED
     fill_store(path, made, features, states)
     return path
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Imports are not looked through for cycles of references, see ``features.runtime.collector``."""
+    del session
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Nor is what they have made, whenever a test collects what it leaves."""
+    del session
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from features.runtime.allocator import keep_freed_memory
+from features.runtime.collector import importing
 from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.keras_settings import pin_settings, without_settings
@@ -65,7 +66,7 @@ def start_backend() -> None:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
-    with _interrupts_held(), stderr_unseen(), without_settings():
+    with _interrupts_held(), stderr_unseen(), without_settings(), importing():
         import keras  # noqa: F401, PLC0415
     logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
     changed = pin_settings()

@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from features.runtime.collector import end_with_command
 from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
 from features.runtime.portable import DISK_FULL
@@ -90,6 +91,7 @@ def _new_app() -> typer.Typer:
 
 
 def _run(app: typer.Typer, resume_hint: str) -> NoReturn:
+    end_with_command()
     use_utf8()
     settle_streams()
     try:
