@@ -69,7 +69,7 @@ class LineUp:
             },
             lanes=tuple(self._lane(lane, pages, channels, settings) for lane in range(shape.lanes)),
             tiles=self._tiles(settings, owner),
-            **{name: Used(settings[name], settings[f"{name}_count"]) for name in _USED},
+            **{name: Used(*(settings[part] for part in _parts(name))) for name in _USED},
             class_weight=settings["class_weight"],
         )
 
@@ -79,7 +79,7 @@ class LineUp:
         return Lane(
             pages={name: array[part] for name, array in pages.items()},
             channels={name: array[part] for name, array in channels.items()},
-            used=Used(settings["used_pages"][lane], settings["used_pages_count"][lane]),
+            used=Used(*(settings[part][lane] for part in _parts("used_pages"))),
             tiles=settings["tiles_in_lane"][lane],
         )
 
@@ -89,6 +89,11 @@ class LineUp:
         page = ops.maximum(settings["page_of_tile"], 0)
         row = ops.take(owner, page, axis=0) * self.shape.tiles_in_page + settings["part_of_tile"]
         return {"page": page, "row": row, "owned": settings["page_of_tile"] >= 0}
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """The settings that are a ``Used``."""
+    return name, f"{name}_ranks", f"{name}_count"
 
 
 def _per_channel(of_pages: Tensor) -> Tensor:

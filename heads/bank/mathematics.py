@@ -197,15 +197,22 @@ class Bank:
         """Gradients of the first dense layers' kernels, and of what these multiply: (T, 16·S, B) and (P, 16·Q, B)."""
         of_kernels, back = {}, {}
         if "tiles" in dense:
-            used, of_pages, error = present.used_tiles, present.tiles["page"], errors.tiles
-            multiply = self._with_pages(active, present, self._product)
-            of_kernels["tiles"] = self._in_use(multiply, used, _OF_TILES, of_pages, error, in_order=True)
-            back["tiles"] = self._in_use(self._times_transposed, used, _OF_TILES, dense["tiles"], error)
+            both = self._gradients_by(self._with_pages(active, present, self._product))
+            arrays = present.tiles["page"], dense["tiles"], errors.tiles
+            found = self._in_use(both, present.used_tiles, _OF_TILES, *arrays, in_order=True)
+            of_kernels["tiles"], back["tiles"] = found
         if "pooled" in dense:
-            used, error = present.used_pooled, errors.pooled
-            of_kernels["pooled"] = self._in_use(self._product, used, _OF_POOLED, pooled, error)
-            back["pooled"] = self._in_use(self._times_transposed, used, _OF_POOLED, dense["pooled"], error)
+            both, arrays = self._gradients_by(self._product), (pooled, dense["pooled"], errors.pooled)
+            of_kernels["pooled"], back["pooled"] = self._in_use(both, present.used_pooled, _OF_POOLED, *arrays)
         return of_kernels, back
+
+    def _gradients_by(self, product: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+        """Both gradients of a dense layer, its kernels' by a product of their own.
+
+        They are one piece of work: a program in which the second may be at any time could not make the way back in the
+        activations' memory, which the first reads.
+        """
+        return lambda inputs, kernel, error: (product(inputs, error), self._times_transposed(kernel, error))
 
     def _with_pages(
         self, active: Sequence[Active], present: Present, product: Callable[[Tensor, Tensor], Tensor]

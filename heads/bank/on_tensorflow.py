@@ -65,9 +65,9 @@ class _Tools:
         whole = arrays[0].shape[0]
 
         def of(size: Any) -> Any:
-            places = used.places[:size]
+            places, ranks = used.places[:size], tf.minimum(used.ranks, size - 1)
             found = function(*(tf.gather(array, places) for array in arrays))
-            return tf.gather(found, tf.scatter_nd(places[:, None], tf.range(size), [whole]))
+            return tf.nest.map_structure(lambda array: tf.gather(array, ranks), found)
 
         def all_of_them() -> Any:
             return function(*arrays)

@@ -181,10 +181,11 @@ class PageTable:
 def _listed(
     name: str, used: npt.NDArray[np.bool_], *, order: npt.NDArray[np.integer] | None = None
 ) -> dict[str, npt.NDArray[np.int32]]:
-    """The places in use, first, and how many they are; in ascending ``order``, then by place."""
+    """The places in use, first, in ascending ``order``, then by place; where each is there; how many are in use."""
     keys = ~used if order is None else np.where(used, order, np.iinfo(np.int32).max)
     places = np.argsort(keys, kind="stable").astype(np.int32)
-    return {name: places, f"{name}_count": np.array(used.sum(), np.int32)}
+    ranks = np.argsort(places).astype(np.int32)
+    return {name: places, f"{name}_ranks": ranks, f"{name}_count": np.array(used.sum(), np.int32)}
 
 
 def named(spec: HeadSpec, weights: Weights) -> HeadArrays:

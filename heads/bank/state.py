@@ -23,16 +23,17 @@ Settings = Arrays
 """Numbers constant within an epoch. Of the layout (``PageTable.layout``), int32: ``owner``, ``page_in_head``,
 ``tile_count`` (P,), ``tiles_of_page`` (P, R), ``page_of_tile`` and ``part_of_tile`` (T,); ``used_pages`` (L, M), places
 in each lane, ``used_pooled`` (P,), ``used_tiles`` (T,), lane by lane, and ``used_slots`` (H,), of which the first
-``used_pages_count`` (L,) and so on are in use; ``tiles_in_lane`` (L,). Of the heads: (H,) each of ``hyperparameters``;
-(F, H) ``learning_rate`` float32 and ``seed`` int32, which are (H,) in those of one partition. Of the study:
-``class_weight`` (K,) float32.
+``used_pages_count`` (L,) and so on are in use, and ``used_pages_ranks`` (L, M) and so on, each place's position among
+them; ``tiles_in_lane`` (L,). Of the heads: (H,) each of ``hyperparameters``; (F, H) ``learning_rate`` float32 and
+``seed`` int32, which are (H,) in those of one partition. Of the study: ``class_weight`` (K,) float32.
 """
 
 
 class Used(NamedTuple):
-    """Places in use: the first ``count`` of ``places``."""
+    """Places in use: the first ``count`` of all ``places``; ``ranks`` is each place's position among these."""
 
     places: Tensor
+    ranks: Tensor
     count: Tensor
 
 

@@ -27,9 +27,9 @@ class Tools(Protocol):
         """Product over the last two axes, batched over the others; result in the operands' dtype."""
 
     def in_use(
-        self, function: Callable[..., Tensor], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
-    ) -> Tensor:
-        """Applies a product to places: arrays (n, ...) to (n, ...).
+        self, function: Callable[..., Any], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
+    ) -> Any:
+        """Applies products to places: arrays (n, ...) to one (n, ...), or to several.
 
         Args:
             function: Makes of each place what does not depend on the others.
@@ -64,8 +64,8 @@ class PlainTools:
         return ops.matmul(ops.swapaxes(a, -1, -2) if transpose_a else a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
     def in_use(
-        self, function: Callable[..., Tensor], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
-    ) -> Tensor:
+        self, function: Callable[..., Any], used: Used, sizes: Sequence[int], *arrays: Tensor, in_order: bool = False
+    ) -> Any:
         """See ``Tools``; computes all places of the one lane that there is, since compiled shapes are fixed."""
         del used, sizes, in_order
         return function(*arrays)

@@ -89,7 +89,8 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at what TensorFlow has XLA compile")
-def test_the_way_back_is_made_where_the_activations_lay():
+@pytest.mark.parametrize("pages", [6, 36])  # with one size of the products, and with several
+def test_the_way_back_is_made_where_the_activations_lay(pages):
     """Of arrays as large as the activations a step clears one, and copies none: on compressed stores both are felt."""
     from heads.bank.on_tensorflow import _Tools
 
@@ -97,7 +98,7 @@ def test_the_way_back_is_made_where_the_activations_lay():
     if not tools.one_by_one:
         pytest.skip("a GPU runs whole passes, which clear nothing")
     assert tools.joined
-    shape = BankShape.covering(EXTREMES, pages=6, feature_shape=SHAPE, classes=4, batch=75)
+    shape = BankShape.covering(EXTREMES, pages=pages, feature_shape=SHAPE, classes=4, batch=75)
     state, fixed, batch, steps = laid_out(shape, EXTREMES)
     tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
     bank = Bank(shape, "float32", tools)
@@ -106,6 +107,7 @@ def test_the_way_back_is_made_where_the_activations_lay():
     text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, present)(stage="optimized_hlo")
     whole = re.escape(f"f32[{shape.pages},16,{shape.positions * shape.batch}]")
     made = re.findall(rf"= {whole}\S* ([a-z-]+)\(", text[text.index("\nENTRY") :])
+    assert ("conditional(" in text[text.index("\nENTRY") :]) == (pages > 6)
     assert len([kind for kind in made if kind not in ("bitcast", "get-tuple-element", "parameter")]) == 1, made
 
 

@@ -55,6 +55,9 @@ def test_places_are_never_owned_twice(moves, pages, lanes):
             assert table.of(slot).tolist() == places["pages"]
             assert table.page_in_head[places["pages"]].tolist() == list(range(len(places["pages"])))
         layout = table.layout()
+        for name in ("used_pages", "used_pooled", "used_tiles", "used_slots"):
+            listed, ranks = np.atleast_2d(layout[name]), np.atleast_2d(layout[f"{name}_ranks"])
+            assert (np.take_along_axis(listed, ranks, axis=1) == np.arange(listed.shape[1])).all()
         assert sorted(layout["used_slots"][: layout["used_slots_count"]].tolist()) == sorted(owned)
         used = [
             start + places[:much]
