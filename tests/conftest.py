@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,17 +97,18 @@ def build_store(path: Path, *, seed: int = 0, skipped: Collection[int] = (), **h
     return path
 
 
-def pytest_collection(session: pytest.Session) -> None:
-    """Imports are not looked through for cycles of references, see ``features.runtime.collector``."""
-    del session
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing looks through the imports for cycles of references, nor later through what they have made.
+
+    See ``features.runtime.collector``: it took more than a minute of each process that runs tests.
+    """
     gc.disable()
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Nor is what they have made, whenever a test collects what it leaves."""
-    del session
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
