@@ -101,7 +101,7 @@ def build_store(path: Path, *, seed: int = 0, skipped: Collection[int] = (), **h
 def pytest_collection() -> Generator[None, object, object]:
     """Nothing looks through the imports for cycles of references, nor later through what they have made.
 
-    See ``features.runtime.collector``: it took more than a minute of each process that runs tests.
+    See ``features.runtime.collector``: it took about a minute of each process that runs tests.
     """
     gc.disable()
     try:
