@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from features.store.writer import StoreWriter
 if TYPE_CHECKING:
     from commands import Said
     from made_pictures import World
+
+    from features.extraction.backbone_spec import BackboneSpec
+    from features.extraction.backbones import Backbone
 
 use_backend()  # before any test imports keras
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -131,6 +135,25 @@ def made_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     from made_pictures import make_world
 
     return make_world(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def drawn_once() -> Iterator[None]:
+    """A backbone with drawn weights is built once for a module, whose tests are of what is done with it.
+
+    To build one and to trace it takes seconds, and it keeps nothing of the images that it was shown.
+    """
+    from features.extraction.backbones import build_backbone
+
+    once = lru_cache(build_backbone)
+
+    def build(spec: BackboneSpec) -> Backbone:
+        return once(spec) if spec.seed is not None and spec.file is None else build_backbone(spec)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("features.extraction.extraction.build_backbone", build)
+        patched.setattr("heads.files.backbone.build_backbone", build)
+        yield
 
 
 @pytest.fixture(scope="session")

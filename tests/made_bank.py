@@ -25,6 +25,9 @@ from heads.model.fit import TrainedHead
 from heads.model.weights import initial_weights
 from search.record.results import OneAtATimeEstimate
 
+DIVERGING = 1e20
+"""A learning rate from which made heads, too, come to NaN."""
+
 
 class MadeProgram:
     """Stands for ``heads.bank.program.Program``."""
@@ -101,6 +104,7 @@ class MadeProgram:
         sums = self.state["weights"]["kernel"][fold].reshape(self.shape.pages, -1).sum(axis=1)
         owned = settings["owner"] != FREE
         np.add.at(numbers, settings["owner"][owned], sums[owned])
+        numbers = np.where(settings["learning_rate"][fold] > DIVERGING, np.nan, numbers)
         return np.where(settings["taken"], numbers, 0).astype(np.float32)
 
 

@@ -20,6 +20,8 @@ pooling = ["flatten", "average", "max"]
 dense_layers = [0, 1]
 learning_rate = { low = 1e-4, high = 1e-1, log = true }
 """
+ONE_KIND = STUDY.replace('["flatten", "average", "max"]', '["flatten"]').replace("dense_layers = [0, 1]\n", "")
+"""Of which a bank is compiled sooner."""
 
 
 def table(folder: Path, name: str = "tiny") -> list[tuple]:

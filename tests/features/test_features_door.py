@@ -15,6 +15,8 @@ from PIL import Image
 import features
 from features import BottleneckError, ExtractionOptions, FeatureStore, InputError, extract
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SMALL = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random", "image_size": 32, "batch_size": 4}
 
 

@@ -22,6 +22,8 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads import HeadSpec, LoadedHead, PredictOptions, load_head
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 @pytest.fixture(scope="module")
 def loaded(made_world: World) -> LoadedHead:

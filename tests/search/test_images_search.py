@@ -16,6 +16,8 @@ from search import run_study
 from search.setup.images import ImageOptions, store_of_images, take_images
 from search.setup.options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 HOW = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random", "image_size": 32}
 FEW = {"trials": 2, "epochs": 1, "finalists": 0, "engine": "solo", "progress": False}
 

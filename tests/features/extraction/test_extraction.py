@@ -28,6 +28,8 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SIZE = 32
 CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": SIZE}
 SPEC = ExtractionOptions(**CHOSEN).spec

@@ -29,6 +29,8 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 TIME = 1_500_000_000
 BATCH = 4
 

@@ -26,6 +26,8 @@ from features.store.check import find_problems
 from features.store.reader import FeatureStore
 from features.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 OPTIONS = {
     "backbone": "mobilenet",
     "alpha": 0.25,

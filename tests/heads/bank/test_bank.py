@@ -157,7 +157,7 @@ def test_fused_equals_solo(engine, feeds, specs, first_seed):
 
 def test_fused_equals_solo_with_class_weights_and_another_objective(feeds):
     more = {"objective": "auc", "class_weights": (0.5, 3.0, 1.0, 1.5)}
-    specs = [HeadSpec(dropout=0, label_smoothing=0.1), HeadSpec(conv_width=16, dropout=0, pooling="average")]
+    specs = [HeadSpec(dropout=0, label_smoothing=0.1), HeadSpec(conv_width=16, dropout=0)]
     shape = BankShape.covering(specs, pages=6, feature_shape=SHAPE, classes=4, batch=BATCH)
     engine = Engine(shape, train=feeds[0], validation=feeds[1], dtype="float32", **more)
     slots = engine.insert([Newcomer(spec=spec, seeds=(seed,)) for seed, spec in enumerate(specs)])
@@ -219,33 +219,46 @@ def test_another_place_or_bank_makes_no_difference(engine, feeds):
             np.testing.assert_allclose(other[name], reference[name], atol=2e-5, rtol=2e-4, err_msg=name)
 
 
-def test_saved_state_goes_on_to_the_last_bit(engine, feeds):
-    arrivals = [Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate([*NEIGHBOURS, WATCHED])]
-    slots = engine.insert(arrivals)
+ARRIVALS = [Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate([*NEIGHBOURS, WATCHED])]
+
+
+def saved_and_gone_on(engine: Engine) -> tuple[list[dict], list[dict]]:
+    """States of ``ARRIVALS`` after three epochs, of which the second was kept, and after two more."""
+    slots = engine.insert(ARRIVALS)
     for epoch in range(3):
         run_epoch(engine, epoch)
         if epoch == 1:
             engine.keep(np.ones((1, engine.shape.slots), bool))
     saved = [engine.save_state(slot) for slot in slots]
-    assert saved[3]["weights/dense"].shape == (32 * 4, 7)  # trimmed to the head's own shapes
     for epoch in range(3, 5):
         run_epoch(engine, epoch)
     expected = [engine.save_state(slot) for slot in slots]
+    engine.remove(slots)
+    return saved, expected
+
+
+def gone_on(engine: Engine, saved: list[dict]) -> list[dict]:
+    back = [Newcomer(spec=one.spec, states=(state,)) for one, state in zip(ARRIVALS, saved, strict=True)]
+    places = engine.insert(back)
+    for epoch in range(3, 5):
+        run_epoch(engine, epoch)
+    return [engine.save_state(place) for place in places]
+
+
+def test_saved_state_goes_on_to_the_last_bit(engine):
+    saved, expected = saved_and_gone_on(engine)
+    assert saved[3]["weights/dense"].shape == (32 * 4, 7)  # trimmed to the head's own shapes
     assert not np.array_equal(expected[0]["weights/kernel"], saved[0]["weights/kernel"])
     np.testing.assert_array_equal(expected[0]["best/kernel"], saved[0]["best/kernel"])
-
-    def gone_on(other: Engine) -> list[dict]:
-        back = [Newcomer(spec=arrival.spec, states=(state,)) for arrival, state in zip(arrivals, saved, strict=True)]
-        places = other.insert(back)
-        for epoch in range(3, 5):
-            run_epoch(other, epoch)
-        return [other.save_state(place) for place in places]
-
-    engine.remove(slots)
-    for found, wanted in zip(gone_on(engine), expected, strict=True):
+    for found, wanted in zip(gone_on(engine, saved), expected, strict=True):
         assert_equal_states(found, wanted)
+
+
+@pytest.mark.slow
+def test_saved_state_goes_on_in_a_larger_bank(engine, feeds):
+    saved, expected = saved_and_gone_on(engine)
     larger = Engine(shape_of(13), train=feeds[0], validation=feeds[1], dtype="float32")
-    for found, wanted in zip(gone_on(larger), expected, strict=True):
+    for found, wanted in zip(gone_on(larger, saved), expected, strict=True):
         assert found.keys() == wanted.keys()
         for name in found:
             if wanted[name].dtype.kind == "f":
@@ -255,21 +268,10 @@ def test_saved_state_goes_on_to_the_last_bit(engine, feeds):
 
 
 def test_saved_state_goes_on_to_the_last_bit_in_bfloat16(in_bfloat16):
-    engine = in_bfloat16
-    arrivals = [Newcomer(spec=spec, seeds=(number,)) for number, spec in enumerate([*NEIGHBOURS, WATCHED])]
-    slots = engine.insert(arrivals)
-    run_epoch(engine, 0)
-    saved = [engine.save_state(slot) for slot in slots]
-    run_epoch(engine, 1)
-    expected = [engine.save_state(slot) for slot in slots]
-    engine.remove(slots)
-    slots = engine.insert(
-        [Newcomer(spec=arrival.spec, states=(state,)) for arrival, state in zip(arrivals, saved, strict=True)]
-    )
-    run_epoch(engine, 1)
-    for slot, wanted in zip(slots, expected, strict=True):
-        assert_equal_states(engine.save_state(slot), wanted)
-    empty(engine)
+    saved, expected = saved_and_gone_on(in_bfloat16)
+    for found, wanted in zip(gone_on(in_bfloat16, saved), expected, strict=True):
+        assert_equal_states(found, wanted)
+    empty(in_bfloat16)
 
 
 LANES = pytest.mark.skipif(default_lanes("bfloat16") == 1, reason="has one lane on this backend")

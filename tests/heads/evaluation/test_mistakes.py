@@ -26,6 +26,8 @@ from heads.files.head_file import read_head
 from heads.saliency.gradcam import class_activation_map
 from heads.saliency.pictures import draw_heatmap
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def picture(address: str | None) -> Image.Image:
     assert address is not None

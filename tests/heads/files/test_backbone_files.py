@@ -27,6 +27,8 @@ from heads.files.metadata import IMAGE_MODEL, HeadMetadata, file_attributes
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SIZE = 40
 
 

@@ -37,6 +37,8 @@ from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import class_activation_map
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SHAPE = (2, 3, 6)
 LAYERS = keras.layers
 SPECS = st.builds(

@@ -37,6 +37,8 @@ from heads.prediction.download import RemoteError, fetch
 from heads.prediction.prediction import predict
 from heads.prediction.sources import Source, find_sources
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 CLASSES = ("bright", "dark", "striped")
 VIEWS = "identity,flip,shift:0:4"
 

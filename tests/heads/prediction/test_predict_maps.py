@@ -28,6 +28,8 @@ from heads.prediction.sources import Source, find_sources
 from heads.saliency.gradcam import class_activation_map
 from heads.saliency.pictures import draw_heatmap, with_caption
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 ORIENTATION = 0x0112
 
 

@@ -29,6 +29,8 @@ from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
 from heads.saliency.pictures import draw_heatmap
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 HOW = {"backbone": "mobilenet", "weights": "random:3", "image_size": 32, "alpha": 0.25, "preprocessing": "unit"}
 SIZE = (96, 32)
 

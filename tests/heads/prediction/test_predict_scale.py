@@ -27,6 +27,8 @@ from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
 from heads.prediction.sources import Source, find_sources
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def picture(kind: int, number: int) -> np.ndarray:
     y, x = np.mgrid[:48, :48]

@@ -1,4 +1,7 @@
-"""The end of a study, whole: on a tiny store, with real repeats and refits, twice; and how it can fail."""
+"""The end of a study, whole: on a tiny store, with repeats and refits, twice; and how it can fail.
+
+Banks are made ones: with real ones it ends in ``tests/search/test_searched_study.py``, and here where it is slow.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 from ended_study import end_study
+from killed_study import made_searches
+from made_bank import read_head
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
-from heads.files.head_file import read_head
 from search.finish.conclusion import ensemble_members, finish_study
 from search.finish.repeats import Finalist
 from search.record.head_files import kept_numbers, refit_path_of
@@ -45,10 +49,9 @@ AUDIT = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finish_twice(place):
     """A study finished twice: what there is to look at, and both summaries."""
-    ended = end_study(tmp_path_factory.mktemp("finished"))
+    ended = end_study(place)
     write_json(ended.folder / AUDIT_FILE, AUDIT)
     first = finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
     text = (ended.folder / "summary.json").read_text()
@@ -56,11 +59,22 @@ def finished(tmp_path_factory):
     return ended, (first, text), (second, (ended.folder / "summary.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with made_searches():
+        return finish_twice(tmp_path_factory.mktemp("finished"))
+
+
 def test_run_twice_it_comes_to_the_same(finished):
     _, (first, text), (second, again) = finished
     assert second == first
     assert again == text
+
+
+@pytest.mark.slow
+def test_run_twice_in_real_banks_it_comes_to_the_same(tmp_path):
+    _, first, second = finish_twice(tmp_path)
+    assert second == first
 
 
 def test_what_it_returns_is_what_it_wrote(finished):

@@ -32,6 +32,8 @@ from heads.files.metadata_json import to_json
 from search.finish.export import on_images
 from search.finish.tried import made_images
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 ARCHIVES = ROOT / "tests" / "archives"
 FINISHED = ARCHIVES / "finished"
 NO_ONNX = [name for name in ("onnx", "onnxruntime", "tf2onnx") if not find_spec(name)]

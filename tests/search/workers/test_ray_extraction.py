@@ -238,17 +238,15 @@ def test_a_worker_that_is_killed_costs_only_the_batches_that_it_was_at(
 
 
 def test_what_a_driver_left_is_gone_on_with_and_nothing_done_twice(local_ray, images, tmp_path, levels, settled):
-    """Stopped thrice, once in a driver that uses no Ray: one can go on with what the other has begun."""
+    """Stopped twice, once in a driver that uses no Ray: one can go on with what the other has begun."""
     store = tmp_path / "s.h5"
     with pytest.raises(StopHereError):
         extract(images, store, on_progress=stop_at(10))
     with pytest.raises(StopHereError):
         extraction.extract_store(images, store, OPTIONS, on_progress=stop_at(25))
-    with pytest.raises(StopHereError):
-        extract(images, store, on_progress=stop_at(40))
     assert not FeatureStore(store).complete
     done = np.count_nonzero(FeatureStore(store).done)
-    assert 40 <= done < ROWS
+    assert 25 <= done < ROWS
     summary = extract(images, store)
     assert summary.settled == ROWS - done
     assert settled == dict.fromkeys(range(ROWS), 1)
@@ -326,6 +324,7 @@ def test_strict_stops_at_the_first_bad_image(local_ray, images, tmp_path, levels
     assert not (FeatureStore(tmp_path / "s.h5").done == RowState.SKIPPED).any()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused_as_they_are_here(local_ray, images, tmp_path):
     (tmp_path / "w.h5").write_bytes(b"nothing")
     how = OPTIONS.model_copy(update={"weights": str(tmp_path / "w.h5")})
