@@ -22,6 +22,7 @@ from features.images.reading import Reading
 from features.images.views import View
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress
+from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
@@ -111,6 +112,7 @@ def fill(
     Raises:
         BottleneckError: A disk is full or failed, features are not finite, or with ``strict`` an image cannot be
             decoded.
+        KeyboardInterrupt: After Ctrl-C, or SIGTERM.
     """
     started = time.perf_counter()
     header = stores[0].writer.header
@@ -127,8 +129,13 @@ def fill(
     batches = shared_batches([Open(store.writer, store.update is not None) for store in stores], header.batch_size)
     made = make(Work(stores, table, views, batches))
     writing: Future[None] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="write") as disk, closing(made):
+    with (
+        heeding_stops(at_once=True) as stop,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as disk,
+        closing(made),
+    ):
         for batch in made:
+            stop.take_effect()
             if strict:
                 refuse_skipped(table, {table.paths[row]: reason for row, reason in batch.reasons.items()})
             if writing is not None:

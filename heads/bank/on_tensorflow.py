@@ -30,7 +30,8 @@ _DEPTH = 32
 it reads on into the next row, where it is not, and multiplies that by zeros: of a head whose weights have gone to NaN
 or infinity that makes NaN in the last channel of the head before it."""
 _LEAST = 8
-"""Places that a product takes at least: smaller ones XLA multiplies in another way, which rounds in another way."""
+"""Places that a product takes at least: smaller ones XLA multiplies in another way, which rounds in another way. Its
+sizes are as far apart, too: each takes time to compile, which so few places do not give back."""
 
 
 class _Tools:
@@ -76,7 +77,7 @@ class _Tools:
             if in_order:
                 return of(tf.maximum(used.count, 1))
             return tf.cond(used.count < whole, lambda: of(tf.maximum(used.count, 1)), all_of_them)
-        *fewer, _ = sorted({max(min(_LEAST, whole), -(-whole * eighths // 8)) for eighths in sizes})
+        *fewer, _ = _sizes(whole, sizes)
         which = tf.reduce_sum(tf.cast(used.count > tf.constant(fewer, tf.int32), tf.int32))
         return tf.switch_case(which, [*(partial(of, size) for size in fewer), all_of_them])
 
@@ -328,6 +329,15 @@ def _viewed(arrays: Any, old: tf.DType, new: tf.DType) -> Any:
         return tf.bitcast(array, new) if isinstance(array, tf.Tensor) and array.dtype == old else array
 
     return tf.nest.map_structure(view, arrays)
+
+
+def _sizes(whole: int, eighths: Sequence[int]) -> list[int]:
+    """Sizes in which a product of so many places is compiled, the whole last; others are ``_LEAST`` apart or more."""
+    sizes = [whole]
+    for size in sorted({max(_LEAST, -(-whole * part // 8)) for part in eighths}, reverse=True):
+        if size <= sizes[0] - _LEAST:
+            sizes.insert(0, size)
+    return sizes
 
 
 def _deepened(array: Any, axis: int) -> Any:

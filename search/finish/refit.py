@@ -15,6 +15,7 @@ import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
 from features.runtime.memory import resident_budget
+from features.runtime.stopping import heeding_stops
 from heads.bank.backends import default_dtype
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.shape import BankShape, pages_of
@@ -185,20 +186,22 @@ def _train(
     slots = dict(zip(engine.insert(newcomers), copies, strict=True))
     plan_seed = derive_seed(config.seed, "refit batches")
     found: dict[tuple[int, int], Weights] = {}
-    for epoch in range(max(candidate.epochs for candidate in candidates)):
-        rates = engine.learning_rates.rates.copy()
-        for slot, (candidate, _) in slots.items():
-            rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
-        engine.set_learning_rates(rates)
-        plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
-        engine.train_epoch(plan)
-        done = {slot: place for slot, place in slots.items() if place[0].epochs == epoch + 1}
-        for slot, (one, copy) in done.items():
-            weights = engine.take_out(slot, which="current")
-            if all(np.isfinite(array).all() for array in weights):
-                found[one.trial, copy] = weights
-            del slots[slot]
-        engine.remove(done)
+    with heeding_stops(at_once=True) as stop:
+        for epoch in range(max(candidate.epochs for candidate in candidates)):
+            stop.take_effect()
+            rates = engine.learning_rates.rates.copy()
+            for slot, (candidate, _) in slots.items():
+                rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
+            engine.set_learning_rates(rates)
+            plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
+            engine.train_epoch(plan)
+            done = {slot: place for slot, place in slots.items() if place[0].epochs == epoch + 1}
+            for slot, (one, copy) in done.items():
+                weights = engine.take_out(slot, which="current")
+                if all(np.isfinite(array).all() for array in weights):
+                    found[one.trial, copy] = weights
+                del slots[slot]
+            engine.remove(done)
     return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from features.runtime.command import say
+from features.runtime.stopping import Stop, heeding_stops
 from features.runtime.text import counted, percent
 from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
@@ -25,7 +26,6 @@ from search.training.display import Display
 from search.training.inheritance import Inheritance, Inherited
 from search.training.member import Member
 from search.training.snapshot import Snapshot, Snapshots
-from search.training.stopping import Stop, heeding_stops
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes

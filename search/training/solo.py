@@ -14,6 +14,7 @@ import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.memory import resident_budget
+from features.runtime.stopping import Stop, heeding_stops
 from heads.metrics.scoring import EpochRecord
 from heads.model.fit import Batches, DivergedError, Schedule, train_solo
 from heads.model.spec import HeadSpec
@@ -50,22 +51,27 @@ class OneAtATime:
         self._validations = {name: _validations(one, len(data.named)) for name, one in data.named.items()}
 
     def run(self) -> None:
-        """Trains until every trial has been told. What was recorded is durable after every epoch."""
-        while True:
-            if (asked := self.book.ask()) is None:
-                if not self.book.wait():
-                    return
-                continue
-            self.flush()  # a killed run must find the trial it was at
-            if asked.problem is None:
-                self._run(asked)
-            else:
-                self.book.fail(asked, asked.problem, epochs=0)
-            self.sink.write_out()
-            self.flush()
-            self.display.finished(asked.number)
+        """Trains until every trial has been told. What was recorded is durable after every epoch.
 
-    def _run(self, asked: Asked) -> None:
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, or SIGTERM, at once; at the latest when the epoch has ended.
+        """
+        with heeding_stops(at_once=True) as stop:
+            while True:
+                if (asked := self.book.ask()) is None:
+                    if not self.book.wait():
+                        return
+                    continue
+                self.flush()  # a killed run must find the trial it was at
+                if asked.problem is None:
+                    self._run(asked, stop)
+                else:
+                    self.book.fail(asked, asked.problem, epochs=0)
+                self.sink.write_out()
+                self.flush()
+                self.display.finished(asked.number)
+
+    def _run(self, asked: Asked, stop: Stop) -> None:
         config, epochs, pruned = self.book.config, 0, False
         best: EpochRecord | None = None
 
@@ -79,6 +85,7 @@ class OneAtATime:
             pruned = not through and self.book.should_prune(asked)
             self.flush()
             self.display.epoch()
+            stop.take_effect()
             return not (through or pruned)
 
         schedule = Schedule(

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,35 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(ended, name):
     assert open_study(ended.folder).progress == ("stopped" if among == TRIALS else "finished")
     run_study(out=ended.folder, resume=True, progress=False)
     assert found_in(ended.folder) == ended.found
+
+
+@pytest.fixture
+def alone(tmp_path_factory) -> Iterator[Ended]:
+    with made_searches():
+        yield search(tmp_path_factory.mktemp("alone"), engine="solo", trials=4)
+
+
+def test_an_interrupt_that_got_lost_is_heeded_after_the_epoch(alone):
+    """TensorFlow's C++ side may be importing something when it comes, and goes on."""
+    real, epochs = Display.epoch, []
+
+    def epoch(display: Display, trained: int = 1) -> None:
+        real(display, trained)
+        epochs.append(trained)
+        if len(epochs) == 3:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Display, "epoch", epoch)
+        alone.begin_anew()
+    assert len(epochs) == 3
+    run_study(out=alone.folder, resume=True, progress=False)
+    ended = found_in(alone.folder)["summary"]  # the trial that was interrupted began anew, under another number
+    assert [ended[name] for name in ("trials", "completed", "pruned")] == [
+        alone.found["summary"][name] for name in ("trials", "completed", "pruned")
+    ]
+    assert ended["best"]["value"] == alone.found["summary"]["best"]["value"]
 
 
 def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkeypatch):

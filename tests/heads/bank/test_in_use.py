@@ -44,6 +44,16 @@ def test_a_page_has_the_product_that_it_has_among_all(dtype):
         np.testing.assert_allclose(found, every[mine], rtol=1e-2, atol=1e-2 if dtype == "bfloat16" else 1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX computes all pages")
+@pytest.mark.parametrize(
+    ("whole", "sizes"), [(6, [6]), (15, [15]), (16, [8, 16]), (36, [9, 18, 27, 36]), (64, [*range(8, 65, 8)])]
+)
+def test_a_small_bank_compiles_few_sizes(whole, sizes):
+    from heads.bank.on_tensorflow import _sizes
+
+    assert _sizes(whole, range(1, 9)) == sizes
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's products")
 @pytest.mark.parametrize("depth", [40, 56, 320])
 def test_a_row_gone_to_nan_spoils_no_other(depth):

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from search.training.stopping import heeding_stops
+from features.runtime.errors import Terminated
+from features.runtime.stopping import heeding_stops
 
 
 @pytest.fixture
@@ -30,6 +31,18 @@ def test_the_first_is_noted_the_second_takes_effect_and_the_kernels_handler_come
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is kernels_handler
+
+
+def test_one_that_takes_effect_at_once_and_gets_lost_is_heard_of_later(kernels_handler):
+    with heeding_stops(at_once=True) as stop:
+        stop.take_effect()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            stop.take_effect()
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is kernels_handler
 
 

@@ -1,0 +1,58 @@
+"""Ctrl-C where TensorFlow swallows it, as it does while it imports something: an extraction stops all the same."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features import extract
+from features.extraction import extraction
+from features.store.reader import FeatureStore
+
+ROWS = 24
+OPTIONS = {"backbone": "mobilenet", "weights": "random:7", "image_size": 32, "batch_size": 4, "views": "identity"}
+
+
+class Deaf:
+    """Stands for a backbone: an interrupt comes in its third batch and gets lost."""
+
+    image_size = 32
+    feature_shape = (1, 1, 3)
+    weights_sha256 = "ab" * 32
+
+    def __init__(self, *, interrupted: bool) -> None:
+        self.left = 3 if interrupted else 0
+
+    def features(self, images):
+        self.left -= 1
+        if self.left == 0:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return (images.mean(axis=(1, 2)) + 1).astype(np.float32)[:, None, None]
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    for row in range(ROWS):
+        path = tmp_path / "images" / "AB"[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(row).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+def test_an_interrupt_that_got_lost_is_heeded_after_the_batch(images, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(extraction, "build_backbone", lambda spec: Deaf(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        extract(images, tmp_path / "stopped.h5", **OPTIONS, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert 0 < np.count_nonzero(FeatureStore(tmp_path / "stopped.h5").done) < ROWS
+    monkeypatch.setattr(extraction, "build_backbone", lambda spec: Deaf(interrupted=False))
+    for name in ("stopped", "whole"):
+        extract(images, tmp_path / f"{name}.h5", **OPTIONS, progress=False)
+    assert (tmp_path / "stopped.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
