@@ -22,6 +22,7 @@ from features.runtime.command import progress as progress_display
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.options import checked, takes_options
+from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
 from features.store.intensity import parse_intensity
 from features.store.kind import EIGHT_BITS, SQUASH, UNKNOWN
@@ -176,7 +177,7 @@ class LoadedHead:
         backbone, reading = self.backbone(options), options.reading_for(self.metadata)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
         display = progress_display("images", shown=progress)
-        with TemporaryDirectory(prefix="predict-") as downloads, display:
+        with TemporaryDirectory(prefix="predict-") as downloads, display, heeding_stops(at_once=True) as stop:
             sources = find_sources(_texts(images), Path(downloads), leave_out=maps, pages=options.pages)
             task = display.add_task("predicting", total=len(sources))
             made = predict(
@@ -192,6 +193,7 @@ class LoadedHead:
             try:
                 for row in made:
                     rows.append(row)
+                    stop.take_effect()
             except BottleneckError as error:
                 problem = error  # what was predicted until then is told all the same
         chosen = reading.intensity == parse_intensity(self.metadata.intensity) and self.metadata.intensity not in _ANY

@@ -19,6 +19,7 @@ import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError
+from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.build import build_head
@@ -215,12 +216,15 @@ def train_for(trainee: Trainee, batches: Batches, rates: Sequence[float], *, epo
 
     Raises:
         TrainingError: A model of the user's own raised something.
+        KeyboardInterrupt: After Ctrl-C, or SIGTERM.
     """
-    for epoch in range(epochs):
-        if trainee.plateau is not None:
-            trainee.model.optimizer.learning_rate = rates[min(epoch, len(rates) - 1)]
-        batches.start(epoch)
-        _fit_epoch(trainee, batches, epoch)
+    with heeding_stops(at_once=True) as stop:
+        for epoch in range(epochs):
+            stop.take_effect()
+            if trainee.plateau is not None:
+                trainee.model.optimizer.learning_rate = rates[min(epoch, len(rates) - 1)]
+            batches.start(epoch)
+            _fit_epoch(trainee, batches, epoch)
     weights: Weights = trainee.settle(trainee.model.get_weights(), epochs * len(batches))
     return weights
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from PIL import Image
 
 import heads
 import heads.loaded
+from features.extraction.backbones import Backbone
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads import HeadSpec, LoadedHead, PredictOptions, load_head
@@ -54,6 +57,23 @@ class TestDoor:
         pytest.importorskip(other)
         with pytest.raises(InputError, match=f"already in use, found {other}"):
             load_head(made_world.head, backend=other)
+
+    def test_an_interrupt_that_got_lost_in_the_network_is_heeded(
+        self, loaded: LoadedHead, made_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, shown = Backbone.features, []
+
+        def features(self: Backbone, images: np.ndarray) -> np.ndarray:
+            shown.append(len(images))
+            if len(shown) == 2:
+                with suppress(KeyboardInterrupt):  # as TensorFlow's C++ side does while it imports something
+                    signal.raise_signal(signal.SIGINT)
+            return real(self, images)
+
+        monkeypatch.setattr(Backbone, "features", features)
+        with pytest.raises(KeyboardInterrupt):
+            loaded.predict(made_world.images, batch_size=2, views="identity", progress=False)
+        assert len(shown) < 14  # of 28 images
 
     def test_what_is_no_head_is_refused_at_once(self, made_world: World) -> None:
         with pytest.raises(InputError, match="found a feature store"):
