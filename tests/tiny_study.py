@@ -1,8 +1,12 @@
-"""A small study: its file, and its table of trials."""
+"""A small study: its file, its store, what it has written and its table of trials."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+from conftest import build_store
 
 from search.record.storage import load_study
 from search.trials.ranking import is_counted
@@ -22,6 +26,17 @@ learning_rate = { low = 1e-4, high = 1e-1, log = true }
 """
 ONE_KIND = STUDY.replace('["flatten", "average", "max"]', '["flatten"]').replace("dense_layers = [0, 1]\n", "")
 """Of which a bank is compiled sooner."""
+
+
+def tiny_store(folder: Path) -> Path:
+    """Its store: 240 rows in two views."""
+    return build_store(folder / "store.h5", rows=240, views=("identity", "flip"), shape=(3, 3, 8))
+
+
+def read(folder: Path, name: str = "summary") -> dict[str, Any]:
+    """What a study directory has as JSON under a name."""
+    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return told
 
 
 def table(folder: Path, name: str = "tiny") -> list[tuple]:

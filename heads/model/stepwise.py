@@ -220,11 +220,11 @@ def train_for(trainee: Trainee, batches: Batches, rates: Sequence[float], *, epo
     """
     with heeding_stops(at_once=True) as stop:
         for epoch in range(epochs):
-            stop.take_effect()
             if trainee.plateau is not None:
                 trainee.model.optimizer.learning_rate = rates[min(epoch, len(rates) - 1)]
             batches.start(epoch)
             _fit_epoch(trainee, batches, epoch)
+            stop.take_effect()
     weights: Weights = trainee.settle(trainee.model.get_weights(), epochs * len(batches))
     return weights
 

@@ -188,7 +188,6 @@ def _train(
     found: dict[tuple[int, int], Weights] = {}
     with heeding_stops(at_once=True) as stop:
         for epoch in range(max(candidate.epochs for candidate in candidates)):
-            stop.take_effect()
             rates = engine.learning_rates.rates.copy()
             for slot, (candidate, _) in slots.items():
                 rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
@@ -202,6 +201,7 @@ def _train(
                     found[one.trial, copy] = weights
                 del slots[slot]
             engine.remove(done)
+            stop.take_effect()
     return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
 
 

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import command, invoke, succeed
 from conftest import ROOT, build_store
-from tiny_study import STUDY, table
+from tiny_study import STUDY, read, table, tiny_store
 
 from search.record.storage import load_study
 from search.trials.notes import TrialNotes
@@ -22,8 +21,7 @@ from search.trials.ranking import ranking
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "store.h5"
-    return build_store(path, rows=240, views=("identity", "flip"), shape=(3, 3, 8))
+    return tiny_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +29,6 @@ def study_file(store: Path) -> Path:
     path = store.with_name("tiny.toml")
     path.write_text(STUDY)
     return path
-
-
-def read(folder: Path, name: str = "summary") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return told
 
 
 @pytest.mark.slow

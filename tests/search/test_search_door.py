@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, build_store
+from conftest import ROOT
 from killed_study import made_searches
-from tiny_study import ONE_KIND, table
+from tiny_study import ONE_KIND, table, tiny_store
 
 import search
 from features.runtime.errors import InputError
@@ -26,7 +26,7 @@ FEW = {"trials": 5, "epochs": 4, "folds": 0, "finalists": 2, "repeats": 2, "prog
 def world(tmp_path_factory) -> Path:
     """A store, a study file, and ``study``, a finished study of made banks."""
     folder = tmp_path_factory.mktemp("door")
-    build_store(folder / "store.h5", rows=240, views=("identity", "flip"), shape=(3, 3, 8))
+    tiny_store(folder)
     (folder / "tiny.toml").write_text(ONE_KIND)
     with made_searches():
         found = run_study(FeatureStore(folder / "store.h5"), study=folder / "tiny.toml", out=folder / "study", **FEW)

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 from commands import Said, invoke, succeed
 from conftest import build_store
-from tiny_study import ONE_KIND, table
+from tiny_study import ONE_KIND, read, table, tiny_store
 
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError, InputError
@@ -32,8 +31,7 @@ from search.trials.ranking import ranking
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "store.h5"
-    return build_store(path, rows=240, views=("identity", "flip"), shape=(3, 3, 8))
+    return tiny_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +52,6 @@ def searched(store: Path, study_file: Path) -> tuple[Path, Said]:
 @pytest.fixture
 def study(searched: tuple[Path, Said]) -> Study:
     return open_study(searched[0])
-
-
-def read(folder: Path, name: str = "summary") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return told
 
 
 # --- its files and the heads that leave it --------------------------------------------------------------------------
