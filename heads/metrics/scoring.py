@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.feed import Feed
+from features.runtime.stopping import heeding_stops
 
 PROBABILITY_FLOOR = 1e-7
 EPOCH_VIEW = 0
@@ -186,13 +187,15 @@ def predict_probabilities(
     """
     size = min(batch_size, len(feed.rows)) or 1
     by_view = []
-    for view in range(feed.views) if views is None else views:
-        batches = []
-        for features in feed.score_batches(size, view):
-            batches.append(predict_batch(model, features, size))
-            if on_batch is not None:
-                on_batch(len(features))
-        by_view.append(np.concatenate(batches))
+    with heeding_stops(at_once=True) as stop:
+        for view in range(feed.views) if views is None else views:
+            batches = []
+            for features in feed.score_batches(size, view):
+                batches.append(predict_batch(model, features, size))
+                stop.take_effect()
+                if on_batch is not None:
+                    on_batch(len(features))
+            by_view.append(np.concatenate(batches))
     return average_views(by_view)
 
 

@@ -1,4 +1,8 @@
-"""Scores of many heads at once against scikit-learn's, one by one."""
+"""Scores of many heads at once against scikit-learn's, one by one; scoring heeds interrupts."""
+
+import signal
+from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
-from heads.metrics.scoring import OBJECTIVES, Score, score, score_all
+from heads.metrics.scoring import OBJECTIVES, Score, predict_probabilities, score, score_all
 
 CLASSES = 3
 
@@ -71,3 +75,21 @@ def test_better_is_by_merit_then_loss():
 def test_the_mean_over_folds():
     mean = Score.mean([Score(0.25, 0.75, 0.5), Score(0.75, 0.25, 0.0)])
     assert mean == Score(0.5, 0.5, 0.25)
+
+
+def test_an_interrupt_that_got_lost_in_the_head_is_heeded_after_the_batch():
+    seen = []
+
+    def head(features, training):
+        seen.append(len(features))
+        if len(seen) == 2:
+            with suppress(KeyboardInterrupt):  # as TensorFlow's C++ side does while it imports something
+                signal.raise_signal(signal.SIGINT)
+        return np.full((len(features), CLASSES), 1 / CLASSES, np.float32)
+
+    batches = [np.zeros((4, 2), np.float32)] * 3
+    feed = SimpleNamespace(rows=np.arange(12), views=2, score_batches=lambda size, view: batches)
+    with pytest.raises(KeyboardInterrupt):
+        predict_probabilities(head, feed, batch_size=4)
+    assert seen == [4, 4]
+    assert predict_probabilities(head, feed, batch_size=4).shape == (12, CLASSES)
