@@ -150,7 +150,8 @@ def found_in(folder: Path) -> dict[str, Any]:
 
 
 def facts(trial: FrozenTrial) -> tuple[Any, ...]:
-    return trial.number, trial.state, trial.value, trial.params, trial.user_attrs, trial.intermediate_values
+    noted = {name: value for name, value in trial.user_attrs.items() if name != "pauses"}
+    return trial.number, trial.state, trial.value, trial.params, noted, trial.intermediate_values
 
 
 def without_clocks(told: Any) -> Any:

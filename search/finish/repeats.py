@@ -30,7 +30,6 @@ from search.finish.repeat_predictions import PREDICTIONS, Predictions
 from search.record.crew import Crew
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import OpenedStudy, check_record, open_record, place_of
-from search.record.summary import search_seconds
 from search.setup.config import FILE, StudyConfig
 from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
@@ -50,6 +49,7 @@ from search.trials.ask_tell import Book, Planned
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import is_article, is_counted, ranking_score_of
+from search.trials.times import search_seconds
 
 FOLDER = "finalists"
 GATHER_S = 5.0

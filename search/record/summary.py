@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +34,7 @@ from search.record.results import (
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
+from search.trials.times import search_seconds
 
 FILE = "summary.json"
 
@@ -52,7 +52,7 @@ class Summary(Recorded):
         failed: Those that could not go on.
         interrupted: Trials beside these that a killed run left, and that were run again.
         trial_epochs: Epochs of all trials together.
-        search_seconds: In which at least one trial ran.
+        search_seconds: In which at least one trial was under way; a study that was stopped is not, until it goes on.
         trial_epochs_per_second: Of the two the ratio; None where no time went by.
         best: The trial that was chosen; the best by its value where none has been; None where none completed.
         article: The article's head; None where it has not run to its end.
@@ -230,22 +230,6 @@ def read_summary(folder: Path) -> Summary | None:
 def write_summary(folder: Path, summary: Summary) -> None:
     """Writes summary.json."""
     write_json(folder / FILE, summary.to_dict())
-
-
-def search_seconds(trials: list[FrozenTrial]) -> float:
-    """Seconds in which at least one trial ran: the union of the trials' times, so interruptions do not count."""
-    spans = sorted(
-        (t.datetime_start, t.datetime_complete)
-        for t in trials
-        if t.datetime_start and t.datetime_complete and is_counted(t)
-    )
-    total, until = 0.0, datetime.min
-    for start, end in spans:
-        since = max(start, until)
-        if end > since:
-            total += (end - since).total_seconds()
-            until = end
-    return total
 
 
 def result_of(trial: FrozenTrial) -> TrialResult:

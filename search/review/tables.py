@@ -13,6 +13,7 @@ from search.record.study_record import StudyRecord, epochs_of, state_of
 from search.setup.space import FEATURES
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ARTICLE_ORDINAL
+from search.trials.times import seconds_of
 
 _RESULTS = {
     "state": "string",
@@ -55,7 +56,7 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 
 def _row(trial: FrozenTrial, record: StudyRecord) -> dict[str, Any]:
     own, cost = bool(record.config.head), record.summary.cost_of_use
-    notes, begun, ended = TrialNotes.of(trial), trial.datetime_start, trial.datetime_complete
+    notes = TrialNotes.of(trial)
     completed = state_of(trial) == "completed"
     return {
         "number": trial.number,
@@ -64,7 +65,7 @@ def _row(trial: FrozenTrial, record: StudyRecord) -> dict[str, Any]:
         "epochs": epochs_of(trial),
         "best_epoch": notes.best_epoch if completed else None,
         "is_article": notes.has_ordinal and notes.ordinal == ARTICLE_ORDINAL,
-        "seconds": (ended - begun).total_seconds() if begun and ended else None,
+        "seconds": seconds_of(trial),
         FEATURES: notes.store or None,
         "milliseconds": cost.of(trial.number, notes.store) if cost else None,
         **(trial.params if own else vars(notes.spec) if notes.has_spec else {}),

@@ -97,7 +97,7 @@ def run_pool(
                 throughput.write(recording.folder)
                 snapshots.clear()
             else:
-                snapshot = _smaller(pool.snapshot())
+                snapshot, saved = _smaller(pool.snapshot()), None
                 on_stage(Stage.SMALLER_BANK)
             del pool, made
             gc.collect()  # before the next one takes its memory
@@ -107,9 +107,12 @@ def run_pool(
 
 
 def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
-    """Puts the heads of a snapshot back; one from a file may not be what it was."""
+    """Puts the heads of a snapshot back; one from a file may not be what it was, and nothing ran since."""
     try:
         pool.restore(snapshot)
+        if saved and saved.taken:
+            for number in saved.going_on:
+                pool.book.note_pause(number, saved.taken)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         if saved is None:
             raise

@@ -13,11 +13,12 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
@@ -88,6 +89,12 @@ class Saved:
     def going_on(self) -> list[int]:
         """Numbers of the trials that were running."""
         return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
+
+    @property
+    def taken(self) -> datetime | None:
+        """When it was taken, in local time without a zone; None in one from before that was noted."""
+        told = self.content.get("taken")
+        return None if told is None else datetime.fromisoformat(told)
 
     @property
     def finished(self) -> int | None:
@@ -230,6 +237,12 @@ def _several(banks: BankShapes) -> dict[str, Any]:
     return {"shapes": {name: asdict(shape) for name, shape in banks.shapes.items()}}
 
 
+def _is_time(told: str) -> str:
+    if datetime.fromisoformat(told).tzinfo is not None:
+        raise ValueError(f"expected a time without a zone, found {told!r}")
+    return told
+
+
 class _Score(BaseModel):
     loss: float
     accuracy: float
@@ -264,6 +277,7 @@ class _Content(BaseModel):
     shapes: dict[str, BankShape] | None = None
     folds: PositiveInt
     waiting: list[NonNegativeInt]
+    taken: Annotated[str, AfterValidator(_is_time)] | None = None
     meter: dict[str, float]
     members: list[_Member]
 
@@ -314,6 +328,7 @@ class Snapshots:
             "schema": SCHEMA,
             "journal_bytes": self._journal_bytes(),
             "finished": snapshot.finished,
+            "taken": datetime.now().isoformat(),  # as Optuna notes the times of trials
             "epoch": snapshot.epoch,
             "shape": asdict(snapshot.banks.first),
             **_several(snapshot.banks),

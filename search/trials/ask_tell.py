@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -167,6 +168,15 @@ class Book:
         notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
         seed = derive_seed(self.config.seed, "head", notes.ordinal)
         return Asked(trial, notes.ordinal, notes.head, seed, notes.store)
+
+    def note_pause(self, number: int, since: datetime) -> None:
+        """Notes of a running trial that a snapshot brings back that nothing ran from a moment until now."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        now = datetime.now()  # as Optuna notes times
+        if since < now:  # the clock may have been set back
+            told = [*TrialNotes.of(frozen).pauses, (since, now)]
+            pauses = [[moment.isoformat() for moment in pause] for pause in told]
+            TrialNotes.write(running_trial(self.study, frozen), pauses=pauses)
 
     def report(self, asked: Asked, record: EpochRecord) -> None:
         """Notes the score of an epoch (1-based)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Annotated, Any
 
 import optuna
@@ -25,6 +26,14 @@ def _is_own_head(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _are_pauses(told: list[list[str]]) -> list[list[str]]:
+    for since, until in told:
+        times = datetime.fromisoformat(since), datetime.fromisoformat(until)
+        if times[0].tzinfo is not None or times[1].tzinfo is not None or times[0] > times[1]:
+            raise ValueError(f"expected an earlier and a later time without a zone, found {since!r} and {until!r}")
+    return told
+
+
 class _Notes(BaseModel):
     """Types of what ``search.trials.notes`` notes, where it is there."""
 
@@ -44,6 +53,7 @@ class _Notes(BaseModel):
     validation_accuracy: float | None = None
     parameters: NonNegativeInt | None = None
     failure: str | None = None
+    pauses: Annotated[list[list[str]], AfterValidator(_are_pauses)] | None = None
 
 
 _NEEDED = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 from optuna.trial import FrozenTrial, Trial
@@ -29,6 +30,7 @@ class Notes(TypedDict, total=False):
     validation_accuracy: float
     parameters: int
     failure: str
+    pauses: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ class TrialNotes:
     def parameters(self) -> int:
         """Numbers that the head is made of, moving statistics included; of a completed trial."""
         return int(self.attributes["parameters"])
+
+    @property
+    def pauses(self) -> list[tuple[datetime, datetime]]:
+        """From when to when nothing ran, each time that it was gone on with from a snapshot; they may overlap."""
+        told = self.attributes.get("pauses", [])
+        return [(datetime.fromisoformat(since), datetime.fromisoformat(until)) for since, until in told]
 
     @property
     def failure(self) -> str | None:

@@ -8,8 +8,10 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from killed_study import Ended, found_in, made_searches, search
 from features.runtime.errors import DiskFullError, Terminated
 from search import open_study, run_study
 from search.training.display import Display
+from search.trials.notes import TrialNotes
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,28 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(ended, name):
     assert open_study(ended.folder).progress == ("stopped" if among == TRIALS else "finished")
     run_study(out=ended.folder, resume=True, progress=False)
     assert found_in(ended.folder) == ended.found
+
+
+def test_while_it_was_stopped_no_time_passed_for_it(ended):
+    with signals([signal.SIGINT], after=3), pytest.raises(KeyboardInterrupt):
+        ended.begin_anew(snapshot_every=1e9)
+    stopped = datetime.now()
+    time.sleep(0.5)
+    begun = datetime.now()
+    study = run_study(out=ended.folder, resume=True, progress=False)
+    trials = study.record.study.get_trials()
+    pauses = {trial.number: TrialNotes.of(trial).pauses for trial in trials if TrialNotes.of(trial).pauses}
+    over = [t.number for t in trials if t.datetime_start < stopped and t.datetime_complete > begun]
+    assert list(pauses) == over != []
+    for ((since, until),) in pauses.values():
+        assert since <= stopped
+        assert until >= begun
+    away = (begun - stopped).total_seconds()
+    whole = max(t.datetime_complete for t in trials) - min(t.datetime_start for t in trials)
+    assert 0 < study.summary.search_seconds <= whole.total_seconds() - away
+    for number in over:
+        lasted = trials[number].datetime_complete - trials[number].datetime_start
+        assert 0 < study.trials().seconds[number] <= lasted.total_seconds() - away
 
 
 @pytest.fixture

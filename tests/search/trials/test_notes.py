@@ -22,15 +22,18 @@ NOTES = {
     "parameters": 1234,
     "failure": "diverged in epoch 3",
 }
+PAUSES = [("2026-11-29T18:45:24.250000", "2026-11-29T18:56:36")]
 
 
 def test_what_was_noted_is_read_and_stands_in_the_storage_under_its_name():
     study = optuna.create_study()
     trial = study.ask()
-    TrialNotes.write(trial, **NOTES)
+    TrialNotes.write(trial, **NOTES, pauses=PAUSES)
     (frozen,) = study.get_trials()
     assert {name: getattr(TrialNotes.of(frozen), name) for name in NOTES} == NOTES
-    assert frozen.user_attrs == {**NOTES, "spec": SPEC.to_dict()}
+    assert frozen.user_attrs == {**NOTES, "spec": SPEC.to_dict(), "pauses": PAUSES}
+    ((since, until),) = TrialNotes.of(frozen).pauses
+    assert (since.isoformat(), until.isoformat()) == PAUSES[0]
     assert TrialNotes.of(trial).spec == SPEC  # running, too
 
 
