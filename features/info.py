@@ -31,9 +31,8 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
 def _parts_text(found: Leaks, reason: str, *, given: bool) -> str:
     if reason:
         return f"none: {reason}"
-    parts = (f"{name} {rows:,} rows of {found.patients[name]:,} patients" for name, rows in found.rows.items())
     made = "as given, and as search.run uses them" if given else "the default of search.run"
-    return f"{', '.join(parts)}; {found.patients_shared:,} patients in two of them ({made})"
+    return f"{found.in_words} ({made})"
 
 
 def _pairs_text(found: Leaks) -> str:

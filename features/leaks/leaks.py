@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -96,6 +96,11 @@ class Leaks:
     threshold: float | None
     truncated: bool
 
+    @property
+    def in_words(self) -> str:
+        """What each part has, and what they share."""
+        return parts_in_words(self.rows, self.patients, self.patients_shared)
+
     def to_dict(self, *, listed: int | None = None) -> dict[str, Any]:
         """Returns it as JSON types; of the pairs, the first ``listed`` or all of them."""
         pairs = self.pairs or ()
@@ -109,6 +114,14 @@ class Leaks:
             "truncated": self.truncated,
             "pairs": [asdict(pair) for pair in pairs[:listed]],
         }
+
+
+def parts_in_words(rows: Mapping[str, int], patients: Mapping[str, int], shared: int) -> str:
+    """Returns ``train 466 rows of 302 patients, ...; patients in two parts: 0``: see ``Leaks`` for what these are."""
+    if not any(patients.values()):
+        return f"{', '.join(f'{name} {count:,} rows' for name, count in rows.items())}; no patient is known"
+    parts = (f"{name} {count:,} rows of {patients[name]:,} patients" for name, count in rows.items())
+    return f"{', '.join(parts)}; patients in two parts: {shared:,}"
 
 
 def count_patients(parts: Sequence[Part]) -> Leaks:

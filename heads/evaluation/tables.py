@@ -14,6 +14,7 @@ from features.runtime.files import replacing
 from features.runtime.text import decimal, listed, printable
 from heads.metrics.classification import Metrics
 from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+from heads.metrics.patients import of_patients
 
 _NAMED = 6
 
@@ -54,12 +55,11 @@ def _whole(metrics: Metrics, title: str) -> Table:
     table = Table(title=printable(title), show_header=False, title_justify="left")
     table.add_column()
     table.add_column(justify="right", overflow="fold")
-    patients = "" if metrics.patients is None else f" of {metrics.patients} patients"
-    table.add_row("rows", f"{metrics.rows}{patients}")
+    table.add_row("rows", f"{metrics.rows}{of_patients(metrics.patients, metrics.patients_unknown)}")
     if metrics.rows and metrics.absent:
         table.add_row("classes without rows", listed(map(printable, metrics.absent), _NAMED))
     interval = "" if metrics.accuracy_interval is None else " ({:.4f} to {:.4f})".format(*metrics.accuracy_interval)
-    units = "rows" if metrics.patients is None else "patients"
+    units = "rows" if metrics.patients in (None, metrics.patients_unknown) else "patients"
     table.add_row(f"accuracy (95 % interval, {units} as units)", decimal(metrics.accuracy) + interval)
     table.add_row("balanced accuracy", decimal(metrics.balanced_accuracy))
     table.add_row("loss in nats", decimal(metrics.loss))

@@ -61,6 +61,7 @@ class Metrics:
     Attributes:
         rows: Number of rows.
         patients: Number of patients; a row whose patient is unknown counts as one. None where nobody asked.
+        patients_unknown: Rows whose patient is unknown.
         accuracy: Share of the rows whose most probable class is the true one.
         accuracy_interval: 95 % interval of it: with ``patients`` by resampling these, else Wilson's over the rows,
             which is too narrow where patients have several images (``heads.metrics.intervals``).
@@ -73,6 +74,7 @@ class Metrics:
 
     rows: int
     patients: int | None
+    patients_unknown: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
     balanced_accuracy: float | None
@@ -135,6 +137,7 @@ def measure(
     return Metrics(
         rows=rows,
         patients=None if groups is None else len(np.unique(groups)),
+        patients_unknown=0 if patients is None else int(np.count_nonzero(patients == "")),
         accuracy=_share(correct, rows),
         accuracy_interval=interval,
         balanced_accuracy=float(np.mean(recalls)) if recalls else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, percent
+from heads.metrics.patients import of_patients
 from search.record.recommended import ARTICLE, REPEATS
 from search.record.results import HeldOutTest, RecommendedOnTest, ScoresOnTest
 
@@ -16,7 +17,8 @@ def verdict(test: HeldOutTest | None) -> str:
     if test is None:
         return "There were no test rows, so nothing is known about new patients."
     recommended = test.recommended
-    where = f"On {counted(test.rows, 'test image')} of {counted(test.patients or 0, 'patient')} that no head had seen"
+    of_whom = of_patients(test.patients, test.patients_unknown)
+    where = f"On {counted(test.rows, 'test image')}{of_whom} that no head had seen"
     told: ScoresOnTest = recommended or test
     low, high = told.accuracy_interval
     mine = f"{percent(told.accuracy, 1)} right (95% interval {percent(low, 1)} to {percent(high, 1)})"

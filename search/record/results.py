@@ -219,7 +219,9 @@ class ScoresOnTest(Recorded):
 
     Attributes:
         rows: Number of test rows.
-        patients: Number of their patients; None in studies from before these were counted.
+        patients: Number of their patients, a row whose patient is unknown counted as one; None in studies from before
+            these were counted.
+        patients_unknown: Rows whose patient is unknown.
         accuracy: Share of the rows that were called rightly.
         accuracy_interval: 95% interval of it, patients as units.
         balanced_accuracy: Mean sensitivity of the classes.
@@ -232,6 +234,7 @@ class ScoresOnTest(Recorded):
 
     rows: int
     patients: int | None = None
+    patients_unknown: int = 0
     accuracy: float
     accuracy_interval: tuple[float, float]
     balanced_accuracy: float

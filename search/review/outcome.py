@@ -9,6 +9,7 @@ from rich.table import Table
 
 from features.runtime.command import say, show, tell
 from features.runtime.text import percent, printable
+from heads.metrics.patients import of_patients
 from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.recommended import NAMES, REPEATS
 from search.record.storage import JOURNAL
@@ -87,8 +88,8 @@ def _describe_test(table: Table, summary: Summary) -> None:
     for name, one in scored:
         if one:
             low, high = one.accuracy_interval
-            text = f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
-            table.add_row(f"{name} on test", f"{text}, {one.rows} rows of {one.patients} patients")
+            rows = f"{one.rows} rows{of_patients(one.patients, one.patients_unknown)}"
+            table.add_row(f"{name} on test", f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}), {rows}")
 
 
 def _describe_bank(table: Table, summary: Summary) -> None:

@@ -282,11 +282,9 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
         yield facts([("own heads of", own.function), ("its file", f"{own.file or 'none'}, sha256 {own.sha256 or '-'}")])
     else:
         yield facts((name, _listed_value(value)) for name, value in config.space.items())
-    parts = config.split["counts"]
     patients = config.split["patients"]
-    yield table(
-        ("part", "rows", "patients"), [(name, f"{count:,}", f"{patients[name]:,}") for name, count in parts.items()]
-    )
+    parts = [(name, f"{count:,}", f"{patients[name]:,}") for name, count in config.split["counts"].items()]
+    yield table(("part", "rows", "known patients"), parts)
     for line in describe_absent(record.summary.absent_classes):
         yield note(f"{line[0].upper()}{line[1:]}.")
     paths = [

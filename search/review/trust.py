@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from features.leaks.leaks import parts_in_words
 from features.runtime.text import decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
+from heads.metrics.patients import of_patients
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import REPEATS, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
@@ -74,7 +76,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
     if again:
         parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
         trained = f"Before that it was trained on {again.rows:,} rows{parts} for {again.epochs} epochs. "
-    yield prose(f"{trained}The {test.rows} test rows of {test.patients} patients were used {uses}, at the end.")
+    of_whom = of_patients(test.patients, test.patients_unknown)
+    yield prose(f"{trained}The {test.rows} test rows{of_whom} were used {uses}, at the end.")
     heads: list[tuple[str, ScoresOnTest]] = [("found head", test)]
     heads += [("article's head", test.article)] if test.article and not test.is_article else []
     heads += [(f"ensemble of {len(test.ensemble.trials)}", test.ensemble)] if test.ensemble else []
@@ -93,7 +96,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
             for name, one in heads
         ],
     )
-    yield note("Intervals by drawing patients, with all of their images, again and again (10,000 times).")
+    yield note(f"Intervals by drawing {_drawn(test)}, again and again (10,000 times).")
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):
         yield note(f"{line[0].upper()}{line[1:]}.")
@@ -122,13 +125,20 @@ def tested(record: StudyRecord) -> Iterable[str]:
     yield table(("true", "called", "rows"), [tuple(map(printable, line)) for line in lines])
 
 
+def _drawn(test: ScoresOnTest) -> str:
+    if not test.patients_unknown:
+        return "patients, with all of their images"
+    if test.patients_unknown == test.patients:
+        return "images, as if each were of another patient"
+    return "patients, with all of their images, an image of an unknown one by itself"
+
+
 def leaks(record: StudyRecord) -> Iterable[str]:
     """What the parts share and should not."""
     found = read_audit(record.folder)
     if not found:
         return
-    patients = ", ".join(f"{name} {count:,}" for name, count in found["patients"].items())
-    yield prose(f"Patients: {patients}; in two parts: {found['patients_shared']:,}.")
+    yield prose(f"The parts: {parts_in_words(found['rows'], found['patients'], found['patients_shared'])}.")
     number = found["near_identical"]
     if not number:
         yield prose("Images in different parts that are nearly identical: none found.")

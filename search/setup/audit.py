@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, NonNegativeInt, ValidationError, model_validator
 
-from features.leaks.leaks import Leaks, ListedPair, Part, find_leaks
+from features.leaks.leaks import Leaks, ListedPair, Part, find_leaks, parts_in_words
 from features.runtime.errors import InputError
 from features.runtime.files import replacing, write_json
 from features.runtime.json_files import read_json
@@ -89,8 +89,7 @@ def read_audit(folder: Path) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> Iterator[str]:
     """Yields what a search says of its audit, a line each."""
-    parts = (f"{name} {rows:,} rows of {found['patients'][name]:,} patients" for name, rows in found["rows"].items())
-    yield f"{', '.join(parts)}; patients in two parts: {found['patients_shared']:,}"
+    yield parts_in_words(found["rows"], found["patients"], found["patients_shared"])
     number = found["near_identical"]
     if not number:
         yield "near-identical images across parts: none"

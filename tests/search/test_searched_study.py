@@ -81,7 +81,7 @@ def test_a_study_says_what_it_found(searched, store):
     assert summary["test"]["rows"] == split["counts"]["test"]
     assert summary["test"]["uses"] == 1
     assert summary["audit"]["patients_shared"] == 0
-    assert "Patients: train" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "The parts: train" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_study_keeps_the_best_heads_and_repeats_the_finalists(searched):

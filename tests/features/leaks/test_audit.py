@@ -113,7 +113,7 @@ def test_info_shows_parts_and_pairs(tmp_path, images):
         images[120 + copy] = images[copy]
     path = write_store(tmp_path / "a.h5", images).path
     text = " ".join(succeed("features.info", path).out.replace("│", " ").split())
-    assert "0 patients in two of them (the default of search.run)" in text
+    assert "patients in two parts: 0 (the default of search.run)" in text
     assert "12 pairs of different patients or classes" in text
     assert text.count(" = ") == 10
     assert "and 2 more (--json has them)" in text
@@ -160,6 +160,15 @@ def test_a_study_lists_pairs_across_its_parts(tmp_path, images):
     assert lines[1] == "warning: near-identical images across parts: 2 pairs, listed in near_identical.csv"
     assert len(lines) == 5
     assert data.store.header.paths[tested] in lines[2]
+
+
+def test_where_no_patient_is_known_none_is_counted(tmp_path, images):
+    store = write_store(tmp_path / "a.h5", images, patients=("",) * len(images))
+    (line, _) = describe(audit_study(tmp_path, load(store)))
+    assert line == "train 170 rows, validation 35 rows, test 35 rows; no patient is known"
+    assert f"{line} (the default of search.run)" in " ".join(
+        succeed("features.info", store.path).out.replace("│", " ").split()
+    )
 
 
 def test_a_study_without_pairs_says_so_and_writes_an_empty_list(tmp_path, images):

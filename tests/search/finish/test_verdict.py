@@ -40,3 +40,5 @@ def test_other_ends_are_said_as_they_are():
     assert "did not come through" in verdict(told(0, 0, 0, article=None, difference=None))
     assert "no test rows" in verdict(None)
     assert "1 test image of 1 patient " in verdict(told(0, 0, 0, rows=1, patients=1))
+    assert "98 test images of 60 patients and 4 unknown that" in verdict(told(0, 0, 0, patients_unknown=4))
+    assert "98 test images that no head" in verdict(told(0, 0, 0, patients=None))

@@ -33,15 +33,15 @@ def test_it_comes_back_byte_for_byte(folder, tmp_path):
 KEYS = """name objective trials completed pruned failed interrupted trial_epochs search_seconds trial_epochs_per_second
 best article finalists ensemble refit calibration test verdict split store seed engine failures bank one_at_a_time
 notes"""
-TEST_KEYS = """trial is_article uses heads rows patients accuracy accuracy_interval balanced_accuracy loss per_class
-confusion calibration article difference ensemble"""
+TEST_KEYS = """trial is_article uses heads rows patients patients_unknown accuracy accuracy_interval balanced_accuracy
+loss per_class confusion calibration article difference ensemble"""
 
 
 def test_its_keys_are_those_of_the_format_in_their_order(told):
     assert list(told) == KEYS.split()
     assert list(told["test"]) == TEST_KEYS.split()
-    assert list(told["test"]["article"]) == ["trial", *TEST_KEYS.split()[4:13]]
-    assert list(told["test"]["ensemble"]) == ["trials", *TEST_KEYS.split()[4:13]]
+    assert list(told["test"]["article"]) == ["trial", *TEST_KEYS.split()[4:14]]
+    assert list(told["test"]["ensemble"]) == ["trials", *TEST_KEYS.split()[4:14]]
     assert list(told["test"]["difference"]) == ["value", "interval", "larger_than_chance"]
     assert list(told["finalists"]) == ["cost", "heads"]
 
