@@ -9,6 +9,7 @@ import typer
 
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
+from features.runtime.text import counted
 from search.record.study_record import read_record
 from search.review.report import FILE, write_report
 
@@ -26,7 +27,7 @@ def main(
         raise InputError("--out", expected="a file in a folder that exists", found=path)
     record = read_record(study)
     write_report(path, record)
-    tell(f"{path}: {record.config.name}, {record.summary.trials} trials, {record.progress}")
+    tell(f"{path}: {record.config.name}, {counted(record.summary.trials, 'trial')}, {record.progress}")
 
 
 if __name__ == "__main__":

@@ -169,12 +169,12 @@ def _describe_stores(summaries: Sequence[ExtractionSummary]) -> Iterator[str]:
 
 def _size_of(summary: ExtractionSummary) -> str:
     done = summary.images - len(summary.skipped)
-    return f"{summary.store}: {done:,} images, {len(summary.skipped):,} skipped, {summary.bytes / 1e6:,.1f} MB"
+    return f"{summary.store}: {counted(done, 'image')}, {len(summary.skipped):,} skipped, {summary.bytes / 1e6:,.1f} MB"
 
 
 def _rate_of(summary: ExtractionSummary) -> str:
     rate = summary.settled / summary.seconds
-    return f"{summary.settled:,} images in {summary.seconds:.1f} s, {rate:.1f} images/s"
+    return f"{counted(summary.settled, 'image')} in {summary.seconds:.1f} s, {rate:.1f} images/s"
 
 
 def _updated(summary: ExtractionSummary) -> str:
@@ -183,7 +183,7 @@ def _updated(summary: ExtractionSummary) -> str:
 
 def _describe_images(summary: ExtractionSummary) -> Iterator[str]:
     for name, count in summary.counts.items():
-        yield f"{printable(name)}: {count:,} images of {summary.patients[name]:,} known patients"
+        yield f"{printable(name)}: {counted(count, 'image')} of {counted(summary.patients[name], 'known patient')}"
     if summary.parts:
         told = ", ".join(f"{name} {count:,}" for name, count in summary.parts.items())
         yield f"parts as given: {told}; search.run uses them"

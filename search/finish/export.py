@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from features.runtime.text import counted
 from features.store.kind import SQUASH
 from heads.files.formats import Format, format_of
 from heads.files.head_file import Head, read_head
@@ -182,7 +183,7 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     if metadata.trials:
         numbers = sorted(set(metadata.trials))
         if len(numbers) == 1:
-            return f"the average of trial {numbers[0]} of {config.name} from {len(metadata.trials)} seeds"
+            return f"the average of trial {numbers[0]} of {config.name} from {counted(len(metadata.trials), 'seed')}"
         return f"the average of trials {', '.join(map(str, metadata.trials))} of {config.name}"
     name = f"trial {metadata.trial} of {config.name}"
     if metadata.value is not None:

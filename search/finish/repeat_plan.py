@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial
 
+from features.runtime.text import counted
 from search.record.results import FinalistPlan
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
@@ -113,7 +114,8 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
 
 def describe_plan(plan: FinalistPlan) -> str:
     """Returns a sentence on what was planned, and why."""
-    made = f"{plan.heads} heads, {plan.runs} runs each of at most {plan.epochs} epochs: {plan.trial_epochs:,}"
+    runs = f"{counted(plan.runs, 'run')} each of at most {counted(plan.epochs, 'epoch')}"
+    made = f"{counted(plan.heads, 'head')}, {runs}: {plan.trial_epochs:,}"
     if not plan.chosen:
         return f"{made} trial-epochs at most, as was asked for."
     if plan.fits:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from features.runtime.command import say, show, tell
-from features.runtime.text import percent, printable
+from features.runtime.text import counted, percent, printable
 from heads.metrics.patients import of_patients
 from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.recommended import NAMES, REPEATS
@@ -46,7 +46,7 @@ def show_outcome(record: StudyRecord) -> None:
         table.add_row(f"{name}, repeated", _repeated(finalist))
     again = summary.refit
     if again:
-        table.add_row("exported head", f"trained on {again.rows:,} rows for {again.epochs} epochs")
+        table.add_row("exported head", f"trained on {again.rows:,} rows for {counted(again.epochs, 'epoch')}")
     if summary.recommendation:
         table.add_row("recommended", NAMES[summary.recommendation.kind])
     _describe_test(table, summary)
@@ -73,8 +73,8 @@ def _repeated(finalist: FinalistRecord) -> str:
     if finalist.mean is None:
         return "diverged"
     deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
-    stopped = f", stopped after {finalist.stopped_after} epochs" if finalist.stopped_after else ""
-    return f"{finalist.mean:.4f}{deviation} over {finalist.through} seeds{stopped}"
+    stopped = f", stopped after {counted(finalist.stopped_after, 'epoch')}" if finalist.stopped_after else ""
+    return f"{finalist.mean:.4f}{deviation} over {counted(finalist.through, 'seed')}{stopped}"
 
 
 def _describe_test(table: Table, summary: Summary) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import replacing
-from features.runtime.text import decimal, duration, listed, percent, printable
+from features.runtime.text import counted, decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from search.record.head_files import OWN, head_files
 from search.record.results import BankFigures, OneAtATimeEstimate
@@ -92,7 +92,7 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             if one:
                 deviation = f"± {value_in_words(objective, one.sd)} " if one.sd is not None else ""
                 mean = value_in_words(objective, one.mean)
-                yield f"{what}, {name}", mean, f"mean {deviation}over {one.repeats} seeds"
+                yield f"{what}, {name}", mean, f"mean {deviation}over {counted(one.repeats, 'seed')}"
     elif best:
         found = f"trial {best.number}, {best.parameters:,} parameters"
         yield f"found, {name}", value_in_words(objective, best.value), found

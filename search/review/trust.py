@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from features.leaks.leaks import parts_in_words
-from features.runtime.text import decimal, percent, printable
+from features.runtime.text import counted, decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.patients import of_patients
@@ -28,8 +28,9 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     objective, finalists = record.config.objective, record.summary.finalists
     if not finalists:
         return
+    seeds = counted(finalists.heads[0].repeats, "seed")
     yield prose(
-        f"The best trials and the article's head were trained again from {finalists.heads[0].repeats} seeds each."
+        f"The best trials and the article's head were trained again from {seeds} each."
         " Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
         " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
         " and nobody was judged before it had the epochs that its trial needed."
@@ -75,7 +76,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
     trained = ""
     if again:
         parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
-        trained = f"Before that it was trained on {again.rows:,} rows{parts} for {again.epochs} epochs. "
+        trained = f"Before that it was trained on {again.rows:,} rows{parts} for {counted(again.epochs, 'epoch')}. "
     of_whom = of_patients(test.patients, test.patients_unknown)
     yield prose(f"{trained}The {test.rows} test rows{of_whom} were used {uses}, at the end.")
     heads: list[tuple[str, ScoresOnTest]] = [("found head", test)]
@@ -143,7 +144,9 @@ def leaks(record: StudyRecord) -> Iterable[str]:
     if not number:
         yield prose("Images in different parts that are nearly identical: none found.")
         return
-    yield prose(f"Images in different parts that are nearly identical: {number:,} pairs; {PAIRS_FILE} lists them.")
+    yield prose(
+        f"Images in different parts that are nearly identical: {counted(number, 'pair')}; {PAIRS_FILE} lists them."
+    )
     rows = []
     for one in found["pairs"]:
         places = [f"{one[f'{which}_part']}: {one[f'{which}_path']}" for which in ("first", "second")]

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from features.runtime.command import console, say
 from features.runtime.notebook import NotebookTable
+from features.runtime.text import counted
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
@@ -55,7 +56,7 @@ class Display:
         done, left = self._progress()
         reason = "" if notes.failure is None else f" ({notes.failure})"
         say(
-            f"{self.what} {number}: {state}{value} after {notes.epochs} epochs{reason};"
+            f"{self.what} {number}: {state}{value} after {counted(notes.epochs, 'epoch')}{reason};"
             f" {done} of {self.config.trials} done" + (f", about {left:.0f} s left" if left is not None else ""),
         )
 
