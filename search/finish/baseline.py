@@ -19,8 +19,11 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 SAMPLES = 3
-BATCHES = 6
-"""Batches of the sampled epochs: enough for a rate."""
+BATCHES = 24
+"""Batches of a sampled epoch: mostly all of them, where there are few rows."""
+FEWER = 6
+"""Batches of a second sample where an epoch has more than ``BATCHES``: what an epoch costs beside its batches, as
+callbacks and the first call of a validation, must not be counted once for every few of them."""
 
 
 @dataclass
@@ -37,23 +40,15 @@ class _Stopwatch:
 def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> OneAtATimeEstimate:
     """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
 
-    The sample is spread over the trials' widths. Each head trains three epochs of a few batches, of which the first,
-    with its start-up, counts once for each trial, and the others for each trial-epoch.
+    The sample is spread over the trials' widths. Each head trains three epochs of up to ``BATCHES`` batches, of which
+    the first, with its start-up, counts once for each trial, and the others for each trial-epoch.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
     sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
     by_width = sorted(sound, key=lambda trial: (TrialNotes.of(trial).spec.conv_width, trial.number))
     count = min(SAMPLES, len(by_width))
     sampled = [by_width[(2 * place + 1) * len(by_width) // (2 * count)] for place in range(count)]
-    starts, epochs = [], []
-    for trial in sampled:
-        few, validated, share = _few(data.of(TrialNotes.of(trial).store), config)
-        watch = _Stopwatch([time.perf_counter()])
-        schedule = Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0)
-        train_solo(TrialNotes.of(trial).spec, few, validated, schedule, seed=0, on_epoch=watch)
-        first, *rest = (after - before for before, after in zip(watch.ends, watch.ends[1:], strict=False))
-        starts.append(max(0.0, first - min(rest)))
-        epochs.append(min(rest) / share)
+    starts, epochs = zip(*(_sampled(TrialNotes.of(trial), config, data) for trial in sampled), strict=True)
     folds = max(1, config.folds)
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
     seconds = folds * (len(trials) * mean(starts) + trial_epochs * mean(epochs))
@@ -65,15 +60,38 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> 
     )
 
 
-def _few(data: SearchData, config: StudyConfig) -> tuple[Feed, Feed, float]:
-    """A few batches to train on, as large a share of the validation rows, and that share."""
+def _sampled(notes: TrialNotes, config: StudyConfig, data: StudyData) -> tuple[float, float]:
+    """Seconds of a head's start-up, and of each of its epochs on all rows."""
+    own = data.of(notes.store)
+    trained = len(own.train.rows)
+    if own.folds:  # a head trains on all of them but one, which scores it
+        trained -= trained // len(own.folds)
+    whole = trained / config.batch_size
+    start, seconds = _train(notes, config, own, trained, batches=min(BATCHES, whole))
+    if whole <= BATCHES:
+        return start, seconds
+    _, less = _train(notes, config, own, trained, batches=FEWER)
+    return start, seconds + (whole - BATCHES) * max(0.0, seconds - less) / (BATCHES - FEWER)
+
+
+def _train(
+    notes: TrialNotes, config: StudyConfig, data: SearchData, trained: int, *, batches: float
+) -> tuple[float, float]:
+    """Seconds of a head's start-up, and of an epoch of so many batches, with as large a share of what scores it."""
     rows, validation = data.train.rows, data.validation.rows
-    trained, scored = len(rows), len(validation)
-    if data.folds:  # a head trains on all of them but one, which scores it
-        scored = len(rows) // len(data.folds)
-        trained = len(rows) - scored
-    taken = rows[: min(BATCHES * config.batch_size, trained)]
-    share = len(taken) / trained
+    scored = len(rows) - trained if data.folds else len(validation)
+    taken = rows[: round(batches * config.batch_size)]
     few = Feed(data.store, taken, memory_bytes=2**30)
+    share = len(taken) / trained
     validated = Feed(data.validation.store, validation[: max(1, round(share * scored))], memory_bytes=2**30)
-    return few, validated, share
+    watch = _Stopwatch([time.perf_counter()])
+    train_solo(
+        notes.spec,
+        few,
+        validated,
+        Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0),
+        seed=0,
+        on_epoch=watch,
+    )
+    first, *rest = (after - before for before, after in zip(watch.ends, watch.ends[1:], strict=False))
+    return max(0.0, first - min(rest)), min(rest)

@@ -12,17 +12,22 @@ from search.finish.baseline import one_at_a_time
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
+START, EPOCH, BATCH = 3.0, 0.5, 0.125
+"""Seconds of a head's start-up, of each epoch beside its batches, of a batch."""
+
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Training that takes 5 s in its first epoch and 2 s in each later one; the heads that were trained."""
+    """Training that takes its time by this clock; the heads that were trained, each with its batches an epoch."""
     now = [0.0]
     trained = []
 
-    def train_solo(spec, _train, _validation, schedule, *, on_epoch, **_):
-        trained.append(spec)
-        for epoch in range(schedule.epochs):
-            now[0] += 2.0 if epoch else 5.0
+    def train_solo(spec, train, _validation, schedule, *, on_epoch, **_):
+        batches = len(train.rows) / schedule.batch_size
+        trained.append((spec, batches))
+        now[0] += START
+        for _epoch in range(schedule.epochs):
+            now[0] += EPOCH + BATCH * batches
             on_epoch(None)
 
     monkeypatch.setattr(baseline, "train_solo", train_solo)
@@ -35,16 +40,20 @@ def test_all_trial_epochs_and_every_start_are_reckoned(tmp_path, clock):
     trials = [trial for trial in ended.study.get_trials() if is_counted(trial)]
     estimate = one_at_a_time(ended.study, ended.config, ended.study_data)  # all rows are sampled, there are few
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
-    assert (estimate.seconds_per_trial, estimate.seconds_per_epoch) == (3.0, 2.0)
-    assert estimate.seconds == 8 * 3.0 + trial_epochs * 2.0
+    whole = len(ended.data.train.rows) / ended.config.batch_size
+    assert [batches for _, batches in clock] == [whole] * baseline.SAMPLES
+    assert (estimate.seconds_per_trial, estimate.seconds_per_epoch) == (START, pytest.approx(EPOCH + BATCH * whole))
+    assert estimate.seconds == pytest.approx(8 * START + trial_epochs * (EPOCH + BATCH * whole), abs=0.05)
 
 
-def test_an_epoch_of_a_few_batches_counts_as_the_share_that_it_is(tmp_path, clock):
-    ended = end_study(tmp_path, batch_size=4)
-    share = baseline.BATCHES * 4 / len(ended.data.train.rows)
-    assert share < 1
+def test_of_many_batches_a_few_are_trained_and_what_an_epoch_costs_beside_them_counts_once(tmp_path, clock):
+    ended = end_study(tmp_path, batch_size=1)
+    whole = len(ended.data.train.rows)
+    assert whole > baseline.BATCHES
     estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
-    assert estimate.seconds_per_epoch == pytest.approx(2.0 / share, abs=1e-4)
+    assert [batches for _, batches in clock] == [baseline.BATCHES, baseline.FEWER] * baseline.SAMPLES
+    assert estimate.seconds_per_epoch == pytest.approx(EPOCH + BATCH * whole, abs=1e-4)
+    assert estimate.seconds_per_trial == START
 
 
 def test_the_sample_is_of_sound_trials_spread_over_the_widths(tmp_path, clock):
@@ -52,7 +61,7 @@ def test_the_sample_is_of_sound_trials_spread_over_the_widths(tmp_path, clock):
     estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
     notes = [TrialNotes.of(ended.study.get_trials()[number]) for number in estimate.sampled]
     assert [one.failure for one in notes] == [None] * baseline.SAMPLES
-    assert [one.spec for one in notes] == clock
-    widths = [spec.conv_width for spec in clock]
+    assert [one.spec for one in notes] == [spec for spec, _ in clock]
+    widths = [one.spec.conv_width for one in notes]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
