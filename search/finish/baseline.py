@@ -1,4 +1,4 @@
-"""What a study's trials would have taken one at a time: measured on a few of them, on a few batches."""
+"""What a study's trials would have taken one at a time: measured on a few of them, for a few epochs."""
 
 from __future__ import annotations
 

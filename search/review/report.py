@@ -272,7 +272,7 @@ def _speed(bank: BankFigures) -> str:
 def _alone(alone: OneAtATimeEstimate, seconds: float) -> str:
     times = f", {alone.seconds / seconds:.1f} times as long" if seconds else ""
     sampled = ", ".join(map(str, alone.sampled))
-    return f"about {duration(alone.seconds)}{times}: reckoned from a few batches of trials {sampled}"
+    return f"about {duration(alone.seconds)}{times}: reckoned from a few epochs of trials {sampled}"
 
 
 def _resolved(record: StudyRecord) -> Iterable[str]:
