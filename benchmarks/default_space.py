@@ -48,7 +48,6 @@ def compare(arguments: argparse.Namespace) -> None:
         data = load(arguments, Path(folder))
         bank = fill_bank(arguments, data, epochs, dtype)
         arrays = [arrays_of(data, fold) for fold in range(max(1, arguments.folds))]
-        heads = in_turn(bank.specs)
         alone = OneAtATime(arrays, epochs=epochs, batch=bank.engine.shape.batch)
         sides: dict[str, Any] = {"one at a time": alone}
         missing = [name for name in ("keras_tuner", "tensorboard") if not find_spec(name)]
@@ -57,14 +56,15 @@ def compare(arguments: argparse.Namespace) -> None:
         else:
             sides["KerasTuner's loop"] = KerasTuner(alone, Path(folder) / "tuner")
         for side in sides.values():
-            side.run(heads[:1])  # what is slow only once in a process counts for nobody
+            side.run(bank.specs[:1])  # what is slow only once in a process counts for nobody
             side.rates.clear()
         bank.run()
         for round_ in range(arguments.rounds):
-            sample = [heads[(round_ * arguments.sample + k) % len(heads)] for k in range(arguments.sample)]
+            sample = balanced(bank.specs, arguments.sample, round_)
             found = {name: side.run(sample) for name, side in sides.items()} | {"fused": bank.run()}
             told = ", ".join(f"{name} {rate:.2f}" for name, rate in found.items())
-            print(f"round {round_ + 1}, trial-epochs/s: {told}", flush=True)
+            widths = ", ".join(f"{spec.conv_width}" for spec in sample)
+            print(f"round {round_ + 1}, trial-epochs/s: {told} (sampled heads of widths {widths})", flush=True)
     report(arguments, data, bank, sides)
 
 
@@ -147,11 +147,20 @@ def arrays_of(data: Any, fold: int) -> Arrays:
     return Arrays(*parts)
 
 
-def in_turn(specs: Sequence[Any]) -> list[Any]:
-    """Returns the heads in an order of which every stretch has narrow and wide ones."""
+def balanced(specs: Sequence[Any], count: int, round_: int) -> list[Any]:
+    """Returns a round's sample of heads: spread over their widths, and about as wide on the mean as all of them.
+
+    Narrow heads are quick, so a sample of them would say that one at a time is.
+    """
     by_width = sorted(specs, key=lambda spec: spec.conv_width)
-    places = [number * 0.6180339887 % 1 for number in range(len(by_width))]
-    return [by_width[int(place)] for place in np.argsort(np.argsort(places))]
+    widths = [spec.conv_width for spec in by_width]
+    if count >= len(widths):
+        return by_width
+    stretch = len(widths) / count
+    samples = {tuple(int((place + offset) * stretch) for place in range(count)) for offset in np.arange(0, 1, 1 / 32)}
+    off = {sample: abs(np.mean([widths[place] for place in sample]) - np.mean(widths)) for sample in samples}
+    ranked = sorted(samples, key=lambda sample: (off[sample], sample))
+    return [by_width[place] for place in ranked[round_ % len(ranked)]]
 
 
 def build(spec: Any, feature_shape: tuple[int, ...], classes: int) -> Any:

@@ -96,7 +96,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pages", type=int, help="pages of the bank; default: what the 32 trials need")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=4, help="trials of a round one at a time")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=4,
+        help="trials of a round one at a time; a bank of --study has about ten",
+    )
     parser.add_argument("--quick", action="store_true", help="300 + 100 rows, 2 epochs: does it run at all")
     parser.add_argument("--backend", choices=("tensorflow", "jax"))
     space = parser.add_argument_group("a study's own space")

@@ -40,17 +40,20 @@ def test_operations_are_those_of_a_heads_own_sizes(beside):
     assert module["all_products"](pooled, shape) == first + 3 * 2 * 10 * 32 * 5
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 40])
-def test_every_head_has_its_turn_and_every_stretch_has_narrow_and_wide_ones(beside, count):
-    module = runpy.run_path(str(BENCHMARKS / "default_space.py"))
-    specs = [HeadSpec(conv_width=16 * (1 + number), learning_rate=1e-3 * (1 + number)) for number in range(count)]
-    ordered = module["in_turn"](specs)
-    assert sorted(ordered, key=lambda spec: spec.conv_width) == specs
-    if count == 40:
-        for start in range(0, 40, 8):
-            widths = [spec.conv_width for spec in ordered[start : start + 8]]
-            assert min(widths) < 16 * 14
-            assert max(widths) > 16 * 27
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 40])
+def test_a_sample_of_heads_is_as_wide_as_all_of_them(beside, count):
+    balanced = runpy.run_path(str(BENCHMARKS / "default_space.py"))["balanced"]
+    generator = np.random.default_rng(count)
+    specs = [HeadSpec(conv_width=int(width)) for width in 16 * generator.integers(1, 17, 10)]
+    mean = np.mean([spec.conv_width for spec in specs])
+    for round_ in range(3):
+        sample = balanced(specs, count, round_)
+        assert len(sample) == min(count, 10)
+        widths = [spec.conv_width for spec in sample]
+        assert widths == sorted(widths)
+        if count > 2 or not round_:
+            assert abs(np.mean(widths) - mean) <= (16 if count > 1 else 32)
+    assert sorted(balanced(specs, 10, 0), key=id) == sorted(specs, key=id)
 
 
 @pytest.mark.slow
