@@ -4,7 +4,7 @@
     python benchmarks/engine.py --study studies/heads.toml [--store STORE] [--folds 5] [--quick]
 
 (a) One at a time: Optuna draws a trial, a Keras model is built, compiled and fitted on arrays in memory, with
-    ReduceLROnPlateau and validation. Of the 32 trials each round runs ``--sample``, the next ones in turn.
+    ReduceLROnPlateau and validation. Of the 32 trials each round runs ``--sample``, which are as wide as all of them.
 (b) Fused: all 32 in one bank, epochs, scores, best weights, exact scores of all at the end. Compiled before.
 
 Both sides take turns within one run, so that a machine shared with others is unfair to neither. Trials draw their width
@@ -26,17 +26,20 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from default_space import compare
+from default_space import balanced, compare
 from measured_bank import MeasuredBank, made_store
 
 from features.runtime.backend import use_backend
 
 SHAPE, CLASSES, BATCH = (8, 8, 2048), 4, 100
+DRAWN = ("conv_width", "dropout", "dense_layers", "learning_rate")
+"""What ``suggest`` asks for."""
 
 
 def main() -> None:
@@ -57,10 +60,10 @@ def main() -> None:
         feeds = [Feed(store, part, memory_bytes=2**33) for part in (rows[:train_rows], rows[train_rows:])]
         alone = OneAtATime(feeds, epochs=epochs, width=arguments.width)
         fused = Fused(feeds, epochs=epochs, width=arguments.width, pages=arguments.pages, dtype=dtype)
-        alone.run(1)  # what is slow only once in a process counts for neither
+        alone.run(fused.specs[:1])  # what is slow only once in a process counts for neither
         fused.run()
         for round_ in range(arguments.rounds):
-            single = alone.run(arguments.sample)
+            single = alone.run(balanced(fused.specs, arguments.sample, round_))
             together = fused.run()
             print(
                 f"round {round_ + 1}: one at a time {single:6.2f} trial-epochs/s, fused {together:6.2f},"
@@ -100,7 +103,7 @@ def parse() -> argparse.Namespace:
         "--sample",
         type=int,
         default=4,
-        help="trials of a round one at a time; a bank of --study has about ten",
+        help="trials of a round one at a time, of 32; a bank of --study has about ten",
     )
     parser.add_argument("--quick", action="store_true", help="300 + 100 rows, 2 epochs: does it run at all")
     parser.add_argument("--backend", choices=("tensorflow", "jax"))
@@ -169,11 +172,13 @@ class OneAtATime:
         )
         return max(history.history["val_accuracy"])
 
-    def run(self, trials: int) -> float:
-        """Runs the study's next trials; returns trial-epochs per second."""
+    def run(self, specs: Sequence[Any]) -> float:
+        """Runs trials of these heads; returns trial-epochs per second."""
+        for spec in specs:
+            self.study.enqueue_trial({name: getattr(spec, name) for name in DRAWN})
         begun = time.perf_counter()
-        self.study.optimize(self.objective, n_trials=trials)
-        self.rates.append(trials * self.epochs / (time.perf_counter() - begun))
+        self.study.optimize(self.objective, n_trials=len(specs))
+        self.rates.append(len(specs) * self.epochs / (time.perf_counter() - begun))
         return self.rates[-1]
 
 
