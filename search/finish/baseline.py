@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
 
+import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
 from features.rows.feed import Feed
 from heads.metrics.scoring import EpochRecord
@@ -40,24 +43,38 @@ class _Stopwatch:
 def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> OneAtATimeEstimate:
     """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
 
-    The sample is spread over the trials' widths. Each head trains three epochs of up to ``BATCHES`` batches, of which
-    the first, with its start-up, counts once for each trial, and the others for each trial-epoch.
+    The sample is spread over the trial-epochs, from those of the smallest heads to those of the largest: trials that
+    are stopped early may be other ones than those that train to the end. Each head of the sample trains three epochs
+    of up to ``BATCHES`` batches, of which the first, with its start-up, counts once for each trial, and the others for
+    each trial-epoch.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
-    sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
-    by_width = sorted(sound, key=lambda trial: (TrialNotes.of(trial).spec.conv_width, trial.number))
-    count = min(SAMPLES, len(by_width))
-    sampled = [by_width[(2 * place + 1) * len(by_width) // (2 * count)] for place in range(count)]
-    starts, epochs = zip(*(_sampled(TrialNotes.of(trial), config, data) for trial in sampled), strict=True)
+    sampled, shares = _spread(trials, data)
+    measured = np.array([_sampled(TrialNotes.of(trial), config, data) for trial in sampled])
+    start, epoch = (float(seconds) for seconds in np.average(measured, axis=0, weights=shares))
     folds = max(1, config.folds)
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
-    seconds = folds * (len(trials) * mean(starts) + trial_epochs * mean(epochs))
     return OneAtATimeEstimate(
-        seconds=round(seconds, 1),
-        seconds_per_trial=round(mean(starts), 4),
-        seconds_per_epoch=round(mean(epochs), 4),
+        seconds=round(folds * (len(trials) * start + trial_epochs * epoch), 1),
+        seconds_per_trial=round(start, 4),
+        seconds_per_epoch=round(epoch, 4),
         sampled=tuple(trial.number for trial in sampled),
     )
+
+
+def _spread(trials: Sequence[FrozenTrial], data: StudyData) -> tuple[list[FrozenTrial], list[int]]:
+    """The sound trials with the middle epoch of each third of all trial-epochs, by size, and of how many thirds."""
+    sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
+    by_size = sorted(sound, key=lambda trial: (_size(TrialNotes.of(trial), data), trial.number))
+    ends = np.cumsum([TrialNotes.of(trial).epochs for trial in by_size])
+    middles = (2 * np.arange(SAMPLES) + 1) * ends[-1] / (2 * SAMPLES)
+    places, thirds = np.unique(np.searchsorted(ends, middles, side="right"), return_counts=True)
+    return [by_size[place] for place in places], thirds.tolist()
+
+
+def _size(notes: TrialNotes, data: StudyData) -> int:
+    """Multiply-adds of the first layer, which most of a head's time goes by."""
+    return math.prod(data.of(notes.store).store.header.feature_shape) * notes.spec.conv_width
 
 
 def _sampled(notes: TrialNotes, config: StudyConfig, data: StudyData) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def test_all_trial_epochs_and_every_start_are_reckoned(tmp_path, clock):
     estimate = one_at_a_time(ended.study, ended.config, ended.study_data)  # all rows are sampled, there are few
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
     whole = len(ended.data.train.rows) / ended.config.batch_size
-    assert [batches for _, batches in clock] == [whole] * baseline.SAMPLES
+    assert [batches for _, batches in clock] == [whole] * len(estimate.sampled)
     assert (estimate.seconds_per_trial, estimate.seconds_per_epoch) == (START, pytest.approx(EPOCH + BATCH * whole))
     assert estimate.seconds == pytest.approx(8 * START + trial_epochs * (EPOCH + BATCH * whole), abs=0.05)
 
@@ -51,7 +51,7 @@ def test_of_many_batches_a_few_are_trained_and_what_an_epoch_costs_beside_them_c
     whole = len(ended.data.train.rows)
     assert whole > baseline.BATCHES
     estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
-    assert [batches for _, batches in clock] == [baseline.BATCHES, baseline.FEWER] * baseline.SAMPLES
+    assert [batches for _, batches in clock] == [baseline.BATCHES, baseline.FEWER] * len(estimate.sampled)
     assert estimate.seconds_per_epoch == pytest.approx(EPOCH + BATCH * whole, abs=1e-4)
     assert estimate.seconds_per_trial == START
 
@@ -65,3 +65,22 @@ def test_the_sample_is_of_sound_trials_spread_over_the_widths(tmp_path, clock):
     widths = [one.spec.conv_width for one in notes]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
+
+
+def test_heads_that_train_longest_are_the_sample(tmp_path, clock, monkeypatch):
+    ended = end_study(tmp_path, trials=8)
+    trials = [trial for trial in ended.study.get_trials() if is_counted(trial)]
+    sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
+    widest = max(sound, key=lambda trial: (TrialNotes.of(trial).spec.conv_width, trial.number))
+
+    def epochs(trial):
+        return 1000 if trial.number == widest.number else 1
+
+    of = TrialNotes.of
+    told = {trial.number: TrialNotes({**of(trial).attributes, "epochs": epochs(trial)}) for trial in trials}
+    monkeypatch.setattr(baseline.TrialNotes, "of", lambda trial: told[trial.number])
+    estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
+    assert estimate.sampled == (widest.number,)
+    whole = len(ended.data.train.rows) / ended.config.batch_size
+    total = sum(map(epochs, trials))
+    assert estimate.seconds == pytest.approx(8 * START + total * (EPOCH + BATCH * whole), abs=0.05)
