@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.extraction.backbone_spec import BackboneSpec
+from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import ImageFile
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
@@ -178,6 +179,7 @@ class LoadedHead:
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
         display = progress_display("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, display, heeding_stops(at_once=True) as stop:
+            raise_pixel_limit(options.max_pixels)
             sources = find_sources(_texts(images), Path(downloads), leave_out=maps, pages=options.pages)
             task = display.add_task("predicting", total=len(sources))
             made = predict(

@@ -86,7 +86,9 @@ class BackboneSpec:
             expected = (
                 f"what {file.path} was trained with: {', '.join(PREPROCESSINGS[1:])} (unit is x / 255, tf -1 to 1)"
             )
-            raise InputError("--preprocessing", expected=expected, found="none told, and none in the file")
+            found = "none told, and none that is known for one in the file"
+            hint = "none, where it is in the file all the same"
+            raise InputError("--preprocessing", expected=expected, found=found, hint=hint)
 
     def _check_size(self, smallest: int, of: str) -> None:
         if not smallest <= self.size <= _LARGEST_SIZE:

@@ -96,7 +96,11 @@ class Changes:
 
 
 def find_changes(
-    store: FeatureStore, table: ImageTable, *, say: Callable[[str], object] = lambda line: None
+    store: FeatureStore,
+    table: ImageTable,
+    *,
+    say: Callable[[str], object] = lambda line: None,
+    retry: Callable[[str], bool] | None = None,
 ) -> Changes:
     """Compares a store with the images that it is to be made of.
 
@@ -106,6 +110,7 @@ def find_changes(
         store: The store, finished or not.
         table: The images as they are.
         say: Told how many files are to be read, which may take its time.
+        retry: Says of the path of an image that could not be decoded whether it can be now: then it counts as changed.
     """
     rows = {path: row for row, path in enumerate(store.header.paths)}
     present = set(table.paths)
@@ -115,15 +120,20 @@ def find_changes(
         other, touched = _by_time(store, table, same_size), 0
     else:
         other, touched = _by_content(store, table, same_size, say)
+    if retry is None:
+        again = set()
+    else:
+        skipped = [new for new, old in same_size if store.done[old] == RowState.SKIPPED]
+        again = {new for new in skipped if new not in other and retry(table.paths[new])}
     changed = tuple(
         table.paths[new]
         for new, old in both
-        if table.sizes[new] != store.header.sizes[old] or (new in other and store.contents is not None)
+        if new in again or table.sizes[new] != store.header.sizes[old] or (new in other and store.contents is not None)
     )
     settled = [(new, old) for new, old in same_size if store.done[old] != RowState.PENDING]
     return Changes(
         store=store,
-        kept={new: old for new, old in settled if new not in other},
+        kept={new: old for new, old in settled if new not in other and new not in again},
         changed=changed,
         resized=len(same_size) < len(both),
         doubtful=() if store.contents is not None else tuple(table.paths[new] for new in sorted(other)),
@@ -148,11 +158,13 @@ def _by_content(
         for new, old in pairs
         if old in digests and (not times[old] or table.modified[new] != times[old] or digests[old] == UNKNOWN)
     ]
-    if len(read) > _MANY:
-        say(f"note: {len(read):,} images are of another time than the store says: their contents are compared")
+    file = {new: file_of(table.paths[new]) for new, _ in read}
+    files = [*dict.fromkeys(file.values())]  # of many pages each once
+    if len(files) > _MANY:
+        say(f"note: {len(files):,} files are of another time than the store says: their contents are compared")
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="hash") as pool:
-        found = [*pool.map(lambda pair: digest_of(table.folder / file_of(table.paths[pair[0]])), read)]
-    other = {new for (new, old), digest in zip(read, found, strict=True) if digest != digests[old]}
+        found = dict(zip(files, pool.map(lambda name: digest_of(table.folder / name), files), strict=True))
+    other = {new for new, old in read if found[file[new]] != digests[old]}
     return other, sum(new not in other and table.modified[new] != times[old] for new, old in read)
 
 

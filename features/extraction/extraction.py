@@ -20,7 +20,9 @@ from features.extraction.scale import scale_of, table_of_pages
 from features.extraction.summary import ExtractionSummary
 from features.extraction.update import check_same_features, differs, side_path, updating
 from features.extraction.views_by_images import remark_on, views_by_images
+from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
+from features.images.pages import source_of
 from features.images.reading import Reading
 from features.images.survey import Choice
 from features.images.views import View
@@ -119,6 +121,8 @@ def extract_stores(
     table = table_of_pages(images_of(images, options, frame), options)
     scale = cache(partial(scale_of, table, options))
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
+    # behind a link, a store stays where it is: an update takes the place of the file, not of the link
+    stores = {path.resolve() if path.is_symlink() else path: spec for path, spec in stores.items()}
     there = {path: FeatureStore(path) for path in stores if path.exists()}
     views = told or views_by_images(len(table), [stored.header.views for stored in there.values()])
     plans = []
@@ -209,7 +213,7 @@ class _Plan:
         if stored is None:
             return None
         header = self.header(stored.header.feature_shape, stored.header.weights_sha256)
-        changes = find_changes(stored, self.table, say=say)
+        changes = find_changes(stored, self.table, say=say, retry=self._decodes if self.options.update else None)
         if self.options.update:
             check_same_features(changes, header)
             if differs(changes, header):
@@ -225,3 +229,12 @@ class _Plan:
         hint = "--update makes the store that of the images and the table as they are, and keeps its features"
         stored.header.check_same(path, header, hint=hint)
         return changes
+
+    def _decodes(self, path: str) -> bool:
+        """Whether an image can be decoded as it is to be read now."""
+        reading = Reading(parse_intensity(self.scale.intensity), self.options.max_pixels, self.options.resize)
+        try:
+            decode_image(source_of(self.table.folder, path), self.spec.size, reading)
+        except UndecodableError:
+            return False
+        return True

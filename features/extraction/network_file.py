@@ -42,11 +42,12 @@ _LOADING = (
 )
 """Layers of Keras' own that read other files, or run what is in them."""
 _BEFORE_SCALING = (
-    *("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Identity", "Cast", "GetItem", "RandomFlip"),
+    *("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Identity", "Cast", "GetItem", "Stack", "RandomFlip"),
     *("RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "RandomContrast", "RandomBrightness"),
+    "Concatenate",  # of channels that were taken apart, as ``Stack``
 )
 """Layers that leave numbers on their scale: what comes after them may be what scales."""
-_SCALING = ("Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract")
+_SCALING = ("Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract", "Add")
 _MODELS = ("Functional", "Sequential", "Model")
 
 

@@ -85,6 +85,8 @@ def summarize(
     """
     usable = np.flatnonzero(done == RowState.DONE).tolist()
     found = [(table.classes[table.labels[row]], table.patients[row]) for row in usable]
+    images = Counter(label for label, _ in found)
+    who_is_in = Counter(label for label, who in set(found) if who)
     return ExtractionSummary(
         store=store,
         bytes=store.stat().st_size,
@@ -93,8 +95,8 @@ def summarize(
         seconds=seconds,
         skipped=skipped,
         reasons=dict(Counter(skipped.values()).most_common()),
-        counts={name: sum(label == name for label, _ in found) for name in table.classes},
-        patients={name: len({who for label, who in found if label == name} - {""}) for name in table.classes},
+        counts={name: images[name] for name in table.classes},
+        patients={name: who_is_in[name] for name in table.classes},
         known=len({who for _, who in found} - {""}),
         unknown=sum(not patient for _, patient in found),
         patient_source=table.patient_source,

@@ -16,6 +16,7 @@ import numpy as np
 from features.extraction.changes import Changes
 from features.images.content import digest_of
 from features.images.folder import ImageTable
+from features.images.pages import file_of
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
 from features.runtime.lock import WriterLock
@@ -107,6 +108,6 @@ def _take_over(writer: StoreWriter, changes: Changes, table: ImageTable) -> None
         if old.contents is not None:
             contents = old.contents[rows]
         else:  # files of the same size, no newer than the store
-            digests = b"".join(digest_of(table.folder / table.paths[row]) for row in new)
+            digests = b"".join(digest_of(table.folder / file_of(table.paths[row])) for row in new)
             contents = np.frombuffer(digests, np.uint8).reshape(len(new), DIGEST_BYTES)
         writer.write(new, old.take(rows), old.done[rows], contents)

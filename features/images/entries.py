@@ -20,7 +20,7 @@ _LITTER = frozenset(
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),  # Explorer and Finder
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology, QNAP
         "dicomdir",  # the index of a folder of DICOM files
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("$recycle.bin", "system volume information", "found.000"),  # Windows; its "Recycled" of old may be a class
         *("__macosx", "network trash folder", "temporary items", "lost+found"),  # macOS' archives and shares, ext4
         "__pycache__",
     )

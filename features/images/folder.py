@@ -79,14 +79,16 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
         limit: Take at most this many images, evenly from the classes and evenly spaced within each.
 
     Raises:
-        InputError: The folder is missing, is a file, cannot be read or holds no images; it holds parts of a data set,
-            and not classes; the pattern is none; the limit leaves a class without an image.
+        InputError: The folder is missing, is a file, cannot be read or holds no images; it holds parts of a data set
+            beside what is none, or without classes; the pattern is none; the limit leaves a class without an image.
     """
     pattern = compile_group_pattern(group_pattern)
     seen = Seen()
     folders = _class_folders(folder, seen)
     parted = _part_folders(folder, folders)
     if parted:
+        for own in sorted(own for owns in folders.values() for own in owns if own not in parted):
+            seen.pass_over(own)
         folders = _classes_of_parts(folder, parted, seen)
     every = {name: [f for own in folders[name] for f in files_of_class(folder, own, seen)] for name in sorted(folders)}
     found = {name: files for name, files in every.items() if files}
@@ -159,12 +161,31 @@ def _class_folders(folder: Path, seen: Seen) -> dict[str, list[str]]:
 
 
 def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, str]:
-    """The part of each folder, where all are of parts, one of them to train on, with folders in each; else nothing."""
+    """The part of each folder that holds images, where they are those of parts, one of them to train on; else nothing.
+
+    Raises:
+        InputError: Another folder with images stands beside them, or a part has no folders of classes.
+    """
     named = {own: part_named(own) for owns in folders.values() for own in owns}
-    parts = {own: part for own, part in named.items() if part is not None}
-    if len(parts) < len(named) or len(set(parts.values())) < 2 or "train" not in parts.values():
+    if not {"train"} < {part for part in named.values() if part is not None}:
         return {}
-    return parts if all(any(map(is_folder, entries_of(folder / own, Seen()))) for own in parts) else {}
+    every = {own: files_of_class(folder, own, Seen()) for own in named}
+    nested = {own: any(file.nested for file in files) for own, files in every.items() if files}
+    parts = {own: part for own in nested if (part := named[own]) is not None}
+    training = any(nested[own] for own, part in parts.items() if part == "train")
+    if not training or len(set(parts.values())) < 2:
+        return {}
+    flat = [f"images without a class folder in {printable(own)}" for own in parts if not nested[own]]
+    beside = [printable(own) for own in nested if own not in parts]
+    if flat or beside:
+        told = [
+            *flat,
+            *([f"{listed(beside, _NAMED)} beside {listed(map(printable, parts), _NAMED)}"] if beside else []),
+        ]
+        expected = "folders of parts of a data set alone, each with one sub-folder a class"
+        hint = "move elsewhere what is none, or name the folder of one part"
+        raise InputError(folder, expected=expected, found="; ".join(told), hint=hint)
+    return parts
 
 
 def _classes_of_parts(folder: Path, parts: Mapping[str, str], seen: Seen) -> dict[str, list[str]]:
@@ -265,7 +286,7 @@ def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[
 
 
 def _remarks_on_spelling(found: Mapping[str, object], folders: Mapping[str, list[str]]) -> Iterator[str]:
-    spelled = [name for name in found if len(folders[name]) > 1]
+    spelled = [name for name in found if len({own.rpartition("/")[2] for own in folders[name]}) > 1]
     if spelled:
         yield f"one class each, though their folders' names are written with different characters: {_some(spelled)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +52,7 @@ def _read_text(path: Path) -> pd.DataFrame:
     counts = {separator: first.count(separator) for separator in _SEPARATORS}
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     separator = usual if counts[usual] else max(counts, key=counts.__getitem__)
+    _require_no_more_values(path, separator)
     # `index_col`: a row with one value more than there are columns must not shift all of them
     return pd.read_csv(
         path,
@@ -61,6 +63,21 @@ def _read_text(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         on_bad_lines="error",
     )
+
+
+def _require_no_more_values(path: Path, separator: str) -> None:
+    """Refuses a first row that is longer than the header: pandas refuses later ones, and cuts all as it cuts this one.
+
+    Raises:
+        InputError: Naming the row.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = filter(None, csv.reader(file, delimiter=separator))
+        header, first = next(rows, []), next(rows, [])
+    if len(first) > len(header):
+        expected = f"at most {len(header)} values, as there are columns"
+        hint = "a value with a separator in it needs quotes"
+        raise InputError(path, field="row 1", expected=expected, found=len(first), hint=hint)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -78,7 +95,7 @@ def texts_of(column: pd.Series[Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    if value is None or value != value or str(value) == "<NA>":  # noqa: PLR0124  NaN and NaT are not themselves
+    if value is None or str(value) == "<NA>" or value != value:  # noqa: PLR0124  NaN and NaT are not themselves
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

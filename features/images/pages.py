@@ -42,11 +42,14 @@ def open_image(source: Source) -> Image.Image:
     if dicom.is_dicom(start):
         return dicom.DicomImage(opened)
     try:
-        return Image.open(opened)
+        image = Image.open(opened)
     except UnidentifiedImageError:
         if not (dicom.CAN_READ and dicom.may_be_dicom(start)):
             raise
-    return dicom.DicomImage(opened)
+        return dicom.DicomImage(opened)
+    # a file with a name may be mapped, which scrambles a TIFF that is to be turned (Pillow 13)
+    image.filename = ""
+    return image
 
 
 def start_of(source: Source, count: int = HEAD) -> bytes:
@@ -150,7 +153,8 @@ def with_all_pages(table: ImageTable, on_file: Callable[[], object] = lambda: No
             paths += [f"{path}#{number}" for number in numbers] if several else [path]
             patients += [patient or (path if several else "")] * len(numbers)
     changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in _of_rows(table)}
-    changed |= {"paths": tuple(paths), "patients": tuple(patients)}
+    told = [table.patient_source, *(["the files of several pages whose patient is unknown"] if nameless else [])]
+    changed |= {"paths": tuple(paths), "patients": tuple(patients), "patient_source": "; ".join(filter(None, told))}
     return replace(table, **changed, remarks=(*table.remarks, *_remarks(table.paths, paths, nameless)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -56,7 +57,8 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     A pattern of the user's is looked for in the file's name without its ending; where images lie in folders within
     their class, in the path below the class first, then in the whole path, then in the name. Without one, a patient is
     the first folder below the class where there is one, unless every name there is ``<CLASS>-<patient>-<image>``; and
-    the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken.
+    the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken; neither are
+    folders that all classes have, if their names hold no number.
 
     Args:
         paths: Each image relative to the image folder, with ``/``.
@@ -79,7 +81,7 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
         (path.parts[1], _FOLDERS) if deep and not told else (who, _NAMES)
         for who, path, deep in zip(named, spelled, nested, strict=True)
     ]
-    doubtful = _doubtful(spelled, found)
+    doubtful = _doubtful(spelled, found) | _same_everywhere(spelled, found)
     kept = [("", "") if row in doubtful else one for row, one in enumerate(found)]
     return Patients(tuple(who for who, _ in kept), _source(told_as, kept), tuple(_remarks(told_as, found, doubtful)))
 
@@ -110,6 +112,18 @@ def _doubtful(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) 
         return dict.fromkeys(dated, "a date")
     classes = [row for row, (who, _) in enumerate(found) if who.casefold() == paths[row].parts[0].casefold()]
     return dict.fromkeys(classes, "the class") if 2 * len(classes) > sum(bool(who) for who, _ in found) else {}
+
+
+def _same_everywhere(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """Rows whose folder is no patient's, as each class has the same ones, without a number: ``images``, ``left``."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for path, (who, source) in zip(paths, found, strict=True):
+        folders[path.parts[0]].add(who if source == _FOLDERS else "")
+    first, *others = folders.values()
+    if not others or any(names != first for names in others) or any(set(name) & set("0123456789") for name in first):
+        return {}
+    kind = "the kind of image" if len(first) > 1 else "images of all patients"
+    return {row: kind for row, (who, source) in enumerate(found) if who and source == _FOLDERS}
 
 
 def _is_date(who: str, path: PurePosixPath, source: str) -> bool:

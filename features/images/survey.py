@@ -21,6 +21,7 @@ from features.images.decode import deep_values, is_deep
 from features.images.dicom import DicomImage
 from features.images.metadata import PNG, png_significant_bits
 from features.images.pages import open_image, start_of
+from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import ImageFile, Page, Source, described
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
@@ -123,6 +124,7 @@ def survey_images(sources: Sequence[Source], max_pixels: int) -> Survey:
 
     What cannot be read is passed over here.
     """
+    raise_pixel_limit(max_pixels)
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="survey") as pool:
         looked = [*pool.map(_looked_at, sources)]
         deep = [source for source, scaled in zip(sources, looked, strict=True) if scaled is _Scaled.BY_ALL]

@@ -56,7 +56,8 @@ def scan_table(
     if strict and rows.left_out:
         expected, told = f"one row for each image in {folder}", "; ".join(rows.told())
         raise InputError(labels.name, expected=expected, found=told, hint="without --strict they are left out")
-    every = {name: rows.of_class(name) for name in labels.classes}
+    by_class = rows.by_class()
+    every = {name: by_class.get(name, []) for name in labels.classes}
     found = {name: files for name, files in every.items() if files}
     if limit is not None:
         found = limited(found, limit)
@@ -93,8 +94,12 @@ class _Rows:
     files: dict[str, File]
     left_out: tuple[tuple[str, str, str], ...]
 
-    def of_class(self, name: str) -> list[File]:
-        return [self.files[path] for path in sorted(self.by_path) if self.by_path[path].label == name]
+    def by_class(self) -> dict[str, list[File]]:
+        """The files of each class, sorted by path."""
+        found: dict[str, list[File]] = defaultdict(list)
+        for path in sorted(self.by_path):
+            found[self.by_path[path].label].append(self.files[path])
+        return found
 
     @property
     def counts(self) -> dict[str, int]:

@@ -12,7 +12,11 @@ from features.images.entries import is_image, is_left_out, is_litter
 from features.runtime.errors import InputError
 
 HIDDEN, LITTER, OTHERS, BESIDE = "hidden", "left behind by systems", "no images", "images beside those of a class"
+MASKS = "masks beside images"
 """What was passed over, as ``ImageTable.ignored`` counts it."""
+_OF_IMAGES = frozenset(("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "scans"))
+_OF_MASKS = frozenset(("mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "groundtruth"))
+"""Names of folders, in lower case: where one of images stands beside one of masks, the latter are no images."""
 _EARLIEST_NS = 31_536_000 * 10**9
 _LATEST_NS = 4_102_444_800 * 10**9
 """1971 and 2100: a file's time outside of these was never the time of anything."""
@@ -186,7 +190,19 @@ def _walk(folder: Path, name: str, above: tuple[tuple[int, int], ...]) -> _Branc
             branch.items.append(_file(entry, path))
         else:
             branch.seen.pass_over(path)
+    _without_masks(branch)
     return branch
+
+
+def _without_masks(branch: _Branch) -> None:
+    """Passes over the folders of masks that stand beside those of images."""
+    named = {inner.path.rpartition("/")[2].casefold(): inner for inner in branch.folders}
+    masks = [inner for name, inner in named.items() if name in _OF_MASKS]
+    if not any(name in _OF_IMAGES and any(inner.files()) for name, inner in named.items()):
+        return
+    for inner in masks:
+        branch.items.remove(inner)
+        branch.seen.counts[MASKS] += sum(1 for _ in inner.files())
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,6 +1,7 @@
 """What POSIX has and other systems have not, each with what stands in for it. Everything else here is plain Python.
 
-Linux has all of it; macOS lacks ``posix_fallocate``, ``fdatasync`` and ``sched_getaffinity``, Windows ``pwrite`` too.
+Linux has all of it; macOS lacks ``posix_fallocate``, ``fdatasync`` and ``sched_getaffinity``, Windows ``pwrite`` and
+``preadv`` too.
 Looked up at each call: tests take them away.
 """
 
@@ -36,6 +37,38 @@ def open_to_write(path: Path) -> int:
         OSError: It cannot be opened.
     """
     return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+
+
+def open_to_read(path: Path) -> int:
+    """Returns a descriptor to read a file byte for byte: of this file, even where another one takes its name later.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
+    """Fills ``buffer`` from a place of a file on.
+
+    Raises:
+        EOFError: The file ends before.
+        OSError: The disk failed.
+    """
+    done = 0
+    while done < len(buffer):
+        count = _read_some(descriptor, buffer[done:], offset + done)
+        if not count:
+            raise EOFError
+        done += count
+
+
+def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:  # whose place all copies share: for one thread
+        file.seek(offset)
+        return file.readinto(buffer)
 
 
 def allocate(descriptor: int, size: int) -> None:

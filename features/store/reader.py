@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 
 from features.hdf5.door import opened
 from features.hdf5.values import Attributes
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.portable import open_to_read, read_into
 from features.store.arrays import Arrays, arrays_to_store
 from features.store.given import HeldArray
 from features.store.schema import EXPECTED, Rows, RowState, dataset_offset, read_contents, read_header, read_states
@@ -44,6 +46,7 @@ class FeatureStore(FeatureSource):
             InputError: There is no such file, or it is not a store of this schema.
         """
         self.path = Path(path)
+        before = _identity(self.path)
         with opened(self.path, EXPECTED) as file:
             self.header = read_header(self.path, file).spelled()
             self._features_at = dataset_offset(self.path, file, "features")
@@ -52,9 +55,16 @@ class FeatureStore(FeatureSource):
             attributes = Attributes(self.path, file)
             self.complete = attributes.flag("complete")
             self.fingerprint = attributes.text("fingerprint")
-        self.features: npt.NDArray[Any] = np.memmap(
-            self.path, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
-        )
+        # an update may put another store in this one's place: all reading is of the file whose header was read
+        self._descriptor = open_to_read(self.path)
+        finalize(self, os.close, self._descriptor)
+        if _identity(self._descriptor) != before:
+            hint = "run it again"
+            raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
+        with open(self._descriptor, "rb", closefd=False) as held:
+            self.features: npt.NDArray[Any] = np.memmap(
+                held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
+            )
         self.labels = np.asarray(self.header.labels, np.int32)
         self.patients = np.asarray(self.header.patients)
         for array in (self.done, self.labels, self.patients, self.contents):
@@ -132,7 +142,11 @@ class FeatureStore(FeatureSource):
         step, values = rows_within(limit, self.header), self.header.row_values
         for start in range(0, len(self), step):
             rows, place = min(step, len(self) - start), self._features_at + start * self.header.row_bytes
-            flat = np.fromfile(self.path, self.header.dtype, rows * values, offset=place)
+            flat = np.empty(rows * values, self.header.dtype)
+            try:
+                read_into(self._descriptor, flat.view(np.uint8).data, place)
+            except EOFError as error:
+                raise BottleneckError(f"{self.path}: the file was cut while it was read") from error
             yield start, flat.reshape(rows, *self.header.shape[1:])
 
     def require_complete(self) -> None:
@@ -148,3 +162,12 @@ class FeatureStore(FeatureSource):
             raise InputError(self.path, field="complete", expected="a finished store", found=settled, hint=hint)
         if not len(self.usable):
             raise InputError(self.path, field="done", expected="at least one usable row", found="none")
+
+
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    """What tells a file from another one of its name; None where there is none."""
+    try:
+        status = os.stat(file)  # noqa: PTH116  a descriptor, too
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

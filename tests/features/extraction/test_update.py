@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from features import extract
-from features.extraction import extraction
+from features.extraction import changes, extraction
 from features.extraction.options import ExtractionOptions
 from features.extraction.pipeline import EMPTY
 from features.extraction.schedule import batches_in_place
 from features.extraction.update import side_path
+from features.images.content import digest_of
 from features.runtime.errors import BottleneckError, InputError
 from features.store.check import find_problems
 from features.store.reader import FeatureStore
@@ -234,6 +235,52 @@ def test_a_mended_image_is_a_change_and_one_that_could_not_be_read_too(images, t
     summary, _ = run(images, store, update=True)
     assert (summary.update["changed"], summary.skipped) == (2, {})
     assert same_bytes(images, store)
+
+
+def test_a_skipped_image_that_can_be_read_as_things_are_told_now_is_a_change(images, tmp_path):
+    store = tmp_path / "s.h5"
+    Image.fromarray(np.full((SIDE + 1, SIDE + 1), 9, np.uint8)).save(images / "A" / "A-0-1.bmp", "BMP")
+    assert len(run(images, store, max_pixels=SIDE * SIDE)[0].skipped) == 1
+    assert run(images, store, max_pixels=SIDE * SIDE, update=True)[0].update == {}
+    summary, _ = run(images, store, update=True)
+    assert (summary.update["changed"], summary.update["kept"], summary.skipped) == (1, 11, {})
+    assert same_bytes(images, store)
+
+
+def test_behind_a_link_a_store_is_updated_where_it_is(images, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link.h5"
+    link.symlink_to(tmp_path / "disk" / "real.h5")
+    run(images, link)
+    put(images, "A/A-3-1.bmp", 7, TIME + 5)
+    run(images, link, update=True)
+    assert link.is_symlink()
+    assert same_bytes(images, tmp_path / "disk" / "real.h5")
+
+
+def test_who_reads_a_store_goes_on_reading_that_while_another_takes_its_place(images, tmp_path):
+    store = tmp_path / "s.h5"
+    run(images, store)
+    reader = FeatureStore(store)
+    before = [rows.copy() for _, rows in reader.chunks(1)]
+    put(images, "A/A-0-0.bmp", 200)  # moves all other rows
+    run(images, store, update=True)
+    assert len(FeatureStore(store)) == len(reader) + 1
+    for (start, rows), was in zip(reader.chunks(1), before, strict=True):
+        assert np.array_equal(rows, was)
+        assert np.array_equal(rows, reader.take(np.arange(start, start + len(rows))))
+
+
+def test_pages_of_a_touched_file_are_hashed_once(images, tmp_path, monkeypatch):
+    frames = [Image.new("L", (SIDE, SIDE), level) for level in range(5)]
+    frames[0].save(images / "A" / "A-9-1.tif", save_all=True, append_images=frames[1:])
+    store = tmp_path / "s.h5"
+    run(images, store, pages="all")
+    os.utime(images / "A" / "A-9-1.tif", (TIME + 5, TIME + 5))
+    read: list[Path] = []
+    monkeypatch.setattr(changes, "digest_of", lambda path: read.append(path) or digest_of(path))
+    run(images, store, pages="all", update=True)
+    assert read == [images / "A" / "A-9-1.tif"]
 
 
 def old_store(images: Path, store: Path) -> None:

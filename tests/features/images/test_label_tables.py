@@ -341,3 +341,16 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for name, found in (("a.csv", "no such file"), ("b.csv", "a folder")):
         with pytest.raises(InputError, match=f"expected a table of labels, found {found}"):
             read_label_file(tmp_path / name)
+
+
+def test_missing_values_of_pandas_own_types_are_unknown(folder):
+    frame = frame_of(("a.png", "x"), ("b.png", "y"))
+    frame["patient"] = pd.array([7, None], dtype="Int64")
+    assert scanned(folder, frame).patients == ("7", "")
+
+
+@pytest.mark.parametrize("row", ["A/1.png,p1,x", "A/1.png,x,", '"A/1.png",a, comma'])
+def test_a_first_row_with_more_values_than_columns_is_refused(tmp_path, row):
+    (tmp_path / "t.csv").write_text(f"path,label\n{row}\nA/2.png,y\n")
+    with pytest.raises(InputError, match=r"row 1: expected at most 2 values, as there are columns, found 3"):
+        read_label_file(tmp_path / "t.csv")

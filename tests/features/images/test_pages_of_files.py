@@ -112,3 +112,19 @@ def test_more_pixels_are_allowed_where_they_are_asked_for(monkeypatch):
     assert decode_image(content, 8, Reading(max_pixels=60_000))[0, 0, 0] == 77
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)  # Pillow raises from twice that on
     assert decode_image(content, 8, Reading(max_pixels=60_000))[0, 0, 0] == 77
+
+
+def test_a_grey_picture_that_is_to_be_turned_is_the_same_from_its_file_and_from_memory(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "turned.tif", tiffinfo={274: 6})
+    from_file = np.asarray(original_image(tmp_path / "turned.tif").convert("L"))
+    assert np.array_equal(from_file, np.asarray(original_image((tmp_path / "turned.tif").read_bytes()).convert("L")))
+    assert np.array_equal(from_file, np.rot90(grey, -1))
+
+
+def test_pages_of_unknown_patients_say_where_their_patients_are_from(tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "x.tif").write_bytes(paged("TIFF"))
+    table = with_all_pages(scan_folder(tmp_path))
+    assert set(table.patients) == {"A/x.tif"}
+    assert table.patient_source == "the files of several pages whose patient is unknown"

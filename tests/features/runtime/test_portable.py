@@ -17,7 +17,7 @@ from features.runtime.lock import WriterLock, is_locked
 
 MISSING = """
 import os, sys
-for name in ("sched_getaffinity", "posix_fallocate", "fdatasync", "pwrite"):
+for name in ("sched_getaffinity", "posix_fallocate", "fdatasync", "pwrite", "preadv"):
     delattr(os, name)
 sys.modules["fcntl"] = None  # importing it raises ImportError
 """

@@ -1,0 +1,84 @@
+"""Folders of parts, of kinds of images and of masks: what is no class, no patient and no image, and is told as that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.images.folder import scan_folder
+from features.images.walk import MASKS
+from features.runtime.errors import InputError
+
+
+def fill(folder: Path, *names: str) -> Path:
+    """Makes files that count as images by their names; a name that ends with / is a folder."""
+    for name in names:
+        path = folder / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"x")
+    return folder
+
+
+PARTED = ("train/A/A-1-1.png", "train/B/B-2-1.png", "test/A/A-3-1.png", "test/B/B-4-1.png")
+
+
+def test_parts_of_plain_names_need_no_remark(tmp_path):
+    table = scan_folder(fill(tmp_path, *PARTED))
+    assert (table.classes, table.parts) == (("A", "B"), ("test", "train", "test", "train"))
+    assert table.remarks == ()
+
+
+def test_folders_without_images_are_no_parts_and_no_classes(tmp_path):
+    table = scan_folder(fill(tmp_path, *PARTED, "docs/notes.txt", "val/A/", "val/B/"))
+    assert (table.classes, table.parts) == (("A", "B"), ("test", "train", "test", "train"))
+    assert any("ignored, not images in a class folder: docs, val" in remark for remark in table.remarks)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["val/1.png", "val/2.png"], "images without a class folder in val"),
+        (["again/train/A/A-1-1.png"], "again beside test, train"),
+        (["C/C-1-1.png"], "C beside test, train"),
+    ],
+)
+def test_parts_beside_what_is_none_are_refused(tmp_path, more, said):
+    with pytest.raises(InputError, match=said):
+        scan_folder(fill(tmp_path, *PARTED, *more))
+
+
+def test_parts_without_classes_in_what_is_to_be_tested_are_refused(tmp_path):
+    with pytest.raises(InputError, match="images without a class folder in test"):
+        scan_folder(fill(tmp_path, "train/A/A-1-1.png", "train/B/B-2-1.png", "test/1.png"))
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path):
+    table = scan_folder(fill(tmp_path, "car/car-1-1.png", "train/train-2-1.png", "test/test-2-1.png"))
+    assert table.classes == ("car", "test", "train")
+
+
+def test_a_class_may_be_called_as_an_old_windows_called_its_waste(tmp_path):
+    table = scan_folder(fill(tmp_path, "glass/glass-1-1.png", "Recycled/Recycled-2-1.png"))
+    assert table.classes == ("Recycled", "glass")
+
+
+def test_masks_beside_images_are_none_and_neither_are_patients(tmp_path):
+    names = (f"{name}/{kind}/{name}-{number}.png" for name in "AB" for kind in ("images", "masks") for number in "12")
+    table = scan_folder(fill(tmp_path, *names))
+    assert table.paths == ("A/images/A-1.png", "A/images/A-2.png", "B/images/B-1.png", "B/images/B-2.png")
+    assert table.ignored == {MASKS: 4}
+    assert set(table.patients) == {""}
+    assert any("images of all patients, not a patient" in remark for remark in table.remarks)
+
+
+def test_folders_that_all_classes_have_are_no_patients_unless_they_are_numbered(tmp_path):
+    eyes = fill(
+        tmp_path / "eyes", *(f"{name}/{eye}/x{n}.png" for name in "AB" for eye in ("left", "right") for n in "12")
+    )
+    assert set(scan_folder(eyes).patients) == {""}
+    numbered = fill(tmp_path / "numbered", *(f"{name}/p{n}/x.png" for name in "AB" for n in "12"))
+    assert scan_folder(numbered).patients == ("p1", "p2", "p1", "p2")
+    others = fill(tmp_path / "others", "A/Smith/1.png", "A/Jones/1.png", "B/Jones/1.png", "B/Brown/1.png")
+    assert scan_folder(others).patients == ("Jones", "Smith", "Brown", "Jones")
