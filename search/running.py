@@ -301,7 +301,8 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     repeated = "" if config.finalists == 0 else f", then {config.repeats_in_words}"
     own = f"heads of {config.head}, " if config.head else ""
     how = f"{own}{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
-    say(f"{folder}: {config.trials} trials of up to {config.epochs} epochs ({how}){repeated}")
+    most = f"{counted(config.trials, 'trial')} of up to {counted(config.epochs, 'epoch')}"
+    say(f"{folder}: {most} ({how}){repeated}")
 
 
 def _search(

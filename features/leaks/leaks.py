@@ -14,6 +14,7 @@ from features.leaks.similarity import Images
 from features.rows.given_parts import part_rows
 from features.rows.split import groups_of
 from features.runtime.progress import OnProgress, unwatched
+from features.runtime.text import counted
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 
@@ -119,8 +120,9 @@ class Leaks:
 def parts_in_words(rows: Mapping[str, int], patients: Mapping[str, int], shared: int) -> str:
     """Returns ``train 466 rows of 302 patients, ...; patients in two parts: 0``: see ``Leaks`` for what these are."""
     if not any(patients.values()):
-        return f"{', '.join(f'{name} {count:,} rows' for name, count in rows.items())}; no patient is known"
-    parts = (f"{name} {count:,} rows of {patients[name]:,} patients" for name, count in rows.items())
+        told = (f"{name} {counted(count, 'row')}" for name, count in rows.items())
+        return f"{', '.join(told)}; no patient is known"
+    parts = (f"{name} {counted(count, 'row')} of {counted(patients[name], 'patient')}" for name, count in rows.items())
     return f"{', '.join(parts)}; patients in two parts: {shared:,}"
 
 

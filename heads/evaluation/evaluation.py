@@ -11,7 +11,7 @@ from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from features.store.source import FeatureSource
-from heads.evaluation.rows import Part, fitted, is_trained_on, rows_of
+from heads.evaluation.rows import Part, fitted, is_one_of, is_trained_on, rows_of
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import Metrics, measure
@@ -81,9 +81,10 @@ class ChosenRows:
 
 def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
     """What to know about the rows and their features, or ''."""
-    again = part is Part.VALIDATION and part.value in (metadata.refit or {}).get("parts", ())
+    refit, own = metadata.refit or {}, is_trained_on(metadata, store)
+    again = part is Part.VALIDATION and part.value in refit.get("parts", ())
     told, projection = [], store.header.projection
-    if is_trained_on(metadata, store) and (part is Part.ALL or again):
+    if (own and (part is Part.ALL or again)) or (not own and is_one_of(refit.get("stores", ()), store)):
         told.append("includes the rows that the head was trained on: its score on new images will be lower")
     if projection is not None and projection.digest != metadata.projection:
         told.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -57,8 +58,13 @@ def require_same_kind(head: Path, metadata: HeadMetadata, store: FeatureStore) -
 
 def is_trained_on(metadata: HeadMetadata, store: FeatureSource) -> bool:
     """Whether this is the store that a head was trained on, or was compressed from that."""
+    return is_one_of((metadata.store_fingerprint,), store)
+
+
+def is_one_of(fingerprints: Collection[str | None], store: FeatureSource) -> bool:
+    """Whether a store, or the one that it was compressed from, is among those of these fingerprints."""
     projection = store.header.projection
-    return metadata.store_fingerprint in (store.fingerprint, projection and projection.compressed_from)
+    return store.fingerprint in fingerprints or (projection is not None and projection.compressed_from in fingerprints)
 
 
 def _shown(value: Any) -> str:

@@ -47,7 +47,8 @@ class HeadMetadata(FeatureKind):
         temperature: What calibrates its probabilities (``heads.metrics.calibration``); fitted on validation rows that
             the heads it was fitted by were not trained on.
         refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
-            ``rows`` and ``epochs``, and ``repeats``, ``mean`` and ``sd`` of the values of heads like it.
+            ``rows`` and ``epochs``, ``stores`` (fingerprints, where these are two), and ``repeats``, ``mean`` and
+            ``sd`` of the values of heads like it.
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.

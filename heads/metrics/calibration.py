@@ -11,17 +11,23 @@ from heads.metrics.curves import reliability
 from heads.metrics.scoring import PROBABILITY_FLOOR, Probabilities, score
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Temperatures outside are those of rows that say nothing: all called rightly and surely, or none."""
+"""Temperatures outside are those of rows that say nothing."""
 
 
 def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     """Returns the temperature that makes the true classes of some rows most probable.
+
+    It is 1 where every row is called rightly: then the surest is the most probable, and nothing says how sure is too
+    sure.
 
     Args:
         probabilities: (rows, classes) of rows that the head was not trained on, at least one.
         labels: (rows,) index of the true class.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415  slow to import, and needed once a study
+
+    if bool((np.argmax(probabilities, axis=-1) == labels).all()):
+        return 1.0
 
     def loss(logarithm: float) -> float:
         return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss

@@ -1,13 +1,16 @@
 """95 % intervals of accuracies and of their differences, over images or over patients.
 
 Images of one patient resemble each other, so an interval over images is too narrow; resampling patients with all of
-their images is not (the cluster bootstrap: Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x). Percentile
-intervals; where these degenerate, because every image is called rightly or none, Wilson's over the patients.
+their images is not (the cluster bootstrap: Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x). Of few patients
+its percentiles are too narrow, too: of ten and of two, a difference that is none was called one in 8% and in 37% of
+cases that were made up. So the percentiles are expanded as Student's t asks for (Hesterberg 2015,
+doi:10.1080/00031305.2015.1089789), and the interval holds that of the linearised standard error by t as well, and the
+one that it would have if each image were another patient's. With hundreds of patients all of this changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ RESAMPLES = 10_000
 SEED = 0
 """The same rows give the same interval."""
 _AT_ONCE = 500
+_NORMAL = 1.959964
+"""Standard errors of a normal distribution that 95% lie within."""
 Interval = tuple[float, float]
 
 
@@ -34,30 +39,66 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
 def accuracy_interval(right: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]) -> Interval:
     """Returns the 95% interval of the share of rows called rightly.
 
+    Where every row is called rightly, or none, it is Wilson's over the patients; where not all rows of the only patient
+    are, it is all that a share can be.
+
     Args:
         right: (rows,), at least one.
         patients: (rows,) number of each row's patient, see ``features.rows.split.groups_of``.
     """
+    count = len(np.unique(patients))
     if right.all() or not right.any():
-        count = len(np.unique(patients))
         return wilson_interval(count if right.all() else 0, count)
-    hits, rows = _of_patients(right, patients), _of_patients(np.ones(len(right)), patients)
-    return _percentiles([times @ hits / (times @ rows) for times in _resamples(len(rows))])
+    if count < 2:
+        return 0.0, 1.0
+    by_rows = wilson_interval(int(np.count_nonzero(right)), len(right))
+    return _within(0.0, 1.0, by_rows, *_by_patients(right, patients))
 
 
 def difference_interval(
     mine: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]
 ) -> Interval:
-    """Returns the 95% interval of the difference of two heads' accuracies on the same rows: a paired bootstrap.
+    """Returns the 95% interval of the difference of two heads' accuracies on the same rows, which are paired.
+
+    Of one patient nothing is known. Where both call every row alike, another patient's may be called differently as
+    often as Wilson's interval of none among as many patients says.
 
     Args:
         mine: (rows,) whether the one head was right, at least one.
         other: (rows,) whether the other was.
         patients: (rows,) number of each row's patient.
     """
-    gains = _of_patients(mine.astype(float) - other, patients)
-    rows = _of_patients(np.ones(len(mine)), patients)
-    return _percentiles([times @ gains / (times @ rows) for times in _resamples(len(rows))])
+    gains = mine.astype(float) - other
+    count = len(np.unique(patients))
+    if count < 2:
+        return -1.0, 1.0
+    if not gains.any():
+        _, most = wilson_interval(0, count)
+        return -most, most
+    half = _NORMAL * float(gains.std(ddof=1)) / math.sqrt(len(gains))
+    by_rows = float(gains.mean()) - half, float(gains.mean()) + half
+    return _within(-1.0, 1.0, by_rows, *_by_patients(gains, patients))
+
+
+def _by_patients(values: npt.NDArray[Any], patients: npt.NDArray[np.int64]) -> tuple[Interval, Interval]:
+    """Intervals of the mean over rows, patients as units: expanded percentiles, and by the linearised error."""
+    from scipy.stats import norm, t  # noqa: PLC0415  slow to import
+
+    sums = _of_patients(values, patients)
+    rows = _of_patients(np.ones(len(values)), patients)
+    count, mean = len(rows), float(sums.sum() / rows.sum())
+    correction = math.sqrt(count / (count - 1))
+    quantile = float(t.ppf(0.975, count - 1))
+    tail = 100 * float(norm.cdf(-correction * quantile))
+    low, high = np.percentile(_resampled(sums, rows), (tail, 100 - tail))
+    half = quantile * correction * float(np.linalg.norm(sums - mean * rows)) / float(rows.sum())
+    return (float(low), float(high)), (mean - half, mean + half)
+
+
+def _within(least: float, most: float, *intervals: Interval) -> Interval:
+    """What holds all of the intervals, cut at what is possible."""
+    lows, highs = zip(*intervals, strict=True)
+    return max(least, min(lows)), min(most, max(highs))
 
 
 def _of_patients(values: npt.NDArray[Any], patients: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -66,14 +107,16 @@ def _of_patients(values: npt.NDArray[Any], patients: npt.NDArray[np.int64]) -> n
     return sums.astype(np.float64)
 
 
-def _resamples(patients: int) -> Iterator[npt.NDArray[np.float64]]:
-    """Yields how often each patient is drawn, (resamples, patients), in chunks."""
+def _resampled(sums: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean over rows in each of ``RESAMPLES`` draws of as many patients.
+
+    Patients that are alike in both numbers are counted, not drawn one by one: that is the same draw, and most are.
+    """
+    kinds, of_kind = np.unique(np.stack([sums, rows]), axis=1, return_counts=True)
+    shares = of_kind / len(rows)
     generator = np.random.default_rng(SEED)
+    found = []
     for start in range(0, RESAMPLES, _AT_ONCE):
-        count = min(_AT_ONCE, RESAMPLES - start)
-        yield generator.multinomial(patients, np.full(patients, 1 / patients), size=count).astype(np.float64)
-
-
-def _percentiles(chunks: list[npt.NDArray[np.float64]]) -> Interval:
-    low, high = np.percentile(np.concatenate(chunks), (2.5, 97.5))
-    return float(low), float(high)
+        times = generator.multinomial(len(rows), shares, size=min(_AT_ONCE, RESAMPLES - start))
+        found.append(times @ kinds[0] / (times @ kinds[1]))
+    return np.concatenate(found)

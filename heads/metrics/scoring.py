@@ -134,7 +134,7 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
     # Contiguous, so that a head's sum is added up in one order however many there are.
     true = np.ascontiguousarray(probabilities[:, np.arange(rows), labels], np.float64)
     with np.errstate(invalid="ignore"):
-        loss = -np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean(axis=1)
+        loss = 0.0 - np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean(axis=1)  # never -0.0
     right = probabilities.argmax(axis=2) == labels
     accuracy = right.mean(axis=1)
     if objective == "balanced_accuracy":

@@ -114,6 +114,8 @@ class TopCheckpoints:
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         data = self.data.of(made.store)
         training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
+        if len(data.stores_but_test) > 1:
+            training["stores"] = list(data.stores_but_test)
         metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
         for copy, weights in enumerate((made.weights, *made.more)):
             self._write(copy_path_of(self.folder, made.trial, copy), made.head, weights, metadata, data)

@@ -38,7 +38,7 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
         yield f"finalists: {describe_plan(plan)}"
     yield from _choice(study, summary)
     if summary.recommendation and len(summary.recommendation.contenders) > 1:
-        yield describe_rule(summary.recommendation)
+        yield describe_rule(summary.recommendation, summary.objective)
     if summary.test and summary.test.uses > 1:
         yield (
             f"the test rows have been used {summary.test.uses} times, as the study went on after its end: the more"
@@ -52,7 +52,11 @@ def _choice(study: optuna.Study, summary: Summary) -> Iterator[str]:
             yield f"trial {finalist.trial}: {finalist.diverged} of its {finalist.repeats} repeats diverged"
     first = ranking(study)[0].number
     if summary.best and summary.best.number != first:
-        yield (
-            f"trial {first} had the best single value; trial {summary.best.number} was chosen, whose repeats are the"
-            " best on the mean"
-        )
+        yield f"trial {first} had the best single value; trial {summary.best.number} was chosen, {_why(summary)}"
+
+
+def _why(summary: Summary) -> str:
+    """What the repeats of the chosen trial have before those of the others."""
+    if summary.finalists and any(one.diverged for one in summary.finalists.heads):
+        return "whose repeats are the best: the fewest diverged, then by the mean"
+    return "whose repeats are the best on the mean"

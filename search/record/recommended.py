@@ -64,14 +64,15 @@ class Recommendation(Recorded):
         return next((one for one in self.contenders if one.kind == kind), None)
 
 
-def describe_rule(recommended: Recommendation) -> str:
+def describe_rule(recommended: Recommendation, objective: str) -> str:
     """Returns a sentence on what is recommended, and why."""
     chosen = recommended.chosen
     told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
+    by = "" if objective.endswith("accuracy") else " by the mean logarithm of the true class' probability"
     if chosen.behind == 0:
         why = "the best of these, and none that is simpler is within a standard error of it"
     else:
         why = (
             f"{chosen.behind:.4f} behind the best, within the standard error of that ({chosen.error:.4f}), and simpler"
         )
-    return f"recommended: {NAMES[chosen.kind]}; on the validation rows {told}; it is {why}"
+    return f"recommended: {NAMES[chosen.kind]}; on the validation rows{by} {told}; it is {why}"

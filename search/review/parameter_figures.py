@@ -163,9 +163,21 @@ def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction)
 
 
 def _has_effect(trial: FrozenTrial, name: str) -> bool:
-    """Every parameter is drawn in every trial; those of hidden layers that a head has not are of no effect."""
-    if name in ("dense_units", "dense_dropout") and TrialNotes.of(trial).has_spec:
-        return TrialNotes.of(trial).spec.dense_layers > 0
+    """Every parameter is drawn in every trial; those of what a head has not are of no effect.
+
+    Neither are those that stand in a trial for what the space cannot say of a head that was given, the article's.
+    """
+    if TrialNotes.of(trial).has_spec:
+        spec = TrialNotes.of(trial).spec
+        of = {
+            ("dense_units", "dense_dropout"): spec.dense_layers > 0,
+            ("plateau_factor", "plateau_patience"): spec.schedule == "plateau",
+            ("momentum",): spec.optimizer == "sgd",
+        }
+        if not all(has for names, has in of.items() if name in names):
+            return False
+        if getattr(spec, name, trial.params[name]) != trial.params[name]:
+            return False
     return bool(trial.params.get(f"use_{name}", True))
 
 

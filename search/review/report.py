@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from features.runtime.files import replacing
 from features.runtime.text import counted, decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
+from heads.metrics.scoring import lower_is_better
 from search.record.head_files import OWN, head_files
 from search.record.results import BankFigures, OneAtATimeEstimate
 from search.record.storage import JOURNAL
@@ -92,7 +93,9 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             if one:
                 deviation = f"± {value_in_words(objective, one.sd)} " if one.sd is not None else ""
                 mean = value_in_words(objective, one.mean)
-                yield f"{what}, {name}", mean, f"mean {deviation}over {counted(one.repeats, 'seed')}"
+                runs = one.repeats - one.diverged
+                seeds = counted(runs, f"run of {record.config.folds} folds" if record.config.folds else "seed")
+                yield f"{what}, {name}", mean, f"mean {deviation}over {seeds}"
     elif best:
         found = f"trial {best.number}, {best.parameters:,} parameters"
         yield f"found, {name}", value_in_words(objective, best.value), found
@@ -119,11 +122,14 @@ def _findings(record: StudyRecord) -> Iterable[str]:
         yield strong(verdict)
     yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).head)}.{_features(record)}")
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
-    value = value_in_words(record.config.objective, best.value)
+    objective = record.config.objective
+    value = value_in_words(objective, best.value)
+    one_row = f"; one row is {100 / record.judging_rows:.2f}%" if objective == "accuracy" else ""
+    luck = "lower" if lower_is_better(objective) else "higher"
     yield prose(
-        f"As trial {best.number} its {in_words(record.config.objective)} was {value} in its best epoch"
-        f" ({best.best_epoch}), {folds}; one row is {100 / record.judging_rows:.2f}%. As one of the best of"
-        f" {record.summary.trials} trials on the same rows that is higher than it will be on new patients."
+        f"As trial {best.number} its {in_words(objective)} was {value} in its best epoch"
+        f" ({best.best_epoch}), {folds}{one_row}. As one of the best of"
+        f" {counted(record.summary.trials, 'trial')} on the same rows that is {luck} than it will be on new patients."
     )
 
 
@@ -150,7 +156,14 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
         rows.append(_leader(f"{place}", article, record, means))
     name = "AUC" if objective == "auc" else objective.replace("_", " ")
     repeated = ("repeated",) if means else ()
-    own = ("loss", "epochs", "best epoch", "parameters", *stores.store_head(record), "head")
+    own = (
+        *([] if objective == "loss" else ["loss"]),
+        "epochs",
+        "best epoch",
+        "parameters",
+        *stores.store_head(record),
+        "head",
+    )
     yield table(("", "trial", *repeated, name, *own), rows, wide=True)
     first = "The finalists by the mean of their repeats, the others by" if means else "By"
     yield note(f"{first} {name} on validation, then loss, then number." + _first(len(ranked)))
@@ -168,7 +181,7 @@ def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[
         f"{trial.number}",
         *((means.get(trial.number, "-"),) if means else ()),
         decimal(trial.value),
-        decimal(notes.validation_loss),
+        *([] if record.config.objective == "loss" else [decimal(notes.validation_loss)]),
         f"{epochs_of(trial)}",
         f"{notes.best_epoch}",
         f"{notes.parameters:,}",
@@ -191,7 +204,10 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
     importance = gallery.get("importance")
     text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
-        text = note("By PED-ANOVA, over the parameters as drawn: those of hidden layers also where a head has none.")
+        text = note(
+            "By PED-ANOVA, over the parameters as drawn: also where they are of no effect, as those of hidden layers"
+            " that a head has not, or of a schedule that it does not follow."
+        )
     document.add("Which parameters matter", document.figure(importance, "importance of parameters"), text)
     if "value-and-size" not in gallery:
         return

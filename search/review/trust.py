@@ -36,7 +36,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
         " and nobody was judged before it had the epochs that its trial needed."
     )
     if record.summary.recommendation:
-        told = describe_rule(record.summary.recommendation)
+        told = describe_rule(record.summary.recommendation, record.config.objective)
         yield prose(f"{told[0].upper()}{told[1:]}. The simplest within one standard error of the best is recommended.")
     if finalists.plan:
         yield prose(describe_plan(finalists.plan))
@@ -97,7 +97,10 @@ def tested(record: StudyRecord) -> Iterable[str]:
             for name, one in heads
         ],
     )
-    yield note(f"Intervals by drawing {_drawn(test)}, again and again (10,000 times).")
+    yield note(
+        f"Intervals by drawing {_drawn(test)}, again and again (10,000 times), and by Student's t, whichever reaches"
+        " further; Wilson's where all rows are called rightly, or none."
+    )
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):
         yield note(f"{line[0].upper()}{line[1:]}.")

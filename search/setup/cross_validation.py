@@ -103,6 +103,8 @@ def paired_difference(
 ) -> tuple[float, float]:
     """Returns the mean of ``mine - other`` over rows, and its standard error with patients as units.
 
+    Where all rows are one patient's, rows are the units: patients would have no error at all.
+
     Args:
         mine: (rows,) a score of each row.
         other: (rows,) of the same rows.
@@ -110,7 +112,10 @@ def paired_difference(
     """
     differences = mine - other
     mean = float(differences.mean())
-    of_patients = np.bincount(groups_of(patients), weights=differences - mean)
+    groups = groups_of(patients)
+    if not groups.any():
+        groups = np.arange(len(groups))
+    of_patients = np.bincount(groups, weights=differences - mean)
     units = len(of_patients)
     scale = units / max(1, units - 1)
     return mean, float(np.sqrt(scale * np.sum(of_patients**2)) / len(differences))

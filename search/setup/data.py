@@ -76,6 +76,13 @@ class SearchData:
         return ("train", "validation") if merges else ("train",)
 
     @property
+    def stores_but_test(self) -> tuple[str, ...]:
+        """Fingerprints of the stores that ``all_but_test`` is of."""
+        second = self.validation.store
+        others = () if second is self.store or "validation" not in self.parts_but_test else (second.fingerprint,)
+        return (self.store.fingerprint, *others)
+
+    @property
     def all_but_test(self) -> tuple[FeatureSource, Rows]:
         """The store of the training and the validation rows together, and these rows.
 

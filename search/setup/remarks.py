@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from features.compression.directions import default_training_rows
 from features.runtime.text import counted, listed, printable
 from features.store.source import FeatureSource
 from search.setup.config import StudyConfig
@@ -53,6 +54,22 @@ def _directions(config: StudyConfig, data: SearchData) -> Iterator[str]:
         yield from config.projection.remarks()
     elif (projection := data.store.header.projection) is not None:
         yield f"{data.store.path.name}: {projection}; heads leave the study on all channels"
+        yield from _seen_by_directions(data)
+
+
+def _seen_by_directions(data: SearchData) -> Iterator[str]:
+    """Test rows that the directions of a compressed store were made of, as those of another split are."""
+    if data.test is None or data.test.store is not data.store:
+        return
+    made_of = default_training_rows(data.store)
+    rows = len(data.test.rows)
+    seen = rows if made_of is None else int(np.isin(data.test.rows, made_of).sum())
+    if seen:
+        yield (
+            f"{data.store.path.name}: {seen:,} of {counted(rows, 'test row')} are among those that its directions were"
+            " made of, without their labels; with the seed and the shares of the default none is, and --channels makes"
+            " them of this study's own training rows"
+        )
 
 
 def _left_out_of_the_last_training(data: SearchData) -> Iterator[str]:

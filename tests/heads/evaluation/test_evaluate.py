@@ -254,3 +254,16 @@ def test_a_calibrated_head_is_scored_as_it_is_said_to_be(head: Path, store: Feat
     assert calibrated["loss"] != pytest.approx(plain["loss"], rel=1e-3)
     assert "trained on" in run(warm, store.path, "--json", "--part", "validation")[2]
     assert "trained on" not in run(head, store.path, "--json", "--part", "validation")[2]
+
+
+def test_the_store_of_the_validation_rows_is_one_that_the_head_was_trained_on(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    other = build_store(tmp_path / "other.h5", rows=24, views=("identity", "flip"))
+    refit = {"parts": ["train", "validation"], "stores": [store.fingerprint, FeatureStore(other).fingerprint]}
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, refit=refit, versions={})
+    path = tmp_path / "head.hdf5"
+    save_head(path, build_head(HeadSpec(conv_width=16), store.header.feature_shape, 4, seed=2), metadata)
+    status, _, err = run(path, other)
+    assert status == 0
+    assert "includes the rows that the head was trained on" in err

@@ -50,5 +50,11 @@ def test_none_and_1_leave_probabilities_as_they_are():
 
 def test_rows_that_say_nothing_give_an_end_of_the_range():
     sure = np.array([[0.9, 0.1]] * 5, np.float32)
-    assert COLDEST <= fit_temperature(sure, np.zeros(5, int)) < 0.2
     assert 15 < fit_temperature(sure, np.ones(5, int)) <= HOTTEST
+
+
+def test_rows_that_are_all_called_rightly_do_not_say_how_sure_is_too_sure():
+    sure = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
+    assert fit_temperature(sure, np.array([0, 1, 0])) == 1.0
+    assert fit_temperature(sure, np.array([0, 1, 1])) > 1.0
+    assert str(score(np.array([[1.0, 0.0]], np.float32), np.array([0])).loss) == "0.0"

@@ -57,7 +57,6 @@ def test_differences_are_paired():
     better[np.flatnonzero(~right)[:12]] = True
     low, high = difference_interval(better, right, groups)
     assert 0 < low < 12 / 200 < high < 0.12
-    assert difference_interval(right, right, groups) == (0, 0)
     flipped = difference_interval(right, better, groups)
     assert flipped == pytest.approx((-high, -low), abs=1e-12)
 
@@ -70,3 +69,46 @@ def test_chance_alone_is_seldom_called_more_than_chance():
         low, high = difference_interval(one, other, groups)
         called.append(low > 0 or high < 0)
     assert np.mean(called) <= 0.12
+
+
+def test_of_one_patient_nothing_is_known():
+    right = np.arange(10) < 9
+    groups = np.zeros(10, int)
+    assert accuracy_interval(right, groups) == (0, 1)
+    assert difference_interval(right, ~right, groups) == (-1, 1)
+    assert difference_interval(right, right, groups) == (-1, 1)
+
+
+@pytest.mark.parametrize("patients", [2, 6, 60])
+def test_two_heads_that_call_all_rows_alike_may_differ_on_other_patients(patients):
+    right, groups = drawn(1, patients, 3, alike=True)
+    most = wilson_interval(0, patients)[1]
+    assert difference_interval(right, right, groups) == (-most, most)
+
+
+def test_patients_that_are_all_alike_leave_the_interval_of_their_images():
+    groups = np.repeat(np.arange(4), 10)
+    right = np.tile(np.arange(10) < 9, 4)
+    assert accuracy_interval(right, groups) == pytest.approx(wilson_interval(36, 40))
+    low, high = difference_interval(right, np.tile(np.arange(10) < 8, 4), groups)
+    assert low < 0.01
+    assert high > 0.1
+
+
+@pytest.mark.parametrize(("patients", "images"), [(2, 20), (3, 20), (6, 12), (10, 8)])
+def test_few_patients_seldom_show_a_difference_that_is_none(patients, images):
+    generator = np.random.default_rng(patients)
+    groups = np.repeat(np.arange(patients), images)
+    called = []
+    for _ in range(100):
+        one, other = (generator.random(len(groups)) < generator.beta(8, 1.5, patients)[groups] for _ in range(2))
+        low, high = difference_interval(one, other, groups)
+        called.append(low > 0 or high < 0)
+    assert np.mean(called) <= 0.1
+
+
+def test_many_patients_take_no_time_to_speak_of():
+    generator = np.random.default_rng(0)
+    right, groups = generator.random(200_000) < 0.9, np.arange(200_000)
+    low, high = accuracy_interval(right, groups)
+    assert (low, high) == pytest.approx(wilson_interval(int(right.sum()), len(right)), abs=2e-4)

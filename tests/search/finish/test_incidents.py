@@ -35,7 +35,7 @@ def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
     assert failed == "1 trial failed (6): its loss was not finite"
     assert interrupted.startswith("2 trials ")
     assert diverged == f"trial {first.trial}: 1 of its 3 repeats diverged"
-    assert f"trial {summary.best.number} was chosen" in chosen
+    assert f"trial {summary.best.number} was chosen, whose repeats are the best: the fewest diverged" in chosen
     assert "used 3 times" in tested
 
 

@@ -69,7 +69,7 @@ def test_of_equals_the_simplest_is_taken_and_a_clear_difference_decides(ended):
     apart = [entrant(ended, "article", 4, 4), entrant(ended, "winner", 22, 22), entrant(ended, "ensemble", 22, 22)]
     recommended = recommend(apart, ended.data, "accuracy")
     assert recommended.kind == "winner"
-    assert "the best of these" in describe_rule(recommended)
+    assert "the best of these" in describe_rule(recommended, "accuracy")
     assert recommend([], ended.data, "accuracy") is None
 
 
@@ -214,3 +214,11 @@ def test_heads_that_diverged_are_not_compared(ended):
     assert "ensemble" not in kinds
     assert "repeats" not in kinds
     assert refit_path_of(ended.folder, 3) == copy_path_of(ended.folder, 3, 0)
+
+
+def test_scores_that_are_no_shares_say_what_they_are(ended):
+    recommended = recommend([entrant(ended, kind, 20, 20) for kind in ("article", "winner")], ended.data, "loss")
+    assert "by the mean logarithm of the true class' probability the article's head -" in describe_rule(
+        recommended, "validation loss"
+    )
+    assert "on the validation rows the article's head" in describe_rule(recommended, "validation balanced_accuracy")

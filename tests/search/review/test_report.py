@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import re
@@ -303,6 +304,13 @@ def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
     assert 0 < len(deep) < len(ranked)
     assert set(shown.text) == {f"trial {trial.number}" for trial in deep}
     assert "use_weight_decay" not in parameter_figures.parameter_names(ranked)
+    plateau = [trial for trial in ranked if trial.user_attrs["spec"].get("schedule", "plateau") == "plateau"]
+    assert 0 < len(plateau) < len(ranked)
+    assert len(parameter_figures.slice_of(ranked, "plateau_factor").data[0].x) == len(plateau)
+    another = copy.deepcopy(ranked[0])
+    another.user_attrs["spec"]["conv_width"] += 16
+    widths = parameter_figures.slice_of([another, *ranked[1:]], "conv_width").data[0].x
+    assert len(widths) == len(parameter_figures.slice_of(ranked, "conv_width").data[0].x) - 1
     decayed = parameter_figures.slice_of(ranked, "weight_decay")
     assert len(decayed.data[0].x) == sum(trial.params["use_weight_decay"] for trial in ranked)
 

@@ -115,3 +115,10 @@ def test_rows_of_one_patient_count_together():
     alone = paired_difference(values, np.zeros(6), np.array([""] * 6))[1]
     assert paired_difference(values, np.zeros(6), patients)[1] == pytest.approx(0.5)
     assert alone < 0.5
+
+
+def test_where_all_rows_are_of_one_patient_rows_are_the_units():
+    values = np.array([1.0, 0, 0, 0, 0, 0])
+    of_one = paired_difference(values, np.zeros(6), np.array(["the only one"] * 6))
+    assert of_one == paired_difference(values, np.zeros(6), np.array([""] * 6))
+    assert of_one[1] > 0.1

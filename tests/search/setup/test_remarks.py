@@ -10,6 +10,9 @@ import pytest
 from conftest import build_features, build_header, fill_store
 from made_study import SPACE, make_config
 
+from features.compression.compression import compress_store
+from features.compression.directions import default_training_rows
+from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from search.setup.data import SearchData, load_data
 from search.setup.remarks import remarks
@@ -75,3 +78,21 @@ def test_a_study_without_a_test_says_what_it_will_not_say(tmp_path):
     assert said(load(save(tmp_path / "s.h5"), share=0.0)) == [
         "no rows are kept for the test: nothing will be said of new patients"
     ]
+
+
+def test_test_rows_that_the_directions_of_a_compressed_store_have_seen_are_counted(tmp_path):
+    compress_store(save(tmp_path / "s.h5"), tmp_path / "c.h5", channels=2)
+
+    def told(seed: int) -> list[str]:
+        data = load_data(
+            tmp_path / "c.h5", validation=None, test=None, validation_share=0.15, test_share=0.15, seed=seed
+        )
+        return [line for line in said(data) if "its directions were made of" in line]
+
+    assert told(0) == []
+    (line,) = told(3)
+    split = load_data(
+        tmp_path / "c.h5", validation=None, test=None, validation_share=0.15, test_share=0.15, seed=3
+    ).test.rows
+    seen = np.isin(split, default_training_rows(FeatureStore(tmp_path / "s.h5"))).sum()
+    assert line.startswith(f"c.h5: {seen} of {len(split)} test rows")
