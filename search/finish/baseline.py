@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import optuna
@@ -13,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from features.rows.feed import Feed
 from heads.metrics.scoring import EpochRecord
-from heads.model.fit import Schedule, train_solo
+from heads.model.fit import DivergedError, Schedule, train_solo
 from search.record.results import OneAtATimeEstimate
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
@@ -22,6 +24,8 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 SAMPLES = 3
+TRIES = 3
+"""Heads next to each other by size that a sample may be of: one that diverges says little of the time it takes."""
 BATCHES = 24
 """Batches of a sampled epoch: mostly all of them, where there are few rows."""
 FEWER = 6
@@ -40,36 +44,54 @@ class _Stopwatch:
         return True
 
 
-def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> OneAtATimeEstimate:
+def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> OneAtATimeEstimate | None:
     """Trains a few of a study's heads by Keras ``fit`` and reckons what all of its trial-epochs would have taken so.
 
     The sample is spread over the trial-epochs, from those of the smallest heads to those of the largest: trials that
     are stopped early may be other ones than those that train to the end. Each head of the sample trains three epochs
     of up to ``BATCHES`` batches, of which the first, with its start-up, counts once for each trial, and the others for
-    each trial-epoch.
+    each trial-epoch. A trial that was soon stopped may diverge here: then it is the next one by size.
+
+    Returns:
+        None where every head that was tried diverged.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if is_counted(trial)]
-    sampled, shares = _spread(trials, data)
-    measured = np.array([_sampled(TrialNotes.of(trial), config, data) for trial in sampled])
-    start, epoch = (float(seconds) for seconds in np.average(measured, axis=0, weights=shares))
+    by_size, middles = _spread(trials, data)
+
+    @cache
+    def measured(place: int) -> tuple[float, float] | None:
+        try:
+            return _sampled(TrialNotes.of(by_size[place]), config, data)
+        except DivergedError:
+            return None
+
+    thirds = Counter(place for middle in middles for place in _nearest(measured, middle, len(by_size)))
+    if not thirds:
+        return None
+    start, epoch = np.average([measured(place) for place in thirds], axis=0, weights=list(thirds.values())).tolist()
     folds = max(1, config.folds)
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in trials)
     return OneAtATimeEstimate(
         seconds=round(folds * (len(trials) * start + trial_epochs * epoch), 1),
         seconds_per_trial=round(start, 4),
         seconds_per_epoch=round(epoch, 4),
-        sampled=tuple(trial.number for trial in sampled),
+        sampled=tuple(by_size[place].number for place in thirds),
     )
 
 
 def _spread(trials: Sequence[FrozenTrial], data: StudyData) -> tuple[list[FrozenTrial], list[int]]:
-    """The sound trials with the middle epoch of each third of all trial-epochs, by size, and of how many thirds."""
+    """The sound trials by size, and the places of those with the middle epoch of each third of all trial-epochs."""
     sound = [trial for trial in trials if TrialNotes.of(trial).failure is None]
     by_size = sorted(sound, key=lambda trial: (_size(TrialNotes.of(trial), data), trial.number))
     ends = np.cumsum([TrialNotes.of(trial).epochs for trial in by_size])
     middles = (2 * np.arange(SAMPLES) + 1) * ends[-1] / (2 * SAMPLES)
-    places, thirds = np.unique(np.searchsorted(ends, middles, side="right"), return_counts=True)
-    return [by_size[place] for place in places], thirds.tolist()
+    return by_size, np.searchsorted(ends, middles, side="right").tolist()
+
+
+def _nearest(measured: Callable[[int], object], middle: int, count: int) -> list[int]:
+    """The place nearest to ``middle`` of a head that could be measured; none where too many could not."""
+    nearest = sorted(range(count), key=lambda place: (abs(place - middle), -place))[:TRIES]
+    return next(([place] for place in nearest if measured(place) is not None), [])
 
 
 def _size(notes: TrialNotes, data: StudyData) -> int:
@@ -102,13 +124,11 @@ def _train(
     share = len(taken) / trained
     validated = Feed(data.validation.store, validation[: max(1, round(share * scored))], memory_bytes=2**30)
     watch = _Stopwatch([time.perf_counter()])
-    train_solo(
-        notes.spec,
-        few,
-        validated,
-        Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0),
-        seed=0,
-        on_epoch=watch,
-    )
+    schedule = Schedule(epochs=3, batch_size=config.batch_size, plan_seed=0)
+    try:
+        train_solo(notes.spec, few, validated, schedule, seed=0, on_epoch=watch)
+    except DivergedError:
+        if len(watch.ends) < 3:  # not an epoch beside the first
+            raise
     first, *rest = (after - before for before, after in zip(watch.ends, watch.ends[1:], strict=False))
     return max(0.0, first - min(rest)), min(rest)

@@ -94,9 +94,10 @@ def _describe_test(table: Table, summary: Summary) -> None:
 
 def _describe_bank(table: Table, summary: Summary) -> None:
     bank, alone = summary.bank, summary.one_at_a_time
-    if not bank or not alone:
+    if not bank:
         return
-    table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
+    if alone:
+        table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
     table.add_row(
         "bank",
         f"{bank.heads_at_once} heads at once, {percent(bank.page_occupancy, 0)} of {bank.pages} pages in use,"

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from ended_study import end_study
 
+from heads.model.fit import DivergedError
 from search.finish import baseline
 from search.finish.baseline import one_at_a_time
 from search.trials.notes import TrialNotes
@@ -84,3 +85,47 @@ def test_heads_that_train_longest_are_the_sample(tmp_path, clock, monkeypatch):
     whole = len(ended.data.train.rows) / ended.config.batch_size
     total = sum(map(epochs, trials))
     assert estimate.seconds == pytest.approx(8 * START + total * (EPOCH + BATCH * whole), abs=0.05)
+
+
+def stubborn(monkeypatch, diverges, *, after=0):
+    """Training in which some heads diverge, after so many epochs."""
+    trains = baseline.train_solo
+
+    def train_solo(spec, *arguments, on_epoch, **told):
+        done = []
+
+        def listen(record):
+            if diverges(spec) and len(done) == after:
+                raise DivergedError("diverged in epoch 1: training loss not finite")
+            done.append(record)
+            return on_epoch(record)
+
+        return trains(spec, *arguments, on_epoch=listen, **told)
+
+    monkeypatch.setattr(baseline, "train_solo", train_solo)
+
+
+def test_of_a_head_that_diverges_the_next_one_by_size_is_the_sample(tmp_path, clock, monkeypatch):
+    ended = end_study(tmp_path, trials=18)
+    usual = one_at_a_time(ended.study, ended.config, ended.study_data)
+    identity = TrialNotes.of(ended.study.get_trials()[usual.sampled[1]]).spec.identity
+    stubborn(monkeypatch, lambda spec: spec.identity == identity)
+    estimate = one_at_a_time(ended.study, ended.config, ended.study_data)
+    assert usual.sampled[1] not in estimate.sampled
+    assert (estimate.sampled[0], estimate.sampled[-1]) == (usual.sampled[0], usual.sampled[-1])
+    assert (estimate.seconds_per_trial, estimate.seconds_per_epoch) == (START, usual.seconds_per_epoch)
+    assert estimate.seconds == usual.seconds
+
+
+def test_of_a_head_that_diverges_late_what_it_trained_serves(tmp_path, clock, monkeypatch):
+    ended = end_study(tmp_path, trials=8)
+    usual = one_at_a_time(ended.study, ended.config, ended.study_data)
+    stubborn(monkeypatch, lambda _: True, after=2)
+    assert one_at_a_time(ended.study, ended.config, ended.study_data) == usual
+
+
+def test_where_every_head_diverges_there_is_no_estimate_and_the_study_ends(tmp_path, clock, monkeypatch):
+    ended = end_study(tmp_path, trials=8)
+    stubborn(monkeypatch, lambda _: True)
+    assert one_at_a_time(ended.study, ended.config, ended.study_data) is None
+    assert len(clock) <= baseline.SAMPLES * baseline.TRIES
