@@ -81,7 +81,8 @@ def finish_study(
     """Does all that comes after the last trial, and writes summary.json.
 
     The finalists are repeated and one is chosen; what leaves the study is trained on all rows, calibrated and shown the
-    test rows; beside that stands what was measured of the search. Run again on the same study it comes to the same.
+    test rows; without finalists it may be a trial's own head, as it is. Beside that stands what was measured of the
+    search. Run again on the same study it comes to the same.
 
     Args:
         checkpoints: Keeps the heads; knows the study directory, the study, its config and its data.
@@ -159,6 +160,8 @@ def conclude(
 ) -> Summary:
     """Trains, calibrates and tests what leaves the study.
 
+    Without finalists nothing is calibrated: the only rows to fit a temperature on are those that chose the trial.
+
     Args:
         choice: See ``choose``.
         checkpoints: Keeps the heads; knows the study and its data.
@@ -181,7 +184,7 @@ def conclude(
     if candidates:
         require_refit(refits, choice.trial)
     on_stage(Stage.CALIBRATION)
-    probabilities = _validation(choice, checkpoints)
+    probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
     checkpoints.forget_refits()
     for number, made in refits.items():

@@ -60,7 +60,7 @@ class Summary(Recorded):
         ensemble: The average of them.
         recommendation: What is recommended, and what it was compared with; None without finalists, as in older studies.
         refit: How the chosen head was trained once more on all rows.
-        calibration: Of the chosen head, on validation rows.
+        calibration: Of the chosen head, on validation rows; None without finalists.
         test: What the test rows say; None where there are none, or they have not been used.
         verdict: That in a sentence.
         split: Counts, patients and identity of the parts, and the names of classes that parts lack, by part

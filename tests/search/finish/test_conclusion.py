@@ -131,6 +131,8 @@ def test_without_finalists_the_best_trials_own_head_leaves(tmp_path):
     assert summary.best.number == ranking(ended.study)[0].number == summary.test.trial
     assert (summary.finalists, summary.refit, summary.ensemble) == (None, None, None)
     assert not list(ended.folder.glob("heads/refit-*"))
+    assert summary.calibration is None  # its file holds no temperature
+    assert summary.test.calibration.temperature is None
     assert summary.test.article.trial == summary.article.number
     assert summary.audit is None  # no audit.json lies there
 
