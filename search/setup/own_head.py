@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from features.runtime.errors import InputError
 from features.runtime.text import printable
 from heads.model.own import OwnSpec
+from search.setup.own_trial import OwnTrial
 
 if TYPE_CHECKING:
     import optuna
@@ -135,14 +136,14 @@ class OwnHead:
         """Calls the function, and looks at what it returns.
 
         Args:
-            trial: As Optuna has them.
+            trial: As Optuna has them; the function has an ``OwnTrial`` of it.
             seed: Decides whatever is drawn at random in the function, and by the model later on.
 
         Returns:
             keras.Model from features to probabilities, built.
 
         Raises:
-            BuildError: It raised, or returned something else.
+            BuildError: It raised, suggested what no record can hold, or returned something else.
         """
         import keras  # noqa: PLC0415  after the choice of the backend
 
@@ -150,7 +151,9 @@ class OwnHead:
 
         with seeded(seed):
             try:
-                model = self.function.call(trial, self.feature_shape, self.classes)
+                model = self.function.call(OwnTrial(trial, self._refusal), self.feature_shape, self.classes)
+            except BuildError:
+                raise
             except Exception as error:
                 raise self._refusal("a keras.Model", _raised(error, self.function.record.file)) from error
             if not isinstance(model, keras.Model):

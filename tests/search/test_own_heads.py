@@ -41,6 +41,7 @@ class Gain(keras.layers.Layer):
 def build(trial, feature_shape, classes):
     units = trial.suggest_int("units", 8, 32, step=8)
     kind = trial.suggest_categorical("kind", ["plain", "own", "broken"])
+    trial.set_user_attr("store", [kind])  # a name that the study has a note of, too
     if kind == "broken":
         raise ValueError("as it happens")
     layers = [keras.Input(feature_shape), *([Gain()] if kind == "own" else []), keras.layers.Flatten()]
@@ -81,6 +82,8 @@ def test_the_article_s_head_is_trial_0_and_the_others_are_the_function_s(world):
     for trial in others:
         own = TrialNotes.of(trial).head
         assert own.params == trial.params
+        assert trial.user_attrs["own.store"] == [trial.params["kind"]]
+        assert TrialNotes.of(trial).store == ""
         assert ("rate" in trial.params) == (trial.params["kind"] == "own")
     kinds = {trial.params["kind"]: trial for trial in others}
     assert kinds.keys() == {"plain", "own", "broken"}

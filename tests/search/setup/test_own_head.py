@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import optuna
 import pytest
 from conftest import ROOT
 from made_study import make_config
@@ -132,6 +133,22 @@ def of_vectors(trial, feature_shape, classes):
     return keras.Sequential([keras.layers.Reshape((7,)), keras.layers.Dense(classes, "softmax")])
 
 
+def of_tuples(trial, feature_shape, classes):
+    return layers(*map(keras.layers.Dense, trial.suggest_categorical("units", [8, (8, 4)])))
+
+
+def of_no_number(trial, feature_shape, classes):
+    return layers(keras.layers.Dropout(trial.suggest_categorical("dropout", [0.5, float("nan")])))
+
+
+def noting_an_object(trial, feature_shape, classes):
+    trial.set_user_attr("layer", keras.layers.Flatten)
+
+
+def reporting(trial, feature_shape, classes):
+    trial.report(0.5, 1)
+
+
 def no_loss(trial, feature_shape, classes):
     model = layers(keras.layers.Dense(classes, "softmax"))
     model.compile("adam", "no_such_loss")
@@ -161,6 +178,10 @@ def not_saved(trial, feature_shape, classes):
         (of_other_features, r"expected one input of \(2, 2, 8\), found \(9, 9, 3\)"),
         (two_inputs, r"expected one input of \(2, 2, 8\), found \[\(None, 2, 2, 8\)"),
         (of_vectors, r"expected a model of features \(2, 2, 8\), found ValueError"),
+        (of_tuples, r"expected choices of 'units' that are finite numbers, texts, True, .*, found \(8, 4\)"),
+        (of_no_number, "expected choices of 'dropout' that are finite numbers, .*, found nan"),
+        (noting_an_object, "expected an attribute 'layer' that JSON can hold, found <class"),
+        (reporting, r"found AttributeError in line \d+ \(a trial has no report here"),
         (no_loss, "expected a model that can be trained on labels, found ValueError"),
         (not_saved, "expected a model that Keras can save, found"),
     ],
@@ -191,6 +212,38 @@ def test_a_function_that_fails_now_and_then_is_a_matter_of_its_trials():
     assert spec == OwnSpec(f"{__name__}:{now_and_then.__qualname__}", {"n": 7})
     assert "found ValueError" in problem
     assert mine.suggest(trial, seed=0) == (spec, None)
+
+
+def test_a_choice_that_only_some_trials_draw_is_a_matter_of_these():
+    def build(trial, feature_shape, classes):
+        if trial.suggest_categorical("deep", [False, True]):
+            trial.suggest_categorical("units", [(8,), (8, 4)])
+        return layers(keras.layers.Dense(classes, "softmax"))
+
+    mine, study = own(build), optuna.create_study()
+    mine.rehearse()
+    study.enqueue_trial({"deep": True})
+    trial = study.ask()
+    spec, problem = mine.suggest(trial, seed=0)
+    assert "expected choices of 'units'" in problem
+    assert spec.params == trial.params == {"deep": True}  # nothing that a record cannot hold
+
+
+def test_a_function_s_attributes_are_kept_apart_from_the_study_s_notes():
+    def build(trial, feature_shape, classes):
+        trial.suggest_int("n", 1, 4)
+        trial.set_user_attr("store", "mine")
+        trial.set_user_attr("epochs", [3.5])
+        assert trial.user_attrs == {"store": "mine", "epochs": [3.5]}
+        assert (trial.number, trial.params) == (0, {"n": trial.params["n"]})
+        return layers(keras.layers.Dense(classes, "softmax"))
+
+    trial = optuna.create_study().ask()
+    trial.set_user_attr("store", "ours")
+    spec, problem = own(build).suggest(trial, seed=0)
+    assert problem is None
+    assert trial.user_attrs == {"store": "ours", "own.store": "mine", "own.epochs": [3.5]}
+    own(build).rebuild(spec, seed=0)
 
 
 def test_the_same_parameters_and_seed_make_the_same_weights():
