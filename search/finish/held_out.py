@@ -28,6 +28,7 @@ from search.record.results import (
     HeadOnTest,
     HeldOutTest,
     RecommendedOnTest,
+    ScoresOnTest,
 )
 from search.setup.stores import StudyData
 
@@ -62,6 +63,9 @@ def score_on_test(
 ) -> HeldOutTest | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
 
+    The same weights with another temperature are scored anew, and are no other use of the test rows: a temperature
+    changes no call, and is not chosen by these rows.
+
     Args:
         data: Holds the test rows.
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
@@ -79,9 +83,15 @@ def score_on_test(
     if test is None:
         return None
     more = [path for path in (recommended.paths if recommended else ()) if path not in heads.values()]
-    identity = _identity([*heads.values(), *more], read)
+    identity, temperatures = _identity([*heads.values(), *more], read)
     same_heads = earlier is not None and earlier.heads == identity
-    if earlier and same_heads and _is_told(earlier, recommended):
+    wanted = {
+        "winner": temperatures[heads[winner]],
+        "article": (article, temperatures[heads[article]]) if article is not None else None,
+        "ensemble": (ensemble.trials, ensemble.temperature) if ensemble else None,
+        "recommended": (recommended.kind, recommended.trials, recommended.temperature) if recommended else None,
+    }
+    if earlier and same_heads and _told(earlier) == wanted:
         return earlier
 
     found = {path: _tested(path, read(path), data) for path in [*heads.values(), *more]}
@@ -166,16 +176,28 @@ def _difference(first: _Tested, second: _Tested, test: Feed) -> Difference:
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 
-def _is_told(earlier: HeldOutTest, recommended: Together | None) -> bool:
-    """Whether the same is recommended as then; a study that an older version ended says nothing of it."""
-    told = earlier.recommended
-    return (told and (told.kind, told.trials)) == (recommended and (recommended.kind, recommended.trials))
+def _told(earlier: HeldOutTest) -> dict[str, Any]:
+    """What was scored then beside the weights; a study that an older version ended may not say all of it."""
+    article, ensemble, recommended = earlier.article, earlier.ensemble, earlier.recommended
+    return {
+        "winner": _temperature_of(earlier),
+        "article": (article.trial, _temperature_of(article)) if article else None,
+        "ensemble": (ensemble.trials, _temperature_of(ensemble)) if ensemble else None,
+        "recommended": (recommended.kind, recommended.trials, _temperature_of(recommended)) if recommended else None,
+    }
 
 
-def _identity(paths: Sequence[Path], read: Callable[[Path], Head]) -> str:
-    """Stands for the heads' weights: another head is another use of the test rows."""
+def _temperature_of(scores: ScoresOnTest) -> float | str | None:
+    return scores.calibration.temperature if scores.calibration else "unknown"
+
+
+def _identity(paths: Sequence[Path], read: Callable[[Path], Head]) -> tuple[str, dict[Path, float | None]]:
+    """Stands for the heads' weights: another head is another use of the test rows. And the files' temperatures."""
     digest = hashlib.sha256()
+    temperatures = {}
     for path in paths:
-        for array in read(path).model.get_weights():
+        head = read(path)
+        for array in head.model.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+        temperatures[path] = head.metadata.temperature
+    return digest.hexdigest()[:16], temperatures

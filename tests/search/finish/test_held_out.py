@@ -88,6 +88,26 @@ def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads
         scored(ended, fewer, earlier=first)
 
 
+def test_the_same_weights_with_another_temperature_are_scored_anew_and_are_no_other_use(ended, heads):
+    def read_with(temperature):
+        def read(path):
+            head = read_head(path)
+            return replace(head, metadata=replace(head.metadata, temperature=temperature))
+
+        return read
+
+    _, article, _ = heads
+    told = {"article": article, "ensemble": Ensemble(trials=tuple(heads)[:2], temperature=2.0)}
+    first = scored(ended, heads, **told, read=read_with(1.5))
+    assert scored(ended, heads, **told, earlier=first, read=read_with(1.5)) is first
+    again = scored(ended, heads, **told, earlier=first, read=read_with(5.0))
+    assert (again.uses, again.calibration.temperature, again.article.calibration.temperature) == (1, 5.0, 5.0)
+    assert again == scored(ended, heads, **told, read=read_with(5.0))
+    assert again.loss != first.loss
+    told["ensemble"] = replace(told["ensemble"], temperature=3.0)
+    assert scored(ended, heads, **told, earlier=again, read=read_with(5.0)).ensemble.calibration.temperature == 3.0
+
+
 def test_without_test_rows_there_is_nothing_to_say(ended, heads):
     untested = StudyData.of_one(replace(ended.data, test=None))
     assert score_on_test(untested, heads, winner=0, article=None, ensemble=None, earlier=None) is None
