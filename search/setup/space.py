@@ -23,6 +23,8 @@ POOLING = "pooling"
 """The field that changes nothing where a map has one place."""
 FEATURES = "features"
 """The parameter that says which of several stores a trial trains on."""
+LARGEST = 2**31 - 1
+"""A whole number, or a number of steps, beyond which nothing of a head can be."""
 Scalar = bool | int | float | str
 
 
@@ -75,7 +77,7 @@ class Range(BaseModel):
     over "none, or something on a logarithmic scale".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     low: float
     high: float
@@ -91,13 +93,15 @@ class Range(BaseModel):
             raise ValueError(f"expected low > 0 on a logarithmic scale, found {self.low:g}")
         if self.log and self.step is not None:
             raise ValueError("expected log or step, found both")
+        if self.step is not None and (self.high - self.low) / self.step > LARGEST:
+            raise ValueError(f"expected at most {LARGEST:,} steps, found step = {self.step:g}")
         return self
 
 
 class _StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^[\w.-]*[\w-][\w.-]*$")  # no dots alone: it is a folder's name
     description: str = ""
     run: RunSection = RunSection()
     space: dict[str, Any] = {}
@@ -270,8 +274,9 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
         raise one_line(where, error, f"space.{name}.") from error
     for key in ("low", "high", "step"):
         value = getattr(domain, key)
-        if kind == "int" and value is not None and value != int(value):
-            raise InputError(where, field=f"space.{name}.{key}", expected="a whole number", found=value)
+        if kind == "int" and value is not None and (value != int(value) or abs(value) > LARGEST):
+            expected = f"a whole number of at most {LARGEST:,}"
+            raise InputError(where, field=f"space.{name}.{key}", expected=expected, found=f"{value:g}")
     edges = {"low": domain.low, "high": domain.high}
     if domain.step is not None:
         edges["step"] = min(domain.low + domain.step, domain.high)  # the first value above low
@@ -305,6 +310,8 @@ def _read_choices(where: str, name: str, raw: list[Any]) -> tuple[Scalar, ...]:
 
 def _checked(where: str, key: str, name: str, value: Any) -> Scalar:
     """Returns the value as the spec would hold it; the spec's own check decides."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InputError(where, field=key, expected=f"a number of at most {LARGEST:,}", found=f"{value}"[:40])
     try:
         checked: Scalar = getattr(HeadSpec(**{name: value}), name)
     except ValueError as error:

@@ -97,6 +97,34 @@ BAD = {
     "empty list": ('name = "x"\n[space]\npooling = []', "space.pooling: expected a list of different values"),
     "nothing": ('name = "x"\n[space]\npooling = "flatten"', "space: expected at least one list or range"),
     "typo in range": ('name = "x"\n[space]\ndropout = {low = 0.1, hihg = 0.2}', "space.dropout.high: expected a value"),
+    "infinite": (
+        'name = "x"\n[space]\nconv_width = {low = 16, high = inf, step = 16}',
+        "space.conv_width.high: expected a finite number, found inf",
+    ),
+    "no number": (
+        'name = "x"\n[space]\ndense_units = {low = nan, high = 64}',
+        "space.dense_units.low: expected a finite",
+    ),
+    "infinite step": (
+        'name = "x"\n[space]\ndropout = {low = 0.0, high = 0.5, step = inf}',
+        "space.dropout.step: expected",
+    ),
+    "endless steps": (
+        'name = "x"\n[space]\ndropout = {low = 0.0, high = 0.5, step = 1e-300}',
+        "space.dropout: expected at most 2,147,483,647 steps, found step = 1e-300",
+    ),
+    "huge": (
+        'name = "x"\n[space]\ndense_units = {low = 16, high = 1e30}',
+        "space.dense_units.high: expected a whole number of at most 2,147,483,647, found 1e+30",
+    ),
+    "huge choice": (f'name = "x"\n[space]\ndense_units = [16, {10**22}]', "space.dense_units: expected a number of at"),
+    "beyond a float": (f'name = "x"\n[space]\nlearning_rate = 1{"0" * 400}', "space.learning_rate: expected a number"),
+    "a range beyond a float": (
+        f'name = "x"\n[space]\nlearning_rate = {{low = 1, high = 1{"0" * 400}}}',
+        "space.learning_rate.high: expected",
+    ),
+    "the folder itself": ('name = "."\n[space]\ndropout = [0.1, 0.2]', "name: expected"),
+    "the folder above": ('name = ".."\n[space]\ndropout = [0.1, 0.2]', "name: expected"),
     "path as name": ('name = "../x"\n[space]\ndropout = [0.1, 0.2]', "name: expected"),
 }
 
