@@ -96,13 +96,13 @@ def _uneven(config: StudyConfig, data: SearchData) -> Iterator[str]:
 
 def _beside_the_space(space: Space) -> Iterator[str]:
     """The article's head is trained whatever the space is; the sampler cannot learn from what it cannot draw."""
-    expressed = space.parameters_of(ARTICLE)
-    drawn = [name for name in space.parameters if name not in expressed and not _is_zero(space, name)]
-    beside = drawn + [name for name, value in space.fixed.items() if value != getattr(ARTICLE, name)]
+    drawn = space.beside(ARTICLE)
+    beside = [*drawn, *(name for name, value in space.fixed.items() if value != getattr(ARTICLE, name))]
     if beside:
+        recorded = "; the record has the nearest values of the space for it" if drawn else ""
         yield (
             f"the article's head lies outside of the space ({counted(len(beside), 'parameter')}: {listed(beside, 4)});"
-            " it is trained all the same, as trial 0"
+            f" it is trained all the same, as trial 0{recorded}"
         )
 
 
@@ -111,8 +111,3 @@ def _one_place(space: Space, study: StudyData) -> Iterator[str]:
     if all(place == (1, 1) for place in places) and POOLING not in space.parameters:
         name = study.first.store.path.name
         yield f"{name}: maps of 1 x 1, on which {POOLING} changes nothing: it is not searched over"
-
-
-def _is_zero(space: Space, name: str) -> bool:
-    domain = space.parameters[name]
-    return not isinstance(domain, tuple) and domain.or_zero and getattr(ARTICLE, name) == 0

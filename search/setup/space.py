@@ -28,6 +28,10 @@ LARGEST = 2**31 - 1
 Scalar = bool | int | float | str
 
 
+_ON_GRID = 1e-8
+"""Of a step: what Optuna forgives."""
+
+
 class Suggesting(Protocol):
     """What a space asks a trial for: as ``optuna.Trial`` has it."""
 
@@ -97,6 +101,15 @@ class Range(BaseModel):
             raise ValueError(f"expected at most {LARGEST:,} steps, found step = {self.step:g}")
         return self
 
+    def nearest(self, value: float) -> float:
+        """The number of the range, on its grid where it has one, that is nearest to a value."""
+        inside = min(max(value, self.low), self.high)
+        if self.step is None:
+            return inside
+        steps = (inside - self.low) / self.step
+        on_grid = abs(steps - round(steps)) < _ON_GRID
+        return inside if on_grid else min(self.low + round(steps) * self.step, self.high)
+
 
 class _StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -137,19 +150,26 @@ class Space:
         return str(trial.suggest_categorical(FEATURES, self.stores)) if self.stores else ""
 
     def parameters_of(self, spec: HeadSpec, store: str = "") -> dict[str, Scalar]:
-        """The parameters to enqueue for a head on a store, with those left out that this space cannot express."""
+        """The parameters to enqueue for a head on a store.
+
+        Those that this space cannot express have the nearest value that it can: a trial without one would leave the
+        sampler no parameter that all trials have, and one that was drawn would tell it of a head that never was. The
+        value of what is switched off is left out: it means nothing, and is drawn as in other trials.
+        """
         values: dict[str, Scalar] = {FEATURES: store} if store in self.stores else {}
         for name, domain in self.parameters.items():
             value = getattr(spec, name)
-            if isinstance(domain, tuple):
-                values |= {name: value} if value in domain else {}
-                continue
-            zero = domain.or_zero and value == 0
-            if domain.or_zero:
+            zero = isinstance(domain, Range) and domain.or_zero and value == 0
+            if isinstance(domain, Range) and domain.or_zero:
                 values[_switch(name)] = not zero
-            if not zero and domain.low <= value <= domain.high:
-                values[name] = value
+            if not zero:
+                values[name] = _nearest(domain, value)
         return values
+
+    def beside(self, spec: HeadSpec) -> tuple[str, ...]:
+        """The parameters of a head that this space cannot express."""
+        told = self.parameters_of(spec)
+        return tuple(name for name in self.parameters if name in told and told[name] != getattr(spec, name))
 
     def extremes(self) -> list[HeadSpec]:
         """Heads that between them take every choice, both ends of every range, and the article's head."""
@@ -252,6 +272,18 @@ def _suggest(trial: Suggesting, name: str, domain: Range | tuple[Scalar, ...]) -
     else:
         value = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
     return value if used else 0
+
+
+def _nearest(domain: Range | tuple[Scalar, ...], value: Any) -> Scalar:
+    """The value of a domain that is nearest; of words, and of true and false, none is nearer than the first."""
+    if isinstance(domain, Range):
+        found = domain.nearest(value)
+        return int(found) if isinstance(value, int) else found
+    if value in domain:
+        return next(one for one in domain if one == value)
+    if isinstance(value, str | bool):
+        return domain[0]
+    return min(domain, key=lambda one: abs(float(one) - value))
 
 
 def _ends(name: str, domain: Range | tuple[Scalar, ...]) -> tuple[Any, ...]:

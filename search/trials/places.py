@@ -109,10 +109,10 @@ class OwnPlaces:
     ) -> Mapping[str, Any] | None:
         """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
         notes = TrialNotes.of(trial)
+        if notes.has_head:
+            return trial.params  # of one that was planned, too: what the plan leaves open had been drawn
         if notes.has_ordinal and notes.ordinal < len(planned):
             return planned[notes.ordinal]
-        if notes.has_head:
-            return trial.params
         origin = notes.rerun_of
         return self._rerun(trials, trials[origin], planned) if origin is not None else None
 

@@ -69,9 +69,16 @@ def test_uneven_classes_are_told_to_who_ranks_by_accuracy(tmp_path, options, war
 
 
 def test_an_article_head_that_the_space_cannot_draw_is_told_with_its_parameters(tmp_path):
+    store = load(save(tmp_path / "s.h5"))
     space = Space.from_dict({"conv_width": {"low": 16, "high": 32, "step": 16}, "activation": "gelu"}, "here")
-    (told,) = said(load(save(tmp_path / "s.h5")), space)
+    (told,) = said(store, space)
     assert "2 parameters: conv_width, activation" in told
+    assert told.endswith("as trial 0; the record has the nearest values of the space for it")
+    data = {"dropout": {"low": 0.1, "high": 0.7, "step": 0.3}, "activation": ["relu", "gelu"]}
+    (told,) = said(store, Space.from_dict(data, "here"))  # a grid that steps over the article's value
+    assert "1 parameter: dropout" in told
+    (told,) = said(store, Space.from_dict({"activation": "gelu", "batch_norm": [True, False]}, "here"))
+    assert told.endswith("as trial 0")
 
 
 def test_a_study_without_a_test_says_what_it_will_not_say(tmp_path):

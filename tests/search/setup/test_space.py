@@ -72,6 +72,42 @@ def test_a_space_survives_its_written_form_and_draws_the_same_from_it(low, steps
         assert 1e-6 <= spec.weight_decay <= 1e-3 or (or_zero and spec.weight_decay == 0)
 
 
+BESIDE = {
+    "a grid": ({"dropout": {"low": 0.1, "high": 0.7, "step": 0.3}}, {"dropout": 0.4}),
+    "a grid of whole numbers": ({"dense_units": {"low": 16, "high": 116, "step": 50}}, {"dense_units": 66}),
+    "a range": ({"dropout": {"low": 0.6, "high": 0.8}}, {"dropout": 0.6}),
+    "numbers": ({"conv_width": [16, 48, 128]}, {"conv_width": 48}),
+    "words": ({"pooling": ["average", "max"]}, {"pooling": "average"}),
+    "a switch": ({"batch_norm": [False]}, {"batch_norm": False}),
+    "above zero": ({"weight_decay": {"low": 1e-6, "high": 1e-2, "log": True}}, {"weight_decay": 1e-6}),
+    "or zero": ({"dropout": {"low": 0.6, "high": 0.8, "or_zero": True}}, {"use_dropout": True, "dropout": 0.6}),
+}
+
+
+@pytest.mark.parametrize(("data", "nearest"), BESIDE.values(), ids=BESIDE.keys())
+def test_of_what_a_space_cannot_express_it_has_the_nearest_value(data, nearest, recwarn):
+    space = Space.from_dict(data, "here")
+    assert space.beside(ARTICLE) == tuple(data)
+    assert space.parameters_of(ARTICLE) == nearest
+    study = optuna.create_study()
+    study.enqueue_trial(dict(nearest))
+    space.suggest(study.ask())
+    assert study.trials[0].params == nearest
+    assert not recwarn  # as Optuna warns of values that are not of the range
+
+
+def test_what_a_space_expresses_is_as_it_is():
+    data = {
+        "dropout": {"low": 0.2, "high": 0.8, "step": 0.1},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+    data |= {"weight_decay": {"low": 1e-6, "high": 1e-2, "log": True, "or_zero": True}, "dense_layers": [1, 0]}
+    space = Space.from_dict(data, "here")
+    assert space.beside(ARTICLE) == ()
+    expressed = {"dropout": 0.5, "learning_rate": 1e-3, "use_weight_decay": False, "dense_layers": 0}
+    assert space.parameters_of(ARTICLE) == expressed  # the decay that is switched off is drawn
+
+
 def test_or_zero_draws_both(tmp_path):
     space = Space({"weight_decay": Range(low=1e-6, high=1e-2, log=True, or_zero=True)}, {})
     values = [spec.weight_decay for _, spec in draw(space, 60)]

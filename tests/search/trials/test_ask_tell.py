@@ -131,10 +131,24 @@ def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(t
     assert first is not None
     assert first.is_article
     assert first.spec == ARTICLE
+    assert first.trial.params == {"conv_width": 32, "dropout": 0.1}  # the nearest of the space, not drawn ones
     others = [book.ask() for _ in range(8)]
     for asked in [first, *others]:
         book.report(asked, EpochRecord(1, 1.0, Score(1.0, 0.1 if asked is first else 0.9), 1e-3))
     assert not book.should_prune(first)
+    opened.close()
+
+
+def test_run_again_the_articles_head_has_the_parameters_that_it_had(tmp_path):
+    """What is switched off in it is drawn: from the place that comes next, which is another one by then."""
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    config = make_config(trials=12)
+    book = Book(opened.study, config, HEADS)
+    first, *_ = [book.ask() for _ in range(4)]
+    again = Book(opened.study, config, HEADS).ask()  # as after a kill without a snapshot
+    assert (again.ordinal, again.spec) == (first.ordinal, first.spec)
+    assert again.number != first.number
+    assert again.trial.params == first.trial.params
     opened.close()
 
 
