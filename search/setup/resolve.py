@@ -193,7 +193,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
-    options = _filled_in(given, _recorded_values(recorded) | known)
+    options = _filled_in(_in_recorded_order(given, recorded), _recorded_values(recorded) | known)
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
         raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
     return Resolved(folder, recorded, recorded.name, space, options)
@@ -224,6 +224,17 @@ def _place_of(given: RunOptions) -> Path | None:
         hint = "extract them first, and name their stores"
         raise InputError("--features", expected="one store beside --images", found=f"{len(paths)}", hint=hint)
     return paths[0] if paths else None
+
+
+def _in_recorded_order(given: RunOptions, recorded: StudyConfig) -> RunOptions:
+    """The stores of a study that goes on in the order in which it was begun: they are told apart by their names."""
+    names, order = list(named_paths(given.features or ())), list(recorded.stores_by_name)
+    if len(names) < 2 or set(names) != set(order):
+        return given
+    places = [names.index(name) for name in order]
+    told = {part: getattr(given, part) for part in ("features", "validation", "test")}
+    moved = {part: [one[place] for place in places] for part, one in told.items() if one and len(one) == len(names)}
+    return given.model_copy(update=moved)
 
 
 def study_of(given: RunOptions) -> tuple[str, Path]:

@@ -126,6 +126,19 @@ def test_each_may_have_its_own_store_to_test_on(stores, tmp_path):
         search(tmp_path / "other", stores, test=tests["small"])
 
 
+def test_a_study_goes_on_with_its_stores_in_another_order(stores, tmp_path):
+    given = [f"{name}={path}" for name, path in list(stores.items())[:2]]
+    others = [build_store(tmp_path / f"{name}.h5", rows=24, shape=SHAPES[name], seed=9) for name in SHAPES][:2]
+    options = {"trials": 4, "epochs": 2, "finalists": 0, "test": [str(path) for path in others]}
+    begun = search(tmp_path / "s", given, **options)
+    options |= {"trials": 5, "test": options["test"][::-1], "resume": True}
+    gone_on = run_study(given[::-1], out=tmp_path / "s", progress=False, **options)
+    assert gone_on.config.more_stores.keys() == begun.config.more_stores.keys() == {"wide"}
+    assert gone_on.summary.trials == 5
+    with pytest.raises(InputError, match="expected"):  # by a name of the other
+        run_study([f"small={stores['wide']}", f"wide={stores['small']}"], out=tmp_path / "s", resume=True)
+
+
 def test_a_single_store_may_have_a_name_and_so_may_its_test_rows(stores, tmp_path):
     other = build_store(tmp_path / "other.h5", rows=48, shape=SHAPES["small"], seed=9)
     told = {"trials": 3, "epochs": 2, "finalists": 0}
