@@ -186,7 +186,10 @@ def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
 def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
     if existing and existing[0].n_trials and not resume:  # an empty one is what a run killed at its start leaves
-        raise InputError(where, field="study", expected=f"no study {name!r} yet", found="one", hint="pass --resume")
+        hint = "go on with it by --resume and the --out that it was begun with, or give the study file another name"
+        if "://" not in where:  # a journal without its study.json, which a resume needs
+            hint = "pass --out for another directory"
+        raise InputError(where, field="study", expected=f"no study {name!r} yet", found="one", hint=hint)
     if existing:
         found = existing[0].direction.name.lower()
         if found != direction:

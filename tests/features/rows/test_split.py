@@ -250,6 +250,14 @@ def test_a_share_of_everything_is_refused(validation, test, option):
         split_rows(np.arange(20), np.zeros(20, np.int32), np.full(20, ""), validation=validation, test=test, seed=0)
 
 
+@pytest.mark.parametrize("share", [1e-9, 1e-320, 0.0009])
+def test_a_share_of_far_less_than_a_row_is_refused_at_once(share):
+    labels, patients = np.arange(100, dtype=np.int32) % 2, np.array([f"p{row}" for row in range(100)], object)
+    says = r"--validation-fraction: expected a share of one of 100 images, or more, found .*; use a larger --validation"
+    with pytest.raises(InputError, match=says):
+        split_rows(np.arange(100), labels, patients, validation=share, test=0, seed=0)
+
+
 def test_a_share_near_everything_leaves_rows_to_train_on():
     split = split_rows(np.arange(40), np.arange(40) % 2, np.full(40, ""), validation=0.0, test=0.95, seed=0)
     assert len(split.train)

@@ -98,13 +98,21 @@ def test_another_direction_is_refused(tmp_path):
         open_record(tmp_path, "s", None, direction="minimize", resume=True)
 
 
-def test_an_existing_study_is_not_overwritten(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "works"),
+    [
+        (None, "pass --out for another directory"),
+        ("heads.db", "--resume and the --out that it was begun with, or give the study file another name"),
+    ],
+)
+def test_an_existing_study_is_not_overwritten_and_what_works_is_said(tmp_path, file, works):
+    url = file and f"sqlite:///{tmp_path / file}"
     for trials in (0, 1):  # an empty one is what a run killed at its start leaves
-        opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+        opened = open_record(tmp_path, "s", url, direction="maximize", resume=False)
         run_trials(opened.study, trials)
         opened.close()
-    with pytest.raises(InputError, match="pass --resume"):
-        open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    with pytest.raises(InputError, match=f"study: expected no study 's' yet, found one; .*{works}"):
+        open_record(tmp_path / "other" if url else tmp_path, "s", url, direction="maximize", resume=False)
 
 
 def test_a_wrong_storage_is_one_line(tmp_path):
