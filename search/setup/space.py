@@ -307,8 +307,8 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
     for key in ("low", "high", "step"):
         value = getattr(domain, key)
         if kind == "int" and value is not None and (value != int(value) or abs(value) > LARGEST):
-            expected = f"a whole number of at most {LARGEST:,}"
-            raise InputError(where, field=f"space.{name}.{key}", expected=expected, found=f"{value:g}")
+            expected = "a whole number" if value != int(value) else f"a whole number of at most {LARGEST:,}"
+            raise InputError(where, field=f"space.{name}.{key}", expected=expected, found=value)
     edges = {"low": domain.low, "high": domain.high}
     if domain.step is not None:
         edges["step"] = min(domain.low + domain.step, domain.high)  # the first value above low
