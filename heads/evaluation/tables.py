@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
 from heads.metrics.patients import of_patients
 
 _NAMED = 6
+_COLUMNS = ("true", "called", "rows")
 
 
 def tables(metrics: Metrics, title: str, console: Console) -> Group:
@@ -29,14 +31,17 @@ def tables(metrics: Metrics, title: str, console: Console) -> Group:
 
 
 def check_csv(path: Path) -> None:
-    """Refuses a place where no file can be written, before anything is computed.
+    """Refuses a place where no file can be written, or where another file than such a table would be lost for it.
 
     Raises:
-        InputError: Naming the path.
+        InputError: Naming the path; nothing was computed or written.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         found = "a folder" if path.is_dir() else f"{path.parent}, no such folder"
         raise InputError("--confusion", expected="a file in a folder that exists", found=found)
+    if path.exists() and not _is_confusion(path):
+        expected = "a new file, or such a table to replace"
+        raise InputError("--confusion", expected=expected, found=f"another file, {path}", hint="it stays as it is")
 
 
 def write_csv(path: Path, metrics: Metrics) -> None:
@@ -47,8 +52,21 @@ def write_csv(path: Path, metrics: Metrics) -> None:
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(("true", "called", "rows"))
+        lines.writerow(_COLUMNS)
         lines.writerows((pair.true, pair.called, pair.rows) for pair in metrics.pairs)
+
+
+def _is_confusion(path: Path) -> bool:
+    """Whether a file is a table of this kind, perhaps saved again by an editor or a spreadsheet, or is empty."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.readline(100)
+    except OSError:
+        return False
+    names = start.removeprefix(codecs.BOM_UTF8).replace(b";", b",").replace(b'"', b"").strip()
+    return not start or names == ",".join(_COLUMNS).encode()
 
 
 def _whole(metrics: Metrics, title: str) -> Table:

@@ -187,11 +187,16 @@ def _model_config(path: Path, file: Any) -> str:
     attributes = Attributes(path, file)
     if "model_config" in attributes:
         return attributes.text("model_config")
+    raise InputError(path, expected=EXPECTED, found=what_is_no_model(file))
+
+
+def what_is_no_model(file: Any) -> str:
+    """Says what an open HDF5 file is that holds no model; '' of one that does."""
+    if "model_config" in file.attrs:
+        return ""
     if "features" in file or "features-0" in file:
-        found = "a feature store" if "features" in file else "features in the article's layout"
-        raise InputError(path, expected=EXPECTED, found=found)
-    found = "weights without their model" if "layer_names" in attributes else "no such attribute"
-    raise InputError(path, field="model_config", expected=EXPECTED, found=found)
+        return "a feature store" if "features" in file else "features in the article's layout"
+    return "weights without their model" if "layer_names" in file.attrs else "an HDF5 file without model_config"
 
 
 def _layer_weights(path: Path, file: Any, layer: PlainLayer) -> list[npt.NDArray[np.float32]]:

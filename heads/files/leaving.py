@@ -8,24 +8,35 @@ from typing import Any
 
 import numpy as np
 
+from features.hdf5.door import opened, reading
 from features.runtime.backend import stderr_unseen
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing, replacing_folder
 from heads.files.formats import Format, Probabilities, Rows, probabilities_of
+from heads.files.head_file import what_is_no_model
+from heads.files.keras_archive import is_archive, opened_archive
 
 TOLERANCE = 1e-4
 """Of probabilities in [0, 1], between one runtime's float32 and another's."""
 _OF_A_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+_TFLITE = b"TFL3"
+"""What stands in a file of TensorFlow Lite behind the first four bytes."""
+_ONNX = b"\x08"
+"""How a file of ONNX starts: with the version of its kind. It says nothing more of itself."""
+_NEW_FILE = "a new file, or a model's to replace"
 
 
 def check_place(out: Path, form: Format) -> None:
-    """Makes sure that a file or folder can be written, and that no folder of other things would be lost for it.
+    """Makes sure that a file or folder can be written, and that only another model would be lost for it.
 
     Raises:
         InputError: It cannot; nothing was written.
     """
     if not out.absolute().parent.is_dir() or (out.is_dir() and not form.is_folder):
-        raise InputError(out, expected=f"a {_kind(form)} in a folder that exists", found="none")
+        found = "a folder" if out.is_dir() else "none"
+        raise InputError(out, expected=f"a {_kind(form)} in a folder that exists", found=found)
+    if not form.is_folder and out.exists() and (other := _other_than_model(out)):
+        raise InputError(out, expected=_NEW_FILE, found=other, hint="it stays as it is")
     if form.is_folder and out.exists():
         others = out.is_file() or out.is_symlink() or {path.name for path in out.iterdir()} - _OF_A_SAVED_MODEL
         if others:
@@ -79,6 +90,21 @@ def _difference(out: Path, expected: Probabilities, found: Probabilities) -> flo
             f"{out}: what was written does not give the model's probabilities (up to {apart}); nothing was kept of it"
         )
     return difference
+
+
+def _other_than_model(path: Path) -> str:
+    """What a file is that none of the formats would write; '' for a model's, and for an empty one."""
+    if not path.is_file():
+        return "no regular file"
+    with reading(path, _NEW_FILE), path.open("rb") as raw:
+        start = raw.read(8)
+    if not start or start[4:] == _TFLITE or (path.suffix == ".onnx" and start.startswith(_ONNX)):
+        return ""
+    if is_archive(path, _NEW_FILE):
+        with opened_archive(path, _NEW_FILE):
+            return ""
+    with opened(path, _NEW_FILE) as file:
+        return what_is_no_model(file)
 
 
 def _kind(form: Format) -> str:

@@ -19,7 +19,7 @@ from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attribute
 from heads.files.own_file import read_own_metadata, why_not_plain
 from search.finish.leavers import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
-from search.record.head_files import OWN
+from search.record.head_files import OWN, require_outside
 from search.record.recommended import ENSEMBLE
 from search.setup.config import StudyConfig
 from search.setup.options import ExportOptions
@@ -121,6 +121,7 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
 
 
 def _check(out: Path, form: Format, choice: ExportOptions) -> None:
+    require_outside(out)
     check_place(out, form)
     form.require_packages()
     for option, told in (("--weights", choice.weights), ("--backbone", choice.backbone)):

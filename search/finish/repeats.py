@@ -28,6 +28,7 @@ from heads.model.spec import HeadSpec
 from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions
 from search.record.crew import Crew
+from search.record.head_files import FINALISTS
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import OpenedStudy, check_record, open_record, place_of
 from search.setup.config import FILE, StudyConfig
@@ -51,7 +52,6 @@ from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import is_article, is_counted, ranking_score_of
 from search.trials.times import search_seconds
 
-FOLDER = "finalists"
 GATHER_S = 5.0
 """Seconds for which the repeats' first process waits for the others, so that each gets its share."""
 
@@ -153,7 +153,7 @@ def run_repeats(
     Returns:
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
-    repeats = _Repeats(folder / FOLDER, config, space, data, plan)
+    repeats = _Repeats(folder / FINALISTS, config, space, data, plan)
     gc.collect()  # the search's bank, before the next one is made
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
@@ -195,7 +195,7 @@ def help_with_repeats(
     announced = crew.announced()
     if announced is None:
         return False
-    repeats = _Repeats(folder / FOLDER, config, space, data, plan_repeats(study, config))
+    repeats = _Repeats(folder / FINALISTS, config, space, data, plan_repeats(study, config))
     if repeats.config.name != announced:  # other options here of what comes after the search
         return False
     gc.collect()
@@ -307,8 +307,8 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     return config.model_copy(
         update={
-            "name": f"{config.name}-{FOLDER}-{digest}",
-            "seed": derive_seed(config.seed, FOLDER),
+            "name": f"{config.name}-{FINALISTS}-{digest}",
+            "seed": derive_seed(config.seed, FINALISTS),
             "trials": len(planned),
             "epochs": plan.epochs,
             "pruner": "none",

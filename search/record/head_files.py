@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from features.runtime.errors import InputError
+from search.setup.config import FILE
 
 FOLDER = "heads"
-
+FINALISTS = "finalists"
+"""Where it keeps the repeats, a study of their own."""
 
 OWN = ".keras"
 """Ending of the file of a head that has layers which are not read without running code: one of somebody's own."""
@@ -61,3 +63,19 @@ def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
 def kept_numbers(folder: Path) -> list[int]:
     """Returns the trials of which a head is kept."""
     return sorted({int(path.stem.split("-")[1]) for path in head_files(folder, "*")})
+
+
+def require_outside(out: Path) -> None:
+    """Refuses a place among what a study keeps for itself, whichever study that is.
+
+    Args:
+        out: Where somebody wants to write.
+
+    Raises:
+        InputError: It is in such a folder; the study is named.
+    """
+    place = out.absolute().parent.resolve() / out.name
+    for folder in (place, *place.parents):
+        if folder.name in (FOLDER, FINALISTS) and (folder.parent / FILE).is_file():
+            hint = "the study goes on with what is there"
+            raise InputError(out, expected="a place of your own", found=f"one in {folder}", hint=hint)

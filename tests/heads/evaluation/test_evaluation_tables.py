@@ -159,3 +159,21 @@ def test_a_place_for_no_csv_is_refused_before_anything_is_scored(world, tmp_path
     status, out, err = invoke(*given)
     assert (status, out) == (2, "")
     assert err.startswith("error: --confusion: expected a file in a folder that exists, found ")
+
+
+def test_no_other_file_is_lost_for_the_confusion(world, tmp_path):
+    given = ("heads.evaluate", world / "head.hdf5", world / "all.h5", "--confusion")
+    for name, content in {
+        "scans.h5": (world / "all.h5").read_bytes(),
+        "labels.csv": b"path,label\na.png,A\n",
+        "notes.txt": b"\n",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        status, out, err = invoke(*given, tmp_path / name)
+        expected = f"expected a new file, or such a table to replace, found another file, {tmp_path / name}"
+        assert (status, out, err) == (2, "", f"error: --confusion: {expected}; it stays as it is\n")
+        assert (tmp_path / name).read_bytes() == content
+    for content in (b"", b"\xef\xbb\xbftrue;called;rows\r\nA;B;3\r\n"):
+        (tmp_path / "c.csv").write_bytes(content)
+        assert invoke(*given, tmp_path / "c.csv").status == 0
+        assert (tmp_path / "c.csv").read_text(encoding="utf-8").startswith("true,called,rows\n")

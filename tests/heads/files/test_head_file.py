@@ -218,5 +218,5 @@ class TestNoHead:
         with h5py.File(saved) as source, h5py.File(tmp_path / "weights.h5", "w") as file:
             for name, value in source["model_weights"].attrs.items():
                 file.attrs[name] = value
-        with pytest.raises(InputError, match=r"model_config: expected a head .*, found weights without their model"):
+        with pytest.raises(InputError, match=r"expected a head .*, found weights without their model"):
             read_head(tmp_path / "weights.h5")

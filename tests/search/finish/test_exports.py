@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -173,8 +175,63 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path):
         check_place(tmp_path / "photos", form)
     with pytest.raises(InputError, match=r"saved_model\.pb: expected a new folder.*found a file"):
         check_place(tmp_path / "saved_model.pb", form)
-    with pytest.raises(InputError, match="expected a file in a folder that exists"):
+    with pytest.raises(InputError, match="expected a file in a folder that exists, found a folder"):
         check_place(tmp_path / "photos", format_of("x.keras"))
+
+
+def _of_something_else(folder: Path) -> dict[str, Path]:
+    """Files that no export writes, by what a refusal calls them."""
+    made = {"a feature store": ARCHIVES / "store.h5", "features in the article's layout": ARCHIVES / "article.h5"}
+    files = {said: folder / f"{number}.h5" for number, said in enumerate(made)}
+    for said, path in files.items():
+        path.write_bytes(made[said].read_bytes())
+    with h5py.File(folder / "numbers.hdf5", "w") as file:
+        file["numbers"] = np.arange(4)
+    with zipfile.ZipFile(folder / "photos.keras", "w") as archive:
+        archive.writestr("one.png", b"")
+    (folder / "notes.onnx").write_text("what I meant to write down")
+    return files | {
+        "an HDF5 file without model_config": folder / "numbers.hdf5",
+        "a ZIP archive that is no .keras file": folder / "photos.keras",
+        "a file that is no HDF5": folder / "notes.onnx",
+    }
+
+
+def test_no_file_of_something_else_is_replaced(tmp_path):
+    for said, path in _of_something_else(tmp_path).items():
+        before = path.read_bytes()
+        told = invoke("search.export", FINISHED, path, *RUNNING)
+        assert told.status == 2
+        assert f"{path}: expected a new file, or a model's to replace, found {said}" in told.err
+        assert len(told.err.splitlines()) == 1
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_exported_before_is_replaced(name, tmp_path):
+    form, out = format_of(name), Path(f"{tmp_path}/{name}")
+    head = read_head(ARCHIVES / "head.hdf5")
+    form.write(out, head.model, file_attributes(head.metadata, KIND))
+    check_place(out, form)
+    if not form.is_folder:
+        out.write_bytes(b"")
+        check_place(out, form)
+
+
+def test_a_study_s_own_heads_are_not_written_over(tmp_path):
+    study, mine = tmp_path / "study", tmp_path / "mine"
+    shutil.copytree(FINISHED, study)
+    for place in (study / "heads" / "trial-1.hdf5", study / "finalists" / "best.hdf5", mine / "new.hdf5"):
+        if place.parent == mine:
+            mine.symlink_to(study / "heads")
+        before = {path.name for path in place.parent.iterdir()}
+        with pytest.raises(InputError, match=f"{place}: expected a place of your own, found one in {study}"):
+            search.open_study(FINISHED).export(place)
+        assert {path.name for path in place.parent.iterdir()} == before
+    assert (study / "heads" / "trial-1.hdf5").read_bytes() == (FINISHED / "heads" / "trial-1.hdf5").read_bytes()
+    (tmp_path / "heads").mkdir()  # of nobody
+    for place in (study / "best.hdf5", tmp_path / "heads" / "best.hdf5"):
+        assert search.open_study(FINISHED).export(place).is_file()
 
 
 def test_a_name_with_another_ending_names_those_known():
