@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heads.loaded import LoadedHead, Predictions, load_head
+    from heads.loaded import LoadedHead, load_head
     from heads.metrics.classification import Metrics
     from heads.model.spec import HeadSpec
     from heads.prediction.options import PredictOptions
+    from heads.prediction.prediction import Predictions
 
 __all__ = ["HeadSpec", "LoadedHead", "Metrics", "PredictOptions", "Predictions", "load_head"]
 
@@ -22,7 +23,7 @@ _HOMES = {
     "LoadedHead": "heads.loaded",
     "Metrics": "heads.metrics.classification",
     "PredictOptions": "heads.prediction.options",
-    "Predictions": "heads.loaded",
+    "Predictions": "heads.prediction.prediction",
     "load_head": "heads.loaded",
 }
 

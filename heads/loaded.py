@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from heads.files.metadata import HeadMetadata
 from heads.files.projected import for_features_of
 from heads.metrics.classification import Metrics
 from heads.prediction.options import PredictOptions
-from heads.prediction.prediction import Draw, Prediction, predict
+from heads.prediction.prediction import Draw, Prediction, Predictions, predict
 from heads.prediction.sources import find_sources
 from heads.prediction.stored import check_needs_no_image, predict_stored, store_among
 
@@ -50,45 +49,10 @@ if TYPE_CHECKING:
 
 Images = str | os.PathLike[str] | FeatureStore | Iterable[str | os.PathLike[str]]
 """An image, a folder, an http or https address, or several of these; or a feature store, or its file."""
+_building = RLock()
+"""Held by the thread that builds a model or a backbone: a second one would build it again, for nothing."""
 _ANY = (EIGHT_BITS, UNKNOWN)
 """Intensities of a head that say nothing of images of more than 8 bits."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What came of some images.
-
-    Attributes:
-        classes: In label order.
-        rows: One for each image, in order.
-        problem: What ended the work before the last image; None where all were seen.
-        notes: What was noticed of the images and should be known, a line each.
-    """
-
-    classes: tuple[str, ...]
-    rows: tuple[Prediction, ...]
-    problem: BottleneckError | None = None
-    notes: tuple[str, ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
-
-        A class that is named like one of the other columns has its probability in ``p(NAME)``.
-        """
-        import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
-
-        own = ("path", "class", "error")
-        columns = {name: f"p({name})" if name in own else name for name in self.classes}
-        rows = [
-            {
-                "path": row.image,
-                "class": row.label,
-                **{column: (row.probabilities or {}).get(name, np.nan) for name, column in columns.items()},
-                "error": row.reason,
-            }
-            for row in self.rows
-        ]
-        return pd.DataFrame(rows, columns=["path", "class", *columns.values(), "error"])
 
 
 class LoadedHead:
@@ -108,6 +72,7 @@ class LoadedHead:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata: HeadMetadata = read_metadata(path)
+        self._head: Head | None = None
         self._built: tuple[BackboneSpec, Backbone] | None = None
 
     @property
@@ -120,15 +85,18 @@ class LoadedHead:
         """Uncompiled keras.Model from features (batch, height, width, channels) to probabilities (batch, classes)."""
         return self.head.model
 
-    @cached_property
+    @property
     def head(self) -> Head:
         """Model and metadata; starts the backend.
 
         Raises:
             InputError: The file's weights do not fit its layers.
         """
-        start_backend()
-        return read_head(self.path)
+        with _building:
+            if self._head is None:
+                start_backend()
+                self._head = read_head(self.path)
+            return self._head
 
     def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
         """Predicts the class of images, or of the rows of a store.
@@ -263,10 +231,11 @@ class LoadedHead:
             InputError: It is not known, or is not the head's.
         """
         spec = self.check_options(options or PredictOptions())
-        head = self.head
-        if self._built is None or self._built[0] != spec:
-            self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
-        return self._built[1]
+        with _building:
+            head = self.head
+            if self._built is None or self._built[0] != spec:
+                self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
+            return self._built[1]
 
     def heatmap(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import re
 import socket
-import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,8 +24,10 @@ from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.keras_settings import names_counted_anew
 from features.runtime.portable import give_name
+from features.runtime.unseen import keras_unseen, warnings_unseen
 
 _DOWNLOAD_TIMEOUT_S = 10
+_timing = Lock()
 
 
 class Backbone:
@@ -158,8 +158,7 @@ def _construct(spec: BackboneSpec, weights: str | None) -> Any:
     factory = getattr(keras.applications, spec.architecture.factory)
     try:
         # Keras reports its download on standard output, and warns where a size is not one of its own
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _download_timeout():
-            warnings.simplefilter("ignore")
+        with keras_unseen(), warnings_unseen(), _download_timeout():
             return factory(include_top=False, weights=weights, input_shape=(spec.size, spec.size, 3), **options)
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if weights is None:
@@ -178,15 +177,16 @@ def _url_in(message: str) -> str:
     return found[0] if found else "the no_top file that keras.applications publishes"
 
 
-@contextlib.contextmanager
+@contextmanager
 def _download_timeout() -> Iterator[None]:
-    """A host that does not answer must not hold a command for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    """A host that does not answer must not hold a command for minutes. The limit is all threads': one is within."""
+    with _timing:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+        try:
+            yield
+        finally:
+            socket.setdefaulttimeout(before)
 
 
 def _load(model: Any, spec: BackboneSpec) -> None:

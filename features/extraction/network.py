@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import give_name
 from features.runtime.text import printable
+from features.runtime.unseen import warnings_unseen
 
 _PLAIN = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
 """What a configuration may hold beside objects: the data that they are made with."""
@@ -75,8 +75,7 @@ def load_network(file: NetworkFile) -> Any:
             found = f"{printable(kind)}{printable(where)}, which Keras {keras.__version__} has not for networks"
             raise InputError(file.path, field="class_name", expected="layers of Keras' own", found=found)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings_unseen():
             model = _from_archive(file) if file.archive else _from_hdf5(file)
     except BottleneckError:
         raise

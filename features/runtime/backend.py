@@ -17,9 +17,11 @@ from features.runtime.collector import importing
 from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.keras_settings import pin_settings, without_settings
+from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+_starting = threading.Lock()
 
 
 def use_backend(name: str | None = None) -> str:
@@ -66,31 +68,17 @@ def start_backend() -> None:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
-    with _interrupts_held(), stderr_unseen(), without_settings(), importing():
-        import keras  # noqa: F401, PLC0415
-    logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
-    changed = pin_settings()
+    with _starting:  # one thread: what stands in another's environment meanwhile is not what it came with
+        with _interrupts_held(), stderr_unseen(), without_settings(), importing():
+            import keras  # noqa: F401, PLC0415
+        logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
+        changed = pin_settings()
     if changed:  # by who imported Keras, for other work: a command has imported it here
         say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
 
 
 def _of_retracing(record: logging.LogRecord) -> bool:
     return "triggered tf.function retracing" not in str(record.msg)
-
-
-@contextmanager
-def stderr_unseen() -> Iterator[None]:
-    """Drops what is written to standard error by whatever way: also by C++ that heeds no log level."""
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    unseen, stderr = os.open(os.devnull, os.O_WRONLY), os.dup(2)
-    os.dup2(unseen, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(unseen)
 
 
 @contextmanager

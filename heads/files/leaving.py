@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.hdf5.door import opened, reading
-from features.runtime.backend import stderr_unseen
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing, replacing_folder
+from features.runtime.unseen import stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Probabilities, Rows, probabilities_of
 from heads.files.head_file import what_is_no_model
 from heads.files.keras_archive import is_archive, opened_archive
@@ -68,8 +67,7 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
     # A GPU may round products to 10 bits: what is compared is computed without.
     with keras.device("cpu:0"), (replacing_folder if form.is_folder else replacing)(out) as temporary:
         try:
-            with stderr_unseen(), warnings.catch_warnings():  # which converters have a lot of
-                warnings.simplefilter("ignore")
+            with stderr_unseen(), warnings_unseen():  # which converters have a lot for
                 expected = probabilities_of(model, rows)
                 form.write(temporary, model, attributes)
                 found = form.predict(temporary, rows)

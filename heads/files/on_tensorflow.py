@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from features.runtime.unseen import warnings_unseen
+
 BUILT_IN = [tf.lite.OpsSet.TFLITE_BUILTINS]
 """Operators that TensorFlow Lite has everywhere, nothing of TensorFlow's own."""
 
 
 def run_tflite(path: Path, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Returns the probabilities that a .tflite file gives for rows."""
-    with warnings.catch_warnings():  # that a later TensorFlow has its interpreter in a package of its own
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings_unseen():  # that a later TensorFlow has its interpreter in a package of its own
         interpreter = tf.lite.Interpreter(model_path=os.fspath(path))
     taken = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(taken, rows.shape)

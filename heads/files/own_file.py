@@ -6,7 +6,6 @@ are somebody's code. Such a head is a ``.keras`` file as Keras saves it, which l
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ import numpy as np
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing
 from features.runtime.text import printable
+from features.runtime.unseen import warnings_unseen
 from heads.files.formats import format_of, probabilities_of
 from heads.files.head_file import EXPECTED, save_head
 from heads.files.keras_archive import opened_archive
@@ -95,8 +95,7 @@ def _write(
     try:
         format_of(path).write(path, model, attributes)
         again = make()
-        with warnings.catch_warnings():  # of an optimizer's state, which is not asked for
-            warnings.simplefilter("ignore")
+        with warnings_unseen():  # of an optimizer's state, which is not asked for
             again.load_weights(path)
         difference = float(np.abs(probabilities_of(again, rows) - probabilities_of(model, rows)).max())
     except (BottleneckError, OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,14 @@ from features.extraction.pipeline import FeatureMaker, bottlenecks
 from features.images.decode import UndecodableError
 from features.images.reading import ImageFile, Reading
 from features.images.views import View
+from features.runtime.errors import BottleneckError
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, predict_batch
 from heads.prediction.sources import Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _IDENTITY = View("identity")
 
@@ -48,6 +52,43 @@ class Prediction:
             "error": self.reason or None,
             **self.maps,
         }
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What came of some images.
+
+    Attributes:
+        classes: In label order.
+        rows: One for each image, in order.
+        problem: What ended the work before the last image; None where all were seen.
+        notes: What was noticed of the images and should be known, a line each.
+    """
+
+    classes: tuple[str, ...]
+    rows: tuple[Prediction, ...]
+    problem: BottleneckError | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
+
+        A class that is named like one of the other columns has its probability in ``p(NAME)``.
+        """
+        import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
+
+        own = ("path", "class", "error")
+        columns = {name: f"p({name})" if name in own else name for name in self.classes}
+        rows = [
+            {
+                "path": row.image,
+                "class": row.label,
+                **{column: (row.probabilities or {}).get(name, np.nan) for name, column in columns.items()},
+                "error": row.reason,
+            }
+            for row in self.rows
+        ]
+        return pd.DataFrame(rows, columns=["path", "class", *columns.values(), "error"])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
@@ -210,3 +212,23 @@ class TestEvaluate:
             loaded.evaluate(made_world.store, "tests")
         with pytest.raises(InputError, match="split: expected how the store was split"):
             loaded.evaluate(made_world.store, "validation")
+
+
+class TestThreads:
+    def test_several_at_once_build_once_and_leave_the_process_as_it_was(
+        self, made_world: World, image: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built = []
+        original = heads.loaded.rebuild_backbone
+        monkeypatch.setattr(heads.loaded, "rebuild_backbone", lambda *args: built.append(args) or original(*args))
+        streams, filters = (sys.stdout, sys.stderr), list(warnings.filters)
+        head = load_head(made_world.head)
+        with ThreadPoolExecutor(4) as pool:
+            several = [pool.submit(head.predict, image, progress=False) for _ in range(4)]
+            others = [pool.submit(load_head(made_world.head).predict, image, progress=False) for _ in range(2)]
+            frames = [one.result() for one in (*several, *others)]
+        assert (sys.stdout, sys.stderr) == streams
+        assert warnings.filters == filters
+        assert len(built) == 3
+        for frame in frames:
+            np.testing.assert_allclose(frame[list(KINDS)], frames[0][list(KINDS)], atol=1e-6)
