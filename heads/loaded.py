@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -21,6 +21,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import identity
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
@@ -35,6 +36,7 @@ from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.files.projected import for_features_of
 from heads.metrics.classification import Metrics
+from heads.prediction.named import Images, listed_images, texts_of
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Draw, Prediction, Predictions, predict
 from heads.prediction.sources import find_sources
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from features.extraction.backbones import Backbone
     from heads.prediction.maps import MapMaker, PredictedImage
 
-Images = str | os.PathLike[str] | FeatureStore | Iterable[str | os.PathLike[str]]
-"""An image, a folder, an http or https address, or several of these; or a feature store, or its file."""
 _building = RLock()
 """Held by the thread that builds a model or a backbone: a second one would build it again, for nothing."""
 _ANY = (EIGHT_BITS, UNKNOWN)
@@ -71,6 +71,7 @@ class LoadedHead:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._opened = identity(path)
         self.metadata: HeadMetadata = read_metadata(path)
         self._head: Head | None = None
         self._built: tuple[BackboneSpec, Backbone] | None = None
@@ -90,12 +91,16 @@ class LoadedHead:
         """Model and metadata; starts the backend.
 
         Raises:
-            InputError: The file's weights do not fit its layers.
+            InputError: The file's weights do not fit its layers, or it is another one than was opened.
         """
         with _building:
             if self._head is None:
                 start_backend()
-                self._head = read_head(self.path)
+                head = read_head(self.path)
+                if identity(self.path) != self._opened:
+                    found, hint = "one that has changed since it was opened", "open it again"
+                    raise InputError(self.path, expected="the head that was opened", found=found, hint=hint)
+                self._head = head
             return self._head
 
     def predict(self, images: Images, *, progress: bool = True, **options: Any) -> pd.DataFrame:
@@ -111,7 +116,7 @@ class LoadedHead:
             used.
 
         Raises:
-            InputError: An option does not fit the head.
+            InputError: An option does not fit the head, no image is named, or what is no name of one.
             BottleneckError: The backbone's features are not finite, or memory is short.
         """
         predictions = self.predict_each(images, self._options(options), progress=progress)
@@ -139,7 +144,8 @@ class LoadedHead:
             occlusion: Whether occlusion maps are drawn, too.
             progress: Whether a bar shows how far it is.
         """
-        if (store := self.store_of(images)) is not None:
+        named = listed_images(images)  # once: they may come from a generator
+        if (store := store_among(named)) is not None:
             return self._predict_stored(store, options, drawn="--heatmaps" if maps else None, progress=progress)
         rows: list[Prediction] = []
         problem: BottleneckError | None = None
@@ -148,7 +154,7 @@ class LoadedHead:
         display = progress_display("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, display, heeding_stops(at_once=True) as stop:
             raise_pixel_limit(options.max_pixels)
-            sources = find_sources(_texts(images), Path(downloads), leave_out=maps, pages=options.pages)
+            sources = find_sources(texts_of(named), Path(downloads), leave_out=maps, pages=options.pages)
             task = display.add_task("predicting", total=len(sources))
             made = predict(
                 self.head,
@@ -172,8 +178,12 @@ class LoadedHead:
 
     @staticmethod
     def store_of(images: Images) -> FeatureStore | None:
-        """Returns the store that is named in the place of images, None where there are images."""
-        return store_among([images] if isinstance(images, str | os.PathLike | FeatureStore) else list(images))
+        """Returns the store that is named in the place of images, None where there are images.
+
+        Raises:
+            InputError: What is named is neither.
+        """
+        return store_among(listed_images(images))
 
     def _predict_stored(
         self, store: FeatureStore, options: PredictOptions, *, drawn: str | None, progress: bool
@@ -383,7 +393,7 @@ class LoadedHead:
             return {}
 
         with TemporaryDirectory(prefix="explain-") as downloads:
-            sources = find_sources(_texts(image), Path(downloads))
+            sources = find_sources(texts_of(listed_images(image)), Path(downloads))
             if len(sources) != 1:
                 raise InputError(image, expected="one image", found=f"a folder of {len(sources)}")
             (row,) = predict(
@@ -410,8 +420,3 @@ def load_head(path: str | os.PathLike[str], backend: str | None = None) -> Loade
     """
     use_backend(backend)
     return LoadedHead(Path(path))
-
-
-def _texts(images: Images) -> list[str]:
-    several = [images] if isinstance(images, str | os.PathLike | FeatureStore) else list(images)
-    return [os.fspath(image) for image in several if not isinstance(image, FeatureStore)]

@@ -92,6 +92,15 @@ def _move_in(new: Path, path: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another one of its name, and from itself once it was changed; None where none is."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
     if error.errno not in DISK_FULL:

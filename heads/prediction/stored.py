@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import predict_probabilities
+from heads.prediction.named import Image
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import Prediction
 
 NO_FEATURES = "no features: the image could not be decoded when the store was made"
 
 
-def store_among(named: Sequence[str | os.PathLike[str] | FeatureStore]) -> FeatureStore | None:
+def store_among(named: Sequence[Image | FeatureStore]) -> FeatureStore | None:
     """Returns the store that stands alone in the place of images; None where there are images.
 
     A store among others is an image that cannot be used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from made_pictures import KINDS, World
@@ -117,6 +119,58 @@ class TestPredict:
         frame = loaded.predict(form(image), progress=False)
         assert frame["path"].tolist() == [str(image)]
         assert frame["class"].tolist() == ["striped"]
+
+    def test_names_may_come_from_a_generator(self, loaded: LoadedHead, image: Path, made_world: World) -> None:
+        frame = loaded.predict((path for path in [image, made_world.images / "dark"]), progress=False)
+        expected = loaded.predict([image, made_world.images / "dark"], progress=False)
+        assert len(expected) > 1
+        assert frame.equals(expected)
+        rows = loaded.predict(iter([made_world.store]), progress=False)
+        assert len(rows) == len(FeatureStore(made_world.store))
+
+    @pytest.mark.parametrize(
+        ("images", "found"),
+        [
+            ([], "at least one, found none"),
+            (iter(()), "at least one, found none"),
+            (None, "found NoneType"),
+            (3, "found int"),
+            (b"one.png", "found bytes"),
+            ({"one.png": "A"}, "found dict"),
+            (np.zeros((8, 8, 3), np.uint8), "found ndarray"),
+            ([np.zeros((8, 8), np.uint8)], "found ndarray"),
+            (Image.new("L", (8, 8)), "found Image"),
+            ([Image.new("L", (8, 8))], "found Image"),
+            (["one.png", None], "found NoneType"),
+            ([b"one.png"], "found bytes"),
+            (pd.DataFrame({"path": ["one.png"]}), "found DataFrame"),
+            ("", "found an empty name"),
+        ],
+    )
+    def test_what_is_no_name_of_an_image_is_refused(self, loaded: LoadedHead, images: Any, found: str) -> None:
+        for method in (loaded.predict, loaded.heatmap):
+            with pytest.raises(InputError, match=f"images: expected .*{found}"):
+                method(images)
+
+    def test_a_store_is_no_image_among_others(self, loaded: LoadedHead, made_world: World, image: Path) -> None:
+        store = FeatureStore(made_world.store)
+        with pytest.raises(InputError, match="or one feature store, found a store among others"):
+            loaded.predict([image, store])
+        with pytest.raises(InputError, match="expected an image, found a feature store"):
+            loaded.heatmap(store)
+
+    def test_a_file_that_was_replaced_since_is_not_mixed(self, made_world: World, image: Path, tmp_path: Path) -> None:
+        path = tmp_path / "head.hdf5"
+        shutil.copy(made_world.head, path)
+        early, late = load_head(path), load_head(path)
+        before = early.predict(image, progress=False)
+        shutil.copy(made_world.head, tmp_path / "other.hdf5")
+        (tmp_path / "other.hdf5").replace(path)
+        expected = "expected the head that was opened, found one that has changed since it was opened; open it again"
+        with pytest.raises(InputError, match=expected):
+            late.predict(image, progress=False)
+        assert early.predict(image, progress=False).equals(before)  # which had read all of it
+        assert load_head(path).predict(image, progress=False).equals(before)
 
     def test_the_bar_is_shown_where_it_is_wanted(self, loaded: LoadedHead, image: Path, capsys: Any) -> None:
         loaded.predict(image, progress=False)
