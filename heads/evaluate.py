@@ -43,11 +43,19 @@ def main(
             metavar="FILE.csv", help="Write there how many rows of each class were called what.", show_default=False
         ),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Names of the classes, in the order of the outputs, of a head whose file names none.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
     """Scores a head on the rows of a feature store, averaged over the store's views."""
-    loaded = load_head(head, backend)
+    loaded = load_head(head, backend, classes=classes)
     chosen = loaded.choose_rows(store, part)
     if images is not None:
         if report is None:

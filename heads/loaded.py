@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -64,15 +64,17 @@ class LoadedHead:
 
     Args:
         path: The head's file. What it says of itself is read and checked now, its weights when they are needed.
+        classes: Names of its classes, where the file has none.
 
     Raises:
-        InputError: It is no head, or is damaged.
+        InputError: It is no head, or is damaged, or the names do not fit.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, classes: str | Iterable[str] | None = None) -> None:
         self.path = path
         self._opened = identity(path)
-        self.metadata: HeadMetadata = read_metadata(path)
+        self._told = classes if classes is None or isinstance(classes, str) else tuple(classes)
+        self.metadata: HeadMetadata = read_metadata(path, self._told)
         self._head: Head | None = None
         self._built: tuple[BackboneSpec, Backbone] | None = None
 
@@ -96,7 +98,7 @@ class LoadedHead:
         with _building:
             if self._head is None:
                 start_backend()
-                head = read_head(self.path)
+                head = read_head(self.path, self._told)
                 if identity(self.path) != self._opened:
                     found, hint = "one that has changed since it was opened", "open it again"
                     raise InputError(self.path, expected="the head that was opened", found=found, hint=hint)
@@ -408,15 +410,22 @@ for _method in ("predict", "heatmap", "draw_heatmap", "occlusion", "draw_occlusi
     takes_options(getattr(LoadedHead, _method), PredictOptions)
 
 
-def load_head(path: str | os.PathLike[str], backend: str | None = None) -> LoadedHead:
+def load_head(
+    path: str | os.PathLike[str], backend: str | None = None, *, classes: str | Iterable[str] | None = None
+) -> LoadedHead:
     """Opens a head: one of a study, an ensemble, or a plain Keras file such as the article's.
 
     Args:
         path: The ``.hdf5`` file.
         backend: ``tensorflow`` or ``jax``; by default ``KERAS_BACKEND``, else what is installed. A process has one.
 
+        classes: Names of its classes in the order of its outputs, for a plain Keras file, which has none; a list, or a
+            text with commas between. Without them they are ``class-0``, ``class-1``, ...; of a head that takes what the
+            article's does and has four outputs, the article's.
+
     Raises:
-        InputError: It is no head, or another backend is already in use.
+        InputError: It is no head, the names are not as many as its outputs or it has its own, or another backend is
+            already in use.
     """
     use_backend(backend)
-    return LoadedHead(Path(path))
+    return LoadedHead(Path(path), classes)

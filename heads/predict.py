@@ -44,6 +44,14 @@ def main(
             "--occlusion", help="Also draw by how much the class suffers where a patch covers it; takes its time."
         ),
     ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Names of the classes, in the order of the outputs, of a head whose file names none.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
     **options: Any,
@@ -52,7 +60,7 @@ def main(
 
     The others are printed.
     """
-    chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend)
+    chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend, classes=classes)
     store = loaded.store_of(images)
     if store is not None:
         asked = "--heatmaps" if heatmaps is not None else "--occlusion" if occlusion else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
+from features.runtime.text import printable
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
 from features.store.limits import require_storable
@@ -33,6 +34,8 @@ from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+ARTICLE_SHAPE = (8, 8, 2048)
+"""Of the article's bottlenecks: InceptionV3's, of 299 x 299 pixels."""
 ARTICLE_BATCH = 100
 PIECE_BYTES = 32 * 2**20
 """Upper bound of the float32 features held at once, however large a batch is (one row at least)."""
@@ -174,17 +177,26 @@ def is_article(path: Path) -> bool:
     raise InputError(path, expected=LAYOUTS, found=found)
 
 
-def class_names(given: str | None, count: int) -> tuple[str, ...]:
+def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bool = True) -> tuple[str, ...]:
     """Returns the class names in label order: those given, the article's four, or ``class-<i>``.
+
+    Args:
+        given: The names, or one text of them with commas between; None where they are not told.
+        count: How many classes there are.
+        of_article: Whether four classes that are not told are the article's.
 
     Raises:
         InputError: The names given are not ``count`` different ones.
     """
     if given is None:
-        return ARTICLE_CLASSES if count == len(ARTICLE_CLASSES) else tuple(f"class-{label}" for label in range(count))
-    names = tuple(name.strip() for name in given.split(","))
+        if of_article and count == len(ARTICLE_CLASSES):
+            return ARTICLE_CLASSES
+        return tuple(f"class-{label}" for label in range(count))
+    listed: list[Any] = given.split(",") if isinstance(given, str) else [*given]
+    names = tuple(f"{name}".strip() for name in listed)
     if len(names) != count or len(set(names)) != count or not all(names):
-        raise InputError("--classes", expected=f"{count} different names, in label order", found=given)
+        expected = f"{count} different names, in label order"
+        raise InputError("--classes", expected=expected, found=printable(",".join(names)) or "none")
     return names
 
 

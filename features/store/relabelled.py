@@ -50,7 +50,9 @@ class RelabelledStore(FeatureSource):
         return self._source.chunks(limit)
 
 
-def with_classes(source: FeatureSource, classes: Sequence[str], *, known_to: str) -> FeatureSource:
+def with_classes(
+    source: FeatureSource, classes: Sequence[str], *, known_to: str, hint: str | None = None
+) -> FeatureSource:
     """Returns a source with labels that are indices into ``classes``; itself where it has this list already.
 
     It may lack classes of the list, and have them in another order. Classes of its own that have no row count for
@@ -60,6 +62,7 @@ def with_classes(source: FeatureSource, classes: Sequence[str], *, known_to: str
         source: The rows.
         classes: Names, in the order of the labels that are wanted.
         known_to: Who knows these classes, for the message.
+        hint: What to do where there are others.
 
     Raises:
         InputError: There are rows of a class that is not in the list; it is named.
@@ -71,7 +74,6 @@ def with_classes(source: FeatureSource, classes: Sequence[str], *, known_to: str
     if strange:
         told = (f"{printable(source.classes[label])} ({counted(int(counts[label]), 'image')})" for label in strange)
         names = listed(map(printable, classes), _NAMED)
-        raise InputError(
-            source.path, field="classes", expected=f"none but those of {known_to}: {names}", found=listed(told, _NAMED)
-        )
+        expected = f"none but those of {known_to}: {names}"
+        raise InputError(source.path, field="classes", expected=expected, found=listed(told, _NAMED), hint=hint)
     return RelabelledStore(source, classes)

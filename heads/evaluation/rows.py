@@ -12,6 +12,7 @@ import numpy as np
 
 from features.rows.given_parts import GIVEN, part_rows
 from features.runtime.errors import InputError
+from features.store.article import class_names
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
@@ -40,7 +41,9 @@ def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSo
     """
     if metadata.feature_shape != store.header.of_backbone.feature_shape:
         require_same_kind(head, metadata, store)
-    relabelled = with_classes(store, metadata.classes, known_to=str(head))
+    unnamed = metadata.classes == class_names(None, len(metadata.classes), of_article=False)
+    hint = "--classes names the head's outputs, where its file does not" if unnamed else None
+    relabelled = with_classes(store, metadata.classes, known_to=str(head), hint=hint)
     require_same_kind(head, metadata, store)
     return relabelled
 

@@ -112,18 +112,23 @@ def file_image(model: Any, attributes: dict[str, Any]) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path, classes: str | Iterable[str] | None = None) -> Head:
     """Reads a head: one of ours, or a plain Keras file such as the article's, of Keras 2 or 3; .hdf5 or .keras.
 
     Nothing in the file is executed or deserialised by Keras: see ``heads.files.plain_layers``.
 
+    Args:
+        path: The file.
+        classes: Names of its classes, where the file has none.
+
     Raises:
-        InputError: It is no head, is damaged, holds other than plain layers, or its weights do not fit them.
+        InputError: It is no head, is damaged, holds other than plain layers, or its weights do not fit them; or the
+            names do not.
     """
     path = Path(path)
     with _reading(path) as file:
         plain = parse_model(path, file.config)
-        metadata = parse_metadata(path, file.attributes, plain)
+        metadata = parse_metadata(path, file.attributes, plain, classes)
         weights = file.weights(plain)
     model = plain.build()
     for layer, arrays in zip(plain.layers, weights, strict=True):
@@ -131,15 +136,15 @@ def read_head(path: Path) -> Head:
     return Head(model, metadata)
 
 
-def read_metadata(path: Path) -> HeadMetadata:
-    """Reads only what a head file says of itself, without starting Keras.
+def read_metadata(path: Path, classes: str | Iterable[str] | None = None) -> HeadMetadata:
+    """Reads only what a head file says of itself, without starting Keras; ``classes`` as in ``read_head``.
 
     Raises:
         InputError: As ``read_head``, but for the weights.
     """
     path = Path(path)
     with _reading(path) as file:
-        return parse_metadata(path, file.attributes, parse_model(path, file.config))
+        return parse_metadata(path, file.attributes, parse_model(path, file.config), classes)
 
 
 @dataclass(frozen=True)

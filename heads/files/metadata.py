@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
-from features.store.article import class_names
+from features.runtime.text import composed, printable
+from features.store.article import ARTICLE_SHAPE, class_names
 from features.store.kind import LATER, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
@@ -118,22 +120,30 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
     return attributes
 
 
-def parse_metadata(path: Path, file: Any, plain: PlainModel | None) -> HeadMetadata:
+def parse_metadata(
+    path: Path, file: Any, plain: PlainModel | None, classes: str | Iterable[str] | None = None
+) -> HeadMetadata:
     """Reads the attributes of an open head file; they must agree with its layers.
 
     Args:
         path: The file.
         file: Has the attributes.
         plain: Its layers; None where they are somebody's own, and are not looked at.
+        classes: Names of the classes, for a file of Keras' own, which has none: else they are the article's four where
+            it takes what the article's head does, and ``class-0``, ``class-1``, ... where not.
 
     Raises:
-        InputError: One is missing or wrong; it is named.
+        InputError: One is missing or wrong, it is named; or classes are told that the file names itself.
     """
     attributes = Attributes(path, file)
     if "kind" not in attributes and plain is not None:
         keras_version = {"keras": attributes.text("keras_version")} if "keras_version" in attributes else {}
-        names = class_names(None, plain.classes)
-        return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
+        names = class_names(classes, plain.classes, of_article=plain.feature_shape == ARTICLE_SHAPE)
+        known = tuple(map(composed, names))
+        return HeadMetadata(classes=known, feature_shape=plain.feature_shape, versions=keras_version)
+    if classes is not None:
+        told = classes if isinstance(classes, str) else ",".join(map(str, classes))
+        raise InputError("--classes", expected=f"none, as {path} names its classes", found=printable(told))
     schema = attributes.value("schema") if "schema" in attributes else None
     if not isinstance(schema, np.integer) or schema != SCHEMA:
         raise attributes.refusal("schema", f"{SCHEMA}", shown(schema))
