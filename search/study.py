@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.runtime.command import say
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import StudyConfig
@@ -96,8 +97,8 @@ class Study:
         Args:
             out: The file, which ends in .hdf5, .h5, .keras, .onnx or .tflite; or a folder for a SavedModel, which has
                 no ending, or a slash behind it.
-            options: ``trial``, ``ensemble``, ``with_backbone``, ``weights``, ``backbone``: those of the command
-                ``search.export``.
+            options: ``trial``, ``which``, ``ensemble``, ``with_backbone``, ``weights``, ``backbone``: those of the
+                command ``search.export``.
 
         Returns:
             The path of the file or folder.
@@ -110,7 +111,10 @@ class Study:
         from search.finish.export import export_head  # noqa: PLC0415
 
         chosen = checked(ExportOptions, options, of="an export")
-        return export_head(self.folder, out, chosen, backend=_running_backend()).path
+        exported = export_head(self.folder, out, chosen, backend=_running_backend())
+        if exported.remark:
+            say(f"note: {exported.remark}")
+        return exported.path
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.runtime.backend import start_backend, use_backend
+from features.runtime.command import say
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.text import counted
@@ -71,7 +72,7 @@ def export_head(
     record = _read(folder)
     leaving = what_leaves(record, choice)
     if len(leaving.paths) == 1 and leaving.paths[0].suffix == OWN:
-        return _copy_own(leaving.paths[0], out, form, config, with_backbone=choice.with_backbone)
+        return _copy_own(leaving, out, form, config, with_backbone=choice.with_backbone)
     start_backend()
     if choice.with_backbone:
         from search.finish.with_backbone import image_model_of  # noqa: PLC0415  seldom needed
@@ -85,7 +86,7 @@ def export_head(
         tried = some_features(config, metadata)
     difference = write_checked(out, form, model, file_attributes(metadata, kind), tried.rows)
     check = f"{len(tried.rows)} {tried.what} gave the same probabilities to {max(difference, 1e-7):.0e}"
-    said = [one for one in (leaving.remark and f"{out}: {leaving.remark}", remark) if one]
+    said = [one for one in (leaving.said and f"{out}: {leaving.said}", remark) if one]
     return Exported(out, _scored(metadata, config), check, "; ".join(said) or None)
 
 
@@ -113,6 +114,8 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
     use_backend(backend or StudyConfig.read(folder).backend)
     record = _read(folder)
     leaving = what_leaves(record, ExportOptions())
+    if leaving.said:
+        say(f"note: {leaving.said}")
     if len(leaving.paths) == 1 and (path := leaving.paths[0]).suffix == OWN:
         hint = f"export it as .keras; {_how_to_load(record.config)}"
         raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
@@ -144,12 +147,13 @@ def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
     return "tensorflow"
 
 
-def _copy_own(path: Path, out: Path, form: Format, config: StudyConfig, *, with_backbone: bool) -> Exported:
+def _copy_own(leaving: Leaving, out: Path, form: Format, config: StudyConfig, *, with_backbone: bool) -> Exported:
     """Writes a head that has layers of somebody's own: the file that was tried when it was written, as it is.
 
     Raises:
         InputError: Something else than a .keras file is asked for.
     """
+    path = leaving.paths[0]
     why = why_not_plain(path)
     if with_backbone:
         raise InputError("--with-backbone", expected="a head of plain layers", found=why)
@@ -159,8 +163,9 @@ def _copy_own(path: Path, out: Path, form: Format, config: StudyConfig, *, with_
     image = path.read_bytes()
     with replacing(out, needed=len(image)) as temporary:
         temporary.write_bytes(image)
+    remark = "; ".join(filter(None, (leaving.said, _how_to_load(config))))
     check = "it was tried when it was written, by the function that made it"
-    return Exported(out, _scored(read_own_metadata(path), config), check, f"{out}: {_how_to_load(config)}")
+    return Exported(out, _scored(read_own_metadata(path), config), check, f"{out}: {remark}")
 
 
 def _how_to_load(config: StudyConfig) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
-from features.runtime.text import listed
+from features.runtime.text import counted, listed
 from heads.files.head_file import read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import why_not_plain
@@ -28,11 +28,19 @@ class Leaving:
         paths: Files of the heads; several are averaged.
         temperature: What calibrates the average; None of a single head, whose file says it.
         remark: Why it is not what the study recommends; '' where it is, or was asked for.
+        caveat: What the study has not done yet for what leaves; '' where it has come to its end, or a trial's own head
+            was asked for.
     """
 
     paths: Sequence[Path]
     temperature: float | None = None
     remark: str = ""
+    caveat: str = ""
+
+    @property
+    def said(self) -> str:
+        """Remark and caveat; '' for neither."""
+        return "; ".join(filter(None, (self.remark, self.caveat)))
 
 
 def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
@@ -59,7 +67,7 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
         raise InputError(option, expected="heads that one file can hold", found=why)
     single = _of_kind(record, WINNER)
     assert single is not None
-    return Leaving(single.paths, None, f"recommended is {NAMES[kind]}, but {why}: this is {NAMES[WINNER]}")
+    return replace(single, remark=f"recommended is {NAMES[kind]}, but {why}: this is {NAMES[WINNER]}")
 
 
 _EXPECTED = {
@@ -74,7 +82,9 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
     summary, folder = record.summary, record.folder
     if kind in (WINNER, ARTICLE):
         trial = summary.best if kind == WINNER else summary.article
-        return Leaving([find_head(folder, trial.number, refitted=True)]) if trial else None
+        if trial is None:
+            return None
+        return Leaving([find_head(folder, trial.number, refitted=True)], caveat=_what_is_to_come(record, kind))
     if kind == ENSEMBLE:
         told = summary.ensemble
         paths = [find_head(folder, number, refitted=True) for number in told.trials] if told else []
@@ -84,6 +94,15 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
         return None
     copies = [copy_path_of(folder, number, copy) for number in entrant.trials for copy in range(entrant.copies)]
     return Leaving(copies, entrant.temperature)
+
+
+def _what_is_to_come(record: StudyRecord, kind: str) -> str:
+    """Why a single head is less than it will be; '' once the search has ended, and has not gone on since."""
+    trials = record.summary.trials
+    if record.concluded is not None and record.concluded.trials == trials:
+        return ""
+    what = f"the best of {counted(trials, 'trial')} so far" if kind == WINNER else "the article's head of its trial"
+    return f"the search has not ended: this is {what}, not repeated, calibrated or tested"
 
 
 def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:
