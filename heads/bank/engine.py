@@ -17,7 +17,7 @@ from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.learning_rates import LearningRates
 from heads.bank.pages import HeadArrays, PageTable, Place, hyperparameters, listed, named, unpack
-from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan
+from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan, aligned
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
@@ -341,9 +341,9 @@ def _inside(state: HeadState, part: str) -> HeadArrays:
 
 
 def _hold(program: Program, feed: Feed, dtype: str) -> Held:
-    """Copies a feed's features to the device: (rows · views, positions · channels) in the products' dtype."""
-    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
-    held = np.empty((len(feed.rows), feed.views, int(np.prod(feed.shape))), kind)
+    """Brings a feed's features to the device: (rows · views, positions · channels) in the products' dtype."""
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    held = aligned((len(feed.rows), feed.views, int(np.prod(feed.shape))), kind)
     for start in range(0, len(feed.rows), _HELD_ROWS):
         rows = feed.rows[start : start + _HELD_ROWS]
         for view in range(feed.views):

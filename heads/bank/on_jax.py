@@ -46,7 +46,7 @@ class BankProgram:
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
         """See ``Program``."""
-        return jnp.asarray(features)
+        return jax.device_put(features, may_alias=True)  # without the word for it they would be copied on a CPU
 
     def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""

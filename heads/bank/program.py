@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ Values = dict[str, HeadArrays]
 """Arrays by part of the state and by name, one place behind the other."""
 Held = Any
 """Features on the device, (n, positions · channels) in the products' dtype."""
+_ALIGNMENT = 64
+"""Bytes: an array that begins at a multiple of it backends take for their own, as it is."""
 
 
 class TrainingPlan(NamedTuple):
@@ -71,7 +74,10 @@ class Program(Protocol):
     exact: ExactForward | None
 
     def hold(self, features: npt.NDArray[Any]) -> Held:
-        """Copies features to the device."""
+        """Takes features, which nobody changes any more, to the device.
+
+        Where that is the CPU an ``aligned`` array is not copied: it stays the only one of its size.
+        """
 
     def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """Trains on held features; returns the sums of the losses, (folds, slots)."""
@@ -102,3 +108,11 @@ class Program(Protocol):
 def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Fills a chunk up by repeating its last entry, so that what fills it up writes what is written anyway."""
     return np.concatenate([array, np.repeat(array[-1:], CHUNK - len(array), axis=0)])
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Makes an array, of whatever lies in its memory, that ``Program.hold`` need not copy on a CPU."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)

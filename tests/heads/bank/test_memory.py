@@ -1,0 +1,67 @@
+"""What a bank takes of memory: features are held once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+HELD = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from features.runtime.allocator import keep_freed_memory
+from features.runtime.backend import use_backend
+
+use_backend(sys.argv[1])
+keep_freed_memory()
+import keras
+import numpy as np
+from heads.bank.engine import Engine
+from heads.bank.shape import BankShape
+from heads.model.spec import HeadSpec
+
+def taken(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
+
+dtype, shape = sys.argv[2], (2, 2, 128)
+size = 512 * (2 if dtype == "bfloat16" else 4)
+rows = 210_000_000 // size
+feed = SimpleNamespace(rows=np.arange(rows), views=1, shape=shape, resident=True)
+feed.store = SimpleNamespace(labels=np.zeros(rows, np.int32))
+feed.take = lambda rows, view: np.broadcast_to(np.float16(rows % 100)[:, None], (len(rows), 512))
+room = BankShape.covering([HeadSpec()], pages=4, feature_shape=shape, classes=4, batch=8)
+keras.ops.zeros(3)
+before = taken("VmRSS")
+engine = Engine(room, train=feed, dtype=dtype)
+held = engine._held[0]
+assert held.shape == (rows, 512)
+for row in (0, 1, 255, 256, 257, rows - 1):
+    assert (keras.ops.convert_to_numpy(keras.ops.cast(held[row], "float32")) == row % 100).all()
+print(rows * size, taken("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process had at most")
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("tensorflow", "float32"), ("tensorflow", "bfloat16"), ("jax", "float32")]
+)
+def test_features_on_a_cpu_are_in_memory_once(backend, dtype):
+    pytest.importorskip(backend)
+    done = subprocess.run(
+        [sys.executable, "-c", HELD, backend, dtype],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    features, peak = map(int, done.stdout.split())
+    assert features > 200e6
+    assert peak < 1.4 * features
