@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from features.runtime.allocator import kept_memory
+
 resource: Any
 try:
     import resource
@@ -59,7 +61,10 @@ def _memory_of_groups() -> Iterator[tuple[int, int]]:
 
 
 def _memory_of_process() -> Iterator[tuple[int, int]]:
-    """Yields (limit, bytes held) of the limits that ``ulimit -v`` and ``ulimit -d`` set."""
+    """Yields (limit, bytes held) of the limits that ``ulimit -v`` and ``ulimit -d`` set.
+
+    Both count addresses, which the heap keeps when its memory goes back; what it has free is there to be taken.
+    """
     if resource is None:
         return
     for name in ("RLIMIT_AS", "RLIMIT_DATA"):
@@ -67,7 +72,8 @@ def _memory_of_process() -> Iterator[tuple[int, int]]:
         limit = resource.getrlimit(number)[0] if number is not None else resource.RLIM_INFINITY
         if limit not in (resource.RLIM_INFINITY, -1) and limit < _UNLIMITED:
             held = psutil.Process().memory_info()
-            yield limit, int(held.vms if name == "RLIMIT_AS" else getattr(held, "data", held.rss))
+            addresses = int(held.vms if name == "RLIMIT_AS" else getattr(held, "data", held.rss))
+            yield limit, addresses - kept_memory()
 
 
 def _quotas() -> Iterator[tuple[int, int]]:

@@ -135,8 +135,9 @@ def run_repeats(
 ) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
 
-    All repeats see the same batches, as everything in one bank does; first weights and dropout differ. With folds a run
-    is a head for each of them, each from a seed of its own: so many repeats, which between them judge every row once.
+    Repeats that are in the bank at once see the same batches; first weights and dropout differ. Where memory does not
+    hold all of them, the others come in as some leave, and begin with the batches of that epoch. With folds a run is a
+    head for each of them, each from a seed of its own: so many repeats, which between them judge every row once.
     Finalists that fall behind are stopped: see ``search.trials.pruning.FinalistPruner``.
 
     Args:
