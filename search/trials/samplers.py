@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.search_space import intersection_search_space
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,6 +25,20 @@ ENOUGH = 10
 """Scores at a rung from which on trials are told apart there, and not at an earlier one."""
 Height = tuple[int, float, float]
 """The rung at which a trial is compared, and its standing there."""
+
+
+class JointSampler(TPESampler):
+    """Optuna's TPE, which trials without parameters do not keep from drawing jointly.
+
+    It draws jointly what all completed trials have. The article's head beside those of somebody's own function has none
+    of the function's parameters, and would leave each to be drawn by itself.
+    """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """See ``BaseSampler``."""
+        del trial
+        found = intersection_search_space([one for one in study.get_trials(deepcopy=False) if one.distributions])
+        return {name: domain for name, domain in found.items() if not domain.single()}
 
 
 class RungSampler(BaseSampler):
@@ -47,7 +62,7 @@ class RungSampler(BaseSampler):
             seed: Decides what is drawn, given the study.
         """
         self._rung_epochs = tuple(rung_epochs)
-        self._tpe = TPESampler(seed=seed, constant_liar=False)
+        self._tpe = JointSampler(seed=seed, constant_liar=False)
         self._ranked: optuna.Study | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -154,7 +169,7 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
             return QMCSampler(scramble=True, seed=derive_seed(seed, "qmc"), warn_independent_sampling=False)
     trial_seed = derive_seed(seed, "sampler", ordinal)
     if name == "tpe":
-        return TPESampler(seed=trial_seed)
+        return JointSampler(seed=trial_seed)
     if name == "random" or np.random.default_rng(trial_seed).random() < EXPLORED:
         return RandomSampler(seed=trial_seed)
     return RungSampler(rungs(epochs) or (epochs,), seed=trial_seed)

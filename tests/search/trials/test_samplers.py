@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from search.trials.samplers import ENOUGH, EXPLORED, RungSampler, heights_of, make_sampler
+from search.trials.samplers import ENOUGH, EXPLORED, JointSampler, RungSampler, heights_of, make_sampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 RUNGS = (2, 4, 8)
@@ -92,6 +92,35 @@ def test_a_third_of_what_bohb_proposes_is_drawn_at_random():
     made = [make_sampler("bohb", seed=1, ordinal=ordinal, epochs=16) for ordinal in range(300)]
     assert mean(isinstance(one, RandomSampler) for one in made) == pytest.approx(EXPLORED, abs=0.08)
     assert all(isinstance(one, RandomSampler | RungSampler) for one in made)
+
+
+def tried(count, sampler_of, *, first=True):
+    """A study whose first trial may have no parameters, as the article's head beside somebody's own function."""
+    study = optuna.create_study(direction="maximize")
+    if first:
+        study.tell(study.ask(), 0.5)
+    for place in range(count):
+        study.sampler = sampler_of(place)
+        trial = study.ask()
+        x, y = trial.suggest_float("x", 0, 1), trial.suggest_categorical("y", [0, 1])
+        trial.report(x, 1)
+        study.tell(trial, x - abs(x - y))
+    return study
+
+
+@pytest.mark.parametrize("name", ["tpe", "bohb"])
+def test_a_trial_without_parameters_keeps_none_from_being_drawn_jointly(name):
+    study = tried(12, lambda place: make_sampler("random", seed=0, ordinal=place, epochs=1))
+    ordinals = range(20)
+    samplers = [make_sampler(name, seed=0, ordinal=ordinal, epochs=1) for ordinal in ordinals]
+    study.sampler = next(one for one in samplers if not isinstance(one, RandomSampler))
+    assert study.ask().relative_params.keys() == {"x", "y"}
+
+
+def test_where_all_trials_have_parameters_what_is_drawn_is_optunas_own():
+    ours = tried(20, lambda place: JointSampler(seed=place), first=False)
+    theirs = tried(20, lambda place: TPESampler(seed=place), first=False)
+    assert [trial.params for trial in ours.trials] == [trial.params for trial in theirs.trials]
 
 
 def test_parameters_that_only_some_trials_have_are_drawn_by_themselves():
