@@ -14,6 +14,7 @@ from features.runtime.text import counted, listed, printable
 from features.store.array_files import is_array_file
 from features.store.arrays import ArrayFiles, arrays_to_store
 from features.store.article import article_to_store, is_article, store_to_article
+from features.store.limits import MOST_IN_BATCH
 from features.store.reader import FeatureStore
 from features.store.schema import DTYPES
 
@@ -58,7 +59,10 @@ def main(
         typer.Option(help="float16 or float32, of the store that is made; else that of the arrays, or float16."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in a batch; else the article's own where that is known, else 100.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_IN_BATCH, help="Rows in a batch; else the article's own where that is known, else 100."
+        ),
     ] = None,
 ) -> None:
     """Makes a store of arrays from elsewhere or of the article's layout; turns a store into that. SOURCE decides.

@@ -349,11 +349,11 @@ DOORS: dict[str, Door] = {
     ),
     "no rows in a batch": (
         lambda at: features.article_to_store(at / "article.h5", at / "new", batch_size=0),
-        "batch_size: expected at least 1, found 0",
+        "batch_size: expected 1 to 2,147,483,647, found 0",
     ),
     "fewer than none": (
         lambda at: features.store_to_article(at / "store.h5", at / "new", batch_size=-1),
-        "batch_size: expected at least 1, found -1",
+        "batch_size: expected 1 to 2,147,483,647, found -1",
     ),
     "a file that is there": (
         lambda at: features.store_to_article(at / "store.h5", at / "text.h5"),

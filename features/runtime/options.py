@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import annotated_types
 import typer
@@ -117,11 +117,22 @@ def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
         near = " or ".join(get_close_matches(name, model.model_fields))
         hint = f"is {near} meant?" if near else f"there are {', '.join(model.model_fields)}"
         raise InputError(name, expected=f"an option of {of}", found="none of that name", hint=hint)
+    for name, value in given.items():
+        kinds = {*_kinds(model.model_fields[name].annotation)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:  # which pydantic takes for 0 and 1
+            raise InputError(option_name(name), expected="a number", found=value)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise InputError(option_name(name), **expectation(error)) from error
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yields the types of which a value may be."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 def text_of(given: Any) -> Any:

@@ -24,6 +24,7 @@ from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
 from features.store.given import Given, HeldArray, class_names, count_rows, labelled, part_names, path_names, texts_of
+from features.store.limits import rows_in_batch
 from features.store.schema import DTYPES, RowState, StoreHeader
 from features.store.writer import StoreWriter
 
@@ -236,13 +237,13 @@ def arrays_to_store(
     destination = Path(destination)
     if dtype not in (None, *DTYPES):
         raise InputError("dtype", expected=" or ".join(DTYPES), found=dtype)
-    kind, rows = dtype or arrays.dtype, len(arrays)
+    kind, rows, in_batch = dtype or arrays.dtype, len(arrays), rows_in_batch(batch_size, otherwise=BATCH)
     digest = hashlib.sha256()
     for piece, features in arrays.pieces(kind):
         digest.update(_bytes_of(features))
         on_progress(piece.stop // 2, rows)
     existed = destination.exists()
-    header = arrays.header(digest.hexdigest(), dtype=kind, batch_size=batch_size or BATCH)
+    header = arrays.header(digest.hexdigest(), dtype=kind, batch_size=in_batch)
     with StoreWriter(destination, header) as writer:
         if writer.complete:
             return

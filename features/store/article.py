@@ -28,7 +28,7 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
-from features.store.limits import require_storable
+from features.store.limits import require_storable, rows_in_batch, why_not_kept
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
 from features.store.writer import StoreWriter
@@ -197,6 +197,8 @@ def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bo
     if len(names) != count or len(set(names)) != count or not all(names):
         expected = f"{count} different names, in label order"
         raise InputError("--classes", expected=expected, found=printable(",".join(names)) or "none")
+    if unfit := next(filter(None, map(why_not_kept, names)), None):
+        raise InputError("--classes", expected=unfit[0], found=unfit[1])
     return names
 
 
@@ -246,7 +248,7 @@ def article_to_store(
     with ArticleFile(source) as article:
         names = class_names(classes, article.label_count)
         require_storable(source, names)
-        size = _rows_in_batch(batch_size, otherwise=int(article.starts[1]))
+        size = rows_in_batch(batch_size, otherwise=int(article.starts[1]))
         existed = destination.exists()
         if existed and FeatureStore(destination).complete:
             raise InputError(destination, expected="no such file", found="a finished store")
@@ -258,12 +260,6 @@ def article_to_store(
                 if not existed:
                     destination.unlink()
                 raise
-
-
-def _rows_in_batch(given: int | None, *, otherwise: int) -> int:
-    if given is not None and given < 1:
-        raise InputError("batch_size", expected="at least 1", found=given)
-    return otherwise if given is None else given
 
 
 def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) -> None:
@@ -314,7 +310,7 @@ def store_to_article(
     store = FeatureStore(source)
     store.require_complete()
     converted = store.header.backbone == UNKNOWN
-    size = _rows_in_batch(batch_size, otherwise=store.header.batch_size if converted else ARTICLE_BATCH)
+    size = rows_in_batch(batch_size, otherwise=store.header.batch_size if converted else ARTICLE_BATCH)
     starts = range(0, len(store.usable), size)
     needed = 4 * len(store.usable) * math.prod(store.header.feature_shape)
     with WriterLock(destination):

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
 from features.store.array_files import OBJECTS
-from features.store.limits import MOST_CLASSES
+from features.store.limits import MOST_CLASSES, why_not_kept
 from features.store.parts import KNOWN_AS, part_named
-from features.store.schema import WIDEST
 
 _FLOATS = ("float16", "float32", "float64")
 _NAMED = 8
@@ -50,6 +49,9 @@ class HeldArray:
 
     def __init__(self, name: str, values: Any) -> None:
         self._name = name
+        if hasattr(values, "toarray") and not hasattr(values, "__array__"):  # SciPy's: it has shape and rows
+            hint = f"{name}.toarray() makes it one"
+            raise InputError(name, expected="a dense array", found=f"a sparse {type(values).__name__}", hint=hint)
         sliced = isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "shape")
         self._values: Any = values if sliced else _as_array(name, values)
         self.dtype: np.dtype[Any] = self._values.dtype
@@ -124,7 +126,7 @@ def labelled(labels: Given, rows: int, classes: tuple[str, ...] | None) -> tuple
 def _named(
     labels: Given, values: list[str], classes: tuple[str, ...] | None
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    values = [composed(value) for value in values]
+    values = [composed(value) for value in _storable(labels, values)]
     if "" in values:
         raise labels.refusal("a class name in every row", f"none in row {values.index('')}")
     names = classes or tuple(sorted(set(values)))
@@ -210,15 +212,16 @@ def texts_of(given: Given, rows: int | None, *, numbers: bool = False) -> tuple[
         if not numbers:
             raise given.refusal("text", given.dtype)
         return tuple(map(str, values.tolist()))
-    for row, text in enumerate(values):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as error:
-            raise given.refusal("text in Unicode", f"something else in row {row}") from error
-        if size > WIDEST or "\0" in text:
-            found = f"{size:,} bytes" if size > WIDEST else "a zero byte"
-            raise given.refusal(f"text of at most {WIDEST:,} bytes", f"{found} in row {row}")
-    return tuple(values)
+    return tuple(_storable(given, values))
+
+
+def _storable(given: Given, texts: list[str]) -> list[str]:
+    """Returns the texts, once each is known to be one that a store can keep."""
+    for row, text in enumerate(texts):
+        if unfit := why_not_kept(text):
+            expected, found = unfit
+            raise given.refusal(expected, f"{found} in row {row}")
+    return texts
 
 
 def _values(given: Given, rows: int | None) -> npt.NDArray[np.int64] | list[str]:

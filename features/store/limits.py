@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from os import PathLike
 
 from features.runtime.errors import InputError
+from features.store.schema import WIDEST
 
 MOST_CLASSES = 4_000
 """Class names of a store and of a head: HDF5 keeps an attribute of at most 64 KiB, 16 bytes a name."""
+MOST_IN_BATCH = 2**31 - 1
+"""Rows in a batch: a number that a file can hold, and more than anybody has."""
 
 
 def require_storable(where: str | PathLike[str], classes: Sequence[str]) -> None:
@@ -26,3 +29,27 @@ def require_storable(where: str | PathLike[str], classes: Sequence[str]) -> None
         raise InputError(
             where, field="classes", expected=f"at most {MOST_CLASSES:,}", found=f"{len(classes):,}", hint=hint
         )
+
+
+def why_not_kept(text: str) -> tuple[str, str] | None:
+    """Returns what a text would have to be for a store to keep it, and what it is; None for one that can be kept."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "text in Unicode", "something else"
+    if size > WIDEST or "\0" in text:
+        return f"text of at most {WIDEST:,} bytes", f"{size:,} bytes" if size > WIDEST else "a zero byte"
+    return None
+
+
+def rows_in_batch(given: int | None, *, otherwise: int) -> int:
+    """Returns how many rows a batch has: what is told, or ``otherwise``.
+
+    Raises:
+        InputError: What is told is out of range.
+    """
+    if given is None:
+        return otherwise
+    if not 1 <= given <= MOST_IN_BATCH:
+        raise InputError("batch_size", expected=f"1 to {MOST_IN_BATCH:,}", found=given)
+    return given

@@ -177,6 +177,12 @@ def test_more_channels_than_there_are_and_none_are_refused(source, tmp_path, cha
     assert "--channels" in said.err
 
 
+def test_a_truth_value_is_no_number_of_channels(source, tmp_path):
+    with pytest.raises(InputError, match="--channels: expected a number, found True"):
+        features.compress(source.path, tmp_path / "out.h5", channels=True)
+    assert not (tmp_path / "out.h5").exists()
+
+
 def test_what_does_not_fit_is_refused_in_one_line(source, compressed, tmp_path):
     build_store(tmp_path / "other.h5", rows=24)
     (tmp_path / "text.h5").write_text("something else")

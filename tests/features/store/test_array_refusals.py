@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import invoke
+from scipy import sparse
 
 from features.runtime.errors import InputError
 from features.store import array_files
-from features.store.arrays import ArrayFiles
+from features.store.arrays import ArrayFiles, arrays_to_store
 from features.store.reader import FeatureStore
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -194,6 +195,15 @@ def test_an_archive_that_promises_more_than_its_bytes_can_hold_is_not_believed(t
         ({"dtype": "int8"}, "dtype: expected float16 or float32, found int8"),
         ({"X": X * 1e6, "dtype": "float16"}, "X: expected values up to 65504, the largest float16, found larger ones"),
         ({"X": X * 1e-9, "dtype": "float16"}, "X: expected features in every row, as float16, found zeros only in ro"),
+        ({"X": sparse.csr_array(X)}, "X: expected a dense array, found a sparse csr_array; X.toarray() makes it one"),
+        ({"X": sparse.coo_matrix(X)}, "X: expected a dense array, found a sparse coo_matrix; X.toarray() makes it one"),
+        (
+            {"y": sparse.csr_matrix(np.eye(3)[Y])},
+            "y: expected a dense array, found a sparse csr_matrix; y.toarray() ma",
+        ),
+        ({"y": ["a", "b\0b", "c"] * 2}, "y: expected text of at most 65,536 bytes, found a zero byte in row 1"),
+        ({"y": ["a", "b", "\udcff"] * 2}, "y: expected text in Unicode, found something else in row 2"),
+        ({"y": ["a" * 70_000, "b", "c"] * 2}, "y: expected text of at most 65,536 bytes, found 70,000 bytes in row 0"),
         ({"X": [[1.0], [1.0, 2.0]]}, "X: expected an array, or what NumPy makes one of, found setting an array"),
     ],
 )
@@ -204,3 +214,21 @@ def test_python_names_the_argument(tmp_path, known, message):
         FeatureStore.from_arrays(path, **given)
     assert str(refusal.value).startswith(message)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("given", ["100000000000000000000", "2147483648", "0", "-1"])
+def test_a_batch_of_no_size_is_refused(tmp_path, given):
+    np.savez(tmp_path / "e.npz", X=X, y=Y)
+    said = invoke("features.convert", tmp_path / "e.npz", tmp_path / "s.h5", "--batch-size", given)
+    assert said.status == 2
+    assert "--batch-size" in said.err
+    assert len(said.err.splitlines()) == 1
+    arrays = ArrayFiles(tmp_path / "e.npz").read()
+    with pytest.raises(InputError, match=f"batch_size: expected 1 to 2,147,483,647, found {given}"):
+        arrays_to_store(arrays, tmp_path / "s.h5", batch_size=int(given))
+    assert not (tmp_path / "s.h5").exists()
+
+
+def test_the_longest_name_of_a_class_is_kept(tmp_path):
+    names = ("a" * 2**16, "b", "c")
+    assert FeatureStore.from_arrays(tmp_path / "s.h5", X, [names[label] for label in Y]).classes == names

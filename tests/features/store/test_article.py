@@ -226,6 +226,8 @@ def test_class_names_are_those_given_the_articles_or_numbers(tmp_path):
     for wrong in ("a,b", "a,b,b", "a,,c"):
         with pytest.raises(InputError, match=f"--classes: expected 3 different names, in label order, found {wrong}"):
             article_to_store(three, tmp_path / "store.h5", classes=wrong)
+    with pytest.raises(InputError, match="--classes: expected text in Unicode, found something else"):
+        article_to_store(three, tmp_path / "store.h5", classes="a,b,\udcff")
     assert not (tmp_path / "store.h5").exists()
 
 
