@@ -125,13 +125,18 @@ COMMANDS: dict[str, Case] = {
         "--folds: expected no --validation STORE beside it, found 3",
     ),
     "no validation": (GOOD + "--validation-fraction 0", "--validation-fraction: expected a share above 0, or --valid"),
+    "twice the rows": (GOOD + "--validation-fraction 2", "--validation-fraction: expected a number in [0, 1), found 2"),
+    "all to validate": (
+        GOOD + "--validation-fraction 0.9",
+        "--validation-fraction: expected shares that leave rows to train on, found 0.9 and ",
+    ),
     "all for the test": (GOOD + "--test-fraction 0.9", "--test-fraction: expected shares that leave rows to train on"),
     "less than nothing": (GOOD + "--test-fraction -0.1", "--test-fraction: expected a number in [0, 1), found -0.1"),
     "less to validate": (
         GOOD + "--validation-fraction -0.1",
         "--validation-fraction: expected a number in [0, 1), found -0.1",
     ),
-    "no number": (GOOD + "--test-fraction nan", "{store.h5}: --test-fraction: expected a number in [0, 1), found nan"),
+    "no number": (GOOD + "--test-fraction nan", "--test-fraction: expected a number in [0, 1), found nan"),
     "many folds": (
         GOOD + "--folds 40 --test-fraction 0",
         "{store.h5}: split: expected at least 40 patients for --folds 40, found 16 patients of 48 images; ",

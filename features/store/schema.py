@@ -228,6 +228,9 @@ def read_header(path: Path, file: Any) -> StoreHeader:
         InputError: It is no store of this schema; the field is named.
     """
     attributes = Attributes(path, file)
+    if "model_config" in attributes:
+        found = "a head" if "kind" in attributes and attributes.text("kind") == "head" else "a Keras model"
+        raise InputError(path, expected=EXPECTED, found=found)
     if "schema" not in attributes:
         hint = "features.convert reads the article's layout" if "batches" in file else None
         raise InputError(path, field="schema", expected=SCHEMA_TEXT, found="no such attribute", hint=hint)

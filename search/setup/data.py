@@ -160,10 +160,12 @@ def load_data(
     if not validation and not folds and not validation_share:
         raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
     for name, share in shares.items():
-        if share < 0:
+        if not 0 <= share < 1:
             raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
     if shares["validation"] + shares["test"] >= 1:
-        raise InputError("--test-fraction", expected="shares that leave rows to train on", found=sum(shares.values()))
+        most = max(shares, key=lambda name: shares[name])
+        found = f"{shares['validation']:g} and {shares['test']:g}"
+        raise InputError(f"--{most}-fraction", expected="shares that leave rows to train on", found=found)
     if not ignore_parts:
         _refuse_twice(store, {"validation": validation, "test": test})
     try:

@@ -7,13 +7,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import build_store
+from conftest import ROOT, build_store
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from features.store.schema import REQUIRED
+
+ARCHIVES = ROOT / "tests" / "archives"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,11 @@ def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
         file["weights"] = np.zeros(3)
     with h5py.File(tmp_path / "article.h5", "w") as file:
         file["batches"] = 1
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file.attrs["model_config"] = "{}"
     cases = {
+        ARCHIVES / "head.hdf5": "expected a feature store, found a head$",
+        tmp_path / "model.h5": "expected a feature store, found a Keras model$",
         tmp_path / "nothing.h5": "expected a feature store, found no such file",
         text / "below.h5": "found no such file",
         tmp_path: "found a folder",

@@ -209,6 +209,17 @@ def test_a_reader_sees_only_what_is_settled_while_another_writes(tmp_path):
             store.require_complete()
 
 
+def test_a_store_is_read_on_from_wherever_the_process_goes(tmp_path, monkeypatch):
+    expected = np.array(FeatureStore(build_store(tmp_path / "a.h5", rows=6)).features)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = FeatureStore("a.h5")
+    monkeypatch.chdir("elsewhere")
+    (tmp_path / "a.h5").rename(tmp_path / "b.h5")
+    assert np.array_equal(np.concatenate([chunk for _, chunk in store.chunks(1)]), expected)
+    assert np.array_equal(store.take(np.array([4, 0, 5])), expected[[4, 0, 5]])
+
+
 def test_a_store_without_a_usable_row_is_refused(tmp_path):
     path = build_store(tmp_path / "a.h5", rows=4, skipped=range(4))
     with pytest.raises(InputError, match="done: expected at least one usable row, found none"):
