@@ -17,7 +17,7 @@ from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.learning_rates import LearningRates
 from heads.bank.pages import HeadArrays, PageTable, Place, hyperparameters, listed, named, unpack
-from heads.bank.program import Held, Program, ScoringPlan, TrainingPlan, aligned
+from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
@@ -261,15 +261,25 @@ class Engine:
         Returns:
             (folds, slots) each; of probabilities computed in the bank's dtype. ``predict_exactly`` takes all views.
         """
-        rows = self._scoring
+        rows, settings = self._scoring, self._settings()
+        found: Iterable[npt.NDArray[np.float32]]
         if self._held:
+            held = self._held[-1]
             index = np.searchsorted(self._validation.rows, rows.rows) * self._validation.views + EPOCH_VIEW
-            plan = ScoringPlan(index.astype(np.int32), rows.folds)
-            found = self._program.predict_held(self._settings(), self._held[-1], plan)
+            plans = rows.plans(index.astype(np.int32), 4 * rows.batch * self.shape.slots * self.shape.classes)
+            found = (batch for plan in plans for batch in self._program.predict_held(settings, held, plan))
         else:
-            found = self._program.predict_stream(self._settings(), rows.batches(self._validation))
-        scores = [score_all(*rows.of_fold(found, fold), self.objective) for fold in range(self.shape.folds)]
-        return Scores(*(self._of_heads(np.stack(numbers)) for numbers in zip(*scores, strict=True)))
+            found = self._program.predict_stream(settings, rows.batches(self._validation))
+        slots = self._scored_slots()
+        scores = np.full((3, self.shape.folds, self.shape.slots), np.nan)
+        for fold, predicted in enumerate(rows.by_fold(found, slots)):
+            scores[:, fold, slots] = score_all(*predicted, self.objective)
+        return Scores(*(self._of_heads(numbers) for numbers in scores))
+
+    def _scored_slots(self) -> npt.NDArray[np.integer]:
+        """Slots with a head, and a free one, if there is one: NumPy adds up what has a single column in another way."""
+        taken = np.array([spec is not None for spec in self.specs])
+        return np.sort(np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken)[:1]]))
 
     def keep(self, improved: npt.NDArray[np.bool_]) -> None:
         """Makes the current weights of some heads their best ones: (folds, slots) bool."""

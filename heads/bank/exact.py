@@ -67,13 +67,13 @@ def predict_exactly(
     bank = _small_bank(small, heads)
     # All views in one line, so that only the last batch is filled up.
     every, views = np.repeat(rows, feed.views), np.tile(np.arange(feed.views), len(rows))
-    found = [np.zeros((len(heads), 0, shape.classes), np.float32)]
+    found = np.empty((len(heads), len(every), shape.classes), np.float32)
     for start in range(0, len(every), small.batch):
         part = slice(start, start + small.batch)
         features = feed.take(every[part], views[part])
-        found.append(_predict(forward, bank, features, small)[: len(heads), : len(features)])
-    by_view = np.concatenate(found, axis=1).reshape(len(heads), len(rows), feed.views, shape.classes)
-    return list(average_views(list(np.moveaxis(by_view, 2, 0))))
+        found[:, part] = _predict(forward, bank, features, small)[: len(heads), : len(features)]
+    by_view = found.reshape(len(heads), len(rows), feed.views, shape.classes)
+    return [average_views(list(np.moveaxis(head, 1, 0))) for head in by_view]
 
 
 def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:

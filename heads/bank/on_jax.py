@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -68,9 +68,10 @@ class BankProgram:
         """See ``Program``."""
         return np.asarray(self._predict_all(self._scored(), settings, held, plan))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
-        return np.stack([np.asarray(self._predict_batch(self._scored(), settings, *batch)) for batch in batches])
+        for batch in batches:
+            yield np.asarray(self._predict_batch(self._scored(), settings, *batch))
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]

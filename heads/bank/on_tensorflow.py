@@ -7,7 +7,7 @@ most of all where a factor is transposed or the products are many and small. So 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -145,10 +145,11 @@ class BankProgram:
         """See ``Program``."""
         return np.asarray(self._predict_all(_tensors(settings), held, _tensors(plan)))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
         settings = _tensors(settings)
-        return np.stack([np.asarray(self._predict_batch(settings, *_tensors(batch))) for batch in batches])
+        for batch in batches:
+            yield np.asarray(self._predict_batch(settings, *_tensors(batch)))
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -90,8 +90,8 @@ class Program(Protocol):
     def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """Class probabilities, (batches, slots, rows, classes)."""
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
-        """The same with (features (rows, h, w, c), fold) from the host."""
+    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+        """The same with (features (rows, h, w, c), fold) from the host, batch by batch: (slots, rows, classes)."""
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]

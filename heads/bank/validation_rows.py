@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.store.schema import Rows
+from heads.bank.program import ScoringPlan
 from heads.metrics.scoring import EPOCH_VIEW
+
+_PART_BYTES = 2**26
+"""Predictions that a program makes at once, at most."""
+_SPARE = 16
+"""One in so many batches may be computed twice so that parts are equal."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,38 @@ class ValidationRows:
         for rows, fold in zip(self.rows, self.folds, strict=True):
             yield feed.take(rows, EPOCH_VIEW), fold
 
-    def of_fold(
-        self, found: npt.NDArray[np.float32], fold: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-        """Returns, of (batches, slots, batch, classes), the fold's (slots, rows, classes), and its labels."""
-        mine = self.folds == fold
-        return found[mine].swapaxes(1, 2)[self.real[mine]].swapaxes(0, 1), self.labels_of[fold]
+    def plans(self, places: npt.NDArray[np.int32], batch_bytes: int) -> Iterator[ScoringPlan]:
+        """Yields the batches in equal parts, so that one program scores all and little is in memory at once.
+
+        The last part is filled up with batches from the beginning, if need be.
+
+        Args:
+            places: (batches, batch), of each row in ``Held``.
+            batch_bytes: What the predictions of a batch take.
+        """
+        batches = len(self.folds)
+        most = min(batches, max(1, _PART_BYTES // batch_bytes))
+        at_once = next((count for count in range(most, 0, -1) if -batches % count <= batches // _SPARE), 1)
+        for start in range(0, batches, at_once):
+            part = np.arange(start, start + at_once) % batches
+            yield ScoringPlan(places[part], self.folds[part])
+
+    def by_fold(
+        self, found: Iterable[npt.NDArray[np.float32]], slots: npt.NDArray[np.integer]
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
+        """Yields each fold's probabilities, (len(slots), rows, classes), and labels.
+
+        Args:
+            found: (all slots, batch, classes) of each batch; what follows the last of them is left out.
+            slots: The ones wanted.
+        """
+        batches = iter(found)
+        for fold, labels in enumerate(self.labels_of):
+            mine, start = None, 0
+            for real in self.real[self.folds == fold].sum(axis=1):
+                batch = next(batches)
+                if mine is None:
+                    mine = np.empty((len(slots), len(labels), batch.shape[2]), np.float32)
+                mine[:, start : start + real] = batch[slots, :real]
+                start += real
+            yield np.zeros((len(slots), 0, 1), np.float32) if mine is None else mine, labels

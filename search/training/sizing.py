@@ -52,6 +52,7 @@ class BankRequest:
         batch: Rows in a batch.
         folds: Partitions.
         dtype: Of the products.
+        scored: Rows that heads are scored on at once: those of the largest fold.
     """
 
     specs: Sequence[HeadSpec]
@@ -61,6 +62,7 @@ class BankRequest:
     batch: int
     folds: int
     dtype: str
+    scored: int = 0
 
     @classmethod
     def of_study(
@@ -81,6 +83,7 @@ class BankRequest:
             batch=plan.rows.shape[1],
             folds=max(1, config.folds),
             dtype=config.dtype or default_dtype(),
+            scored=max(len(rows) for _, rows in data.judging.values()),
         )
 
     @property
@@ -129,7 +132,7 @@ class BankRequest:
     def page_bytes(self) -> int:
         """Bytes that a page takes, with its share of what the heads on it have."""
         shape = self.shape(self.widest)
-        return _bytes(shape, self.dtype) // shape.pages
+        return _bytes(shape, self.dtype, self.scored) // shape.pages
 
 
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
@@ -205,14 +208,15 @@ def whole_banks(requests: Mapping[str, BankRequest]) -> BankShapes:
     return BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
 
 
-def _bytes(shape: BankShape, dtype: str) -> int:
+def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     values = sum(
         shape.places[sort] * int(np.prod(size)) for sort, arrays in shape.arrays.items() for size in arrays.values()
     )
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
     places = max(shape.pages, shape.tiles)
-    return state + _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
+    step = _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
+    return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
 
 
 def settle_banks(config: StudyConfig, space: Space, data: StudyData) -> tuple[StudyConfig, BankShapes]:

@@ -93,3 +93,17 @@ def test_memory_is_that_of_all_banks_together(request_, monkeypatch):
     monkeypatch.setattr(sizing, "resident_budget", lambda: request_.widest * request_.page_bytes)
     with pytest.raises(InputError, match="GB of memory for a bank of one head"):
         bank_shapes({"a": request_, "b": request_}, trials=60, pages=None)
+
+
+def test_what_heads_say_of_many_rows_and_classes_is_planned_with(request_, monkeypatch):
+    many = BankRequest(**{**vars(request_), "classes": 200, "feature_shape": (1, 1, 512)})
+    scored = BankRequest(**{**vars(many), "scored": 50_000})
+    shape = scored.shape(scored.widest)
+    predictions = 4 * shape.slots * scored.scored * scored.classes
+    assert scored.page_bytes * shape.pages > predictions
+    monkeypatch.setattr(sizing, "resident_budget", lambda: 2 * 128 * many.page_bytes)
+    assert bank_shape(many, trials=10**4, pages=None).pages == 128
+    with pytest.raises(InputError, match="GB of memory for a bank of one head of 200 classes"):
+        bank_shape(scored, trials=10**4, pages=None)
+    monkeypatch.setattr(sizing, "resident_budget", lambda: 10**12)
+    assert bank_shape(scored, trials=200, pages=None) == bank_shape(many, trials=200, pages=None)
