@@ -61,6 +61,11 @@ def compiles_by_shape() -> bool:
     return bool(keras.backend.backend() == "jax")
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on the host or on the device."""
+    return isinstance(error, MemoryError) or bool(_backend().lacks_memory(error))
+
+
 def _backend() -> ModuleType:
     name = keras.backend.backend()
     if name == "tensorflow":

@@ -187,6 +187,11 @@ def passes_free_pages_over() -> bool:
     return False
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """See ``heads.bank.backends.lacks_memory``."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 @lru_cache(maxsize=32)
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``."""

@@ -301,6 +301,11 @@ def lanes(dtype: str) -> int:
     return 2 if _Tools(compiled=True, dtype=dtype).by_bits else 1
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """See ``heads.bank.backends.lacks_memory``."""
+    return isinstance(error, tf.errors.ResourceExhaustedError)
+
+
 def exact_forward(shape: BankShape) -> Callable[..., Any]:
     """See ``heads.bank.backends.exact_forward``; runs eagerly, so that nothing is compiled for a bank used once."""
     bank = Bank(shape, "float32", _Tools(compiled=False))

@@ -29,7 +29,7 @@ from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
-from search.training.sizing import BankRequest, whole_bank
+from search.training.sizing import BankRequest, memory_for, whole_bank
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: Search
         )
         shape = whole_bank(request)
         now = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
-        found |= _train(now, shape, feed, config, data)
+        with memory_for(shape.pages):
+            found |= _train(now, shape, feed, config, data)
         left = left[len(now) :]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.inheritance import Inheritance
 from search.training.pool import Pool
+from search.training.sizing import memory_for
 from search.training.snapshot import Saved, Snapshot, Snapshots
 from search.training.stages import OnStage, Stage, untold
 from search.training.throughput import Throughput
@@ -67,6 +69,9 @@ def run_pool(
 
     Returns:
         Where the time went, in earlier runs of the study too.
+
+    Raises:
+        InputError: Memory did not suffice after all.
     """
     opened, saved = recording.opened, recording.saved
     throughput = saved.throughput if saved else Throughput.read(recording.folder)
@@ -76,7 +81,7 @@ def run_pool(
     snapshot = saved.bring_back(book.back, banks) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
-    try:
+    with closing(snapshots), memory_for(banks.pages):
         while not through:
             made = Banks(snapshot.banks if snapshot else banks, data.named, book.config)
             pool = Pool(
@@ -101,8 +106,6 @@ def run_pool(
                 on_stage(Stage.SMALLER_BANK)
             del pool, made
             gc.collect()  # before the next one takes its memory
-    finally:
-        snapshots.close()
     return throughput
 
 

@@ -7,7 +7,8 @@ same study twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
-from heads.bank.backends import default_dtype, default_lanes, passes_free_pages_over
+from heads.bank.backends import default_dtype, default_lanes, lacks_memory, passes_free_pages_over
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -38,6 +39,8 @@ TILES_AHEAD = 1.5
 """Tiles of a bank, times those that heads on its pages have in the mean."""
 _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
+
+_SMALLER = "use --engine solo, or a study file with smaller heads: dense_layers = 0, pooling = average"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +172,7 @@ def _settled_pages(requests: Sequence[BankRequest], widest: int, trials: int) ->
             "--engine",
             expected=f"{needed / 1e9:.1f} GB of memory for a bank of one head of {requests[0].classes:,} classes",
             found=f"{budget / 1e9:.1f} GB to plan with",
-            hint="use --engine solo, or a study file with smaller heads: dense_layers = 0, pooling = average",
+            hint=_SMALLER,
         )
     usual = mean((widest, min(pages_of(spec) for spec in requests[0].specs)))
     affordable = max(widest, min(MOST, _affordable(requests)))
@@ -217,6 +220,26 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     places = max(shape.pages, shape.tiles)
     step = _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
     return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
+
+
+@contextmanager
+def memory_for(pages: int) -> Iterator[None]:
+    """Says in one line that memory did not suffice for banks that were planned with so many pages.
+
+    Raises:
+        InputError: An allocation failed: others have taken what there was, or a limit is in force that nobody saw.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        raise InputError(
+            "--engine",
+            expected=f"memory for a bank of {pages} pages",
+            found="less than that: an allocation failed",
+            hint=f"make room and go on with --resume; or {_SMALLER}",
+        ) from error
 
 
 def settle_banks(config: StudyConfig, space: Space, data: StudyData) -> tuple[StudyConfig, BankShapes]:

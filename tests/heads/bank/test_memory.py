@@ -1,4 +1,4 @@
-"""What a bank takes of memory: features are held once."""
+"""What a bank takes of memory: features are held once, and what cannot be had is known for that."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from conftest import ROOT
+
+from heads.bank.backends import lacks_memory
 
 HELD = """
 import sys
@@ -65,3 +68,14 @@ def test_features_on_a_cpu_are_in_memory_once(backend, dtype):
     features, peak = map(int, done.stdout.split())
     assert features > 200e6
     assert peak < 1.4 * features
+
+
+def test_an_allocation_that_failed_is_known_on_each_backend():
+    def error_of(function, *arguments):
+        with pytest.raises(Exception, match=r"\w") as caught:
+            keras.ops.convert_to_numpy(function(*arguments))
+        return caught.value
+
+    assert lacks_memory(MemoryError())
+    assert lacks_memory(error_of(keras.ops.ones, (2**50,)))
+    assert not lacks_memory(error_of(keras.ops.matmul, keras.ops.ones((2, 3)), keras.ops.ones((2, 3))))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import build_store
-from made_bank import use_made_banks
+from made_bank import MadeProgram, use_made_banks
 from optuna.trial import TrialState
 
 from features.rows.feed import Feed
+from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.files.head_file import read_head
 from heads.metrics.scoring import predict_probabilities, score
@@ -86,7 +88,7 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     config, banks = settle_banks(config, parsed, study_data)
     book = Book(opened.study, config, parsed)
     checkpoints = TopCheckpoints(folder, opened.study, config, study_data)
-    with Display(opened.study, config) as display:
+    with closing(opened), Display(opened.study, config) as display:
         throughput = run_pool(
             Recording(folder, opened, None, 1e9),
             banks=banks,
@@ -96,7 +98,6 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
             display=display,
             shrinks=shrinks,
         )
-    opened.close()
     bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=None)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
@@ -171,6 +172,24 @@ def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path, monkeypa
     counts = np.bincount(started)[::2]
     assert counts[0] == 3
     assert set(counts[1:-1].tolist()) == {6}
+
+
+@pytest.mark.parametrize("where", ["hold", "train_epoch"])
+def test_memory_that_is_not_there_after_all_is_said_in_one_line(store, tmp_path, monkeypatch, where):
+    def without_memory(*_):
+        return np.ones(2**60, np.int8)
+
+    use_made_banks(monkeypatch)
+    monkeypatch.setattr(MadeProgram, where, without_memory)
+    with pytest.raises(InputError, match=r"--engine: expected memory for a bank of 10 pages.*--resume"):
+        search(store, tmp_path / "study", SPACE)
+
+
+def test_another_error_in_a_bank_stays_what_it_is(store, tmp_path, monkeypatch):
+    use_made_banks(monkeypatch)
+    monkeypatch.setattr(MadeProgram, "train_epoch", lambda *_: [].pop())
+    with pytest.raises(IndexError):
+        search(store, tmp_path / "study", SPACE)
 
 
 def test_diverging_heads_fail_with_their_reason_and_the_others_go_on(store, tmp_path, monkeypatch):
