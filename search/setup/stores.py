@@ -17,7 +17,8 @@ from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
 
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"[^=/\\]+")
+"""Of a store: whatever a file may be called, as it is called after that."""
 _PARTS = ("features", "validation", "test")
 ALONE = ""
 """Name of a study's one store: its trials say nothing of it."""

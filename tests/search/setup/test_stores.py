@@ -33,6 +33,13 @@ def test_else_it_has_its_files_name():
     assert named_paths(["x/small.h5", "large=y/small.h5"]) == {"small": Path("x/small.h5"), "large": Path("y/small.h5")}
 
 
+@pytest.mark.parametrize("name", ["my scans", "scans (1)", "Größe 2,5"])
+def test_what_a_file_is_called_is_a_name_that_can_be_given_again(tmp_path, name):
+    first = named_paths([str(tmp_path / f"{name}.h5")])
+    assert first == {name: tmp_path / f"{name}.h5"}
+    assert named_paths([f"{name}={path}" for name, path in first.items()]) == first
+
+
 def test_a_file_with_an_equals_sign_in_its_name_is_a_file(tmp_path):
     path = tmp_path / "lr=1.h5"
     path.write_bytes(b"")
