@@ -128,7 +128,7 @@ COMMANDS: dict[str, Case] = {
     "twice the rows": (GOOD + "--validation-fraction 2", "--validation-fraction: expected a number in [0, 1), found 2"),
     "all to validate": (
         GOOD + "--validation-fraction 0.9",
-        "--validation-fraction: expected shares that leave rows to train on, found 0.9 and ",
+        "--validation-fraction: expected shares that leave rows to train on, found 0.9, beside --test-fraction ",
     ),
     "all for the test": (GOOD + "--test-fraction 0.9", "--test-fraction: expected shares that leave rows to train on"),
     "less than nothing": (GOOD + "--test-fraction -0.1", "--test-fraction: expected a number in [0, 1), found -0.1"),

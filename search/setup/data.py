@@ -163,8 +163,8 @@ def load_data(
         if not 0 <= share < 1:
             raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
     if shares["validation"] + shares["test"] >= 1:
-        most = max(shares, key=lambda name: shares[name])
-        found = f"{shares['validation']:g} and {shares['test']:g}"
+        least, most = sorted(shares, key=lambda name: shares[name])
+        found = f"{shares[most]:g}, beside --{least}-fraction {shares[least]:g}"
         raise InputError(f"--{most}-fraction", expected="shares that leave rows to train on", found=found)
     if not ignore_parts:
         _refuse_twice(store, {"validation": validation, "test": test})
