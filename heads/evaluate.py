@@ -16,6 +16,7 @@ from heads.evaluation.mistakes import check_images
 from heads.evaluation.rows import Part
 from heads.evaluation.tables import check_csv, tables, write_csv
 from heads.loaded import load_head
+from heads.prediction.options import NamedClasses
 
 
 def main(
@@ -43,14 +44,7 @@ def main(
             metavar="FILE.csv", help="Write there how many rows of each class were called what.", show_default=False
         ),
     ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Names of the classes, in the order of the outputs, of a head whose file names none.",
-            show_default=False,
-        ),
-    ] = None,
+    classes: NamedClasses = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:

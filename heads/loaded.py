@@ -418,7 +418,6 @@ def load_head(
     Args:
         path: The ``.hdf5`` file.
         backend: ``tensorflow`` or ``jax``; by default ``KERAS_BACKEND``, else what is installed. A process has one.
-
         classes: Names of its classes in the order of its outputs, for a plain Keras file, which has none; a list, or a
             text with commas between. Without them they are ``class-0``, ``class-1``, ...; of a head that takes what the
             article's does and has four outputs, the article's.

@@ -17,7 +17,7 @@ from features.runtime.files import make_folder
 from features.runtime.options import checked, with_options
 from heads.loaded import load_head
 from heads.prediction.download import is_url
-from heads.prediction.options import PredictOptions
+from heads.prediction.options import NamedClasses, PredictOptions
 from heads.prediction.stored import check_needs_no_image
 from heads.prediction.tables import prediction_table
 
@@ -44,14 +44,7 @@ def main(
             "--occlusion", help="Also draw by how much the class suffers where a patch covers it; takes its time."
         ),
     ] = False,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Names of the classes, in the order of the outputs, of a head whose file names none.",
-            show_default=False,
-        ),
-    ] = None,
+    classes: NamedClasses = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
     **options: Any,

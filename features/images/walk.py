@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,9 @@ class _Branch:
     def folders(self) -> list[_Branch]:
         return [item for item in self.items if isinstance(item, _Branch)]
 
+    def is_called(self, names: Container[str]) -> bool:
+        return self.path.rpartition("/")[2].casefold() in names
+
     def files(self) -> Iterator[File]:
         for item in self.items:
             if isinstance(item, File):
@@ -117,6 +120,7 @@ def files_of_class(folder: Path, name: str, seen: Seen) -> list[File]:
         InputError: A folder that would be needed cannot be read.
     """
     whole = _walk(folder, name, ())
+    _leave_masks_out(whole)
     files = [*whole.files()]
     above = name.count("/") + 1
     direct = [file for file in files if file.path.count("/") == above]
@@ -190,19 +194,17 @@ def _walk(folder: Path, name: str, above: tuple[tuple[int, int], ...]) -> _Branc
             branch.items.append(_file(entry, path))
         else:
             branch.seen.pass_over(path)
-    _without_masks(branch)
     return branch
 
 
-def _without_masks(branch: _Branch) -> None:
-    """Passes over the folders of masks that stand beside those of images."""
-    named = {inner.path.rpartition("/")[2].casefold(): inner for inner in branch.folders}
-    masks = [inner for name, inner in named.items() if name in _OF_MASKS]
-    if not any(name in _OF_IMAGES and any(inner.files()) for name, inner in named.items()):
-        return
-    for inner in masks:
-        branch.items.remove(inner)
-        branch.seen.counts[MASKS] += sum(1 for _ in inner.files())
+def _leave_masks_out(branch: _Branch) -> None:
+    """Passes over the folders of masks that stand beside those of images, however deep."""
+    if any(inner.is_called(_OF_IMAGES) and any(inner.files()) for inner in branch.folders):
+        masks = [inner for inner in branch.folders if inner.is_called(_OF_MASKS)]
+        branch.seen.counts[MASKS] += sum(1 for inner in masks for _ in inner.files())
+        branch.items = [item for item in branch.items if not (isinstance(item, _Branch) and item.is_called(_OF_MASKS))]
+    for inner in branch.folders:
+        _leave_masks_out(inner)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -46,7 +46,7 @@ class FeatureStore(FeatureSource):
             InputError: There is no such file, or it is not a store of this schema.
         """
         self.path = Path(path)
-        before = _identity(self.path)
+        before = self.path.stat() if self.path.exists() else None
         with opened(self.path, EXPECTED) as file:
             self.header = read_header(self.path, file).spelled()
             self._features_at = dataset_offset(self.path, file, "features")
@@ -58,7 +58,7 @@ class FeatureStore(FeatureSource):
         # an update may put another store in this one's place: all reading is of the file whose header was read
         self._descriptor = open_to_read(self.path)
         finalize(self, os.close, self._descriptor)
-        if _identity(self._descriptor) != before:
+        if before is None or not os.path.samestat(before, os.fstat(self._descriptor)):
             hint = "run it again"
             raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
         with open(self._descriptor, "rb", closefd=False) as held:
@@ -162,12 +162,3 @@ class FeatureStore(FeatureSource):
             raise InputError(self.path, field="complete", expected="a finished store", found=settled, hint=hint)
         if not len(self.usable):
             raise InputError(self.path, field="done", expected="at least one usable row", found="none")
-
-
-def _identity(file: Path | int) -> tuple[int, int] | None:
-    """What tells a file from another one of its name; None where there is none."""
-    try:
-        status = os.stat(file)  # noqa: PTH116  a descriptor, too
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -5,7 +5,7 @@ their images is not (the cluster bootstrap: Field and Welsh 2007, doi:10.1111/j.
 its percentiles are too narrow, too: of ten and of two, a difference that is none was called one in 8% and in 37% of
 cases that were made up. So the percentiles are expanded as Student's t asks for (Hesterberg 2015,
 doi:10.1080/00031305.2015.1089789), and the interval holds that of the linearised standard error by t as well, and the
-one that it would have if each image were another patient's. With hundreds of patients all of this changes nothing.
+one that it would have if each image were another patient's. With hundreds of patients this changes next to nothing.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import typer
 from pydantic import BeforeValidator, Field
 
 from features.images.pages import Pages
@@ -14,6 +15,17 @@ from features.runtime.options import joined
 from features.store.intensity import parse_intensity
 from heads.files.backbone import NamedBackbone
 from heads.files.metadata import HeadMetadata
+
+NamedClasses = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,...",
+        help="Names of the classes, in the order of the outputs, of a head whose file names none.",
+        show_default=False,
+    ),
+]
+"""An option of the commands that take a head."""
 
 
 class PredictOptions(NamedBackbone):

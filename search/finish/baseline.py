@@ -65,7 +65,8 @@ def one_at_a_time(study: optuna.Study, config: StudyConfig, data: StudyData) -> 
         except DivergedError:
             return None
 
-    thirds = Counter(place for middle in middles for place in _nearest(measured, middle, len(by_size)))
+    nearest = [_nearest(measured, middle, len(by_size)) for middle in middles]
+    thirds = Counter(place for place in nearest if place is not None)
     if not thirds:
         return None
     start, epoch = np.average([measured(place) for place in thirds], axis=0, weights=list(thirds.values())).tolist()
@@ -88,10 +89,10 @@ def _spread(trials: Sequence[FrozenTrial], data: StudyData) -> tuple[list[Frozen
     return by_size, np.searchsorted(ends, middles, side="right").tolist()
 
 
-def _nearest(measured: Callable[[int], object], middle: int, count: int) -> list[int]:
-    """The place nearest to ``middle`` of a head that could be measured; none where too many could not."""
+def _nearest(measured: Callable[[int], object], middle: int, count: int) -> int | None:
+    """The place nearest to ``middle`` of a head that could be measured; None where too many could not."""
     nearest = sorted(range(count), key=lambda place: (abs(place - middle), -place))[:TRIES]
-    return next(([place] for place in nearest if measured(place) is not None), [])
+    return next((place for place in nearest if measured(place) is not None), None)
 
 
 def _size(notes: TrialNotes, data: StudyData) -> int:

@@ -13,7 +13,7 @@ from heads.metrics.patients import of_patients
 from search.record.head_files import OWN, path_of, refit_path_of
 from search.record.recommended import NAMES, REPEATS
 from search.record.storage import JOURNAL
-from search.review.words import cost_in_words, store_in_words
+from search.review.words import cost_in_words, seeds_in_words, store_in_words
 from search.setup.classes import describe_absent
 from search.setup.options import ExportOptions
 from search.setup.storage_url import hidden
@@ -43,7 +43,7 @@ def show_outcome(record: StudyRecord) -> None:
         table.add_row("article's head", f"{article.value:.4f} on the same rows")
     for finalist in summary.finalists.heads if summary.finalists else ():
         name = "article's head" if finalist.is_article else f"trial {finalist.trial}"
-        table.add_row(f"{name}, repeated", _repeated(finalist))
+        table.add_row(f"{name}, repeated", _repeated(finalist, config.folds))
     again = summary.refit
     if again:
         table.add_row("exported head", f"trained on {again.rows:,} rows for {counted(again.epochs, 'epoch')}")
@@ -69,12 +69,12 @@ def show_outcome(record: StudyRecord) -> None:
     say(f"review the study:      optuna-dashboard {review}")
 
 
-def _repeated(finalist: FinalistRecord) -> str:
+def _repeated(finalist: FinalistRecord, folds: int) -> str:
     if finalist.mean is None:
         return "diverged"
     deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
     stopped = f", stopped after {counted(finalist.stopped_after, 'epoch')}" if finalist.stopped_after else ""
-    return f"{finalist.mean:.4f}{deviation} over {counted(finalist.through, 'seed')}{stopped}"
+    return f"{finalist.mean:.4f}{deviation} over {seeds_in_words(finalist, folds)}{stopped}"
 
 
 def _describe_test(table: Table, summary: Summary) -> None:

@@ -25,6 +25,7 @@ from search.review.words import (
     describe_head,
     in_words,
     mean_in_words,
+    seeds_in_words,
     store_in_words,
     value_in_words,
 )
@@ -93,9 +94,7 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             if one:
                 deviation = f"± {value_in_words(objective, one.sd)} " if one.sd is not None else ""
                 mean = value_in_words(objective, one.mean)
-                runs = one.repeats - one.diverged
-                seeds = counted(runs, f"run of {record.config.folds} folds" if record.config.folds else "seed")
-                yield f"{what}, {name}", mean, f"mean {deviation}over {seeds}"
+                yield f"{what}, {name}", mean, f"mean {deviation}over {seeds_in_words(one, record.config.folds)}"
     elif best:
         found = f"trial {best.number}, {best.parameters:,} parameters"
         yield f"found, {name}", value_in_words(objective, best.value), found

@@ -52,6 +52,11 @@ def mean_in_words(objective: str, finalist: FinalistRecord) -> str:
     return (mean if finalist.sd is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
 
 
+def seeds_in_words(finalist: FinalistRecord, folds: int) -> str:
+    """Returns of how many trainings a finalist's mean is: with folds each is of one fold, from a seed of its own."""
+    return f"{counted(finalist.through, 'seed')}{', each of one fold' if folds else ''}"
+
+
 def in_words(objective: str) -> str:
     """What an axis of values is called."""
     return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"

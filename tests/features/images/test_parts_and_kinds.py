@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from features.images.columns import ColumnChoice, read_labels
 from features.images.folder import scan_folder
+from features.images.tabled import scan_table
 from features.images.walk import MASKS
 from features.runtime.errors import InputError
 
@@ -82,3 +85,10 @@ def test_folders_that_all_classes_have_are_no_patients_unless_they_are_numbered(
     assert scan_folder(numbered).patients == ("p1", "p2", "p1", "p2")
     others = fill(tmp_path / "others", "A/Smith/1.png", "A/Jones/1.png", "B/Jones/1.png", "B/Brown/1.png")
     assert scan_folder(others).patients == ("Jones", "Smith", "Brown", "Jones")
+
+
+def test_a_table_may_name_what_lies_in_a_folder_of_masks(tmp_path):
+    fill(tmp_path, "scans/images/1.png", "scans/masks/1.png")
+    labels = pd.DataFrame({"path": ["scans/images/1.png", "scans/masks/1.png"], "label": ["x", "y"]})
+    table = scan_table(tmp_path, read_labels(labels, "labels.csv", ColumnChoice()))
+    assert table.paths == ("scans/images/1.png", "scans/masks/1.png")

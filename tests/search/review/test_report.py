@@ -24,7 +24,7 @@ from search.record.study_record import Progress, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
 from search.review.report import make_report
-from search.review.words import describe_head
+from search.review.words import describe_head, seeds_in_words
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
 from search.trials.ranking import ranking
@@ -353,3 +353,9 @@ def test_the_command_says_where_it_wrote(finished, tmp_path):
     out = tmp_path / "page.html"
     assert invoke("search.report", finished, "--out", out) == (0, f"{out}: made, 40 trials, finished\n", "")
     assert out.stat().st_size > 10_000
+
+
+def test_seeds_are_those_that_came_through_and_with_folds_each_is_of_one(finished):
+    finalist = replace(read_record(finished).finalists[0], repeats=10, diverged=1)
+    assert seeds_in_words(finalist, 0) == "9 seeds"
+    assert seeds_in_words(finalist, 5) == "9 seeds, each of one fold"
