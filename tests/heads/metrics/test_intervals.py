@@ -107,7 +107,7 @@ def test_few_patients_seldom_show_a_difference_that_is_none(patients, images):
     assert np.mean(called) <= 0.1
 
 
-def test_many_patients_take_no_time_to_speak_of():
+def test_of_many_patients_with_an_image_each_it_is_that_of_the_images():
     generator = np.random.default_rng(0)
     right, groups = generator.random(200_000) < 0.9, np.arange(200_000)
     low, high = accuracy_interval(right, groups)
