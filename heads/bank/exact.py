@@ -22,11 +22,15 @@ from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
 from heads.metrics.scoring import Probabilities, average_views
-from heads.model.spec import HeadSpec
+from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
 MOST_ROWS = 128
 """Of a batch of the bank made for finished heads: in small ones calling the operations takes longer than they do."""
+MOST_BYTES = 2**25
+"""Of the first layers' results of such a batch, where it has a few rows at least. Nothing is compiled there, so some
+six arrays of this size are in memory at once, which no bank is planned with. A number, not what happens to be free:
+scores do not depend on that to the last bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,8 @@ def predict_exactly(
     if compiled is not None and _fit(heads, compiled.shape):
         small, forward = compiled
     else:
-        small = _small_shape(heads, replace(shape, batch=_batch(len(rows) * feed.views)))
+        small = _small_shape(heads, shape)
+        small = replace(small, batch=_batch(len(rows) * feed.views, small))
         forward = exact_forward(small)
     bank = _small_bank(small, heads)
     # All views in one line, so that only the last batch is filled up.
@@ -83,9 +88,11 @@ def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:
     return pages <= shape.pages and taken.slots <= shape.slots and taken.tiles <= shape.tiles
 
 
-def _batch(rows: int) -> int:
+def _batch(rows: int, shape: BankShape) -> int:
     """Rows of equal batches; a multiple of 8, so that folds of nearly as many rows take the same."""
-    batches = max(1, -(-rows // MOST_ROWS))
+    of_row = 4 * shape.pages * PAGE * shape.positions
+    most = max(8, min(MOST_ROWS, MOST_BYTES // of_row // 8 * 8))
+    batches = max(1, -(-rows // most))
     return max(8, -(-rows // batches // 8) * 8)
 
 

@@ -106,7 +106,7 @@ class BankRequest:
             return most
         share = pages / mean(map(pages_of, self.typical))
         needed = mean(map(most.tiles_of, self.typical)) * share
-        largest = max(map(most.tiles_of, (*self.specs, *self.typical)))
+        largest = self.widest * most.tiles_in_page  # neither specs nor draws need hold the head that takes these
         room = Room(
             slots=min(most.slots, max(1, math.ceil(SLOTS_AHEAD * share))),
             tiles=min(most.tiles, max(largest, math.ceil(TILES_AHEAD * needed))),

@@ -27,6 +27,7 @@ from heads.metrics.scoring import Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
+from heads.model.weights import initial_weights
 
 TRAIN, VALIDATION, PLAN_SEED = np.arange(42), np.arange(42, 60), 9
 
@@ -352,6 +353,24 @@ def test_exact_scores_are_those_of_plain_keras(engine, feeds):
         assert losses[0, slot] == pytest.approx(of_epoch.loss, abs=1e-5)
         assert accuracies[0, slot] == pytest.approx(of_epoch.accuracy, abs=1e-6)
     keras.backend.clear_session()
+
+
+def test_many_heads_that_end_together_are_scored_a_few_rows_at_a_time(feeds, monkeypatch):
+    feed, kinds = feeds[1], [HeadSpec(conv_width=64), HeadSpec(conv_width=32, pooling="average")]
+    heads = [Finished(spec=spec, weights=initial_weights(spec, SHAPE, 4, seed=1)) for spec in kinds]
+    expected = predict_exactly(heads, feed, feed.rows, shape_of())
+    taken: list[int] = []
+
+    class Counted(Feed):
+        def take(self, rows, views):
+            taken.append(len(rows))
+            return feed.take(rows, views)
+
+    monkeypatch.setattr("heads.bank.exact.MOST_BYTES", 8 * 4 * 96 * SHAPE[0] * SHAPE[1])  # of eight rows
+    found = predict_exactly(heads, Counted(feed.store, feed.rows, memory_bytes=0), feed.rows, shape_of())
+    assert max(taken) == 8
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.slow

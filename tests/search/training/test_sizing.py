@@ -10,6 +10,7 @@ import pytest
 from features.runtime.errors import InputError
 from heads.bank.pages import PageTable
 from heads.bank.shape import pages_of
+from heads.model.spec import HeadSpec
 from search.setup.space import read_study_file
 from search.training import sizing
 from search.training.sizing import BankRequest, bank_shape, bank_shapes, whole_bank
@@ -48,6 +49,13 @@ def test_every_head_of_the_space_finds_room_in_an_empty_bank(request_):
     shape = bank_shape(request_, trials=1, pages=request_.widest)
     for spec in (*request_.specs, *request_.typical):
         assert PageTable(shape).has_room(spec), spec
+
+
+def test_so_does_the_widest_that_flattens_to_more_classes_than_units(request_):
+    heads = [HeadSpec(conv_width=256, pooling="average", dense_layers=1, dense_units=16), HeadSpec(conv_width=16)]
+    request = BankRequest(**{**vars(request_), "specs": heads, "typical": heads, "classes": 100})
+    shape = bank_shape(request, trials=1, pages=request.widest)
+    assert PageTable(shape).has_room(HeadSpec(conv_width=256))
 
 
 def test_typical_heads_are_of_the_space_and_the_same_each_time(request_):
