@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.setup.optuna_internals import running_trial
 from search.trials.notes import TrialNotes
-from search.trials.ranking import INTERRUPTED, is_counted
+from search.trials.ranking import ARTICLE_ORDINAL, INTERRUPTED, is_counted, is_interrupted
 
 
 class Places(Protocol):
@@ -52,17 +52,19 @@ class OwnPlaces:
         self._study = study
         self._most = most
         self._going_on = going_on
+        self._held: set[int] = set()
         self._next = self._asked = 0
 
     def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Closes what was interrupted, too."""
         self._close_interrupted(planned)
         trials = self._study.get_trials(deepcopy=False)
-        enqueued = set(_ordinals(self._study))
+        self._held = _held(self._study)
         for ordinal, parameters in enumerate(planned):
-            if ordinal not in enqueued:
+            if ordinal not in self._held:
                 self._study.enqueue_trial(dict(parameters), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
-        self._next = 1 + max(_ordinals(self._study), default=0)
+                self._held.add(ordinal)
+        self._next = self._free_from(ARTICLE_ORDINAL + 1)
         self._asked = sum(is_counted(trial) for trial in trials) + len(self._going_on)
 
     @property
@@ -80,13 +82,19 @@ class OwnPlaces:
         notes = TrialNotes.of(trial)
         if notes.has_ordinal:
             return trial, notes.ordinal
-        place, self._next = self._next, self._next + 1
+        place, self._next = self._next, self._free_from(self._next + 1)
         TrialNotes.write(trial, ordinal=place)
         return trial, place
 
     def wait(self) -> bool:
         """There are no others."""
         return False
+
+    def _free_from(self, place: int) -> int:
+        """The first place from ``place`` that no trial has."""
+        while place in self._held:
+            place += 1
+        return place
 
     def _close_interrupted(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Fails the trials that a killed run left running, and enqueues each to be run again.
@@ -107,7 +115,7 @@ class OwnPlaces:
     def _rerun(
         self, trials: list[FrozenTrial], trial: FrozenTrial, planned: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, Any] | None:
-        """The parameters to run again; ``None`` where none had been drawn: the sampler will draw the same."""
+        """The parameters to run again; ``None`` where not all had been drawn: its place is free, to draw the same."""
         notes = TrialNotes.of(trial)
         if notes.has_head:
             return trial.params  # of one that was planned, too: what the plan leaves open had been drawn
@@ -117,9 +125,10 @@ class OwnPlaces:
         return self._rerun(trials, trials[origin], planned) if origin is not None else None
 
 
-def _ordinals(study: optuna.Study) -> list[int]:
-    notes = map(TrialNotes.of, study.get_trials(deepcopy=False))
-    return [one.ordinal for one in notes if one.has_ordinal]
+def _held(study: optuna.Study) -> set[int]:
+    """The places of trials that have ended, wait or go on: an interrupted one's is that of its rerun, or free."""
+    trials = (trial for trial in study.get_trials(deepcopy=False) if not is_interrupted(trial))
+    return {notes.ordinal for notes in map(TrialNotes.of, trials) if notes.has_ordinal}
 
 
 def _as_rerun(trial: FrozenTrial) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
+from heads.model.spec import HeadSpec
 from search.record.storage import OpenedStudy, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import ARTICLE, Space, read_study_file
@@ -121,6 +122,31 @@ def test_every_trial_is_told_and_none_is_left_running(tmp_path):
     assert len(interrupted) == 3
     assert {t.state for t in interrupted} == {TrialState.FAIL}
     assert {row[1] for row in rows} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+
+
+@pytest.mark.parametrize("stopped_at", [0, 3])
+def test_a_trial_that_was_stopped_while_it_was_drawn_leaves_its_place_to_the_next(tmp_path, monkeypatch, stopped_at):
+    """Somebody's own function may take its time there."""
+    config = make_config(trials=6, sampler="random")
+    undisturbed = run_through(tmp_path / "plain", config, [])
+    (tmp_path / "s").mkdir()
+    opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=False)
+    real, drawn = Space.suggest, []
+
+    def suggest(space: Space, trial: optuna.Trial) -> HeadSpec:
+        drawn.append(real(space, trial))
+        if len(drawn) > stopped_at:
+            raise KeyboardInterrupt
+        return drawn[-1]
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Space, "suggest", suggest)
+        run(Book(opened.study, config, HEADS), opened)
+    opened.close()  # which keeps it: it has its place, and no head
+    opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=True)
+    run(Book(opened.study, config, HEADS), opened)
+    opened.close()
+    assert table(tmp_path / "s") == undisturbed
 
 
 def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(tmp_path):
