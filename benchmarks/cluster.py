@@ -315,6 +315,9 @@ class _Nowhere:
     def offer(self, asked: Asked, weights: Sequence[Any], score: Score, probabilities: Sequence[Any]) -> None:
         """There is none."""
 
+    def write_held(self) -> None:
+        """There is none."""
+
     def write_out(self) -> None:
         """There is none."""
 

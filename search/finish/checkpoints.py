@@ -82,6 +82,13 @@ class TopCheckpoints:
         if len(best) < self.keep or score.better_than(worst) or asked.is_article:
             self._held[asked.number] = (asked, weights[0], score)
 
+    def write_held(self) -> None:
+        """Writes the heads held, as the best of what has been told so far."""
+        for number, (asked, weights, score) in self._held.items():
+            value = ranking_score_of(self.study, score.ranking_score)
+            self.save(number, asked.head, weights, store=asked.store, value=value)
+        self._held.clear()
+
     def write_out(self) -> None:
         """Writes the heads held and removes files of heads that are no longer among the best.
 
@@ -89,11 +96,8 @@ class TopCheckpoints:
         file. Not for every trial, since many are soon surpassed.
         """
         kept = self._kept()
-        for number, (asked, weights, score) in self._held.items():
-            if number in kept:
-                value = ranking_score_of(self.study, score.ranking_score)
-                self.save(number, asked.head, weights, store=asked.store, value=value)
-        self._held.clear()
+        self._held = {number: held for number, held in self._held.items() if number in kept}
+        self.write_held()
         self.clear_out()
 
     def save(

@@ -24,5 +24,8 @@ class CheckpointSink(Protocol):
     ) -> None:
         """Takes a head, with folds one for each, and what it makes of the validation rows; told only afterwards."""
 
+    def write_held(self) -> None:
+        """Brings to disk what was offered, before it is told: who is stopped in between has left a file too many."""
+
     def write_out(self) -> None:
         """Brings to disk what the record, which is flushed next, takes for granted."""

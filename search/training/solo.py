@@ -148,6 +148,7 @@ class OneAtATime:
     def _complete(self, asked: Asked, trained: TrainedTogether, epochs: int) -> None:
         best = trained.best
         self.sink.offer(asked, trained.weights, best.validation, trained.probabilities)
+        self.sink.write_held()  # a stop, or a full disk, must not leave a trial that was told and has no file
         rates = [record.learning_rate for record in trained.curve[: best.epoch]]
         TrialNotes.write(asked.trial, learning_rates=rates)
         parameters = sum(array.size for array in trained.weights[0])

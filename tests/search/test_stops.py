@@ -14,12 +14,15 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import optuna
 import pytest
 from commands import invoke
 from killed_study import Ended, found_in, made_searches, search
+from optuna.trial import FrozenTrial
 
 from features.runtime.errors import DiskFullError, Terminated
 from search import open_study, run_study
+from search.record.head_files import kept_numbers
 from search.training.display import Display
 from search.trials.notes import TrialNotes
 
@@ -93,7 +96,7 @@ def test_while_it_was_stopped_no_time_passed_for_it(ended):
         assert 0 < study.trials().seconds[number] <= lasted.total_seconds() - away
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Iterator[Ended]:
     with made_searches():
         yield search(tmp_path_factory.mktemp("alone"), engine="solo", trials=4)
@@ -120,6 +123,22 @@ def test_an_interrupt_that_got_lost_is_heeded_after_the_epoch(alone):
         alone.found["summary"][name] for name in ("trials", "completed", "pruned")
     ]
     assert ended["best"]["value"] == alone.found["summary"]["best"]["value"]
+
+
+def test_stopped_once_a_trial_was_told_its_head_is_there(alone, monkeypatch):
+    real = optuna.Study.tell
+
+    def tell(study: optuna.Study, *told, **how) -> FrozenTrial:
+        trial = real(study, *told, **how)
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return trial
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(optuna.Study, "tell", tell)
+        alone.begin_anew()
+    assert {trial.number for trial in open_study(alone.folder).record.ranked} == {0, 1}
+    assert kept_numbers(alone.folder) == [0, 1]
 
 
 def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkeypatch):
