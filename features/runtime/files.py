@@ -130,10 +130,18 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Writes UTF-8, atomically; ``shared`` as in ``replacing``.
+
+    The name of a file may be no text: its bytes that are none are written as Python escapes them.
+    """
+    with replacing(path, shared=shared) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
 def write_json(path: Path, data: Any, *, shared: bool = False) -> None:
     """Writes indented JSON, atomically; ``shared`` as in ``replacing``. NaN is refused: it is no JSON."""
-    with replacing(path, shared=shared) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", shared=shared)
 
 
 def make_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from features.runtime.files import replacing
+from features.runtime.files import write_text
 from features.runtime.text import decimal, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
@@ -81,8 +81,7 @@ def write_report(path: Path, scored: Scored, model: Any, *, images: Path | None)
     drawn = list(sights(model, scored.store, shown, images)) if images else [Sight() for _ in shown]
     remark = _remark(found, scored.store, with_images=images is not None)
     text = make_report(scored, list(zip(shown, drawn, strict=True)), remark=remark)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text, shared=True)
 
 
 def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remark: str) -> str:

@@ -50,7 +50,7 @@ def write_csv(path: Path, metrics: Metrics) -> None:
     Raises:
         BottleneckError: The file cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path, shared=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(_COLUMNS)
         lines.writerows((pair.true, pair.called, pair.rows) for pair in metrics.pairs)

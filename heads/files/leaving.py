@@ -10,6 +10,7 @@ import numpy as np
 from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing, replacing_folder
+from features.runtime.lock import WriterLock
 from features.runtime.unseen import stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Probabilities, Rows, probabilities_of
 from heads.files.head_file import what_is_no_model
@@ -60,12 +61,14 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
         The largest difference between two probabilities, that in memory and that of the file.
 
     Raises:
-        BottleneckError: It cannot be written so, or gives other probabilities; what was there before is unchanged.
+        BottleneckError: It cannot be written so, gives other probabilities, or another process is writing there; what
+            was there before is unchanged.
     """
     import keras  # noqa: PLC0415  the command chooses the backend first
 
     # A GPU may round products to 10 bits: what is compared is computed without.
-    with keras.device("cpu:0"), (replacing_folder if form.is_folder else replacing)(out) as temporary:
+    in_place = replacing_folder if form.is_folder else replacing
+    with keras.device("cpu:0"), WriterLock(out), in_place(out) as temporary:
         try:
             with stderr_unseen(), warnings_unseen():  # which converters have a lot for
                 expected = probabilities_of(model, rows)

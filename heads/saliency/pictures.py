@@ -107,8 +107,8 @@ def save_heatmap(
         picture = with_caption(draw_heatmap(image, drawn, resize=resize), text)
     except MemoryError as error:
         raise BottleneckError(f"{path}: not enough memory to draw {image.width} x {image.height} pixels") from error
-    with replacing(path.with_suffix(".npy")) as temporary:
+    with replacing(path.with_suffix(".npy"), shared=True) as temporary:
         np.save(temporary, heat)
-    with replacing(path) as temporary:
+    with replacing(path, shared=True) as temporary:
         picture.save(temporary)
     return path

@@ -11,6 +11,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from features.runtime.lock import WriterLock
 from features.runtime.text import counted
 from features.store.kind import SQUASH
 from heads.files.formats import Format, format_of
@@ -161,7 +162,7 @@ def _copy_own(leaving: Leaving, out: Path, form: Format, config: StudyConfig, *,
         hint = f"{form.title} holds only layers that are read without running code, and {path.name} has another: {why}"
         raise InputError("OUT", expected=f"a name that ends in {OWN}", found=out.name, hint=hint)
     image = path.read_bytes()
-    with replacing(out, needed=len(image)) as temporary:
+    with WriterLock(out), replacing(out, needed=len(image)) as temporary:
         temporary.write_bytes(image)
     remark = "; ".join(filter(None, (leaving.said, _how_to_load(config))))
     check = "it was tried when it was written, by the function that made it"

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from features.runtime.files import replacing
+from features.runtime.files import write_text
 from features.runtime.text import counted, decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
@@ -44,8 +44,7 @@ def write_report(path: Path, record: StudyRecord) -> None:
     Raises:
         BottleneckError: The disk is full or cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(make_report(record), encoding="utf-8")
+    write_text(path, make_report(record), shared=True)
 
 
 def make_report(record: StudyRecord) -> str:

@@ -8,7 +8,7 @@ import pytest
 from meeting import meet
 
 from features.runtime.errors import BottleneckError
-from features.runtime.files import replacing, write_json
+from features.runtime.files import replacing, write_json, write_text
 
 
 def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path, monkeypatch):
@@ -17,6 +17,11 @@ def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path,
     assert not errors
     assert json.loads(path.read_text()) in [[number] * 1000 for number in range(3)]
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_name_that_is_no_text_is_written_as_python_escapes_it(tmp_path):
+    write_text(tmp_path / "a.txt", "caf\u00e9 \udcff.h5\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xc3\xa9 \\udcff.h5\n"
 
 
 def test_what_could_not_be_written_leaves_nothing_and_no_other_file(tmp_path):

@@ -22,6 +22,7 @@ from made_pictures import World
 import search
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing_folder
+from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
 from heads.files import formats
 from heads.files.backbone import backbone_spec, rebuild_backbone
@@ -145,6 +146,17 @@ def test_whatever_ends_it_leaves_the_old_one(old, problem):
         write_checked(old, replace(form, write=write), head.model, file_attributes(head.metadata, KIND), rows)
     if expected is BottleneckError:
         assert str(caught.value).startswith(f"{old}: ")
+
+
+def test_who_writes_it_is_named_to_the_next_one(tmp_path):
+    form, head = format_of("out.keras"), read_head(ARCHIVES / "ensemble.hdf5")
+    told = file_attributes(head.metadata, KIND)
+    rows = np.ones((2, 2, 2, 8), np.float32)
+    out = tmp_path / "out.keras"
+    with WriterLock(out), pytest.raises(BottleneckError, match=r"out\.keras: another process is writing it"):
+        write_checked(out, form, head.model, told, rows)
+    write_checked(out, form, head.model, told, rows)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_stopped_between_two_renames_the_old_folder_is_back(tmp_path):

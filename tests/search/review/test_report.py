@@ -15,6 +15,7 @@ import pytest
 from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
 from made_study import MadeStudy, make_config
+from meeting import meet
 from optuna.trial import TrialState
 
 from features.runtime.lock import WriterLock
@@ -23,7 +24,7 @@ from search.record.costs import CostOfUse, StoreCost
 from search.record.study_record import Progress, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
-from search.review.report import make_report
+from search.review.report import make_report, write_report
 from search.review.words import describe_head, seeds_in_words
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
@@ -353,6 +354,17 @@ def test_the_command_says_where_it_wrote(finished, tmp_path):
     out = tmp_path / "page.html"
     assert invoke("search.report", finished, "--out", out) == (0, f"{out}: made, 40 trials, finished\n", "")
     assert out.stat().st_size > 10_000
+
+
+def test_two_write_it_at_once_and_a_store_whose_name_is_no_text_is_named_by_its_escapes(tmp_path, monkeypatch):
+    made = MadeStudy(
+        tmp_path / "study", make_config(stores={"features": {"path": "st\udcff.h5", "fingerprint": "ab" * 32}})
+    )
+    made.train(1)
+    record, path = read_record(made.close()), tmp_path / "report.html"
+    assert not meet(monkeypatch, 2, lambda _: write_report(path, record))
+    assert "st\\udcff.h5" in html.unescape(path.read_text(encoding="utf-8"))
+    assert {one.name for one in tmp_path.iterdir()} == {"report.html", "study"}
 
 
 def test_seeds_are_those_that_came_through_and_with_folds_each_is_of_one(finished):
