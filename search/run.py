@@ -8,11 +8,30 @@ from features.runtime.command import run_command
 from search.review.outcome import show_outcome
 from search.running import run_study
 from search.setup.command_line import search_options, signature_of
+from search.training.stages import Stage
+
+
+class _Hint:
+    """How a search that was stopped goes on: with ``--resume`` once there is something to resume."""
+
+    resumable = False
+
+    def note(self, stage: Stage) -> None:
+        """From the first stage on there is."""
+        del stage
+        self.resumable = True
+
+    def __call__(self) -> str:
+        return "run the same command with --resume to go on" if self.resumable else "run the same command again"
+
+
+_hint = _Hint()
 
 
 def main(**given: Any) -> None:
     """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
-    study = run_study(**given)
+    _hint.resumable = bool(given["resume"])
+    study = run_study(**given, on_stage=_hint.note)
     show_outcome(study.record)
 
 
@@ -20,4 +39,4 @@ signature_of(main, search_options())
 
 
 if __name__ == "__main__":
-    run_command(main, resume_hint="run the same command with --resume to go on")
+    run_command(main, resume_hint=_hint)

@@ -36,7 +36,7 @@ class _ReaderGoneError(Exception):
 
 
 class _Remarks(Console):
-    """A console whose reader may go away: what is computed goes on, in silence."""
+    """A console whose reader may go away, or whose disk be full: what is computed goes on, in silence."""
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
@@ -45,6 +45,12 @@ class _Remarks(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+    def __exit__(self, *raised: Any) -> None:  # where Rich writes whatever it prints
+        try:
+            super().__exit__(*raised)
+        except OSError:
+            self.quiet = True
 
 
 class _Results(Console):
@@ -63,12 +69,12 @@ console = _Remarks(stderr=True)
 """Where progress and remarks go; standard output carries results only."""
 
 
-def run_command(main: Callable[..., Any], *, resume_hint: str = "") -> None:
+def run_command(main: Callable[..., Any], *, resume_hint: str | Callable[[], str] = "") -> None:
     """Runs ``main`` as a Typer command and turns what it raises into an exit status.
 
     Args:
         main: The command; its signature is the command line.
-        resume_hint: What to tell the user after Ctrl-C, and after SIGTERM.
+        resume_hint: What to tell the user after Ctrl-C, and after SIGTERM; called only then, where it depends.
 
     Raises:
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
@@ -90,7 +96,7 @@ def _new_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def _run(app: typer.Typer, resume_hint: str) -> NoReturn:
+def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
     end_with_command()
     use_utf8()
     settle_streams()
@@ -119,10 +125,10 @@ def _run(app: typer.Typer, resume_hint: str) -> NoReturn:
         where = error.filename or "standard output"
         _last_words(f"error: {DiskFullError(where, 'nothing more could be written')}")
         status = DiskFullError.exit_status
-    if status == INTERRUPTED:  # which Typer also returns where it met the KeyboardInterrupt itself
-        _last_words("interrupted" + (f"; {resume_hint}" if resume_hint else ""))
-    elif status == Terminated.exit_status:
-        _last_words("terminated" + (f"; {resume_hint}" if resume_hint else ""))
+    stopped = {INTERRUPTED: "interrupted", Terminated.exit_status: "terminated"}
+    if status in stopped:  # INTERRUPTED is also what Typer returns where it met the KeyboardInterrupt itself
+        hint = resume_hint if isinstance(resume_hint, str) else resume_hint()
+        _last_words(stopped[status] + (f"; {hint}" if hint else ""))
     sys.exit(status or 0)
 
 
@@ -184,7 +190,7 @@ def _last_words(line: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         drop_output()
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import optuna
 import pytest
 from commands import invoke
+from conftest import build_store
 from killed_study import Ended, found_in, made_searches, search
 from optuna.trial import FrozenTrial
 
@@ -157,6 +158,19 @@ def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkey
     assert "its best heads are trained again" in said.err
     assert invoke("search.run", *given, "--resume").status == 0
     assert found_in(ended.folder) == ended.found
+
+
+def test_stopped_before_there_is_a_study_the_command_says_to_run_it_again(tmp_path, monkeypatch):
+    def audit_study(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    build_store(tmp_path / "store.h5", rows=96)
+    monkeypatch.setattr("search.running.audit_study", audit_study)
+    given = [f"--features={tmp_path / 'store.h5'}", f"--out={tmp_path / 'study'}", "--folds=0"]
+    for _ in range(2):  # as it says
+        said = invoke("search.run", *given)
+        assert said.status == 130
+        assert said.err.splitlines()[-1] == "interrupted; run the same command again"
 
 
 # --- full disks ---------------------------------------------------------------------------------------------------

@@ -132,9 +132,11 @@ def test_json_is_json_in_any_encoding(script):
         ("{script} --as-json | head -c 1 >&2; exit ${{PIPESTATUS[0]}}", 0),
         ("{script} 2>&1 | true; exit ${{PIPESTATUS[0]}}", 0),
         ("{script} --nonsense 2>&-", 2),
+        ("{script} 2>/dev/full", 0),
+        ("{script}-not-there 2>/dev/full", 1),
     ],
 )
-def test_closed_streams_and_readers_that_leave_are_no_failure(script, words, status):
+def test_closed_streams_full_disks_under_remarks_and_readers_that_leave_are_no_failure(script, words, status):
     done = shell(words.format(script=script), PYTHONIOENCODING="utf-8")
     assert done.returncode == status
     assert "Exception ignored" not in done.stderr
