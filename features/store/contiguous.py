@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 from features.runtime.portable import allocate, write_some
 
+_TRIED = 2**26
+"""Bytes that a new file is given for a moment: more than HDF5 itself writes there of 100,000 rows."""
+
 
 @contextmanager
 def allocated(path: Path, *, needed: int) -> Iterator[Any]:
@@ -32,10 +35,11 @@ def allocated(path: Path, *, needed: int) -> Iterator[Any]:
     Raises:
         OSError: The disk is too small for that.
     """
-    with path.open("wb") as file:
+    with path.open("w+b") as file:
         if shutil.disk_usage(path.parent).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file.truncate(needed)  # finds out about limits on a file's size
+        allocate(file.fileno(), min(needed, _TRIED))  # and about a user's quota, which is no disk's to tell
     with h5py.File(path, "w", libver=("earliest", "v108")) as hdf5:
         yield hdf5
     with path.open("r+b") as file:

@@ -1,16 +1,22 @@
 """A disk that is full: one line, and the store goes on where it was."""
 
+import errno
+import os
 import pickle
 import re
 import resource
 import subprocess
 import sys
 
+import h5py
 import numpy as np
+import pytest
 from conftest import build_features, build_header, fill_store
 
+from features.runtime.errors import DiskFullError
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
+from features.store.writer import StoreWriter
 
 LIMITED = """
 import pickle, sys
@@ -61,3 +67,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     assert np.array_equal(store.features[:16], features[:16])
     fill_store(path, header, features, states)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_quota_that_is_used_up_is_met_before_hdf5_writes(tmp_path, monkeypatch):
+    """It would end the process."""
+
+    def allocate(descriptor, size):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("features.store.contiguous.allocate", allocate)
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("HDF5 writes"))
+    with pytest.raises(DiskFullError):
+        StoreWriter(tmp_path / "a.h5", build_header(rows=64, batch_size=8, shape=(4, 4, 64)))
+    assert not list(tmp_path.iterdir())
