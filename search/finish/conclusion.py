@@ -330,7 +330,7 @@ def tested_together(
     if recommended is None:
         return None
     chosen = recommended.chosen
-    if chosen.trials == (choice.trial,) and chosen.copies == 1:
+    if chosen.is_head_of(choice.trial):
         return None
     paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
     temperature = ensemble.temperature if ensemble and chosen.kind == ENSEMBLE else chosen.temperature

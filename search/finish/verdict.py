@@ -5,7 +5,7 @@ from __future__ import annotations
 from features.runtime.text import counted, percent
 from heads.metrics.patients import of_patients
 from search.record.recommended import ARTICLE, REPEATS
-from search.record.results import HeldOutTest, RecommendedOnTest, ScoresOnTest
+from search.record.results import HeldOutTest, RecommendedOnTest
 
 
 def verdict(test: HeldOutTest | None) -> str:
@@ -19,7 +19,7 @@ def verdict(test: HeldOutTest | None) -> str:
     recommended = test.recommended
     of_whom = of_patients(test.patients, test.patients_unknown)
     where = f"On {counted(test.rows, 'test image')}{of_whom} that no head had seen"
-    told: ScoresOnTest = recommended or test
+    told = test.of_recommended
     low, high = told.accuracy_interval
     mine = f"{percent(told.accuracy, 1)} right (95% interval {percent(low, 1)} to {percent(high, 1)})"
     if test.is_article and recommended is None:

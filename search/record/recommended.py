@@ -41,6 +41,10 @@ class Contender(Recorded):
     error: float
     temperature: float | None = None
 
+    def is_head_of(self, trial: int) -> bool:
+        """Whether it is the single head of a trial."""
+        return self.trials == (trial,) and self.copies == 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation(Recorded):

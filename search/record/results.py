@@ -343,6 +343,11 @@ class HeldOutTest(HeadOnTest):
     ensemble: EnsembleOnTest | None = None
     recommended: RecommendedOnTest | None = None
 
+    @property
+    def of_recommended(self) -> ScoresOnTest:
+        """Of what is recommended: ``recommended``, or of the single winner where that is it, or nothing is."""
+        return self.recommended or self
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types; what is recommended only where that is not the single winner."""
         told = super().to_dict()

@@ -10,12 +10,11 @@ from rich.table import Table
 from features.runtime.command import say, show, tell
 from features.runtime.text import counted, percent, printable
 from heads.metrics.patients import of_patients
-from search.record.head_files import OWN, path_of, refit_path_of
-from search.record.recommended import NAMES, REPEATS
+from search.record.recommended import NAMES
 from search.record.storage import JOURNAL
-from search.review.words import cost_in_words, seeds_in_words, store_in_words
+from search.review.exports import export_of_recommended, trained_in_words
+from search.review.words import cost_in_words, scored_on_test, seeds_in_words, store_in_words
 from search.setup.classes import describe_absent
-from search.setup.options import ExportOptions
 from search.setup.storage_url import hidden
 
 if TYPE_CHECKING:
@@ -37,18 +36,18 @@ def show_outcome(record: StudyRecord) -> None:
     if best.store:
         told = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
         table.add_row("its features", printable(best.store) + (f": {store_in_words(told)}" if told else ""))
-    if using := cost_in_words(summary):
+    if using := cost_in_words(summary, summary.best):
         table.add_row("an image with it", using)
     if article:
         table.add_row("article's head", f"{article.value:.4f} on the same rows")
     for finalist in summary.finalists.heads if summary.finalists else ():
         name = "article's head" if finalist.is_article else f"trial {finalist.trial}"
         table.add_row(f"{name}, repeated", _repeated(finalist, config.folds))
-    again = summary.refit
-    if again:
-        table.add_row("exported head", f"trained on {again.rows:,} rows for {counted(again.epochs, 'epoch')}")
     if summary.recommendation:
         table.add_row("recommended", NAMES[summary.recommendation.kind])
+    export = export_of_recommended(record)
+    if export and (trained := trained_in_words(export.leaving)):
+        table.add_row("what leaves", trained)
     _describe_test(table, summary)
     for line in describe_absent(summary.absent_classes):
         table.add_row("classes", line)
@@ -57,13 +56,8 @@ def show_outcome(record: StudyRecord) -> None:
     show(table)
     tell(summary.verdict or "")
     where = shlex.quote(str(folder))
-    own = OWN in {path_of(folder, best.number).suffix, refit_path_of(folder, best.number).suffix}
-    from search.finish.leavers import what_leaves  # noqa: PLC0415  starts Keras
-
-    apart = bool(what_leaves(record, ExportOptions()).remark)  # perhaps heads that only their backbones bring together
-    together = apart and not what_leaves(record, ExportOptions(with_backbone=True)).remark
-    name = f"best{OWN}" if own else "best.keras --with-backbone" if together else "best.hdf5"
-    say(f"export what is recommended:  python -m search.export {where} {name}")
+    if export:
+        say(f"export what is recommended:  {export.command}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
     say(f"read its report:       {where}/report.html")
     say(f"review the study:      optuna-dashboard {review}")
@@ -78,18 +72,10 @@ def _repeated(finalist: FinalistRecord, folds: int) -> str:
 
 
 def _describe_test(table: Table, summary: Summary) -> None:
-    test = summary.test
-    if not test:
-        return
-    article = None if test.is_article else test.article
-    scored = [("best", test), ("article's head", article), ("ensemble", test.ensemble)]
-    if test.recommended and test.recommended.kind == REPEATS:
-        scored.append(("best from several seeds", test.recommended))
-    for name, one in scored:
-        if one:
-            low, high = one.accuracy_interval
-            rows = f"{one.rows} rows{of_patients(one.patients, one.patients_unknown)}"
-            table.add_row(f"{name} on test", f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}), {rows}")
+    for name, one in scored_on_test(summary.test) if summary.test else ():
+        low, high = one.accuracy_interval
+        rows = f"{one.rows} rows{of_patients(one.patients, one.patients_unknown)}"
+        table.add_row(f"{name} on test", f"{one.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}), {rows}")
 
 
 def _describe_bank(table: Table, summary: Summary) -> None:

@@ -14,7 +14,8 @@ from features.runtime.text import counted, decimal, duration, listed, percent, p
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
 from search.record.head_files import OWN, head_files
-from search.record.results import BankFigures, OneAtATimeEstimate
+from search.record.recommended import NAMES
+from search.record.results import BankFigures, OneAtATimeEstimate, TrialResult
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
 from search.review import figures, parameter_figures, stores, trust
@@ -101,9 +102,11 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
             value = value_in_words(objective, article.value)
             yield f"the article's head, {name}", value, f"{article.parameters:,} parameters"
     if test:
-        low, high = test.accuracy_interval
+        told = test.of_recommended
+        low, high = told.accuracy_interval
         interval = f"95% interval {percent(low)} to {percent(high)}"
-        yield "found, accuracy on test rows", percent(test.accuracy), interval
+        what = "recommended" if test.recommended else "found"
+        yield f"{what}, accuracy on test rows", percent(told.accuracy), interval
     alone = record.summary.one_at_a_time
     seconds = record.summary.search_seconds
     if seconds:
@@ -118,7 +121,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
         return
     if record.summary.test and verdict:
         yield strong(verdict)
-    yield prose(f"The head: {describe_head(TrialNotes.of(record.ranked[0]).head)}.{_features(record)}")
+    yield prose(_heads(record, best))
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
     objective = record.config.objective
     value = value_in_words(objective, best.value)
@@ -131,13 +134,30 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     )
 
 
-def _features(record: StudyRecord) -> str:
-    """Which of several stores the chosen head takes."""
-    best, cost = record.summary.best, record.summary.cost_of_use
-    if not best or not best.store:
+def _heads(record: StudyRecord, best: TrialResult) -> str:
+    """What is recommended, and the search's winner where that is another head."""
+    recommended = record.summary.recommendation
+    heads = {trial.number: TrialNotes.of(trial) for trial in record.ranked}
+    winner = f"{describe_head(heads[best.number].head)}.{_features(record, heads[best.number].store)}"
+    if recommended is None or recommended.chosen.is_head_of(best.number):
+        return f"The head: {winner}"
+    chosen = recommended.chosen
+    if chosen.is_head_of(chosen.trials[0]):
+        notes = heads[chosen.trials[0]]
+        made = f": {describe_head(notes.head)}.{_features(record, notes.store)}"
+    else:
+        of = f"of trial{'s' * (len(chosen.trials) > 1)} {', '.join(map(str, chosen.trials))}"
+        made = f": {len(chosen.trials) * chosen.copies} heads {of}."
+    return f"Recommended is {NAMES[chosen.kind]}{made} The search's winner, trial {best.number}: {winner}"
+
+
+def _features(record: StudyRecord, store: str) -> str:
+    """Which of several stores a head takes."""
+    cost = record.summary.cost_of_use
+    if not store:
         return ""
-    told = cost.of_store(best.store) if cost else None
-    return f" On the features of {printable(best.store)}" + (f": {store_in_words(told)}." if told else ".")
+    told = cost.of_store(store) if cost else None
+    return f" On the features of {printable(store)}" + (f": {store_in_words(told)}." if told else ".")
 
 
 def _leaderboard(record: StudyRecord) -> Iterable[str]:
@@ -266,8 +286,9 @@ def _cost(record: StudyRecord) -> Iterable[str]:
         ]
     if alone:
         rows.append(("one at a time, by Keras fit", _alone(alone, summary.search_seconds)))
-    if using := cost_in_words(summary):
-        rows.append(("an image, with the head found", using))
+    for name, head in (("the head found", summary.best), ("the article's head", summary.article)):
+        if using := cost_in_words(summary, head):
+            rows.append((f"an image, with {name}", using))
     yield facts(rows)
     if concluded and concluded.trials != summary.trials:
         yield note(f"What was measured is of the last finished run, after {concluded.trials} trials.")

@@ -10,11 +10,11 @@ from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.patients import of_patients
 from search.finish.repeat_plan import describe_plan
-from search.record.recommended import REPEATS, describe_rule
+from search.record.recommended import NAMES, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
-from search.review.words import mean_in_words, value_in_words
+from search.review.words import mean_in_words, scored_on_test, value_in_words
 from search.setup.audit import PAIRS_FILE, read_audit
 from search.setup.classes import describe_absent
 from search.trials.notes import TrialNotes
@@ -76,14 +76,12 @@ def tested(record: StudyRecord) -> Iterable[str]:
     trained = ""
     if again:
         parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
-        trained = f"Before that it was trained on {again.rows:,} rows{parts} for {counted(again.epochs, 'epoch')}. "
+        long = counted(again.epochs, "epoch")
+        trained = f"Before that the found head was trained on {again.rows:,} rows{parts} for {long}. "
     of_whom = of_patients(test.patients, test.patients_unknown)
     yield prose(f"{trained}The {test.rows} test rows{of_whom} were used {uses}, at the end.")
-    heads: list[tuple[str, ScoresOnTest]] = [("found head", test)]
-    heads += [("article's head", test.article)] if test.article and not test.is_article else []
-    heads += [(f"ensemble of {len(test.ensemble.trials)}", test.ensemble)] if test.ensemble else []
-    if test.recommended and test.recommended.kind == REPEATS:
-        heads.append(("found head, several seeds", test.recommended))
+    if test.recommended:
+        yield prose(f"Recommended is {NAMES[test.recommended.kind]}: what is told of each class is of that.")
     yield table(
         ("", "accuracy", "95% interval", "balanced accuracy", "loss in nats"),
         [
@@ -94,7 +92,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
                 percent(one.balanced_accuracy),
                 decimal(one.loss),
             )
-            for name, one in heads
+            for name, one in scored_on_test(test)
         ],
     )
     yield note(
@@ -104,7 +102,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):
         yield note(f"{line[0].upper()}{line[1:]}.")
-    shown, told = worst_classes(test.per_class)
+    of = test.of_recommended
+    shown, told = worst_classes(of.per_class)
     if told:
         yield note(f"{told[0].upper()}{told[1:]}; summary.json has all.")
     yield table(
@@ -118,14 +117,14 @@ def tested(record: StudyRecord) -> Iterable[str]:
             for one in shown
         ],
     )
-    names = [printable(one.name) for one in test.per_class]
+    names = [printable(one.name) for one in of.per_class]
     if len(names) <= MOST_COLUMNS:
-        counts = [(name, *map(str, row)) for name, row in zip(names, test.confusion, strict=True)]
+        counts = [(name, *map(str, row)) for name, row in zip(names, of.confusion, strict=True)]
         yield table(("true \\ called", *names), counts, marked_diagonal=True)
         return
     yield note("The pairs of classes that were confused most often:")
-    right = round(test.accuracy * test.rows)
-    lines = confused_lines(test.most_confused, rows=test.rows, right=right)
+    right = round(of.accuracy * of.rows)
+    lines = confused_lines(of.most_confused, rows=of.rows, right=right)
     yield table(("true", "called", "rows"), [tuple(map(printable, line)) for line in lines])
 
 
@@ -166,10 +165,16 @@ def calibration(record: StudyRecord) -> Iterable[str]:
         "Probabilities are divided by a temperature, in logarithms, so that a head that says 90% is right nine times in"
         " ten. It was fitted on validation rows, by heads that were not trained on them; heads.predict applies it."
     )
-    rows = [("temperature", f"{fitted.temperature:.3f}")]
-    rows.append(("expected calibration error, validation", _error(fitted)))
+    rows = []
+    name = "the found head: " if test and test.recommended else ""
+    if test and (recommended := test.recommended) and (told := recommended.calibration):
+        if told.temperature is not None:
+            rows.append(("recommended: temperature", f"{told.temperature:.3f}"))
+        rows.append(("recommended: expected calibration error, test", _error(told)))
+    rows.append((f"{name}temperature", f"{fitted.temperature:.3f}"))
+    rows.append((f"{name}expected calibration error, validation", _error(fitted)))
     if test and test.calibration:
-        rows.append(("expected calibration error, test", _error(test.calibration)))
+        rows.append((f"{name}expected calibration error, test", _error(test.calibration)))
     yield facts(rows)
 
 

@@ -212,7 +212,7 @@ def note_on(record: StudyRecord) -> str:
         lines += [summary.verdict, ""]
     if summary.best and summary.best.store:
         lines += [f"The best head takes the features of {_as_text(summary.best.store)}.", ""]
-    if using := cost_in_words(summary):
+    if using := cost_in_words(summary, summary.best):
         lines += [f"An image with it: {using}.", ""]
     means = {one.trial: mean_in_words(config.objective, one) for one in record.finalists}
     beside = "".join(f" {name} |" for name in store_head(record))

@@ -6,7 +6,8 @@ from features.runtime.text import counted, decimal, milliseconds, percent
 from heads.model.own import OwnSpec, Scalar
 from heads.model.spec import HeadSpec
 from search.record.costs import StoreCost
-from search.record.results import FinalistRecord
+from search.record.recommended import ARTICLE, ENSEMBLE, WINNER
+from search.record.results import FinalistRecord, HeldOutTest, ScoresOnTest, TrialResult
 from search.record.summary import Summary
 
 
@@ -67,19 +68,32 @@ def store_in_words(store: StoreCost) -> str:
     return store.backbone + (f", {store.image_size} pixels" if store.image_size else "")
 
 
-def cost_in_words(summary: Summary) -> str | None:
-    """Returns what an image costs with the chosen head, and which part of it is the backbone's.
+def scored_on_test(test: HeldOutTest) -> list[tuple[str, ScoresOnTest]]:
+    """Returns what was shown the test rows, and what it is called: first what is recommended, if not the winner."""
+    told = test.recommended
+    found: list[tuple[str, ScoresOnTest]] = [("recommended", told)] if told else []
+    found.append(("found head", test))
+    kind = told.kind if told else WINNER
+    if test.article and not test.is_article and kind != ARTICLE:
+        found.append(("article's head", test.article))
+    if test.ensemble and kind != ENSEMBLE:
+        found.append((f"ensemble of {len(test.ensemble.trials)}", test.ensemble))
+    return found
+
+
+def cost_in_words(summary: Summary, head: TrialResult | None) -> str | None:
+    """Returns what an image costs with the head of a trial, and which part of it is the backbone's.
 
     None where nothing was measured: before the end of a search, and in studies from before that was done.
     """
-    best, cost = summary.best, summary.cost_of_use
-    told = cost.of_store(best.store) if best and cost else None
-    if best is None or cost is None or told is None:
+    cost = summary.cost_of_use
+    told = cost.of_store(head.store) if head and cost else None
+    if head is None or cost is None or told is None:
         return None
-    head = f"head {milliseconds(cost.head(best.number))}" if cost.head(best.number) is not None else "head not known"
+    own = f"head {milliseconds(cost.head(head.number))}" if cost.head(head.number) is not None else "head not known"
     views = counted(told.views, "view")
     if told.milliseconds is None:
-        return f"not known: {head}, {views}; the backbone's time is not known"
-    whole = cost.of(best.number, best.store)
-    parts = f"backbone {milliseconds(told.milliseconds)}, {head}, {views}"
+        return f"not known: {own}, {views}; the backbone's time is not known"
+    whole = cost.of(head.number, head.store)
+    parts = f"backbone {milliseconds(told.milliseconds)}, {own}, {views}"
     return parts if whole is None else f"{milliseconds(whole)} on the machine of the search: {parts}"

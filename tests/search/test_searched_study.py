@@ -65,7 +65,7 @@ def test_a_study_says_what_it_found(searched, store):
     assert summary["trial_epochs_per_second"] > 0
     assert summary["best"]["value"] >= summary["article"]["value"] > 0.25
     assert summary["best"]["params"]["conv_width"] % 16 == 0
-    assert "best on test" in done.out
+    assert "found head on test" in done.out
     assert f"{summary['best']['value']:.4f}" in done.out
     assert summary["verdict"] in done.out.replace("\n", " ")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.runtime.errors import InputError
+from features.runtime.text import percent
 from heads.files.head_file import read_head
 from heads.metrics.scoring import score
 from search.finish import conclusion
@@ -22,7 +25,10 @@ from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, refit_path_of
 from search.record.recommended import Contender, Recommendation, describe_rule
 from search.record.results import Ensemble, FinalistCost, HeldOutTest
+from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.review.outcome import show_outcome
+from search.review.report import make_report
 from search.setup.cross_validation import paired_difference
 from search.setup.options import ExportOptions
 from search.trials.notes import TrialNotes
@@ -171,6 +177,29 @@ def test_where_that_is_the_articles_head_the_verdict_says_so(made):
     assert "nothing was shown to be better than the article's head" in summary.verdict
     assert export(made, "a.hdf5")[1].metadata.trial == summary.article.number
     assert read_summary(made.folder) == summary
+
+
+def test_report_and_final_table_speak_of_what_leaves(made, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    repeated = sorted(finalists(made, better="article"), key=lambda one: one.is_article)
+    summary = ended_with(made, [replace(one, epochs=3 if one.is_article else 1) for one in repeated])
+    found, leaving = summary.test, summary.test.of_recommended
+    assert (leaving.accuracy, summary.recommendation.kind) == (summary.test.article.accuracy, "article")
+    assert leaving.confusion != found.confusion
+    record = read_record(made.folder)
+    text = html.unescape(re.sub(r"(<[^>]*>|\s)+", " ", make_report(record).split("<script")[0]))
+    assert f"recommended, accuracy on test rows {percent(leaving.accuracy)}" in text
+    assert "Recommended is the article's head: 1x1 convolution to 64 channels" in text
+    assert f"The search's winner, trial {found.trial}: 1x1 convolution" in text
+    lines = zip(leaving.per_class, leaving.confusion, strict=True)
+    assert " ".join(f"{one.name} {' '.join(map(str, counts))}" for one, counts in lines) in text
+    assert f"recommended: temperature {leaving.calibration.temperature:.3f}" in text
+    assert f"the found head: temperature {summary.calibration.temperature:.3f}" in text
+    show_outcome(record)
+    table = re.sub(r"[^\S\n]+", " ", capsys.readouterr().out)
+    assert "what leaves │ trained on 9 rows for 3 epochs" in table
+    assert f"recommended on test │ {leaving.accuracy:.4f}" in table
+    assert f"found head on test │ {found.accuracy:.4f}" in table
 
 
 def test_ended_again_the_same_heads_are_tested_once(made):

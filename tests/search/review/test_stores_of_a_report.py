@@ -166,7 +166,7 @@ def test_the_table_of_trials_and_the_dashboard_have_them_too(record, folder):
     assert frame.loc[frame["state"] != "completed", "milliseconds"].isna().all()
     note = note_on(record)
     assert f"The best head takes the features of {store_of(best)}." in note
-    assert f"An image with it: {cost_in_words(record.summary)}." in note
+    assert f"An image with it: {cost_in_words(record.summary, record.summary.best)}." in note
     assert "| trial | accuracy | repeated | parameters | features | an image | head |" in note
     assert "value-and-cost" in dict(small_figures(record))
     assert f"trial {best.number} on {store_of(best)}" in repr(Study(folder))
@@ -191,7 +191,7 @@ def test_what_is_not_known_of_a_backbone_is_said(folder, record):
     text = make_report(replace(record, summary=summary))
     assert "What an image costs is not known" in text
     assert [row[5] for row in Reader(text).rows_after("", "backbone", "pixels")[:2]] == ["not known"] * 2
-    assert cost_in_words(summary).startswith("not known: head 0.5")
+    assert cost_in_words(summary, summary.best).startswith("not known: head 0.5")
 
 
 def test_a_study_of_one_store_has_one_line_on_cost(tmp_path):

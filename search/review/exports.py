@@ -1,0 +1,82 @@
+"""The commands that write the heads of a study, as far as there are heads, and what of them is known."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from features.runtime.errors import InputError
+from features.runtime.text import counted
+from heads.files.head_file import read_metadata
+from heads.files.own_file import read_own_metadata
+from search.finish.leavers import Leaving, what_leaves
+from search.record.head_files import OWN, head_files
+from search.record.study_record import StudyRecord
+from search.setup.options import ExportOptions
+
+_PLAIN = ".hdf5"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A command, and what it writes.
+
+    Attributes:
+        command: As it is typed.
+        leaving: The heads.
+    """
+
+    command: str
+    leaving: Leaving
+
+
+def export_of_recommended(record: StudyRecord) -> Export | None:
+    """Returns how what the study recommends leaves it; None where no trial has completed, or its head is not there."""
+    return _export(record, "best", "") if record.summary.best else None
+
+
+def export_of_ensemble(record: StudyRecord) -> Export | None:
+    """Returns how the average of the finalists leaves the study; None where there is none, or no file can hold it."""
+    return _export(record, "ensemble", " --ensemble", ensemble=True) if record.summary.ensemble else None
+
+
+def export_of_trial(record: StudyRecord) -> str | None:
+    """Returns the command that writes a trial's own head; None where none is kept."""
+    kept = {path.suffix for path in head_files(record.folder, "*")}
+    return f"{_begin(record)} trial{OWN if OWN in kept else _PLAIN} --trial NUMBER" if kept else None
+
+
+def trained_in_words(leaving: Leaving) -> str | None:
+    """Returns how what leaves was trained; None of a trial's own head, which is as the trial left it."""
+    heads = [read_own_metadata(path) if path.suffix == OWN else read_metadata(path) for path in leaving.paths]
+    refits = [head.refit for head in heads if head.refit]
+    if not refits:
+        return None
+    rows, epochs = ({int(refit[name]) for refit in refits} for name in ("rows", "epochs"))
+    few, most = min(epochs), max(epochs)
+    long = counted(most, "epoch") if few == most else f"{few} to {counted(most, 'epoch')}"
+    average = f"the average of {counted(len(heads), 'head')}, " if len(heads) > 1 else ""
+    return f"{average}trained on {max(rows):,} rows for {long}"
+
+
+def _export(record: StudyRecord, stem: str, flag: str, **choice: Any) -> Export | None:
+    """The command without the backbone; with it, where only that lets out what is asked for."""
+    ways = [(leaving, more) for more in (False, True) if (leaving := _leaving(record, more, choice)) is not None]
+    if not ways:
+        return None
+    leaving, with_backbone = min(ways, key=lambda way: bool(way[0].remark))
+    keras = with_backbone or leaving.paths[0].suffix == OWN
+    more = " --with-backbone" if with_backbone else ""
+    return Export(f"{_begin(record)} {stem}{OWN if keras else _PLAIN}{flag}{more}", leaving)
+
+
+def _leaving(record: StudyRecord, with_backbone: bool, choice: dict[str, Any]) -> Leaving | None:
+    try:
+        return what_leaves(record, ExportOptions(with_backbone=with_backbone, **choice))
+    except InputError:
+        return None
+
+
+def _begin(record: StudyRecord) -> str:
+    return f"python -m search.export {shlex.quote(str(record.folder))}"
