@@ -98,10 +98,10 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
 
 def _what_is_to_come(record: StudyRecord, kind: str) -> str:
     """Why a single head is less than it will be; '' once the search has ended, and has not gone on since."""
-    trials = record.summary.trials
-    if record.concluded is not None and record.concluded.trials == trials:
+    if record.is_concluded:
         return ""
-    what = f"the best of {counted(trials, 'trial')} so far" if kind == WINNER else "the article's head of its trial"
+    trials = counted(record.summary.trials, "trial")
+    what = f"the best of {trials} so far" if kind == WINNER else "the article's head of its trial"
     return f"the search has not ended: this is {what}, not repeated, calibrated or tested"
 
 

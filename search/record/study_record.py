@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
+from search.record.crew import ENDED
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
@@ -33,6 +34,7 @@ class Progress(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
+    """Before its last trial, or before what comes after that."""
     FINISHED = "finished"
 
 
@@ -80,6 +82,16 @@ class StudyRecord:
         return article_trial(self.study)
 
     @property
+    def is_concluded(self) -> bool:
+        """Whether the end of the search is behind it, and no trial has finished since."""
+        return self.concluded is not None and self.concluded.trials == self.summary.trials
+
+    @property
+    def lacks_its_end(self) -> bool:
+        """Whether all trials are through, and a stop or a kill took the study what comes after them."""
+        return self.progress is Progress.STOPPED and self.summary.trials >= self.config.trials
+
+    @property
     def judging_rows(self) -> int:
         """Rows that a trial's value is the accuracy on; with folds, all that is not test."""
         return int(self.config.split["counts"]["train" if self.config.folds else "validation"])
@@ -104,14 +116,16 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         check_record(study, where)
         owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
         running = running or (owner is not None and owner.is_alive)
+        ended_elsewhere = study.user_attrs.get(ENDED) == config.trials
         study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
     summary = summarise(study, config, chosen=chosen)
     if concluded is not None:
         summary = summary.merged_with(concluded, still_chosen=chosen is not None)
-    done = summary.trials >= config.trials
-    progress = Progress.RUNNING if running else Progress.FINISHED if done else Progress.STOPPED
+    ended = chosen is not None or ended_elsewhere or not summary.completed  # nothing follows where none completed
+    over = summary.trials >= config.trials and ended
+    progress = Progress.RUNNING if running else Progress.FINISHED if over else Progress.STOPPED
     return StudyRecord(folder, config, study, progress, summary, concluded)
 
 

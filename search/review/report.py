@@ -22,6 +22,7 @@ from search.review import figures, parameter_figures, stores, trust
 from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
 from search.review.words import (
+    END_TO_COME,
     cost_in_words,
     describe_head,
     in_words,
@@ -76,9 +77,11 @@ def make_report(record: StudyRecord) -> str:
 
 def _state(record: StudyRecord) -> str:
     summary, config = record.summary, record.config
-    done = f"{summary.trials} of {config.trials} trials"
+    done = f"{summary.trials} of {counted(config.trials, 'trial')}"
     if record.progress is Progress.RUNNING:
         return f"The search is still running: {done} so far. Write the report again for later ones."
+    if record.lacks_its_end:
+        return f"The search was stopped: {done}, {END_TO_COME}. It goes on with --resume."
     if record.progress is Progress.STOPPED:
         return f"The search was stopped: {done}. It goes on with --resume."
     return f"The search is over: {done}."

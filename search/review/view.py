@@ -36,7 +36,7 @@ from search.review.overlay import Overlay
 from search.review.plotting import thinned
 from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
-from search.review.words import cost_in_words, describe_head, in_words, mean_in_words
+from search.review.words import END_TO_COME, cost_in_words, describe_head, in_words, mean_in_words
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
@@ -204,7 +204,8 @@ def note_on(record: StudyRecord) -> str:
     """Returns what the study found so far, as Markdown."""
     summary, config = record.summary, record.config
     searched = config.head or ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
-    lines = [f"{summary.trials} of {config.trials} trials, {record.progress}.", ""]
+    state = f"{record.progress}; {END_TO_COME}" if record.lacks_its_end else record.progress
+    lines = [f"{summary.trials} of {config.trials} trials, {state}.", ""]
     lines += [f"Searched: {searched}; by {in_words(config.objective)}.", ""]
     if record.article is not None:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]

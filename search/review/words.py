@@ -10,6 +10,9 @@ from search.record.recommended import ARTICLE, ENSEMBLE, WINNER
 from search.record.results import FinalistRecord, HeldOutTest, ScoresOnTest, TrialResult
 from search.record.summary import Summary
 
+END_TO_COME = "what comes after them (repeats, last training, test) is still to come"
+"""Of a study that was stopped behind its last trial."""
+
 
 def describe_head(spec: HeadSpec | OwnSpec) -> str:
     """Returns a head in words: what it is made of and how it is trained, without what has no effect.

@@ -25,6 +25,7 @@ from search.record.study_record import Progress, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
 from search.review.report import make_report, write_report
+from search.review.view import note_on
 from search.review.words import describe_head, seeds_in_words
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
@@ -203,6 +204,22 @@ def test_while_the_search_runs_it_says_so_and_leaves_the_record_alone(tmp_path):
     assert not is_running(made.folder)
     assert read_record(made.folder).progress is Progress.STOPPED
     made.close()
+
+
+def test_killed_behind_the_last_trial_it_is_not_over(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config())
+    made.train(12)
+    folder = made.close()
+    record = read_record(folder)
+    text = html.unescape(make_report(record))
+    assert record.progress is Progress.STOPPED
+    assert "stopped: 12 of 12 trials, what comes after them (repeats, last training, test) is still to come" in text
+    assert f"--out {folder} --resume" in text
+    assert "stopped; what comes after them" in note_on(record)
+    made = MadeStudy(folder, make_config(), resume=True)
+    made.conclude()
+    made.close()
+    assert read_record(folder).progress is Progress.FINISHED
 
 
 def test_without_a_completed_trial_it_is_a_page_all_the_same(tmp_path):
