@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -41,22 +42,35 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
         trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; of several stores ``features``,
         the name of the trial's, and ``milliseconds``, what an image costs with its head, once that was measured; then a
         column for each field of ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them
-        suggested; then ``failure``, why a trial could not go on.
+        suggested, as ``param.NAME`` where a result is called so; then ``failure``, why a trial could not go on.
     """
-    names = [field.name for field in fields(HeadSpec)]
-    if record.config.head:
-        names = [*dict.fromkeys(name for trial in record.trials for name in trial.params)]
     several = any(record.config.stores_by_name)
     results = _RESULTS | (_OF_STORES if several else {})
-    rows = [_row(trial, record) for trial in record.trials]
-    columns = ["number", *results, *names, "failure"]
+    names = {field.name: field.name for field in fields(HeadSpec)}
+    if record.config.head:
+        suggested = dict.fromkeys(name for trial in record.trials for name in trial.params)
+        names = _columns_of(suggested, {"number", *_RESULTS, *_OF_STORES, "failure"})
+    rows = [_row(trial, record, names) for trial in record.trials]
+    columns = ["number", *results, *names.values(), "failure"]
     frame = pd.DataFrame(rows, columns=columns).set_index("number")
     return frame.astype({**results, "failure": "string"})
 
 
-def _row(trial: FrozenTrial, record: StudyRecord) -> dict[str, Any]:
-    own, cost = bool(record.config.head), record.summary.cost_of_use
+def _columns_of(parameters: Collection[str], results: Collection[str]) -> dict[str, str]:
+    """Names the columns of own heads' parameters, any of which may be called as a result is."""
+    columns: dict[str, str] = {}
+    for name in parameters:
+        column = name
+        while column in results or (column != name and column in parameters):
+            column = f"param.{column}"
+        columns[name] = column
+    return columns
+
+
+def _row(trial: FrozenTrial, record: StudyRecord, names: Mapping[str, str]) -> dict[str, Any]:
+    cost = record.summary.cost_of_use
     notes = TrialNotes.of(trial)
+    head = trial.params if record.config.head else vars(notes.spec) if notes.has_spec else {}
     completed = state_of(trial) == "completed"
     return {
         "number": trial.number,
@@ -68,6 +82,6 @@ def _row(trial: FrozenTrial, record: StudyRecord) -> dict[str, Any]:
         "seconds": seconds_of(trial),
         FEATURES: notes.store or None,
         "milliseconds": cost.of(trial.number, notes.store) if cost else None,
-        **(trial.params if own else vars(notes.spec) if notes.has_spec else {}),
+        **{column: head[name] for name, column in names.items() if name in head},
         "failure": notes.failure,
     }

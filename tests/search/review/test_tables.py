@@ -7,10 +7,14 @@ from dataclasses import fields
 import pandas as pd
 import pytest
 from made_study import MadeStudy, make_config
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
 
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.record.study_record import read_record
 from search.review.tables import trials_frame
+from search.setup.own_head import OwnHeadRecord
 from search.trials.notes import TrialNotes
 
 
@@ -58,6 +62,22 @@ def test_what_is_not_known_is_missing(frame):
     assert frame.loc[frame["state"] == "completed", ["value", "best_epoch", "seconds"]].notna().all(axis=None)
     assert frame["failure"].notna().sum() == (frame["state"] == "failed").sum()
     assert frame.loc[frame["state"] == "running", "seconds"].isna().all()
+
+
+def test_an_own_heads_parameter_takes_no_results_place(tmp_path):
+    own = OwnHeadRecord(function="own.py:build")
+    made = MadeStudy(tmp_path / "study", make_config(head="own.py:build", engine="solo", own_head=own, space={}))
+    params = {"value": 5, "width": 8, "epochs": 3, "param.epochs": 2, "features": 1}
+    notes = TrialNotes.as_attributes(ordinal=1, own=OwnSpec("own.py:build", params))
+    told = {"epochs": 4, "best_epoch": 2, "validation_loss": 0.5, "validation_accuracy": 0.5, "parameters": 10}
+    distributions = {name: IntDistribution(1, 9) for name in params}
+    made.opened.study.add_trial(
+        create_trial(params=params, distributions=distributions, value=0.5, user_attrs=notes | told)
+    )
+    row = trials_frame(read_record(made.close())).to_dict("records")[-1]
+    assert (row["value"], row["epochs"]) == (0.5, 4)
+    assert (row["width"], row["param.features"]) == (8, 1)
+    assert (row["param.value"], row["param.epochs"], row["param.param.epochs"]) == (5, 2, 3)
 
 
 def test_of_a_study_without_trials_it_is_empty_with_its_columns(tmp_path):
