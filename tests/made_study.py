@@ -15,6 +15,7 @@ from heads.metrics.classification import ClassMetrics
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.weights import initial_weights
 from search.finish.verdict import verdict
+from search.record.head_files import refit_path_of
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -177,6 +178,12 @@ class MadeStudy:
             ),
         )
         write_summary(self.folder, summary)
+
+    def keep_head(self, trial: int) -> None:
+        """Leaves the file of a trial's head, for who does not read it."""
+        path = refit_path_of(self.folder, trial)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
 
     def finalist(self, trial: FrozenTrial, mean: float) -> FinalistRecord:
         values = (mean - 0.02, mean, mean + 0.02)

@@ -74,7 +74,7 @@ _EXPECTED = {
     ARTICLE: "a study in which the article's head ran to its end",
     WINNER: "a study in which a trial completed",
     REPEATS: "a study whose finalists were repeated several times",
-    ENSEMBLE: "a study that has ended with finalists, at least two of them",
+    ENSEMBLE: "a study that has ended with two finalists or more, the article's head counted only where it won",
 }
 
 

@@ -13,12 +13,12 @@ from features.runtime.files import write_text
 from features.runtime.text import counted, decimal, duration, listed, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
-from search.record.head_files import OWN, head_files
 from search.record.recommended import NAMES
 from search.record.results import BankFigures, OneAtATimeEstimate, TrialResult
 from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
 from search.review import figures, parameter_figures, stores, trust
+from search.review.exports import export_of_ensemble, export_of_recommended, export_of_trial
 from search.review.gallery import Gallery
 from search.review.plotting import MOST_POINTS
 from search.review.words import (
@@ -32,7 +32,8 @@ from search.review.words import (
     value_in_words,
 )
 from search.setup.classes import describe_absent
-from search.setup.reproduce import command_line, to_toml
+from search.setup.own_head import has_command
+from search.setup.reproduce import command_line, python_call, resuming, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
@@ -351,20 +352,28 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
 
 def _commands(record: StudyRecord) -> Iterable[str]:
     folder, config = shlex.quote(str(record.folder)), record.config
-    yield prose("The chosen head as a plain Keras file; the average of the finalists; a trial's own head:")
-    export = f"python -m search.export {folder}"
-    suffix = OWN if any(path.suffix == OWN for path in head_files(record.folder, "*")) else ".hdf5"
-    lines = [f"{export} best{suffix}", f"{export} ensemble.hdf5 --ensemble", f"{export} trial{suffix} --trial NUMBER"]
-    yield plain("\n".join(lines))
+    best, ensemble, trial = export_of_recommended(record), export_of_ensemble(record), export_of_trial(record)
+    exports = {
+        "what is recommended" if record.is_concluded else "the best head so far": best.command if best else None,
+        "the average of the finalists": ensemble.command if ensemble else None,
+        "a trial's own head": trial,
+    }
+    if lines := {what: line for what, line in exports.items() if line}:
+        words = "; ".join(lines)
+        yield prose(f"{words[0].upper()}{words[1:]}, as a Keras file:")
+        yield plain("\n".join(lines.values()))
     yield prose("The study in the Optuna dashboard, without touching its record:")
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:
         yield prose("Should the search have stopped before its end, it goes on with:")
-        again = f" --head {shlex.quote(config.head)}" if config.head else ""
-        yield plain(f"python -m search.run --out {folder} --resume{again}")
-    space = "" if config.head else f" the space as {config.name}.toml, and"
-    yield prose(f"The same study again:{space}")
-    yield plain(command_line(config))
+        yield plain(resuming(config, record.folder))
+    if config.head and not has_command(config.head):
+        yield prose("The same study again, in Python: no command line can name the function of its heads.")
+        yield plain(python_call(config))
+    else:
+        space = "" if config.head else f" the space as {config.name}.toml, and"
+        yield prose(f"The same study again:{space}")
+        yield plain(command_line(config))
     if not config.head:
         yield plain(to_toml(config), folded=f"{config.name}.toml")
     yield note(f"The record: {hidden(config.storage) if config.storage else record.folder / JOURNAL}")

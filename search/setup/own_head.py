@@ -275,6 +275,12 @@ def name_of(function: Build) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
+def has_command(head: str) -> bool:
+    """Whether a command line can name a function: one of a notebook or a script, or within another, only Python has."""
+    place, _, name = head.rpartition(":")
+    return place not in ("", "__main__") and name.isidentifier()
+
+
 def _import(place: str) -> ModuleType:
     """Imports a module by its name, or from its file; beside it, and beside where we are, there may be others."""
     path = Path(place)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from features.runtime.options import option_name
 from search.setup.config import StudyConfig
 from search.setup.options import study_options
+from search.setup.own_head import has_command
 
 
 def to_toml(config: StudyConfig) -> str:
@@ -21,6 +23,32 @@ def to_toml(config: StudyConfig) -> str:
 
 def command_line(config: StudyConfig) -> str:
     """Returns the command that runs this study anew, with its study file in the current folder."""
+    return " \\\n    ".join(["python -m search.run", *map(shlex.join, option_words(_options(config)))])
+
+
+def python_call(config: StudyConfig) -> str:
+    """Returns the call that runs a study of heads anew whose function no command line can name."""
+    given = {name: value for name, value in _options(config).items() if value is not None and value is not False}
+    given = {name: one[0] if isinstance(one, list) and len(one) == 1 else one for name, one in given.items()}
+    told = [f"{name}={_function(config) if name == 'head' else repr(value)}" for name, value in given.items()]
+    return f"run_study({', '.join(told)})"
+
+
+def resuming(config: StudyConfig, folder: Path) -> str:
+    """Returns the command with which a study goes on; the call where no command line can name its heads' function."""
+    if config.head and not has_command(config.head):
+        return f"run_study(out={str(folder)!r}, resume=True, head={_function(config)})"
+    again = f" --head {shlex.quote(config.head)}" if config.head else ""
+    return f"python -m search.run --out {shlex.quote(str(folder))} --resume{again}"
+
+
+def _function(config: StudyConfig) -> str:
+    """What its heads' function is called where it stands."""
+    name = (config.head or "").rpartition(":")[2].rpartition(".")[2]
+    return name if name.isidentifier() else "build"
+
+
+def _options(config: StudyConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, stores in config.stores_by_name.items():
         for part, store in stores.items():
@@ -32,7 +60,7 @@ def command_line(config: StudyConfig) -> str:
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
             options[f"{part}_fraction"] = config.split[part]
-    return " \\\n    ".join(["python -m search.run", *map(shlex.join, option_words(options))])
+    return options
 
 
 def option_words(options: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -77,6 +77,7 @@ def finished(tmp_path_factory) -> Path:
     made = MadeStudy(tmp_path_factory.mktemp("report") / "study", make_config(trials=40))
     made.train(40)
     made.conclude()
+    made.keep_head(ranking(made.opened.study)[2].number)  # the winner's
     return made.close()
 
 
