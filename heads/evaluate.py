@@ -15,8 +15,11 @@ from features.runtime.files import make_folder
 from heads.evaluation.mistakes import check_images
 from heads.evaluation.rows import Part
 from heads.evaluation.tables import check_csv, tables, write_csv
+from heads.html.place import check_document
 from heads.loaded import load_head
 from heads.prediction.options import NamedClasses
+
+_PAGE = "index.html"
 
 
 def main(
@@ -57,6 +60,8 @@ def main(
         check_images(images, chosen.store)
     if confusion is not None:
         check_csv(confusion)
+    if report is not None:
+        check_document("--report", report / _PAGE)
     if chosen.caveat:
         say(f"{store}: {chosen.caveat}")
     if report is not None:
@@ -74,8 +79,8 @@ def main(
             metrics=found.metrics,
             caveat=chosen.caveat,
         )
-        write_report(report / "index.html", scored, loaded.model_for(chosen.store), images=images)
-        say(f"report: {report / 'index.html'}")
+        write_report(report / _PAGE, scored, loaded.model_for(chosen.store), images=images)
+        say(f"report: {report / _PAGE}")
     if confusion is not None:
         write_csv(confusion, found.metrics)
         say(f"confusion: {confusion}")

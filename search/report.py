@@ -10,6 +10,7 @@ import typer
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
 from features.runtime.text import counted
+from heads.html.place import check_document
 from search.record.study_record import read_record
 from search.review.report import FILE, write_report
 
@@ -25,6 +26,7 @@ def main(
     path = out or study / FILE
     if path.is_dir() or (out and not path.absolute().parent.is_dir()):
         raise InputError("--out", expected="a file in a folder that exists", found=path)
+    check_document("--out", path)
     record = read_record(study)
     write_report(path, record)
     tell(f"{path}: {record.config.name}, {counted(record.summary.trials, 'trial')}, {record.progress}")

@@ -23,6 +23,7 @@ from features.store.reader import FeatureStore
 from heads.evaluation import report
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
+from heads.html.document import Document
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
@@ -192,12 +193,17 @@ class TestFolder:
 
     def test_what_does_not_fit(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
+        site = tmp_path / "site" / "index.html"
+        site.parent.mkdir()
+        site.write_text("somebody's own page")
         common = (made_world.head, made_world.store)
         such = f"the folder with {made_world.store}'s images, such as bright/bright-0-0.png"
         cases = {
             ("--images", made_world.images): "--images: expected --report DIR, which shows them, found none",
             ("--images", tmp_path, "--report", tmp_path / "report"): f"{tmp_path}: expected {such}, found none of them",
             ("--images", "gone", "--report", tmp_path / "report"): f"gone: expected {such}, found no such folder",
+            ("--report", site.parent): "--report: expected a new file, or a report to replace, found another file,"
+            f" {site}; it stays as it is",
             ("--report", tmp_path / "file"): f"{tmp_path / 'file'}: expected a folder, found a file",
         }
         for options, message in cases.items():
@@ -205,9 +211,11 @@ class TestFolder:
             assert (status, out) == (2, "")
             assert err.splitlines()[-1] == f"error: {message}"
         assert not (tmp_path / "report").exists()
+        assert site.read_text() == "somebody's own page"
 
     def test_a_full_disk_leaves_the_old_page(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
-        (tmp_path / "index.html").write_text("old")
+        old = Document("old", "page").html()
+        (tmp_path / "index.html").write_text(old, encoding="utf-8")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         try:
@@ -216,7 +224,7 @@ class TestFolder:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1
         assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'index.html'}: disk full: ")
-        assert written(tmp_path) == "old"
+        assert written(tmp_path) == old
 
     def test_images_of_another_size_are_not_shown_for_those_of_the_store(
         self, invoke: Any, made_world: World, tmp_path: Path

@@ -266,6 +266,18 @@ def test_what_is_no_study_is_refused_and_nothing_is_made(tmp_path):
     refuse("summary", made.folder)
 
 
+def test_only_a_report_is_replaced(finished, tmp_path):
+    journal = finished / "journal.log"
+    page, before = tmp_path / "page.html", journal.read_bytes()
+    page.write_text("<!DOCTYPE html>\n<html><title>somebody's own</title></html>")
+    for path in (journal, page):
+        refuse("--out: expected a new file, or a report to replace, found another file", finished, "--out", path)
+    assert journal.read_bytes() == before
+    page.write_text("")
+    for _ in range(2):  # an empty file, then the report itself
+        succeed("search.report", finished, "--out", page)
+
+
 def refuse(words: str, *arguments: object) -> None:
     status, out, err = invoke("search.report", *arguments)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
