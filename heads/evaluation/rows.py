@@ -80,13 +80,14 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
     In a store that the head was not trained on they are what the store itself says.
 
     Raises:
-        InputError: The head's file does not say how, the store is another one, or the split cannot be made again.
+        InputError: The head's file does not say how, the store is another one, the split cannot be made again, or the
+            part has no rows.
     """
     if part is Part.ALL:
         return store.usable
     if (metadata.split is None or not is_trained_on(metadata, store)) and part in store.header.parts:
         of_part: Rows = store.usable[np.asarray(store.header.parts)[store.usable] == part.value]
-        return of_part
+        return _some(of_part, part, store)
     if metadata.split is None:
         hint = "--part all scores all rows"
         raise InputError(head, field="split", expected="how the store was split, for --part", found="none", hint=hint)
@@ -104,10 +105,13 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
         hint = "other rows are usable now, or another version of scikit-learn splits them"
         expected = f"split {metadata.split.get('identity')} as {head}"
         raise InputError(store.path, field="split", expected=expected, found=split.identity, hint=hint)
-    chosen: Rows = getattr(split, part)
-    if not len(chosen):
+    return _some(getattr(split, part), part, store)
+
+
+def _some(rows: Rows, part: Part, store: FeatureSource) -> Rows:
+    if not len(rows):
         raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none")
-    return chosen
+    return rows
 
 
 def _are_shares(values: list[Any]) -> TypeGuard[list[float]]:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from commands import Said, invoke
 from commands import run as run_alone
-from conftest import CLASSES, build_header, build_store
+from conftest import CLASSES, build_features, build_header, build_store, fill_store
 
 from features.rows.split import split_rows
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import StoreHeader
+from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 from heads.evaluation.rows import Part, fitted, rows_of
 from heads.files.head_file import read_head, save_head
@@ -213,6 +213,18 @@ class TestPart:
         shares = SHARES | {"test": 0.0}
         identity = split_rows(store.usable, store.labels, store.patients, **shares).identity
         self.refused(store, "split: expected rows in part test, found none", split=shares | {"identity": identity})
+
+    def test_a_given_part_of_which_every_row_was_skipped(self, tmp_path: Path) -> None:
+        parts = tuple("test" if row < 4 else "train" for row in range(24))
+        header = replace(build_header(rows=24), parts=parts)
+        states = np.array([RowState.SKIPPED if part == "test" else RowState.DONE for part in parts], np.uint8)
+        features = build_features(header) * (states == RowState.DONE)[:, None, None, None, None]
+        fill_store(tmp_path / "parted.h5", header, features, states)
+        store = FeatureStore(tmp_path / "parted.h5")
+        metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=None, versions={})
+        assert len(rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store)) == 20
+        with pytest.raises(InputError, match="expected rows in part test, found none"):
+            rows_of(Part.TEST, Path("head.hdf5"), metadata, store)
 
 
 def test_an_unfinished_store(head: Path, tmp_path: Path) -> None:
