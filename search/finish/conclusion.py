@@ -117,7 +117,7 @@ def finish_study(
         one_at_a_time=one_at_a_time(study, config, data) if bank else None,
         cost_of_use=cost_of_use(checkpoints, earlier.cost_of_use if earlier else None),
     )
-    summary = replace(summary, notes=(*remarks, *incidents(study, summary)))
+    summary = replace(summary, notes=(*remarks, *incidents(study, summary)), notes_of_start=len(remarks))
     on_stage(Stage.SUMMARY)
     write_summary(folder, summary)
     return summary

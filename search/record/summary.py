@@ -75,6 +75,8 @@ class Summary(Recorded):
         cost_of_use: What an image costs, in each store and through each head; None in studies from before that was
             measured.
         notes: What was decided without being asked, and what happened beside the numbers, a line each.
+        notes_of_start: How many of these, the first ones, were said at the start and are not of the end; None in
+            studies from before that was kept.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Summary(Recorded):
     one_at_a_time: OneAtATimeEstimate | None = None
     cost_of_use: CostOfUse | None = None
     notes: tuple[str, ...] = ()
+    notes_of_start: int | None = None
 
     @property
     def absent_classes(self) -> dict[str, list[str]]:
@@ -138,7 +141,8 @@ class Summary(Recorded):
         """Returns this count of the trials with what an end of the search concluded and still holds.
 
         What was measured of the search as a whole, and what the parts share, always does. What is told of one head does
-        where that is still the best, what is told of the choice where nothing has been added to choose from.
+        where that is still the best, what is told of the choice, and noted at the end, where nothing has been added to
+        choose from.
 
         Args:
             concluded: As the search ended, perhaps a while ago.
@@ -161,12 +165,13 @@ class Summary(Recorded):
             audit=concluded.audit,
             one_at_a_time=concluded.one_at_a_time,
             cost_of_use=concluded.cost_of_use,
-            notes=concluded.notes,
+            notes=concluded.notes if still_chosen else concluded.notes[: concluded.notes_of_start or 0],
+            notes_of_start=concluded.notes_of_start,
         )
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-_LEFT_OUT = ("recommendation", "audit", "one_at_a_time", "cost_of_use")
+_LEFT_OUT = ("recommendation", "audit", "one_at_a_time", "cost_of_use", "notes_of_start")
 """Keys that are not there where there is nothing to say; of the others the value is null."""
 _SPLIT = ("counts", "patients", "identity", "absent_classes")
 

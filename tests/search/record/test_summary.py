@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_study import MadeStudy, make_config
@@ -96,11 +97,15 @@ def test_when_the_search_goes_on_only_what_still_holds_is_left(tmp_path):
     made = MadeStudy(tmp_path / "study", make_config(trials=12))
     made.train(6)
     made.conclude()
+    concluded = replace(read_summary(made.folder), notes=("rows are uneven", "recommended: it"), notes_of_start=1)
+    write_summary(made.folder, concluded)
     before = read_record(made.folder).summary
     assert before.finalists is not None
+    assert before.notes == concluded.notes
     made.train(6)
     summary = read_record(made.close()).summary
     assert summary.trials == 12
     assert (summary.finalists, summary.ensemble, summary.calibration) == (None, None, None)
+    assert summary.notes == ("rows are uneven",)
     assert summary.bank == before.bank  # measured, and told with the number of trials that it is of
     assert (summary.test is None) == (summary.best.number != before.best.number)
