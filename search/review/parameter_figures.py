@@ -14,12 +14,24 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from heads.metrics.scoring import lower_is_better
 from search.record.storage import Direction
 from search.record.study_record import best_by, epochs_of
-from search.review.plotting import COLOURS, MOST_POINTS, blank_figure, brief, dots, log_ticks, short, thinned, value_of
+from search.review.plotting import (
+    COLOURS,
+    MOST_POINTS,
+    blank_figure,
+    brief,
+    dots,
+    log_ticks,
+    round_numbers,
+    short,
+    thinned,
+    value_of,
+)
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 FEWEST_FOR_IMPORTANCE = 10
 """Below this, an importance is noise."""
+_FEWEST_TICKS = 2
 
 
 def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
@@ -122,7 +134,10 @@ def _span(values: Iterable[float]) -> list[float]:
 
 
 def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
-    """An axis of the parallel coordinates: choices by their place, logarithms with a notch below them for 0."""
+    """An axis of the parallel coordinates: choices by their place, logarithms with a notch below them for 0.
+
+    A trial without the parameter, as an own head may be, has no place on it.
+    """
     held = [trial for trial in trials if name in trial.params]
     distribution = held[0].distributions[name]
     if isinstance(distribution, CategoricalDistribution):
@@ -131,19 +146,24 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
         places, span = [*range(len(choices))], [0, max(1, len(choices) - 1)]
         return {"label": name, "values": values, "tickvals": places, "ticktext": choices, "range": span}
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    used = [name in t.params and bool(t.params.get(f"use_{name}", True)) for t in trials]
+    off = [name in t.params and not t.params.get(f"use_{name}", True) for t in trials]
+    drawn = [None if zero else t.params.get(name) for t, zero in zip(trials, off, strict=True)]
     if not distribution.log:
-        return {
-            "label": name,
-            "values": [short(t.params[name]) if on else 0 for t, on in zip(trials, used, strict=True)],
-        }
+        return {"label": name, "values": _values(drawn, off, 0.0)}
     low, high = math.log10(distribution.low), math.log10(distribution.high)
-    floor = low if all(used) else low - 0.15 * max(high - low, 1)
-    ticks: dict[float, str] = {at: brief(10.0**at) for at in range(math.ceil(low), math.floor(high) + 1)}
-    if not all(used):
-        ticks[floor] = "0"
-    logs = [short(math.log10(t.params[name])) if on else floor for t, on in zip(trials, used, strict=True)]
+    floor = low - 0.15 * max(high - low, 1) if any(off) else low
+    marks = round_numbers(distribution.low, distribution.high, least=_FEWEST_TICKS)
+    if len(marks) < _FEWEST_TICKS:
+        marks = [distribution.low, distribution.high]
+    ticks = {math.log10(at): brief(short(at)) for at in marks} | ({floor: "0"} if any(off) else {})
+    logs = _values([value if value is None else math.log10(value) for value in drawn], off, floor)
     return {"label": name, "values": logs, "tickvals": [*ticks], "ticktext": [*ticks.values()], "range": [floor, high]}
+
+
+def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> list[float | None]:
+    """What trials drew, ``zero`` where that is switched off, None where a trial has no such parameter."""
+    told = zip(drawn, off, strict=True)
+    return [zero if is_off else value if value is None else short(value) for value, is_off in told]
 
 
 def _importances(scored: Sequence[tuple[FrozenTrial, float]], objective: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from search.record.study_record import best_by, epochs_of
 MOST_POINTS = 400
 COLOURS = {"completed": "#1f5fa8", "pruned": "#c9862b", "failed": "#b3261e", "running": "#3d8b52"}
 ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
+_ROUNDING = 1e-9
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},
@@ -50,14 +51,24 @@ def even_axis(figure: go.Figure, values: Iterable[float]) -> None:
 
 
 def log_ticks(values: Sequence[float], *, least: int) -> dict[str, Any]:
-    """Places and texts for an axis of logarithms: powers of ten; where those are fewer than ``least``, 2 and 5 too."""
-    low, high = min(values) / 1.2, max(values) * 1.2
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 2, 5)):
-        ticks = [at for exponent in exponents for step in steps if low <= (at := step * 10.0**exponent) <= high]
-        if len(ticks) >= least:
-            break
+    """Places and texts for an axis of logarithms, of the numbers around ``values``: see ``round_numbers``."""
+    ticks = round_numbers(min(values) / 1.2, max(values) * 1.2, least=least)
     return {"tickvals": [short(at) for at in ticks], "ticktext": [brief(at) for at in ticks]}
+
+
+def round_numbers(low: float, high: float, *, least: int) -> list[float]:
+    """Returns the powers of ten from ``low`` to ``high``; where those are fewer than ``least``, 2 and 5 times them too.
+
+    These may be fewer as well.
+    """
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    low, high = low * (1 - _ROUNDING), high * (1 + _ROUNDING)
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5)):
+        found = [at for exponent in exponents for step in steps if low <= (at := step * 10.0**exponent) <= high]
+        if len(found) >= least:
+            break
+    return found
 
 
 def brief(value: float) -> str:

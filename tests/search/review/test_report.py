@@ -16,6 +16,7 @@ from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
 from made_study import MadeStudy, make_config
 from meeting import meet
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from features.runtime.lock import WriterLock
@@ -352,6 +353,38 @@ def test_the_parameter_that_decides_is_the_most_important(finished):
     assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
     assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
     assert parameter_figures.importance(read_record(finished).trials[:3]) is None
+
+
+def axis_of(params: list[dict[str, float]], distribution: FloatDistribution) -> dict:
+    """The axis ``rate`` of some trials in the parallel coordinates."""
+    told = [
+        optuna.trial.create_trial(params=one, distributions=dict.fromkeys(one, distribution), value=0.5)
+        for one in params
+    ]
+    figure = parameter_figures.parallel_coordinates(told)
+    return next(axis for axis in figure.data[0].dimensions if axis.label == "rate").to_plotly_json()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (1e-4, 1e-2, ["1e-4", "1e-3", "0.01"]),
+        (2e-3, 8e-3, ["2e-3", "5e-3"]),
+        (16, 256, ["20", "50", "100", "200"]),
+        (2.3e-3, 2.9e-3, ["2.3e-3", "2.9e-3"]),
+    ],
+)
+def test_an_axis_of_logarithms_has_ticks_within_its_range(low, high, texts):
+    axis = axis_of([{"rate": low}, {"rate": high}], FloatDistribution(low, high, log=True))
+    assert list(axis["ticktext"]) == texts
+    assert all(axis["range"][0] - 1e-6 <= at <= axis["range"][1] + 1e-6 for at in axis["tickvals"])
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
+    axis = axis_of([{"rate": 0.1}, {"other": 0.1}, {"rate": 1.0}], FloatDistribution(0.1, 1.0, log=log))
+    assert [value is None for value in axis["values"]] == [False, True, False]
+    assert "0" not in axis.get("ticktext", ())
 
 
 @pytest.fixture(scope="module")
