@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from features.runtime.text import decimal, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
-from heads.html.document import Document, exhibit, note, table
+from heads.html.document import Document, exhibit, in_figure, note, table
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
 from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
@@ -134,7 +133,7 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
         colorscale="Blues",
         showscale=False,
     )
-    names = {"tickvals": list(range(len(classes))), "ticktext": [escape(name) for name in classes]}
+    names = {"tickvals": list(range(len(classes))), "ticktext": [in_figure(name) for name in classes]}
     names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
     angle = -90 if len(classes) > _MAX_BESIDE else None
@@ -153,7 +152,7 @@ def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> g
         curve = roc(probabilities, labels, label)
         assert curve is not None, "a class with an area has a curve"
         thin = np.unique(np.linspace(0, len(curve.false_positives) - 1, _MAX_POINTS).astype(int))
-        name = f"{escape(printable(metrics.per_class[label].name))} (AUC {area:.4f})"
+        name = f"{in_figure(printable(metrics.per_class[label].name))} (AUC {area:.4f})"
         x, y = curve.false_positives[thin].tolist(), curve.true_positives[thin].tolist()
         figure.add_scatter(x=x, y=y, name=name, mode="lines")
     figure.update_xaxes(title="1 - specificity", range=[-0.01, 1.01])

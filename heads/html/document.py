@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -91,6 +92,11 @@ class Document:
             figures=_script_json(self._figures),
             scripts=Markup("".join(map(_file, SCRIPTS)) if self._figures else ""),
         )
+
+
+def in_figure(name: str) -> str:
+    """Returns a name for a figure's texts: Plotly, which takes tags and entities for such there, shows it as it is."""
+    return escape(name, quote=False)
 
 
 def prose(text: str) -> Markup:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
+from heads.html.document import in_figure
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
 from search.record.study_record import curve, epochs_of, state_of
@@ -134,7 +135,7 @@ def costs(
     """The objective against what an image costs, with the heads that no cheaper one beats joined by a line.
 
     Args:
-        of_stores: Heads by their store's name, in milliseconds of an image; a colour each.
+        of_stores: Heads by their store's name as text, in milliseconds of an image; a colour each.
         marked: Heads that are named, by what they are called in the legend.
         objective: Of the values.
     """
@@ -146,7 +147,7 @@ def costs(
     for at, (name, points) in enumerate(of_stores.items()):
         marker = {"color": STORE_COLOURS[at % len(STORE_COLOURS)], "size": 7, "opacity": 0.65}
         marker["symbol"] = SYMBOLS[at // len(STORE_COLOURS) % len(SYMBOLS)]
-        groups.append((name, points, "markers", {"marker": marker}))
+        groups.append((in_figure(name), points, "markers", {"marker": marker}))
     line = {"shape": "hv", "color": BEST_COLOUR, "width": 1.5}
     groups.append(("no cheaper head is better", front, "lines", {"line": line}))
     for at, (name, point) in enumerate(marked.items()):

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from heads.html.document import in_figure
 from heads.metrics.scoring import lower_is_better
 from search.record.storage import Direction
 from search.record.study_record import best_by, epochs_of
@@ -57,7 +58,7 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
     figure = blank_figure("importance (sum: 1)", "")
     for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
         x = [short(share.get(parameter, 0.0)) for parameter in order]
-        figure.add_bar(x=x, y=order, name=name, orientation="h", marker={"color": colour})
+        figure.add_bar(x=x, y=[*map(in_figure, order)], name=name, orientation="h", marker={"color": colour})
     figure.update_layout(height=110 + 34 * len(order), showlegend=True)
     return figure
 
@@ -93,7 +94,7 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
     """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
     shown = thinned(ranked, MOST_POINTS, objective)
     shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
-    figure = blank_figure(name, "")
+    figure = blank_figure(in_figure(name), "")
     figure.update_layout(height=260, margin={"l": 48, "r": 12, "t": 12, "b": 48}, showlegend=False)
     figure.update_yaxes(range=_span(value_of(trial) for trial in ranked))  # that of all, to compare by eye
     if not shown:
@@ -103,7 +104,7 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
     labels = [f"trial {trial.number}" for trial in shown]
     if isinstance(distribution, CategoricalDistribution):
         figure.add_box(
-            x=[str(trial.params[name]) for trial in shown],
+            x=[in_figure(str(trial.params[name])) for trial in shown],
             y=values,
             text=labels,
             boxpoints="all",
@@ -113,7 +114,8 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
             line={"color": "#7d8ea3", "width": 1},
             marker={"color": COLOURS["completed"], "size": 5, "opacity": 0.6},
         )
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=_ordered(distribution.choices))
+        choices = [*map(in_figure, _ordered(distribution.choices))]
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices)
         return figure
     figure.add_scatter(
         x=[short(trial.params[name]) for trial in shown],

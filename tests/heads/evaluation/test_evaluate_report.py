@@ -182,6 +182,7 @@ class TestNames:
         shown = json.loads(re.search(FIGURES, page).group(1))[0]["layout"]["xaxis"]["ticktext"]
         assert [unescape(text) for text in shown[:3]] == list(names[:3])
         assert "<" not in "".join(shown)  # Plotly would take it for markup
+        assert shown[1] == names[1]  # of entities it knows only a few, &quot; not among them
         assert shown[3] == "é\\n\\x1b[31m{title}"
 
 

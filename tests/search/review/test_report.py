@@ -16,7 +16,7 @@ from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
 from made_study import MadeStudy, make_config
 from meeting import meet
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from features.runtime.lock import WriterLock
@@ -385,6 +385,21 @@ def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
     axis = axis_of([{"rate": 0.1}, {"other": 0.1}, {"rate": 1.0}], FloatDistribution(0.1, 1.0, log=log))
     assert [value is None for value in axis["values"]] == [False, True, False]
     assert "0" not in axis.get("ticktext", ())
+
+
+def test_names_in_figures_are_no_markup():
+    name = '<i>o</i> & "x"'
+    shown = '&lt;i&gt;o&lt;/i&gt; &amp; "x"'
+    distribution = {name: CategoricalDistribution([name, "b"])}
+    trials = [
+        optuna.trial.create_trial(params={name: name}, distributions=distribution, value=value) for value in (0.1, 0.2)
+    ]
+    figure = parameter_figures.slice_of(trials, name)
+    assert figure.layout.xaxis.title.text == shown
+    assert list(figure.layout.xaxis.categoryarray) == [shown, "b"]
+    assert set(figure.data[0].x) == {shown}
+    point = figures.Point(0, 1.0, 0.5)
+    assert figures.costs({name: [point]}, {}).data[0].name == shown
 
 
 @pytest.fixture(scope="module")
