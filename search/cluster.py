@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from features.extraction.door import ProgressShown
 from features.extraction.options import ExtractionOptions
@@ -27,7 +28,7 @@ _ADDRESS = typer.Option(
 _WORKERS = typer.Option(help="Workers.", rich_help_panel=_PANEL)
 _GPUS = typer.Option(help="GPUs of each.", rich_help_panel=_PANEL)
 _CPUS = typer.Option(
-    help="CPUs of each [default: with local its share of this machine, else as many as its machine has]",
+    help=escape("CPUs of each. [default: with local its share of this machine, else as many as its machine has]"),
     show_default=False,
     rich_help_panel=_PANEL,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
@@ -19,7 +20,7 @@ def main(
     *,
     study: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study directory.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help=f"File to write. [default: STUDY_DIR/{FILE}]", show_default=False)
+        Path | None, typer.Option(help=escape(f"File to write. [default: STUDY_DIR/{FILE}]"), show_default=False)
     ] = None,
 ) -> None:
     """Writes a study's report: one HTML file that opens without a network, while the search runs or after it."""

@@ -1,6 +1,8 @@
 """Every command: help without starting a backend, and wrong usage in one line with exit status 2."""
 
 import ast
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from rich.text import Text
 
 COMMANDS = (
     "features.extract",
@@ -99,8 +102,16 @@ def test_help_is_printed_without_starting_a_backend(runs):
     assert (run.status, run.errors, run.loaded) == (0, [], [])
     assert "Usage:" in run.output
     assert "--help" in run.output
-    strange = {sign for sign in run.output if not (sign.isascii() or "\u2500" <= sign <= "\u257f" or sign == "…")}
-    assert not strange  # Rich takes words between colons for emoji
+    strange = {sign for sign in run.output if not (sign.isascii() or "\u2500" <= sign <= "\u257f")}
+    assert not strange  # Rich takes words between colons for emoji, and cuts off with an ellipsis
+
+
+@pytest.mark.parametrize(("command", "option"), [("report", "out"), ("cluster", "cpus_per_worker")])
+def test_defaults_that_follow_from_something_stand_in_help(command, option):
+    module = importlib.import_module(f"search.{command}")
+    main = module.main if command == "report" else module.run
+    help_text = inspect.signature(main, eval_str=True).parameters[option].annotation.__metadata__[0].help
+    assert "[default: " in Text.from_markup(help_text).plain  # Rich takes brackets for its own
 
 
 def test_an_unknown_option_is_one_line_and_exit_status_2(runs):

@@ -20,7 +20,7 @@ from features.images.reading import MAX_PIXELS
 from features.images.views import View, parse_views
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
-from features.runtime.options import joined, option_name, text_of
+from features.runtime.options import ShownAs, joined, option_name, text_of
 from features.runtime.text import composed
 from features.store.intensity import Intensity, parse_intensity
 
@@ -78,7 +78,7 @@ class ExtractionOptions(BaseModel):
         f"zoom:FACTOR, contrast:FACTOR, or several of these joined by +. {AUTO}: {rule()}.",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
-    group_pattern: str = Field(
+    group_pattern: Annotated[str, ShownAs("of names as CLASS-PATIENT-IMAGE")] = Field(
         default=GROUP_PATTERN,
         description="Regular expression whose group is the patient in a file's name or path, ending left off.",
     )

@@ -31,6 +31,13 @@ class AsText:
     """Marks a field that a command takes as text, since a word stands for one of its values; the field checks it."""
 
 
+@dataclass(frozen=True)
+class ShownAs:
+    """What help says for a field's default: one without spaces is cut off there where it is long."""
+
+    text: str
+
+
 def option_name(field: str) -> str:
     """Returns the option that stands for a field: ``--image-size`` for ``image_size``."""
     return f"--{field.replace('_', '-')}"
@@ -82,7 +89,9 @@ def command_option(
     kind: Any = str | None if as_text else field.annotation
     bounds = {} if as_text else _bounds(field)
     if unset is None:
-        option = typer.Option(*names, help=field.description, show_default=field.default is not None, **bounds)
+        words = next((part.text for part in field.metadata if isinstance(part, ShownAs)), None)
+        shown = words or field.default is not None
+        option = typer.Option(*names, help=field.description, show_default=shown, **bounds)
         return _parameter(name, Annotated[kind, option], field.default)
     option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **bounds)
     return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)

@@ -131,10 +131,12 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     value = value_in_words(objective, best.value)
     one_row = f"; one row is {100 / record.judging_rows:.2f}%" if objective == "accuracy" else ""
     luck = "lower" if lower_is_better(objective) else "higher"
+    trials = record.summary.trials
+    chosen = f"one of the best of {counted(trials, 'trial')}" if trials > 1 else "the best of its epochs"
     yield prose(
         f"As trial {best.number} its {in_words(objective)} was {value} in its best epoch"
-        f" ({best.best_epoch}), {folds}{one_row}. As one of the best of"
-        f" {counted(record.summary.trials, 'trial')} on the same rows that is {luck} than it will be on new patients."
+        f" ({best.best_epoch}), {folds}{one_row}. As {chosen} on the same rows that is {luck} than it will be on new"
+        " patients."
     )
 
 
@@ -188,7 +190,8 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
     )
     yield table(("", "trial", *repeated, name, *own), rows, wide=True)
     first = "The finalists by the mean of their repeats, the others by" if means else "By"
-    yield note(f"{first} {name} on validation, then loss, then number." + _first(len(ranked)))
+    then = "" if objective == "loss" else " then loss,"
+    yield note(f"{first} {name} on validation,{then} then number." + _first(len(ranked)))
 
 
 def _first(count: int) -> str:
@@ -333,7 +336,8 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
         if store
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
-    engine = f"{config.engine}, {config.pages} pages, {config.dtype}" if config.pages else config.engine
+    bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""
+    apart = "no patient in two parts" if any(patients.values()) else "no patient is known"
     yield facts(
         [
             ("seed", f"{config.seed}"),
@@ -342,8 +346,8 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("epochs, batch size", f"{config.epochs}, at most {config.batch_size}{patience}"),
             ("finalists", config.repeats_in_words),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
-            ("engine", f"{engine} on {config.backend}"),
-            ("split", f"identity {config.split['identity']}; no patient in two parts"),
+            ("engine", f"{config.engine}{bank} on {config.backend}"),
+            ("split", f"identity {config.split['identity']}; {apart}"),
             *paths,
             ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ]

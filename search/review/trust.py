@@ -9,6 +9,7 @@ from features.runtime.text import counted, decimal, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.patients import of_patients
+from heads.metrics.scoring import lower_is_better
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import NAMES, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
@@ -28,12 +29,15 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     objective, finalists = record.config.objective, record.summary.finalists
     if not finalists:
         return
-    seeds = counted(finalists.heads[0].repeats, "seed")
+    seeds, luck = counted(finalists.heads[0].repeats, "seed"), "low" if lower_is_better(objective) else "high"
+    stopped = (
+        " Those that fell behind were stopped early: at each rung the better half went on, and nobody was judged before"
+        " it had the epochs that its trial needed."
+    )
     yield prose(
         f"The best trials and the article's head were trained again from {seeds} each."
-        " Nobody has chosen among these values, so their means are not too high as that of the best trial is; the"
-        " winner is chosen by them. Those that fell behind were stopped early: at each rung the better half went on,"
-        " and nobody was judged before it had the epochs that its trial needed."
+        f" Nobody has chosen among these values, so their means are not too {luck} as that of the best trial is; the"
+        f" winner is chosen by them.{'' if record.config.head else stopped}"
     )
     if record.summary.recommendation:
         told = describe_rule(record.summary.recommendation, record.config.objective)

@@ -16,13 +16,12 @@ from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
 from made_study import MadeStudy, make_config
 from meeting import meet
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse, StoreCost
-from search.record.study_record import Progress, is_running, read_record
+from search.record.study_record import Progress, StudyRecord, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
 from search.review.report import make_report, write_report
@@ -167,6 +166,28 @@ def test_its_study_file_and_its_command_make_the_same_study(finished, tmp_path):
     spaced = make_config(stores={"features": {"path": "a b.h5", "fingerprint": ""}}, folds=3)
     assert "--features 'a b.h5'" in command_line(spaced)
     assert "--validation-fraction" not in command_line(spaced)
+
+
+def test_its_words_fit_the_study(finished):
+    record = read_record(finished)
+
+    def told(record: StudyRecord, **changes: object) -> str:
+        config = record.config.model_copy(update=changes)
+        return html.unescape(re.sub(r"\s+", " ", make_report(replace(record, config=config)).split("<script")[0]))
+
+    usual = told(record)
+    for words in ("their means are not too high", "fell behind were stopped", "fused, 32 pages, float32 on tensorflow"):
+        assert words in usual
+    for words in ("no patient in two parts", "one of the best of 40 trials", "by accuracy on validation, then loss,"):
+        assert words in usual
+    of_loss = told(record, objective="loss")
+    assert "their means are not too low" in of_loss
+    assert "by loss on validation, then number" in of_loss
+    assert "were stopped early" not in told(record, head="own.py:build", engine="solo")
+    assert "solo on tensorflow" in told(record, engine="solo")
+    unknown = record.config.split | {"patients": dict.fromkeys(record.config.split["patients"], 0)}
+    assert "; no patient is known" in told(record, split=unknown)
+    assert "As the best of its epochs" in told(replace(record, summary=replace(record.summary, trials=1)))
 
 
 def test_names_from_outside_are_shown_and_not_run(tmp_path):
@@ -353,53 +374,6 @@ def test_the_parameter_that_decides_is_the_most_important(finished):
     assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
     assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
     assert parameter_figures.importance(read_record(finished).trials[:3]) is None
-
-
-def axis_of(params: list[dict[str, float]], distribution: FloatDistribution) -> dict:
-    """The axis ``rate`` of some trials in the parallel coordinates."""
-    told = [
-        optuna.trial.create_trial(params=one, distributions=dict.fromkeys(one, distribution), value=0.5)
-        for one in params
-    ]
-    figure = parameter_figures.parallel_coordinates(told)
-    return next(axis for axis in figure.data[0].dimensions if axis.label == "rate").to_plotly_json()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "texts"),
-    [
-        (1e-4, 1e-2, ["1e-4", "1e-3", "0.01"]),
-        (2e-3, 8e-3, ["2e-3", "5e-3"]),
-        (16, 256, ["20", "50", "100", "200"]),
-        (2.3e-3, 2.9e-3, ["2.3e-3", "2.9e-3"]),
-    ],
-)
-def test_an_axis_of_logarithms_has_ticks_within_its_range(low, high, texts):
-    axis = axis_of([{"rate": low}, {"rate": high}], FloatDistribution(low, high, log=True))
-    assert list(axis["ticktext"]) == texts
-    assert all(axis["range"][0] - 1e-6 <= at <= axis["range"][1] + 1e-6 for at in axis["tickvals"])
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
-    axis = axis_of([{"rate": 0.1}, {"other": 0.1}, {"rate": 1.0}], FloatDistribution(0.1, 1.0, log=log))
-    assert [value is None for value in axis["values"]] == [False, True, False]
-    assert "0" not in axis.get("ticktext", ())
-
-
-def test_names_in_figures_are_no_markup():
-    name = '<i>o</i> & "x"'
-    shown = '&lt;i&gt;o&lt;/i&gt; &amp; "x"'
-    distribution = {name: CategoricalDistribution([name, "b"])}
-    trials = [
-        optuna.trial.create_trial(params={name: name}, distributions=distribution, value=value) for value in (0.1, 0.2)
-    ]
-    figure = parameter_figures.slice_of(trials, name)
-    assert figure.layout.xaxis.title.text == shown
-    assert list(figure.layout.xaxis.categoryarray) == [shown, "b"]
-    assert set(figure.data[0].x) == {shown}
-    point = figures.Point(0, 1.0, 0.5)
-    assert figures.costs({name: [point]}, {}).data[0].name == shown
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,56 @@
+"""Figures of parameters: axes, ticks and names, of trials that no study has."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from search.review import figures, parameter_figures
+
+
+def axis_of(params: list[dict[str, float]], distribution: FloatDistribution) -> dict:
+    """The axis ``rate`` of some trials in the parallel coordinates."""
+    told = [
+        optuna.trial.create_trial(params=one, distributions=dict.fromkeys(one, distribution), value=0.5)
+        for one in params
+    ]
+    figure = parameter_figures.parallel_coordinates(told)
+    return next(axis for axis in figure.data[0].dimensions if axis.label == "rate").to_plotly_json()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (1e-4, 1e-2, ["1e-4", "1e-3", "0.01"]),
+        (2e-3, 8e-3, ["2e-3", "5e-3"]),
+        (16, 256, ["20", "50", "100", "200"]),
+        (2.3e-3, 2.9e-3, ["2.3e-3", "2.9e-3"]),
+    ],
+)
+def test_an_axis_of_logarithms_has_ticks_within_its_range(low, high, texts):
+    axis = axis_of([{"rate": low}, {"rate": high}], FloatDistribution(low, high, log=True))
+    assert list(axis["ticktext"]) == texts
+    assert all(axis["range"][0] - 1e-6 <= at <= axis["range"][1] + 1e-6 for at in axis["tickvals"])
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
+    axis = axis_of([{"rate": 0.1}, {"other": 0.1}, {"rate": 1.0}], FloatDistribution(0.1, 1.0, log=log))
+    assert [value is None for value in axis["values"]] == [False, True, False]
+    assert "0" not in axis.get("ticktext", ())
+
+
+def test_names_in_figures_are_no_markup():
+    name = '<i>o</i> & "x"'
+    shown = '&lt;i&gt;o&lt;/i&gt; &amp; "x"'
+    distribution = {name: CategoricalDistribution([name, "b"])}
+    trials = [
+        optuna.trial.create_trial(params={name: name}, distributions=distribution, value=value) for value in (0.1, 0.2)
+    ]
+    figure = parameter_figures.slice_of(trials, name)
+    assert figure.layout.xaxis.title.text == shown
+    assert list(figure.layout.xaxis.categoryarray) == [shown, "b"]
+    assert set(figure.data[0].x) == {shown}
+    point = figures.Point(0, 1.0, 0.5)
+    assert figures.costs({name: [point]}, {}).data[0].name == shown
