@@ -14,6 +14,7 @@ from features.leaks.leaks import Leaks, Part, count_patients, default_parts, fin
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.command import progress, run_command, show, tell
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.text import printable
 from features.store.check import LISTED, describe, find_problems
 from features.store.reader import FeatureStore
 
@@ -30,7 +31,7 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
 
 def _parts_text(found: Leaks, reason: str, *, given: bool) -> str:
     if reason:
-        return f"none: {reason}"
+        return f"none: {printable(reason)}"
     made = "as given, and as search.run uses them" if given else "the default of search.run"
     return f"{found.in_words} ({made})"
 
@@ -43,7 +44,7 @@ def _pairs_text(found: Leaks) -> str:
     number = f"{len(found.pairs):,}{' or more' if found.truncated else ''}"
     across = sum(pair.across for pair in found.pairs)
     lines = [f"{number} pairs of different patients or classes, {across:,} of them across these parts"]
-    lines += map(str, found.pairs[:LISTED])
+    lines += [printable(f"{pair}") for pair in found.pairs[:LISTED]]
     lines += [f"and {len(found.pairs) - LISTED:,} more (--json has them)"] if len(found.pairs) > LISTED else []
     return "\n".join(lines)
 
@@ -62,7 +63,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
     texts = {
         "rows": f"{told['rows']:,}: {told['done']:,} done, {told['skipped']:,} skipped, {told['pending']:,} pending",
         "state": finished,
-        "classes": ", ".join(f"{name} {count:,}" for name, count in told["classes"].items()),
+        "classes": ", ".join(f"{printable(name)} {count:,}" for name, count in told["classes"].items()),
         "patients": f"{patients['number']:,} (known for {patients['rows_known']:,} rows), "
         f"{patients['in_several_classes']:,} of them in more than one class",
         "parts": _parts_text(found, reason, given=bool(store.header.parts)),
@@ -77,9 +78,9 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "content": told["content"] or "unknown",
         "created": told["created"] or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
-        "problems": "\n".join(problems) or "none",
+        "problems": "\n".join(map(printable, problems)) or "none",
     }
-    table = Table(title=str(store.path), title_justify="left", show_header=False)
+    table = Table(title=printable(str(store.path)), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in texts.items():

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 def printable(text: str) -> str:
     """Returns ``text`` on one line: a newline or another control character in a file name is shown escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def told_apart(names: Collection[str], taken: Collection[str], form: str) -> dict[str, str]:
+    """Returns what a table calls the columns of some names, any of which may be that of another column.
+
+    Args:
+        names: From elsewhere.
+        taken: What the other columns are called.
+        form: What becomes of a name that is taken: ``p({})``; once more where that is one of the names, too.
+    """
+    columns = {}
+    for name in names:
+        column = name
+        while column in taken or (column != name and column in names):
+            column = form.format(column)
+        columns[name] = column
+    return columns
 
 
 def composed(text: str) -> str:

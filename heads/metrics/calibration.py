@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.metrics.curves import reliability
-from heads.metrics.scoring import PROBABILITY_FLOOR, Probabilities, score
+from heads.metrics.scoring import Probabilities, score
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures outside are those of rows that say nothing."""
+_LEAST = 1e-30
+"""Of 0 there is no logarithm. Far below what a loss counts: rows of a very sure head keep their order."""
 
 
 def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
@@ -45,7 +47,7 @@ def with_temperature(probabilities: npt.NDArray[Any], temperature: float | None)
     """
     if temperature is None:
         return np.asarray(probabilities, np.float32)
-    scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), PROBABILITY_FLOOR)) / temperature
+    scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), _LEAST)) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
 

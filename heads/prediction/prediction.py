@@ -14,6 +14,7 @@ from features.images.decode import UndecodableError
 from features.images.reading import ImageFile, Reading
 from features.images.views import View
 from features.runtime.errors import BottleneckError
+from features.runtime.text import told_apart
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, predict_batch
@@ -73,12 +74,12 @@ class Predictions:
     def to_frame(self) -> pd.DataFrame:
         """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
 
-        A class that is named like one of the other columns has its probability in ``p(NAME)``.
+        A class that is named like one of the other columns has its probability in ``p(NAME)``; see ``told_apart``.
         """
         import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
 
         own = ("path", "class", "error")
-        columns = {name: f"p({name})" if name in own else name for name in self.classes}
+        columns = told_apart(self.classes, own, "p({})")
         rows = [
             {
                 "path": row.image,

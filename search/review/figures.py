@@ -215,8 +215,11 @@ def endings(trials: Sequence[FrozenTrial], epochs: int) -> go.Figure:
 
 
 def points(trials: Iterable[FrozenTrial]) -> list[Point]:
-    """Returns what completed trials cost and score."""
-    return [Point(t.number, TrialNotes.of(t).parameters, value_of(t)) for t in trials]
+    """Returns what completed trials cost and score; an own head without parameters counts as one of 1.
+
+    There is no logarithm of 0.
+    """
+    return [Point(t.number, max(1, TrialNotes.of(t).parameters), value_of(t)) for t in trials]
 
 
 def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> list[Point]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from features.runtime.text import told_apart
 from heads.model.spec import HeadSpec
 from search.record.study_record import StudyRecord, epochs_of, state_of
 from search.setup.space import FEATURES
@@ -49,22 +50,11 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
     names = {field.name: field.name for field in fields(HeadSpec)}
     if record.config.head:
         suggested = dict.fromkeys(name for trial in record.trials for name in trial.params)
-        names = _columns_of(suggested, {"number", *_RESULTS, *_OF_STORES, "failure"})
+        names = told_apart(suggested, {"number", *_RESULTS, *_OF_STORES, "failure"}, "param.{}")
     rows = [_row(trial, record, names) for trial in record.trials]
     columns = ["number", *results, *names.values(), "failure"]
     frame = pd.DataFrame(rows, columns=columns).set_index("number")
     return frame.astype({**results, "failure": "string"})
-
-
-def _columns_of(parameters: Collection[str], results: Collection[str]) -> dict[str, str]:
-    """Names the columns of own heads' parameters, any of which may be called as a result is."""
-    columns: dict[str, str] = {}
-    for name in parameters:
-        column = name
-        while column in results or (column != name and column in parameters):
-            column = f"param.{column}"
-        columns[name] = column
-    return columns
 
 
 def _row(trial: FrozenTrial, record: StudyRecord, names: Mapping[str, str]) -> dict[str, Any]:

@@ -118,6 +118,11 @@ def test_quick_reads_no_features_and_progress_counts_every_row_once(path, monkey
     assert len(rows) > 1
 
 
+def test_names_reach_no_terminal_raw(tmp_path):
+    path = build_store(tmp_path / "named.h5", rows=24, classes=("a\n\x1b[31mb", "plain"))
+    assert "a\\n\\x1b[31mb 12, plain 12" in succeed("features.info", path, "--quick").out
+
+
 def test_the_command_shows_a_table_or_json_and_fails_on_damage(path):
     table = succeed("features.info", path).out
     assert table.count("\n") > 10

@@ -48,6 +48,13 @@ def test_none_and_1_leave_probabilities_as_they_are():
     np.testing.assert_allclose(with_temperature(probabilities, 1.0), probabilities, atol=1e-6)
 
 
+def test_very_sure_heads_keep_the_order_of_their_rows():
+    unlikely = np.array([1e-8, 1e-12, 1e-20, 1e-28], np.float32)
+    probabilities = np.stack([1 - unlikely, unlikely], axis=1)
+    for temperature in (0.9, 1.0, 3.0):
+        assert (np.diff(with_temperature(probabilities, temperature)[:, 1]) < 0).all()
+
+
 def test_rows_that_say_nothing_give_an_end_of_the_range():
     sure = np.array([[0.9, 0.1]] * 5, np.float32)
     assert 15 < fit_temperature(sure, np.ones(5, int)) <= HOTTEST

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from heads.prediction.prediction import Prediction
+from heads.prediction.prediction import Prediction, Predictions
 from heads.prediction.tables import prediction_table
 
 
@@ -33,6 +33,13 @@ def test_classes_have_columns_where_they_fit(count, width, every):
     assert ("the likeliest classes: --json has all" in text) != every
     line = next(line for line in text.splitlines() if "in/a.png" in line)
     assert len(re.findall(r"0\.\d{4}", line)) == (count if every else 3)
+
+
+def test_classes_that_are_called_as_a_column_have_another():
+    classes = ["path", "p(path)", "b"]
+    frame = Predictions(tuple(classes), (predicted(classes),)).to_frame()
+    assert list(frame.columns) == ["path", "class", "p(p(path))", "p(path)", "b", "error"]
+    assert list(frame.loc[0, ["p(p(path))", "p(path)", "b"]]) == [0.5, 0.3, 0.2]
 
 
 def test_the_next_classes_are_named_with_their_probabilities():

@@ -41,6 +41,12 @@ def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
     assert "0" not in axis.get("ticktext", ())
 
 
+def test_a_head_without_parameters_has_a_place_among_sizes():
+    told = {"epochs": 1, "best_epoch": 1, "validation_loss": 0.5, "validation_accuracy": 0.5, "parameters": 0}
+    figure = figures.sizes([optuna.trial.create_trial(value=0.5, user_attrs=told)], None)
+    assert list(figure.data[0].x) == [1]
+
+
 def test_names_in_figures_are_no_markup():
     name = '<i>o</i> & "x"'
     shown = '&lt;i&gt;o&lt;/i&gt; &amp; "x"'
