@@ -14,7 +14,7 @@ from features.extraction.summary import describe as extraction_in_words
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
-from features.runtime.errors import DiskFullError, InputError
+from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.files import write_json
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
@@ -133,6 +133,17 @@ def _telling(on_stage: OnStage) -> OnStage:
 
 
 @contextmanager
+def _in_its_place(lock: WriterLock | None) -> Iterator[None]:
+    """Says of whatever fails in a study directory that was removed that this is why."""
+    try:
+        yield
+    except (BottleneckError, OSError):
+        if lock is not None:
+            lock.check()
+        raise
+
+
+@contextmanager
 def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
     """Says of a full disk how a study that has begun goes on."""
     try:
@@ -155,7 +166,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     options = told.options
     backend = use_backend(options.backend)
     function = find_function(options.head, build) if options.head else None
-    with _prepared(told) as (resolved, data, projection):
+    with _prepared(told) as (resolved, data, projection, lock), _in_its_place(lock):
         own = _rehearsed(function, data.first) if function else None
         config = resolved.config(data, backend, projection, function.record if function else None)
         goes_on = options.resume and not options.join and config.engine == "fused"
@@ -175,7 +186,9 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
                 saved = taken_up(resolved.folder, saved, opened)
                 noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
                 _introduce(resolved.folder, config, data, noted)
-                ends = _search(resolved, config, data, opened, own=own, saved=saved, noted=noted, on_stage=on_stage)
+                ends = _search(
+                    *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
+                )
         finally:
             opened.close()
     study = Study(resolved.folder)
@@ -200,8 +213,8 @@ def _extract(given: ImagesGiven, resolved: Resolved) -> None:
 
 
 @contextmanager
-def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjection | None]]:
-    """Opens the data, fits the search to them, and holds the study directory's lock.
+def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjection | None, WriterLock | None]]:
+    """Opens the data, fits the search to them, and holds the study directory's lock; none where several share it.
 
     Nothing is made where the data do not fit.
     """
@@ -212,9 +225,9 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
     fitted = _fitted(paths, told) if paths else None
     if told.options.join:  # each process has a folder of its own in there
         told.folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if told.options.join else WriterLock(told.folder / FILE):
+    with nullcontext() if told.options.join else WriterLock(told.folder / FILE) as lock:
         resolved, data = fitted or _fitted({ALONE: make_demonstration_in(told.folder)}, told)
-        yield resolved, *_projected(data, resolved)
+        yield resolved, *_projected(data, resolved), lock
 
 
 def _fitted(paths: Mapping[str, Path], told: Resolved) -> tuple[Resolved, StudyData]:
@@ -314,6 +327,7 @@ def _search(
     own: OwnHead | None,
     saved: Saved | None,
     noted: Sequence[str],
+    lock: WriterLock | None,
     on_stage: OnStage,
 ) -> bool:
     """Runs the trials that are left, scores the winner and writes the summary.
@@ -345,7 +359,7 @@ def _search(
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
-    checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None)
+    checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None, lock=lock)
     throughput = None
     with Display(study, config) as display:
         if banks:

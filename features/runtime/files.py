@@ -105,7 +105,8 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckErro
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
     if error.errno not in DISK_FULL:
         return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
-    need = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
+    there = next(folder for folder in path.parents if folder.exists())  # the others may be what had no room
+    need = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
     return DiskFullError(path, need)
 

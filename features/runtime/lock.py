@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import disk_error
+from features.runtime.portable import DISK_FULL
 
 with warnings.catch_warnings():  # where there is no flock it says so, and locks by a file that names its process
     warnings.simplefilter("ignore")
@@ -51,6 +53,12 @@ class WriterLock:
     the file system knows no locks, a file that names its process and host is there for one. It goes with its process,
     or where that was killed with the next one on the same host; of another host's nobody here can tell, so it stays in
     the way until somebody removes it, and is named.
+
+    Whoever removes the folder removes the lock with it, and the next process takes one of its own there: ``check`` says
+    so to whoever has held it for long.
+
+    Attributes:
+        path: The file that is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,23 +66,44 @@ class WriterLock:
 
         Raises:
             InputError: Nothing can be written there.
-            BottleneckError: Another process holds the lock; it is named.
+            BottleneckError: Another process holds the lock; it is named. Or the disk has no room for it.
         """
+        self.path = path
         self._path = _lock_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _take(path)
+            self._taken = Path(self._lock.lock_file).stat()
         except Timeout as error:
             owner = _owner(Path(error.lock_file))
             raise BottleneckError(f"{path}: another process is writing it{owner}") from error
         except OSError as error:
+            if error.errno in DISK_FULL:
+                raise disk_error(path, error) from error
             raise InputError(path, expected="a place to write to", found=error.strerror) from error
+
+    def check(self) -> None:
+        """Makes sure that this lock still keeps others out.
+
+        Raises:
+            BottleneckError: Its file was removed, or is another process's by now.
+        """
+        if not self._is_in_place():
+            raise BottleneckError(f"{self.path}: removed, or another process's, since this one began")
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._taken, Path(self._lock.lock_file).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # a disk that is away for a moment: who writes hears of it
+            return True
 
     def release(self) -> None:
         """Gives the lock back and removes its file; may be called twice."""
         if not self._lock.is_locked:
             return
-        if fcntl is not None:
+        if fcntl is not None and self._is_in_place():
             self._path.unlink(missing_ok=True)  # still locked: who opened it meanwhile sees that it is gone
         self._lock.release()
         if os.name == "nt":
@@ -114,8 +143,11 @@ def _take(path: Path) -> BaseFileLock:
             with marker.acquire(timeout=_PATIENCE_S, poll_interval=0.01):
                 pass
         if isinstance(lock, UnixFileLock):  # others say it themselves
-            _lock_path(path).write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+            with suppress(OSError):  # a full disk: the lock is taken all the same
+                _lock_path(path).write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
     except BaseException:
+        if fcntl is not None:
+            _lock_path(path).unlink(missing_ok=True)  # as in ``release``
         lock.release()
         raise
     return lock

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import read_own_metadata, save_own_head
@@ -45,6 +46,7 @@ class TopCheckpoints:
         keep: int = KEEP,
         own: OwnHead | None = None,
         alone: bool = True,
+        lock: WriterLock | None = None,
     ) -> None:
         """Prepares.
 
@@ -56,7 +58,9 @@ class TopCheckpoints:
             keep: Heads to keep.
             own: Somebody's own function, where it makes the heads.
             alone: Whether no other process keeps heads in the directory.
+            lock: That of the directory, which this process holds; None where several share it.
         """
+        self._lock = lock
         self.alone = alone
         self.folder = folder
         self.study = study
@@ -67,6 +71,15 @@ class TopCheckpoints:
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
         (folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
+
+    def check(self) -> None:
+        """Makes sure that the directory is still this study's.
+
+        Raises:
+            BottleneckError: It was removed, and may be another search's by now.
+        """
+        if self._lock is not None:
+            self._lock.check()
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
@@ -94,7 +107,11 @@ class TopCheckpoints:
 
         To be called when trials have been told, before the record is flushed: what the record says was told has its
         file. Not for every trial, since many are soon surpassed.
+
+        Raises:
+            BottleneckError: As ``check``.
         """
+        self.check()
         kept = self._kept()
         self._held = {number: held for number, held in self._held.items() if number in kept}
         self.write_held()
@@ -114,7 +131,11 @@ class TopCheckpoints:
             made: The head.
             finalist: What is told of its repeats, if it had some.
             temperature: What calibrates it.
+
+        Raises:
+            BottleneckError: As ``check``, or the disk is full.
         """
+        self.check()
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         data = self.data.of(made.store)
         training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,27 +98,39 @@ def finish_study(
         The content of summary.json.
 
     Raises:
-        BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows.
+        BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows; or the directory
+            is another search's by now.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
     folder, study, config, data = checkpoints.folder, checkpoints.study, checkpoints.config, checkpoints.data
     earlier, audited = read_summary(folder), read_audit(folder)
+
+    def reached(stage: Stage) -> None:
+        checkpoints.check()
+        on_stage(stage)
+
     counted = summarise(study, config)
     if counted.best is None:
         reasons = sorted(set(counted.failures.values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(folder, study, config, space, data, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage)
+    choice = choose(
+        *(folder, study, config, space, data),
+        snapshot_every=snapshot_every,
+        crew=crew,
+        check=checkpoints.check,
+        on_stage=reached,
+    )
     counted = summarise(study, config, chosen=choice.trial)
     bank = bank or (earlier.bank if earlier else None)
     summary = replace(
-        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=on_stage),
+        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=reached),
         bank=bank,
         audit=LeakCounts.from_dict(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, data) if bank else None,
         cost_of_use=cost_of_use(checkpoints, earlier.cost_of_use if earlier else None),
     )
     summary = replace(summary, notes=(*remarks, *incidents(study, summary)), notes_of_start=len(remarks))
-    on_stage(Stage.SUMMARY)
+    reached(Stage.SUMMARY)
     write_summary(folder, summary)
     return summary
 
@@ -132,6 +144,7 @@ def choose(
     *,
     snapshot_every: float,
     crew: Crew | None = None,
+    check: Callable[[], object] = tuple,
     on_stage: OnStage = untold,
 ) -> Choice:
     """Repeats the finalists and chooses the one with the best mean; without finalists the best trial.
@@ -144,7 +157,12 @@ def choose(
     on_stage(Stage.REPEATS)
     plan = plan_repeats(study, config)
     finalists, cost = run_repeats(
-        folder, study, config, space, data, plan=plan, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
+        *(folder, study, config, space, data),
+        plan=plan,
+        snapshot_every=snapshot_every,
+        crew=crew,
+        check=check,
+        on_stage=on_stage,
     )
     best = finalists[0].trial if finalists[0].sound else ranking(study)[0].number
     return Choice(best, finalists, cost, plan.record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -34,7 +34,15 @@ class Predictions:
 
     takes_pruned = True
 
-    def __init__(self, folder: Path, data: SearchData, objective: Objective, *, in_record: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: SearchData,
+        objective: Objective,
+        *,
+        in_record: bool,
+        check: Callable[[], object] = tuple,
+    ) -> None:
         """Prepares.
 
         Args:
@@ -42,9 +50,11 @@ class Predictions:
             data: Rows to score on.
             objective: What a score ranks by.
             in_record: Whether the trials are to hold them.
+            check: Makes sure that the study directory is still this study's, see ``TopCheckpoints``.
         """
         self._folder = folder
         self._in_record = in_record
+        self._check = check
         rows = data.folds or (data.validation.rows,)
         self._labels = [data.validation.store.labels[part] for part in rows]
         self._classes = len(data.store.classes)
@@ -68,7 +78,8 @@ class Predictions:
         """Everything is where it belongs already."""
 
     def write_out(self) -> None:
-        """Everything is where it belongs already."""
+        """Everything is where it belongs already, if that is still this study's."""
+        self._check()
 
     def read(self, run: FrozenTrial) -> Probabilities:
         """Returns what a run made of the rows: (rows, classes).

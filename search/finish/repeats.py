@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -131,6 +131,7 @@ def run_repeats(
     plan: RepeatPlan,
     snapshot_every: float,
     crew: Crew | None = None,
+    check: Callable[[], object] = tuple,
     on_stage: OnStage = untold,
 ) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
@@ -149,6 +150,7 @@ def run_repeats(
         plan: Which heads, how often, how long.
         snapshot_every: Seconds between two snapshots of the bank.
         crew: The processes that worked on the study, which take their shares of the runs; None where there was one.
+        check: Makes sure that the study directory is still this study's.
         on_stage: Told of each smaller bank.
 
     Returns:
@@ -156,6 +158,7 @@ def run_repeats(
     """
     repeats = _Repeats(folder / FINALISTS, config, space, data, plan)
     gc.collect()  # the search's bank, before the next one is made
+    check()
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
@@ -165,8 +168,9 @@ def run_repeats(
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
             opened.crew.gather(crew.living(anew=True), GATHER_S)
-        bank = repeats.run(opened, saved, snapshot_every=snapshot_every, on_stage=on_stage)
-        finalists = _read(opened.study, plan.trials, plan.runs, repeats.predictions(opened))
+        sink = repeats.predictions(opened, check)
+        bank = repeats.run(opened, saved, sink, snapshot_every=snapshot_every, on_stage=on_stage)
+        finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
     finally:
@@ -204,7 +208,7 @@ def help_with_repeats(
     opened = repeats.record(grace=crew.grace)
     try:
         check_record(opened.study, place_of(repeats.place, config.storage))
-        repeats.run(opened, None, snapshot_every=snapshot_every)
+        repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
     finally:
         opened.close()
     return True
@@ -249,13 +253,19 @@ class _Repeats:
             grace=grace,
         )
 
-    def predictions(self, opened: OpenedStudy) -> Predictions:
+    def predictions(self, opened: OpenedStudy, check: Callable[[], object] = tuple) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""
-        in_record = opened.journal_bytes is None
-        return Predictions(self.place / PREDICTIONS, self._data.first, self.config.objective, in_record=in_record)
+        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal_bytes is None
+        return Predictions(place, self._data.first, objective, in_record=in_record, check=check)
 
     def run(
-        self, opened: OpenedStudy, saved: Saved | None, *, snapshot_every: float, on_stage: OnStage = untold
+        self,
+        opened: OpenedStudy,
+        saved: Saved | None,
+        sink: Predictions,
+        *,
+        snapshot_every: float,
+        on_stage: OnStage = untold,
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
@@ -269,7 +279,6 @@ class _Repeats:
             going_on=saved.going_on if saved else (),
             places=places,
         )
-        sink = self.predictions(opened)
         with Display(study, config, what="repeat") as display:
             if banks is None:  # one after the other: who falls behind is seen when all is trained
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()

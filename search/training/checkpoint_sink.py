@@ -28,4 +28,8 @@ class CheckpointSink(Protocol):
         """Brings to disk what was offered, before it is told: who is stopped in between has left a file too many."""
 
     def write_out(self) -> None:
-        """Brings to disk what the record, which is flushed next, takes for granted."""
+        """Brings to disk what the record, which is flushed next, takes for granted.
+
+        Raises:
+            BottleneckError: It cannot be written, or the directory is another search's by now.
+        """

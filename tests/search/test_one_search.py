@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from commands import invoke
 from conftest import build_store
+from killed_study import STUDY as SMALL
+from killed_study import made_searches
 from tiny_study import STUDY
 
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.lock import WriterLock
 from search import open_study, run_study
+from search.setup.config import FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display
@@ -64,3 +69,35 @@ def test_a_database_that_ends_with_the_search_is_refused(url, tmp_path):
     (tmp_path / "tiny.toml").write_text(STUDY)
     with pytest.raises(InputError, match="--storage: expected a database that outlives the search, found sqlite://"):
         resolve(RunOptions(study=tmp_path / "tiny.toml", storage=url, out=tmp_path / "out"))
+
+
+@pytest.fixture
+def made() -> Iterator[None]:
+    with made_searches():
+        yield
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("when", ["search", "repeats", "refit", "calibration", "test"])
+def test_a_search_whose_directory_was_removed_leaves_that_of_the_next_one_alone(tmp_path, when):
+    folder, begun = tmp_path / "study", []
+    (tmp_path / "study.toml").write_text(SMALL)
+
+    def begin_another(stage: str) -> None:
+        if stage == when:
+            shutil.rmtree(folder)
+            begun.append(WriterLock(folder / FILE))
+            for name in ("heads", "finalists/validation"):
+                (folder / name).mkdir(parents=True)
+
+    options = {"study": tmp_path / "study.toml", "out": folder, "trials": 4, "finalists": 2, "repeats": 2, "folds": 0}
+    with pytest.raises(BottleneckError, match=r"study\.json: removed, or another process's, since this one began"):
+        run_study(
+            build_store(tmp_path / "store.h5", rows=96),
+            **options,
+            snapshot_every=0,
+            progress=False,
+            on_stage=begin_another,
+        )
+    begun[0].check()
+    assert sorted(path.name for path in folder.rglob("*")) == [".study.json.lock", "finalists", "heads", "validation"]

@@ -1,14 +1,15 @@
-"""A network disk may know no locks: then a marker stands for one, and whoever is in the way is named."""
+"""A network disk may know no locks: then a marker stands for one, and whoever is in the way is named. Full disks."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.lock import WriterLock, is_locked
 
 fcntl = pytest.importorskip("fcntl")
@@ -72,3 +73,21 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch, number
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(InputError, match=f"expected a place to write to, found {os.strerror(number)}"):
         WriterLock(tmp_path / "s.h5")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_wrong_input_and_is_left_as_it_was(tmp_path, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", refuse)  # an empty file needs no room: only its owner is not named
+        with WriterLock(tmp_path / "s.h5"), pytest.raises(BottleneckError, match=r"another process is writing it$"):
+            WriterLock(tmp_path / "s.h5")
+    for lacking, where in (("open", tmp_path / "s.h5"), ("mkdir", tmp_path / "new" / "s.h5")):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, lacking, refuse)
+            with pytest.raises(DiskFullError, match=r"s\.h5: disk full: [\d,]+\.\d MB free; make room") as told:
+                WriterLock(where)
+        assert told.value.exit_status == 1
+    assert list(tmp_path.iterdir()) == []

@@ -122,3 +122,23 @@ def test_a_writer_waits_out_who_only_asks(tmp_path):
     Timer(0.02, asking.close).start()
     with WriterLock(path):
         assert is_locked(path)
+
+
+def test_a_lock_whose_file_is_another_ones_by_now_says_so_and_leaves_that_alone(tmp_path):
+    path = tmp_path / "study" / "s.h5"
+    first = WriterLock(path)
+    first.check()
+    for file in path.parent.iterdir():  # with the whole folder
+        file.unlink()
+    path.parent.rmdir()
+    said = r"s\.h5: removed, or another process's, since this one began"
+    with pytest.raises(BottleneckError, match=said):
+        first.check()
+    with WriterLock(path) as second:
+        with pytest.raises(BottleneckError, match=said):
+            first.check()
+        first.release()
+        second.check()
+        with pytest.raises(BottleneckError, match="another process is writing it"):
+            WriterLock(path)
+    assert list(path.parent.iterdir()) == []
