@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
-from search.record.head_files import FOLDER, OWN, copy_path_of, head_files, path_of
+from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of
 from search.record.results import FinalistRecord
 from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
@@ -124,13 +124,16 @@ class TopCheckpoints:
         data = self.data.of(store)
         self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, data, value=value), data)
 
-    def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> None:
+    def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> list[Path]:
         """Writes a head that was trained on all rows, and its copies.
 
         Args:
             made: The head.
             finalist: What is told of its repeats, if it had some.
             temperature: What calibrates it.
+
+        Returns:
+            Their files.
 
         Raises:
             BottleneckError: As ``check``, or the disk is full.
@@ -142,8 +145,12 @@ class TopCheckpoints:
         if len(data.stores_but_test) > 1:
             training["stores"] = list(data.stores_but_test)
         metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
-        for copy, weights in enumerate((made.weights, *made.more)):
-            self._write(copy_path_of(self.folder, made.trial, copy), made.head, weights, metadata, data)
+        return [
+            self._write(
+                copy_path_of(self.folder, made.trial, copy).with_suffix(PLAIN), made.head, weights, metadata, data
+            )
+            for copy, weights in enumerate((made.weights, *made.more))
+        ]
 
     def read(self, path: Path) -> Head:
         """Reads a head of this study; one with layers of somebody's own by their function, which is at hand.
@@ -169,24 +176,25 @@ class TopCheckpoints:
             if path not in files:
                 path.unlink(missing_ok=not self.alone)
 
-    def forget_refits(self) -> None:
-        """Removes the heads that an earlier end of the study had left."""
+    def forget_refits_but(self, kept: Collection[Path]) -> None:
+        """Removes the heads that an earlier end of the study had left; those of this one are on the disk already."""
         for path in [*head_files(self.folder, "refit"), *head_files(self.folder, "copy")]:
-            path.unlink()
+            if path not in kept:
+                path.unlink()
 
     def _write(
         self, path: Path, head: HeadSpec | OwnSpec, weights: Weights, metadata: HeadMetadata, data: SearchData
-    ) -> None:
-        """The one way from weights to a file, which is always of all channels."""
+    ) -> Path:
+        """The one way from weights to a file, which is always of all channels; returns the file's path."""
         if isinstance(head, OwnSpec):
             number = metadata.trial or 0
             model = self._rebuild(head, number)
             model.set_weights(weights)
-            save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
-            return
+            return save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
         model = build_head(head, metadata.feature_shape, len(metadata.classes))
         model.set_weights(folded_back(weights, data.store.header.projection))
         save_head(path, model, metadata)
+        return path
 
     def _rebuild(self, head: OwnSpec, number: int) -> Any:
         assert self.own is not None

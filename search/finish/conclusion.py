@@ -204,11 +204,12 @@ def conclude(
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
-    checkpoints.forget_refits()
+    written: list[Path] = []
     for number, made in refits.items():
         finalist = by_trial.get(number)
         told = finalist.record if finalist else None
-        checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data.first))
+        written += checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data.first))
+    checkpoints.forget_refits_but(written)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
     store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     heads = {

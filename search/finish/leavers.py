@@ -84,16 +84,28 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
         trial = summary.best if kind == WINNER else summary.article
         if trial is None:
             return None
-        return Leaving([find_head(folder, trial.number, refitted=True)], caveat=_what_is_to_come(record, kind))
+        tested = summary.test is not None and summary.test.article is not None
+        # of the article's head that is not tested nothing says whether it came through when it was trained again
+        again = summary.refit is not None and (kind == WINNER or tested)
+        path = _trained_again(folder, trial.number) if again else find_head(folder, trial.number, refitted=True)
+        return Leaving([path], caveat=_what_is_to_come(record, kind))
     if kind == ENSEMBLE:
         told = summary.ensemble
-        paths = [find_head(folder, number, refitted=True) for number in told.trials] if told else []
-        return Leaving(paths, told.temperature) if told else None
+        return Leaving([_trained_again(folder, number) for number in told.trials], told.temperature) if told else None
     entrant = summary.recommendation.of(REPEATS) if summary.recommendation else None
     if entrant is None:
         return None
-    copies = [copy_path_of(folder, number, copy) for number in entrant.trials for copy in range(entrant.copies)]
+    copies = [_trained_again(folder, number, copy) for number in entrant.trials for copy in range(entrant.copies)]
     return Leaving(copies, entrant.temperature)
+
+
+def _trained_again(folder: Path, number: int, copy: int = 0) -> Path:
+    """The file of a head that the record says was trained on all rows: no other one leaves in its place."""
+    path = copy_path_of(folder, number, copy)
+    if not path.is_file():
+        hint = "go on with --resume, which makes it anew"
+        raise InputError(path, expected="the head that was trained again", found="no such file", hint=hint)
+    return path
 
 
 def _what_is_to_come(record: StudyRecord, kind: str) -> str:

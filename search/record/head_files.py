@@ -11,6 +11,7 @@ FOLDER = "heads"
 FINALISTS = "finalists"
 """Where it keeps the repeats, a study of their own."""
 
+PLAIN = ".hdf5"
 OWN = ".keras"
 """Ending of the file of a head that has layers which are not read without running code: one of somebody's own."""
 
@@ -32,7 +33,7 @@ def copy_path_of(folder: Path, number: int, copy: int) -> Path:
 
 def head_files(folder: Path, kind: str) -> list[Path]:
     """Returns the files of heads that a study directory keeps: ``trial``, ``refit``, ``copy`` or ``*`` for all."""
-    return [path for suffix in (".hdf5", OWN) for path in (folder / FOLDER).glob(f"{kind}-*{suffix}")]
+    return [path for suffix in (PLAIN, OWN) for path in (folder / FOLDER).glob(f"{kind}-*{suffix}")]
 
 
 def _kept(path: Path) -> Path:

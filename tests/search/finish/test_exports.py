@@ -310,3 +310,15 @@ def test_a_study_that_has_not_ended_says_what_its_head_is(tmp_path, capsys):
     noted = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert len(noted) == 2
     assert all("the search has not ended: this is the best of 1 trial so far" in line for line in noted)
+
+
+@pytest.mark.parametrize(("which", "number"), [("winner", 1), ("ensemble", 1), ("article", 0)])
+def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, number):
+    study = shutil.copytree(FINISHED, tmp_path / "study")
+    lost = study / "heads" / f"refit-{number}.hdf5"
+    lost.unlink()
+    with pytest.raises(InputError) as told:
+        search.open_study(study).export(tmp_path / "out.hdf5", which=which)
+    hint = "go on with --resume, which makes it anew"
+    assert str(told.value) == f"{lost}: expected the head that was trained again, found no such file; {hint}"
+    assert search.open_study(study).export(tmp_path / "out.hdf5", trial=number).is_file()

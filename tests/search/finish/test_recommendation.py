@@ -12,17 +12,18 @@ from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.runtime.errors import InputError
+from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
 from heads.files.head_file import read_head
 from heads.metrics.scoring import score
 from search.finish import conclusion
+from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import Choice, conclude
 from search.finish.export import export_head
 from search.finish.recommendation import Entrant, entrants, is_within, recommend, row_scores
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
-from search.record.head_files import copy_path_of, refit_path_of
+from search.record.head_files import copy_path_of, head_files, refit_path_of
 from search.record.recommended import Contender, Recommendation, describe_rule
 from search.record.results import Ensemble, FinalistCost, HeldOutTest
 from search.record.study_record import read_record
@@ -237,6 +238,28 @@ def test_the_finalists_average_is_tested_with_the_temperature_that_it_leaves_wit
         made.folder, Choice(1, (), None), recommended, Ensemble(trials=members, temperature=0.5)
     )
     assert together.temperature == 0.5
+
+
+def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(made, monkeypatch):
+    ended_in(made, "winner")
+    others = [made.folder / "heads" / name for name in ("refit-77.hdf5", "copy-77-1.hdf5", "refit-78.keras")]
+    for path in others:
+        path.touch()
+    there, real, written = head_files(made.folder, "*"), TopCheckpoints.save_refit, []
+
+    def full(checkpoints, *told):
+        if written:
+            raise DiskFullError("refit", "0.0 MB free")
+        written.extend(real(checkpoints, *told))
+        return written
+
+    with monkeypatch.context() as patched, pytest.raises(DiskFullError):
+        patched.setattr(TopCheckpoints, "save_refit", full)
+        ended_in(made, "winner")
+    assert written
+    assert {*head_files(made.folder, "*")} == {*there}
+    ended_in(made, "winner")
+    assert {*head_files(made.folder, "*")} == {*there} - {*others}
 
 
 def test_heads_that_diverged_are_not_compared(ended):
