@@ -45,6 +45,10 @@ class SomeViews(FeatureSource):
             return self._source.take(rows)[:, self._views]
         return self._source.take(rows, self._views[np.broadcast_to(views, len(rows))])
 
+    def require_unchanged(self) -> None:
+        """See ``FeatureSource``."""
+        self._source.require_unchanged()
+
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
         for start, features in self._source.chunks(limit):

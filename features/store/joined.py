@@ -50,6 +50,11 @@ class JoinedStore(FeatureSource):
                 taken[mine] = part.take(rows[mine] - start, views[mine] if isinstance(views, np.ndarray) else views)
         return taken
 
+    def require_unchanged(self) -> None:
+        """See ``FeatureSource``; of both."""
+        for part in self._parts:
+            part.require_unchanged()
+
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
         before = 0

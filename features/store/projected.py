@@ -51,6 +51,10 @@ class ProjectedStore(FeatureSource):
             taken[part] = self._projection.apply(read, self.header.dtype, self.path)
         return taken
 
+    def require_unchanged(self) -> None:
+        """See ``FeatureSource``."""
+        self.source.require_unchanged()
+
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
         for start, features in self.source.chunks(limit):

@@ -61,6 +61,7 @@ class FeatureStore(FeatureSource):
         if before is None or not os.path.samestat(before, os.fstat(self._descriptor)):
             hint = "run it again"
             raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
+        self._opened = _written(before)
         with open(self._descriptor, "rb", closefd=False) as held:
             self.features: npt.NDArray[Any] = np.memmap(
                 held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
@@ -149,6 +150,12 @@ class FeatureStore(FeatureSource):
                 raise BottleneckError(f"{self.path}: the file was cut while it was read") from error
             yield start, flat.reshape(rows, *self.header.shape[1:])
 
+    def require_unchanged(self) -> None:
+        """Makes sure that nothing was written into the file since it was opened; see ``FeatureSource``."""
+        if _written(os.fstat(self._descriptor)) != self._opened:
+            found, hint = "one that was written to since it was opened", "run it again"
+            raise InputError(self.path, expected="a store that stays", found=found, hint=hint)
+
     def require_complete(self) -> None:
         """Refuses a store whose extraction has not ended, and one without a usable row.
 
@@ -162,3 +169,8 @@ class FeatureStore(FeatureSource):
             raise InputError(self.path, field="complete", expected="a finished store", found=settled, hint=hint)
         if not len(self.usable):
             raise InputError(self.path, field="done", expected="at least one usable row", found="none")
+
+
+def _written(status: os.stat_result) -> tuple[int, int]:
+    """What becomes another with whatever is written into a file, and stays where it is renamed or replaced."""
+    return status.st_size, status.st_mtime_ns

@@ -45,6 +45,10 @@ class RelabelledStore(FeatureSource):
         """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
         return self._source.take(rows, views)
 
+    def require_unchanged(self) -> None:
+        """See ``FeatureSource``."""
+        self._source.require_unchanged()
+
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
         return self._source.chunks(limit)

@@ -25,7 +25,7 @@ CHUNK_BYTES = 32 * 2**20
 class FeatureSource(Protocol):
     """Rows of features, with what is known of each.
 
-    A class that derives from it gives the attributes, ``take`` and ``chunks``, and has the rest.
+    A class that derives from it gives the attributes, ``take``, ``chunks`` and ``require_unchanged``, and has the rest.
 
     Attributes:
         path: The file, or the first of several: for messages.
@@ -62,6 +62,14 @@ class FeatureSource(Protocol):
 
         Args:
             limit: Upper bound of the bytes that are held at once (one row at least).
+        """
+        ...
+
+    def require_unchanged(self) -> None:
+        """Makes sure that what was read is what was opened: what is made of it is believed only then.
+
+        Raises:
+            InputError: The file was written to since. One that has its name by now is another, and does not count.
         """
         ...
 

@@ -73,13 +73,15 @@ class TopCheckpoints:
         self.clear_out()
 
     def check(self) -> None:
-        """Makes sure that the directory is still this study's.
+        """Makes sure that the directory is still this study's, and that its rows are what they were.
 
         Raises:
             BottleneckError: It was removed, and may be another search's by now.
+            InputError: A store was written to.
         """
         if self._lock is not None:
             self._lock.check()
+        self.data.require_unchanged()
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
@@ -109,7 +111,7 @@ class TopCheckpoints:
         file. Not for every trial, since many are soon surpassed.
 
         Raises:
-            BottleneckError: As ``check``.
+            BottleneckError: As ``check``, whose ``InputError`` is one of them.
         """
         self.check()
         kept = self._kept()

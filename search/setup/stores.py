@@ -76,6 +76,15 @@ class StudyData:
         """Returns the study without the stores that nobody chooses; all stay where no names are given."""
         return replace(self, named={name: self.named[name] for name in names}) if names else self
 
+    def require_unchanged(self) -> None:
+        """Makes sure that the rows are still those that the study was begun with.
+
+        Raises:
+            InputError: A store was written to since it was opened; it is named.
+        """
+        for feed in self.feeds():
+            feed.store.require_unchanged()
+
     def feeds(self) -> Iterator[Feed]:
         """Yields all feeds, that of a study's folds once."""
         for data in self.named.values():

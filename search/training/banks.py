@@ -17,6 +17,7 @@ from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
+from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
 
@@ -100,6 +101,9 @@ class Banks:
             banks: Which, of what size.
             data: Rows to train and validate on, by the store's name.
             config: What was resolved.
+
+        Raises:
+            InputError: A store was written to since it was opened.
         """
         self.shapes = dict(banks.shapes)
         self.folds = banks.first.folds
@@ -109,6 +113,7 @@ class Banks:
         self._engines: dict[str, Engine] = {}
         for name, shape in self.shapes.items():
             self._engines[name] = _engine(shape, self._data[name], config)
+        self._require_unchanged()
 
     @property
     def used(self) -> int:
@@ -138,7 +143,11 @@ class Banks:
             self._engines[name].remove(sorted(slots))
 
     def train(self, epoch: int, members: Sequence[Member]) -> dict[str, Trained]:
-        """Trains and scores each bank that has heads, and sets their next learning rates."""
+        """Trains and scores each bank that has heads, and sets their next learning rates.
+
+        Raises:
+            InputError: A store was written to: what was found of it is worth nothing.
+        """
         found = {}
         for name, slots in _slots_of(members).items():
             engine = self._engines[name]
@@ -148,6 +157,7 @@ class Banks:
             rates = engine.learning_rates.rates.copy()
             engine.learning_rates.update(scores.loss, _marked(losses.shape, slots))
             found[name] = Trained(losses, scores, rates, engine.epoch_flops(len(plan)))
+        self._require_unchanged()
         return found
 
     @property
@@ -166,10 +176,18 @@ class Banks:
         return [self._engines[member.store].take_out(member.slot, fold=fold) for fold in range(self.folds)]
 
     def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
-        """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``."""
+        """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``.
+
+        Raises:
+            InputError: A store was written to.
+        """
         engine = self._engines[store]
         found = engine.predict_exactly(heads)
+        self._require_unchanged()
         return [(one, engine.score_predicted(one, fold=head.fold)) for head, one in zip(heads, found, strict=True)]
+
+    def _require_unchanged(self) -> None:
+        StudyData(self._data).require_unchanged()
 
     def place_of(self, member: Member) -> Any:
         """Returns where a trial's heads lie, see ``Engine.place_of``."""

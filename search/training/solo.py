@@ -55,6 +55,7 @@ class OneAtATime:
 
         Raises:
             KeyboardInterrupt: After Ctrl-C, or SIGTERM, at once; at the latest when the epoch has ended.
+            InputError: A store was written to.
         """
         with heeding_stops(at_once=True) as stop:
             while True:
@@ -77,6 +78,7 @@ class OneAtATime:
 
         def on_epoch(record: EpochRecord) -> bool:
             nonlocal best, epochs, pruned
+            self.data.require_unchanged()
             epochs = record.epoch
             if asked.head.last_counts or record.validation.better_than(best.validation if best else None):
                 best = record

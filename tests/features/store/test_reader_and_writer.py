@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +19,11 @@ from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
+from features.store.joined import JoinedStore
+from features.store.projected import ProjectedStore
 from features.store.projection import Projection
 from features.store.reader import FeatureStore
+from features.store.relabelled import RelabelledStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 
@@ -323,3 +327,29 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="expected a place to write to"):
         StoreWriter(tmp_path / "file" / "a.h5", build_header())
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda store: store,
+        lambda store: JoinedStore(store, store),
+        lambda store: RelabelledStore(store, [*store.classes, "OTHER"]),
+        lambda store: ProjectedStore(store, Projection(np.eye(8, 4, dtype=np.float32), "ab" * 32)),
+    ],
+    ids=["alone", "joined", "relabelled", "projected"],
+)
+def test_what_is_written_into_a_store_that_is_read_is_noticed_and_one_that_takes_its_place_is_none(tmp_path, within):
+    path, other = build_store(tmp_path / "a.h5"), build_store(tmp_path / "b.h5", seed=1)
+    replaced = within(FeatureStore(path))
+    before = replaced.take([0, 1])
+    shutil.copyfile(other, tmp_path / "c.h5")
+    (tmp_path / "c.h5").replace(path)  # as an update does
+    replaced.require_unchanged()
+    assert np.array_equal(replaced.take([0, 1]), before)
+    written = within(FeatureStore(path))
+    written.require_unchanged()
+    shutil.copyfile(other, path)
+    said = r"a\.h5: expected a store that stays, found one that was written to since it was opened; run it again"
+    with pytest.raises(InputError, match=said):
+        written.require_unchanged()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
+from conftest import build_store
+from killed_study import STUDY, made_searches
 from made_study import make_config
 
 from features.runtime.errors import InputError
+from search import run_study
 from search.setup.audit import audit_study
 from search.setup.config import StudyConfig
 from search.setup.data import load_data
+from search.training.snapshot import Snapshots
 
 
 def config_of(**store: str) -> StudyConfig:
@@ -35,3 +40,29 @@ def test_an_audit_is_made_anew_where_the_content_is_another(tmp_path, make_store
         seen.append(audit_study(tmp_path, data)["identity"])
     assert seen[2] == seen[3]
     assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("when", ["search", "snapshot", "repeats", "refit", "calibration", "test", "one at a time"])
+def test_a_store_that_is_written_over_ends_its_search(tmp_path, monkeypatch, when):
+    path, other = build_store(tmp_path / "a.h5", rows=96), build_store(tmp_path / "b.h5", rows=96, seed=1)
+    (tmp_path / "study.toml").write_text(STUDY)
+    at, real, saved = "search" if when == "one at a time" else when, Snapshots.save, []
+
+    def write(stage: str) -> None:
+        if stage == at:
+            shutil.copyfile(other, path)
+
+    def saving(snapshots: Snapshots, snapshot: Any) -> None:
+        real(snapshots, snapshot)
+        saved.append(snapshot.finished)
+        if len(saved) == 2:
+            write("snapshot")
+
+    options = {"study": tmp_path / "study.toml", "out": tmp_path / "study", "trials": 4, "folds": 0}
+    options |= {"engine": "solo"} if when == "one at a time" else {"finalists": 2, "repeats": 2, "snapshot_every": 0}
+    with made_searches():
+        monkeypatch.setattr(Snapshots, "save", saving)
+        with pytest.raises(InputError, match=r"a\.h5: expected a store that stays, found one that was written to"):
+            run_study(path, **options, progress=False, on_stage=write)
+    assert not (tmp_path / "study" / "summary.json").exists()
+    assert when != "snapshot" or saved == [0, 0]  # nothing was told of what the other rows gave
