@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from features.hdf5.door import opened
 from features.hdf5.values import Attributes
+from features.runtime.errors import BottleneckError
 from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
@@ -112,8 +113,9 @@ class StoreWriter:
             contents: (len(rows), 16) hashes of the source files, where they are known and the store keeps them.
 
         Raises:
-            BottleneckError: The disk is full or failed; what was written before stays valid.
+            BottleneckError: The disk is full or failed, and what was written before stays valid; or the file is gone.
         """
+        self._require_in_place()
         if features is not None:
             expected = (len(rows), *self.header.shape[1:])
             assert features.shape == expected, f"{features.shape=} {expected=}"
@@ -134,14 +136,34 @@ class StoreWriter:
         self.done[list(rows)] = states
 
     def finish(self) -> None:
-        """Marks the store complete once every row is settled."""
+        """Marks the store complete once every row is settled.
+
+        Raises:
+            BottleneckError: The disk failed, or the file is gone.
+        """
         assert not np.any(self.done == RowState.PENDING)
-        if not self.complete:
+        if self.complete:
+            return
+        self._require_in_place()
+        try:
             os.fsync(self._descriptor)
             with h5py.File(self.path, "r+", locking=False) as file:
                 file.attrs.modify("complete", np.bool_(True))
             os.fsync(self._descriptor)
-            self.complete = True
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        self.complete = True
+
+    def _require_in_place(self) -> None:
+        """Refuses to go on with a file that has lost its name: nobody finds there what is written."""
+        try:
+            there = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        if not there:
+            raise BottleneckError(f"{self.path}: moved or removed while it was written")
 
     def close(self) -> None:
         """Gives the lock back; the store stays as it is, finished or resumable."""

@@ -240,6 +240,34 @@ def test_a_second_writer_is_refused_and_nothing_is_left_of_the_lock(tmp_path):
     StoreWriter(path, header).close()
 
 
+@pytest.mark.parametrize("end", ["moved", "removed", "another in its place", "its folder removed"])
+@pytest.mark.parametrize("step", ["write", "finish"])
+def test_a_store_that_loses_its_name_while_it_is_written_says_so(tmp_path, end, step):
+    header = build_header(rows=32)
+    features, states = build_features(header), np.full(len(header), RowState.DONE, np.uint8)
+    path = tmp_path / "stores" / "a.h5"
+
+    def lose() -> None:
+        if end == "moved":
+            path.rename(tmp_path / "b.h5")
+        elif end == "another in its place":
+            build_store(tmp_path / "b.h5", rows=32).replace(path)
+        else:
+            path.unlink()
+        if end == "its folder removed":
+            shutil.rmtree(path.parent)
+
+    with StoreWriter(path, header) as writer:
+        first, second = [*writer.pending()]
+        writer.write(first, features[:16], states[:16])
+        if step == "write":
+            lose()
+        with pytest.raises(BottleneckError, match=r"a\.h5: moved or removed while it was written$"):
+            writer.write(second, features[16:], states[16:])
+            lose()
+            writer.finish()
+
+
 def test_the_lock_survives_that_its_file_was_removed_between_open_and_lock(tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
     first = WriterLock(path)
