@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import shutil
@@ -143,6 +144,22 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 def write_json(path: Path, data: Any, *, shared: bool = False) -> None:
     """Writes indented JSON, atomically; ``shared`` as in ``replacing``. NaN is refused: it is no JSON."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n", shared=shared)
+
+
+def write_array(path: Path, array: Any, *, shared: bool = False) -> None:
+    """Writes an array as ``.npy``, atomically; ``shared`` as in ``replacing``.
+
+    By way of memory: into a file NumPy writes by itself, and what fails there has no number to know a full disk by.
+
+    Raises:
+        BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
+    """
+    import numpy as np  # noqa: PLC0415  most of who writes files has no arrays
+
+    content = io.BytesIO()
+    np.save(content, array)
+    with replacing(path, shared=shared) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def make_folder(folder: Path) -> None:

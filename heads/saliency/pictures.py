@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from features.images.resizing import square_of
 from features.runtime.errors import BottleneckError
-from features.runtime.files import replacing
+from features.runtime.files import replacing, write_array
 from features.runtime.text import printable
 from features.store.kind import SQUASH
 
@@ -107,8 +107,7 @@ def save_heatmap(
         picture = with_caption(draw_heatmap(image, drawn, resize=resize), text)
     except MemoryError as error:
         raise BottleneckError(f"{path}: not enough memory to draw {image.width} x {image.height} pixels") from error
-    with replacing(path.with_suffix(".npy"), shared=True) as temporary:
-        np.save(temporary, heat)
+    write_array(path.with_suffix(".npy"), heat, shared=True)
     with replacing(path, shared=True) as temporary:
         picture.save(temporary)
     return path

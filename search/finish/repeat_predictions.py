@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from features.hdf5.door import reading
 from features.runtime.errors import InputError
-from features.runtime.files import replacing
+from features.runtime.files import write_array
 from heads.metrics.scoring import Objective, Probabilities, Score, score
 from heads.model.weights import Weights
 from search.setup.data import SearchData
@@ -71,8 +71,7 @@ class Predictions:
             for place, start in enumerate(range(0, len(text), _PART)):
                 note_beside(asked.trial, f"{PREDICTIONS}:{place}", text[start : start + _PART])
             return
-        with replacing(self._path(asked.ordinal)) as temporary, temporary.open("wb") as file:
-            np.save(file, together)
+        write_array(self._path(asked.ordinal), together)
 
     def write_held(self) -> None:
         """Everything is where it belongs already."""

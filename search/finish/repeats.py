@@ -234,9 +234,15 @@ class _Repeats:
         self._plan = plan
 
     def settle(self) -> None:
-        """Makes their folder; what is there of other finalists is removed."""
+        """Makes their folder; what is there of other finalists is removed.
+
+        First of all it loses its name: of a removal that is stopped halfway nothing is taken for these repeats'.
+        """
+        aside = self.place.with_name(f".{self.place.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         if (self.place / FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
-            shutil.rmtree(self.place)
+            self.place.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         self.place.mkdir(parents=True, exist_ok=True)
         self.config.write(self.place)
 

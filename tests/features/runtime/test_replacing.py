@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from meeting import meet
 
-from features.runtime.errors import BottleneckError
-from features.runtime.files import replacing, write_json, write_text
+from features.runtime.errors import BottleneckError, DiskFullError
+from features.runtime.files import replacing, write_array, write_json, write_text
 
 
 def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path, monkeypatch):
@@ -36,3 +37,18 @@ def test_what_could_not_be_written_leaves_nothing_and_no_other_file(tmp_path):
             raise KeyError
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_array_that_finds_no_room_says_that_the_disk_is_full(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.npy"
+    write_array(path, np.arange(4))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match=r"a\.npy: disk full"):
+            write_array(path, np.arange(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert np.load(path).tolist() == [0, 1, 2, 3]
+    assert [one.name for one in tmp_path.iterdir()] == ["a.npy"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
 from ended_study import EndedStudy, end_study, probabilities
@@ -13,6 +16,8 @@ from heads.metrics.scoring import EpochRecord, Score
 from search.finish import repeats
 from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
+from search.record.head_files import FINALISTS
+from search.setup.config import FILE
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
@@ -162,6 +167,26 @@ def test_other_repeats_begin_anew(ended, bank):
     ended.made.config = ended.config.model_copy(update={"epochs": 5})
     repeat(ended)
     assert len(bank.ran) == 12
+
+
+def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank, monkeypatch):
+    repeat(ended)
+    ended.made.config = ended.config.model_copy(update={"epochs": 5})
+    real = shutil.rmtree
+
+    def stopped(folder: Path, **options: Any) -> None:
+        if (folder / FILE).is_file():  # which went first, and nothing after it
+            (folder / FILE).unlink()
+            raise KeyboardInterrupt
+        real(folder, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", stopped)
+        repeat(ended)
+    assert not (ended.folder / FINALISTS).exists()
+    repeat(ended)
+    assert len(bank.ran) == 12
+    assert [path.name for path in ended.folder.iterdir() if "old" in path.name] == []
 
 
 def test_the_articles_head_is_repeated_beside_the_best(ended, bank):
