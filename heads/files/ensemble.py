@@ -15,11 +15,11 @@ import keras
 
 from features.runtime.errors import InputError
 from heads.files.head_file import Head
-from heads.files.metadata import HeadMetadata
+from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.plain_layers import PlainModel, parse_model
 
 _AVERAGE = "average"
-_ALIKE = ("classes", "views", "dtype")
+_ALIKE = ("classes", *TAKEN)
 """What members must agree on beside the kind of features: with others an average means nothing."""
 _WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
 """What an ensemble says of itself only where all its members say the same."""
@@ -71,12 +71,13 @@ def join_heads(heads: Sequence[Head], *, value: float | None = None, versions: d
         The ensemble. Its metadata are what holds of every member; ``trials`` are theirs, where each has one.
 
     Raises:
-        InputError: As ``build_ensemble``; or two heads were trained on features, or for classes, of different kinds.
+        InputError: As ``build_ensemble``; or two heads were trained on features, or for classes, of different kinds,
+            or on those of two stores whose backbone is unknown.
     """
     first, *others = (head.metadata for head in heads)
     for number, other in enumerate(others, start=1):
         own = ((name, getattr(first, name), getattr(other, name)) for name in _ALIKE)
-        for name, expected, found in (*own, *first.differences(other)):
+        for name, expected, found in (*own, *first.other_features(other)):
             if expected != found:
                 raise InputError(f"head {number}", field=name, expected=f"{expected} as head 0", found=found)
     shared = {name: getattr(first, name) for name in ("feature_shape", *first.origin, *_ALIKE, *_WHERE_ALIKE)}

@@ -72,7 +72,7 @@ def largest_side(branches: Sequence[Branch]) -> int:
 
 
 def ensemble_metadata(branches: Sequence[Branch], temperature: float | None) -> HeadMetadata:
-    """Returns what the file of an ensemble of several backbones says of itself: what holds of all members.
+    """Returns what the file of an ensemble says of itself: what holds of all members, and what they take.
 
     Args:
         branches: As for ``build_image_ensemble``.
@@ -86,6 +86,8 @@ def ensemble_metadata(branches: Sequence[Branch], temperature: float | None) -> 
         image_size=largest_side(branches),
         weights=", ".join(dict.fromkeys(branch.backbone.weights_name for branch in branches)),
         weights_sha256="",
+        views=tuple(dict.fromkeys(view for one in heads for view in one.views)),
+        dtype=", ".join(dict.fromkeys(one.dtype for one in heads)),
         store_fingerprint="",
         trial=None,
         trials=tuple(trials) if len(trials) == len(heads) else (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.runtime.text import composed, printable
 from features.store.article import ARTICLE_SHAPE, class_names
-from features.store.kind import LATER, FeatureKind
+from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
 from heads.model.spec import HeadSpec
@@ -29,6 +29,9 @@ _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
 _NUMBERS = ("alpha", "value", "temperature")
+TAKEN = ("views", "dtype")
+"""How a head takes the features of its kind; what is averaged over other views, or rounded otherwise, is no input of
+one file of heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,15 @@ class HeadMetadata(FeatureKind):
         shared = {field.name: getattr(whole, field.name) for field in fields(whole) if field.name in own}
         shared["projection"] = "" if projection is None else projection.digest
         return cls(**(shared | {"store_fingerprint": fingerprint} | rest))
+
+    def other_features(self, other: HeadMetadata) -> Iterator[tuple[str, Any, Any]]:
+        """Yields (field, mine, theirs) where two heads take features of different kinds.
+
+        As ``differences``; but features whose backbone nobody knows are of one kind only where they are of one store.
+        """
+        yield from self.differences(other)
+        if self.backbone == other.backbone == UNKNOWN and self.store_fingerprint != other.store_fingerprint:
+            yield "store_fingerprint", self.store_fingerprint, other.store_fingerprint
 
 
 def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
 from features.runtime.text import counted, listed
+from features.store.kind import UNKNOWN
 from heads.files.head_file import read_metadata
-from heads.files.metadata import HeadMetadata
+from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
 from search.record.head_files import OWN, copy_path_of, find_head
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
@@ -124,17 +125,38 @@ def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:
     own = next((path for path in paths if path.suffix == OWN), None)
     if own is not None:
         return f"{own.name} has {why_not_plain(own)}"
-    kinds = groups_of_kind([(path, read_metadata(path)) for path in paths])
-    if len(kinds) > 1 and not with_backbone:
-        titles = [f"{one[0][1].backbone} at {one[0][1].image_size} pixels" for one in kinds]
-        return f"its heads take the features of {listed(titles, 4)}, which only --with-backbone brings together"
-    return ""
+    heads = [(path, read_metadata(path)) for path in paths]
+    kinds = [group[0][1] for group in groups_of_kind(heads)]
+    if len(kinds) > 1:
+        unknown = any(kind.backbone == UNKNOWN for kind in kinds)
+        if with_backbone and not unknown:
+            return ""
+        features = f"its heads take the features of {listed([_title(kind) for kind in kinds], 4)}"
+        return features if unknown else f"{features}, which only --with-backbone brings together"
+    ways = ways_taken([metadata for _, metadata in heads])
+    if with_backbone or len(ways) == 1:
+        return ""
+    told = " and on ".join(f"{', '.join(views)} ({dtype})" for views, dtype in ways)
+    return f"its heads were trained on {told}, which only --with-backbone brings together"
+
+
+def _title(kind: HeadMetadata) -> str:
+    if kind.backbone == UNKNOWN:
+        return f"an unknown backbone (store {kind.store_fingerprint[:16] or UNKNOWN})"
+    return f"{kind.backbone} at {kind.image_size} pixels"
 
 
 def groups_of_kind(heads: Sequence[tuple[Path, HeadMetadata]]) -> list[list[tuple[Path, HeadMetadata]]]:
     """Groups heads by the kind of their features, in the order of their first ones."""
-    groups: dict[tuple[Any, ...], list[tuple[Path, HeadMetadata]]] = {}
+    groups: list[list[tuple[Path, HeadMetadata]]] = []
     for path, metadata in heads:
-        kind = (metadata.feature_shape, *metadata.origin.items())
-        groups.setdefault(kind, []).append((path, metadata))
-    return list(groups.values())
+        same = (group for group in groups if not any(group[0][1].other_features(metadata)))
+        if (group := next(same, None)) is None:
+            groups.append(group := [])
+        group.append((path, metadata))
+    return groups
+
+
+def ways_taken(heads: Sequence[HeadMetadata]) -> list[tuple[Any, ...]]:
+    """In which views, and as which type, heads take features of their kind; each way once."""
+    return list(dict.fromkeys(tuple(getattr(head, name) for name in TAKEN) for head in heads))

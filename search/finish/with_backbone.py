@@ -11,7 +11,7 @@ from heads.files.ensemble import join_heads
 from heads.files.head_file import read_head
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
 from heads.files.metadata import HeadMetadata
-from search.finish.leavers import Leaving, groups_of_kind
+from search.finish.leavers import Leaving, groups_of_kind, ways_taken
 from search.setup.options import ExportOptions
 
 
@@ -35,7 +35,7 @@ def image_model_of(leaving: Leaving, choice: ExportOptions) -> tuple[Any, HeadMe
         named = NamedBackbone(weights=_weights(metadata, choice.weights), backbone=choice.backbone)
         backbone = rebuild_backbone(path, metadata, backbone_spec(path, metadata, named))
         branches.append(Branch(backbone, [heads[member] for member, _ in group]))
-    if len(branches) > 1:
+    if len(branches) > 1 or len(ways_taken([head.metadata for head in heads.values()])) > 1:
         return build_image_ensemble(branches), ensemble_metadata(branches, leaving.temperature)
     (branch,) = branches
     head = branch.heads[0]

@@ -233,6 +233,13 @@ class TestMetadata:
         with pytest.raises(InputError, match=rf"head 1: {name}: expected .* as head 0, found"):
             join_heads(self.heads(**{name: value}))
 
+    def test_vectors_that_nobody_knows_the_backbone_of_are_alike_in_one_store_alone(self) -> None:
+        unknown = [Head(one.model, replace(one.metadata, backbone="unknown")) for one in self.heads()]
+        assert join_heads(unknown).metadata.store_fingerprint == "f" * 64
+        unknown[1] = Head(unknown[1].model, replace(unknown[1].metadata, store_fingerprint="0" * 64))
+        with pytest.raises(InputError, match=r"head 1: store_fingerprint: expected f+ as head 0, found 0+"):
+            join_heads(unknown)
+
 
 PLAIN = """
 import sys, warnings; warnings.simplefilter("error")

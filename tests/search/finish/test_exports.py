@@ -20,6 +20,8 @@ from conftest import ROOT
 from made_pictures import World
 
 import search
+from features.extraction.backbone_spec import BackboneSpec
+from features.extraction.backbones import build_backbone
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing_folder
 from features.runtime.lock import WriterLock
@@ -27,13 +29,20 @@ from features.store.reader import FeatureStore
 from heads.files import formats
 from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.formats import FORMATS, format_of, probabilities_of
-from heads.files.head_file import read_head
+from heads.files.head_file import read_head, save_head
 from heads.files.image_model import build_image_model
 from heads.files.leaving import TOLERANCE, check_place, write_checked
-from heads.files.metadata import IMAGE_MODEL, KIND, file_attributes
+from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
 from heads.files.metadata_json import to_json
-from search.finish.export import on_images
+from heads.model.build import build_head
+from heads.model.spec import HeadSpec
+from search.finish.export import chosen_head, on_images
+from search.finish.leavers import Leaving, what_leaves
 from search.finish.tried import made_images
+from search.finish.with_backbone import image_model_of
+from search.record.head_files import refit_path_of
+from search.record.study_record import read_record
+from search.setup.options import ExportOptions
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -322,3 +331,65 @@ def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, 
     hint = "go on with --resume, which makes it anew"
     assert str(told.value) == f"{lost}: expected the head that was trained again, found no such file; {hint}"
     assert search.open_study(study).export(tmp_path / "out.hdf5", trial=number).is_file()
+
+
+def changed(folder: Path, heads: dict[int, dict]) -> Path:
+    """The finished study, which recommends its finalists' average, with other metadata in some of its heads."""
+    shutil.copytree(FINISHED, folder)
+    for number, changes in heads.items():
+        head = read_head(path := refit_path_of(folder, number))
+        save_head(path, head.model, replace(head.metadata, **changes))
+    told = json.loads((path := folder / "summary.json").read_text())
+    contender = {"kind": "ensemble", "trials": [1, 2], "value": 1.0, "behind": 0.0, "error": 0.0}
+    path.write_text(json.dumps(told | {"recommendation": {"kind": "ensemble", "contenders": [contender]}}))
+    return folder
+
+
+OF_NOBODY = {"backbone": "unknown", "alpha": None, "weights": "unknown", "weights_sha256": "", "image_size": 0}
+OF_TWO_STORES = {number: {**OF_NOBODY, "store_fingerprint": f"{number}" * 64} for number in (1, 2)}
+BRINGS = ", which only --with-backbone brings together"
+
+
+@pytest.mark.parametrize(
+    ("heads", "backbone", "why"),
+    [
+        (
+            OF_TWO_STORES,
+            False,
+            "take the features of an unknown backbone (store 1111111111111111), an unknown backbone",
+        ),
+        (OF_TWO_STORES, True, "take the features of an unknown backbone (store 1111111111111111), an unknown backbone"),
+        ({2: {"views": ("identity",)}}, False, "were trained on identity, flip (float16) and on identity (float16)"),
+        ({2: {"dtype": "float32"}}, False, "were trained on identity, flip (float16) and on identity, flip (float32)"),
+    ],
+)
+def test_an_average_that_no_file_can_hold_gives_way_to_the_winner(heads, backbone, why, tmp_path):
+    record = read_record(changed(tmp_path / "study", heads))
+    leaving = what_leaves(record, ExportOptions(with_backbone=backbone))
+    assert [path.name for path in leaving.paths] == ["refit-1.hdf5"]
+    assert f"recommended is the average of the finalists, but its heads {why}" in leaving.remark
+    assert (BRINGS in leaving.remark) == (heads is not OF_TWO_STORES)
+    with pytest.raises(InputError, match="--ensemble: expected heads that one file can hold, found its heads "):
+        what_leaves(record, ExportOptions(ensemble=True, with_backbone=backbone))
+
+
+def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):
+    folder = changed(tmp_path / "study", dict.fromkeys((1, 2), OF_NOBODY))
+    assert chosen_head(folder).metadata.trials == (1, 2)
+
+
+def test_with_the_backbone_heads_on_other_views_are_averaged(tmp_path):
+    backbone = build_backbone(BackboneSpec(name="mobilenet", alpha=0.25, weights="random:1", image_size=32))
+    told = HeadMetadata(classes=("A", "B"), feature_shape=backbone.feature_shape, alpha=0.25, versions={})
+    told = replace(told, backbone="mobilenet", weights="random:1", image_size=32, preprocessing="backbone")
+    paths, heads = [tmp_path / "0.hdf5", tmp_path / "1.hdf5"], []
+    for number, (path, views) in enumerate(zip(paths, (("identity",), ("identity", "flip")), strict=True)):
+        model = build_head(HeadSpec(conv_width=16), backbone.feature_shape, 2, seed=number)
+        save_head(path, model, replace(told, views=views, trial=number))
+        heads.append(read_head(path))
+    model, metadata = image_model_of(Leaving(paths, 1.5), ExportOptions(with_backbone=True))
+    assert (metadata.views, metadata.trials, metadata.temperature) == (("identity", "flip"), (0, 1), 1.5)
+    assert sum(layer.name.startswith("backbone_") for layer in model.layers) == 1
+    images = made_images(32)
+    expected = [probabilities_of(build_image_model(backbone, head), images) for head in heads]
+    np.testing.assert_allclose(probabilities_of(model, images), np.mean(expected, axis=0), atol=1e-5)
