@@ -48,7 +48,7 @@ from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
-from search.trials.ranking import article_trial, finalists_of, ranking
+from search.trials.ranking import article_trial, ranking
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,8 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig, folder
             Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in sound
         ]
-    leaving = finalists_of(study, 1)
+    article = article_trial(study)
+    leaving = list({trial.number: trial for trial in (ranking(study)[0], article) if trial}.values())
     if not config.folds and all(path_of(folder, trial.number).is_file() for trial in leaving):
         return []
     return [_of_trial(trial) for trial in leaving]

@@ -17,7 +17,7 @@ from features.runtime.text import counted
 from search.record.results import FinalistPlan
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
-from search.trials.ranking import finalists_of, is_article, is_counted, ranking
+from search.trials.ranking import finalists_of, is_article, is_counted
 
 SHARE = 4
 """Repeats take one in so many of the search's trial-epochs, at most, unless even the fewest take more."""
@@ -36,7 +36,8 @@ class RepeatPlan:
     """What the repeats are to be.
 
     Attributes:
-        trials: Whose heads are trained again: the best, and the article's behind them where it is not one of them.
+        trials: Whose heads are trained again, each once: the best, and the article's behind them where it is not one of
+            them.
         repeats: Seeds of each, at least; with folds each is of one fold.
         runs: Trainings of each: with folds a run is a head for each of them.
         epochs: Of a run, at most; the same for all, since a run's value is that of its best epoch: more epochs would be
@@ -96,7 +97,7 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
     given = config.finalists, config.repeats
     searched = sum(TrialNotes.of(trial).epochs for trial in study.get_trials(deepcopy=False) if is_counted(trial))
     chosen = None in given
-    least = 2 if is_article(ranking(study)[0]) else 1
+    least = 2 if is_article(finalists_of(study, 1)[0]) else 1
     for heads, repeats in _fewer_and_fewer(*given, least=least, folds=config.folds):
         trials = finalists_of(study, heads)
         plan = RepeatPlan(

@@ -55,7 +55,23 @@ def article_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
-    """Returns the best trials, and the article's behind them where it is not one of them."""
-    best, article = ranking(study)[:count], article_trial(study)
-    others = [] if article is None or article.number in {trial.number for trial in best} else [article]
-    return [*best, *others]
+    """Returns the best trials of different heads, and the article's behind them where it is not one of them.
+
+    Where a space has few heads the same one is drawn again and again. Its trials differ by their seeds alone, and to
+    compare them would be to choose the luckiest: each head is there once, by its best trial, the article's by its own.
+    """
+    article = article_trial(study)
+    own = {_head_of(article): article} if article else {}
+    found: dict[tuple[str, str], FrozenTrial] = {}
+    for trial in ranking(study):
+        if len(found) == count:
+            break
+        head = _head_of(trial)
+        found.setdefault(head, own.get(head, trial))
+    return list((found | own).values())
+
+
+def _head_of(trial: FrozenTrial) -> tuple[str, str]:
+    """What stands for a trial's head, and for the features that it takes."""
+    notes = TrialNotes.of(trial)
+    return notes.head.identity, notes.store

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_study import MadeStudy, make_config
+from optuna.trial import FrozenTrial
 
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.incidents import incidents
@@ -14,7 +15,7 @@ from search.finish.repeat_plan import RepeatPlan, describe_plan, plan_repeats
 from search.record.results import FinalistCost, Finalists
 from search.record.summary import summarise
 from search.trials.notes import TrialNotes
-from search.trials.ranking import is_article
+from search.trials.ranking import is_article, ranking
 
 EPOCHS = 40
 OPEN = {"finalists": None, "repeats": None}
@@ -139,3 +140,42 @@ def test_a_plan_is_told_in_the_summary_and_one_that_takes_more_is_pointed_out(se
     assert [line for line in incidents(study, summary) if "finalists: 2 heads" in line]
     as_asked = replace(finalists, plan=searched.plan(finalists=3, repeats=3).record)
     assert not [line for line in incidents(study, replace(summary, finalists=as_asked)) if "finalists" in line]
+
+
+FEW = {"conv_width": 256, "pooling": "average", "activation": ["relu", "gelu"], "batch_norm": [True, False]}
+"""Four heads, none of them the article's."""
+WITH_THE_ARTICLES = {"conv_width": 64, "pooling": "flatten", "activation": ["relu", "gelu"]}
+"""Two heads, one of them the article's."""
+
+
+@pytest.fixture
+def of_few(request, tmp_path):
+    made = Searched(tmp_path / "study", space=request.param)
+    fill(made, 30 * EPOCHS)
+    yield made
+    made.made.close()
+
+
+def alike(searched: Searched, trial: FrozenTrial) -> list[FrozenTrial]:
+    spec = TrialNotes.of(trial).spec
+    return [one for one in ranking(searched.made.opened.study) if TrialNotes.of(one).spec == spec]
+
+
+@pytest.mark.parametrize("of_few", [FEW], indirect=True)
+def test_a_head_that_was_drawn_several_times_is_compared_once_by_its_best_trial(of_few):
+    plan = of_few.plan(finalists=5, repeats=2)
+    assert len({TrialNotes.of(trial).spec for trial in plan.trials}) == len(plan.trials) == 5
+    assert plan.trial_epochs == 5 * 2 * EPOCHS
+    assert [trial.number for trial in plan.trials] == [alike(of_few, trial)[0].number for trial in plan.trials]
+    assert is_article(plan.trials[-1])
+    assert of_few.plan(finalists=2).trials == [*plan.trials[:2], plan.trials[-1]]
+
+
+@pytest.mark.parametrize("of_few", [WITH_THE_ARTICLES], indirect=True)
+def test_the_articles_head_drawn_again_is_there_once_by_its_own_trial(of_few):
+    first, *_ = ranking(of_few.made.opened.study)
+    plan = of_few.plan()
+    assert len({TrialNotes.of(trial).spec for trial in plan.trials}) == len(plan.trials) == 2
+    assert TrialNotes.of(plan.trials[0]).spec == TrialNotes.of(first).spec
+    (article,) = [trial for trial in plan.trials if is_article(trial)]
+    assert len(alike(of_few, article)) > 1
