@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from features.runtime.options import checked, with_options
 from heads.loaded import load_head
 from heads.prediction.download import is_url
 from heads.prediction.options import NamedClasses, PredictOptions
+from heads.prediction.prediction import json_lines
 from heads.prediction.stored import check_needs_no_image
 from heads.prediction.tables import prediction_table
 
@@ -72,7 +72,8 @@ def main(
     for note in predicted.notes:
         say(f"note: {note}")
     if as_json:
-        tell(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+        for piece in json_lines(predictions):
+            tell(piece)
     else:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
         show(prediction_table(predictions, loaded.classes, Console().width), width=width)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,29 @@ if TYPE_CHECKING:
 _IDENTITY = View("identity")
 
 
+class Shares(NamedTuple):
+    """Probabilities (classes,) and the names that they belong to, which all rows share."""
+
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+
+
+class _ByName:
+    """A dict for whoever asks, of what is kept: of a thousand classes dicts would take 100 KB an image."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, prediction: Prediction | None, owner: type | None = None) -> dict[str, float] | None:
+        if prediction is None:  # the field's default
+            return None
+        kept = vars(prediction)[self._name]
+        return dict(zip(kept.names, kept.values.tolist(), strict=True)) if isinstance(kept, Shares) else kept
+
+    def __set__(self, prediction: Prediction, value: Shares | dict[str, float] | None) -> None:
+        vars(prediction)[self._name] = value
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a head makes of one image.
@@ -33,16 +57,25 @@ class Prediction:
     Attributes:
         image: Path or address.
         label: The most probable class; None where the image could not be used.
-        probabilities: By class name; None where the image could not be used.
+        probabilities: By class name; None where the image could not be used. Made when it is asked for, of ``Shares``
+            where these were given.
         reason: Why it could not be used, or ''.
         maps: Pictures that were drawn of it, by kind.
     """
 
     image: str
     label: str | None = None
-    probabilities: dict[str, float] | None = None
+    probabilities: _ByName = _ByName()
     reason: str = ""
     maps: dict[str, str] = field(default_factory=dict)
+
+    def shares_of(self, classes: tuple[str, ...]) -> npt.NDArray[Any]:
+        """Returns the probabilities (classes,) of some classes, NaN where there is none."""
+        kept = vars(self)["probabilities"]
+        if isinstance(kept, Shares) and kept.names == classes:
+            return kept.values
+        named = self.probabilities or {}
+        return np.array([named.get(name, np.nan) for name in classes])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON types: image, class, probabilities, error; and the path of each picture drawn, by kind."""
@@ -79,17 +112,27 @@ class Predictions:
         import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
 
         own = ("path", "class", "error")
-        columns = told_apart(self.classes, own, "p({})")
-        rows = [
-            {
-                "path": row.image,
-                "class": row.label,
-                **{column: (row.probabilities or {}).get(name, np.nan) for name, column in columns.items()},
-                "error": row.reason,
-            }
-            for row in self.rows
-        ]
-        return pd.DataFrame(rows, columns=["path", "class", *columns.values(), "error"])
+        columns = list(told_apart(self.classes, own, "p({})").values())
+        shares = np.full((len(self.rows), len(columns)), np.nan)
+        for place, row in enumerate(self.rows):
+            shares[place] = row.shares_of(self.classes)
+        frame = pd.DataFrame(shares, columns=columns)
+        frame.insert(0, "path", [row.image for row in self.rows])
+        frame.insert(1, "class", [row.label for row in self.rows])
+        frame["error"] = [row.reason for row in self.rows]
+        return frame
+
+
+def json_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """Yields the lines of a JSON list of predictions, one after the other, so that only one is text at a time."""
+    if not predictions:
+        yield "[]"
+        return
+    yield "["
+    for place, prediction in enumerate(predictions, start=1):
+        told = json.dumps(prediction.to_dict(), indent=2).replace("\n", "\n  ")
+        yield f"  {told}," if place < len(predictions) else f"  {told}"
+    yield "]"
 
 
 @dataclass(frozen=True)
@@ -144,13 +187,13 @@ def predict(
             yield Prediction(source.name, reason=outcome.reason)
             continue
         probabilities = outcome.probabilities
-        named = dict(zip(head.metadata.classes, probabilities.tolist(), strict=True))
+        shares = Shares(head.metadata.classes, probabilities)
         try:
             maps = draw(source.name, source.path, probabilities, outcome.features) if draw else {}
         except UndecodableError as error:  # it was decoded at a reduced scale before
             yield Prediction(source.name, reason=str(error))
             continue
-        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], named, maps=maps)
+        yield Prediction(source.name, head.metadata.classes[int(probabilities.argmax())], shares, maps=maps)
 
 
 @dataclass(frozen=True)

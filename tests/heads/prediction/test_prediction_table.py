@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+import pickle
 import re
+import tracemalloc
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from heads.prediction.prediction import Prediction, Predictions
+from heads.prediction.prediction import Prediction, Predictions, Shares, json_lines
 from heads.prediction.tables import prediction_table
 
 
@@ -52,3 +57,36 @@ def test_the_next_classes_are_named_with_their_probabilities():
     assert cells[3].startswith("species number 28")
     line = next(line for line in text.splitlines() if "b.png" in line)
     assert [cell.strip() for cell in line.strip("│").split("│")] == ["b.png", "-", "-", "-", "no such file"]
+
+
+def test_probabilities_are_a_dict_however_they_are_kept():
+    made = Prediction("a.png", "A", Shares(("A", "B"), np.array([0.75, 0.25], np.float32)))
+    told = Prediction("a.png", "A", {"A": 0.75, "B": 0.25})
+    assert made == told == pickle.loads(pickle.dumps(made))
+    assert repr(made) == repr(told)
+    assert made.to_dict() == told.to_dict()
+    assert replace(made, maps={"heatmap": "a.npy"}).probabilities == {"A": 0.75, "B": 0.25}
+    assert Prediction("b.png").probabilities is None
+    assert made != Prediction("a.png", "A", Shares(("A", "B"), np.array([0.5, 0.5], np.float32)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_json_is_one_list_line_by_line(count):
+    rows = [Prediction(f"{number}\n.png", "A", {"A": 1.0}) for number in range(count)]
+    assert "\n".join(json_lines(rows)) == json.dumps([row.to_dict() for row in rows], indent=2)
+
+
+def test_a_row_of_many_classes_takes_little_more_than_its_numbers():
+    classes = tuple(f"class-{number}" for number in range(500))
+    shares = np.random.default_rng(0).random((200, 500), np.float32)
+    tracemalloc.start()
+    rows = tuple(Prediction(f"{place}", classes[0], Shares(classes, row)) for place, row in enumerate(shares))
+    for _ in json_lines(rows):
+        pass
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 200 * 2000
+    frame = Predictions(classes, (*rows, Prediction("x", reason="gone"))).to_frame()
+    np.testing.assert_array_equal(frame[list(classes)].to_numpy()[:-1], shares)
+    assert frame[list(classes)].iloc[-1].isna().all()
+    assert list(frame.columns) == ["path", "class", *classes, "error"]
