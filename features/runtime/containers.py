@@ -24,10 +24,11 @@ except ImportError:  # Windows
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _MEMORY = {
-    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
-    2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
+    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    2: (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file")),
 }
-"""Files of limits, of what is held, and in memory.stat the key of what is held of files, for each version."""
+"""Files of limits, of what is held, and in memory.stat the keys of what is held of files, for each version: of those
+that were read once, and of those that were read again."""
 _UNLIMITED = 2**60
 """Bytes; version 1 has no word for *unlimited* and gives the largest number of whole pages instead."""
 
@@ -56,8 +57,8 @@ def _memory_of_groups() -> Iterator[tuple[int, int]]:
         if not found or min(found) >= _UNLIMITED:
             continue
         stored = (line.split() for line in _text(group / "memory.stat").splitlines())
-        given_up = next((_number(pair[1]) for pair in stored if len(pair) == 2 and pair[0] == cached), 0)
-        yield min(found), max(0, (_number(_text(group / held)) or 0) - (given_up or 0))
+        given_up = sum(_number(pair[1]) or 0 for pair in stored if len(pair) == 2 and pair[0] in cached)
+        yield min(found), max(0, (_number(_text(group / held)) or 0) - given_up)
 
 
 def _memory_of_process() -> Iterator[tuple[int, int]]:

@@ -15,7 +15,9 @@ from features.runtime.containers import memory_left, processors_allowed
 from features.runtime.memory import resident_budget
 from features.runtime.portable import cpu_count
 
+STAT = "anon 150\ninactive_file 500\nactive_file 250\ninactive_anon 7\ntotal_inactive_file 400\ntotal_active_file 100"
 V1, V2 = "4:memory:/a/b\n1:cpu,cpuacct:/a/b\n0::/\n", "0::/a/b\n"
+OF_V1 = {"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "900", "memory.stat": STAT}
 HUGE = "9223372036854771712"
 
 
@@ -44,6 +46,8 @@ def groups(tmp_path, monkeypatch):
         (V2, {"a/memory.max": "900", "a/b/memory.max": "5000", "a/memory.current": "100"}, 800),  # the tightest
         (V2, {"a/b/memory.max": "max", "a/b/memory.high": "800"}, 800),
         (V2, {"a/b/memory.max": "1000", "a/b/memory.current": "900", "a/b/memory.stat": "inactive_file 500"}, 600),
+        (V2, {"a/b/memory.max": "1000", "a/b/memory.current": "900", "a/b/memory.stat": STAT}, 850),  # read again, too
+        (V2, {"a/b/memory.max": "1000", "a/b/memory.current": "700", "a/b/memory.stat": STAT}, 1000),
         (V2, {"a/b/memory.max": "1000", "a/b/memory.current": "1200"}, 0),
         (V2, {"a/b/memory.max": "max"}, None),
         (V2, {"a/b/memory.max": "rubbish"}, None),
@@ -51,6 +55,7 @@ def groups(tmp_path, monkeypatch):
         ("", {"memory.max": "1000"}, None),
         ("0::/../other\n", {"memory.max": "1000"}, 1000),
         (V1, {"memory/a/b/memory.limit_in_bytes": "1000", "memory/a/b/memory.usage_in_bytes": "400"}, 600),
+        (V1, {f"memory/{name}": text for name, text in OF_V1.items()}, 600),
         (V1, {"memory/memory.limit_in_bytes": "1000"}, 1000),
         (V1, {"memory/a/b/memory.limit_in_bytes": HUGE}, None),
         (V1, {"memory/memory.limit_in_bytes": HUGE, "unified/memory.max": "max"}, None),
