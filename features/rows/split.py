@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -135,22 +136,47 @@ class _Need:
 
 
 def _folds(rows: Rows, table: _Table, need: _Need, *, seed: int) -> list[Rows]:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
-
     labels, folds = table.labels[rows], need.folds
     groups = groups_of(table.patients[rows])
     patients_known = len(np.unique(groups))
     _require_patients(rows, patients_known, table, need)
     _require_images(rows, table, need)
-    if patients_known == len(rows):  # one row each: by groups it would be the same, in minutes for 80,000 rows
-        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels)
-    else:
-        pairs = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, labels, groups)
-    parts = [np.sort(rows[inside]) for _, inside in pairs]
+    fold_of = _dealt(_Hand.of(labels, groups), folds, seed)
+    parts = [np.sort(rows[fold_of == fold]) for fold in range(folds)]
     if not all(map(len, parts)):  # a few patients of very different sizes
         expected, found = f"patients that can be put into {folds} parts for {need.why}", "one part empty"
         raise InputError("split", expected=expected, found=found, hint=f"use another --seed or {need.otherwise}")
     return parts
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """Labels and patients' numbers (rows,) to split; the same hand is known by its digest."""
+
+    digest: bytes
+    labels: npt.NDArray[np.int32] = field(compare=False)
+    groups: npt.NDArray[np.int64] = field(compare=False)
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int64]) -> Self:
+        digest = hashlib.sha256(labels.astype("<i8").tobytes() + groups.astype("<i8").tobytes())
+        return cls(digest.digest(), labels, groups)
+
+
+@lru_cache(maxsize=8)
+def _dealt(hand: _Hand, folds: int, seed: int) -> npt.NDArray[np.int32]:
+    """The fold of each row: made once for all stores of the same images, as it takes patients times classes."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
+
+    how = {"n_splits": folds, "shuffle": True, "random_state": seed}
+    if len(np.unique(hand.groups)) == len(hand.groups):  # by groups the same, in minutes for 80,000 rows
+        pairs = StratifiedKFold(**how).split(hand.labels, hand.labels)
+    else:
+        pairs = StratifiedGroupKFold(**how).split(hand.labels, hand.labels, hand.groups)
+    fold_of = np.zeros(len(hand.labels), np.int32)
+    for fold, (_, inside) in enumerate(pairs):
+        fold_of[inside] = fold
+    return fold_of
 
 
 def _require_patients(rows: Rows, found: int, table: _Table, need: _Need) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from features.images.patients import GROUP_PATTERN, compile_group_pattern, find_patients
 from features.rows.split import Split, fold_rows, groups_of, split_rows
@@ -128,6 +129,24 @@ def test_rows_of_unknown_patients_are_not_split_as_that_many_groups(monkeypatch)
     rows = np.arange(83_484)
     split = split_rows(rows, rows % 4, np.full(len(rows), ""), validation=0.1, test=0.1, seed=0)
     assert np.ptp(np.bincount(rows[split.validation] % 4)) <= 2
+
+
+def test_several_stores_of_the_same_images_are_split_once(monkeypatch):
+    generator, asked = np.random.default_rng(0), []
+    labels, names = generator.integers(0, 3, 120).astype(np.int32), np.array([f"once-{row // 3}" for row in range(120)])
+    split = StratifiedGroupKFold.split
+    monkeypatch.setattr(StratifiedGroupKFold, "split", lambda self, *told: asked.append(self) or split(self, *told))
+
+    def folds(seed: int = 5) -> list[list[int]]:
+        rows, own = np.arange(120), (labels.copy(), names.copy())
+        return [part.tolist() for part in fold_rows(rows, *own, folds=4, seed=seed)]
+
+    assert folds() == folds()
+    assert len(asked) == 1
+    assert folds(6) != folds()
+    labels[:60] = (labels[:60] + 1) % 3
+    folds()
+    assert len(asked) == 3
 
 
 def test_unknown_patients_are_each_a_patient_of_its_own():
