@@ -203,12 +203,13 @@ def conclude(
         require_refit(refits, choice.trial)
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
+    temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
     written: list[Path] = []
     for number, made in refits.items():
         finalist = by_trial.get(number)
         told = finalist.record if finalist else None
-        written += checkpoints.save_refit(made, told, _temperature(probabilities.get(number, ()), data.first))
+        written += checkpoints.save_refit(made, told, temperatures.get(number))
     checkpoints.forget_refits_but(written)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
     store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
@@ -239,7 +240,7 @@ def conclude(
         ensemble=described,
         recommendation=recommended,
         refit=_describe_refit(refits.get(choice.trial), data.of(store_of[choice.trial])),
-        calibration=_calibration(probabilities.get(choice.trial, ()), data.first),
+        calibration=_calibration(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
         test=test,
         verdict=verdict(test),
     )
@@ -331,12 +332,14 @@ def _temperature(probabilities: Sequence[Probabilities], data: SearchData) -> fl
     return fit_temperature(np.concatenate(probabilities), np.tile(data.validation_labels, len(probabilities)))
 
 
-def _calibration(probabilities: Sequence[Probabilities], data: SearchData) -> Calibration | None:
+def _calibration(
+    probabilities: Sequence[Probabilities], temperature: float | None, data: SearchData
+) -> Calibration | None:
     """Of the chosen head's repeats, on the validation rows: what the temperature was fitted on."""
     if not probabilities:
         return None
     labels = np.tile(data.validation_labels, len(probabilities))
-    return Calibration(**describe_calibration(np.concatenate(probabilities), labels, _temperature(probabilities, data)))
+    return Calibration(**describe_calibration(np.concatenate(probabilities), labels, temperature))
 
 
 def tested_together(

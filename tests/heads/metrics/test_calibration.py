@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from heads.metrics.calibration import COLDEST, HOTTEST, fit_temperature, with_temperature
 from heads.metrics.curves import reliability
@@ -65,3 +66,28 @@ def test_rows_that_are_all_called_rightly_do_not_say_how_sure_is_too_sure():
     assert fit_temperature(sure, np.array([0, 1, 0])) == 1.0
     assert fit_temperature(sure, np.array([0, 1, 1])) > 1.0
     assert str(score(np.array([[1.0, 0.0]], np.float32), np.array([0])).loss) == "0.0"
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 100), temperature=st.floats(0.1, 4), classes=st.integers(2, 300))
+def test_it_is_the_temperature_whose_probabilities_score_best(seed, temperature, classes):
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet(np.full(classes, 0.1), 200).astype(np.float32)
+    labels = generator.integers(0, classes, 200)
+    labels[20:] = probabilities[20:].argmax(axis=1)
+    probabilities = with_temperature(probabilities, temperature)
+
+    def loss(logarithm: float) -> float:
+        return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss
+
+    bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))
+    expected = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    assert fit_temperature(probabilities, labels) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_logarithms_are_taken_once(monkeypatch):
+    taken, of_all = [], np.log
+    monkeypatch.setattr(np, "log", lambda numbers, **told: taken.append(np.size(numbers)) or of_all(numbers, **told))
+    probabilities, labels = believable(3)
+    fit_temperature(probabilities, labels)
+    assert taken.count(probabilities.size) == 1
