@@ -93,8 +93,8 @@ class TopCheckpoints:
         if len(weights) > 1:
             return
         best = ranking(self.study)[: self.keep]
-        worst = score_of(self.study, best[-1]) if best else None
-        if len(best) < self.keep or score.better_than(worst) or asked.is_article:
+        worst = score_of(self.study, best[-1]) if best else None  # of equals the lower number ranks first
+        if len(best) < self.keep or worst is None or not worst.better_than(score) or asked.is_article:
             self._held[asked.number] = (asked, weights[0], score)
 
     def write_held(self) -> None:

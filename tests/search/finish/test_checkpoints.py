@@ -14,6 +14,8 @@ from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import kept_numbers, path_of
 from search.setup.data import load_data
 from search.setup.stores import StudyData
+from search.trials.ask_tell import Asked
+from search.trials.ranking import ranking
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ def study(tmp_path):
     made.close()
 
 
-def end_trial(study, accuracy: float, *, folds: int = 1) -> int:
+def end_trial(study, accuracy: float, *, folds: int = 1, asked: Asked | None = None) -> int:
     """Runs a trial to its end, its head offered and told as the pool does."""
     made, checkpoints, data = study
-    asked = made.book.ask()
+    asked = asked or made.book.ask()
     score = Score(1 - accuracy, accuracy)
     weights = drawn_weights(asked.spec, data, seed=asked.number)
     checkpoints.offer(asked, [weights] * folds, score, ())
@@ -64,6 +66,20 @@ def test_one_that_is_surpassed_before_it_is_written_is_never_written(study, monk
     checkpoints.write_out()
     assert written == [0, 2, 3]
     assert kept_numbers(made.folder) == [0, 2, 3]
+
+
+def test_of_equals_the_first_is_kept_also_where_it_ends_last(study):
+    made, checkpoints, _ = study
+    end_trial(study, 0.3)
+    slow = made.book.ask()
+    for _ in range(2):
+        end_trial(study, 0.5)
+    checkpoints.write_out()
+    end_trial(study, 0.5, asked=slow)
+    checkpoints.write_out()
+    assert (
+        kept_numbers(made.folder) == [0, 1, 2] == sorted({0, *(one.number for one in ranking(made.opened.study)[:2])})
+    )
 
 
 def test_a_file_holds_the_head_and_what_it_scored(study):
