@@ -39,8 +39,8 @@ class SomeViews(FeatureSource):
         self._source = source
         self._views = np.array([source.header.views.index(view) for view in views])
 
-    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
-        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
+    def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        """See ``FeatureSource``."""
         if views is None:
             return self._source.take(rows)[:, self._views]
         return self._source.take(rows, self._views[np.broadcast_to(views, len(rows))])

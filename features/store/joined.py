@@ -38,9 +38,8 @@ class JoinedStore(FeatureSource):
         self.complete = first.complete and second.complete
         self.fingerprint = self.header.fingerprint
 
-    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
-        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
-        rows = np.asarray(rows)
+    def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        """See ``FeatureSource``."""
         shape = self.header.shape[1:] if views is None else self.header.feature_shape
         taken = np.empty((len(rows), *shape), self._dtype)
         border = len(self._parts[0])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -118,12 +118,15 @@ class FeatureStore(FeatureSource):
         arrays_to_store(arrays, path, dtype=dtype)
         return cls(path)
 
-    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
-        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``.
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles by the path, and refuses another store that is there by then.
 
-        They are read in file order, so that the disk's own read-ahead helps.
+        The open file is this object's alone: it is closed with it, and its number means nothing to another process.
         """
-        rows = np.asarray(rows)
+        return _reopened, (type(self), self.path.absolute(), self.identity)
+
+    def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        """See ``FeatureSource``. They are read in file order, so that the disk's own read-ahead helps."""
         if np.all(rows[1:] >= rows[:-1]):
             return self._read(rows, views)
         order = np.argsort(rows)
@@ -174,3 +177,9 @@ class FeatureStore(FeatureSource):
 def _written(status: os.stat_result) -> tuple[int, int]:
     """What becomes another with whatever is written into a file, and stays where it is renamed or replaced."""
     return status.st_size, status.st_mtime_ns
+
+
+def _reopened(kind: type[FeatureStore], path: Path, recorded: Mapping[str, str]) -> FeatureStore:
+    store = kind(path)
+    store.check_recorded(recorded, "was copied or pickled")
+    return store

@@ -41,8 +41,8 @@ class RelabelledStore(FeatureSource):
         """See ``FeatureSource``."""
         return self._source.content
 
-    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
-        """Reads some rows, in the order in which they are asked for; see ``FeatureSource``."""
+    def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        """See ``FeatureSource``."""
         return self._source.take(rows, views)
 
     def require_unchanged(self) -> None:

@@ -25,7 +25,7 @@ CHUNK_BYTES = 32 * 2**20
 class FeatureSource(Protocol):
     """Rows of features, with what is known of each.
 
-    A class that derives from it gives the attributes, ``take``, ``chunks`` and ``require_unchanged``, and has the rest.
+    A class that derives from it gives the attributes, ``_taken``, ``chunks`` and ``require_unchanged``, and has the rest.
 
     Attributes:
         path: The file, or the first of several: for messages.
@@ -45,16 +45,35 @@ class FeatureSource(Protocol):
     done: npt.NDArray[np.uint8]
     complete: bool
 
-    def take(self, rows: Rows, views: npt.NDArray[np.int64] | int | None = None) -> Features:
+    def take(self, rows: npt.ArrayLike, views: npt.ArrayLike | None = None) -> Features:
         """Reads some rows, in the order in which they are asked for.
 
         Args:
-            rows: (n,) row indices, in any order, repeats allowed.
+            rows: (n,) row indices, in any order, repeats allowed; or a mask, (rows,) of bool.
             views: The view of all of them, or (n,) the view of each; all views of each where None.
 
         Returns:
             (n, height, width, channels), with all views (n, views, height, width, channels); a copy.
+
+        Raises:
+            InputError: There are no such rows or views, or another number of views than of rows.
         """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            _require_shape(self.path, "rows", chosen, len(self))
+            chosen = np.flatnonzero(chosen)
+        chosen = _indices(self.path, "rows", chosen, len(self))
+        _require_shape(self.path, "rows", chosen, chosen.size)
+        if views is None:
+            return self._taken(chosen, None)
+        each = _indices(self.path, "views", np.asarray(views), len(self.header.views))
+        if not each.ndim:
+            return self._taken(chosen, int(each))
+        _require_shape(self.path, "views", each, len(chosen))
+        return self._taken(chosen, each)
+
+    def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
+        """What ``take`` returns, of rows and views that are there; those of each row are an array like ``rows``."""
         ...
 
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
@@ -130,6 +149,25 @@ class FeatureSource(Protocol):
 
     def _repr_html_(self) -> str:
         return table_of(self.path, facts_of(self.header, self.done))
+
+
+def _indices(path: Path, field: str, given: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Returns row or view numbers from 0 to ``count``; as NumPy has it, negative ones count from the end."""
+    if not given.size:
+        return np.zeros(given.shape, np.int64)
+    within = f"whole numbers below {count}"
+    if given.dtype.kind not in "iu":
+        raise InputError(path, field=field, expected=within, found=f"values of {given.dtype}")
+    least, most = given.min(), given.max()
+    if most >= count or least < -count:
+        raise InputError(path, field=field, expected=within, found=most if most >= count else least)
+    numbers = given.astype(np.int64, copy=False)
+    return np.where(numbers < 0, numbers + count, numbers) if least < 0 else numbers
+
+
+def _require_shape(path: Path, field: str, given: npt.NDArray[Any], count: int) -> None:
+    if given.shape != (count,):
+        raise InputError(path, field=field, expected=f"an array of shape ({count},)", found=given.shape)
 
 
 def rows_within(limit: int, header: StoreHeader) -> int:

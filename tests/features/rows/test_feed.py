@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.rows.feed import Feed, plan_epoch
+from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 
 row_sets = st.lists(st.integers(0, 10**6), min_size=1, max_size=200, unique=True).map(np.array)
@@ -122,7 +123,7 @@ def test_an_epoch_that_is_left_early_ends_its_reader(store):
 def test_an_error_of_the_reader_arrives_at_the_trainer(store):
     feed = Feed(store, np.arange(4), memory_bytes=0)
     plan = plan_epoch(np.array([39, 40]), batch_size=4, views=1, seed=0, epoch=0)  # there are 40 rows, 0 to 39
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="rows: expected whole numbers below 40, found 40"):
         list(feed.train_batches(plan))
 
 

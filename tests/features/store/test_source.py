@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,13 @@ from conftest import ROOT, build_features, build_header, build_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.runtime.errors import InputError
 from features.store.joined import JoinedStore
 from features.store.kind import FeatureKind
+from features.store.projected import ProjectedStore
+from features.store.projection import Projection
 from features.store.reader import FeatureStore
+from features.store.relabelled import RelabelledStore
 from features.store.schema import RowState
 from features.store.source import FeatureSource
 from features.store.writer import StoreWriter
@@ -42,7 +48,19 @@ def joined(folder: Path) -> tuple[FeatureSource, np.ndarray]:
     return JoinedStore(*map(FeatureStore, paths)), np.concatenate(features)
 
 
-@pytest.fixture(scope="module", params=[plain, joined], ids=lambda make: make.__name__)
+def projected(folder: Path) -> tuple[FeatureSource, np.ndarray]:
+    """Onto two of the channels, in the other order."""
+    source, features = plain(folder)
+    basis = np.eye(features.shape[-1], dtype=np.float32)[:, [1, 0]]
+    return ProjectedStore(source, Projection(basis, source.fingerprint)), features[..., [1, 0]]
+
+
+def relabelled(folder: Path) -> tuple[FeatureSource, np.ndarray]:
+    source, features = plain(folder)
+    return RelabelledStore(source, (*reversed(source.classes), "another")), features
+
+
+@pytest.fixture(scope="module", params=[plain, joined, projected, relabelled], ids=lambda make: make.__name__)
 def made(request, tmp_path_factory) -> tuple[FeatureSource, np.ndarray]:
     return request.param(tmp_path_factory.mktemp(request.param.__name__))
 
@@ -76,6 +94,50 @@ def test_rows_are_taken_in_any_order_and_view(made, data, rows):
     assert np.array_equal(taken, features[rows] if views is None else features[rows, views])
     taken[:] = 1  # a copy: the file is as it was
     assert np.array_equal(source.take(rows), features[rows])
+
+
+def test_rows_are_taken_by_lists_masks_and_from_the_end(made):
+    source, features = made
+    assert np.array_equal(source.take([25, 9, 4], [0, 1, 0]), features[[25, 9, 4], [0, 1, 0]])
+    assert np.array_equal(source.take((25, -1, 4), np.int64(1)), features[[25, -1, 4], 1])
+    assert source.take([]).shape == (0, *features.shape[1:])
+    assert source.take([], []).shape == (0, *features.shape[2:])
+    mask = features[:, 0, 0, 0, 0] > np.median(features[:, 0, 0, 0, 0])
+    each = np.arange(mask.sum(), dtype=np.uint8) % 2
+    assert np.array_equal(source.take(mask, each), features[np.flatnonzero(mask), each])
+    assert np.array_equal(source.take(mask.tolist()), features[mask])
+
+
+@pytest.mark.parametrize(
+    ("rows", "views", "message"),
+    [
+        ([0, ROWS], None, f"rows: expected whole numbers below {ROWS}, found {ROWS}"),
+        ([-ROWS - 1], 0, f"rows: expected whole numbers below {ROWS}, found {-ROWS - 1}"),
+        ([0.0], None, f"rows: expected whole numbers below {ROWS}, found values of float64"),
+        (3, None, r"rows: expected an array of shape \(1,\), found \(\)"),
+        ([True, False], None, rf"rows: expected an array of shape \({ROWS},\), found \(2,\)"),
+        ([0, 1], 2, "views: expected whole numbers below 2, found 2"),
+        ([0, 1], [True, False], "views: expected whole numbers below 2, found values of bool"),
+        ([0, 1], [0], r"views: expected an array of shape \(2,\), found \(1,\)"),
+    ],
+)
+def test_rows_and_views_that_are_not_there_are_refused(made, rows, views, message):
+    with pytest.raises(InputError, match=message):
+        made[0].take(rows, views)
+
+
+def test_a_copy_reads_its_own_file_or_none(tmp_path):
+    path = build_store(tmp_path / "own.h5", rows=ROWS, views=VIEWS)
+    store, (_, right) = FeatureStore(path), next(FeatureStore(path).chunks())
+    for again in (pickle.loads(pickle.dumps(store)), copy.copy(store), copy.deepcopy(JoinedStore(store, store))):
+        another = FeatureStore(build_store(tmp_path / "other.h5", rows=ROWS, views=VIEWS, seed=5))
+        assert np.array_equal(next(again.chunks())[1], right)
+        assert np.array_equal(again.take([3, 1]), right[[3, 1]])
+        another.path.unlink()
+    assert len(pickle.dumps(store)) < 1000
+    build_store(tmp_path / "new.h5", rows=ROWS - 6, views=VIEWS).replace(path)
+    with pytest.raises(InputError, match="of the store that was copied or pickled"):
+        copy.copy(store)
 
 
 @pytest.mark.parametrize("limit", [1, 600, 10**9])
