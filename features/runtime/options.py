@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_args
 
 import annotated_types
+import numpy as np
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -128,7 +129,8 @@ def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
         raise InputError(name, expected=f"an option of {of}", found="none of that name", hint=hint)
     for name, value in given.items():
         kinds = {*_kinds(model.model_fields[name].annotation)}
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:  # which pydantic takes for 0 and 1
+        of_numbers = kinds & {int, float} and bool not in kinds
+        if of_numbers and isinstance(value, bool | np.bool_):  # which pydantic takes for 0 and 1
             raise InputError(option_name(name), expected="a number", found=value)
     try:
         return model.model_validate(dict(given))

@@ -52,6 +52,10 @@ class HeldArray:
         if hasattr(values, "toarray") and not hasattr(values, "__array__"):  # SciPy's: it has shape and rows
             hint = f"{name}.toarray() makes it one"
             raise InputError(name, expected="a dense array", found=f"a sparse {type(values).__name__}", hint=hint)
+        if np.ma.is_masked(values):
+            hint = f"leave out its rows, or say what stands there: {name}.filled(VALUE)"
+            found = counted(int(np.ma.getmaskarray(values).sum()), "masked one")
+            raise InputError(name, expected="values everywhere", found=found, hint=hint)
         sliced = isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "shape")
         self._values: Any = values if sliced else _as_array(name, values)
         self.dtype: np.dtype[Any] = self._values.dtype

@@ -45,8 +45,10 @@ class FeatureStore(FeatureSource):
         Raises:
             InputError: There is no such file, or it is not a store of this schema.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise InputError("path", expected=f"the path of {EXPECTED}", found=type(path).__name__)
         self.path = Path(path)
-        before = self.path.stat() if self.path.exists() else None
+        before = self.path.stat() if os.path.exists(path) else None  # noqa: PTH110  nor is what no file can be called
         with opened(self.path, EXPECTED) as file:
             self.header = read_header(self.path, file).spelled()
             self._features_at = dataset_offset(self.path, file, "features")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def take_images(told: dict[str, Any]) -> ImagesGiven | None:
     """Takes what is for the extraction out of the keyword arguments of a search; ``images`` itself stays.
 
     Raises:
-        InputError: There is something, but no images.
+        InputError: There is something, but no images; or these are no path.
     """
     given = {name: told.pop(name) for name in ImageOptions.model_fields if name in told}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -50,6 +51,8 @@ def take_images(told: dict[str, Any]) -> ImagesGiven | None:
         if given:
             raise InputError(option_name(next(iter(given))), expected="--images beside it", found="none")
         return None
+    if not isinstance(images, str | os.PathLike):
+        raise InputError("--images", expected="the path of a folder", found=type(images).__name__)
     return ImagesGiven(Path(images), given)
 
 

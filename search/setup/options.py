@@ -8,17 +8,20 @@ printed command that runs a study again.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import Backend
 from features.runtime.options import AsText, checked, text_of
+from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
 
@@ -29,6 +32,8 @@ Sampler = Literal["tpe", "bohb", "random", "qmc"]
 Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")
+STORE_NAME = re.compile(r"[^=/\\]+")
+"""Of one store of several: whatever a file may be called, as it is called after that."""
 _REQUIRED: Any = object()
 
 
@@ -37,7 +42,8 @@ AUTO = "auto"
 
 def _number_or_auto(given: Any) -> Any:
     """Makes a number what the command line has of it: a validator of a field."""
-    text = str(given).strip() if isinstance(given, int | str) and not isinstance(given, bool) else ""
+    known = isinstance(given, int | np.integer | str) and not isinstance(given, bool)
+    text = str(given).strip() if known else ""
     if given is None or text == AUTO:
         return given and text
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**6):
@@ -50,10 +56,24 @@ def _store_names(given: Any) -> Any:
     if given is None:
         return None
     if isinstance(given, Mapping):
-        return [f"{name}={_path_of(store)}" for name, store in given.items()]
-    alone = isinstance(given, str | os.PathLike | FeatureStore)
-    several = not alone and isinstance(given, Iterable)
-    return [_path_of(store) for store in (given if several else [given])] or None
+        strange = next((str(name) for name in given if not STORE_NAME.fullmatch(str(name))), None)
+        if strange is not None:
+            raise ValueError(f"expected names without =, / and \\, found {printable(strange)[:40] or 'an empty one'}")
+        stores = [f"{name}={_path_of(store)}" for name, store in given.items()]
+    else:
+        alone = isinstance(given, str | os.PathLike | FeatureStore)
+        several = not alone and isinstance(given, Iterable)
+        stores = [_path_of(store) for store in (given if several else [given])]
+    if not stores:  # which is not the same as nothing said: what chose them may have found none
+        raise ValueError("expected at least one store, found none")
+    return stores
+
+
+def _said(given: Any) -> Any:
+    """Refuses a text without anything in it, as of a shell's variable that is not set: a validator of a field."""
+    if given == "":
+        raise ValueError("expected something, or not the option, found an empty text")
+    return given
 
 
 def _path_of(store: Any) -> Any:
@@ -142,6 +162,7 @@ class StudyOptions(_Options):
         str | None,
         Option("Optuna storage URL; else a journal in the study directory.", printed=False),
         Field(repr=False),  # it may hold a password
+        BeforeValidator(_said),
     ] = None
     folds: Annotated[
         int | None,
@@ -164,6 +185,7 @@ class StudyOptions(_Options):
             "what it likes and returns a keras.Model; trained one at a time.",
             before=None,
         ),
+        BeforeValidator(_said),
     ] = None
     pages: Annotated[
         int | None,

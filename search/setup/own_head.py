@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -270,9 +271,21 @@ def find_function(named: str, given: Build | None = None) -> OwnFunction:
 
 
 def name_of(function: Build) -> str:
-    """Returns what a function that was given in Python is called: ``MODULE:FUNCTION``."""
-    kind = function if hasattr(function, "__qualname__") else type(function)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    """Returns what a function that was given in Python is called: ``MODULE:FUNCTION``.
+
+    With some arguments fixed it is ``MODULE:partial(FUNCTION)``, which no command can mean: these are in no record.
+    """
+    whole = _whole(function)
+    kind = whole if hasattr(whole, "__qualname__") else type(whole)
+    name = kind.__qualname__ if whole is function else f"partial({kind.__qualname__})"
+    return f"{kind.__module__}:{name}"
+
+
+def _whole(function: Build) -> Build:
+    """A function without the arguments that ``functools.partial`` has fixed."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
 
 
 def has_command(head: str) -> bool:
@@ -328,7 +341,7 @@ def _looking_in(folder: Path) -> Iterator[None]:
 
 def _source(function: Build) -> tuple[str, bytes]:
     """The name of the file that a function stands in, and its text; of one without a file its own text."""
-    whole = inspect.unwrap(function)
+    whole = inspect.unwrap(_whole(function))
     try:
         file = Path(inspect.getfile(whole if inspect.isroutine(whole) else type(whole)))
         if file.is_file():

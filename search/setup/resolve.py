@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
-from features.runtime.text import listed
+from features.runtime.text import listed, printable
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from search.setup.classes import require_area
@@ -162,6 +162,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
     folder = given.out or STUDIES / file.name
+    _require_possible(folder)
     begun = (folder / FILE).exists()
     # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
     goes_on = begun if given.images or given.join else given.resume
@@ -197,6 +198,17 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
         raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
     return Resolved(folder, recorded, recorded.name, space, options)
+
+
+def _require_possible(folder: Path) -> None:
+    """Refuses a name that no folder can have: too long, or with a null character in it."""
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        found = f"{printable(str(folder))[:80]} ({getattr(error, 'strerror', None) or error})"
+        raise InputError("--out", expected="a folder", found=found) from error
 
 
 def check_together(given: RunOptions) -> None:
@@ -238,12 +250,13 @@ def _in_recorded_order(given: RunOptions, recorded: StudyConfig) -> RunOptions:
 
 
 def study_of(given: RunOptions) -> tuple[str, Path]:
-    """Returns the name of the study that options are of, and its directory.
+    """Returns the name of the study that processes are to work on together, and its directory.
 
     Raises:
-        InputError: The study file is wrong.
+        InputError: The study file is wrong, or options do not go together or with that.
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
+    check_together(_filled_in(given, file.run))
     return file.name, given.out or STUDIES / file.name
 
 
@@ -258,6 +271,8 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     known = {name: value for name, value in otherwise.items() if value is not None}
     told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
     options = RunOptions.model_validate(known | told)
+    if options.join:
+        check_together(options)
     if len(options.features or ()) > 1:
         _check_with_several(options)
     if options.head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +16,8 @@ from features.runtime.text import printable
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
+from search.setup.options import STORE_NAME
 
-_NAME = re.compile(r"[^=/\\]+")
-"""Of a store: whatever a file may be called, as it is called after that."""
 _PARTS = ("features", "validation", "test")
 ALONE = ""
 """Name of a study's one store: its trials say nothing of it."""
@@ -105,11 +104,16 @@ def named_paths(given: Sequence[str], *, option: str = "--features") -> dict[str
         if name in found:
             hint = f"name them: {option} one={found[name]} {option} other={path}"
             raise InputError(option, expected="stores of different names", found=f"{name} twice", hint=hint)
-        same = next((other for other, earlier in found.items() if earlier.absolute() == path.absolute()), None)
-        if same is not None:
+        if any(_is_same(earlier, path) for earlier in found.values()):
             raise InputError(option, expected="different stores", found=f"{path} twice")
         found[name] = path
     return found
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file, however each is spelled."""
+    there = os.path.exists(one) and os.path.exists(other)  # noqa: PTH110  what no file can be called is not there
+    return one.samefile(other) if there else one.absolute() == other.absolute()
 
 
 def part_paths(names: Sequence[str], given: Sequence[str] | None, *, option: str) -> dict[str, Path | None]:
@@ -200,6 +204,6 @@ def _require_same(first: FeatureSource, other: FeatureSource) -> None:
 def _named(text: str) -> tuple[str | None, Path]:
     """Splits ``NAME=PATH``; a file whose name has an equals sign in it stays one."""
     name, sign, path = text.partition("=")
-    if sign and path and _NAME.fullmatch(name) and not Path(text).exists():
+    if sign and path and STORE_NAME.fullmatch(name) and not Path(text).exists():
         return name, Path(path)
     return None, Path(text)

@@ -23,7 +23,6 @@ from search.record.storage import OpenedStudy, storage_errors, watch_record
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions
 from search.setup.reproduce import option_words
-from search.setup.resolve import check_together
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import named_paths
 from search.training.display import Display
@@ -112,7 +111,6 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         BottleneckError: Workers have died again and again, or Ray is not there.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
-    check_together(options)
     url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
     _check_storage(url, placement)
     stores = [sent for part in PARTS for sent in _sent(part, getattr(options, part))]

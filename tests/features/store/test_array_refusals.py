@@ -201,6 +201,8 @@ def test_an_archive_that_promises_more_than_its_bytes_can_hold_is_not_believed(t
             {"y": sparse.csr_matrix(np.eye(3)[Y])},
             "y: expected a dense array, found a sparse csr_matrix; y.toarray() ma",
         ),
+        ({"X": np.ma.masked_less(X, 0.1)}, "X: expected values everywhere, found "),
+        ({"y": np.ma.masked_equal(Y, 2)}, "y: expected values everywhere, found 2 masked ones; leave out its rows"),
         ({"y": ["a", "b\0b", "c"] * 2}, "y: expected text of at most 65,536 bytes, found a zero byte in row 1"),
         ({"y": ["a", "b", "\udcff"] * 2}, "y: expected text in Unicode, found something else in row 2"),
         ({"y": ["a" * 70_000, "b", "c"] * 2}, "y: expected text of at most 65,536 bytes, found 70,000 bytes in row 0"),

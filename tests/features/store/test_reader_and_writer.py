@@ -230,6 +230,12 @@ def test_a_store_without_a_usable_row_is_refused(tmp_path):
         FeatureStore(path).require_complete()
 
 
+@pytest.mark.parametrize("path", [5, None, b"s.h5", "x" * 300, "a\0b"])
+def test_what_is_no_path_of_a_store_is_refused(path):
+    with pytest.raises(InputError, match=r"expected (the path of )?a feature store, found"):
+        FeatureStore(path)
+
+
 def test_a_second_writer_is_refused_and_nothing_is_left_of_the_lock(tmp_path):
     header, path = build_header(), tmp_path / "new" / "a.h5"
     with StoreWriter(path, header):

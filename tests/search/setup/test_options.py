@@ -8,16 +8,17 @@ import runpy
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import invoke
 from made_study import make_config
 
 from features.runtime.errors import InputError
 from search.setup.config import StudyConfig
-from search.setup.images import ImageOptions
+from search.setup.images import ImageOptions, take_images
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
 from search.setup.reproduce import command_line, to_toml
-from search.setup.resolve import resolve
+from search.setup.resolve import resolve, study_of
 
 VALUES = {
     "trials": 17,
@@ -138,6 +139,55 @@ def test_the_printed_command_is_one_that_the_command_takes(tmp_path, monkeypatch
     words = shlex.split(command_line(config).replace("\\\n", " "))
     said = invoke("search.run", *words[3:])
     assert (said.status, said.err) == (2, "error: store.h5: expected a feature store, found no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"features": []}, "--features: expected at least one store, found none"),
+        ({"features": {}}, "--features: expected at least one store, found none"),
+        ({"features": iter(())}, "--features: expected at least one store, found none"),
+        ({"validation": []}, "--validation: expected at least one store, found none"),
+        ({"test": ()}, "--test: expected at least one store, found none"),
+        ({"features": {"a=b": "s.h5"}}, r"--features: expected names without =, / and \\, found a=b"),
+        ({"features": {"a/b": "s.h5"}}, r"--features: expected names without =, / and \\, found a/b"),
+        ({"features": {"": "s.h5"}}, r"--features: expected names without =, / and \\, found an empty one"),
+        ({"head": ""}, "--head: expected something, or not the option, found an empty text"),
+        ({"storage": ""}, "--storage: expected something, or not the option, found an empty text"),
+        ({"trials": np.True_}, "--trials: expected a number, found True"),
+        ({"channels": np.True_}, "--channels: expected a number of at least 1, or auto, found True"),
+    ],
+)
+def test_what_python_may_pass_and_means_nothing_is_refused(told, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
+        RunOptions.given(told)
+
+
+def test_numbers_of_numpy_are_numbers():
+    told = RunOptions.given({"channels": np.int64(8), "trials": np.int64(5), "validation_fraction": np.float32(0.25)})
+    assert (told.channels, told.trials, told.validation_fraction) == ("8", 5, 0.25)
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"--out: expected a folder, found (x{80} \(|a.x00b \()"):
+        resolve(RunOptions.given({"out": out}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_that_are_no_path_are_refused():
+    with pytest.raises(InputError, match="--images: expected the path of a folder, found int"):
+        take_images({"images": 5})
+
+
+def test_a_study_file_too_is_told_what_does_not_go_with_others(tmp_path):
+    (tmp_path / "t.toml").write_text(STUDY.replace("[run]", '[run]\nsampler = "qmc"'))
+    told = {"study": tmp_path / "t.toml", "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db"}
+    assert resolve(RunOptions.given(told)).options.sampler == "qmc"
+    for refuse in (lambda: resolve(RunOptions.given(told | {"join": True})), lambda: study_of(RunOptions.given(told))):
+        with pytest.raises(InputError, match="--sampler: expected tpe, bohb or random beside --join, found qmc"):
+            refuse()
 
 
 STUDY = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -50,6 +51,16 @@ def own(call) -> OwnHead:
 
 def layers(*last) -> keras.Model:
     return keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), *last])
+
+
+def test_a_function_with_arguments_fixed_is_known_by_itself(source):
+    function = find_function("mine_of_test:build").call
+    fixed = partial(partial(function), classes=3)
+    assert (name_of(function), name_of(fixed)) == ("mine_of_test:build", "mine_of_test:partial(build)")
+    record = find_function(name_of(fixed), fixed).record
+    assert (record.file, record.sha256) == ("mine_of_test.py", hashlib.sha256(source.read_bytes()).hexdigest())
+    with pytest.raises(InputError, match="expected MODULE:FUNCTION"):
+        find_function(name_of(fixed))
 
 
 @pytest.mark.parametrize("named", ["mine_of_test:build", "mine_of_test.py:build", "./mine_of_test.py:build"])

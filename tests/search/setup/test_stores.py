@@ -58,6 +58,14 @@ def test_two_of_one_name_or_file_are_refused(given_paths, said):
         named_paths(given_paths)
 
 
+def test_one_file_in_two_spellings_is_one(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"")
+    (tmp_path / "linked.h5").symlink_to(tmp_path / "a.h5")
+    for other in (f"{tmp_path}/../{tmp_path.name}/a.h5", tmp_path / "linked.h5"):
+        with pytest.raises(InputError, match=r"expected different stores, found .* twice"):
+            named_paths([f"a={tmp_path / 'a.h5'}", f"b={other}"])
+
+
 def test_stores_of_a_part_are_told_by_order_or_by_name():
     expected = {"a": Path("va.h5"), "b": Path("vb.h5")}
     assert part_paths(("a", "b"), ["va.h5", "vb.h5"], option="--validation") == expected
