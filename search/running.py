@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
 from features.runtime.progress import OnProgress
 from features.runtime.text import counted
+from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
 from search.record.storage import (
     OpenedStudy,
@@ -93,7 +95,7 @@ def run_study(
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)
-    with heard(progress):
+    with heard(progress), _drawn_as_before():
         return _run(given, build, images, _telling(on_stage))
 
 
@@ -110,15 +112,32 @@ takes_options(run_study, RunOptions)
 takes_options(run_study, ImageOptions)
 
 
+def heard(wanted: bool) -> AbstractContextManager[None]:
+    """Says what is found and how far it is, or keeps it to itself, as long as one of several threads wants it so."""
+    return nullcontext() if wanted else _unheard()
+
+
 @contextmanager
-def heard(wanted: bool) -> Iterator[None]:
-    """Says what is found and how far it is, or keeps it to itself."""
+def _without_words() -> Iterator[None]:
     before = console.quiet
-    console.quiet = before or not wanted
+    console.quiet = True
     try:
         yield
     finally:
         console.quiet = before
+
+
+_unheard = Together(_without_words)
+
+
+@contextmanager
+def _drawn_as_before() -> Iterator[None]:
+    """After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def _telling(on_stage: OnStage) -> OnStage:

@@ -9,6 +9,7 @@ weights; its name is private to Keras, ``tests/features/runtime/test_keras_setti
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import defaultdict
@@ -16,10 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from tempfile import gettempdir
+from typing import Any
 
 _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables of the environment that Keras reads beside its folder's: another kind of layers, and limits of ``fit``."""
+_STATE = "keras.src.backend.common.global_state"
 _COUNT = "object_name_uids"
+_DRAWN = ("global_random_seed", "global_seed_generator")
 _NOWHERE = os.devnull
 """A folder in which nothing is, and nothing can be made."""
 
@@ -78,13 +82,48 @@ def names_counted_anew() -> Iterator[None]:
     Keras counts on from network to network, so a layer of the second one would not be called as it is in the first.
     Where the count is kept is private to Keras; ``tests/features/runtime/test_keras_settings.py`` watches it.
     """
-    state = import_module("keras.src.backend.common.global_state")
+    state = import_module(_STATE)
     before = state.get_global_attribute(_COUNT)
     state.set_global_attribute(_COUNT, defaultdict(int))
     try:
         yield
     finally:
         state.set_global_attribute(_COUNT, before)
+
+
+@contextmanager
+def session_apart() -> Iterator[None]:
+    """Within it this thread has a session of Keras' that is new, and after it the one that it had before.
+
+    Keras' state keeps every model of a study alive. ``clear_session`` lets go of them, but also of what is not the
+    study's: a notebook's seed, whether Keras shows bars, how far the names of layers have been counted.
+    """
+    before = dict(_session())
+    _session().clear()
+    try:
+        yield
+    finally:
+        _session().clear()  # which is another one where somebody's own function has cleared it
+        _session().update(before)
+        gc.collect()
+
+
+@contextmanager
+def seed_put_back() -> Iterator[None]:
+    """After it, what Keras draws at random follows from the seed that was set before, if there was one."""
+    state = import_module(_STATE)
+    before = {name: state.get_global_attribute(name) for name in _DRAWN}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            state.set_global_attribute(name, value)
+
+
+def _session() -> dict[str, Any]:
+    """What Keras keeps for this thread; the name is private to it, and watched as the others are."""
+    session: dict[str, Any] = vars(import_module(_STATE).GLOBAL_STATE_TRACKER)
+    return session
 
 
 def _keras_folder() -> str:

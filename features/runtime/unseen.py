@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 
 
-class _Together:
+class Together:
     """A context of the whole process: the first thread that comes enters it, the last one that goes leaves it."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
@@ -25,6 +25,7 @@ class _Together:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        """Is within it."""
         with self._lock:
             if self._entered is None:
                 entered = self._make()
@@ -62,9 +63,9 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-stderr_unseen = _Together(_without_stderr)
+stderr_unseen = Together(_without_stderr)
 """Drops what is written to standard error by whatever way: also by C++ that heeds no log level."""
-warnings_unseen = _Together(_without_warnings)
+warnings_unseen = Together(_without_warnings)
 """Drops what Python warns of."""
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
+from features.runtime.keras_settings import session_apart
 from features.store.schema import Rows
 from heads.metrics.scoring import EPOCH_VIEW, EpochRecord, Probabilities, Score, predict_probabilities, score
 from heads.model.build import build_head
@@ -96,18 +97,15 @@ def train_solo(
     """
     weights = np.asarray(schedule.class_weights or [1] * len(train.store.classes), np.float32)
     batches = Batches(train, weights, schedule)
-    model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
-    model.set_weights(without_statistics(spec, model.get_weights()))
-    recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))
-    best = _BestEpoch(recorder, last_counts=spec.last_counts)
-    try:
+    with session_apart():
+        model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
+        model.set_weights(without_statistics(spec, model.get_weights()))
+        recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))
+        best = _BestEpoch(recorder, last_counts=spec.last_counts)
         compile_head(model, spec)
         callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)
         probabilities, found = recorder.score_finished(best.weights)
-    finally:
-        # Keras' global state keeps every model of a study alive otherwise.
-        keras.backend.clear_session()
     curve = tuple(recorder.curve)
     return TrainedHead(spec, best.weights, replace(curve[best.index], validation=found), curve, probabilities)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError
+from features.runtime.keras_settings import seed_put_back
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
@@ -94,14 +95,15 @@ class TrainedTogether:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Lets a seed decide what Keras layers draw that have none; Python's and NumPy's generators are put back."""
+    """Lets a seed decide what Keras layers draw that have none; Python's, NumPy's and Keras' own are put back."""
     python, numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with seed_put_back():
+        keras.utils.set_random_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def head_trainee(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int, *, seed: int) -> Trainee:

@@ -10,10 +10,10 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import keras
 import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
+from features.runtime.keras_settings import session_apart
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import heeding_stops
 from heads.bank.backends import default_dtype
@@ -148,14 +148,13 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
     )
     counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
     try:
-        trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
-        batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
-        with seeded(seed):
-            weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
+        with session_apart():
+            trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
+            batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
+            with seeded(seed):
+                weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
     except (BuildError, TrainingError):
         return None
-    finally:
-        keras.backend.clear_session()
     sound = all(np.isfinite(array).all() for array in weights)
     return Refit(one.trial, one.head, weights, one.epochs, len(rows)) if sound else None
 

@@ -25,6 +25,7 @@ from search.record.mirror import Mirror
 from search.record.outages import broke_off, let_go, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
+from search.setup.new_study import new_study
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
 from search.trials.checked import check_trials
 
@@ -87,7 +88,6 @@ def open_record(
             another direction.
         BottleneckError: Another process searches it; or, with ``grace``, does so alone.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     needed = resume and not inner and grace is None
     if url:
         database = _existing(url, name, grace) if needed else _remote(url, grace)
@@ -194,7 +194,7 @@ def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction
         found = existing[0].direction.name.lower()
         if found != direction:
             raise InputError(where, field="direction", expected=direction, found=found)
-    return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    return new_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
 
 
 def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
@@ -292,7 +292,6 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
     Raises:
         InputError: There is no journal or no database, the study is not in it, or it is damaged.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url:
         return optuna.storages.get_storage(_existing(opened(folder, url), name, reading=True))
     path = folder / JOURNAL

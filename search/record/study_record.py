@@ -23,6 +23,7 @@ from search.record.storage import check_record, find_study, open_storage, place_
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import FILE as STUDY_FILE
 from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.new_study import creation_unseen
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
@@ -183,7 +184,8 @@ def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> floa
 def _copy(study: optuna.Study, config: StudyConfig) -> optuna.Study:
     """Copies a study as it stands into memory, so that all figures are of one moment and nothing is read twice."""
     storage = optuna.storages.InMemoryStorage()
-    copied = storage.create_new_study(study.directions, config.name)
+    with creation_unseen():
+        copied = storage.create_new_study(study.directions, config.name)
     for trial in study.get_trials(deepcopy=False):
         storage.create_new_trial(copied, template_trial=trial)
     return optuna.load_study(study_name=config.name, storage=storage)

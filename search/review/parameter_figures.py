@@ -27,6 +27,7 @@ from search.review.plotting import (
     thinned,
     value_of,
 )
+from search.setup.new_study import new_study
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
@@ -178,7 +179,7 @@ def _importances(scored: Sequence[tuple[FrozenTrial, float]], objective: str) ->
 
 def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction) -> optuna.Study:
     """A study in memory of completed trials with the given values, for Optuna's own functions to look at."""
-    study = optuna.create_study(direction=direction)
+    study = new_study(direction=direction)
     for trial, value in scored:
         study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=value))
     return study

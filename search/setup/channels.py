@@ -17,6 +17,7 @@ from features.store.projected import ProjectedStore
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.model.spec import HeadSpec
+from search.setup.new_study import new_study
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
 
@@ -116,8 +117,7 @@ def choose_channels(
 
 def drawn_heads(space: Space, number: int, *, seed: int) -> list[HeadSpec]:
     """Draws heads of a space at random."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study = new_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [space.suggest(study.ask()) for _ in range(number)]
 
 

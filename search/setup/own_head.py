@@ -206,8 +206,9 @@ class OwnHead:
         """
         import optuna  # noqa: PLC0415  takes its time
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        from search.setup.new_study import new_study  # noqa: PLC0415  likewise
+
+        study = new_study(sampler=optuna.samplers.RandomSampler(seed=0))
         problems: list[BuildError] = []
         while len(problems) < _REHEARSALS:
             try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
 from features.rows.feed import Feed
+from features.runtime.keras_settings import session_apart
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import Stop, heeding_stops
 from heads.metrics.scoring import EpochRecord
@@ -114,7 +114,7 @@ class OneAtATime:
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
         weights = np.asarray(schedule.class_weights or [1] * len(data.store.classes), np.float32)
         folds = range(max(1, len(data.folds)))
-        try:
+        with session_apart():
             trainees = [
                 self._trainee(asked, derive_seed(asked.seed, "fold", fold) if fold else asked.seed) for fold in folds
             ]
@@ -131,8 +131,6 @@ class OneAtATime:
                     objective=schedule.objective,
                     on_epoch=on_epoch,
                 )
-        finally:
-            keras.backend.clear_session()  # Keras' global state keeps every model of a study alive otherwise
 
     def _trainee(self, asked: Asked, seed: int) -> Trainee:
         """The model of a trial, ready to be trained.

@@ -15,6 +15,7 @@ from optuna.search_space import intersection_search_space
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.setup.new_study import new_study
 from search.setup.seeds import derive_seed
 from search.trials.pruning import rungs, standing
 from search.trials.ranking import is_interrupted, ranking_score_of
@@ -88,7 +89,7 @@ class RungSampler(BaseSampler):
             heights = heights_of(study, trials, self._rung_epochs)
             ranks = {height: float(rank) for rank, height in enumerate(sorted(set(heights.values())))}
             ranked = [_ranked(one, ranks[heights[one.number]]) for one in trials if one.number in heights]
-            self._ranked = optuna.create_study(storage=_Given(ranked), direction="maximize")
+            self._ranked = new_study(storage=_Given(ranked), direction="maximize")
         return self._ranked
 
 

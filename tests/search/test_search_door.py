@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import ROOT
 from killed_study import made_searches
 from tiny_study import ONE_KIND, table, tiny_store
 
 import search
+from features.runtime.command import console
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search import RunOptions, open_study, run_study
+from search.running import heard
 from search.setup.images import ImageOptions
 from search.training.display import Display
 
@@ -100,6 +104,31 @@ def test_what_does_not_fit_is_refused_in_the_commands_line(world, monkeypatch, o
     assert "\n" not in str(refused.value)
     assert not (world / "new" / "study.json").exists()
     assert {path.name for path in world.iterdir()} - {"new"} == before
+
+
+def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        drawn = random.getstate()
+        with made_searches():
+            study = run_study(world / "store.h5", study=world / "tiny.toml", out=tmp_path / "study", **FEW)
+        assert random.getstate() == drawn
+        assert len(study.trials()) == 5
+        assert "A new study" not in capsys.readouterr().err
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():
+    first, second = heard(False), heard(False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert console.quiet
+    second.__exit__(None, None, None)
+    assert not console.quiet
 
 
 def test_what_is_no_study_is_refused(tmp_path):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import keras
 import pytest
 from conftest import ROOT
+from keras.src.backend.common import global_state
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from features.runtime.keras_settings import names_counted_anew, pin_settings
+from features.runtime.keras_settings import names_counted_anew, pin_settings, session_apart
 
 SETTINGS = {
     "image_data_format": ("channels_first", "channels_last"),
@@ -76,6 +78,44 @@ def test_an_unknown_backend_of_the_environment_is_said_to_be_its(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(InputError, match="KERAS_BACKEND: expected tensorflow or jax, found torch"):
         use_backend()
+
+
+@pytest.mark.parametrize("cleared", [False, True], ids=["", "cleared within"])
+def test_a_session_apart_leaves_that_of_the_thread_as_it_was(cleared):
+    keras.utils.set_random_seed(7)
+    keras.config.disable_interactive_logging()
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8)(inputs)
+    try:
+        with session_apart():
+            assert global_state.get_global_attribute("global_random_seed") is None
+            assert keras.config.is_interactive_logging_enabled()
+            assert keras.layers.Dense(2).name == "dense"
+            keras.utils.set_random_seed(1)
+            if cleared:
+                keras.backend.clear_session()
+        assert global_state.get_global_attribute("global_random_seed") == 7
+        assert not keras.config.is_interactive_logging_enabled()
+        assert keras.Model(inputs, keras.layers.Dense(3)(hidden)).count_params() == 67
+    finally:
+        keras.config.enable_interactive_logging()
+
+
+def test_a_session_apart_is_one_threads_own():
+    apart, seen = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with session_apart():
+            apart.set()
+            seen.wait(10)
+
+    keras.utils.set_random_seed(7)
+    thread = threading.Thread(target=another)
+    thread.start()
+    assert apart.wait(10)
+    assert global_state.get_global_attribute("global_random_seed") == 7
+    seen.set()
+    thread.join()
 
 
 def test_names_of_layers_are_counted_anew_and_then_go_on():

@@ -135,9 +135,15 @@ def test_what_an_own_model_stumbles_over_is_a_line(feeds):
 def test_a_seed_decides_what_layers_draw_and_disturbs_nobody():
     np.random.seed(1)
     state = np.random.get_state()[1].copy()
+    keras.utils.set_random_seed(7)
+    drawn = keras.random.uniform((3,)), keras.random.uniform((3,))
+    keras.utils.set_random_seed(7)
+    np.testing.assert_array_equal(keras.random.uniform((3,)), drawn[0])
+    np.random.seed(1)
     first, second = small(), small()
     np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state)
+    np.testing.assert_array_equal(keras.random.uniform((3,)), drawn[1])
     assert Score.mean([Score(1.0, 0.5), Score(2.0, 1.0)]).accuracy == 0.75
 
 
