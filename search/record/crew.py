@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -92,7 +92,13 @@ class Crew:
         self._looked: tuple[float, int] | None = None
         self._finishing: Ownership | None = None
         self._signs = Ownership(
-            url, number, study, attribute=MEMBER + self.name, every=beat_every(grace), also=self._look_after_trials
+            url,
+            number,
+            study,
+            attribute=MEMBER + self.name,
+            every=beat_every(grace),
+            grace=grace,
+            also=self._look_after_trials,
         )
         try:
             self._refuse_beside_one()
@@ -128,9 +134,12 @@ class Crew:
         Raises:
             StorageInternalError: The database cannot be reached.
         """
-        lost = set(self._of_the_departed())
+        # In this order: who has begun a trial had joined before.
+        trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
+        there = members(self._mirror.database.get_study_user_attrs(self._number))
+        lost = set(_of_the_departed(trials, there))
         if self._is_in_touch():
-            lost |= set(self._mirror.tables.stale())
+            lost |= set(self._of_the_silent(trials, there))
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
 
@@ -234,13 +243,13 @@ class Crew:
         self._touched = now
         return now - self._in_touch_since >= self.grace
 
-    def _of_the_departed(self) -> list[int]:
-        """Numbers of running trials of processes of this machine that have died, or that have left."""
-        # In this order: who has begun a trial had joined before.
-        trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
-        there = members(self._mirror.database.get_study_user_attrs(self._number))
-        working = {name for name, owner in there.items() if owner.is_alive or not owner.is_here}
-        return [id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working]
+    def _of_the_silent(self, trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) -> Iterator[int]:
+        """Numbers of running trials without a sign of life for this process's grace, and for that of their own."""
+        silent_for = self._mirror.tables.silent_for()
+        for trial in trials:
+            owner, number = there.get(TrialNotes.of(trial).worker or ""), id_of_trial(trial)
+            if silent_for.get(number, 0.0) > max(self.grace, owner.grace if owner else 0.0):
+                yield number
 
 
 class SharedPlaces:
@@ -320,6 +329,12 @@ class SharedPlaces:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
+
+
+def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) -> Iterator[int]:
+    """Numbers of running trials of processes of this machine that have died, or that have left."""
+    working = {name for name, owner in there.items() if owner.is_alive or not owner.is_here}
+    yield from (id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working)
 
 
 def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:

@@ -58,6 +58,7 @@ class Owner:
         started: When it began, in seconds since 1970.
         token: Of this search: a process may search one study after another.
         beat: Its last sign of life, in seconds since 1970 by its own clock.
+        grace: Seconds for which it may give none, by its own account; 0 where it has given no account.
     """
 
     host: str
@@ -66,13 +67,14 @@ class Owner:
     started: float
     token: str
     beat: float
+    grace: float = 0.0
 
     @classmethod
-    def of_this_process(cls) -> Self:
+    def of_this_process(cls, *, grace: float = 0.0) -> Self:
         """Returns this process as the owner of one more study."""
         process = psutil.Process()
         token = os.urandom(8).hex()
-        return cls(socket.gethostname(), _machine(), process.pid, process.create_time(), token, time.time())
+        return cls(socket.gethostname(), _machine(), process.pid, process.create_time(), token, time.time(), grace)
 
     @staticmethod
     def read(noted: Any) -> Owner | None:
@@ -91,7 +93,7 @@ class Owner:
     def is_alive(self) -> bool:
         """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere."""
         if not self.is_here:
-            return time.time() - self.beat < STALE_S
+            return time.time() - self.beat < max(STALE_S, self.grace)
         try:
             return abs(psutil.Process(self.process).create_time() - self.started) < 2
         except (psutil.Error, ValueError):  # no such process, or a number that none has
@@ -112,6 +114,7 @@ class Ownership:
         *,
         attribute: str = ATTRIBUTE,
         every: float | None = None,
+        grace: float = 0.0,
         also: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes it, from an owner that has died too, and begins to give signs of life.
@@ -122,6 +125,7 @@ class Ownership:
             name: Of the study, for messages.
             attribute: The study's attribute: what is owned.
             every: Seconds between two signs; None for ``BEAT_S``.
+            grace: Noted of the owner, see ``Owner``.
             also: Done with each sign.
 
         Raises:
@@ -137,7 +141,7 @@ class Ownership:
         self._ended = threading.Event()
         self._lost: Owner | None = None
         self._closed = False
-        self._owner = Owner.of_this_process()
+        self._owner = Owner.of_this_process(grace=grace)
         try:
             self._table = patiently(self._described, self._where)
             self._noted = patiently(self._claim, self._where)

@@ -384,9 +384,7 @@ def _database(
 ) -> RDBStorage:
     """Opens a database, with one connection that stays open, or none: many processes may share it."""
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 4} if stays_open else {"poolclass": sqlalchemy.NullPool}
-    beats: dict[str, Any] = {}
-    if grace is not None:
-        beats = {"heartbeat_interval": max(1, round(beat_every(grace))), "grace_period": max(1, round(grace))}
+    beats: dict[str, Any] = {} if grace is None else {"heartbeat_interval": max(1, round(beat_every(grace)))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)

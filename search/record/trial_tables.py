@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.orm import Session
 
 from search.record.trial_rows import read_trials
-from search.setup.optuna_internals import id_of_trial, new_trial, stale_trials, tables, transaction
+from search.setup.optuna_internals import id_of_trial, new_trial, reading, tables, transaction
 from search.trials.notes import TrialNotes
 from search.trials.ranking import INTERRUPTED
 
@@ -66,7 +66,7 @@ class TrialTables:
     """The rows of one study's trials."""
 
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
-        """Prepares; ``storage`` has a heartbeat interval and a grace period where trials are to become stale."""
+        """Prepares; ``storage`` has a heartbeat interval where trials are to give signs of life."""
         self.storage = storage
         self.study_id = study_id
 
@@ -151,9 +151,17 @@ class TrialTables:
         with transaction(self.storage) as session:
             session.execute(changed.values(heartbeat=sqlalchemy.func.now()))
 
-    def stale(self) -> list[int]:
-        """Numbers of running trials of which nobody has given a sign of life for the grace period."""
-        return stale_trials(self.storage, self.study_id)
+    def silent_for(self) -> dict[int, float]:
+        """Seconds since the last sign of life of each running trial that has given one, by the database's clock."""
+        trials, heartbeats = tables.TrialModel, tables.TrialHeartbeatModel
+        asked = (
+            sqlalchemy.select(heartbeats.trial_id, heartbeats.heartbeat, sqlalchemy.func.now())
+            .join(trials, trials.trial_id == heartbeats.trial_id)
+            .where(trials.study_id == self.study_id, trials.state == TrialState.RUNNING)
+        )
+        with reading(self.storage) as session:
+            found = session.execute(asked).all()
+        return {number: (now.replace(tzinfo=None) - beat).total_seconds() for number, beat, now in found}
 
     # --- what is noted ------------------------------------------------------------------------------------------
 

@@ -28,7 +28,6 @@ __all__ = [
     "note_beside",
     "reading",
     "running_trial",
-    "stale_trials",
     "tables",
     "transaction",
     "warn_of_conditions",
@@ -91,8 +90,3 @@ def reading(storage: RDBStorage) -> Iterator[Session]:
 def new_trial(storage: RDBStorage, session: Session, study_id: int, template: FrozenTrial) -> Any:
     """Adds a trial within a transaction that holds the study's lock; returns its row, with its numbers."""
     return storage._get_prepared_new_trial(study_id, template, session)
-
-
-def stale_trials(storage: RDBStorage, study_id: int) -> list[int]:
-    """Numbers in the storage of running trials whose last heartbeat is older than the storage's grace period."""
-    return storage._get_stale_trial_ids(study_id)

@@ -31,7 +31,7 @@ from search.record.crew import (
     noted_config,
     refuse_beside_crew,
 )
-from search.record.owner import ATTRIBUTE, Ownership
+from search.record.owner import ATTRIBUTE, Owner, Ownership
 from search.trials.notes import TrialNotes
 
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
@@ -271,9 +271,24 @@ def test_trials_of_who_has_died_here_or_has_left_are_taken_over_and_those_of_the
 
 def grow_old(crews: Crews) -> None:
     """Lets every heartbeat be older than the grace."""
-    ago = {"sqlite": "datetime('now', '-60 seconds')", "postgresql": "now() - interval '60 seconds'"}
+    ago = {"sqlite": "datetime('now', '-600 seconds')", "postgresql": "now() - interval '600 seconds'"}
     with crews.storage.engine.begin() as connection:
         connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {ago[crews.storage.engine.name]}"))
+
+
+@BOTH
+def test_nobody_is_taken_for_dead_before_its_own_grace_has_passed(crews, join):
+    one = join(grace=120)
+    crews.put(MEMBER + "patient", **ELSEWHERE, grace=3600)
+    crews.put(MEMBER + "hasty", **ELSEWHERE, grace=2)
+    other = crews.join()
+    claim(other, "patient")
+    claim(other, "hasty")
+    one.mirror.flush()
+    grow_old(crews)
+    one.crew.take_over()
+    assert crews.states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
+    assert Owner.read(crews.attributes[MEMBER + one.name]).grace == 120
 
 
 @BOTH
@@ -295,6 +310,7 @@ def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grac
     one = join(grace=60)
     crews.put(MEMBER + "elsewhere", **ELSEWHERE)
     claim(crews.join(), "elsewhere")
+    one.mirror.flush()
     clock.now += 31  # nobody could give a sign meanwhile
     grow_old(crews)
     one.crew.take_over()
@@ -307,6 +323,10 @@ def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grac
     assert crews.states == [TrialState.FAIL, TrialState.WAITING]
 
 
+def beaten(one: Process, number: int) -> bool:
+    return one.mirror.tables.silent_for()[number] < 60
+
+
 def test_a_process_gives_signs_for_its_trials_and_looks_after_those_of_others_by_itself(crews, join):
     one = join(grace=GRACE_S / 4)
     mine = claim(one.mirror, one.name)
@@ -315,7 +335,7 @@ def test_a_process_gives_signs_for_its_trials_and_looks_after_those_of_others_by
     one.mirror.flush()
     grow_old(crews)
     ends = time.monotonic() + PATIENCE_S  # a round that was under way may have given its sign before they grew old
-    while crews.states != [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING] or one.mirror.tables.stale():
+    while crews.states != [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING] or not beaten(one, mine):
         assert time.monotonic() < ends
         time.sleep(0.02)
     assert one.mirror.running == [mine]

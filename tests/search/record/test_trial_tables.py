@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 import sqlalchemy
-from made_database import GRACE_S, at_once, commits, connected, database, new_study
+from made_database import at_once, commits, connected, database, new_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -218,20 +218,25 @@ def grow_old(tables: TrialTables, number: int, seconds: float) -> None:
         assert connection.execute(text(statement)).rowcount == 1
 
 
-def test_running_trials_without_a_sign_of_life_are_stale_until_the_next(tables):
+def test_running_trials_are_silent_until_their_next_sign_of_life(tables):
     old, fresh, ended = (id_of_trial(claim(tables)) for _ in range(3))
-    assert tables.stale() == []
+    assert tables.silent_for().keys() == {old, fresh, ended}
+    assert max(tables.silent_for().values()) < 30
     for number in (old, ended):
-        grow_old(tables, number, 3 * GRACE_S)
-    grow_old(tables, fresh, GRACE_S - 3)
+        grow_old(tables, number, 3600)
+    grow_old(tables, fresh, 1000)
     tables.write({ended: Noted(state=TrialState.FAIL, ended=datetime.now())})
-    assert tables.stale() == [old]
+    silent_for = tables.silent_for()
+    assert silent_for.keys() == {old, fresh}
+    assert 3600 <= silent_for[old] < 3630
+    assert 1000 <= silent_for[fresh] < 1030
     tables.beat([fresh])
-    assert tables.stale() == [old]
     tables.beat([])
-    assert tables.stale() == [old]
+    silent_for = tables.silent_for()
+    assert silent_for[old] >= 3600
+    assert silent_for[fresh] < 30
     tables.beat([old])
-    assert tables.stale() == []
+    assert tables.silent_for()[old] < 30
 
 
 # --- what is noted ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import optuna
 import pytest
 import sqlalchemy
-from made_database import GRACE_S, commits, connected, database, new_study
+from made_database import commits, connected, database, new_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage, RDBStorage
@@ -178,22 +178,6 @@ def test_a_new_trial_that_is_not_committed_is_none(rdb, number):
         raise KeyError
     rdb.remove_session()
     assert rdb.get_all_trials(number) == []
-
-
-def test_running_trials_whose_heartbeat_is_older_than_the_grace_are_stale(rdb, number):
-    heartbeats = internals.tables.TrialHeartbeatModel
-    old, fresh, ended, without = (rdb.create_new_trial(number) for _ in range(4))
-    with internals.transaction(rdb) as session:
-        session.add_all(heartbeats(trial_id=one) for one in (old, fresh, ended))
-    assert internals.stale_trials(rdb, number) == [], "a heartbeat is of now, by default"
-    ago = sqlalchemy.text(f"datetime('now', '-{GRACE_S + 60} seconds')")
-    with internals.transaction(rdb) as session:
-        session.execute(sqlalchemy.update(heartbeats).where(heartbeats.trial_id != fresh).values(heartbeat=ago))
-    rdb.set_trial_state_values(ended, TrialState.FAIL)
-    assert internals.stale_trials(rdb, number) == [old], "_get_stale_trial_ids"
-    assert without not in internals.stale_trials(rdb, number)
-    rdb.record_heartbeat(old)
-    assert internals.stale_trials(rdb, number) == []
 
 
 def test_tables_have_the_columns_and_the_keys_that_are_written():
