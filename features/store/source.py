@@ -25,7 +25,8 @@ CHUNK_BYTES = 32 * 2**20
 class FeatureSource(Protocol):
     """Rows of features, with what is known of each.
 
-    A class that derives from it gives the attributes, ``_taken``, ``chunks`` and ``require_unchanged``; it has the rest.
+    A class that derives from it gives the attributes, ``_taken``, ``chunks`` and ``require_unchanged``, and has all
+    else.
 
     Attributes:
         path: The file, or the first of several: for messages.

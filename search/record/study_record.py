@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
-from search.record.crew import ENDED
+from search.record.crew import CONFIG, ENDED, members
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
@@ -50,6 +50,7 @@ class StudyRecord:
         progress: Whether the search runs, was stopped, or has finished.
         summary: Counted anew from the trials, with what the last end of the search concluded, where that still holds.
         concluded: ``summary.json`` itself; None before the first end of the search.
+        joined: Whether processes have worked on it together.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class StudyRecord:
     progress: Progress
     summary: Summary
     concluded: Summary | None
+    joined: bool = False
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -93,6 +95,11 @@ class StudyRecord:
         return self.progress is Progress.STOPPED and self.summary.trials >= self.config.trials
 
     @property
+    def goes_on_with(self) -> str:
+        """The option of ``search.run`` that goes on with it."""
+        return "--join" if self.joined else "--resume"
+
+    @property
     def judging_rows(self) -> int:
         """Rows that a trial's value is the accuracy on; with folds, all that is not test."""
         return int(self.config.split["counts"]["train" if self.config.folds else "validation"])
@@ -116,8 +123,8 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         study = find_study(opened, where, config.name)
         check_record(study, where)
         owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
-        running = running or (owner is not None and owner.is_alive)
-        ended_elsewhere = study.user_attrs.get(ENDED) == config.trials
+        running = running or (owner is not None and owner.is_alive) or _is_worked_on(study, config.trials)
+        joined, ended_elsewhere = CONFIG in study.user_attrs, study.user_attrs.get(ENDED) == config.trials
         study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
@@ -127,7 +134,7 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     ended = chosen is not None or ended_elsewhere or not summary.completed  # nothing follows where none completed
     over = summary.trials >= config.trials and ended
     progress = Progress.RUNNING if running else Progress.FINISHED if over else Progress.STOPPED
-    return StudyRecord(folder, config, study, progress, summary, concluded)
+    return StudyRecord(folder, config, study, progress, summary, concluded, joined)
 
 
 def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
@@ -156,6 +163,12 @@ def read_split(folder: Path) -> dict[str, Any]:
 def is_running(folder: Path) -> bool:
     """Whether a search holds the study's lock."""
     return is_locked(folder / STUDY_FILE)
+
+
+def _is_worked_on(study: optuna.Study, trials: int) -> bool:
+    """Whether processes work on a study together; those are leaving that are there after its end."""
+    attributes = study.user_attrs
+    return attributes.get(ENDED) != trials and any(one.is_alive for one in members(attributes).values())
 
 
 def state_of(trial: FrozenTrial) -> str:

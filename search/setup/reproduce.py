@@ -34,12 +34,18 @@ def python_call(config: StudyConfig) -> str:
     return f"run_study({', '.join(told)})"
 
 
-def resuming(config: StudyConfig, folder: Path) -> str:
-    """Returns the command with which a study goes on; the call where no command line can name its heads' function."""
+def going_on(config: StudyConfig, folder: Path, option: str) -> str:
+    """Returns the command with which a study goes on; the call where no command line can name its heads' function.
+
+    Args:
+        config: The study's.
+        folder: The study directory.
+        option: ``--resume`` or ``--join``.
+    """
     if config.head and not has_command(config.head):
-        return f"run_study(out={str(folder)!r}, resume=True, head={_function(config)})"
+        return f"run_study(out={str(folder)!r}, {option.removeprefix('--')}=True, head={_function(config)})"
     again = f" --head {shlex.quote(config.head)}" if config.head else ""
-    return f"python -m search.run --out {shlex.quote(str(folder))} --resume{again}"
+    return f"python -m search.run --out {shlex.quote(str(folder))} {option}{again}"
 
 
 def _function(config: StudyConfig) -> str:

@@ -6,7 +6,7 @@ import copy
 import html
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import optuna
 import pytest
 from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
+from made_crew import DEAD
 from made_study import MadeStudy, make_config
 from meeting import meet
 from optuna.trial import TrialState
@@ -21,6 +22,8 @@ from optuna.trial import TrialState
 from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse, StoreCost
+from search.record.crew import CONFIG, ENDED, MEMBER
+from search.record.owner import Owner
 from search.record.study_record import Progress, StudyRecord, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.plotting import thinned
@@ -97,6 +100,28 @@ def test_it_is_one_small_file_that_loads_nothing(page, finished):
     assert "url(" not in page.split("</style>")[0]
     assert page.count("plotly.js v") == 1
     assert [path.name for path in finished.glob("report*")] == ["report.html"]
+
+
+def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+    made = MadeStudy(tmp_path / "s", make_config(storage=url))
+    made.train(3)
+    made.opened.close()
+    assert read_record(made.folder).progress is Progress.STOPPED
+    study = optuna.load_study(study_name="made", storage=url)
+    study.set_user_attr(CONFIG, made.config.to_dict())
+    member = asdict(Owner.of_this_process())
+    study.set_user_attr(f"{MEMBER}one", member)
+    study.set_user_attr(f"{MEMBER}gone", member | DEAD)
+    record = read_record(made.folder)
+    assert record.progress is Progress.RUNNING
+    study.set_user_attr(ENDED, 12)
+    assert read_record(made.folder).progress is Progress.STOPPED  # it is leaving
+    study.set_user_attr(f"{MEMBER}one", member | DEAD)
+    study.set_user_attr(ENDED, 0)
+    page = make_report(read_record(made.folder))
+    assert "The search was stopped: 3 of 12 trials. It goes on with --join." in page
+    assert f"--out {made.folder} --join" in page
 
 
 def test_the_leaderboard_is_the_ranking(page, finished):
