@@ -146,6 +146,7 @@ class Crew:
     def agree_on(self, config: StudyConfig) -> StudyConfig:
         """Returns the config that this study is worked on with: the one of who came first.
 
+        What the database is called is each process's own affair: they have found each other there.
         Whoever is alone may go on with another number of trials, and other options of what comes after them.
 
         Raises:
@@ -157,7 +158,7 @@ class Crew:
             noted = noted_config(self._attributes(), self._where)
             assert noted is not None
         same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
-        noted.check_resumable(self._where, config.model_copy(update=same))
+        noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
         if noted.trials != config.trials and self.living() > 1:
             hint = "while others work on it; whoever is alone may go on with more"
             raise InputError(self._where, field="trials", expected=f"{noted.trials}", found=config.trials, hint=hint)

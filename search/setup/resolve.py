@@ -20,7 +20,7 @@ from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
-from search.setup.storage_url import absolute, hidden, is_in_memory, located, opened, remember
+from search.setup.storage_url import absolute, bare, hidden, is_in_memory, located, opened, remember
 from search.setup.stores import ALONE, StudyData, named_paths, part_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,8 +184,8 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         check_same_study(folder, recorded, place)
         given = given.model_copy(update={"features": [str(place)], "resume": goes_on})
     space = Space.from_dict({}, "") if given.head else file.space
-    if recorded is None and given.join and given.storage:
-        recorded = noted(_storage_of(given.storage), file.name)
+    if given.join and given.storage:
+        recorded = _where_it_was_found(recorded, _storage_of(given.storage), file.name, noted)
     if recorded is None:
         return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
@@ -198,6 +198,18 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
         raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
     return Resolved(folder, recorded, recorded.name, space, options)
+
+
+def _where_it_was_found(
+    recorded: StudyConfig | None, url: str, name: str, noted: Callable[[str, str], StudyConfig | None]
+) -> StudyConfig | None:
+    """The study of a database as ``url`` names it: others may name the same one otherwise."""
+    if recorded is not None and (not recorded.storage or bare(recorded.storage) == bare(url)):
+        return recorded  # one of a journal is none of a database, whatever that holds
+    there = noted(url, recorded.name if recorded is not None else name)
+    if there is None:
+        return recorded
+    return (recorded or there).model_copy(update={"storage": url})
 
 
 def _require_possible(folder: Path) -> None:

@@ -173,6 +173,14 @@ def test_another_study_is_refused_and_the_difference_is_named(crews, join):
     assert crews.attributes[CONFIG] == before
 
 
+def test_each_may_name_the_database_as_it_reaches_it(crews, join):
+    first = make_config(storage="postgresql://one:hunter2@server/studies")
+    join().crew.agree_on(first)
+    second = make_config(storage="postgresql://10.0.0.7:5432/studies")
+    for _ in range(2):
+        assert join().crew.agree_on(second).storage == second.storage
+
+
 def test_another_number_of_trials_is_refused_while_others_live_and_who_is_alone_goes_on_with_it(crews, join):
     one, two = join(), join()
     one.crew.agree_on(make_config(trials=12))

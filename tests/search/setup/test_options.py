@@ -190,6 +190,28 @@ def test_a_study_file_too_is_told_what_does_not_go_with_others(tmp_path):
             refuse()
 
 
+def test_a_process_may_name_the_database_of_a_study_otherwise_than_the_others(tmp_path):
+    (tmp_path / "t.toml").write_text(STUDY)
+    mine, others = f"sqlite:///{tmp_path}/mine.db", f"sqlite:///{tmp_path}/others.db"
+    stores = {"features": {"path": "a.h5", "fingerprint": "x"}}
+    told = {"study": tmp_path / "t.toml", "out": tmp_path / "study", "storage": mine, "join": True, "trials": 12}
+    known = make_config(storage=others, stores=stores)
+
+    def started(noted):
+        return resolve(RunOptions.given(told), lambda url, name: noted)
+
+    found = started(known)
+    assert (found.recorded.storage, found.options.storage) == (mine, mine)
+    (tmp_path / "study").mkdir()
+    known.write(tmp_path / "study")  # as where all see one folder
+    assert started(known).recorded.storage == mine
+    assert started(None).recorded.storage == others  # that is another study, and will be refused
+    make_config(storage=mine, stores=stores).write(tmp_path / "study")
+    assert started(None).recorded.storage == mine
+    make_config(stores=stores).write(tmp_path / "study")
+    assert started(known).recorded.storage is None
+
+
 STUDY = """
 name = "t"
 [run]
