@@ -171,7 +171,8 @@ class TestStudy:
             assert (one["trial"], one["best_epochs"]) == (other["trial"], other["best_epochs"])
             assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
         tested = [summary["test"] for summary in summaries]
-        assert tested[0]["loss"] == pytest.approx(tested[1]["loss"], **CLOSE)
+        # Not the loss, which had a temperature at its bound: where all validation rows are called rightly it is 1 now.
+        assert summaries[0]["calibration"]["temperature"] == 1
         assert [test["confusion"] for test in tested] == [tested[0]["confusion"]] * 2
         # Of the winner: the verdict may be on what is recommended, which nothing was then.
         differences = [test["difference"] for test in tested]
