@@ -105,11 +105,11 @@ def test_help_is_printed_without_starting_a_backend(runs):
     assert not strange  # Rich takes words between colons for emoji, and cuts off with an ellipsis
 
 
+@pytest.mark.parametrize("runs", ["search.cluster", "search.report"], indirect=True)
 def test_defaults_that_follow_from_something_stand_in_help(runs):
     module, run, _ = runs
-    told = {"search.report": "help", "search.cluster": "help of run"}
-    if module in told:
-        assert "[default: " in run[told[module]].output  # Rich takes brackets for its own
+    told = run["help of run" if module == "search.cluster" else "help"]
+    assert "[default: " in told.output  # Rich takes brackets for its own
 
 
 def test_an_unknown_option_is_one_line_and_exit_status_2(runs):

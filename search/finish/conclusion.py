@@ -23,6 +23,7 @@ from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
+from search.finish.repeat_predictions import unchecked
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
 from search.record.crew import Crew
@@ -144,7 +145,7 @@ def choose(
     *,
     snapshot_every: float,
     crew: Crew | None = None,
-    check: Callable[[], object] = tuple,
+    check: Callable[[], object] = unchecked,
     on_stage: OnStage = untold,
 ) -> Choice:
     """Repeats the finalists and chooses the one with the best mean; without finalists the best trial.

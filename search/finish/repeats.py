@@ -26,7 +26,7 @@ from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.finish.repeat_plan import RepeatPlan, plan_repeats
-from search.finish.repeat_predictions import PREDICTIONS, Predictions
+from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
 from search.record.crew import Crew
 from search.record.head_files import FINALISTS
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
@@ -131,7 +131,7 @@ def run_repeats(
     plan: RepeatPlan,
     snapshot_every: float,
     crew: Crew | None = None,
-    check: Callable[[], object] = tuple,
+    check: Callable[[], object] = unchecked,
     on_stage: OnStage = untold,
 ) -> tuple[list[Finalist], FinalistCost]:
     """Trains the finalists again, or goes on where a killed run stopped.
@@ -259,7 +259,7 @@ class _Repeats:
             grace=grace,
         )
 
-    def predictions(self, opened: OpenedStudy, check: Callable[[], object] = tuple) -> Predictions:
+    def predictions(self, opened: OpenedStudy, check: Callable[[], object] = unchecked) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""
         place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal_bytes is None
         return Predictions(place, self._data.first, objective, in_record=in_record, check=check)

@@ -11,11 +11,9 @@ from features.runtime.text import counted
 from heads.files.head_file import read_metadata
 from heads.files.own_file import read_own_metadata
 from search.finish.leavers import Leaving, what_leaves
-from search.record.head_files import OWN, head_files
+from search.record.head_files import OWN, PLAIN, head_files
 from search.record.study_record import StudyRecord
 from search.setup.options import ExportOptions
-
-_PLAIN = ".hdf5"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def export_of_ensemble(record: StudyRecord) -> Export | None:
 def export_of_trial(record: StudyRecord) -> str | None:
     """Returns the command that writes a trial's own head; None where none is kept."""
     kept = {path.suffix for path in head_files(record.folder, "*")}
-    return f"{_begin(record)} trial{OWN if OWN in kept else _PLAIN} --trial NUMBER" if kept else None
+    return f"{_begin(record)} trial{OWN if OWN in kept else PLAIN} --trial NUMBER" if kept else None
 
 
 def trained_in_words(leaving: Leaving) -> str | None:
@@ -68,7 +66,7 @@ def _export(record: StudyRecord, stem: str, flag: str, **choice: Any) -> Export 
     leaving, with_backbone = min(ways, key=lambda way: bool(way[0].remark))
     keras = with_backbone or leaving.paths[0].suffix == OWN
     more = " --with-backbone" if with_backbone else ""
-    return Export(f"{_begin(record)} {stem}{OWN if keras else _PLAIN}{flag}{more}", leaving)
+    return Export(f"{_begin(record)} {stem}{OWN if keras else PLAIN}{flag}{more}", leaving)
 
 
 def _leaving(record: StudyRecord, with_backbone: bool, choice: dict[str, Any]) -> Leaving | None:
