@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from measured_bank import exact_scores
 
 from features.runtime.backend import start_backend, use_backend
 
@@ -120,7 +121,7 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
                 best[slot], improved[0, slot] = score, True
         engine.keep(improved)
     heads = [Finished(spec=spec, weights=engine.take_out(slot)) for spec, slot in zip(specs, slots, strict=True)]
-    return [score.accuracy for score in engine.score_exactly(heads)]
+    return [score.accuracy for score in exact_scores(engine, heads)]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from measured_bank import exact_scores
 
 from features.runtime.backend import use_backend
 
@@ -280,7 +281,7 @@ class Search:
                 behind.append(slot)
         if through:
             finished = [Finished(spec=self.engine.specs[one], weights=self.engine.take_out(one)) for one in through]
-            self.scores += self.engine.score_exactly(finished)
+            self.scores += exact_scores(self.engine, finished)
         if gone := [*through, *behind]:
             self.engine.remove(gone)
         self.members = {slot: trained for slot, trained in self.members.items() if slot not in gone}

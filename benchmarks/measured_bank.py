@@ -77,7 +77,7 @@ class MeasuredBank:
                 for slot in slots
                 for fold in folds
             ]
-            self.scores = self.engine.score_exactly(heads)
+            self.scores = exact_scores(self.engine, heads)
         with self._part("heads in and out"):
             self.engine.remove(slots)
         seconds = time.perf_counter() - begun - aside
@@ -111,6 +111,12 @@ class MeasuredBank:
             yield
         finally:
             self.parts[name] += time.perf_counter() - begun
+
+
+def exact_scores(engine: Any, heads: Sequence[Any]) -> list[Any]:
+    """Scores heads that a bank has finished, as a search does: in float32, on the features as stored."""
+    found = zip(heads, engine.predict_exactly(heads), strict=True)
+    return [engine.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
 
 
 def bare_rate(shape: Any, dtype: str) -> float:

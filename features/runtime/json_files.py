@@ -35,13 +35,12 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_json(path: Path, expected: str, *, finite: bool = True) -> Any:
+def read_json(path: Path, expected: str) -> Any:
     """Reads a JSON file.
 
     Args:
         path: The file.
         expected: What it has to be, for the message.
-        finite: As for ``parse_json``.
 
     Raises:
         InputError: It cannot be read, or is no JSON.
@@ -49,7 +48,7 @@ def read_json(path: Path, expected: str, *, finite: bool = True) -> Any:
     try:
         if path.is_file() and path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes")
-        return parse_json(path.read_text(encoding="utf-8-sig"), finite=finite)
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(path, expected=expected, found="no such file") from error
     except (OSError, ValueError, MemoryError) as error:

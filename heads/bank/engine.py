@@ -309,11 +309,6 @@ class Engine:
             found.update(zip(chosen, predicted, strict=True))
         return [found[number] for number in range(len(heads))]
 
-    def score_exactly(self, heads: Sequence[Finished]) -> list[Score]:
-        """Scores what ``predict_exactly`` returns."""
-        found = zip(heads, self.predict_exactly(heads), strict=True)
-        return [self.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
-
     def score_predicted(self, probabilities: Probabilities, *, fold: int = 0) -> Score:
         """Scores probabilities of a fold's validation rows, (rows, classes)."""
         return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)

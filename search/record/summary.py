@@ -150,8 +150,8 @@ class Summary(Recorded):
         """
         best = self.best.number if self.best else None
         test, refit = concluded.test, concluded.refit
-        tested = test is not None and test.trial == best
-        told = tested and (still_chosen or test is None or not test.recommended)
+        of_best = test if test and test.trial == best else None
+        told = of_best is not None and (still_chosen or not of_best.recommended)
         return replace(
             self,
             finalists=concluded.finalists if still_chosen else None,
@@ -159,7 +159,7 @@ class Summary(Recorded):
             recommendation=concluded.recommendation if still_chosen and concluded.finalists else None,
             refit=refit if refit and refit.trial == best else None,
             calibration=concluded.calibration if still_chosen else None,
-            test=replace(test, recommended=test.recommended if still_chosen else None) if tested and test else None,
+            test=replace(of_best, recommended=None) if of_best and not still_chosen else of_best,
             verdict=concluded.verdict if told or (still_chosen and test is None) else None,
             bank=concluded.bank,
             audit=concluded.audit,

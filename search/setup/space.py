@@ -30,6 +30,8 @@ Scalar = bool | int | float | str
 
 _ON_GRID = 1e-8
 """Of a step: what Optuna forgives."""
+_TYPICAL = 200
+"""Heads that stand for what a study draws."""
 
 
 class Suggesting(Protocol):
@@ -178,10 +180,10 @@ class Space:
         variants = [{**most, name: value} for name, values in ends.items() for value in values]
         return [ARTICLE, *(HeadSpec(**values) for values in (most, *variants))]
 
-    def typical(self, count: int = 200) -> list[HeadSpec]:
+    def typical(self) -> list[HeadSpec]:
         """Heads drawn evenly from the space, the same ones each time: what a bank may be planned with."""
         dice = _Dice(np.random.default_rng(0))
-        return [self.suggest(dice) for _ in range(count)]
+        return [self.suggest(dice) for _ in range(_TYPICAL)]
 
     @property
     def without_pooling(self) -> Space:
