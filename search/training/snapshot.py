@@ -272,6 +272,7 @@ class _Content(BaseModel):
 
     schema_: Literal[1] = Field(alias="schema")
     journal_bytes: NonNegativeInt
+    finished: NonNegativeInt | None = None
     epoch: NonNegativeInt
     shape: BankShape
     shapes: dict[str, BankShape] | None = None

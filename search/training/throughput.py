@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -70,28 +70,28 @@ class Throughput:
         """Writes the totals into a study directory: the bank is through, and no snapshot of it holds them."""
         write_json(folder / FILE, self.to_dict())
 
-    @contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self) -> AbstractContextManager[None]:
         """Counts the time inside as training."""
-        begun = time.perf_counter()
-        yield
-        self.training_seconds += time.perf_counter() - begun
+        return self._timed(training=1)
 
-    @contextmanager
-    def bookkeeping(self) -> Iterator[None]:
+    def bookkeeping(self) -> AbstractContextManager[None]:
         """Counts the time inside as bookkeeping."""
-        begun = time.perf_counter()
-        yield
-        self.bookkeeping_seconds += time.perf_counter() - begun
+        return self._timed(bookkeeping=1)
+
+    def moving(self) -> AbstractContextManager[None]:
+        """Within ``bookkeeping``: counts the time inside as the bank's work after all."""
+        return self._timed(training=1, bookkeeping=-1)
 
     @contextmanager
-    def moving(self) -> Iterator[None]:
-        """Within ``bookkeeping``: counts the time inside as the bank's work after all."""
+    def _timed(self, *, training: int = 0, bookkeeping: int = 0) -> Iterator[None]:
+        """Adds the time inside, so many times, to the totals: also where what is inside raises."""
         begun = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - begun
-        self.training_seconds += seconds
-        self.bookkeeping_seconds -= seconds
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - begun
+            self.training_seconds += training * seconds
+            self.bookkeeping_seconds += bookkeeping * seconds
 
     def epoch(self, *, heads: int, pages: int, room: int, operations: float, compilations: int) -> None:
         """Counts one epoch of the bank; ``operations`` are those that its heads need."""

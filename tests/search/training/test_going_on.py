@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
+from made_snapshots import leave_snapshot
 
 from features.runtime.errors import InputError
 from search.record.storage import OpenedStudy
+from search.training import throughput
 from search.training.going_on import taken_up
-from search.training.snapshot import FILE, Saved
+from search.training.snapshot import FILE, Saved, read_snapshot
 from search.training.throughput import FILE as TOTALS
 from search.training.throughput import Throughput
 
@@ -76,6 +81,29 @@ def test_of_another_study_it_is_none(saved, tmp_path):
 def test_beside_a_journal_that_was_cut_back_it_always_holds(saved, tmp_path):
     journal = OpenedStudy(optuna.create_study(), lambda: None, lambda: None, lambda: 10)
     assert taken_up(tmp_path, saved, journal) is saved
+
+
+@pytest.mark.parametrize("finished", [-1, "many", 1.5, [1]])
+def test_what_is_no_count_of_finished_trials_makes_a_snapshot_a_damaged_one(tmp_path, finished):
+    path = leave_snapshot(tmp_path, {1: 2})
+    with np.load(path) as file:
+        parts = dict(file)
+    content = json.loads(str(parts["content"]))
+    np.savez(path, **(parts | {"content": np.array(json.dumps(content | {"finished": finished}))}))
+    with pytest.raises(InputError, match=r"expected a snapshot, found a damaged file"):
+        read_snapshot(tmp_path)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_time_counts_where_it_was_spent_also_where_that_raises(monkeypatch, raises):
+    clock = iter([0.0, 1.0, 3.0, 10.0, 20.0, 25.0])
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    meter = Throughput()
+    with suppress(ZeroDivisionError), meter.bookkeeping(), meter.moving():
+        _ = 1 / (not raises)
+    with suppress(ZeroDivisionError), meter.training():
+        _ = 1 / (not raises)
+    assert (meter.training_seconds, meter.bookkeeping_seconds) == (2.0 + 5.0, 10.0 - 2.0)
 
 
 def test_totals_come_back_as_they_were_and_what_is_none_is_refused(tmp_path):
