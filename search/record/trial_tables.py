@@ -291,12 +291,8 @@ _LARGEST = 2**31 - 1
 
 def _again(trial: FrozenTrial) -> FrozenTrial:
     """The trial that runs another again: it takes its place."""
-    notes = TrialNotes.of(trial)
-    told = TrialNotes.as_attributes(rerun_of=trial.number)
-    if notes.has_ordinal:
-        told |= TrialNotes.as_attributes(ordinal=notes.ordinal)
     fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
-    return create_trial(state=TrialState.WAITING, user_attrs=told, system_attrs={FIXED: fixed})
+    return create_trial(state=TrialState.WAITING, user_attrs=TrialNotes.as_rerun_of(trial), system_attrs={FIXED: fixed})
 
 
 def _put_steps(session: Session, noted: Mapping[int, Noted]) -> None:

@@ -3,69 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import Annotated, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
-from heads.model.own import OwnSpec
-from heads.model.spec import HeadSpec
 from search.trials.notes import TrialNotes
-from search.trials.ranking import is_counted
-
-
-def _is_head(data: dict[str, Any]) -> dict[str, Any]:
-    HeadSpec.from_dict(data)
-    return data
-
-
-def _is_own_head(data: dict[str, Any]) -> dict[str, Any]:
-    OwnSpec.from_dict(data)
-    return data
-
-
-def _are_pauses(told: list[list[str]]) -> list[list[str]]:
-    for since, until in told:
-        times = datetime.fromisoformat(since), datetime.fromisoformat(until)
-        if times[0].tzinfo is not None or times[1].tzinfo is not None or times[0] > times[1]:
-            raise ValueError(f"expected an earlier and a later time without a zone, found {since!r} and {until!r}")
-    return told
-
-
-class _Notes(BaseModel):
-    """Types of what ``search.trials.notes`` notes, where it is there."""
-
-    model_config = ConfigDict(strict=True)
-
-    ordinal: NonNegativeInt | None = None
-    rerun_of: NonNegativeInt | None = None
-    worker: str | None = None
-    spec: Annotated[dict[str, Any], AfterValidator(_is_head)] | None = None
-    own: Annotated[dict[str, Any], AfterValidator(_is_own_head)] | None = None
-    store: str | None = None
-    first_epoch: NonNegativeInt | None = None
-    learning_rates: list[float] | None = None
-    epochs: NonNegativeInt | None = None
-    best_epoch: PositiveInt | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    parameters: NonNegativeInt | None = None
-    failure: str | None = None
-    pauses: Annotated[list[list[str]], AfterValidator(_are_pauses)] | None = None
-
-
-_NEEDED = {
-    TrialState.RUNNING: (),
-    TrialState.WAITING: (),
-    TrialState.FAIL: (),
-    TrialState.PRUNED: ("ordinal", "spec", "epochs"),
-    TrialState.COMPLETE: (
-        *("ordinal", "spec", "epochs", "best_epoch", "validation_loss", "validation_accuracy", "parameters"),
-    ),
-}
-"""What a trial has, once it has come so far."""
+from search.trials.ranking import is_counted, is_interrupted
 
 
 def check_trials(study: optuna.Study) -> None:
@@ -91,15 +35,13 @@ def check_trials(study: optuna.Study) -> None:
 
 
 def _check(trial: FrozenTrial) -> None:
-    notes = _Notes.model_validate(trial.user_attrs)
+    notes = TrialNotes.of(trial)
+    notes.check()
     if notes.rerun_of is not None and notes.rerun_of >= trial.number:
         raise ValueError(f"expected to run a trial again, found {notes.rerun_of}, which is none")
-    needed = _NEEDED[trial.state]
-    if trial.state == TrialState.FAIL and is_counted(trial):
-        needed = ("ordinal",)
-    for name in needed:
-        if getattr(notes, name) is None and not (name == "spec" and notes.own is not None):
-            raise ValueError(f"expected {name}, found none")
+    lacking = notes.lacks(trial.state)
+    if lacking is not None and not (trial.state == TrialState.FAIL and is_interrupted(trial)):
+        raise ValueError(f"expected {lacking}, found none")
     values = trial.values if trial.values is not None else []
     if trial.state == TrialState.COMPLETE and (len(values) != 1 or not _is_number(values[0], finite=True)):
         raise ValueError(f"expected one value, found {values}")

@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Self, TypedDict, Unpack
+from typing import Annotated, Any, ClassVar, Self, TypedDict, TypeVar, Unpack, get_type_hints
 
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PlainValidator, PositiveInt, create_model
 
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 
+T = TypeVar("T")
+
+
+def _read_by(from_dict: Callable[[dict[str, Any]], T]) -> PlainValidator:
+    """Makes of JSON what ``from_dict`` does."""
+
+    def read(data: object) -> T:
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, found {type(data).__name__}")
+        return from_dict(data)
+
+    return PlainValidator(read)
+
+
+def _are_pauses(told: list[list[str]]) -> list[list[str]]:
+    for since, until in told:
+        times = datetime.fromisoformat(since), datetime.fromisoformat(until)
+        if times[0].tzinfo is not None or times[1].tzinfo is not None or times[0] > times[1]:
+            raise ValueError(f"expected an earlier and a later time without a zone, found {since!r} and {until!r}")
+    return told
+
 
 class Notes(TypedDict, total=False):
-    """What can be noted; see the properties of ``TrialNotes``."""
+    """What can be noted, and what is checked of it in a record from elsewhere; see the properties of ``TrialNotes``."""
 
-    ordinal: int
-    rerun_of: int
+    ordinal: NonNegativeInt
+    rerun_of: NonNegativeInt
     worker: str
-    spec: HeadSpec
-    own: OwnSpec
+    spec: Annotated[HeadSpec, _read_by(HeadSpec.from_dict)]
+    own: Annotated[OwnSpec, _read_by(OwnSpec.from_dict)]
     store: str
-    first_epoch: int
-    learning_rates: Sequence[float]
-    epochs: int
-    best_epoch: int
+    first_epoch: NonNegativeInt
+    learning_rates: list[float]
+    epochs: NonNegativeInt
+    best_epoch: PositiveInt
     validation_loss: float
     validation_accuracy: float
-    parameters: int
+    parameters: NonNegativeInt
     failure: str
-    pauses: Sequence[Sequence[str]]
+    pauses: Annotated[list[list[str]], AfterValidator(_are_pauses)]
+
+
+_PRUNED = ("ordinal", "spec", "epochs")
+_NEEDED: Mapping[TrialState, tuple[str, ...]] = {
+    TrialState.FAIL: ("ordinal",),
+    TrialState.PRUNED: _PRUNED,
+    TrialState.COMPLETE: (*_PRUNED, "best_epoch", "validation_loss", "validation_accuracy", "parameters"),
+}
+"""What a trial has, once it has ended so; one that was interrupted may have nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +83,13 @@ class TrialNotes:
         """Returns the notes of a trial, which may be running."""
         return cls(trial.user_attrs)
 
+    @classmethod
+    def as_rerun_of(cls, trial: FrozenTrial) -> dict[str, Any]:
+        """Returns, as user attributes, the notes of a trial that is to run another again: it takes its place."""
+        notes = cls.of(trial)
+        place = cls.as_attributes(ordinal=notes.ordinal) if notes.has_ordinal else {}
+        return place | cls.as_attributes(rerun_of=trial.number)
+
     @staticmethod
     def as_attributes(**notes: Unpack[Notes]) -> dict[str, Any]:
         """Returns notes as user attributes, in the order given."""
@@ -62,6 +100,20 @@ class TrialNotes:
         """Notes something of a running trial, in the order given."""
         for name, value in cls.as_attributes(**notes).items():
             trial.set_user_attr(name, value)
+
+    def check(self) -> None:
+        """Makes sure that what is there is what can be noted.
+
+        Raises:
+            ValueError: Something is not; of pydantic's kind where that is known by its name. Or TypeError.
+        """
+        _CHECKED.model_validate(dict(self.attributes))
+
+    def lacks(self, state: TrialState) -> str | None:
+        """What is not there and that every trial in ``state`` has that was not interrupted; None where all is there."""
+        there = {name for name, value in self.attributes.items() if value is not None}
+        there |= {"spec"} if "own" in there else set()
+        return next((name for name in _NEEDED.get(state, ()) if name not in there), None)
 
     @property
     def ordinal(self) -> int:
@@ -162,3 +214,12 @@ class TrialNotes:
 
 def _stored(value: Any) -> Any:
     return value.to_dict() if isinstance(value, HeadSpec | OwnSpec) else value
+
+
+def _model_of(notes: Iterable[tuple[str, Any]]) -> type[BaseModel]:
+    """Each may be missing."""
+    fields: dict[str, Any] = {name: (kind | None, None) for name, kind in notes}
+    return create_model("Notes", __config__=ConfigDict(strict=True), **fields)
+
+
+_CHECKED = _model_of(get_type_hints(Notes, include_extras=True).items())

@@ -108,7 +108,7 @@ class OwnPlaces:
                 continue
             rerun = self._rerun(trials, trial, planned)
             if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing
-                self._study.enqueue_trial(dict(rerun), user_attrs=_as_rerun(trial))
+                self._study.enqueue_trial(dict(rerun), user_attrs=TrialNotes.as_rerun_of(trial))
             TrialNotes.write(running_trial(self._study, trial), failure=INTERRUPTED)
             self._study.tell(trial.number, state=TrialState.FAIL)
 
@@ -129,11 +129,3 @@ def _held(study: optuna.Study) -> set[int]:
     """The places of trials that have ended, wait or go on: an interrupted one's is that of its rerun, or free."""
     trials = (trial for trial in study.get_trials(deepcopy=False) if not is_interrupted(trial))
     return {notes.ordinal for notes in map(TrialNotes.of, trials) if notes.has_ordinal}
-
-
-def _as_rerun(trial: FrozenTrial) -> dict[str, Any]:
-    """What is noted of the trial that runs another again: it takes the other's place."""
-    notes = TrialNotes.of(trial)
-    if not notes.has_ordinal:
-        return TrialNotes.as_attributes(rerun_of=trial.number)
-    return TrialNotes.as_attributes(ordinal=notes.ordinal, rerun_of=trial.number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from heads.model.spec import HeadSpec
 from search.trials.notes import TrialNotes
@@ -47,3 +48,30 @@ def test_of_a_trial_that_has_just_come_nothing_is_known():
 
 def test_notes_are_made_in_the_order_given():
     assert list(TrialNotes.as_attributes(rerun_of=1, ordinal=2)) == ["rerun_of", "ordinal"]
+
+
+@pytest.mark.parametrize("place", [{"ordinal": 3}, {}], ids=["placed", "killed before it had a place"])
+def test_a_trial_that_runs_another_again_takes_its_place(place):
+    study = optuna.create_study()
+    TrialNotes.write(study.ask(), **place, epochs=2, failure="interrupted")
+    assert TrialNotes.as_rerun_of(study.trials[0]) == {**place, "rerun_of": 0}
+
+
+def test_what_is_noted_is_what_a_record_from_elsewhere_may_have():
+    whole = TrialNotes.as_attributes(**NOTES, pauses=[list(pause) for pause in PAUSES])
+    TrialNotes(whole).check()
+    TrialNotes({}).check()
+    wrong = {"ordinal": -1, "spec": "none", "learning_rates": 0.1, "best_epoch": 0, "worker": 5, "store": []}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            TrialNotes(whole | {name: value}).check()
+
+
+def test_a_trial_lacks_what_is_of_all_that_have_come_so_far():
+    whole = TrialNotes.as_attributes(**NOTES)
+    assert TrialNotes(whole).lacks(TrialState.COMPLETE) is None
+    assert TrialNotes({}).lacks(TrialState.RUNNING) is None
+    for name in ("ordinal", "spec", "epochs"):
+        assert TrialNotes(whole | {name: None}).lacks(TrialState.PRUNED) == name
+    own = {name: value for name, value in whole.items() if name != "spec"} | {"own": {}}
+    assert TrialNotes(own).lacks(TrialState.COMPLETE) is None
