@@ -7,8 +7,8 @@ older studies are read too; keys that this version does not know are passed over
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, Self, cast
 
 from pydantic import TypeAdapter
 
@@ -19,12 +19,18 @@ MOST_CONFUSED = 50
 """Pairs of classes that a summary has of each head, where the whole confusion matrix would be too large."""
 
 
+OMIT_DEFAULT = {"omit_default": True}
+"""Metadata of a field whose key is left out where its value is the default; other keys are there, be it with null."""
+
+
 class Recorded:
     """Base of the dataclasses that summary.json is made of."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON types."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        """Returns the fields as JSON types, those with ``OMIT_DEFAULT`` only where they say something."""
+        defaults = {one.name: one.default for one in fields(cast(Any, self)) if one.metadata == OMIT_DEFAULT}
+        told = ((name, value) for name, value in vars(self).items() if name not in defaults or value != defaults[name])
+        return {name: _plain(value) for name, value in told}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -59,17 +65,12 @@ class TrialResult(Recorded):
     best_epoch: int
     params: dict[str, Any]
     parameters: int
-    store: str = ""
+    store: str = field(default="", metadata=OMIT_DEFAULT)
 
     @property
     def spec(self) -> HeadSpec:
         """The head, where it is one of ours."""
         return HeadSpec.from_dict(self.params)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON types, without the store where there is one."""
-        told = super().to_dict()
-        return told if self.store else {name: value for name, value in told.items() if name != "store"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +120,7 @@ class FinalistCost(Recorded):
 
     trial_epochs: int
     seconds: float
-    bank: BankFigures | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON types, without what was not measured."""
-        return {name: value for name, value in super().to_dict().items() if value is not None}
+    bank: BankFigures | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +158,7 @@ class Finalists(Recorded):
 
     cost: FinalistCost
     heads: tuple[FinalistRecord, ...]
-    plan: FinalistPlan | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON types, without what is not known."""
-        return {name: value for name, value in super().to_dict().items() if value is not None}
+    plan: FinalistPlan | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +234,7 @@ class ScoresOnTest(Recorded):
     loss: float
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
-    confused: tuple[ConfusionPair, ...] = ()
+    confused: tuple[ConfusionPair, ...] = field(default=(), metadata=OMIT_DEFAULT)
     calibration: Calibration | None = None
 
     @property
@@ -261,8 +254,6 @@ class ScoresOnTest(Recorded):
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""
         told = super().to_dict()
-        if not self.confused:
-            del told["confused"]
         scores = {field.name for field in fields(ScoresOnTest)}
         first = [field.name for field in fields(self) if field.name not in scores and field.name not in _AFTERWARDS]
         return {name: told.pop(name) for name in first} | told
@@ -341,17 +332,12 @@ class HeldOutTest(HeadOnTest):
     article: HeadOnTest | None = None
     difference: Difference | None = None
     ensemble: EnsembleOnTest | None = None
-    recommended: RecommendedOnTest | None = None
+    recommended: RecommendedOnTest | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def of_recommended(self) -> ScoresOnTest:
         """Of what is recommended: ``recommended``, or of the single winner where that is it, or nothing is."""
         return self.recommended or self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON types; what is recommended only where that is not the single winner."""
-        told = super().to_dict()
-        return told if self.recommended else {name: value for name, value in told.items() if name != "recommended"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse
 from search.record.recommended import Recommendation
 from search.record.results import (
+    OMIT_DEFAULT,
     BankFigures,
     Calibration,
     Ensemble,
@@ -93,7 +94,7 @@ class Summary(Recorded):
     article: TrialResult | None = None
     finalists: Finalists | None = None
     ensemble: Ensemble | None = None
-    recommendation: Recommendation | None = None
+    recommendation: Recommendation | None = field(default=None, metadata=OMIT_DEFAULT)
     refit: RefitRecord | None = None
     calibration: Calibration | None = None
     test: HeldOutTest | None = None
@@ -104,11 +105,11 @@ class Summary(Recorded):
     engine: str = ""
     failures: dict[str, str] = field(default_factory=dict)
     bank: BankFigures | None = None
-    audit: LeakCounts | None = None
-    one_at_a_time: OneAtATimeEstimate | None = None
-    cost_of_use: CostOfUse | None = None
+    audit: LeakCounts | None = field(default=None, metadata=OMIT_DEFAULT)
+    one_at_a_time: OneAtATimeEstimate | None = field(default=None, metadata=OMIT_DEFAULT)
+    cost_of_use: CostOfUse | None = field(default=None, metadata=OMIT_DEFAULT)
     notes: tuple[str, ...] = ()
-    notes_of_start: int | None = None
+    notes_of_start: int | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def absent_classes(self) -> dict[str, list[str]]:
@@ -122,8 +123,7 @@ class Summary(Recorded):
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
         told = super().to_dict()
-        told["article"] = told["article"] or dict(_NO_ARTICLE)
-        return {name: value for name, value in told.items() if value is not None or name not in _LEFT_OUT}
+        return told | {"article": told["article"] or dict(_NO_ARTICLE)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -171,8 +171,6 @@ class Summary(Recorded):
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-_LEFT_OUT = ("recommendation", "audit", "one_at_a_time", "cost_of_use", "notes_of_start")
-"""Keys that are not there where there is nothing to say; of the others the value is null."""
 _SPLIT = ("counts", "patients", "identity", "absent_classes")
 
 
