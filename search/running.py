@@ -358,6 +358,7 @@ def _search(
     from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
     from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.finish.repeats import help_with_repeats  # noqa: PLC0415
+    from search.finish.searched import Searched  # noqa: PLC0415
     from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_banks  # noqa: PLC0415
@@ -378,7 +379,8 @@ def _search(
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
-    checkpoints = TopCheckpoints(folder, study, config, data, own=own, alone=crew is None, lock=lock)
+    searched = Searched(folder, study, config, space, data)
+    checkpoints = TopCheckpoints(searched, alone=crew is None, lock=lock)
     throughput = None
     with Display(study, config) as display:
         if banks:
@@ -388,9 +390,7 @@ def _search(
         else:
             OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
     if crew is not None:
-        helping = partial(
-            help_with_repeats, folder, study, config, space, data, snapshot_every=snapshot_every, crew=crew
-        )
+        helping = partial(help_with_repeats, searched, snapshot_every=snapshot_every, crew=crew)
         if not await_end(crew, opened, config.trials, helping):
             return False
         throughput = together(folder) if banks else None
@@ -398,7 +398,7 @@ def _search(
     if banks and throughput:
         bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
     summary = finish_study(
-        checkpoints, space, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
+        checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
     if crew is not None:
         crew.end(config.trials)

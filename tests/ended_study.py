@@ -13,9 +13,9 @@ from made_study import MadeStudy, make_config
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
+from search.finish.searched import Searched
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
-from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
@@ -36,11 +36,6 @@ class EndedStudy:
     checkpoints: TopCheckpoints
 
     @property
-    def study_data(self) -> StudyData:
-        """The rows as a study of one store has them."""
-        return StudyData.of_one(self.data)
-
-    @property
     def folder(self) -> Path:
         return self.made.folder
 
@@ -53,8 +48,13 @@ class EndedStudy:
         return self.made.opened.study
 
     @property
-    def space(self) -> Space:
-        return Space.from_dict(self.config.space, "here")
+    def searched(self) -> Searched:
+        return self.checkpoints.searched
+
+    @property
+    def study_data(self) -> StudyData:
+        """The rows as a study of one store has them."""
+        return self.searched.data
 
 
 def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **changes: Any) -> EndedStudy:
@@ -66,7 +66,7 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
     settings |= {"split": data.split, "stores": {}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
     made.train(trials)
-    checkpoints = TopCheckpoints(made.folder, made.opened.study, made.config, StudyData.of_one(data))
+    checkpoints = TopCheckpoints(made.searched(data))
     for trial in ranking(made.opened.study)[: checkpoints.keep]:
         spec = TrialNotes.of(trial).spec
         checkpoints.save(trial.number, spec, drawn_weights(spec, data, seed=trial.number), value=trial.value)

@@ -14,6 +14,7 @@ from features.runtime.files import write_json
 from heads.metrics.classification import ClassMetrics
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.weights import initial_weights
+from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.head_files import refit_path_of
 from search.record.results import (
@@ -33,7 +34,9 @@ from search.record.results import (
 from search.record.storage import OpenedStudy, open_record
 from search.record.summary import summarise, write_summary
 from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.data import SearchData
 from search.setup.space import Space, read_study_file
+from search.setup.stores import StudyData
 from search.trials.ask_tell import Asked, Book
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_article, ranking
@@ -84,6 +87,10 @@ class MadeStudy:
         config.write(folder)
         write_json(folder / SPLIT_FILE, {"rows": {"train": [], "validation": [], "test": []}})
         self.book = Book(self.opened.study, config, Space.from_dict(config.space, "here"))
+
+    def searched(self, data: SearchData) -> Searched:
+        """What comes after the trials works on, where they are of one store."""
+        return Searched(self.folder, self.opened.study, self.config, self.book.space, StudyData.of_one(data))
 
     def accuracy(self, asked: Asked, epoch: int) -> float:
         width = asked.spec.conv_width / 256

@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -19,12 +17,12 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
+from search.finish.searched import Searched
 from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of
 from search.record.results import FinalistRecord
-from search.setup.config import StudyConfig, package_versions
+from search.setup.config import package_versions
 from search.setup.data import SearchData
-from search.setup.own_head import OwnHead
-from search.setup.stores import ALONE, StudyData
+from search.setup.stores import ALONE
 from search.trials.ask_tell import Asked
 from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
 
@@ -32,44 +30,33 @@ KEEP = 5
 
 
 class TopCheckpoints:
-    """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them."""
+    """Keeps the heads of the best ``keep`` trials of a study, and the article's head beside them.
+
+    Attributes:
+        searched: The study.
+        keep: How many.
+        alone: Whether no other process keeps heads in the directory.
+    """
 
     takes_pruned = False
 
     def __init__(
-        self,
-        folder: Path,
-        study: optuna.Study,
-        config: StudyConfig,
-        data: StudyData,
-        *,
-        keep: int = KEEP,
-        own: OwnHead | None = None,
-        alone: bool = True,
-        lock: WriterLock | None = None,
+        self, searched: Searched, *, keep: int = KEEP, alone: bool = True, lock: WriterLock | None = None
     ) -> None:
         """Prepares.
 
         Args:
-            folder: The study directory.
-            study: The study.
-            config: What was resolved.
-            data: What heads are trained on.
+            searched: The study.
             keep: Heads to keep.
-            own: Somebody's own function, where it makes the heads.
             alone: Whether no other process keeps heads in the directory.
             lock: That of the directory, which this process holds; None where several share it.
         """
         self._lock = lock
         self.alone = alone
-        self.folder = folder
-        self.study = study
-        self.config = config
-        self.data = data
+        self.searched = searched
         self.keep = keep
-        self.own = own
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
-        (folder / FOLDER).mkdir(exist_ok=True)
+        (searched.folder / FOLDER).mkdir(exist_ok=True)
         self.clear_out()
 
     def check(self) -> None:
@@ -81,7 +68,7 @@ class TopCheckpoints:
         """
         if self._lock is not None:
             self._lock.check()
-        self.data.require_unchanged()
+        self.searched.data.require_unchanged()
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
@@ -92,15 +79,16 @@ class TopCheckpoints:
         """
         if len(weights) > 1:
             return
-        best = ranking(self.study)[: self.keep]
-        worst = score_of(self.study, best[-1]) if best else None  # of equals the lower number ranks first
+        study = self.searched.study
+        best = ranking(study)[: self.keep]
+        worst = score_of(study, best[-1]) if best else None  # of equals the lower number ranks first
         if len(best) < self.keep or worst is None or not worst.better_than(score) or asked.is_article:
             self._held[asked.number] = (asked, weights[0], score)
 
     def write_held(self) -> None:
         """Writes the heads held, as the best of what has been told so far."""
         for number, (asked, weights, score) in self._held.items():
-            value = ranking_score_of(self.study, score.ranking_score)
+            value = ranking_score_of(self.searched.study, score.ranking_score)
             self.save(number, asked.head, weights, store=asked.store, value=value)
         self._held.clear()
 
@@ -123,8 +111,9 @@ class TopCheckpoints:
         self, number: int, head: HeadSpec | OwnSpec, weights: Weights, *, store: str = ALONE, value: float
     ) -> None:
         """Writes the head of a trial on a store; ``value`` is what it scored."""
-        data = self.data.of(store)
-        self._write(path_of(self.folder, number), head, weights, self._metadata(number, head, data, value=value), data)
+        data = self.searched.data.of(store)
+        metadata = self._metadata(number, head, data, value=value)
+        self._write(path_of(self.searched.folder, number), head, weights, metadata, data)
 
     def save_refit(self, made: Refit, finalist: FinalistRecord | None, temperature: float | None) -> list[Path]:
         """Writes a head that was trained on all rows, and its copies.
@@ -142,17 +131,16 @@ class TopCheckpoints:
         """
         self.check()
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
-        data = self.data.of(made.store)
+        data = self.searched.data.of(made.store)
         training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
         if len(data.stores_but_test) > 1:
             training["stores"] = list(data.stores_but_test)
         metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
-        return [
-            self._write(
-                copy_path_of(self.folder, made.trial, copy).with_suffix(PLAIN), made.head, weights, metadata, data
-            )
-            for copy, weights in enumerate((made.weights, *made.more))
-        ]
+        written = []
+        for copy, weights in enumerate((made.weights, *made.more)):
+            path = copy_path_of(self.searched.folder, made.trial, copy).with_suffix(PLAIN)
+            written.append(self._write(path, made.head, weights, metadata, data))
+        return written
 
     def read(self, path: Path) -> Head:
         """Reads a head of this study; one with layers of somebody's own by their function, which is at hand.
@@ -169,18 +157,19 @@ class TopCheckpoints:
 
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""
-        files = {path_of(self.folder, number) for number in self._kept()}
+        folder, study = self.searched.folder, self.searched.study
+        files = {path_of(folder, number) for number in self._kept()}
         if not self.alone:  # a head is on the disk before its trial is told
-            trials = self.study.get_trials(deepcopy=False)
-            told = {path_of(self.folder, trial.number) for trial in trials if trial.state.is_finished()}
-            files |= {path for path in head_files(self.folder, "trial") if path not in told}
-        for path in head_files(self.folder, "trial"):
+            trials = study.get_trials(deepcopy=False)
+            told = {path_of(folder, trial.number) for trial in trials if trial.state.is_finished()}
+            files |= {path for path in head_files(folder, "trial") if path not in told}
+        for path in head_files(folder, "trial"):
             if path not in files:
                 path.unlink(missing_ok=not self.alone)
 
     def forget_refits_but(self, kept: Collection[Path]) -> None:
         """Removes the heads that an earlier end of the study had left; those of this one are on the disk already."""
-        for path in [*head_files(self.folder, "refit"), *head_files(self.folder, "copy")]:
+        for path in [*head_files(self.searched.folder, "refit"), *head_files(self.searched.folder, "copy")]:
             if path not in kept:
                 path.unlink()
 
@@ -199,16 +188,17 @@ class TopCheckpoints:
         return path
 
     def _rebuild(self, head: OwnSpec, number: int) -> Any:
-        assert self.own is not None
-        return self.own.rebuild(head, seed=0, number=number)
+        assert self.searched.own is not None
+        return self.searched.own.rebuild(head, seed=0, number=number)
 
     def _kept(self) -> set[int]:
-        article = article_trial(self.study)
-        return {trial.number for trial in ranking(self.study)[: self.keep]} | ({article.number} if article else set())
+        study = self.searched.study
+        article = article_trial(study)
+        return {trial.number for trial in ranking(study)[: self.keep]} | ({article.number} if article else set())
 
     def _metadata(self, number: int, head: HeadSpec | OwnSpec, data: SearchData, **more: Any) -> HeadMetadata:
         what = {"own": head.to_dict()} if isinstance(head, OwnSpec) else {"spec": head}
-        store, config = data.store, self.config
+        store, config = data.store, self.searched.config
         return HeadMetadata.of_store(
             store.header,
             store.fingerprint,

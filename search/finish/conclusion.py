@@ -1,4 +1,17 @@
-"""The end of a study: finalists repeated, one chosen, trained on all rows, calibrated, and shown the test rows once."""
+"""The end of a study: finalists repeated, one chosen, trained on all rows, calibrated, and shown the test rows once.
+
+What a head is called on its way out of the study, and what ``summary.json`` says of it (``search.record``):
+
+=========  =============  ===================================  =====================================================
+called     in memory      where                                in ``summary.json``
+=========  =============  ===================================  =====================================================
+trial      FrozenTrial    Optuna, ``search.trials.notes``      ``TrialResult``: the best one, and the article's head
+finalist   Finalist       ``search.finish.repeats``            ``FinalistRecord``: trained again from several seeds
+candidate  Candidate      ``search.finish.refit``              nothing: a finalist or a trial, to be trained on all
+refit      Refit          ``search.finish.refit``              ``RefitRecord``: trained on all rows but the test's
+contender  Entrant        ``search.finish.recommendation``     ``Contender``: a head or an average, to be recommended
+=========  =============  ===================================  =====================================================
+"""
 
 from __future__ import annotations
 
@@ -7,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
@@ -25,6 +37,7 @@ from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
 from search.finish.repeat_predictions import unchecked
 from search.finish.repeats import Finalist, run_repeats
+from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.crew import Crew
 from search.record.head_files import copy_path_of, find_head, path_of
@@ -42,11 +55,7 @@ from search.record.results import (
 )
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.setup.audit import read_audit
-from search.setup.config import StudyConfig
 from search.setup.data import SearchData
-from search.setup.own_head import OwnHead
-from search.setup.space import Space
-from search.setup.stores import StudyData
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, ranking
@@ -71,7 +80,6 @@ class Choice:
 
 def finish_study(
     checkpoints: TopCheckpoints,
-    space: Space | OwnHead,
     *,
     bank: BankFigures | None = None,
     remarks: Sequence[str] = (),
@@ -86,8 +94,7 @@ def finish_study(
     search. Run again on the same study it comes to the same.
 
     Args:
-        checkpoints: Keeps the heads; knows the study directory, the study, its config and its data.
-        space: What the trials drew from.
+        checkpoints: Keeps the heads of the study.
         bank: How well the bank was used; None with the solo engine. Where it was, what the trials would have taken one
             at a time is estimated, too. Where nothing was measured, an earlier end's figures stay.
         remarks: What was said at the start, see ``search.setup.remarks``.
@@ -103,7 +110,8 @@ def finish_study(
             is another search's by now.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
-    folder, study, config, data = checkpoints.folder, checkpoints.study, checkpoints.config, checkpoints.data
+    searched = checkpoints.searched
+    folder, study, config = searched.folder, searched.study, searched.config
     earlier, audited = read_summary(folder), read_audit(folder)
 
     def reached(stage: Stage) -> None:
@@ -114,21 +122,15 @@ def finish_study(
     if counted.best is None:
         reasons = sorted(set(counted.failures.values()))
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
-    choice = choose(
-        *(folder, study, config, space, data),
-        snapshot_every=snapshot_every,
-        crew=crew,
-        check=checkpoints.check,
-        on_stage=reached,
-    )
+    choice = choose(searched, snapshot_every=snapshot_every, crew=crew, check=checkpoints.check, on_stage=reached)
     counted = summarise(study, config, chosen=choice.trial)
     bank = bank or (earlier.bank if earlier else None)
     summary = replace(
         conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=reached),
         bank=bank,
         audit=LeakCounts.from_dict(audited) if audited else None,
-        one_at_a_time=one_at_a_time(study, config, data) if bank else None,
-        cost_of_use=cost_of_use(checkpoints, earlier.cost_of_use if earlier else None),
+        one_at_a_time=one_at_a_time(study, config, searched.data) if bank else None,
+        cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
     summary = replace(summary, notes=(*remarks, *incidents(study, summary)), notes_of_start=len(remarks))
     reached(Stage.SUMMARY)
@@ -137,11 +139,7 @@ def finish_study(
 
 
 def choose(
-    folder: Path,
-    study: optuna.Study,
-    config: StudyConfig,
-    space: Space | OwnHead,
-    data: StudyData,
+    searched: Searched,
     *,
     snapshot_every: float,
     crew: Crew | None = None,
@@ -153,20 +151,20 @@ def choose(
     How many there are, and how often, is decided by ``search.finish.repeat_plan.plan_repeats`` where the study leaves
     it open. See ``search.finish.repeats.run_repeats`` for the arguments.
     """
-    if config.finalists == 0:
-        return Choice(ranking(study)[0].number, (), None)
+    best = ranking(searched.study)[0].number
+    if searched.config.finalists == 0:
+        return Choice(best, (), None)
     on_stage(Stage.REPEATS)
-    plan = plan_repeats(study, config)
+    plan = plan_repeats(searched.study, searched.config)
     finalists, cost = run_repeats(
-        *(folder, study, config, space, data),
+        searched,
         plan=plan,
         snapshot_every=snapshot_every,
         crew=crew,
         check=check,
         on_stage=on_stage,
     )
-    best = finalists[0].trial if finalists[0].sound else ranking(study)[0].number
-    return Choice(best, finalists, cost, plan.record)
+    return Choice(finalists[0].trial if finalists[0].sound else best, finalists, cost, plan.record)
 
 
 def conclude(
@@ -183,7 +181,7 @@ def conclude(
 
     Args:
         choice: See ``choose``.
-        checkpoints: Keeps the heads; knows the study and its data.
+        checkpoints: Keeps the heads of the study.
         counted: What the trials say.
         earlier: What the test rows said at an earlier end of the search.
         on_stage: Told of each stage as it begins.
@@ -194,12 +192,13 @@ def conclude(
     Raises:
         BottleneckError: The chosen head diverged when it was trained on all rows.
     """
-    study, config, data = checkpoints.study, checkpoints.config, checkpoints.data
+    searched = checkpoints.searched
+    folder, study, config, data = searched.folder, searched.study, searched.config, searched.data
     article = article_trial(study)
-    candidates = _candidates(choice, study, config, checkpoints.folder)
+    candidates = _candidates(choice, searched)
     if candidates:
         on_stage(Stage.REFIT)
-    refits = refit(candidates, config, data, checkpoints.own) if candidates else {}
+    refits = refit(candidates, config, data, searched.own) if candidates else {}
     if candidates:
         require_refit(refits, choice.trial)
     on_stage(Stage.CALIBRATION)
@@ -215,7 +214,7 @@ def conclude(
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
     store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     heads = {
-        number: find_head(checkpoints.folder, number, refitted=bool(candidates))
+        number: find_head(folder, number, refitted=bool(candidates))
         for number in dict.fromkeys(tested)
         if not candidates or number in refits
     }
@@ -231,7 +230,7 @@ def conclude(
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        recommended=tested_together(checkpoints.folder, choice, recommended, described),
+        recommended=tested_together(folder, choice, recommended, described),
         earlier=earlier,
         read=checkpoints.read,
     )
@@ -253,7 +252,7 @@ def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
     return [finalist.trial for finalist in sound if not finalist.is_article or finalist is sound[0]]
 
 
-def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig, folder: Path) -> list[Candidate]:
+def _candidates(choice: Choice, searched: Searched) -> list[Candidate]:
     """The heads to train on all rows: the finalists; without these, and with folds, the best trial and the article's.
 
     Without folds and finalists the trial's own head leaves as it is, where it is on the disk: one that another process
@@ -265,9 +264,9 @@ def _candidates(choice: Choice, study: optuna.Study, config: StudyConfig, folder
             Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in sound
         ]
-    article = article_trial(study)
-    leaving = list({trial.number: trial for trial in (ranking(study)[0], article) if trial}.values())
-    if not config.folds and all(path_of(folder, trial.number).is_file() for trial in leaving):
+    best, article = ranking(searched.study)[0], article_trial(searched.study)
+    leaving = list({trial.number: trial for trial in (best, article) if trial}.values())
+    if not searched.config.folds and all(path_of(searched.folder, trial.number).is_file() for trial in leaving):
         return []
     return [_of_trial(trial) for trial in leaving]
 
@@ -291,11 +290,12 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
     found: dict[int, Sequence[Probabilities]] = {
         finalist.trial: finalist.probabilities for finalist in choice.finalists if not finalist.stopped_after
     }
-    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(checkpoints.study)}
+    searched = checkpoints.searched
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(searched.study)}
     for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
-        path = path_of(checkpoints.folder, number)
+        path = path_of(searched.folder, number)
         if number not in found and path.is_file():
-            feed = checkpoints.data.of(store_of[number]).validation
+            feed = searched.data.of(store_of[number]).validation
             model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
             found[number] = [predict_probabilities(model, feed)]
     return found

@@ -16,7 +16,7 @@ from heads.model.build import build_head
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.prediction.speed import Pace, milliseconds_per_row, multiply_adds
-from search.finish.checkpoints import TopCheckpoints
+from search.finish.searched import Searched
 from search.record.costs import CostOfUse, StoreCost
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
@@ -29,22 +29,22 @@ _UNTRAINED = "random"
 _DIGITS = 4
 
 
-def cost_of_use(checkpoints: TopCheckpoints, earlier: CostOfUse | None = None) -> CostOfUse:
+def cost_of_use(searched: Searched, earlier: CostOfUse | None = None) -> CostOfUse:
     """Measures what an image costs in each store of a study, and through each completed trial's head.
 
     A backbone whose weights were drawn is of use to nobody and is not measured, and one that is not known cannot be.
 
     Args:
-        checkpoints: Knows the study and its data, and makes heads of somebody's own function.
+        searched: The study.
         earlier: What was measured at an earlier end of the search; of the same stores and trials it stays.
     """
-    stores = {name: data.store for name, data in checkpoints.data.named.items()}
-    trials = ranking(checkpoints.study)
+    stores = {name: data.store for name, data in searched.data.named.items()}
+    trials = ranking(searched.study)
     if earlier and earlier.holds_of(
         {name: store.fingerprint for name, store in stores.items()}, [trial.number for trial in trials]
     ):
         return earlier
-    return CostOfUse(stores=tuple(_stores(stores, earlier)), heads=_heads(checkpoints, trials))
+    return CostOfUse(stores=tuple(_stores(stores, earlier)), heads=_heads(searched, trials))
 
 
 def _stores(stores: Mapping[str, FeatureSource], earlier: CostOfUse | None) -> Iterator[StoreCost]:
@@ -71,14 +71,14 @@ def _stores(stores: Mapping[str, FeatureSource], earlier: CostOfUse | None) -> I
         )
 
 
-def _heads(checkpoints: TopCheckpoints, trials: Sequence[FrozenTrial]) -> dict[str, float | None]:
+def _heads(searched: Searched, trials: Sequence[FrozenTrial]) -> dict[str, float | None]:
     of_stores: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         of_stores.setdefault(TrialNotes.of(trial).store, []).append(trial)
     found: dict[str, float | None] = {}
     for name, members in of_stores.items():
-        store = checkpoints.data.of(name).store
-        made = _own(checkpoints, members, store) if checkpoints.own else _ours(members, store)
+        store = searched.data.of(name).store
+        made = _own(searched, members, store) if searched.own else _ours(members, store)
         views = len(store.header.views)
         found |= {f"{number}": None if one is None else _short(one * views) for number, one in made.items()}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
@@ -98,7 +98,7 @@ def _ours(trials: Sequence[FrozenTrial], store: FeatureSource) -> dict[int, floa
     return {number: pace.of(size) for number, size in sizes.items()}
 
 
-def _own(checkpoints: TopCheckpoints, trials: Sequence[FrozenTrial], store: FeatureSource) -> dict[int, float | None]:
+def _own(searched: Searched, trials: Sequence[FrozenTrial], store: FeatureSource) -> dict[int, float | None]:
     """Milliseconds of a row through the heads of somebody's own function: of as many as there is time for."""
     found: dict[int, float | None] = {}
     shape, begun = store.header.feature_shape, time.perf_counter()
@@ -106,15 +106,15 @@ def _own(checkpoints: TopCheckpoints, trials: Sequence[FrozenTrial], store: Feat
         head = TrialNotes.of(trial).head
         found[trial.number] = None
         if time.perf_counter() - begun < OWN_SECONDS:
-            found[trial.number] = milliseconds_per_row(_model(checkpoints, trial.number, head, store), shape)
+            found[trial.number] = milliseconds_per_row(_model(searched, trial.number, head, store), shape)
     return found
 
 
-def _model(checkpoints: TopCheckpoints, number: int, head: HeadSpec | OwnSpec, store: FeatureSource) -> Any:
+def _model(searched: Searched, number: int, head: HeadSpec | OwnSpec, store: FeatureSource) -> Any:
     """A trial's model in a study of own heads, in which the article's is the only other one."""
     if isinstance(head, OwnSpec):
-        assert checkpoints.own is not None
-        return checkpoints.own.rebuild(head, seed=0, number=number)
+        assert searched.own is not None
+        return searched.own.rebuild(head, seed=0, number=number)
     return build_head(head, store.header.feature_shape, len(store.classes))
 
 

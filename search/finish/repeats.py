@@ -14,7 +14,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -27,14 +26,13 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
+from search.finish.searched import Searched
 from search.record.crew import Crew
 from search.record.head_files import FINALISTS
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import OpenedStudy, check_record, open_record, place_of
 from search.setup.config import FILE, StudyConfig
-from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
-from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
 from search.training.bank_shapes import BankShapes
@@ -122,11 +120,7 @@ class Finalist:
 
 
 def run_repeats(
-    folder: Path,
-    study: optuna.Study,
-    config: StudyConfig,
-    space: Space | OwnHead,
-    data: StudyData,
+    searched: Searched,
     *,
     plan: RepeatPlan,
     snapshot_every: float,
@@ -142,11 +136,7 @@ def run_repeats(
     Finalists that fall behind are stopped: see ``search.trials.pruning.FinalistPruner``.
 
     Args:
-        folder: The study directory.
-        study: The study; at least one trial has completed.
-        config: What was resolved.
-        space: What its trials drew from.
-        data: Rows to train and validate on.
+        searched: The study; at least one trial has completed.
         plan: Which heads, how often, how long.
         snapshot_every: Seconds between two snapshots of the bank.
         crew: The processes that worked on the study, which take their shares of the runs; None where there was one.
@@ -156,14 +146,14 @@ def run_repeats(
     Returns:
         The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
     """
-    repeats = _Repeats(folder / FINALISTS, config, space, data, plan)
+    repeats = _Repeats(searched, plan)
     gc.collect()  # the search's bank, before the next one is made
     check()
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
     try:
-        check_record(opened.study, place_of(repeats.place, config.storage))
+        check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         saved = taken_up(repeats.place, saved, opened)
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
@@ -181,11 +171,7 @@ def run_repeats(
 
 
 def help_with_repeats(
-    folder: Path,
-    study: optuna.Study,
-    config: StudyConfig,
-    space: Space | OwnHead,
-    data: StudyData,
+    searched: Searched,
     *,
     snapshot_every: float,
     crew: Crew,
@@ -200,14 +186,14 @@ def help_with_repeats(
     announced = crew.announced()
     if announced is None:
         return False
-    repeats = _Repeats(folder / FINALISTS, config, space, data, plan_repeats(study, config))
+    repeats = _Repeats(searched, plan_repeats(searched.study, searched.config))
     if repeats.config.name != announced:  # other options here of what comes after the search
         return False
     gc.collect()
     repeats.settle()
     opened = repeats.record(grace=crew.grace)
     try:
-        check_record(opened.study, place_of(repeats.place, config.storage))
+        check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
     finally:
         opened.close()
@@ -222,15 +208,13 @@ class _Repeats:
         config: Their study's.
     """
 
-    def __init__(
-        self, place: Path, config: StudyConfig, space: Space | OwnHead, data: StudyData, plan: RepeatPlan
-    ) -> None:
+    def __init__(self, searched: Searched, plan: RepeatPlan) -> None:
         heads = [Planned(notes.head, notes.store) for notes in map(TrialNotes.of, plan.trials)]
         self._planned = [head for head in heads for _ in range(plan.runs)]
-        self.place = place
-        self.config = _config_of(config, plan, self._planned)
-        self._space = space
-        self._data = data
+        self.place = searched.folder / FINALISTS
+        self.config = _config_of(searched.config, plan, self._planned)
+        self._space = searched.space
+        self._data = searched.data
         self._plan = plan
 
     def settle(self) -> None:

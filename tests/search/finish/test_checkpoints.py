@@ -13,7 +13,6 @@ from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import kept_numbers, path_of
 from search.setup.data import load_data
-from search.setup.stores import StudyData
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
 
@@ -24,7 +23,7 @@ def study(tmp_path):
     shares = {"validation_share": 0.25, "test_share": 0.25}
     data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
     made = MadeStudy(tmp_path / "study", make_config(space=SPACE, split=data.split))
-    yield made, TopCheckpoints(made.folder, made.opened.study, made.config, StudyData.of_one(data), keep=2), data
+    yield made, TopCheckpoints(made.searched(data), keep=2), data
     made.close()
 
 
@@ -105,5 +104,5 @@ def test_what_a_killed_run_left_of_other_heads_is_removed(study):
     made, _, data = study
     end_trial(study, 0.5)
     path_of(made.folder, 7).write_bytes(b"left")
-    TopCheckpoints(made.folder, made.opened.study, made.config, StudyData.of_one(data), keep=2)
+    TopCheckpoints(made.searched(data), keep=2)
     assert kept_numbers(made.folder) == []

@@ -53,9 +53,9 @@ def finish_twice(place):
     """A study finished twice: what there is to look at, and both summaries."""
     ended = end_study(place)
     write_json(ended.folder / AUDIT_FILE, AUDIT)
-    first = finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+    first = finish_study(ended.checkpoints, snapshot_every=1e9)
     text = (ended.folder / "summary.json").read_text()
-    second = finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+    second = finish_study(ended.checkpoints, snapshot_every=1e9)
     return ended, (first, text), (second, (ended.folder / "summary.json").read_text())
 
 
@@ -127,7 +127,7 @@ def end_of(summary: Summary) -> Summary:
 
 def test_without_finalists_the_best_trials_own_head_leaves(tmp_path):
     ended = end_study(tmp_path, finalists=0)
-    summary = finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+    summary = finish_study(ended.checkpoints, snapshot_every=1e9)
     assert summary.best.number == ranking(ended.study)[0].number == summary.test.trial
     assert (summary.finalists, summary.refit, summary.ensemble) == (None, None, None)
     assert not list(ended.folder.glob("heads/refit-*"))
@@ -139,7 +139,7 @@ def test_without_finalists_the_best_trials_own_head_leaves(tmp_path):
 
 def test_without_test_rows_that_is_what_it_says(tmp_path):
     ended = end_study(tmp_path, finalists=0, test_share=0.0)
-    summary = finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+    summary = finish_study(ended.checkpoints, snapshot_every=1e9)
     assert summary.test is None
     assert "no test rows" in summary.verdict
     assert read_record(ended.folder).summary.verdict == summary.verdict
@@ -149,7 +149,7 @@ def test_with_a_banks_figures_stands_what_the_trials_would_have_taken_alone(tmp_
     ended = end_study(tmp_path, finalists=0)
     asked = []
     monkeypatch.setattr("search.finish.conclusion.one_at_a_time", lambda *given: asked.append(given))
-    summary = finish_study(ended.checkpoints, ended.space, bank=BANK, snapshot_every=1e9)
+    summary = finish_study(ended.checkpoints, bank=BANK, snapshot_every=1e9)
     assert summary.bank == read_summary(ended.folder).bank == BANK
     assert asked == [(ended.study, ended.config, ended.study_data)]
 
@@ -160,7 +160,7 @@ def test_a_search_of_which_nothing_completed_has_no_end(tmp_path):
     ended.made.book.config = ended.config.model_copy(update={"trials": 1})
     ended.made.book.fail(asked(), "it diverged in epoch 1", epochs=1)
     with pytest.raises(BottleneckError, match=r"no trial completed \(it diverged in epoch 1\)"):
-        finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+        finish_study(ended.checkpoints, snapshot_every=1e9)
     assert not (ended.folder / "summary.json").exists()
 
 
@@ -168,7 +168,7 @@ def test_a_damaged_summary_of_an_earlier_end_is_named_before_anything_is_trained
     ended = end_study(tmp_path)
     (ended.folder / "summary.json").write_text('{"name": 3}')
     with pytest.raises(InputError, match=r"summary\.json: name: expected .*string"):
-        finish_study(ended.checkpoints, ended.space, snapshot_every=1e9)
+        finish_study(ended.checkpoints, snapshot_every=1e9)
     assert not (ended.folder / "finalists").exists()
     assert kept_numbers(ended.folder)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from heads.model.spec import HeadSpec
 from heads.prediction.speed import Pace, milliseconds_per_row, multiply_adds
 from search.finish import cost
 from search.finish.cost import cost_of_use
+from search.finish.searched import Searched
 from search.record.costs import CostOfUse, StoreCost
 from search.setup.stores import StudyData
 from search.trials.ranking import ranking
@@ -32,7 +32,7 @@ def ended(tmp_path_factory) -> EndedStudy:
 
 def test_an_untrained_backbone_is_nobodys_to_use_and_heads_are_measured(ended, monkeypatch):
     monkeypatch.setattr(cost, "milliseconds_per_image", None)  # is not asked
-    found = cost_of_use(ended.checkpoints)
+    found = cost_of_use(ended.searched)
     numbers = [f"{trial.number}" for trial in ranking(ended.study)]
     assert [(one.name, one.backbone, one.views, one.milliseconds) for one in found.stores] == [
         ("", "mobilenet, alpha 0.25", 1, None)
@@ -44,22 +44,22 @@ def test_an_untrained_backbone_is_nobodys_to_use_and_heads_are_measured(ended, m
 
 
 def test_what_was_measured_stays_while_stores_and_trials_are_the_same(ended, monkeypatch):
-    first = cost_of_use(ended.checkpoints)
+    first = cost_of_use(ended.searched)
     monkeypatch.setattr(cost, "milliseconds_per_row", lambda model, shape: 7.0)
-    assert cost_of_use(ended.checkpoints, first) is first
+    assert cost_of_use(ended.searched, first) is first
     fewer = replace(first, heads=dict(list(first.heads.items())[1:]))
-    assert set(cost_of_use(ended.checkpoints, fewer).heads.values()) == {7.0}
+    assert set(cost_of_use(ended.searched, fewer).heads.values()) == {7.0}
     others = replace(first, stores=(replace(first.stores[0], fingerprint="other", milliseconds=3.0),))
-    assert cost_of_use(ended.checkpoints, others).stores == first.stores
+    assert cost_of_use(ended.searched, others).stores == first.stores
 
 
-def with_stores(ended: EndedStudy, stores: dict[str, FeatureSource]) -> Any:
-    """What knows the same study, of several stores of which all trials took the first."""
+def with_stores(ended: EndedStudy, stores: dict[str, FeatureSource]) -> Searched:
+    """The same study, of several stores of which all trials took the first."""
     named = {
         name: replace(ended.data, train=Feed(one, ended.data.train.rows, memory_bytes=0))
         for name, one in stores.items()
     }
-    return SimpleNamespace(data=StudyData(named), study=ended.study, own=None)
+    return replace(ended.searched, data=StudyData(named))
 
 
 def opened(path: Path, monkeypatch: pytest.MonkeyPatch, *, views: Sequence[str] = ("identity",), **header: Any) -> Any:

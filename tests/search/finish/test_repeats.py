@@ -81,9 +81,7 @@ def bank(ended, monkeypatch):
 
 def repeat(ended: EndedStudy):
     plan = plan_repeats(ended.study, ended.config)
-    return run_repeats(
-        ended.folder, ended.study, ended.config, ended.space, ended.study_data, plan=plan, snapshot_every=1e9
-    )
+    return run_repeats(ended.searched, plan=plan, snapshot_every=1e9)
 
 
 def trials_of(ended: EndedStudy) -> list[int]:

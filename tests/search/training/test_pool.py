@@ -21,6 +21,7 @@ from heads.metrics.scoring import predict_probabilities, score
 from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
+from search.finish.searched import Searched
 from search.record.head_files import path_of
 from search.record.storage import open_record
 from search.setup.config import StudyConfig
@@ -87,7 +88,7 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     study_data = StudyData.of_one(data)
     config, banks = settle_banks(config, parsed, study_data)
     book = Book(opened.study, config, parsed)
-    checkpoints = TopCheckpoints(folder, opened.study, config, study_data)
+    checkpoints = TopCheckpoints(Searched(folder, opened.study, config, parsed, study_data))
     with closing(opened), Display(opened.study, config) as display:
         throughput = run_pool(
             Recording(folder, opened, None, 1e9),
