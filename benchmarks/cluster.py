@@ -40,7 +40,8 @@ from features.runtime.command import console
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
-from search.record.storage import load_study, open_record
+from search.record.opened_study import OpenedStudy
+from search.record.storage import join_record, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import Space
 from search.setup.stores import ALONE
@@ -201,8 +202,11 @@ def _worker(results: Any, *told: Any) -> None:
 def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrier) -> Told:
     told = Told()
     told.watch()
-    grace = GRACE_S if config.storage else None
-    opened = open_record(folder, config.name, config.storage, direction=config.direction, resume=False, grace=grace)
+    opened: OpenedStudy
+    if config.storage:
+        opened = join_record(config.storage, config.name, direction=config.direction, grace=GRACE_S)
+    else:
+        opened = open_record(folder, config.name, None, direction=config.direction, resume=False)
     try:
         crew = opened.crew
         barrier.wait()

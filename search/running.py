@@ -23,10 +23,11 @@ from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
+from search.record.opened_study import OpenedStudy
 from search.record.storage import (
-    OpenedStudy,
     check_record,
     config_in_storage,
+    join_record,
     open_record,
     place_of,
     storage_errors,
@@ -190,15 +191,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         config = resolved.config(data, backend, projection, function.record if function else None)
         goes_on = options.resume and not options.join and config.engine == "fused"
         saved = read_snapshot(resolved.folder) if goes_on else None
-        opened = open_record(
-            resolved.folder,
-            config.name,
-            config.storage,
-            direction=config.direction,
-            resume=options.resume,
-            keep_bytes=saved.journal_bytes if saved else None,
-            grace=options.grace if options.join else None,
-        )
+        opened = _open(resolved, config, keep_bytes=saved.journal_bytes if saved else None)
         try:
             with storage_errors(config.storage):
                 check_record(opened.study, place_of(resolved.folder, config.storage))
@@ -215,6 +208,15 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         on_stage(Stage.REPORT)
         study.report()
     return study
+
+
+def _open(resolved: Resolved, config: StudyConfig, *, keep_bytes: int | None) -> OpenedStudy:
+    """Opens the study's record, for this process alone or for one of several."""
+    name, url, direction, options = config.name, config.storage, config.direction, resolved.options
+    if options.join:
+        assert url is not None
+        return join_record(url, name, direction=direction, grace=options.grace)
+    return open_record(resolved.folder, name, url, direction=direction, resume=options.resume, keep_bytes=keep_bytes)
 
 
 def _extract(given: ImagesGiven, resolved: Resolved) -> None:

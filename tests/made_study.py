@@ -17,6 +17,7 @@ from heads.model.weights import initial_weights
 from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.head_files import refit_path_of
+from search.record.opened_study import OpenedStudy
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -31,7 +32,7 @@ from search.record.results import (
     OneAtATimeEstimate,
     RefitRecord,
 )
-from search.record.storage import OpenedStudy, open_record
+from search.record.storage import open_record
 from search.record.summary import summarise, write_summary
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.setup.data import SearchData

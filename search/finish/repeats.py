@@ -29,8 +29,9 @@ from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
 from search.finish.searched import Searched
 from search.record.crew import Crew
 from search.record.head_files import FINALISTS
+from search.record.opened_study import OpenedStudy
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
-from search.record.storage import OpenedStudy, check_record, open_record, place_of
+from search.record.storage import check_record, join_record, open_inner_record, place_of
 from search.setup.config import FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
@@ -151,7 +152,7 @@ def run_repeats(
     check()
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
-    opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, grace=crew.grace if crew else None)
+    opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     try:
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         saved = taken_up(repeats.place, saved, opened)
@@ -191,7 +192,7 @@ def help_with_repeats(
         return False
     gc.collect()
     repeats.settle()
-    opened = repeats.record(grace=crew.grace)
+    opened = repeats.record(crew=crew)
     try:
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
@@ -230,18 +231,13 @@ class _Repeats:
         self.place.mkdir(parents=True, exist_ok=True)
         self.config.write(self.place)
 
-    def record(self, *, keep_bytes: int | None = None, grace: float | None) -> OpenedStudy:
-        """Opens their record."""
-        return open_record(
-            self.place,
-            self.config.name,
-            self.config.storage,
-            direction=self.config.direction,
-            resume=True,
-            inner=True,
-            keep_bytes=keep_bytes,
-            grace=grace,
-        )
+    def record(self, *, keep_bytes: int | None = None, crew: Crew | None) -> OpenedStudy:
+        """Opens their record, for those of the crew that take part or for this process alone."""
+        name, url, direction = self.config.name, self.config.storage, self.config.direction
+        if crew is not None:
+            assert url is not None
+            return join_record(url, name, direction=direction, grace=crew.grace)
+        return open_inner_record(self.place, name, url, direction=direction, keep_bytes=keep_bytes)
 
     def predictions(self, opened: OpenedStudy, check: Callable[[], object] = unchecked) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""

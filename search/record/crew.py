@@ -280,8 +280,8 @@ class SharedPlaces:
             )
             for ordinal, parameters in enumerate(planned)
         ]
-        self._mirror.patiently(lambda: self._mirror.tables.begin(templates))
-        self._mirror.patiently(self._crew.take_over)
+        self._mirror.retried(lambda: self._mirror.tables.begin(templates))
+        self._mirror.retried(self._crew.take_over)
         self._mirror.flush()
 
     @property

@@ -76,7 +76,7 @@ class Mirror(BaseStorage):
         self._exchange: Future[_Brought] | None = None
         self._pull_at = 0.0
         self._closing = threading.Event()
-        self._take_in(_Brought(changed=self.patiently(lambda: self.tables.changed({}))))
+        self._take_in(_Brought(changed=self.retried(lambda: self.tables.changed({}))))
 
     # --- to and from the database -------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Mirror(BaseStorage):
             Numbers of this process's trials that were taken over by others since it was called last.
 
         Raises:
-            SQLAlchemyError: As ``patiently``.
+            SQLAlchemyError: As ``retried``.
         """
         if self._exchange is not None and self._exchange.done():
             self._settle()
@@ -102,7 +102,7 @@ class Mirror(BaseStorage):
             As ``hand_over``.
 
         Raises:
-            SQLAlchemyError: As ``patiently``.
+            SQLAlchemyError: As ``retried``.
         """
         self._settle()
         self._submit(pull=self._shared)
@@ -128,7 +128,7 @@ class Mirror(BaseStorage):
 
     def claim(self, most: int, worker: str, count: int = 1) -> list[FrozenTrial]:
         """Gives this process the next trials, see ``TrialTables.claim``."""
-        numbers = self.patiently(lambda: self.tables.claim(most, worker, count))
+        numbers = self.retried(lambda: self.tables.claim(most, worker, count))
         if not numbers:
             return []
         # Without gaps: who looks a trial up does so by its number in the study.
@@ -147,14 +147,14 @@ class Mirror(BaseStorage):
         """Ends this process's running trials as interrupted, each to be run again by whoever comes next."""
         lost = self.flush()
         if mine := self.running:
-            self.patiently(lambda: self.tables.take_back(mine))
+            self.retried(lambda: self.tables.take_back(mine))
             with self._lock:
                 self._gone.update(mine)
                 self._mine.difference_update(mine)
             lost += self.flush()
         self._lost += lost  # for whoever asks next
 
-    def patiently(self, work: Callable[[], T]) -> T:
+    def retried(self, work: Callable[[], T]) -> T:
         """Returns what ``work`` does in the database, tried again for a while where that cannot be reached.
 
         Raises:
@@ -180,11 +180,11 @@ class Mirror(BaseStorage):
             self._exchange = self._writer.submit(self._bring, self._under_way, pull)
 
     def _bring(self, pending: Mapping[int, Noted], pull: bool) -> _Brought:
-        lost = self.patiently(lambda: self.tables.write(pending))
+        lost = self.retried(lambda: self.tables.write(pending))
         if not pull and not lost:
             return _Brought()
         begun = time.monotonic()
-        changed = self.patiently(lambda: self.tables.changed(self._read_before(lost)))
+        changed = self.retried(lambda: self.tables.changed(self._read_before(lost)))
         return _Brought(lost, changed, time.monotonic() - begun)
 
     def _read_before(self, lost: Collection[int]) -> dict[int, TrialState]:
@@ -233,7 +233,7 @@ class Mirror(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Adds a trial, in the database at once: its numbers come from there."""
-        number: int = self.patiently(lambda: self.database.create_new_trial(study_id, template_trial))
+        number: int = self.retried(lambda: self.database.create_new_trial(study_id, template_trial))
         self._adopt(number)
         return number
 
@@ -243,7 +243,7 @@ class Mirror(BaseStorage):
             self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
             if trial_id in self._pending:
                 self._lost += self.flush()
-            taken = self.patiently(lambda: self.database.set_trial_state_values(trial_id, state, values))
+            taken = self.retried(lambda: self.database.set_trial_state_values(trial_id, state, values))
             if taken:
                 self._adopt(trial_id)
             return bool(taken)
@@ -308,7 +308,7 @@ class Mirror(BaseStorage):
         """Reads the trials that others have made since; and some others."""
         with self._lock:
             known = dict.fromkeys(self._trials, TrialState.COMPLETE)
-        trials = self.patiently(lambda: self.tables.changed(known, among))
+        trials = self.retried(lambda: self.tables.changed(known, among))
         with self._lock:
             self._put(trials)
 
@@ -320,7 +320,7 @@ class Mirror(BaseStorage):
                 self._trials[id_of_trial(trial)] = trial
 
     def _adopt(self, number: int) -> None:
-        trial = self.patiently(lambda: self.database.get_trial(number))
+        trial = self.retried(lambda: self.database.get_trial(number))
         with self._lock:
             has_gap = trial.number > len(self._trials)  # one was made, and the connection ended before that was heard
         if self._shared or has_gap:
@@ -384,31 +384,31 @@ class Mirror(BaseStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Notes an attribute of a study."""
-        self.patiently(lambda: self.database.set_study_user_attr(study_id, key, value))
+        self.retried(lambda: self.database.set_study_user_attr(study_id, key, value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Notes an attribute of Optuna's of a study."""
-        self.patiently(lambda: self.database.set_study_system_attr(study_id, key, value))
+        self.retried(lambda: self.database.set_study_system_attr(study_id, key, value))
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Returns a study's number."""
-        return int(self.patiently(lambda: self.database.get_study_id_from_name(study_name)))
+        return int(self.retried(lambda: self.database.get_study_id_from_name(study_name)))
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """Returns a study's name."""
-        return str(self.patiently(lambda: self.database.get_study_name_from_id(study_id)))
+        return str(self.retried(lambda: self.database.get_study_name_from_id(study_id)))
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """Returns which way values are better."""
-        return self.patiently(lambda: self.database.get_study_directions(study_id))
+        return self.retried(lambda: self.database.get_study_directions(study_id))
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Returns a study's attributes."""
-        return self.patiently(lambda: self.database.get_study_user_attrs(study_id))
+        return self.retried(lambda: self.database.get_study_user_attrs(study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Returns Optuna's attributes of a study."""
-        return self.patiently(lambda: self.database.get_study_system_attrs(study_id))
+        return self.retried(lambda: self.database.get_study_system_attrs(study_id))
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Returns the studies of the database."""

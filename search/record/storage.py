@@ -6,9 +6,8 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +21,7 @@ from features.runtime.text import listed, printable
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
+from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
 from search.record.outages import broke_off, let_go, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
@@ -36,29 +36,6 @@ _REACHED: set[str] = set()
 """URLs of the databases that this process has opened for a search."""
 
 
-@dataclass(frozen=True)
-class OpenedStudy:
-    """A study and how its record is brought to disk.
-
-    Attributes:
-        study: The Optuna study.
-        flush: Makes everything recorded so far durable; of a database, says whether it is still this process's. Returns
-            what ``hand_over`` does.
-        close: Flushes and lets go of the file.
-        journal_bytes: Length of the journal on disk; None where the record is kept elsewhere.
-        hand_over: Brings what was recorded on its way, and waits only where it has to. Returns the numbers of trials
-            that others have taken over meanwhile.
-        crew: The processes that work on it together, this one among them; None where it is alone.
-    """
-
-    study: optuna.Study
-    flush: Callable[[], Collection[int]]
-    close: Callable[[], None]
-    journal_bytes: Callable[[], int] | None = None
-    hand_over: Callable[[], Collection[int]] = tuple
-    crew: Crew | None = None
-
-
 def open_record(
     folder: Path,
     name: str,
@@ -67,10 +44,8 @@ def open_record(
     direction: Direction,
     resume: bool,
     keep_bytes: int | None = None,
-    inner: bool = False,
-    grace: float | None = None,
 ) -> OpenedStudy:
-    """Makes a study, or opens the one to go on with.
+    """Makes a study, or opens the one to go on with, for this process alone.
 
     Args:
         folder: The study directory; holds the journal where no ``url`` is given.
@@ -79,78 +54,64 @@ def open_record(
         direction: ``maximize`` or ``minimize``.
         resume: Whether it is a study that is there: without it, it may be but must have no trials.
         keep_bytes: Cut the journal back to this length, that of the snapshot to go on from.
-        inner: Whether it belongs to a study that is open already: it is made where it is not there.
-        grace: Seconds without a sign of life after which a process's trials are others'; None where one process
-            searches.
 
     Raises:
         InputError: The storage cannot be opened; the study is not there and must be, has trials and must not, or has
             another direction.
-        BottleneckError: Another process searches it; or, with ``grace``, does so alone.
+        BottleneckError: Another process searches it, or some do so together.
     """
-    needed = resume and not inner and grace is None
-    if url:
-        database = _existing(url, name, grace) if needed else _remote(url, grace)
-
-        def make() -> int:
-            _create(database, hidden(url), name, direction=direction, resume=resume or grace is not None)
-            return int(database.get_study_id_from_name(name))
-
-        with storage_errors(url):
-            number = _patiently(make, url)
-            return _opened(database, number, name, url=url, inner=inner, grace=grace)
-    if needed:
-        _require_journal(folder / JOURNAL, name)
-    journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
-    try:
-        with _reading(journal.path):
-            storage = JournalStorage(journal)
-            if needed:
-                _require(storage, f"{journal.path}", name)
-            study = _create(storage, f"{journal.path}", name, direction=direction, resume=resume)
-        if not resume:
-            journal.flush()  # from now on there is a record, and who goes on needs one
-    except BaseException:
-        journal.close()
-        raise
-
-    def flush() -> tuple[int, ...]:
-        journal.flush()
-        return ()
-
-    return OpenedStudy(study, flush, journal.close, journal.size, flush)
-
-
-def _opened(database: RDBStorage, number: int, name: str, *, url: str, inner: bool, grace: float | None) -> OpenedStudy:
-    """Opens a study of a database for a process that works on it, alone or with others."""
-    mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=grace is not None)
-    try:
+    if not url:
+        if resume:
+            _require_journal(folder / JOURNAL, name)
+        journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
+        return _in_journal(journal, name, direction=direction, made=not resume, there=resume)
+    database = _existing(url, name) if resume else _remote(url, None)
+    with storage_errors(url), ExitStack() as undone:
+        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction, made=not resume)))
         study = optuna.load_study(study_name=name, storage=mirror)
-        if grace is not None:
-            crew = Crew(url, number, name, mirror, grace=grace)
-            return OpenedStudy(study, mirror.flush, crew.close, None, mirror.hand_over, crew)
-        if inner:
-            return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
-        owner = _alone(study, url, number, name)
-    except BaseException:
-        mirror.close()
-        raise
+        owner = _alone(study, url, mirror.tables.study_id, name)
+        undone.pop_all()
+    return DatabaseRecord(study, mirror, owner=owner)
 
-    def flush() -> list[int]:
-        owner.check()
-        return mirror.flush()
 
-    def hand_over() -> list[int]:
-        owner.check()
-        return mirror.hand_over()
+def open_inner_record(
+    folder: Path, name: str, url: str | None, *, direction: Direction, keep_bytes: int | None = None
+) -> OpenedStudy:
+    """Opens a study that belongs to one that this process holds already; makes it where it is not there.
 
-    def close() -> None:
-        try:
-            mirror.close()
-        finally:
-            owner.close()
+    See ``open_record`` for the arguments and what is raised.
+    """
+    if not url:
+        journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
+        return _in_journal(journal, name, direction=direction)
+    database = _remote(url, None)
+    with storage_errors(url), ExitStack() as undone:
+        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction)))
+        study = optuna.load_study(study_name=name, storage=mirror)
+        undone.pop_all()
+    return DatabaseRecord(study, mirror)
 
-    return OpenedStudy(study, flush, close, None, hand_over)
+
+def join_record(url: str, name: str, *, direction: Direction, grace: float) -> SharedRecord:
+    """Opens a study to work on together with other processes; whichever comes first makes it.
+
+    Args:
+        url: An Optuna storage URL.
+        name: The study's name in the storage.
+        direction: ``maximize`` or ``minimize``.
+        grace: Seconds without a sign of life after which a process's trials are others'.
+
+    Raises:
+        InputError: The storage cannot be opened, or the study has another direction.
+        BottleneckError: A process searches it alone.
+    """
+    database = _remote(url, grace)
+    with storage_errors(url), ExitStack() as undone:
+        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction, shared=True)))
+        study = optuna.load_study(study_name=name, storage=mirror)
+        crew = Crew(url, mirror.tables.study_id, name, mirror, grace=grace)
+        undone.pop_all()
+    return SharedRecord(study, mirror, crew)
 
 
 def watch_record(url: str, name: str) -> OpenedStudy | None:
@@ -169,7 +130,38 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
         number = database.get_study_id_from_name(name)
         mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=True)
         study = optuna.load_study(study_name=name, storage=mirror)
-    return OpenedStudy(study, mirror.flush, mirror.close, None, mirror.hand_over)
+    return DatabaseRecord(study, mirror)
+
+
+def _in_journal(
+    journal: BufferedJournal, name: str, *, direction: Direction, made: bool = False, there: bool = False
+) -> JournalRecord:
+    """Opens the study of a journal: one to be ``made``, one that has to be ``there``, or whichever it is."""
+    try:
+        with _reading(journal.path):
+            storage = JournalStorage(journal)
+            if there:
+                _require(storage, f"{journal.path}", name)
+            study = _create(storage, f"{journal.path}", name, direction=direction, made=made)
+        if made:
+            journal.flush()  # from now on there is a record, and who goes on needs one
+    except BaseException:
+        journal.close()
+        raise
+    return JournalRecord(study, journal)
+
+
+def _mirror(
+    database: RDBStorage, url: str, name: str, *, direction: Direction, made: bool = False, shared: bool = False
+) -> Mirror:
+    """Opens the study of a database: one to be ``made``, or whichever it is."""
+
+    def create() -> int:
+        _create(database, hidden(url), name, direction=direction, made=made)
+        return int(database.get_study_id_from_name(name))
+
+    number = _once_reached(create, url)
+    return Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=shared)
 
 
 def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
@@ -183,9 +175,10 @@ def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
     return owner
 
 
-def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, resume: bool) -> optuna.Study:
+def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, made: bool) -> optuna.Study:
+    """Makes a study, or opens it where it may be there: one that is to be ``made`` may, but without trials."""
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
-    if existing and existing[0].n_trials and not resume:  # an empty one is what a run killed at its start leaves
+    if existing and existing[0].n_trials and made:  # an empty one is what a run killed at its start leaves
         hint = "go on with it by --resume and the --out that it was begun with, or give the study file another name"
         if "://" not in where:  # a journal without its study.json, which a resume needs
             hint = "pass --out for another directory"
@@ -231,7 +224,7 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
 
     try:
         with storage_errors(url):
-            return _patiently(read, url)
+            return _once_reached(read, url)
     finally:
         database.engine.dispose()
 
@@ -369,12 +362,12 @@ def _remote(url: str, grace: float | None) -> RDBStorage:
         return _database(url, grace)
 
     with _opening(url):
-        database = _patiently(make, url)
+        database = _once_reached(make, url)
         _REACHED.add(url)
         return database
 
 
-def _patiently(work: Callable[[], T], url: str) -> T:
+def _once_reached(work: Callable[[], T], url: str) -> T:
     """Does something in a database; waits for one that was there and is not: one that never was may not exist."""
     return patiently(work, hidden(url), passing=passes if url in _REACHED else broke_off)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from search.record.storage import OpenedStudy
+from search.record.opened_study import OpenedStudy
 from search.training.snapshot import FILE, Saved
 
 

@@ -17,7 +17,7 @@ from heads.bank.exact import Finished
 from heads.bank.shape import pages_of
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
-from search.record.storage import OpenedStudy
+from search.record.opened_study import OpenedStudy
 from search.setup.seeds import derive_seed
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks, Newcome, Trained

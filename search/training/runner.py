@@ -11,7 +11,7 @@ from pathlib import Path
 from features.runtime.allocator import keep_freed_memory
 from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import HeadSpec
-from search.record.storage import OpenedStudy
+from search.record.opened_study import OpenedStudy
 from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from search.record.crew import Crew
-from search.record.storage import OpenedStudy
+from search.record.opened_study import OpenedStudy
 from search.training.snapshot import FILE, read_snapshot
 from search.training.throughput import Throughput
 

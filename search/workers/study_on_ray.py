@@ -19,7 +19,8 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.storage import OpenedStudy, storage_errors, watch_record
+from search.record.opened_study import OpenedStudy
+from search.record.storage import storage_errors, watch_record
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions
 from search.setup.reproduce import option_words

@@ -197,10 +197,10 @@ def of_optuna(cause: Exception | None) -> StorageInternalError:
 def test_what_passes_is_waited_for_and_what_does_not_is_raised_at_once(mirror, pauses, error, passes):
     work = Failing(lambda: "done", [error])
     if passes:
-        assert mirror.patiently(work) == "done"
+        assert mirror.retried(work) == "done"
     else:
         with pytest.raises(type(error)) as raised:
-            mirror.patiently(work)
+            mirror.retried(work)
         assert raised.value is error
     assert (len(pauses), work.calls) == (int(passes), 1 + passes)
 
@@ -208,7 +208,7 @@ def test_what_passes_is_waited_for_and_what_does_not_is_raised_at_once(mirror, p
 def test_other_errors_are_not_waited_for(mirror, pauses):
     work = Failing(lambda: None, [KeyError("none")])
     with pytest.raises(KeyError):
-        mirror.patiently(work)
+        mirror.retried(work)
     assert not pauses
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 from features.runtime.errors import InputError
 from search.record import outages
 from search.record.crew import members
-from search.record.storage import OpenedStudy, config_in_storage, open_record
+from search.record.opened_study import SharedRecord
+from search.record.storage import config_in_storage, join_record
 
 
 class Breaking:
@@ -57,18 +57,17 @@ def url(tmp_path) -> str:
     return study_database(tmp_path)
 
 
-def join(folder: Path, url: str) -> OpenedStudy:
-    return open_record(folder, "s", url, direction="maximize", resume=False, grace=60)
+def join(url: str) -> SharedRecord:
+    return join_record(url, "s", direction="maximize", grace=60)
 
 
-def test_at_every_statement_of_joining(breaking, url, tmp_path):
+def test_at_every_statement_of_joining(breaking, url):
     assert config_in_storage(url, "s") is None
     statement, broke = 0, True
     while broke:
         breaking.at(statement)
-        opened = join(tmp_path, url)
+        opened = join(url)
         try:
-            assert opened.crew is not None
             broke = breaking.times == 0
             assert list(members(opened.study.user_attrs)) == [opened.crew.name], statement
         finally:
@@ -78,16 +77,16 @@ def test_at_every_statement_of_joining(breaking, url, tmp_path):
     assert statement > 5
 
 
-def test_it_is_waited_for_as_long_as_in_training(breaking, url, tmp_path, clock, capsys):
+def test_it_is_waited_for_as_long_as_in_training(breaking, url, clock, capsys):
     config_in_storage(url, "s")
     breaking.at(0, times=60)
-    join(tmp_path, url).close()
+    join(url).close()
     assert breaking.times == 0
     assert clock.now > 1200
     assert "cannot be reached; it is tried again for 10 minutes" in capsys.readouterr().err
 
 
-def test_one_that_never_answered_is_not_waited_for(breaking, url, tmp_path, clock):
+def test_one_that_never_answered_is_not_waited_for(breaking, url, clock):
     breaking.at(0)
     with pytest.raises(InputError, match=r"--storage: expected an Optuna storage URL, found .*gone"):
         config_in_storage(url, "s")

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -13,7 +14,9 @@ import pytest
 from made_snapshots import leave_snapshot
 
 from features.runtime.errors import InputError
-from search.record.storage import OpenedStudy
+from search.record.journal import BufferedJournal
+from search.record.mirror import Mirror
+from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
 from search.training import throughput
 from search.training.going_on import taken_up
 from search.training.snapshot import FILE, Saved, read_snapshot
@@ -43,7 +46,7 @@ def saved(tmp_path) -> Saved:
 
 
 def opened(study: optuna.Study) -> OpenedStudy:
-    return OpenedStudy(study, lambda: None, lambda: None)
+    return DatabaseRecord(study, Mock(Mirror))
 
 
 def test_of_the_same_moment_it_is_taken_up(study, saved, tmp_path):
@@ -79,7 +82,7 @@ def test_of_another_study_it_is_none(saved, tmp_path):
 
 
 def test_beside_a_journal_that_was_cut_back_it_always_holds(saved, tmp_path):
-    journal = OpenedStudy(optuna.create_study(), lambda: None, lambda: None, lambda: 10)
+    journal = JournalRecord(optuna.create_study(), Mock(BufferedJournal))
     assert taken_up(tmp_path, saved, journal) is saved
 
 

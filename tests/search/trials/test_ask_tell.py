@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
-from search.record.storage import OpenedStudy, load_study, open_record
+from search.record.opened_study import OpenedStudy
+from search.record.storage import load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import ARTICLE, Space, read_study_file
 from search.trials.ask_tell import Asked, Book

@@ -1,0 +1,137 @@
+"""A study that is open to be worked on, and how what is noted of it comes to where it is kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+
+import optuna
+
+from search.record.crew import Crew
+from search.record.journal import BufferedJournal
+from search.record.mirror import Mirror
+from search.record.owner import Ownership
+
+
+class OpenedStudy(ABC):
+    """A study that is open.
+
+    Attributes:
+        study: The Optuna study.
+        crew: The processes that work on it together, this one among them; None where it is alone.
+    """
+
+    def __init__(self, study: optuna.Study, *, crew: Crew | None = None) -> None:
+        """Prepares."""
+        self.study = study
+        self.crew = crew
+
+    @property
+    def journal_bytes(self) -> Callable[[], int] | None:
+        """Tells the length of the journal on disk; None where the study is kept elsewhere."""
+        return None
+
+    @abstractmethod
+    def flush(self) -> Collection[int]:
+        """Makes everything recorded so far durable; returns what ``hand_over`` does.
+
+        Raises:
+            BottleneckError: The study is another process's by now, or it cannot be written.
+        """
+
+    @abstractmethod
+    def hand_over(self) -> Collection[int]:
+        """Brings what was recorded on its way, and waits only where it has to.
+
+        Returns:
+            Numbers of the trials that others have taken over meanwhile.
+
+        Raises:
+            BottleneckError: As ``flush``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flushes and lets go of where it is kept."""
+
+
+class JournalRecord(OpenedStudy):
+    """A study in a journal, of which this process is the only writer."""
+
+    def __init__(self, study: optuna.Study, journal: BufferedJournal) -> None:
+        """Takes over the open journal of a study."""
+        super().__init__(study)
+        self._journal = journal
+
+    @property
+    def journal_bytes(self) -> Callable[[], int]:
+        """Tells the length of the journal on disk."""
+        return self._journal.size
+
+    def flush(self) -> Collection[int]:
+        """Brings everything recorded so far to the disk; nobody takes trials over."""
+        self._journal.flush()
+        return ()
+
+    def hand_over(self) -> Collection[int]:
+        """As ``flush``: the disk is near."""
+        return self.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._journal.close()
+
+
+class DatabaseRecord(OpenedStudy):
+    """A study in a database that this process works on alone, that belongs to such a one, or that is looked at."""
+
+    def __init__(self, study: optuna.Study, mirror: Mirror, *, owner: Ownership | None = None) -> None:
+        """Takes over the open mirror of a study; ``owner`` says whether that is this process's, where others ask."""
+        super().__init__(study)
+        self._mirror = mirror
+        self._owner = owner
+
+    def flush(self) -> Collection[int]:
+        """Says whether the study is still this process's, and writes everything recorded so far."""
+        self._check()
+        return self._mirror.flush()
+
+    def hand_over(self) -> Collection[int]:
+        """Says whether the study is still this process's, and begins to write what was recorded."""
+        self._check()
+        return self._mirror.hand_over()
+
+    def close(self) -> None:
+        """Flushes, and leaves the study to others."""
+        try:
+            self._mirror.close()
+        finally:
+            if self._owner is not None:
+                self._owner.close()
+
+    def _check(self) -> None:
+        if self._owner is not None:
+            self._owner.check()
+
+
+class SharedRecord(OpenedStudy):
+    """A study in a database that this process works on together with others."""
+
+    crew: Crew
+
+    def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew) -> None:
+        """Takes over the open mirror of a study, and this process's place among those that work on it."""
+        super().__init__(study, crew=crew)
+        self._mirror = mirror
+
+    def flush(self) -> Collection[int]:
+        """Writes everything recorded so far, and hears what others have made of the study."""
+        return self._mirror.flush()
+
+    def hand_over(self) -> Collection[int]:
+        """Begins to write what was recorded; hears of others now and then."""
+        return self._mirror.hand_over()
+
+    def close(self) -> None:
+        """Flushes and leaves: what this process still ran goes to others."""
+        self.crew.close()
