@@ -3,6 +3,9 @@
 Each stands in the study's attributes with its last sign of life, and gives another for every trial that it runs
 (Optuna's heartbeats, by the database's clock). Who gives none for the grace period has its trials taken over. None of
 them is needed: they come and go, and one, elected when every place has its result, runs what comes after the search.
+
+Signs of life, and what is looked after with each, are given by a thread of their own (the *owner* thread of
+``owner.py``); all else is done by the one that works on the trials (*main*, see ``mirror.py``).
 """
 
 from __future__ import annotations
@@ -87,10 +90,10 @@ class Crew:
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
         self.grace = grace
-        self._touched = time.monotonic()
-        self._in_touch_since = self._touched - grace  # who comes anew believes what the signs of life say
-        self._looked: tuple[float, int] | None = None
-        self._finishing: Ownership | None = None
+        self._touched = time.monotonic()  # owner thread; main thread as the places begin
+        self._in_touch_since = self._touched - grace  # as _touched: who comes anew believes what the signs of life say
+        self._looked: tuple[float, int] | None = None  # main thread
+        self._finishing: Ownership | None = None  # main thread
         self._signs = Ownership(
             url,
             number,

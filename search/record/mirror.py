@@ -5,6 +5,20 @@ own trials is seen by itself at once, and goes to the database as one transactio
 somebody waits for it (``flush``). What other processes have noted comes in with it, never more often than a twentieth
 of the time allows. Who may work on which trial is decided in the database alone: what this process notes of a trial
 that another has taken over meanwhile is refused there, and the trial becomes what the database says.
+
+What is noted of a trial (``set_trial_...``) is in one of these states::
+
+    noted ──_submit──▶ under way ──_bring──▶ written: the database has it
+      ▲                 │      └───_bring──▶ lost: the trial is another process's, and is read anew
+      └───_put_back─────┘ the database cannot be reached
+
+Noted is what is in ``_pending``, under way what is in ``_under_way``. A trial that was lost stays in ``_gone``, so that
+nothing more is noted of it, and its number is in ``_lost`` until that has been told.
+
+Three threads take part. *Main* is the one that works on trials and closes: the pool's, or its asking thread, which take
+turns. *Record* (``_writer``) does nothing but ``_bring``: main begins it, one at a time, and takes in what it has come
+to (``_settle``). *Owner* gives this process's signs of life (``crew.py``), for which it asks what trials there are, and
+which of them this process runs.
 """
 
 from __future__ import annotations
@@ -65,17 +79,17 @@ class Mirror(BaseStorage):
         self.database = database
         self._where = where
         self._shared = shared
-        self._lock = threading.RLock()
-        self._trials: dict[int, FrozenTrial] = {}
-        self._mine: set[int] = set()
-        self._lost: list[int] = []
-        self._gone: set[int] = set()
-        self._pending: dict[int, Noted] = {}
-        self._under_way: dict[int, Noted] = {}
+        self._lock = threading.RLock()  # for what more than one thread touches
+        self._trials: dict[int, FrozenTrial] = {}  # main thread; read by record and owner thread
+        self._mine: set[int] = set()  # main thread; read by record and owner thread
+        self._lost: list[int] = []  # main thread
+        self._gone: set[int] = set()  # main thread
+        self._pending: dict[int, Noted] = {}  # main thread
+        self._under_way: dict[int, Noted] = {}  # main thread; read by record thread, and left alone meanwhile
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
-        self._exchange: Future[_Brought] | None = None
-        self._pull_at = 0.0
-        self._closing = threading.Event()
+        self._exchange: Future[_Brought] | None = None  # main thread
+        self._pull_at = 0.0  # main thread
+        self._closing = threading.Event()  # set by main thread; all stop waiting for the database then
         self._take_in(_Brought(changed=self.retried(lambda: self.tables.changed({}))))
 
     # --- to and from the database -------------------------------------------------------------------------------
