@@ -1,7 +1,9 @@
 """All that is used of Keras beyond its public API; ``tests/heads/model/test_keras_internals.py`` watches it.
 
 Of the rest of the project nothing imports ``keras.src`` or overrides a name of Keras that begins with an underscore,
-but for ``features.runtime.keras_settings``, which is there before Keras is.
+but for ``features.runtime.keras_settings``, which is there before Keras is. Names of its modules stand in
+``features.extraction`` as well: those that files of networks have (``network.py``), and those whose source is read
+without starting it (``applications.py``).
 """
 
 from __future__ import annotations

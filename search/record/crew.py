@@ -22,15 +22,14 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.owner import ATTRIBUTE, Owner, Ownership
-from search.record.trial_tables import FIXED
 from search.setup.config import StudyConfig
-from search.setup.optuna_internals import id_of_trial, running_trial
+from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
@@ -276,11 +275,7 @@ class SharedPlaces:
     def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Enqueues what is planned, whichever process comes first; and what those have left that are gone."""
         templates = [
-            create_trial(
-                state=TrialState.WAITING,
-                system_attrs={FIXED: dict(parameters)},
-                user_attrs=TrialNotes.as_attributes(ordinal=ordinal),
-            )
+            waiting_trial(parameters, TrialNotes.as_attributes(ordinal=ordinal))
             for ordinal, parameters in enumerate(planned)
         ]
         self._mirror.retried(lambda: self._mirror.tables.begin(templates))

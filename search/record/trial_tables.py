@@ -16,18 +16,24 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from search.record.trial_rows import read_trials
-from search.setup.optuna_internals import id_of_trial, new_trial, reading, tables, transaction
+from search.setup.optuna_internals import (
+    fixed_parameters,
+    id_of_trial,
+    new_trial,
+    reading,
+    tables,
+    transaction,
+    waiting_trial,
+)
 from search.trials.notes import TrialNotes
 from search.trials.ranking import INTERRUPTED
 
 PLACES = "places"
 """The study's attribute that counts the places that were given out: the ordinals of trials."""
-FIXED = "fixed_params"
-"""Optuna's attribute of an enqueued trial: parameters that are not drawn."""
 
 
 @dataclass
@@ -136,7 +142,8 @@ class TrialTables:
                 if row.state != TrialState.RUNNING:
                     continue
                 trial = trials[row.trial_id]
-                new_trial(self.storage, session, self.study_id, _again(trial))
+                again = waiting_trial(fixed_parameters(trial) | trial.params, TrialNotes.as_rerun_of(trial))
+                new_trial(self.storage, session, self.study_id, again)
                 _put_attributes(
                     session,
                     tables.TrialUserAttributeModel,
@@ -287,12 +294,6 @@ class TrialTables:
 
 _LARGEST = 2**31 - 1
 """Of PostgreSQL's integers."""
-
-
-def _again(trial: FrozenTrial) -> FrozenTrial:
-    """The trial that runs another again: it takes its place."""
-    fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
-    return create_trial(state=TrialState.WAITING, user_attrs=TrialNotes.as_rerun_of(trial), system_attrs={FIXED: fixed})
 
 
 def _put_steps(session: Session, noted: Mapping[int, Noted]) -> None:

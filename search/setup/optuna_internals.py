@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +17,12 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.orm import Session
 
 __all__ = [
     "FrozenStudy",
+    "fixed_parameters",
     "id_of_study",
     "id_of_trial",
     "new_trial",
@@ -30,13 +31,33 @@ __all__ = [
     "running_trial",
     "tables",
     "transaction",
+    "waiting_trial",
     "warn_of_conditions",
 ]
+
+
+_FIXED = "fixed_params"
+"""The system attribute of an enqueued trial."""
 
 
 def running_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
     """Returns a trial of the record as one that can be reported to and told: ``ask`` only gives out new ones."""
     return Trial(study, id_of_trial(trial))
+
+
+def waiting_trial(parameters: Mapping[str, Any], notes: Mapping[str, Any]) -> FrozenTrial:
+    """Returns a trial as ``enqueue_trial`` leaves it: it waits, and its ``parameters`` are not drawn.
+
+    Args:
+        parameters: Any of a trial's, by name.
+        notes: Its user attributes.
+    """
+    return create_trial(state=TrialState.WAITING, user_attrs=dict(notes), system_attrs={_FIXED: dict(parameters)})
+
+
+def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns the parameters that a trial was enqueued with; none where it was not."""
+    return dict(trial.system_attrs.get(_FIXED, {}))
 
 
 def id_of_trial(trial: FrozenTrial) -> int:

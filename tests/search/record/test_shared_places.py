@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from search.record import crew as module
 from search.record.crew import MEMBER, SharedPlaces
-from search.record.trial_tables import FIXED
+from search.setup.optuna_internals import fixed_parameters
 from search.trials.notes import TrialNotes
 
 
@@ -83,7 +83,7 @@ def test_what_is_planned_is_enqueued_by_whoever_comes_first_and_comes_first(crew
     for mine in places:
         mine.begin(planned)
         assert mine.is_left
-    assert [trial.system_attrs[FIXED] for trial in crews.stored] == planned
+    assert [fixed_parameters(trial) for trial in crews.stored] == planned
     assert view(one.mirror) == view(two.mirror) == crews.stored
     found = taken(places[0]) + taken(places[1])
     assert ordinals(found) == [0, 1, 2, 3]

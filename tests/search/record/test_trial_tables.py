@@ -16,8 +16,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
-from search.record.trial_tables import FIXED, PLACES, Noted, TrialTables
-from search.setup.optuna_internals import id_of_trial
+from search.record.trial_tables import PLACES, Noted, TrialTables
+from search.setup.optuna_internals import fixed_parameters, id_of_trial, waiting_trial
 from search.trials.notes import TrialNotes
 
 
@@ -40,14 +40,7 @@ def tables(storage) -> TrialTables:
 
 
 def planned(count: int) -> list[FrozenTrial]:
-    return [
-        create_trial(
-            state=TrialState.WAITING,
-            system_attrs={FIXED: {"x": place}},
-            user_attrs=TrialNotes.as_attributes(ordinal=place),
-        )
-        for place in range(count)
-    ]
+    return [waiting_trial({"x": place}, TrialNotes.as_attributes(ordinal=place)) for place in range(count)]
 
 
 def trials_of(tables: TrialTables) -> list[FrozenTrial]:
@@ -77,7 +70,7 @@ def test_what_is_planned_is_enqueued_once(tables):
     tables.begin(planned(3))
     found = trials_of(tables)
     assert [trial.user_attrs["ordinal"] for trial in found] == [0, 1, 2]
-    assert [trial.system_attrs[FIXED] for trial in found] == [{"x": 0}, {"x": 1}, {"x": 2}]
+    assert [fixed_parameters(trial) for trial in found] == [{"x": 0}, {"x": 1}, {"x": 2}]
     assert {trial.state for trial in found} == {TrialState.WAITING}
     assert given(tables) == 3
 
@@ -154,13 +147,13 @@ def test_a_trial_that_is_taken_back_is_run_again_in_its_place_as_it_was_drawn(ta
     assert gone.datetime_complete is not None
     assert (gone.intermediate_values, TrialNotes.of(gone).worker) == ({1: 0.5}, "me")
     assert again.state == TrialState.WAITING
-    assert again.system_attrs[FIXED] == {"x": 0, "width": 3, "pooling": "max"}
+    assert fixed_parameters(again) == {"x": 0, "width": 3, "pooling": "max"}
     assert again.user_attrs == {"rerun_of": 0, "ordinal": 0}
     taken = claim(tables)
     assert (taken.number, TrialNotes.of(taken).ordinal, given(tables)) == (1, 0, 1)
     tables.take_back([id_of_trial(taken)])  # and once more
     assert trials_of(tables)[2].user_attrs == {"rerun_of": 1, "ordinal": 0}
-    assert trials_of(tables)[2].system_attrs[FIXED] == again.system_attrs[FIXED]
+    assert fixed_parameters(trials_of(tables)[2]) == fixed_parameters(again)
 
 
 def test_what_has_ended_or_waits_is_not_taken_back(tables):

@@ -53,6 +53,18 @@ def test_frozen_trial_knows_its_number_in_the_storage(study):
     assert storage_of(study).get_trial(number).number == trial.number, "FrozenTrial._trial_id"
 
 
+def test_a_trial_that_waits_is_as_one_that_was_enqueued(study):
+    study.enqueue_trial({"x": 0.5}, user_attrs={"place": 3})
+    study.add_trial(internals.waiting_trial({"x": 0.5}, {"place": 3}))
+    enqueued, waiting = study.get_trials()
+    assert internals.fixed_parameters(enqueued) == {"x": 0.5}, "the system attribute fixed_params"
+    assert waiting.system_attrs == enqueued.system_attrs
+    assert (waiting.state, waiting.user_attrs) == (enqueued.state, enqueued.user_attrs)
+    asked = [study.ask(), study.ask(), study.ask()]
+    assert [trial.suggest_float("x", 0, 1) for trial in asked][:2] == [0.5, 0.5]
+    assert internals.fixed_parameters(study.get_trials()[2]) == {}
+
+
 def test_frozen_study_knows_its_number_and_its_attributes_can_be_laid_over(study):
     frozen = next(one for one in storage_of(study).get_all_studies() if one.study_name == "second")
     assert isinstance(frozen, internals.FrozenStudy), "optuna.study._frozen.FrozenStudy"
@@ -67,7 +79,7 @@ def test_nothing_else_touches_private_names_of_optuna():
     from conftest import ROOT
 
     private = re.compile(
-        r"\._trial_id|\._study_id|\._system_attrs|\._user_attrs|\._storage\b|optuna[\w.]*\._\w|import _"
+        r"\._trial_id|\._study_id|\._system_attrs|\._user_attrs|\._storage\b|optuna[\w.]*\._\w|import _|fixed_params\b"
     )
     adapter = ROOT / "search" / "setup" / "optuna_internals.py"
     found = {
