@@ -34,7 +34,7 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from heads.metrics.intervals import accuracy_interval, difference_interval
-from search.finish.leavers import what_leaves
+from search.finish.export_choice import what_leaves
 from search.record.head_files import find_head
 from search.running import run_study
 from search.setup.options import ExportOptions

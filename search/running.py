@@ -34,7 +34,7 @@ from search.record.storage import (
 )
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
-from search.setup.config import FILE, SPLIT_FILE, StudyConfig
+from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, help_of
@@ -169,7 +169,7 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
     try:
         yield
     except DiskFullError as error:
-        if not (folder / FILE).exists():
+        if not (folder / STUDY_FILE).exists():
             raise
         raise DiskFullError(error.where, error.room, then="go on with --resume") from error
 
@@ -246,7 +246,7 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
     fitted = _fitted(paths, told) if paths else None
     if told.options.join:  # each process has a folder of its own in there
         told.folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if told.options.join else WriterLock(told.folder / FILE) as lock:
+    with nullcontext() if told.options.join else WriterLock(told.folder / STUDY_FILE) as lock:
         resolved, data = fitted or _fitted({ALONE: make_demonstration_in(told.folder)}, told)
         yield resolved, *_projected(data, resolved), lock
 
@@ -331,7 +331,8 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     for line in describe(found):
         say(line)
     if config.storage and has_secrets(config.storage):
-        say(f"note: {FILE} keeps no password of --storage: for the report and --resume set {VARIABLE} to the whole URL")
+        needed = f"for the report and --resume set {VARIABLE} to the whole URL"
+        say(f"note: {STUDY_FILE} keeps no password of --storage: {needed}")
     repeated = "" if config.finalists == 0 else f", then {config.repeats_in_words}"
     own = f"heads of {config.head}, " if config.head else ""
     how = f"{own}{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"

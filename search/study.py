@@ -118,9 +118,9 @@ class Study:
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
-        from search.review.report import FILE, write_report  # noqa: PLC0415  Plotly takes its time
+        from search.review.report import REPORT_FILE, write_report  # noqa: PLC0415  Plotly takes its time
 
-        path = self.folder / FILE
+        path = self.folder / REPORT_FILE
         write_report(path, self.record)
         return path
 

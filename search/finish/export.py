@@ -19,7 +19,7 @@ from heads.files.head_file import Head, read_head
 from heads.files.leaving import check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
 from heads.files.own_file import read_own_metadata, why_not_plain
-from search.finish.leavers import Leaving, what_leaves
+from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
 from search.record.head_files import OWN, require_outside
 from search.record.recommended import ENSEMBLE

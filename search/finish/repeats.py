@@ -32,7 +32,7 @@ from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import check_record, join_record, open_inner_record, place_of
-from search.setup.config import FILE, StudyConfig
+from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
@@ -225,7 +225,7 @@ class _Repeats:
         """
         aside = self.place.with_name(f".{self.place.name}.old")
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        if (self.place / FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
+        if (self.place / STUDY_FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
             self.place.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         self.place.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from heads.files.ensemble import join_heads
 from heads.files.head_file import read_head
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
 from heads.files.metadata import HeadMetadata
-from search.finish.leavers import Leaving, groups_of_kind, ways_taken
+from search.finish.export_choice import Leaving, groups_of_kind, ways_taken
 from search.setup.options import ExportOptions
 
 

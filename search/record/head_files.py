@@ -5,30 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from features.runtime.errors import InputError
-from search.setup.config import FILE
+from search.setup.config import STUDY_FILE
 
 FOLDER = "heads"
 FINALISTS = "finalists"
 """Where it keeps the repeats, a study of their own."""
 
 PLAIN = ".hdf5"
+"""Ending of the file of a head."""
 OWN = ".keras"
 """Ending of the file of a head that has layers which are not read without running code: one of somebody's own."""
 
 
 def path_of(folder: Path, number: int) -> Path:
     """Where a study directory keeps the head of a trial: ``.hdf5``, or ``.keras`` where such a file is there."""
-    return _kept(folder / FOLDER / f"trial-{number}.hdf5")
+    return _kept(folder / FOLDER / f"trial-{number}{PLAIN}")
 
 
 def refit_path_of(folder: Path, number: int) -> Path:
     """Where a study directory keeps a trial's head that was trained again on all rows but those of the test."""
-    return _kept(folder / FOLDER / f"refit-{number}.hdf5")
+    return _kept(folder / FOLDER / f"refit-{number}{PLAIN}")
 
 
 def copy_path_of(folder: Path, number: int, copy: int) -> Path:
     """Where a study directory keeps such a head from another seed; ``copy`` 0 is ``refit_path_of``."""
-    return folder / FOLDER / f"copy-{number}-{copy}.hdf5" if copy else refit_path_of(folder, number)
+    return folder / FOLDER / f"copy-{number}-{copy}{PLAIN}" if copy else refit_path_of(folder, number)
 
 
 def head_files(folder: Path, kind: str) -> list[Path]:
@@ -77,6 +78,6 @@ def require_outside(out: Path) -> None:
     """
     place = out.absolute().parent.resolve() / out.name
     for folder in (place, *place.parents):
-        if folder.name in (FOLDER, FINALISTS) and (folder.parent / FILE).is_file():
+        if folder.name in (FOLDER, FINALISTS) and (folder.parent / STUDY_FILE).is_file():
             hint = "the study goes on with what is there"
             raise InputError(out, expected="a place of your own", found=f"one in {folder}", hint=hint)

@@ -21,8 +21,7 @@ from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
 from search.record.summary import Summary, read_summary, summarise
-from search.setup.config import FILE as STUDY_FILE
-from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
 from search.setup.new_study import creation_unseen
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking

@@ -37,7 +37,7 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 from search.trials.times import search_seconds
 
-FILE = "summary.json"
+SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def read_summary(folder: Path) -> Summary | None:
     Raises:
         InputError: The file is damaged.
     """
-    path = folder / FILE
+    path = folder / SUMMARY_FILE
     if not path.is_file():
         return None
     expected = "a study's summary"
@@ -232,7 +232,7 @@ def read_summary(folder: Path) -> Summary | None:
 
 def write_summary(folder: Path, summary: Summary) -> None:
     """Writes summary.json."""
-    write_json(folder / FILE, summary.to_dict())
+    write_json(folder / SUMMARY_FILE, summary.to_dict())
 
 
 def result_of(trial: FrozenTrial) -> TrialResult:

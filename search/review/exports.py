@@ -10,7 +10,7 @@ from features.runtime.errors import InputError
 from features.runtime.text import counted
 from heads.files.head_file import read_metadata
 from heads.files.own_file import read_own_metadata
-from search.finish.leavers import Leaving, what_leaves
+from search.finish.export_choice import Leaving, what_leaves
 from search.record.head_files import OWN, PLAIN, head_files
 from search.record.study_record import StudyRecord
 from search.setup.options import ExportOptions

@@ -37,7 +37,7 @@ from search.setup.reproduce import command_line, going_on, python_call, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
-FILE = "report.html"
+REPORT_FILE = "report.html"
 LEADERS = 20
 
 

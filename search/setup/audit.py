@@ -23,7 +23,7 @@ from features.runtime.progress import OnProgress, unwatched
 from features.store.projected import ProjectedStore
 from search.setup.data import SearchData
 
-FILE = "audit.json"
+AUDIT_FILE = "audit.json"
 PAIRS_FILE = "near_identical.csv"
 METHOD = 2
 """To be raised when other pairs would be found: a study that is resumed is then audited anew."""
@@ -68,7 +68,7 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
     record = {"identity": identity, **_record(audited)}
-    write_json(folder / FILE, record, shared=True)  # last: where it is, the pairs are too
+    write_json(folder / AUDIT_FILE, record, shared=True)  # last: where it is, the pairs are too
     return record
 
 
@@ -79,7 +79,7 @@ def read_audit(folder: Path) -> dict[str, Any]:
     ``threshold``, ``truncated`` (whether there may be more pairs), ``pairs`` (the first 10), ``identity``.
     """
     try:
-        data = read_json(folder / FILE, "an audit")
+        data = read_json(folder / AUDIT_FILE, "an audit")
         _Audit.model_validate(data)
     except (InputError, ValidationError):
         return {}

@@ -22,7 +22,7 @@ from search.setup.space import Space
 from search.setup.storage_url import bare, hidden
 
 SCHEMA = 1
-FILE = "study.json"
+STUDY_FILE = "study.json"
 SPLIT_FILE = "split.json"
 _MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
@@ -111,7 +111,7 @@ class StudyConfig(StudyOptions):
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""
-        write_json(folder / FILE, self.to_dict(), shared=True)
+        write_json(folder / STUDY_FILE, self.to_dict(), shared=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what study.json holds: JSON types, without the secrets of the storage's URL."""
@@ -125,9 +125,9 @@ class StudyConfig(StudyOptions):
         Raises:
             InputError: It is missing, damaged, or of another schema.
         """
-        path = folder / FILE
+        path = folder / STUDY_FILE
         if not path.is_file():
-            raise InputError(folder, field=FILE, expected="a study directory", found="no such file")
+            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found="no such file")
         return cls.of(read_json(path, "a study's JSON"), path)
 
     @classmethod

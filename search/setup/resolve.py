@@ -13,7 +13,7 @@ from features.runtime.text import listed, printable
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from search.setup.classes import require_area
-from search.setup.config import FILE, StudyConfig, package_versions
+from search.setup.config import STUDY_FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
@@ -50,8 +50,8 @@ class Resolved:
     @property
     def where(self) -> Path | str:
         """Where the study to go on with is recorded, for messages."""
-        begun = (self.folder / FILE).exists()
-        return self.folder / FILE if begun or not self.options.storage else hidden(self.options.storage)
+        begun = (self.folder / STUDY_FILE).exists()
+        return self.folder / STUDY_FILE if begun or not self.options.storage else hidden(self.options.storage)
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -163,7 +163,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
     folder = given.out or STUDIES / file.name
     _require_possible(folder)
-    begun = (folder / FILE).exists()
+    begun = (folder / STUDY_FILE).exists()
     # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
     goes_on = begun if given.images or given.join else given.resume
     if given.join:
@@ -171,13 +171,13 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     recorded = StudyConfig.read(folder) if goes_on else None
     if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
-        raise InputError(folder, expected="no study there yet", found=FILE, hint=hint)
+        raise InputError(folder, expected="no study there yet", found=STUDY_FILE, hint=hint)
     if folder.exists() and not folder.is_dir():
         raise InputError("--out", expected="a folder", found=f"{folder}, a file")
     if recorded is not None and recorded.head and not given.head:
         hint = "code is run only where a command names it"
         raise InputError(
-            "--head", expected=f"{recorded.head} again, as {folder / FILE} has it", found="none", hint=hint
+            "--head", expected=f"{recorded.head} again, as {folder / STUDY_FILE} has it", found="none", hint=hint
         )
     if given.images:
         place = _place_of(given) or store_of_images(folder, given.images)
@@ -193,10 +193,10 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         known["storage"] = given.storage or opened(folder, recorded.storage)
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
-    space = space if use_file else Space.from_dict(recorded.space, str(folder / FILE))
+    space = space if use_file else Space.from_dict(recorded.space, str(folder / STUDY_FILE))
     options = _filled_in(_in_recorded_order(given, recorded), _recorded_values(recorded) | known)
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
-        raise InputError(folder / FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
+        raise InputError(folder / STUDY_FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
     return Resolved(folder, recorded, recorded.name, space, options)
 
 

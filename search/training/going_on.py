@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.record.opened_study import OpenedStudy
-from search.training.snapshot import FILE, Saved
+from search.training.snapshot import SNAPSHOT_FILE, Saved
 
 
 def taken_up(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | None:
@@ -25,7 +25,7 @@ def taken_up(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | 
     if saved is None or opened.journal_bytes or _is_of_now(saved, opened.study):
         return saved
     saved.throughput.write(folder)
-    (folder / FILE).unlink()
+    (folder / SNAPSHOT_FILE).unlink()
     return None
 
 

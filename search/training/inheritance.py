@@ -12,7 +12,7 @@ import optuna
 from features.runtime.command import say
 from features.runtime.errors import InputError
 from search.training.member import Member
-from search.training.snapshot import FILE, Saved, read_snapshot
+from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
 
@@ -96,7 +96,7 @@ class Inheritance:
             return None
         folder = self._folder / name
         try:
-            written = (folder / FILE).stat().st_mtime_ns
+            written = (folder / SNAPSHOT_FILE).stat().st_mtime_ns
         except (OSError, ValueError):  # none, or no name of a folder
             return None
         if folder not in self._read or self._read[folder][0] != written:

@@ -37,7 +37,7 @@ from search.trials.ask_tell import Asked
 if TYPE_CHECKING:
     from heads.bank.engine import HeadState
 
-FILE = "snapshot.npz"
+SNAPSHOT_FILE = "snapshot.npz"
 SCHEMA = 1
 
 
@@ -78,7 +78,7 @@ class Saved:
 
     content: dict[str, Any]
     arrays: dict[str, Any]
-    path: Path = Path(FILE)
+    path: Path = Path(SNAPSHOT_FILE)
 
     @property
     def journal_bytes(self) -> int:
@@ -311,7 +311,7 @@ class Snapshots:
             journal_bytes: Tells the length of the journal on disk; None where there is none.
             every: Seconds between two snapshots; what came after the last one is lost to SIGKILL.
         """
-        self.path = folder / FILE
+        self.path = folder / SNAPSHOT_FILE
         self.every = every
         self.beside_journal = journal_bytes is not None
         self._journal_bytes = journal_bytes or (lambda: 0)
@@ -386,7 +386,7 @@ def read_snapshot(folder: Path) -> Saved | None:
     Raises:
         InputError: It is damaged.
     """
-    path = folder / FILE
+    path = folder / SNAPSHOT_FILE
     if not path.is_file():
         return None
     try:

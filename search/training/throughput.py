@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from features.runtime.files import write_json
 from features.runtime.json_files import read_model
 
-FILE = "throughput.json"
+THROUGHPUT_FILE = "throughput.json"
 _Count = Annotated[int, Field(ge=0)]
 _Amount = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -60,7 +60,7 @@ class Throughput:
         Raises:
             InputError: The file is damaged.
         """
-        path = folder / FILE
+        path = folder / THROUGHPUT_FILE
         if not path.is_file():
             return cls()
         found: Self = read_model(path, cls, "a bank's totals")
@@ -68,7 +68,7 @@ class Throughput:
 
     def write(self, folder: Path) -> None:
         """Writes the totals into a study directory: the bank is through, and no snapshot of it holds them."""
-        write_json(folder / FILE, self.to_dict())
+        write_json(folder / THROUGHPUT_FILE, self.to_dict())
 
     def training(self) -> AbstractContextManager[None]:
         """Counts the time inside as training."""

@@ -20,7 +20,7 @@ from search.setup.own_head import OwnHead
 from search.setup.seeds import derive_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
-from search.trials.places import OwnPlaces, Places
+from search.trials.places import Places, SolePlaces
 from search.trials.pruning import is_last_survivor, make_pruner
 from search.trials.ranking import ARTICLE_ORDINAL, ranking_score_of
 from search.trials.samplers import make_sampler
@@ -111,7 +111,7 @@ class Book:
         if config.sampler == "qmc":
             warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
-        self._places = places or OwnPlaces(study, config.trials, going_on=going_on)
+        self._places = places or SolePlaces(study, config.trials, going_on=going_on)
         self._places.begin([self._parameters_of(one) for one in self._planned.values()])
 
     def ask(self) -> Asked | None:

@@ -38,7 +38,7 @@ class Places(Protocol):
         """Waits a moment for trials that others may leave; False where every place has its result."""
 
 
-class OwnPlaces:
+class SolePlaces:
     """The places of a study that one process searches."""
 
     def __init__(self, study: optuna.Study, most: int, *, going_on: Collection[int] = ()) -> None:

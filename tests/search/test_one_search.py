@@ -16,7 +16,7 @@ from tiny_study import STUDY
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from search import open_study, run_study
-from search.setup.config import FILE
+from search.setup.config import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display
@@ -86,7 +86,7 @@ def test_a_search_whose_directory_was_removed_leaves_that_of_the_next_one_alone(
     def begin_another(stage: str) -> None:
         if stage == when:
             shutil.rmtree(folder)
-            begun.append(WriterLock(folder / FILE))
+            begun.append(WriterLock(folder / STUDY_FILE))
             for name in ("heads", "finalists/validation"):
                 (folder / name).mkdir(parents=True)
 

@@ -25,7 +25,7 @@ from heads.model.spec import HeadSpec
 from search import Study, open_study, run_study
 from search.record.storage import load_study
 from search.setup.audit import read_audit
-from search.setup.config import FILE
+from search.setup.config import STUDY_FILE
 from search.trials.ranking import ranking
 
 
@@ -296,7 +296,7 @@ def test_a_study_shows_itself_and_writes_its_report(study):
 
 
 def test_a_study_can_be_looked_at_while_its_search_holds_it(study):
-    with WriterLock(study.folder / FILE):
+    with WriterLock(study.folder / STUDY_FILE):
         assert open_study(study.folder).progress == "running"
         assert len(study.trials()) == 8
         with pytest.raises(BottleneckError, match="another process is writing it"):

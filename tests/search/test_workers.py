@@ -250,7 +250,7 @@ def test_what_begins_anew_where_no_snapshot_is_left_gets_the_batches_of_its_firs
             patched.setattr(Banks, "train", train)
             run_study(**options | {"progress": False})
         assert sum(trial.state == TrialState.COMPLETE for trial in trials_of(url)) == there
-        (left,) = tmp_path.glob(f"study/**/{snapshot.FILE}")
+        (left,) = tmp_path.glob(f"study/**/{snapshot.SNAPSHOT_FILE}")
         left.unlink()
         run_study(**options | {"progress": False})
     trials = assert_sound(url, TRIALS)

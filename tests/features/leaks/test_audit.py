@@ -20,7 +20,7 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from search.setup import audit as search_audit
-from search.setup.audit import FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
+from search.setup.audit import AUDIT_FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
 from search.setup.data import SearchData, load_data
 from search.setup.options import RunOptions
 
@@ -214,7 +214,7 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
     (tmp_path / PAIRS_FILE).unlink()
     audit_study(tmp_path, data)
     assert (tmp_path / PAIRS_FILE).is_file()
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / AUDIT_FILE).write_text("{")
     assert read_audit(tmp_path) == {}
     assert audit_study(tmp_path, data) == found
 
@@ -226,4 +226,4 @@ def test_processes_that_share_a_folder_audit_it_in_the_same_moment(tmp_path, ima
     folder.mkdir()
     assert not meet(monkeypatch, 2, lambda _: audit_study(folder, data))
     assert read_audit(folder) == expected
-    assert {path.name for path in folder.iterdir()} == {FILE, PAIRS_FILE}
+    assert {path.name for path in folder.iterdir()} == {AUDIT_FILE, PAIRS_FILE}

@@ -21,7 +21,7 @@ from search.record.head_files import kept_numbers, refit_path_of
 from search.record.results import BankFigures
 from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary
-from search.setup.audit import FILE as AUDIT_FILE
+from search.setup.audit import AUDIT_FILE
 from search.trials.ranking import finalists_of, ranking
 
 BANK = BankFigures(

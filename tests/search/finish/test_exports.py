@@ -37,7 +37,7 @@ from heads.files.metadata_json import to_json
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from search.finish.export import chosen_head, on_images
-from search.finish.leavers import Leaving, what_leaves
+from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
 from search.record.head_files import refit_path_of

@@ -17,7 +17,7 @@ from search.finish import repeats
 from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
-from search.setup.config import FILE
+from search.setup.config import STUDY_FILE
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
@@ -173,8 +173,8 @@ def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank
     real = shutil.rmtree
 
     def stopped(folder: Path, **options: Any) -> None:
-        if (folder / FILE).is_file():  # which went first, and nothing after it
-            (folder / FILE).unlink()
+        if (folder / STUDY_FILE).is_file():  # which went first, and nothing after it
+            (folder / STUDY_FILE).unlink()
             raise KeyboardInterrupt
         real(folder, **options)
 

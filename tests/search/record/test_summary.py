@@ -10,7 +10,7 @@ from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
 from search.record.study_record import read_record
-from search.record.summary import FILE, Summary, read_summary, write_summary
+from search.record.summary import SUMMARY_FILE, Summary, read_summary, write_summary
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def told(folder) -> dict:
-    return json.loads((folder / FILE).read_text())
+    return json.loads((folder / SUMMARY_FILE).read_text())
 
 
 def test_it_comes_back_byte_for_byte(folder, tmp_path):
     write_summary(tmp_path, read_summary(folder))
-    assert (tmp_path / FILE).read_bytes() == (folder / FILE).read_bytes()
+    assert (tmp_path / SUMMARY_FILE).read_bytes() == (folder / SUMMARY_FILE).read_bytes()
 
 
 KEYS = """name objective trials completed pruned failed interrupted trial_epochs search_seconds trial_epochs_per_second
@@ -69,7 +69,7 @@ def test_an_older_one_lacks_what_was_added_since(told, tmp_path):
         del told[name]
     for name in ("is_article", "heads", "patients", "calibration", "article", "difference", "ensemble"):
         del told["test"][name]
-    (tmp_path / FILE).write_text(json.dumps(told))
+    (tmp_path / SUMMARY_FILE).write_text(json.dumps(told))
     summary = read_summary(tmp_path)
     assert summary.finalists is None
     assert (summary.test.uses, summary.test.heads, summary.test.article) == (1, "", None)
@@ -84,7 +84,7 @@ def test_what_a_later_version_adds_is_passed_over(told):
     "text", ["{", "[]", "3", "{}", '{"name": "x", "trials": "many"}', '{"name": "x", "trials": 1, "best": 3}']
 )
 def test_what_is_damaged_is_named(text, tmp_path):
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / SUMMARY_FILE).write_text(text)
     with pytest.raises(InputError, match=r"summary\.json: ([\w.]+: )?expected "):
         read_summary(tmp_path)
 

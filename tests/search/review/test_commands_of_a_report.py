@@ -11,7 +11,7 @@ import pytest
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
-from search.finish.leavers import Leaving
+from search.finish.export_choice import Leaving
 from search.record.study_record import StudyRecord, read_record
 from search.review import exports
 from search.review.exports import export_of_ensemble, export_of_recommended

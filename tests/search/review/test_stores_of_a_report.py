@@ -13,7 +13,7 @@ from test_report import HOSTILE, Reader
 from features.runtime.text import milliseconds
 from search.record.costs import CostOfUse, StoreCost
 from search.record.study_record import StudyRecord, read_record
-from search.record.summary import FILE, Summary, read_summary, write_summary
+from search.record.summary import SUMMARY_FILE, Summary, read_summary, write_summary
 from search.review import figures
 from search.review.frugal import costed, frugal, standard_error
 from search.review.gallery import Gallery
@@ -220,7 +220,7 @@ def test_a_damaged_cost_is_refused_and_a_missing_one_is_none(folder, tmp_path):
     for damaged in ({"stores": 3}, {"stores": [], "heads": {"0": "fast"}}, []):
         with pytest.raises(ValueError, match="cost_of_use"):
             Summary.from_dict({**told, "cost_of_use": damaged})
-    assert (folder / FILE).is_file()
+    assert (folder / SUMMARY_FILE).is_file()
 
 
 def test_names_of_stores_are_shown_and_not_run(tmp_path):

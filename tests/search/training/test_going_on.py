@@ -19,9 +19,8 @@ from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
 from search.training import throughput
 from search.training.going_on import taken_up
-from search.training.snapshot import FILE, Saved, read_snapshot
-from search.training.throughput import FILE as TOTALS
-from search.training.throughput import Throughput
+from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
+from search.training.throughput import THROUGHPUT_FILE, Throughput
 
 METER = Throughput(epochs=7, head_epochs=14, page_epochs=20, room=28, training_seconds=1.5, compilations=2)
 
@@ -40,7 +39,7 @@ def study() -> optuna.Study:
 
 @pytest.fixture
 def saved(tmp_path) -> Saved:
-    (tmp_path / FILE).write_bytes(b"")
+    (tmp_path / SNAPSHOT_FILE).write_bytes(b"")
     members = [{"number": 1, "epochs": 2}]
     return Saved({"finished": 1, "members": members, "waiting": [2], "meter": METER.to_dict()}, {})
 
@@ -53,7 +52,7 @@ def test_of_the_same_moment_it_is_taken_up(study, saved, tmp_path):
     assert taken_up(tmp_path, saved, opened(study)) is saved
     study.ask()  # asked for ahead, and begun again where the process ended then
     assert taken_up(tmp_path, saved, opened(study)) is saved
-    assert (tmp_path / FILE).exists()
+    assert (tmp_path / SNAPSHOT_FILE).exists()
 
 
 def _report(study: optuna.Study) -> None:
@@ -73,7 +72,7 @@ def _report(study: optuna.Study) -> None:
 def test_where_the_trials_have_come_further_what_was_measured_is_kept(study, saved, tmp_path, further):
     further(study)
     assert taken_up(tmp_path, saved, opened(study)) is None
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / SNAPSHOT_FILE).exists()
     assert Throughput.read(tmp_path) == METER
 
 
@@ -113,7 +112,7 @@ def test_totals_come_back_as_they_were_and_what_is_none_is_refused(tmp_path):
     assert Throughput.read(tmp_path) == Throughput()
     METER.write(tmp_path)
     assert Throughput.read(tmp_path) == METER
-    path: Path = tmp_path / TOTALS
+    path: Path = tmp_path / THROUGHPUT_FILE
     before = {name: value for name, value in METER.to_dict().items() if name != "compilations"}
     path.write_text(json.dumps(before))  # of a version that did not count them
     assert Throughput.read(tmp_path).head_epochs == 14

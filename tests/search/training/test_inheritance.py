@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.training import inheritance as module
 from search.training.inheritance import Inheritance
-from search.training.snapshot import FILE
+from search.training.snapshot import SNAPSHOT_FILE
 from search.trials.notes import TrialNotes
 
 WORKERS = "workers"
@@ -70,7 +70,7 @@ def test_of_a_chain_of_reruns_it_is_the_latest_that_came_as_far_as_a_snapshot(wo
     found = Inheritance(workers, rerun("first", "second", "third", "fourth", None)).of(asked(5))
     assert found is not None
     assert (found.trial, found.member.epochs) == (1, 4)
-    (workers / "second" / FILE).unlink()
+    (workers / "second" / SNAPSHOT_FILE).unlink()
     found = Inheritance(workers, rerun("first", "second", "third", "fourth", None)).of(asked(5))
     assert found is not None
     assert (found.trial, found.member.epochs) == (0, 3)

@@ -12,9 +12,8 @@ from made_snapshots import METER, leave_snapshot
 from features.runtime.errors import InputError
 from search.training import shared_folder as module
 from search.training.shared_folder import FOLDER, await_end, clear_away, together, worker_folder
-from search.training.snapshot import FILE
-from search.training.throughput import FILE as TOTALS
-from search.training.throughput import Throughput
+from search.training.snapshot import SNAPSHOT_FILE
+from search.training.throughput import THROUGHPUT_FILE, Throughput
 
 
 def test_each_process_has_a_folder_of_its_own_which_may_be_there(tmp_path):
@@ -50,7 +49,7 @@ def test_snapshots_are_cleared_away_and_what_they_said_of_the_time_is_kept(tmp_p
         assert together(tmp_path) == before
     assert not path.exists()
     assert Throughput.read(path.parent) == replace(METER, epochs=2)
-    assert not (tmp_path / FOLDER / "just begun" / TOTALS).exists()
+    assert not (tmp_path / FOLDER / "just begun" / THROUGHPUT_FILE).exists()
     clear_away(tmp_path / "where nobody was", ())
 
 
@@ -61,10 +60,10 @@ def test_who_is_at_work_clears_its_own_place(tmp_path):
     clear_away(tmp_path, ["slow"])
     assert not paths["killed"].exists()
     assert paths["slow"].exists()
-    assert not (paths["slow"].parent / TOTALS).exists()  # which it is about to write
+    assert not (paths["slow"].parent / THROUGHPUT_FILE).exists()  # which it is about to write
 
 
-@pytest.mark.parametrize("name", [FILE, TOTALS])
+@pytest.mark.parametrize("name", [SNAPSHOT_FILE, THROUGHPUT_FILE])
 def test_a_file_of_theirs_that_is_damaged_is_named(tmp_path, name):
     (worker_folder(tmp_path, "one") / name).write_bytes(b"damaged")
     with pytest.raises(InputError, match=f"one/{name}: "):
