@@ -53,6 +53,7 @@ class MeasuredBank:
         """Trains all heads and scores them; returns trial-epochs per second."""
         from heads.bank.engine import Newcomer
         from heads.bank.exact import Finished
+        from heads.metrics.scoring import BestEpochs
 
         begun, first = time.perf_counter(), not self.rates
         if len(self.rates) == 1:
@@ -64,7 +65,7 @@ class MeasuredBank:
                 Newcomer(spec=spec, seeds=own, epochs=self.epochs) for spec, own in zip(self.specs, seeds, strict=True)
             ]
             slots = self.engine.insert(newcomers)
-        best = np.full((len(folds), self.engine.shape.slots), -1.0)
+        best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in self.engine.specs]))
         for epoch in range(self.epochs):
             self._epoch(epoch, best, measured=not first)
             if not first:
@@ -97,12 +98,10 @@ class MeasuredBank:
             self.training.append(time.perf_counter() - begun)
         self.steps = len(batches)
         with self._part("validation"):
-            losses, accuracies, _ = self.engine.validate()
+            scores = self.engine.validate()
         with self._part("best weights"):
-            self.engine.learning_rates.update(losses, ~np.isnan(losses))
-            improved = np.nan_to_num(accuracies, nan=-1.0) > best
-            best[improved] = accuracies[improved]
-            self.engine.keep(improved)
+            self.engine.learning_rates.update(scores.loss, scores.finite)
+            self.engine.keep(best.update(scores, scores.finite))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:

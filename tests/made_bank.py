@@ -131,7 +131,7 @@ def train(spec, feed, validation, schedule, *, seed, on_epoch):
         weights = [np.abs(array + np.float32(0.01) * np.sin(array * epoch)) for array in weights]
         found = shares(validation.rows[:, None], number_of(weights)[None], len(feed.store.classes))[:, 0]
         curve.append(EpochRecord(epoch, 1.0, score(found, validation.labels), spec.learning_rate))
-        if curve[-1].validation.better_than(best.validation if best else None):
+        if curve[-1].replaces(best, last_counts=False):
             best, kept, called = curve[-1], weights, found
         if not on_epoch(curve[-1]):
             break

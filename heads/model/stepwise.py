@@ -189,7 +189,7 @@ def train_together(
         for one, batch, recorder in zip(trainees, batches, recorders, strict=True):
             _fit_epoch(one, batch, epoch, recorder)
         curve.append(_mean([recorder.curve[-1] for recorder in recorders]))
-        if best is None or curve[-1].validation.better_than(best.validation):
+        if curve[-1].replaces(best, last_counts=False):
             best = curve[-1]
             weights = [recorder.weights for recorder in recorders]
         if not on_epoch(curve[-1]):

@@ -269,8 +269,7 @@ class Pool:
             sound.append(member)
             member.rates.append(mine.rate_of(slot))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
-            best = member.best.validation if member.best else None
-            if member.asked.spec.last_counts or score.better_than(best):
+            if record.replaces(member.best, last_counts=member.asked.spec.last_counts):
                 member.best = record
                 improved.append(member)
             self.book.report(member.asked, record)
