@@ -11,6 +11,7 @@ import optuna
 from pydantic import BaseModel, ConfigDict
 
 from features.compression.directions import Directions
+from features.rows.feed import steps_of
 from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
 from features.store.projected import ProjectedStore
@@ -93,7 +94,7 @@ def choose_channels(
             "--channels auto", expected=f"rows for {FOLDS} folds", found=str(error), hint="use --channels NUMBER"
         ) from error
     heads = _heads(space, seed)
-    steps = -(-len(few) * (FOLDS - 1) // (FOLDS * batch_size))
+    steps = steps_of(len(few), FOLDS, batch_size)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, STEPS // steps))
     ordered = np.concatenate(folds)
     patients, labels = groups_of(source.patients[ordered]), source.labels[ordered]
