@@ -53,6 +53,7 @@ class MeasuredBank:
         """Trains all heads and scores them; returns trial-epochs per second."""
         from heads.bank.engine import Newcomer
         from heads.bank.exact import Finished
+        from heads.bank.matmul_rate import bank_rate
         from heads.metrics.scoring import BestEpochs
 
         begun, first = time.perf_counter(), not self.rates
@@ -70,7 +71,7 @@ class MeasuredBank:
             self._epoch(epoch, best, measured=not first)
             if not first:
                 since = time.perf_counter()
-                self.bare_rates.append(bare_rate(self.engine.shape, self.engine.dtype))
+                self.bare_rates.append(bank_rate(self.engine.shape, self.engine.dtype, repetitions=2))
                 aside += time.perf_counter() - since
         with self._part("exact scores"):
             heads = [
@@ -110,15 +111,6 @@ class MeasuredBank:
             yield
         finally:
             self.parts[name] += time.perf_counter() - begun
-
-
-def bare_rate(shape: Any, dtype: str) -> float:
-    """Measures the bare products of a bank's first layers, in operations per second."""
-    from heads.bank.matmul_rate import matmul_rate
-    from heads.model.spec import PAGE
-
-    rows, outputs = shape.batch * shape.positions, shape.pages * PAGE * max(1, shape.folds - 1)
-    return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype, repetitions=2)
 
 
 def made_store(path: Any, rows: int, *, shape: tuple[int, int, int], classes: int, batch: int) -> Any:
