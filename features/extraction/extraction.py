@@ -117,14 +117,14 @@ def extract_stores(
         BottleneckError: The disk is full, another process writes a store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    told, _ = options.variants, options.scale
+    options.check()
     table = table_of_pages(images_of(images, options, frame), options)
     scale = cache(partial(scale_of, table, options))
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
     # behind a link, a store stays where it is: an update takes the place of the file, not of the link
     stores = {path.resolve() if path.is_symlink() else path: spec for path, spec in stores.items()}
     there = {path: FeatureStore(path) for path in stores if path.exists()}
-    views = told or views_by_images(len(table), [stored.header.views for stored in there.values()])
+    views = options.variants or views_by_images(len(table), [stored.header.views for stored in there.values()])
     plans = []
     for path, spec in stores.items():
         stored = there.get(path)
@@ -137,7 +137,7 @@ def extract_stores(
     for backbone in maker.built:
         if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
             say(f"note: {remark}")
-    if told is None and len(views) > 1 and not there:
+    if options.variants is None and len(views) > 1 and not there:
         say(f"note: {remark_on(views, len(table))}")
     with ExitStack() as held:
         filled: list[Filling] = []
