@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from features.runtime.text import shortened
 from heads.model.spec import identity_of
 
 Suggested = bool | int | float | str | None
@@ -42,12 +43,11 @@ class OwnSpec:
         """
         function, params = data.get("function"), data.get("params")
         if not isinstance(function, str) or not isinstance(params, dict) or data.keys() != {"function", "params"}:
-            raise ValueError(f"own: expected a function and its parameters, found {str(data)[:80]}")
+            raise ValueError(f"own: expected a function and its parameters, found {shortened(str(data), 80)}")
         wrong = next((name for name, value in params.items() if not isinstance(value, Suggested)), None)
         if wrong is not None:
-            raise ValueError(
-                f"own.{wrong}: expected a number, a text, true, false or null, found {params[wrong]!r:.60}"
-            )
+            found = shortened(repr(params[wrong]), 60)
+            raise ValueError(f"own.{wrong}: expected a number, a text, true, false or null, found {found}")
         return cls(function, params)
 
     @property
