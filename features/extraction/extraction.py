@@ -13,16 +13,17 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.filling import Filling, fill, finish, refuse_skipped
+from features.extraction.image_list import images_of
 from features.extraction.making import Build, Maker, MakerHere, versions_here
 from features.extraction.options import ExtractionOptions
-from features.extraction.rows import images_of
-from features.extraction.scale import scale_of, table_of_pages
+from features.extraction.scale import scale_of
 from features.extraction.summary import ExtractionSummary
 from features.extraction.update import check_same_features, differs, side_path, updating
 from features.extraction.views_by_images import remark_on, views_by_images
 from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
 from features.images.pages import source_of
+from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import Reading
 from features.images.survey import Choice
 from features.images.views import View
@@ -118,7 +119,8 @@ def extract_stores(
             with ``strict`` one cannot.
     """
     options.check()
-    table = table_of_pages(images_of(images, options, frame), options)
+    raise_pixel_limit(options.max_pixels)
+    table = images_of(images, options, frame)
     scale = cache(partial(scale_of, table, options))
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
     # behind a link, a store stays where it is: an update takes the place of the file, not of the link

@@ -17,10 +17,10 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing
 from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
+from heads.files.checked_write import TOLERANCE
 from heads.files.formats import format_of, probabilities_of
 from heads.files.head_file import EXPECTED, save_head
 from heads.files.keras_archive import opened_archive
-from heads.files.leaving import TOLERANCE
 from heads.files.metadata import KIND, HeadMetadata, file_attributes, parse_metadata
 from heads.files.plain_layers import parse_model
 
