@@ -183,7 +183,6 @@ def inner_dataset(path: Path, file: Any, name: str, *, expected: str = "a datase
         size = max(size, pieces * math.prod(dataset.chunks) * dataset.dtype.itemsize)
     if size > limit or pieces > max(1, path.stat().st_size // 8):
         found = f"{size} bytes in {pieces} pieces" if dataset.chunks else f"{size} bytes"
-        raise InputError(
-            path, field=shortened(name, 120), expected=f"values within the file's {limit} bytes", found=found
-        )
+        expected = f"values within the file's {limit} bytes"
+        raise InputError(path, field=shortened(name, 120), expected=expected, found=found)
     return dataset
