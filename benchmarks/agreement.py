@@ -89,7 +89,7 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     from heads.bank.engine import Engine, Newcomer
     from heads.bank.exact import Finished
     from heads.bank.shape import BankShape, pages_of
-    from heads.metrics.scoring import Score
+    from heads.metrics.scoring import BestEpochs
 
     def plan(epoch: int):  # noqa: ANN202
         rows, views = data.train.rows, data.train.views
@@ -107,19 +107,14 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     seeds = [1000 * seed + number for number in range(len(specs))]
     newcomers = zip(specs, seeds, strict=True)
     slots = engine.insert([Newcomer(spec=spec, seeds=(one,), epochs=arguments.epochs) for spec, one in newcomers])
-    best: dict[int, Score] = {}
+    best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in engine.specs]))
     taken = np.zeros((1, shape.slots), bool)
     taken[0, slots] = True
     for epoch in range(arguments.epochs):
         engine.train_epoch(plan(epoch))
-        losses, accuracies, _ = engine.validate()
-        engine.learning_rates.update(losses, taken)
-        improved = np.zeros_like(taken)
-        for spec, slot in zip(specs, slots, strict=True):
-            score = Score(float(losses[0, slot]), float(accuracies[0, slot]))
-            if spec.last_counts or score.better_than(best.get(slot)):
-                best[slot], improved[0, slot] = score, True
-        engine.keep(improved)
+        scores = engine.validate()
+        engine.learning_rates.update(scores.loss, taken)
+        engine.keep(best.update(scores, taken))
     heads = [Finished(spec=spec, weights=engine.take_out(slot)) for spec, slot in zip(specs, slots, strict=True)]
     return [score.accuracy for score in exact_scores(engine, heads)]
 

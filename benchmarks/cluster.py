@@ -45,7 +45,7 @@ from search.record.storage import join_record, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import Space
 from search.setup.stores import ALONE
-from search.training.banks import Newcome, Trained
+from search.training.banks import Arrival, Trained
 from search.training.display import Display
 from search.training.inheritance import Inheritance
 from search.training.member import Member
@@ -262,7 +262,7 @@ class _SleepingBanks:
     def room(self) -> _Room:
         return _Room(len(self._free))
 
-    def insert(self, arriving: Sequence[Newcome]) -> list[int]:
+    def insert(self, arriving: Sequence[Arrival]) -> list[int]:
         return [self._free.pop() for _ in arriving]
 
     def remove(self, members: Iterable[Member]) -> None:

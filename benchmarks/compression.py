@@ -7,8 +7,8 @@ each number of channels, on the same batches. As in ``features.compress``, the d
 default search trains on; rows that had no say in them are reported beside all rows.
 
 Printed are, for each head and for all, the accuracy with all channels and with few (over rows and seeds) and their
-difference, with two 95% intervals: one by drawing patients, with all of their rows, ten thousand times; one by
-Student's t over the pairs (a head and a seed each), which says what another seed would change.
+difference, with two 95% intervals: one with patients as units (``heads.metrics.intervals``); one by Student's t over
+the pairs (a head and a seed each), which says what another seed would change.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from features.rows.split import fold_rows, groups_of
 from features.runtime.backend import start_backend, use_backend
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
+from heads.metrics.intervals import mean_interval
 from heads.model.spec import HeadSpec
 
 HEADS = {
@@ -37,7 +38,6 @@ HEADS = {
     ),
     "128, SiLU, max pooling": HeadSpec(conv_width=128, activation="silu", pooling="max"),
 }
-DRAWS = 10_000
 
 
 def main() -> None:
@@ -109,20 +109,10 @@ def report(
     pairs = differences.mean(axis=-1).ravel()
     half = t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / len(pairs) ** 0.5
     of_rows = differences.reshape(-1, differences.shape[-1]).mean(axis=0)
-    low, high = by_patients(of_rows, patients)
+    low, high = mean_interval(of_rows, groups_of(patients))
     mean = pairs.mean()
     by_pairs = f"{mean - half:+.4f} to {mean + half:+.4f}"
     print(f"{name:30} {theirs.mean():7.4f} {mine.mean():7.4f} {mean:+11.4f}   {low:+.4f} to {high:+.4f}   {by_pairs}")
-
-
-def by_patients(values: npt.NDArray[np.float64], patients: npt.NDArray[np.str_]) -> tuple[float, float]:
-    """The 95% interval of a mean over rows, patients drawn with all of their rows."""
-    groups = groups_of(patients)
-    sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
-    drawn = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

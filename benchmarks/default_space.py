@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured_bank import MeasuredBank, bare_rate, made_store
+from measured_bank import MeasuredBank, made_store
 
 from heads.metrics.scoring import EPOCH_VIEW
 
@@ -281,6 +281,8 @@ def all_products(spec: Any, shape: Any) -> int:
 
 def report(arguments: argparse.Namespace, data: Any, bank: MeasuredBank, sides: dict[str, Any]) -> None:
     """Prints rates, ratios and shares of the bare products."""
+    from heads.bank.matmul_rate import bank_rate
+
     shape = bank.engine.shape
     used = sum(spec.conv_width for spec in bank.specs) // 16
     what = f"{len(data.train.rows)} rows to train on" + (f", {arguments.folds} folds" if arguments.folds else "")
@@ -294,7 +296,7 @@ def report(arguments: argparse.Namespace, data: Any, bank: MeasuredBank, sides: 
         print(f"  {name:28} {rate:8.2f} trial-epochs/s, fused {bank.rate / rate:.1f} times as many")
     print(f"  {'fused':28} {bank.rate:8.2f} trial-epochs/s")
     trained = max(1, shape.folds - 1)  # of a trial's heads one sits a batch out
-    bare = statistics.median(bank.bare_rates or [bare_rate(shape, bank.engine.dtype)])
+    bare = statistics.median(bank.bare_rates or [bank_rate(shape, bank.engine.dtype, repetitions=2)])
     print(f"  {'bare products':28} {bare / 1e9:8.0f} GFLOP/s, those of the first layers of all pages")
     epoch = sum(bank.parts.values()) / max(1, len(bank.training))
     for name, count in (("first layers in use", first_layer), ("all products, unpadded", all_products)):

@@ -53,6 +53,8 @@ class MeasuredBank:
         """Trains all heads and scores them; returns trial-epochs per second."""
         from heads.bank.engine import Newcomer
         from heads.bank.exact import Finished
+        from heads.bank.matmul_rate import bank_rate
+        from heads.metrics.scoring import BestEpochs
 
         begun, first = time.perf_counter(), not self.rates
         if len(self.rates) == 1:
@@ -64,12 +66,12 @@ class MeasuredBank:
                 Newcomer(spec=spec, seeds=own, epochs=self.epochs) for spec, own in zip(self.specs, seeds, strict=True)
             ]
             slots = self.engine.insert(newcomers)
-        best = np.full((len(folds), self.engine.shape.slots), -1.0)
+        best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in self.engine.specs]))
         for epoch in range(self.epochs):
             self._epoch(epoch, best, measured=not first)
             if not first:
                 since = time.perf_counter()
-                self.bare_rates.append(bare_rate(self.engine.shape, self.engine.dtype))
+                self.bare_rates.append(bank_rate(self.engine.shape, self.engine.dtype, repetitions=2))
                 aside += time.perf_counter() - since
         with self._part("exact scores"):
             heads = [
@@ -97,12 +99,10 @@ class MeasuredBank:
             self.training.append(time.perf_counter() - begun)
         self.steps = len(batches)
         with self._part("validation"):
-            losses, accuracies, _ = self.engine.validate()
+            scores = self.engine.validate()
         with self._part("best weights"):
-            self.engine.learning_rates.update(losses, ~np.isnan(losses))
-            improved = np.nan_to_num(accuracies, nan=-1.0) > best
-            best[improved] = accuracies[improved]
-            self.engine.keep(improved)
+            self.engine.learning_rates.update(scores.loss, scores.finite)
+            self.engine.keep(best.update(scores, scores.finite))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -117,15 +117,6 @@ def exact_scores(engine: Any, heads: Sequence[Any]) -> list[Any]:
     """Scores heads that a bank has finished, as a search does: in float32, on the features as stored."""
     found = zip(heads, engine.predict_exactly(heads), strict=True)
     return [engine.score_predicted(probabilities, fold=head.fold) for head, probabilities in found]
-
-
-def bare_rate(shape: Any, dtype: str) -> float:
-    """Measures the bare products of a bank's first layers, in operations per second."""
-    from heads.bank.matmul_rate import matmul_rate
-    from heads.model.spec import PAGE
-
-    rows, outputs = shape.batch * shape.positions, shape.pages * PAGE * max(1, shape.folds - 1)
-    return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype, repetitions=2)
 
 
 def made_store(path: Any, rows: int, *, shape: tuple[int, int, int], classes: int, batch: int) -> Any:

@@ -144,22 +144,22 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     steps, first_one = tensor(np.zeros(shape.slots, np.int32)), tensor(np.int32(0))
     mine = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
     own = settings_of(settings, first_one)
-    present, _ = timed(bank._present, own, steps)
-    hidden, seconds = timed(bank._first_layers, mine["kernel"], features, present)
+    partition, _ = timed(bank._partition_settings, own, steps)
+    hidden, seconds = timed(bank._first_layers, mine["kernel"], features, partition)
     yield "first layers, forward", seconds, first, first_bytes
-    (active, norms), seconds = timed(bank._activations, hidden, mine, present)
+    (active, norms), seconds = timed(bank._activations, hidden, mine, partition)
     yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
     kernels, pooled = bank._dense_kernels(mine), bank._pooled(active)
-    sums, seconds = timed(bank._sums, active, pooled, kernels, present)
+    sums, seconds = timed(bank._sums, active, pooled, kernels, partition)
     yield "dense, forward", seconds, dense, dense_bytes
     of_slots = {name: mine[name] for name in shape.slot_arrays}
-    (_, errors, _), seconds = timed(bank._classify, *sums, of_slots, batch.labels, present)
+    (_, errors, _), seconds = timed(bank._classify, *sums, of_slots, batch.labels, partition)
     yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
-    (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, present)
+    (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, partition)
     yield "dense, both ways back", seconds, 2 * dense, 2 * dense_bytes
-    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, active, back, norms, present)
+    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, active, back, norms, partition)
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    _, seconds = timed(bank._first_gradients, errors_of_lanes, features, present)
+    _, seconds = timed(bank._first_gradients, errors_of_lanes, features, partition)
     yield "first layers, gradient", seconds, first, first_bytes
     gradients = bank.gradients(mine, steps, own, batch)
     losses = tensor(np.zeros(shape.slots, np.float32))

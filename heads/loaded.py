@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
@@ -25,6 +24,7 @@ from features.runtime.files import identity
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
+from features.store.display import table_of
 from features.store.intensity import parse_intensity
 from features.store.kind import EIGHT_BITS, SQUASH, UNKNOWN
 from features.store.reader import FeatureStore
@@ -59,8 +59,9 @@ class LoadedHead:
     """A head that was read from a file, with the backbone that it needs, built when it is first asked for.
 
     Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``, ``layer``,
-    ``weights``, ``alpha``, ``image_size`` and ``preprocessing`` where the file does not say them, ``views`` and
-    ``batch_size``. An image that is to be explained is one file or address.
+    ``weights``, ``alpha``, ``image_size``, ``preprocessing`` and ``resize`` where the file does not say them;
+    ``views``, ``batch_size``, ``intensity``, ``pages`` and ``max_pixels``. An image that is to be explained is one file
+    or address.
 
     Args:
         path: The head's file. What it says of itself is read and checked now, its weights when they are needed.
@@ -338,8 +339,7 @@ class LoadedHead:
         return f"<head {printable(str(self.path))}: {facts}>"
 
     def _repr_html_(self) -> str:
-        cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._facts().items())
-        return f"<table><caption>{escape(printable(str(self.path)))}</caption>{''.join(cells)}</table>"
+        return table_of(self.path, self._facts())
 
     def _facts(self) -> dict[str, str]:
         """What is worth seeing at a glance, safe to print."""

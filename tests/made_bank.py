@@ -131,7 +131,7 @@ def train(spec, feed, validation, schedule, *, seed, on_epoch):
         weights = [np.abs(array + np.float32(0.01) * np.sin(array * epoch)) for array in weights]
         found = shares(validation.rows[:, None], number_of(weights)[None], len(feed.store.classes))[:, 0]
         curve.append(EpochRecord(epoch, 1.0, score(found, validation.labels), spec.learning_rate))
-        if curve[-1].validation.better_than(best.validation if best else None):
+        if curve[-1].replaces(best, last_counts=False):
             best, kept, called = curve[-1], weights, found
         if not on_epoch(curve[-1]):
             break
@@ -172,7 +172,7 @@ def use_made_banks(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("heads.bank.engine.make_program", MadeProgram)
     patched.setattr("heads.bank.engine.predict_exactly", predict)
     patched.setattr("search.training.solo.train_solo", train)
-    patched.setattr("search.training.bank_figures.matmul_rate", lambda **_: 1e12)
+    patched.setattr("search.training.bank_figures.bank_rate", lambda *_: 1e12)
     alone = OneAtATimeEstimate(seconds=1.0, seconds_per_trial=0.1, seconds_per_epoch=0.1, sampled=(0,))
     patched.setattr("search.finish.conclusion.one_at_a_time", lambda *_: alone)
     patched.setattr("search.finish.checkpoints.build_head", MadeModel)

@@ -24,6 +24,7 @@ from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.keras_settings import names_counted_anew
 from features.runtime.portable import give_name
+from features.runtime.text import shortened
 from features.runtime.unseen import keras_unseen, warnings_unseen
 
 _DOWNLOAD_TIMEOUT_S = 10
@@ -199,7 +200,7 @@ def _load(model: Any, spec: BackboneSpec) -> None:
         _load_weights(model, path, layered=layered)
     except Exception as error:  # a file that is no weights file makes Keras stumble anywhere
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(path, expected=expected, found=f"others ({lines[0][:160].rstrip('.')})") from error
+        raise InputError(path, expected=expected, found=f"others ({shortened(lines[0].rstrip('.'), 160)})") from error
     if not all(np.isfinite(array).all() for array in model.get_weights()):
         raise InputError(path, expected=expected, found="weights that are not finite")
 

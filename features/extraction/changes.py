@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from features.images.content import UNKNOWN, digest_of
@@ -17,7 +16,7 @@ from features.images.folder import ImageTable
 from features.images.pages import file_of
 from features.runtime.errors import InputError
 from features.runtime.portable import cpu_count
-from features.runtime.text import counted, listed, printable
+from features.runtime.text import counted, listed, printable, utc_seconds
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
 
@@ -170,15 +169,8 @@ def _by_content(
 
 def _by_time(store: FeatureStore, table: ImageTable, pairs: list[tuple[int, int]]) -> set[int]:
     """Rows of the table whose file was written after all files of a store that has no hashes."""
-    newest = _seconds(store.header.created)
+    newest = utc_seconds(store.header.created)
     if newest is None:
         return set()
     settled = (new for new, old in pairs if store.done[old] != RowState.PENDING)
     return {new for new in settled if table.modified[new] // 10**9 > newest}
-
-
-def _seconds(created: str) -> int | None:
-    try:
-        return int(datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
-    except ValueError:
-        return None

@@ -13,16 +13,17 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.filling import Filling, fill, finish, refuse_skipped
+from features.extraction.image_list import images_of
 from features.extraction.making import Build, Maker, MakerHere, versions_here
 from features.extraction.options import ExtractionOptions
-from features.extraction.rows import images_of
-from features.extraction.scale import scale_of, table_of_pages
+from features.extraction.scale import scale_of
 from features.extraction.summary import ExtractionSummary
 from features.extraction.update import check_same_features, differs, side_path, updating
 from features.extraction.views_by_images import remark_on, views_by_images
 from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
 from features.images.pages import source_of
+from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import Reading
 from features.images.survey import Choice
 from features.images.views import View
@@ -117,14 +118,15 @@ def extract_stores(
         BottleneckError: The disk is full, another process writes a store, no image can be decoded, or
             with ``strict`` one cannot.
     """
-    told, _ = options.variants, options.scale
-    table = table_of_pages(images_of(images, options, frame), options)
+    options.check()
+    raise_pixel_limit(options.max_pixels)
+    table = images_of(images, options, frame)
     scale = cache(partial(scale_of, table, options))
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
     # behind a link, a store stays where it is: an update takes the place of the file, not of the link
     stores = {path.resolve() if path.is_symlink() else path: spec for path, spec in stores.items()}
     there = {path: FeatureStore(path) for path in stores if path.exists()}
-    views = told or views_by_images(len(table), [stored.header.views for stored in there.values()])
+    views = options.variants or views_by_images(len(table), [stored.header.views for stored in there.values()])
     plans = []
     for path, spec in stores.items():
         stored = there.get(path)
@@ -137,7 +139,7 @@ def extract_stores(
     for backbone in maker.built:
         if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
             say(f"note: {remark}")
-    if told is None and len(views) > 1 and not there:
+    if options.variants is None and len(views) > 1 and not there:
         say(f"note: {remark_on(views, len(table))}")
     with ExitStack() as held:
         filled: list[Filling] = []

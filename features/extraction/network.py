@@ -20,7 +20,7 @@ from features.extraction.network_file import CONFIG, EXPECTED, WEIGHTS, NetworkF
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.portable import give_name
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
 
 _PLAIN = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
@@ -81,7 +81,7 @@ def load_network(file: NetworkFile) -> Any:
         raise
     except Exception as error:  # whatever Keras stumbles over
         reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
-        found = f"one that Keras {keras.__version__} cannot load ({reason[:160]})"
+        found = f"one that Keras {keras.__version__} cannot load ({shortened(reason, 160)})"
         raise InputError(file.path, expected=EXPECTED, found=found) from error
     if not getattr(model, "built", False) or not getattr(model, "inputs", None):
         raise InputError(file.path, expected=EXPECTED, found="one that does not say what it takes")

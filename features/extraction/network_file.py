@@ -20,7 +20,7 @@ from features.hdf5.door import opened, reading
 from features.hdf5.values import Attributes
 from features.runtime.errors import InputError
 from features.runtime.json_files import parse_json
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 
 EXPECTED = "a network (.keras or .h5 as Keras saves a whole model)"
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -233,5 +233,4 @@ def _rescales(config: dict[str, Any]) -> bool | None:
 
 
 def _shown(value: Any) -> str:
-    text = printable(value if isinstance(value, str) else repr(value))
-    return text if len(text) <= 60 else text[:60] + "..."
+    return shortened(printable(value if isinstance(value, str) else repr(value)), 60)

@@ -201,6 +201,14 @@ class ExtractionOptions(BaseModel):
             if (told := getattr(self, field)) is not None:
                 raise InputError(option_name(field), expected="--table beside it", found=told or "none")
 
+    def check(self) -> None:
+        """Makes sure of views and scale, before any image is looked at.
+
+        Raises:
+            InputError: As ``variants`` and ``scale``.
+        """
+        _ = self.variants, self.scale
+
     @property
     def scale(self) -> Intensity | None:
         """What the user told of black and white.

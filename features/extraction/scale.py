@@ -1,19 +1,12 @@
-"""The scale of an extraction's images, and the rows that its files make, before anything is decoded for good."""
+"""The scale of an extraction's images, before anything is decoded for good."""
 
 from __future__ import annotations
 
 from features.extraction.options import ExtractionOptions
 from features.images.folder import ImageTable
-from features.images.pages import source_of, with_all_pages
-from features.images.pillow_internals import raise_pixel_limit
+from features.images.pages import source_of
 from features.images.survey import Choice, choose_intensity, survey_images
 from features.store.kind import EIGHT_BITS
-
-
-def table_of_pages(table: ImageTable, options: ExtractionOptions) -> ImageTable:
-    """Returns the table with the rows that ``--pages`` asks for."""
-    raise_pixel_limit(options.max_pixels)
-    return with_all_pages(table) if options.pages == "all" else table
 
 
 def scale_of(table: ImageTable, options: ExtractionOptions, recorded: str | None) -> Choice:

@@ -15,7 +15,7 @@ import h5py
 from features.hdf5 import probe
 from features.hdf5.structure import SIGNATURE, DamagedError, is_plain
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 
 PATIENCE_S = 20.0
 """What a process of its own may take to read a file of unknown structure, before the file counts as damaged."""
@@ -44,7 +44,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         raise InputError(path, expected=expected, found="no permission to read it") from error
     except Exception as error:
         reason = printable(str(error).strip("'\"") or type(error).__name__)
-        raise InputError(path, expected=expected, found=f"a damaged file ({reason[:160]})") from error
+        raise InputError(path, expected=expected, found=f"a damaged file ({shortened(reason, 160)})") from error
 
 
 @contextmanager

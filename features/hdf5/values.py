@@ -12,6 +12,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.json_files import parse_json
+from features.runtime.text import shortened
 
 Value = TypeVar("Value")
 MOST_COMPRESSED = 1100
@@ -20,8 +21,7 @@ MOST_COMPRESSED = 1100
 
 def shown(value: object) -> str:
     """Returns a value as a message shows it: not too long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."
+    return shortened(repr(value), 80)
 
 
 class Attributes:
@@ -160,7 +160,7 @@ def inside(path: Path, file: Any, name: str, *, expected: str = "an object in th
         link = node.get(part, getlink=True) if isinstance(node, h5py.Group) and part else None
         if not isinstance(link, h5py.HardLink):
             found = "none" if link is None else "a link"
-            raise InputError(path, field=name[:120], expected=expected, found=found)
+            raise InputError(path, field=shortened(name, 120), expected=expected, found=found)
         node = node[part]
     return node
 
@@ -173,7 +173,7 @@ def inner_dataset(path: Path, file: Any, name: str, *, expected: str = "a datase
     """
     dataset = inside(path, file, name, expected=expected)
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise InputError(path, field=name[:120], expected=expected, found="another object")
+        raise InputError(path, field=shortened(name, 120), expected=expected, found="another object")
     size = math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize
     limit = path.stat().st_size
     pieces = 1
@@ -183,5 +183,6 @@ def inner_dataset(path: Path, file: Any, name: str, *, expected: str = "a datase
         size = max(size, pieces * math.prod(dataset.chunks) * dataset.dtype.itemsize)
     if size > limit or pieces > max(1, path.stat().st_size // 8):
         found = f"{size} bytes in {pieces} pieces" if dataset.chunks else f"{size} bytes"
-        raise InputError(path, field=name[:120], expected=f"values within the file's {limit} bytes", found=found)
+        expected = f"values within the file's {limit} bytes"
+        raise InputError(path, field=shortened(name, 120), expected=expected, found=found)
     return dataset

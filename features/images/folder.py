@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from features.images.dicom_patients import with_dicom_patients
@@ -13,7 +12,7 @@ from features.images.entries import is_image, is_left_out, to_install, what_is_t
 from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
 from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
-from features.runtime.text import composed, counted, listed, printable
+from features.runtime.text import composed, counted, listed, printable, utc_text
 from features.store.parts import part_named
 
 _NAMED = 3
@@ -263,7 +262,7 @@ def _spaced(files: list[File], count: int) -> list[File]:
 
 def _newest(files: Iterable[File]) -> str:
     newest = max(file.modified for file in files)
-    return datetime.fromtimestamp(newest // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else ""
+    return utc_text(newest // 10**9) if newest else ""
 
 
 def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[str]:

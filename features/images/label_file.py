@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
-from features.runtime.text import composed, printable
+from features.runtime.text import composed, printable, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
         raise
     except Exception as error:  # pandas and pyarrow raise whatever a damaged file makes them stumble over
         told = f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        raise InputError(path, expected="a table that can be read", found=f"none ({told[:160]})") from error
+        raise InputError(path, expected="a table that can be read", found=f"none ({shortened(told, 160)})") from error
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -109,4 +109,4 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 def shown(text: str) -> str:
     """Returns a value as it is shown in a message: on one line, and not whole where it is long."""
-    return printable(repr(text[:60]))
+    return printable(repr(shortened(text, 60)))

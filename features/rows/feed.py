@@ -29,6 +29,17 @@ class EpochPlan:
         return len(self.rows)
 
 
+def steps_of(rows: int, folds: int, batch_size: int) -> int:
+    """Returns in how many steps of an epoch a head trains.
+
+    Args:
+        rows: To train on; with folds, of all of them.
+        folds: Of which a head sits out one, all taken to be of one size; 0 for none.
+        batch_size: Upper bound of a batch.
+    """
+    return (folds - 1) * steps_of(rows, 0, folds * batch_size) if folds else -(-rows // batch_size)
+
+
 def plan_epoch(rows: Rows, *, batch_size: int, views: int, seed: int, epoch: int) -> EpochPlan:
     """Shuffles rows into equal batches and draws one view for each row.
 
@@ -44,7 +55,7 @@ def plan_epoch(rows: Rows, *, batch_size: int, views: int, seed: int, epoch: int
     """
     generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     shuffled = generator.permutation(rows)
-    steps = -(-len(rows) // batch_size)
+    steps = steps_of(len(rows), 0, batch_size)
     batch = -(-len(rows) // steps)
     placed = np.resize(shuffled, steps * batch).reshape(steps, batch)
     return EpochPlan(placed, generator.integers(0, views, placed.shape))
@@ -69,7 +80,7 @@ def plan_fold_epoch(
         The plan, and the fold of each of its batches, (steps,).
     """
     generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
-    steps = [-(-len(rows) // batch_size) for rows in folds]
+    steps = [steps_of(len(rows), 0, batch_size) for rows in folds]
     batch = max(-(-len(rows) // count) for rows, count in zip(folds, steps, strict=True))
     placed = [
         np.resize(generator.permutation(rows), count * batch).reshape(count, batch)

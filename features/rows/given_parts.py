@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from features.rows.shared_patients import describe_left_out, without_patients_of
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION, Split, split_rows
 from features.runtime.errors import InputError
-from features.runtime.text import counted
-from features.store.schema import Rows
 from features.store.source import FeatureSource
 
 GIVEN = "given"
@@ -44,9 +43,7 @@ class Parted:
         told = f"{name}: {', '.join(self.given)} as given"
         told += f", {' and '.join(split_off)} split off the training rows" if split_off else ""
         lines = [f"{told}; --ignore-parts splits all rows anew"]
-        for part, count in self.left_out.items():
-            lines.append(f"{name}: {counted(count, f'{part} row')} left out: their patients are in another part")
-        return lines
+        return [*lines, *describe_left_out(name, self.left_out)]
 
 
 def part_rows(
@@ -82,8 +79,8 @@ def part_rows(
     if not validation:
         trained, validated = np.union1d(trained, validated), validated[:0]
     given = tuple(name for name, part in (("train", trained), ("validation", validated), ("test", tested)) if len(part))
-    kept_validated = _without(source, validated, tested)
-    kept = _without(source, trained, np.concatenate([tested, kept_validated]))
+    kept_validated = without_patients_of(source, validated, [(source, tested)])
+    kept = without_patients_of(source, trained, [(source, tested), (source, kept_validated)])
     if not len(kept):
         hint = "--ignore-parts splits all rows anew"
         raise InputError(source.path, field="parts", expected="rows to train on", found="none left", hint=hint)
@@ -94,9 +91,3 @@ def part_rows(
     )
     counts = {"validation": len(validated) - len(kept_validated), "training": len(trained) - len(kept)}
     return Parted(split, given, {name: count for name, count in counts.items() if count})
-
-
-def _without(source: FeatureSource, rows: Rows, others: Rows) -> Rows:
-    """Drops the rows whose patient is among those of other rows."""
-    theirs = sorted(set(source.patients[others].tolist()) - {""})
-    return rows[~np.isin(source.patients[rows], theirs)]

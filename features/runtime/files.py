@@ -163,7 +163,7 @@ def write_array(path: Path, array: Any, *, shared: bool = False) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder that pictures go to.
+    """Makes a folder that can be written to.
 
     Raises:
         InputError: There is a file of that name, or the folder cannot be made or written to.

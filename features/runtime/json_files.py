@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.runtime.errors import InputError
 from features.runtime.refusal import one_line
+from features.runtime.text import shortened
 
 Model = TypeVar("Model")
 MOST_BYTES = 2**30
@@ -72,7 +73,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         (name, times), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {name[:60]!r} {times} times")
+        raise ValueError(f"the key {shortened(name, 60)!r} {times} times")
     return made
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+_UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def printable(text: str) -> str:
     """Returns ``text`` on one line: a newline or another control character in a file name is shown escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns the first ``most`` characters of a text, and ``...`` where there are more."""
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def told_apart(names: Collection[str], taken: Collection[str], form: str) -> dict[str, str]:
@@ -49,6 +57,19 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def utc_text(seconds: float) -> str:
+    """Returns a time, in seconds since 1970, as ``2024-02-29T23:59:59Z``: ISO 8601, in UTC, to the second."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime(_UTC)
+
+
+def utc_seconds(text: str) -> int | None:
+    """Returns the seconds since 1970 that ``utc_text`` was given; None where it is another text."""
+    try:
+        return int(datetime.strptime(text, _UTC).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
 
 
 def milliseconds(value: float | None) -> str:

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,17 @@ import numpy.typing as npt
 
 from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
+from features.runtime.text import utc_text
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
 from features.store.given import Given, HeldArray, class_names, count_rows, labelled, part_names, path_names, texts_of
-from features.store.limits import rows_in_batch
+from features.store.limits import rows_in_batch, why_too_large
 from features.store.schema import DTYPES, RowState, StoreHeader
+from features.store.source import CHUNK_BYTES
 from features.store.writer import StoreWriter
 
 FEATURES, LABELS = "X", "y"
 OPTIONAL = ("paths", "patients", "parts", "classes")
 """Arrays beside X and y that an ``.npz`` may hold."""
-PIECE_BYTES = 32 * 2**20
-"""Upper bound of the features held at once as they are in the file (one row at least)."""
 BATCH = 100
 
 
@@ -114,16 +113,15 @@ class Arrays:
         Raises:
             InputError: A value is not finite or too large for ``dtype``, or a row holds zeros only.
         """
-        step = max(1, PIECE_BYTES // (self.features.dtype.itemsize * math.prod(self.feature_shape)))
+        step = max(1, CHUNK_BYTES // (self.features.dtype.itemsize * math.prod(self.feature_shape)))
         start = 0
         for block in self.features.blocks(step):
             flat = block.reshape(len(block), -1)
             self._check(~np.isfinite(flat).all(axis=1), start, "finite values", "NaN or infinity")
             with np.errstate(over="ignore"):
                 cast = np.ascontiguousarray(flat.astype(dtype))
-            limit = f"values up to {np.finfo(dtype).max:g}, the largest {dtype}"
-            hint = "keep them as float32: --dtype float32" if dtype == "float16" else None
-            self._check(~np.isfinite(cast).all(axis=1), start, limit, "larger ones", hint)
+            expected, hint = why_too_large(dtype)
+            self._check(~np.isfinite(cast).all(axis=1), start, expected, "larger ones", hint)
             self._check(~cast.any(axis=1), start, f"features in every row, as {dtype}", "zeros only", "leave it out")
             yield range(start, start + len(block)), cast.reshape(len(block), *self.feature_shape)
             start += len(block)
@@ -195,9 +193,8 @@ class ArrayFiles:
             if "classes" in given:
                 raise InputError("--classes", expected=f"none beside those in {self.source}", found=self.classes)
             given["classes"] = HeldArray("--classes", [name.strip() for name in self.classes.split(",")])
-        modified = datetime.fromtimestamp(int(self.source.stat().st_mtime), UTC)
         features, labels = given.pop(FEATURES), given.pop(LABELS)
-        return Arrays.of(features, labels, given, created=modified.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return Arrays.of(features, labels, given, created=utc_text(self.source.stat().st_mtime))
 
     def left_out(self) -> tuple[str, ...]:
         """Returns the names of the arrays in an ``.npz`` that a store has no use for."""

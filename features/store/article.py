@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,20 +24,17 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
-from features.runtime.text import printable
+from features.runtime.text import utc_text
+from features.store.class_names import class_names
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
-from features.store.limits import require_storable, rows_in_batch, why_not_kept
+from features.store.limits import require_storable, rows_in_batch, why_too_large
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
+from features.store.source import CHUNK_BYTES
 from features.store.writer import StoreWriter
 
-ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
-ARTICLE_SHAPE = (8, 8, 2048)
-"""Of the article's bottlenecks: InceptionV3's, of 299 x 299 pixels."""
 ARTICLE_BATCH = 100
-PIECE_BYTES = 32 * 2**20
-"""Upper bound of the float32 features held at once, however large a batch is (one row at least)."""
 LAYOUTS = "a feature store, or the article's layout (features-<i>, labels-<i>, batches)"
 
 
@@ -138,10 +134,8 @@ class ArticleFile:
         with np.errstate(over="ignore"):
             cast = values.astype(dtype)
         if not np.isfinite(cast).all():
-            limit = f"values up to {np.finfo(dtype).max:g}, the largest {dtype}"
-            raise InputError(
-                self.path, field=name, expected=limit, found=f"{np.abs(values).max():g}", hint="use --dtype float32"
-            )
+            expected, hint = why_too_large(dtype)
+            raise InputError(self.path, field=name, expected=expected, found=f"{np.abs(values).max():g}", hint=hint)
         return cast
 
 
@@ -177,35 +171,9 @@ def is_article(path: Path) -> bool:
     raise InputError(path, expected=LAYOUTS, found=found)
 
 
-def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bool = True) -> tuple[str, ...]:
-    """Returns the class names in label order: those given, the article's four, or ``class-<i>``.
-
-    Args:
-        given: The names, or one text of them with commas between; None where they are not told.
-        count: How many classes there are.
-        of_article: Whether four classes that are not told are the article's.
-
-    Raises:
-        InputError: The names given are not ``count`` different ones.
-    """
-    if given is None:
-        if of_article and count == len(ARTICLE_CLASSES):
-            return ARTICLE_CLASSES
-        return tuple(f"class-{label}" for label in range(count))
-    listed: list[Any] = given.split(",") if isinstance(given, str) else [*given]
-    names = tuple(f"{name}".strip() for name in listed)
-    if len(names) != count or len(set(names)) != count or not all(names):
-        expected = f"{count} different names, in label order"
-        raise InputError("--classes", expected=expected, found=printable(",".join(names)) or "none")
-    if unfit := next(filter(None, map(why_not_kept, names)), None):
-        raise InputError("--classes", expected=unfit[0], found=unfit[1])
-    return names
-
-
 def article_header(article: ArticleFile, *, classes: tuple[str, ...], dtype: str, batch_size: int) -> StoreHeader:
     """Returns the header of the store that ``article`` becomes: what the layout does not tell is 'unknown'."""
     counts = np.diff(article.starts).tolist()
-    modified = datetime.fromtimestamp(int(article.path.stat().st_mtime), UTC)
     return StoreHeader(
         classes=classes,
         paths=tuple(f"batch-{number}/{row}" for number, rows in enumerate(counts) for row in range(rows)),
@@ -215,7 +183,7 @@ def article_header(article: ArticleFile, *, classes: tuple[str, ...], dtype: str
         feature_shape=article.feature_shape,
         dtype=dtype,
         batch_size=batch_size,
-        created=modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=utc_text(article.path.stat().st_mtime),
         versions={"h5py": h5py.__version__, "numpy": np.__version__},
     )
 
@@ -279,8 +247,8 @@ def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) ->
 
 
 def pieces(rows: int, feature_shape: tuple[int, int, int]) -> Iterator[range]:
-    """Cuts ``rows`` into ranges of at most ``PIECE_BYTES`` of float32 features each, one row at least."""
-    step = max(1, PIECE_BYTES // (4 * math.prod(feature_shape)))
+    """Cuts ``rows`` into ranges of at most ``CHUNK_BYTES`` of float32 features each, one row at least."""
+    step = max(1, CHUNK_BYTES // (4 * math.prod(feature_shape)))
     for start in range(0, rows, step):
         yield range(start, min(start + step, rows))
 

@@ -1,11 +1,12 @@
-"""A store as people look at it: a table of its images, a line, a few facts for a notebook."""
+"""A store as people look at it: a table of its images, a line, a few facts for a notebook, as a head's, too."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ def line_of(name: str, path: Path, facts: dict[str, str]) -> str:
     return f"<{name} {printable(str(path))}: {told}; {facts['features']} of {facts['backbone']}>"
 
 
-def table_of(path: Path, facts: dict[str, Any]) -> str:
-    """Returns the facts as an HTML table."""
+def table_of(path: Path, facts: Mapping[str, str]) -> str:
+    """Returns the facts about a file as an HTML table."""
     rows = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
     return f"<table><caption>{escape(printable(str(path)))}</caption>{''.join(rows)}</table>"

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
-from features.runtime.text import composed, counted, listed, printable
+from features.runtime.text import composed, counted, listed, printable, shortened
 from features.store.array_files import OBJECTS
+from features.store.class_names import numbered_classes
 from features.store.limits import MOST_CLASSES, why_not_kept
 from features.store.parts import KNOWN_AS, part_named
 
@@ -75,7 +76,7 @@ def _as_array(name: str, values: Any) -> npt.NDArray[Any]:
     try:
         return np.asarray(values)
     except Exception as error:  # a tensor's own errors, on another device for one, are of any type
-        found = printable(" ".join(f"{error}".split()))[:80]
+        found = shortened(printable(" ".join(f"{error}".split())), 80)
         raise InputError(name, expected="an array, or what NumPy makes one of", found=found) from error
 
 
@@ -122,7 +123,7 @@ def labelled(labels: Given, rows: int, classes: tuple[str, ...] | None) -> tuple
         expected += ", an index into the classes"
         wrong = int(values.argmin() if least < 0 else values.argmax())
         raise labels.refusal(expected, f"{values[wrong]} in row {wrong}")
-    names = classes or tuple(f"class-{label}" for label in range(count))
+    names = classes or numbered_classes(count)
     _check_every_class(labels, names, np.bincount(values.astype(np.int64), minlength=count))
     return tuple(values.tolist()), names
 
@@ -140,7 +141,7 @@ def _named(
     for row, value in enumerate(values):
         if value not in places:
             expected = f"one of {listed(map(printable, names), _NAMED)}"
-            raise labels.refusal(expected, f"{printable(value)[:40]} in row {row}")
+            raise labels.refusal(expected, f"{shortened(printable(value), 40)} in row {row}")
     indices = tuple(places[value] for value in values)
     _check_every_class(labels, names, np.bincount(indices, minlength=len(names)))
     return indices, names
@@ -179,7 +180,7 @@ def path_names(paths: Given, rows: int) -> tuple[str, ...]:
         if not text:
             raise paths.refusal("a name for every row", f"none in row {row}")
         if text in seen:
-            found = f"{printable(text)[:80]} in rows {seen[text]} and {row}"
+            found = f"{shortened(printable(text), 80)} in rows {seen[text]} and {row}"
             raise paths.refusal("a different name for every row", found)
         seen[text] = row
     return texts
@@ -195,7 +196,7 @@ def part_names(parts: Given, rows: int) -> tuple[str, ...]:
     for row, text in enumerate(texts_of(parts, rows)):
         part = part_named(text) if text else ""
         if part is None:
-            raise parts.refusal(f"one of {', '.join(KNOWN_AS)}", f"{printable(text)[:40]} in row {row}")
+            raise parts.refusal(f"one of {', '.join(KNOWN_AS)}", f"{shortened(printable(text), 40)} in row {row}")
         found.append(part)
     return tuple(found)
 

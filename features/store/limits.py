@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
+import numpy as np
+
 from features.runtime.errors import InputError
 from features.store.schema import WIDEST
 
@@ -40,6 +42,12 @@ def why_not_kept(text: str) -> tuple[str, str] | None:
     if size > WIDEST or "\0" in text:
         return f"text of at most {WIDEST:,} bytes", f"{size:,} bytes" if size > WIDEST else "a zero byte"
     return None
+
+
+def why_too_large(dtype: str) -> tuple[str, str | None]:
+    """Returns what values a dtype can hold, for a refusal of larger ones, and what to do about them, if anything."""
+    expected = f"values up to {np.finfo(dtype).max:g}, the largest {dtype}"
+    return expected, "keep them as float32: --dtype float32" if dtype == "float16" else None
 
 
 def rows_in_batch(given: int | None, *, otherwise: int) -> int:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
-from features.runtime.text import composed
+from features.runtime.text import composed, shortened
 from features.store.intensity import GRAMMAR, parse_intensity
 from features.store.kind import BY_TYPE, EIGHT_BITS, RESIZES, SQUASH, UNKNOWN, FeatureKind
 from features.store.parts import PARTS
@@ -279,12 +279,12 @@ def check_shown(path: Path, kind: FeatureKind) -> None:
         InputError: Naming the file and the field.
     """
     if kind.resize not in RESIZES:
-        found = ascii(kind.resize)[:80]
+        found = shortened(ascii(kind.resize), 80)
         raise InputError(path, field="resize", expected=f"one of {', '.join(RESIZES)}", found=found)
     try:
         parse_intensity(kind.intensity)
     except InputError as error:
-        found = ascii(kind.intensity)[:80]
+        found = shortened(ascii(kind.intensity), 80)
         raise InputError(path, field="intensity", expected=GRAMMAR, found=found) from error
 
 

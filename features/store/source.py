@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Features = npt.NDArray[Any]
 """(rows, height, width, channels), or with all views (rows, views, height, width, channels), in the source's dtype."""
 CHUNK_BYTES = 32 * 2**20
-"""Upper bound of the features that ``chunks`` holds at once (one row at least)."""
+"""Upper bound of the features that are held at once where all are gone through (one row at least)."""
 
 
 class FeatureSource(Protocol):

@@ -51,9 +51,9 @@ def bare_product() -> Callable[..., Any]:
     return product
 
 
-def passes_free_pages_over() -> bool:
-    """Whether pages that no head owns cost a bank next to no time, so that it may have many of them."""
-    return bool(_backend().passes_free_pages_over())
+def skips_free_pages() -> bool:
+    """Whether a bank skips pages that no head owns: they cost next to no time, so that it may have many of them."""
+    return bool(_backend().skips_free_pages())
 
 
 def compiles_by_shape() -> bool:

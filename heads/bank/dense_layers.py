@@ -16,7 +16,7 @@ from heads.bank.dropout import kept, keys
 from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, slopes, unsealed
 from heads.bank.places import Each, Sizes
 from heads.bank.shape import BankShape
-from heads.bank.state import Arrays, Present
+from heads.bank.state import Arrays, PartitionSettings
 
 _NUMBERS = ("activation", "dense_layers", "label_smoothing", "dense_dropout", "seed", "steps", "taken")
 
@@ -51,7 +51,7 @@ class DenseLayers:
         self._choose = partial(choose, seal=seal)
 
     def classify(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, present: Present
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, partition: PartitionSettings
     ) -> tuple[Tensor, Errors, Arrays]:
         """Everything from the first dense layer's partial sums to the loss, and back.
 
@@ -61,16 +61,16 @@ class DenseLayers:
             pooled: (P, U, B) likewise: what each page of heads that pool adds.
             weights: The slots' arrays.
             labels: (B,) int32.
-            present: See ``Present``.
+            partition: See ``PartitionSettings``.
 
         Returns:
             Loss (H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
         """
         shape = self.shape
         onehot = ops.one_hot(labels, shape.classes, axis=0, dtype="float32")
-        counts = ops.take(present.class_weight, labels, axis=0)
-        slots = {name: present.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, present)
+        counts = ops.take(partition.class_weight, labels, axis=0)
+        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, partition)
         sizes = {name: array.shape[1:] for name, array in weights.items()}
         results = {"loss": (), "error": (self.batch, shape.units), **sizes}
 
@@ -79,16 +79,18 @@ class DenseLayers:
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
-        found = self._each.run(head, slots, present.used_slots, results)
-        taken = present.slots["taken"]
+        found = self._each.run(head, slots, partition.used_slots, results)
+        taken = partition.slots["taken"]
         found = {name: ops.where(as_deep(taken, array), array, 0.0) for name, array in found.items()}
-        return found.pop("loss"), self._errors(found.pop("error"), present), found
+        return found.pop("loss"), self._errors(found.pop("error"), partition), found
 
-    def decide(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
+    def decide(
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+    ) -> Tensor:
         """``classify`` as in use: probabilities (H, B, K) float32."""
         shape = self.shape
-        slots = {name: present.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, present)
+        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, partition)
 
         def head(of_head: Arrays) -> Arrays:
             depths = [partial(self._use, depth, of_head) for depth in range(shape.dense_layers + 1)]
@@ -96,24 +98,26 @@ class DenseLayers:
             return chosen
 
         results: Sizes = {"shares": (self.batch, shape.classes)}
-        return self._each.run(head, slots, present.used_slots, results)["shares"]
+        return self._each.run(head, slots, partition.used_slots, results)["shares"]
 
-    def _totals(self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, present: Present) -> Tensor:
+    def _totals(
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+    ) -> Tensor:
         """Sums of the first dense layer of each head, (H, U, B) float32."""
         shape = self.shape
-        heads = present.slots["taken"].shape[0]
+        heads = partition.slots["taken"].shape[0]
         total = weights["dense_bias"][:, :, None]
         if tiles is not None:
             rows = heads * shape.tiles_in_page
-            row = ops.where(present.tiles["owned"], present.tiles["row"], rows)  # one more, for what nobody owns
+            row = ops.where(partition.tiles["owned"], partition.tiles["row"], rows)  # one more, for what nobody owns
             sums = ops.segment_sum(ops.cast(tiles, "float32"), row, num_segments=rows + 1)[:rows]
             total = total + ops.reshape(sums, (heads, -1, self.batch))[:, : shape.units]
         if pooled is not None:
-            owner = ops.where(self._pooling(present), present.pages["owner"], heads)
+            owner = ops.where(self._pooling(partition), partition.pages["owner"], heads)
             total = total + ops.segment_sum(ops.cast(pooled, "float32"), owner, num_segments=heads + 1)[:heads]
         return total
 
-    def _errors(self, error: Tensor, present: Present) -> Errors:
+    def _errors(self, error: Tensor, partition: PartitionSettings) -> Errors:
         """(H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
         shape = self.shape
         tiles = pooled = None
@@ -122,16 +126,16 @@ class DenseLayers:
             cut = ops.pad(error, [[0, 0], [0, 0], [0, padding]])
             cut = ops.reshape(cut, (-1, self.batch, shape.tiles_in_page, shape.tile_units))
             cut = ops.reshape(ops.transpose(cut, (0, 2, 1, 3)), (-1, self.batch, shape.tile_units))
-            owned = present.tiles["owned"][:, None, None]
-            tiles = ops.cast(ops.where(owned, ops.take(cut, present.tiles["row"], axis=0), 0.0), self.dtype)
+            owned = partition.tiles["owned"][:, None, None]
+            tiles = ops.cast(ops.where(owned, ops.take(cut, partition.tiles["row"], axis=0), 0.0), self.dtype)
         if shape.pools:
-            of_pages = ops.take(error, present.pages["owner"], axis=0)
-            pooled = ops.cast(ops.where(self._pooling(present)[:, None, None], of_pages, 0.0), self.dtype)
+            of_pages = ops.take(error, partition.pages["owner"], axis=0)
+            pooled = ops.cast(ops.where(self._pooling(partition)[:, None, None], of_pages, 0.0), self.dtype)
         return Errors(tiles, pooled)
 
-    def _pooling(self, present: Present) -> Tensor:
+    def _pooling(self, partition: PartitionSettings) -> Tensor:
         """(P,) bool: pages of heads that pool."""
-        return ops.logical_and(present.pages["owned"], present.pages["pooled"])
+        return ops.logical_and(partition.pages["owned"], partition.pages["pooled"])
 
     # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------
 

@@ -74,7 +74,7 @@ class Engine:
         shape: As given.
         dtype: In force.
         table: Who owns which page; read only.
-        plateau: The learning rates; call its ``update`` after each epoch.
+        learning_rates: Of all heads; call its ``update`` after each epoch.
         specs: The head of each slot, or None.
     """
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept
-from heads.bank.functions import Function, Seal, Tensor, activations, apart, as_deep, choose, slopes, unsealed
+from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, in_own_kernel, slopes, unsealed
 from heads.bank.shape import BankShape
 from heads.bank.state import Norm
 from heads.model.functions import POOLINGS, Pooling
@@ -59,7 +59,7 @@ class FirstLayer:
 
     def moments(self, hidden: Tensor, channels: Channels) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel of (n, S·B): (n,) float32 each."""
-        found: tuple[Tensor, Tensor] = apart(
+        found: tuple[Tensor, Tensor] = in_own_kernel(
             lambda values: _moments(ops.cast(values, "float32")), channels.activation, hidden
         )
         return found
@@ -141,8 +141,8 @@ class FirstLayer:
         functions = [self._backward(slope) for slope in slopes(self.shape.activations)]
         error = self._choose(functions, codes, hidden, error, *numbers)
         if norm is None:
-            return apart(lambda error: ops.cast(error, self.dtype), channels.activation, error), None
-        found: tuple[Tensor, Tensor] = apart(
+            return in_own_kernel(lambda error: ops.cast(error, self.dtype), channels.activation, error), None
+        found: tuple[Tensor, Tensor] = in_own_kernel(
             self._through_norm, channels.activation, hidden, error, norm.mean, norm.variance, channels.batch_norm
         )
         return found

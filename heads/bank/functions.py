@@ -51,7 +51,7 @@ def choose(functions: Sequence[Function], code: Tensor, *arrays: Tensor, seal: S
     return chosen
 
 
-def apart(function: Function, code: Tensor, *arrays: Tensor) -> Any:
+def in_own_kernel(function: Function, code: Tensor, *arrays: Tensor) -> Any:
     """Runs a function in a kernel of its own where ``code`` is a scalar.
 
     Compilers join what they can: a pass whose result is written into a part of an array would be joined with that

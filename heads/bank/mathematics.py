@@ -7,7 +7,9 @@ before rows, so that the products, the element-wise passes, the sums of a channe
 over contiguous memory and nothing is transposed.
 
 Here the pieces are put together: ``page_passes``, ``dense_layers`` and ``update`` hold what lies between the products.
-Letters in shapes are those of ``heads.bank.state``.
+In shapes, as in ``heads.bank.state``: P pages, T tiles and H slots of a partition, M pages and N = 16·M channels of a
+lane, C channels of a bottleneck, S positions, B rows, Q values of a channel that pooling leaves, U units, V units of a
+tile, K classes.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from keras import ops
 from heads.bank.dense_layers import DenseLayers, Errors
 from heads.bank.first_layer import FirstLayer
 from heads.bank.functions import Tensor
-from heads.bank.line_up import LineUp
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
+from heads.bank.partition_settings import partition_settings
 from heads.bank.places import AllAtOnce, OneByOne
 from heads.bank.shape import STATISTICS, BankShape
-from heads.bank.state import Active, Arrays, Batch, Gradients, Lane, Norm, Present, Settings
+from heads.bank.state import Active, Arrays, Batch, Gradients, Lane, Norm, PartitionSettings, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
 from heads.model.spec import PAGE
@@ -56,7 +58,7 @@ class Bank:
         each = OneByOne() if tools.one_by_one else AllAtOnce()
         passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
         dense, update = DenseLayers(shape, dtype, each, batch=batch, seal=tools.seal), Update(shape)
-        self._present = tools.fuse(LineUp(shape).present)
+        self._partition_settings = tools.fuse(lambda settings, steps: partition_settings(shape, settings, steps))
         self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
         self._normalise = tools.fuse(_in_use(passes))
         self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
@@ -72,26 +74,26 @@ class Bank:
             settings: Of the partition, see ``Settings``.
             batch: See ``Batch``.
         """
-        present = self._present(settings, steps)
-        hidden = self._first_layers(weights["kernel"], batch.features, present)
+        partition = self._partition_settings(settings, steps)
+        hidden = self._first_layers(weights["kernel"], batch.features, partition)
         others = {name: array for name, array in weights.items() if name != "kernel"}
         found: Gradients
-        found, errors = self._between(hidden, others, batch.labels, present)
-        found.weights["kernel"] = self._first_gradients(errors, batch.features, present)
+        found, errors = self._between(hidden, others, batch.labels, partition)
+        found.weights["kernel"] = self._first_gradients(errors, batch.features, partition)
         return found
 
     def _there_and_back(
-        self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, present: Present
+        self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, partition: PartitionSettings
     ) -> tuple[Gradients, list[Tensor]]:
         """All between the first layers' two products: gradients but those of their kernels, and of ``hidden``."""
-        active, norms = self._activations(hidden, weights, present)
+        active, norms = self._activations(hidden, weights, partition)
         dense, pooled = self._dense_kernels(weights), self._pooled(active)
-        sums = self._sums(active, pooled, dense, present)
+        sums = self._sums(active, pooled, dense, partition)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
-        loss, errors, gradients = self._classify(*sums, of_slots, labels, present)
-        of_dense, back = self._dense_gradients(active, pooled, dense, errors, present)
+        loss, errors, gradients = self._classify(*sums, of_slots, labels, partition)
+        of_dense, back = self._dense_gradients(active, pooled, dense, errors, partition)
         gradients |= {name: ops.reshape(array, weights[name].shape) for name, array in of_dense.items()}
-        of_hidden, betas = self._errors(hidden, active, back, norms, present)
+        of_hidden, betas = self._errors(hidden, active, back, norms, partition)
         statistics: Arrays = {}
         if "beta" in weights:
             gradients["beta"] = self._whole(betas)
@@ -99,12 +101,12 @@ class Bank:
         return Gradients(loss, gradients, statistics), of_hidden
 
     def _activations(
-        self, hidden: Sequence[Tensor], weights: Arrays, present: Present
+        self, hidden: Sequence[Tensor], weights: Arrays, partition: PartitionSettings
     ) -> tuple[list[Active], list[Norm | None]]:
         """Each lane's ``Passes.forward`` in training."""
         found = [
             self._activate(mine, self._norm(weights, part), lane)
-            for mine, part, lane in zip(hidden, self._lanes, present.lanes, strict=True)
+            for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
         ]
         return [active for active, _ in found], [norm for _, norm in found]
 
@@ -114,11 +116,11 @@ class Bank:
         active: Sequence[Active],
         back: Arrays,
         norms: Sequence[Norm | None],
-        present: Present,
+        partition: PartitionSettings,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Each lane's ``Passes.backward``: gradients of ``hidden`` and of beta."""
         found = []
-        for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, present.lanes, strict=True):
+        for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, partition.lanes, strict=True):
             own = {name: array[part] if name == "pooled" else array for name, array in back.items()}
             found.append(self._deactivate(mine, own, norm, lane, had.flat if self._joined else None))
         return [error for error, _ in found], [beta for _, beta in found]
@@ -130,14 +132,14 @@ class Bank:
         firsts = [lane * self.shape.lane_pages - part.start for lane, part in enumerate(self._lanes)]
         return ops.concatenate([array[first:] for array, first in zip(lanes, firsts, strict=True)], axis=0)
 
-    def _first_layers(self, kernel: Tensor, features: Tensor, present: Present) -> list[Tensor]:
+    def _first_layers(self, kernel: Tensor, features: Tensor, partition: PartitionSettings) -> list[Tensor]:
         return [
             self._first_layer(kernel[part], features, lane)
-            for part, lane in zip(self._lanes, present.lanes, strict=True)
+            for part, lane in zip(self._lanes, partition.lanes, strict=True)
         ]
 
-    def _first_gradients(self, errors: Sequence[Tensor], features: Tensor, present: Present) -> Tensor:
-        lanes = zip(errors, present.lanes, strict=True)
+    def _first_gradients(self, errors: Sequence[Tensor], features: Tensor, partition: PartitionSettings) -> Tensor:
+        lanes = zip(errors, partition.lanes, strict=True)
         return self._whole([self._first_gradient(error, features, lane) for error, lane in lanes])
 
     def _first_layer(self, kernel: Tensor, features: Tensor, lane: Lane) -> Tensor:
@@ -145,7 +147,8 @@ class Bank:
 
         def convolve(kernel: Tensor) -> Tensor:
             flat = ops.reshape(ops.cast(kernel, self.dtype), (-1, kernel.shape[-1]))
-            return ops.reshape(self._product(flat, features, transpose_b=True), (-1, PAGE, features.shape[0]))
+            found = self._product(flat, features, transpose_b=True)  # (N, C) x (C, S·B)
+            return ops.reshape(found, (-1, PAGE, features.shape[0]))
 
         hidden = self._in_use(convolve, lane.used, _OF_PAGES, kernel)
         return ops.reshape(hidden, (-1, features.shape[0]))
@@ -155,7 +158,7 @@ class Bank:
 
         def multiply(error: Tensor) -> Tensor:
             flat = ops.reshape(error, (-1, features.shape[0]))
-            return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))
+            return ops.reshape(self._product(flat, features), (-1, PAGE, features.shape[1]))  # (N, S·B) x (S·B, C)
 
         paged = ops.reshape(error, (-1, PAGE, features.shape[0]))
         return self._in_use(multiply, lane.used, _OF_PAGES, paged)
@@ -178,32 +181,37 @@ class Bank:
         return self._whole([one.pooled for one in active]) if self.shape.pools else None
 
     def _sums(
-        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, present: Present
+        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, partition: PartitionSettings
     ) -> tuple[Tensor | None, Tensor | None]:
         """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
         of_tiles = of_pooled = None
-        if "tiles" in dense:
-            multiply = self._with_pages(active, present, lambda flat, kernel: self._transposed_times(kernel, flat))
-            used, of_pages = present.used_tiles, present.tiles["page"]
+        if "tiles" in dense:  # (T, V, 16·S) x (T, 16·S, B)
+            multiply = self._with_pages(active, partition, lambda flat, kernel: self._transposed_times(kernel, flat))
+            used, of_pages = partition.used_tiles, partition.tiles["page"]
             of_tiles = self._in_use(multiply, used, _OF_TILES, of_pages, dense["tiles"], in_order=True)
-        if "pooled" in dense:
-            used = present.used_pooled
+        if "pooled" in dense:  # (P, U, 16·Q) x (P, 16·Q, B)
+            used = partition.used_pooled
             of_pooled = self._in_use(self._transposed_times, used, _OF_POOLED, dense["pooled"], pooled)
         return of_tiles, of_pooled
 
     def _dense_gradients(
-        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, errors: Errors, present: Present
+        self,
+        active: Sequence[Active],
+        pooled: Tensor | None,
+        dense: Arrays,
+        errors: Errors,
+        partition: PartitionSettings,
     ) -> tuple[Arrays, Arrays]:
         """Gradients of the first dense layers' kernels, and of what these multiply: (T, 16·S, B) and (P, 16·Q, B)."""
         of_kernels, back = {}, {}
-        if "tiles" in dense:
-            both = self._gradients_by(self._with_pages(active, present, self._product))
-            arrays = present.tiles["page"], dense["tiles"], errors.tiles
-            found = self._in_use(both, present.used_tiles, _OF_TILES, *arrays, in_order=True)
+        if "tiles" in dense:  # (T, 16·S, B) x (T, B, V), and (T, 16·S, V) x (T, V, B)
+            both = self._gradients_by(self._with_pages(active, partition, self._product))
+            arrays = partition.tiles["page"], dense["tiles"], errors.tiles
+            found = self._in_use(both, partition.used_tiles, _OF_TILES, *arrays, in_order=True)
             of_kernels["tiles"], back["tiles"] = found
-        if "pooled" in dense:
+        if "pooled" in dense:  # (P, 16·Q, B) x (P, B, U), and (P, 16·Q, U) x (P, U, B)
             both, arrays = self._gradients_by(self._product), (pooled, dense["pooled"], errors.pooled)
-            of_kernels["pooled"], back["pooled"] = self._in_use(both, present.used_pooled, _OF_POOLED, *arrays)
+            of_kernels["pooled"], back["pooled"] = self._in_use(both, partition.used_pooled, _OF_POOLED, *arrays)
         return of_kernels, back
 
     def _gradients_by(self, product: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -215,7 +223,7 @@ class Bank:
         return lambda inputs, kernel, error: (product(inputs, error), self._times_transposed(kernel, error))
 
     def _with_pages(
-        self, active: Sequence[Active], present: Present, product: Callable[[Tensor, Tensor], Tensor]
+        self, active: Sequence[Active], partition: PartitionSettings, product: Callable[[Tensor, Tensor], Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A product of what the pages of tiles, (n,), hold, (n, 16·S, B), with another factor of each tile.
 
@@ -227,7 +235,7 @@ class Bank:
                 return product(ops.take(active[0].flat, pages, axis=0), others)
             found: list[Tensor] = []
             begin: Tensor = 0
-            for number, (mine, part, lane) in enumerate(zip(active, self._lanes, present.lanes, strict=True)):
+            for number, (mine, part, lane) in enumerate(zip(active, self._lanes, partition.lanes, strict=True)):
                 end = None if number + 1 == len(active) else begin + lane.tiles  # the last takes what nobody owns, too
                 places = ops.maximum(pages[begin:end] - part.start, 0)
                 found.append(product(ops.take(mine.flat, places, axis=0), others[begin:end]))
@@ -254,14 +262,14 @@ class Bank:
         Returns:
             Class probabilities, (H, B, K) float32.
         """
-        present = self._present(settings, steps)
-        hidden = self._first_layers(weights["kernel"], features, present)
+        partition = self._partition_settings(settings, steps)
+        hidden = self._first_layers(weights["kernel"], features, partition)
         active = [
             self._normalise(mine, self._norm(weights, part), lane)
-            for mine, part, lane in zip(hidden, self._lanes, present.lanes, strict=True)
+            for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
         ]
-        tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), present)
-        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, present)
+        tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), partition)
+        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, partition)
 
 
 def _in_training(passes: Passes) -> Callable[..., Any]:

@@ -9,8 +9,26 @@ import keras
 import numpy as np
 
 from heads.bank.backends import bare_product
+from heads.bank.shape import BankShape
+from heads.model.spec import PAGE
 
 REPETITIONS = 5
+
+
+def bank_rate(shape: BankShape, dtype: str, *, repetitions: int = REPETITIONS) -> float:
+    """Measures the bare products of a bank's first layers, of all partitions at once, which is never the slower way.
+
+    Args:
+        shape: Of the bank.
+        dtype: ``bfloat16`` or ``float32``.
+        repetitions: Pairs of products; the median counts.
+
+    Returns:
+        Floating-point operations per second.
+    """
+    rows, outputs = shape.batch * shape.positions, shape.pages * PAGE * max(1, shape.folds - 1)
+    channels = shape.feature_shape[2]
+    return matmul_rate(rows=rows, channels=channels, outputs=outputs, dtype=dtype, repetitions=repetitions)
 
 
 def matmul_rate(*, rows: int, channels: int, outputs: int, dtype: str, repetitions: int = REPETITIONS) -> float:

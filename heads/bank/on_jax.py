@@ -182,8 +182,8 @@ def lanes(dtype: str) -> int:
     return 1
 
 
-def passes_free_pages_over() -> bool:
-    """See ``heads.bank.backends.passes_free_pages_over``: products take all pages."""
+def skips_free_pages() -> bool:
+    """See ``heads.bank.backends.skips_free_pages``: products take all pages."""
     return False
 
 

@@ -37,6 +37,8 @@ sizes are as far apart, too: each takes time to compile, which so few places do 
 class _Tools:
     """Passes compiled by XLA, or run as they are; products by whoever multiplies faster.
 
+    What follows from device and dtype is in a table of docs/bank.md ("Who does what").
+
     Args:
         compiled: Whether anything is compiled.
         dtype: Of the products' operands.
@@ -49,6 +51,7 @@ class _Tools:
         self.joined, self.by_bits = self._by_xla, self.one_by_one and dtype == "bfloat16"
 
     def product(self, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        """(n, depth) x (depth, m), rows of one factor being of several heads; or (places, ...) each, place by place."""
         if self.by_bits and len(a.shape) == 2:
             a, b = _deepened(a, int(not transpose_a)), _deepened(b, int(transpose_b))
         return self.bare_product(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
@@ -258,7 +261,7 @@ class BankProgram:
         return self._scoring.probabilities(weights, steps, settings_of(settings, fold), features)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
-        """Held rows as (S·B, C): gathered position by position, which costs no more than row by row.
+        """B held rows as (S·B, C), S positions and C channels: gathered by position, which costs no more than by row.
 
         Where products are deepened, some more of the rows follow, so that nothing has to be copied for that.
         """
@@ -268,7 +271,7 @@ class BankProgram:
         return tf.gather(flat, _deepened(where, 0) if self._deepens else where)
 
     def _rows(self, features: Any) -> Any:
-        """Features (B, h, w, c) from the host as (S·B, C)."""
+        """Features of B rows from the host, (B, height, width, C), as (S·B, C), where S is height · width."""
         channels = self._shape.feature_shape[2]
         rows = tf.cast(tf.reshape(features, (-1, self._shape.positions, channels)), self._dtype)
         by_position = tf.reshape(tf.transpose(rows, (1, 0, 2)), (-1, channels))
@@ -287,8 +290,8 @@ def fast_in_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def passes_free_pages_over() -> bool:
-    """See ``heads.bank.backends.passes_free_pages_over``."""
+def skips_free_pages() -> bool:
+    """See ``heads.bank.backends.skips_free_pages``."""
     return _Tools(compiled=True).one_by_one
 
 

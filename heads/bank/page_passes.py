@@ -1,7 +1,7 @@
 """The element-wise passes between the products: from the convolutions to what the dense layers multiply, and back.
 
-``PageByPage`` and ``WholePasses`` do the same, see ``heads.bank.places``. Letters in shapes are those of
-``heads.bank.state``.
+``PageByPage`` and ``WholePasses`` do the same, see ``heads.bank.places``. In shapes, as in ``heads.bank.state``: M
+pages of a lane, N = 16·M channels, S positions, B rows, T tiles, Q values of a channel that pooling leaves.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class PageByPage:
     def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
         first, shape, dtype, kept = self._first, self._shape, self._first.dtype, kept_as(self._first.dtype)
-        hidden = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))
+        hidden = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))  # (N, S·B) to (M, 16, S·B)
         pages = hidden.shape[0]
         found = {}
         if shape.flattens:
@@ -93,7 +93,7 @@ class PageByPage:
         found = ops.fori_loop(0, lane.used.count, body, found)
         flat, pooled = (_values_of(found.get(name), dtype) for name in ("flat", "pooled"))
         if flat is not None:
-            flat = ops.reshape(flat, (-1, PAGE * shape.positions, first.batch))
+            flat = ops.reshape(flat, (-1, PAGE * shape.positions, first.batch))  # (M, 16, S·B) to (M, 16·S, B)
         statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
         return Active(flat, _joined(pooled)), statistics
 
@@ -102,12 +102,12 @@ class PageByPage:
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
         first, dtype = self._first, self._first.dtype
-        paged = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))
+        paged = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))  # (N, S·B) to (M, 16, S·B)
         tiles, pooled = back.get("tiles"), back.get("pooled")
         if tiles is not None:
-            tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))
+            tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))  # (T, 16·S, B) to (T, 16, S·B)
         if pooled is not None:
-            pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch)))
+            pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch)))  # (M, 16, Q, B)
         start = ops.zeros(paged.shape, kept_as(dtype)) if over is None else bits(ops.reshape(over, paged.shape))
         found = {"error": start}
         if norm is not None:
@@ -154,9 +154,9 @@ class WholePasses:
             own = Norm(own.beta, *first.moments(hidden, channels))
         values = first.activated(hidden, own, channels, training=training)
         flat = pooled = None
-        if shape.flattens:
+        if shape.flattens:  # (N, S·B) to (M, 16·S, B)
             flat = ops.reshape(ops.cast(values, first.dtype), (-1, PAGE * shape.positions, first.batch))
-        if shape.pools:
+        if shape.pools:  # (N, Q, B) to (M, 16·Q, B)
             pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE * shape.pooled_values, first.batch))
         return Active(flat, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
 
@@ -167,6 +167,7 @@ class WholePasses:
         del over
         first, pooled = self._first, back.get("pooled")
         channels, own = _channels(lane, None), _norm_of(norm, None)
+        # (M, 16·Q, B) to (N, Q, B)
         error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
         error = first.unpooled(lambda: self._of_pages(back["tiles"], lane), error, hidden, own, channels)
         error, beta = first.deactivated(hidden, error, own, channels)
@@ -178,7 +179,7 @@ class WholePasses:
         total: Tensor = 0.0
         for part in parts:
             there = (lane.pages["tile_count"] > part)[:, None, None]
-            mine = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)
+            mine = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)  # (T, 16·S, B) to (M, 16·S, B)
             total = total + ops.where(there, ops.cast(mine, "float32"), 0.0)
         return ops.reshape(total, (-1, self._shape.positions * self._first.batch))
 
@@ -200,6 +201,7 @@ def _norm_of(norm: Norm | None, page: Tensor | None) -> Norm | None:
 
 
 def _in_pages(of_channels: Tensor) -> Tensor:
+    """(N,) to (M, 16)."""
     return ops.reshape(of_channels, (-1, PAGE))
 
 
@@ -209,5 +211,5 @@ def _values_of(array: Tensor | None, dtype: str) -> Tensor | None:
 
 
 def _joined(pooled: Tensor | None) -> Tensor | None:
-    """(P, 16, Q, B) to (P, 16·Q, B)."""
+    """(M, 16, Q, B) to (M, 16·Q, B)."""
     return None if pooled is None else ops.reshape(pooled, (pooled.shape[0], -1, pooled.shape[-1]))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from keras import ops, tree
 
-from heads.bank.functions import Tensor, apart
+from heads.bank.functions import Tensor, in_own_kernel
 from heads.bank.state import Settings
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def put_back(arrays: T, new: T, partition: Tensor) -> T:
     def put(array: Tensor, values: Tensor) -> Tensor:
         if array.shape[0] == 1:
             return values[None]
-        values = apart(lambda values: values[None], partition, values)
+        values = in_own_kernel(lambda values: values[None], partition, values)
         return ops.slice_update(array, (partition, *[0] * len(values.shape[1:])), values)
 
     placed: T = tree.map_structure(put, arrays, new)

@@ -29,7 +29,7 @@ class Each(Protocol):
 
         Args:
             function: Makes results of the arrays of one place, or, all at once, of all places.
-            arrays: (n, ...) each.
+            arrays: (n, ...) each, of n places: pages, tiles or heads.
             used: Those in use.
             results: Shapes of what the function makes.
         """
@@ -80,7 +80,7 @@ def bits(array: Tensor) -> Tensor:
 
 
 def at(array: Tensor, place: Tensor, dtype: str | None = None) -> Tensor:
-    """Returns ``array[place]``, where ``array`` holds the bits of another dtype in that one."""
+    """Returns ``array[place]``, (n, ...) to (...), where ``array`` holds the bits of another dtype in that one."""
     found = ops.take(array, place, axis=0)
     return found if dtype is None or kept_as(dtype) == dtype else ops.view(found, dtype)
 

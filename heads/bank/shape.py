@@ -178,7 +178,7 @@ class BankShape:
 
     @property
     def pools(self) -> bool:
-        """Whether any head leaves one value for each channel."""
+        """Whether any head pools its positions."""
         return any(not POOLINGS[name].keeps_positions for name in self.poolings)
 
     @property
@@ -242,7 +242,7 @@ class BankShape:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the arrays that Adam updates."""
+        """Names of the arrays that the optimizer updates."""
         return tuple(name for name in self._names if name not in STATISTICS)
 
     @property

@@ -53,8 +53,8 @@ class Lane(NamedTuple):
     tiles: Tensor
 
 
-class Present(NamedTuple):
-    """The settings of a partition, lined up for the passes (``heads.bank.line_up``).
+class PartitionSettings(NamedTuple):
+    """The settings of a partition, lined up for the passes (``heads.bank.partition_settings``).
 
     Attributes:
         slots: (H,) each: hyperparameters.

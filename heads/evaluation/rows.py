@@ -12,7 +12,8 @@ import numpy as np
 
 from features.rows.given_parts import GIVEN, part_rows
 from features.runtime.errors import InputError
-from features.store.article import class_names
+from features.runtime.text import shortened
+from features.store.class_names import class_names
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
@@ -97,7 +98,7 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
     seed, *shares = (metadata.split.get(name) for name in ("seed", "validation", "test"))
     if type(seed) is not int or seed < 0 or not _are_shares(shares):
         expected = "seed, validation, test and identity"
-        raise InputError(head, field="split", expected=expected, found=json.dumps(metadata.split)[:80])
+        raise InputError(head, field="split", expected=expected, found=shortened(json.dumps(metadata.split), 80))
     validation, test = shares
     ignored = metadata.split.get("parts") != GIVEN
     split = part_rows(store, validation=validation, test=test, seed=seed, ignore_parts=ignored).split

@@ -40,6 +40,7 @@ from features.hdf5.door import opened
 from features.hdf5.values import Attributes, inner_dataset, inside
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
+from features.runtime.text import shortened
 from heads.files.keras_archive import KerasArchive, is_archive, opened_archive
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes, parse_metadata
 from heads.files.plain_layers import PlainLayer, PlainModel, parse_model
@@ -183,7 +184,7 @@ def _check_kind(path: Path, file: Any) -> None:
         hint = "search.export without --with-backbone writes a head"
         raise InputError(path, field="kind", expected=EXPECTED, found="a model from image to class", hint=hint)
     if kind != KIND:
-        raise InputError(path, field="kind", expected=KIND, found=repr(kind[:60]))
+        raise InputError(path, field="kind", expected=KIND, found=repr(shortened(kind, 60)))
 
 
 def _model_config(path: Path, file: Any) -> str:
@@ -238,7 +239,7 @@ def _check_names(path: Path, layer: PlainLayer, found: Iterable[str], wanted: It
     if names != sorted(wanted):
         expected = f"the weights {', '.join(layer.weights)}"
         shown = ", ".join(names) or "none"
-        raise InputError(path, field=f"layer {layer.name!r}", expected=expected, found=shown[:80])
+        raise InputError(path, field=f"layer {layer.name!r}", expected=expected, found=shortened(shown, 80))
 
 
 def _decoded(name: Any) -> str:

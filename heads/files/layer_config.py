@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from features.runtime.errors import InputError
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 
 MAX_PARAMETERS = 2**26
 """256 MB of float32; the largest head of the widest search space has a twentieth of it."""
@@ -36,8 +36,7 @@ def refuse(path: Path, field: str, expected: str, found: object) -> NoReturn:
         InputError: Always.
     """
     shown = found if isinstance(found, str) else json.dumps(found, default=repr)
-    shown = printable(shown)
-    raise InputError(path, field=field, expected=expected, found=shown if len(shown) <= 80 else shown[:80] + "...")
+    raise InputError(path, field=field, expected=expected, found=shortened(printable(shown), 80))
 
 
 def keras_object(path: Path, what: str, entry: Any) -> tuple[str, Any, dict[str, Any]]:
@@ -68,8 +67,7 @@ def keras_object(path: Path, what: str, entry: Any) -> tuple[str, Any, dict[str,
 
 def quoted(name: object) -> str:
     """Returns what a file gives for a name, in quotes and not too long."""
-    text = repr(name)
-    return text if len(text) <= 60 else text[:60] + "..."
+    return shortened(repr(name), 60)
 
 
 class LayerConfig:

@@ -14,7 +14,7 @@ import numpy as np
 from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.runtime.text import composed, printable
-from features.store.article import ARTICLE_SHAPE, class_names
+from features.store.class_names import ARTICLE_SHAPE, class_names
 from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel

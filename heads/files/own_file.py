@@ -15,12 +15,12 @@ import numpy as np
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
+from heads.files.checked_write import TOLERANCE
 from heads.files.formats import format_of, probabilities_of
 from heads.files.head_file import EXPECTED, save_head
 from heads.files.keras_archive import opened_archive
-from heads.files.leaving import TOLERANCE
 from heads.files.metadata import KIND, HeadMetadata, file_attributes, parse_metadata
 from heads.files.plain_layers import parse_model
 
@@ -34,7 +34,7 @@ def unreadable_layers(model: Any) -> str | None:
     except InputError as error:
         return str(error)
     except Exception as error:  # of the user's own get_config
-        return printable(f"{type(error).__name__} ({error})")[:200]
+        return shortened(printable(f"{type(error).__name__} ({error})"), 200)
     return None
 
 
@@ -101,7 +101,7 @@ def _write(
     except (BottleneckError, OSError):
         raise
     except Exception as error:  # of the user's own layers, or of Keras about them
-        return f"{type(error).__name__} ({printable(' '.join(str(error).split()))[:200]})"
+        return f"{type(error).__name__} ({shortened(printable(' '.join(str(error).split())), 200)})"
     return None if difference <= TOLERANCE else f"other probabilities in its file, up to {difference:.2g} apart"
 
 

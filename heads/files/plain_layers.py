@@ -8,7 +8,6 @@ values. Both dialects are read: that of Keras 2 (and of tf.keras) and that of Ke
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
+from features.runtime.json_files import parse_json
 from heads.files.graph import graph_entries, only_end, sources_of
 from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, refuse
 from heads.files.pooling_block import BLOCK, pooled_by
@@ -131,8 +131,8 @@ def parse_model(path: Path, text: str) -> PlainModel:
         InputError: It is not the JSON of a plain head; the layer, and the key in it, are named.
     """
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        config = parse_json(text, finite=False)
+    except ValueError as error:
         raise InputError(path, field="model_config", expected="JSON", found=f"damaged ({error})") from error
     kind, values, _ = keras_object(path, "model", config)
     if kind in ("Functional", "Model"):

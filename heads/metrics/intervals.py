@@ -1,4 +1,4 @@
-"""95 % intervals of accuracies and of their differences, over images or over patients.
+"""95 % intervals and standard errors of means and of their differences, patients as units.
 
 Images of one patient resemble each other, so an interval over images is too narrow; resampling patients with all of
 their images is not (the cluster bootstrap: Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x). Of few patients
@@ -22,6 +22,7 @@ SEED = 0
 _AT_ONCE = 500
 _NORMAL = 1.959964
 """Standard errors of a normal distribution that 95% lie within."""
+_ROUNDING = 1e-9
 Interval = tuple[float, float]
 
 
@@ -70,14 +71,55 @@ def difference_interval(
     """
     gains = mine.astype(float) - other
     count = len(np.unique(patients))
-    if count < 2:
-        return -1.0, 1.0
-    if not gains.any():
+    if count > 1 and not gains.any():
         _, most = wilson_interval(0, count)
         return -most, most
-    half = _NORMAL * float(gains.std(ddof=1)) / math.sqrt(len(gains))
-    by_rows = float(gains.mean()) - half, float(gains.mean()) + half
-    return _within(-1.0, 1.0, by_rows, *_by_patients(gains, patients))
+    return _within(-1.0, 1.0, mean_interval(gains, patients))
+
+
+def mean_interval(values: npt.NDArray[np.floating], patients: npt.NDArray[np.int64]) -> Interval:
+    """Returns the 95% interval of the mean over rows.
+
+    Of one patient nothing is known: it is all numbers then.
+
+    Args:
+        values: (rows,) a number of each row, at least one.
+        patients: (rows,) number of each row's patient, see ``features.rows.split.groups_of``.
+    """
+    if len(np.unique(patients)) < 2:
+        return -math.inf, math.inf
+    half = _NORMAL * float(values.std(ddof=1)) / math.sqrt(len(values))
+    by_rows = float(values.mean()) - half, float(values.mean()) + half
+    return _within(-math.inf, math.inf, by_rows, *_by_patients(values, patients))
+
+
+def paired_difference(
+    mine: npt.NDArray[np.floating], other: npt.NDArray[np.floating], patients: npt.NDArray[np.int64]
+) -> tuple[float, float]:
+    """Returns the mean of ``mine - other`` over rows, and its standard error with patients as units.
+
+    Where all rows are one patient's, rows are the units: patients would have no error at all.
+
+    Args:
+        mine: (rows,) a score of each row.
+        other: (rows,) of the same rows.
+        patients: (rows,) number of each row's patient, see ``features.rows.split.groups_of``.
+    """
+    differences = mine - other
+    mean = float(differences.mean())
+    units = patients if len(np.unique(patients)) > 1 else np.arange(len(differences))
+    deviations = _of_patients(differences - mean, units)
+    scale = len(deviations) / max(1, len(deviations) - 1)
+    return mean, float(np.sqrt(scale * np.sum(deviations**2)) / len(differences))
+
+
+def is_within(behind: float, error: float) -> bool:
+    """Whether a difference is within its standard error.
+
+    The two are the same number where only one patient's rows differ and all patients have equally many, as rows without
+    patients do. That counts as within, whatever the last bit of either says.
+    """
+    return behind <= error * (1 + _ROUNDING)
 
 
 def _by_patients(values: npt.NDArray[Any], patients: npt.NDArray[np.int64]) -> tuple[Interval, Interval]:

@@ -36,6 +36,11 @@ class Scores(NamedTuple):
     accuracy: npt.NDArray[np.float64]
     ranking_score: npt.NDArray[np.float64]
 
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Where there is a score at all."""
+        return np.asarray(np.isfinite(self).all(axis=0))
+
 
 def lower_is_better(objective: str) -> bool:
     """Whether less of an objective is better."""
@@ -99,6 +104,43 @@ class EpochRecord:
     validation: Score
     learning_rate: float
 
+    def replaces(self, best: EpochRecord | None, *, last_counts: bool) -> bool:
+        """Whether a head is what this epoch makes of it, until a later one does.
+
+        Args:
+            best: Of the epochs before; None where there are none.
+            last_counts: Whether a head is what its last epoch makes of it, see ``HeadSpec.last_counts``.
+        """
+        return last_counts or self.validation.better_than(best.validation if best else None)
+
+
+class BestEpochs:
+    """The best epochs of many heads that train together, by the rule of ``EpochRecord.replaces``.
+
+    Args:
+        last_counts: Whether each head is what its last epoch makes of it: of the shape of ``Scores``, or one that
+            broadcasts to it.
+    """
+
+    def __init__(self, last_counts: npt.NDArray[np.bool_]) -> None:
+        self._last_counts = last_counts
+        self._best: Scores | None = None
+
+    def update(self, scores: Scores, here: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Takes what an epoch made of the heads; returns where it is the best so far.
+
+        Args:
+            scores: Of all places.
+            here: Where there is a head, of the same shape.
+        """
+        best = self._best or Scores(*np.full((3, *here.shape), np.nan))
+        higher = scores.ranking_score > best.ranking_score
+        equal = scores.ranking_score == best.ranking_score
+        better = ~best.finite | higher | (equal & (scores.loss < best.loss))
+        replaced: npt.NDArray[np.bool_] = here & (self._last_counts | (scores.finite & better))
+        self._best = Scores(*(np.where(replaced, new, old) for new, old in zip(scores, best, strict=True)))
+        return replaced
+
 
 def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str = "accuracy") -> Score:
     """Scores class probabilities.
@@ -131,10 +173,8 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
     sound = ~np.isnan(probabilities).any(axis=(1, 2)) if rows else np.zeros(heads, bool)
     if not sound.any():
         return Scores(*np.full((3, heads), np.nan))
-    # Contiguous, so that a head's sum is added up in one order however many there are.
-    true = np.ascontiguousarray(probabilities[:, np.arange(rows), labels], np.float64)
     with np.errstate(invalid="ignore"):
-        loss = 0.0 - np.log(np.clip(true, PROBABILITY_FLOOR, None)).mean(axis=1)  # never -0.0
+        loss = 0.0 - true_logarithms(probabilities, labels).mean(axis=1)  # never -0.0
     right = probabilities.argmax(axis=2) == labels
     accuracy = right.mean(axis=1)
     if objective == "balanced_accuracy":
@@ -145,6 +185,20 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
     else:
         ranking_score = -loss if lower_is_better(objective) else accuracy
     return Scores(*(np.where(sound, numbers, np.nan) for numbers in (loss, accuracy, ranking_score)))
+
+
+def true_logarithms(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Returns the logarithm of the true class' probability, which counts as ``PROBABILITY_FLOOR`` at least.
+
+    Args:
+        probabilities: (..., rows, classes).
+        labels: (rows,) index of the true class.
+
+    Returns:
+        (..., rows), in nats; contiguous, so that a head's sum is added up in one order however many there are.
+    """
+    true = np.ascontiguousarray(probabilities[..., np.arange(len(labels)), labels], np.float64)
+    return np.log(np.clip(true, PROBABILITY_FLOOR, None))
 
 
 def _areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:

@@ -265,8 +265,8 @@ class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
         self.weights: Weights = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        best = self._recorder.curve[self.index].validation if self.weights else None
-        if self._last_counts or self._recorder.curve[-1].validation.better_than(best):
+        best = self._recorder.curve[self.index] if self.weights else None
+        if self._recorder.curve[-1].replaces(best, last_counts=self._last_counts):
             self.index, self.weights = len(self._recorder.curve) - 1, self._recorder.weights
 
 

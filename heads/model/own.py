@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Scalar = bool | int | float | str | None
+from features.runtime.text import shortened
+from heads.model.spec import identity_of
+
+Suggested = bool | int | float | str | None
 """What a trial can suggest."""
 
 
@@ -22,7 +23,7 @@ class OwnSpec:
     """
 
     function: str
-    params: Mapping[str, Scalar]
+    params: Mapping[str, Suggested]
 
     @property
     def last_counts(self) -> bool:
@@ -42,16 +43,14 @@ class OwnSpec:
         """
         function, params = data.get("function"), data.get("params")
         if not isinstance(function, str) or not isinstance(params, dict) or data.keys() != {"function", "params"}:
-            raise ValueError(f"own: expected a function and its parameters, found {str(data)[:80]}")
-        wrong = next((name for name, value in params.items() if not isinstance(value, Scalar)), None)
+            raise ValueError(f"own: expected a function and its parameters, found {shortened(str(data), 80)}")
+        wrong = next((name for name, value in params.items() if not isinstance(value, Suggested)), None)
         if wrong is not None:
-            raise ValueError(
-                f"own.{wrong}: expected a number, a text, true, false or null, found {params[wrong]!r:.60}"
-            )
+            found = shortened(repr(params[wrong]), 60)
+            raise ValueError(f"own.{wrong}: expected a number, a text, true, false or null, found {found}")
         return cls(function, params)
 
     @property
     def identity(self) -> str:
-        """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        """See ``identity_of``."""
+        return identity_of(self.to_dict())

@@ -119,9 +119,18 @@ class HeadSpec:
 
     @property
     def identity(self) -> str:
-        """16 hexadecimal digits that stand for this spec: a hash of its canonical JSON."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        """See ``identity_of``."""
+        return identity_of(self.to_dict())
+
+
+def identity_of(spec: Mapping[str, Any]) -> str:
+    """Returns 16 hexadecimal digits that stand for a spec: a hash of its canonical JSON.
+
+    Args:
+        spec: As ``to_dict`` returns it.
+    """
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def cosine_rate(first: float, epoch: int, epochs: int) -> float:

@@ -21,7 +21,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError
 from features.runtime.keras_settings import seed_put_back
 from features.runtime.stopping import heeding_stops
-from features.runtime.text import printable
+from features.runtime.text import printable, shortened
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.build import build_head
 from heads.model.fit import Batches, Recorder, compile_head, plateau_of
@@ -69,7 +69,7 @@ class Trainee:
         except Exception as error:
             if not self.where:
                 raise
-            text = printable(" ".join(str(error).split()))[:200]
+            text = shortened(printable(" ".join(str(error).split())), 200)
             found = f"{type(error).__name__} ({text})"
             problem = TrainingError(f"{self.where}: expected a model that can be trained, found {found}")
             problem.reason = found
@@ -189,7 +189,7 @@ def train_together(
         for one, batch, recorder in zip(trainees, batches, recorders, strict=True):
             _fit_epoch(one, batch, epoch, recorder)
         curve.append(_mean([recorder.curve[-1] for recorder in recorders]))
-        if best is None or curve[-1].validation.better_than(best.validation):
+        if curve[-1].replaces(best, last_counts=False):
             best = curve[-1]
             weights = [recorder.weights for recorder in recorders]
         if not on_epoch(curve[-1]):

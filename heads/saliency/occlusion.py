@@ -77,8 +77,8 @@ def occlusion_map(
     places, cover = grid.places, grid.cover
     rows, columns = (round(places * min(_LONGEST, max(1.0, ratio))) for ratio in (1 / aspect, aspect))
     left, top, right, bottom = grid.inside or (0, 0, len(picture), len(picture))
-    upright = [_stretch(row, rows, cover, bottom - top, top) for row in range(rows)]
-    across = [_stretch(column, columns, cover, right - left, left) for column in range(columns)]
+    upright = [covered_pixels(row, rows, cover, bottom - top, top) for row in range(rows)]
+    across = [covered_pixels(column, columns, cover, right - left, left) for column in range(columns)]
     patches = [_NOTHING, *product(upright, across)]
     # Always a full batch, and the same for images of any aspect, so that the backbone's program is compiled once.
     size = min(batch_size, places**2 + 1)
@@ -100,8 +100,16 @@ def _probabilities(head: Head, backbone: FeatureMaker, pictures: npt.NDArray[np.
     return predict_batch(head.model, features, len(pictures))
 
 
-def _stretch(place: int, places: int, cover: float, size: int, start: int = 0) -> slice:
-    """The pixels of one side that a patch covers: it is centred on its place, and cut at the border."""
+def covered_pixels(place: int, places: int, cover: float, size: int, start: int = 0) -> slice:
+    """Returns the pixels of one side that a patch covers: it is centred on its place, and cut at the border.
+
+    Args:
+        place: Which, from 0.
+        places: In all, along this side.
+        cover: Length of a patch, in places.
+        size: Of the side, in pixels.
+        start: Where it begins.
+    """
     first, last = (round((place + 0.5 + edge * cover / 2) * size / places) for edge in (-1, 1))
     first = min(max(0, first), size - 1)
     return slice(start + first, start + min(max(last, first + 1), size))

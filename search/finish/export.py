@@ -14,9 +14,9 @@ from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.text import counted
 from features.store.kind import SQUASH
+from heads.files.checked_write import check_place, write_checked
 from heads.files.formats import Format, format_of
 from heads.files.head_file import Head, read_head
-from heads.files.leaving import check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
 from heads.files.own_file import read_own_metadata, why_not_plain
 from search.finish.export_choice import Leaving, what_leaves

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from features.rows.split import groups_of
 from heads.metrics.calibration import fit_temperature
-from heads.metrics.scoring import Probabilities, average_views
+from heads.metrics.intervals import is_within, paired_difference
+from heads.metrics.scoring import Probabilities, average_views, true_logarithms
 from search.finish.repeats import Finalist
 from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
-
-_SMALLEST = 1e-7
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,6 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
     Returns:
         What is recommended; None where there is nothing to compare.
     """
-    from search.setup.cross_validation import paired_difference  # noqa: PLC0415  starts the backend
-
     if not compared:
         return None
     labels = data.validation_labels
@@ -106,15 +103,6 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
     return Recommendation(kind=chosen.kind, contenders=tuple(contenders))
 
 
-def is_within(behind: float, error: float) -> bool:
-    """Whether a difference is within its standard error.
-
-    The two are the same number where only one patient's rows differ and all patients have equally many, as rows without
-    patients do. That counts as within, whatever the last bit of either says.
-    """
-    return behind <= error * (1 + _ROUNDING)
-
-
 def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: str) -> npt.NDArray[np.float64]:
     """Scores rows one by one, higher is better; of ``balanced_accuracy`` the mean is the study's.
 
@@ -124,8 +112,7 @@ def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: 
         objective: As in ``recommend``.
     """
     if objective in ("loss", "auc"):
-        true = called[np.arange(len(labels)), labels].astype(np.float64)
-        return np.asarray(np.log(np.clip(true, _SMALLEST, 1)))
+        return true_logarithms(called, labels)
     right: npt.NDArray[np.float64] = (called.argmax(axis=1) == labels).astype(np.float64)
     if objective == "accuracy":
         return right
@@ -133,7 +120,6 @@ def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: 
     return np.asarray(right * (len(labels) / (np.count_nonzero(counts) * counts[labels])))
 
 
-def _patients(data: SearchData) -> npt.NDArray[np.str_]:
+def _patients(data: SearchData) -> npt.NDArray[np.int64]:
     rows = np.concatenate(data.folds) if data.folds else data.validation.rows
-    patients: npt.NDArray[np.str_] = data.validation.store.patients[rows]
-    return patients
+    return groups_of(data.validation.store.patients[rows])

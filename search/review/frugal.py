@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
+from heads.metrics.intervals import is_within
 from heads.metrics.scoring import lower_is_better
 from search.record.results import FinalistRecord
 from search.record.study_record import StudyRecord
@@ -75,15 +76,15 @@ def frugal(record: StudyRecord) -> Frugal | None:
     means = {one.trial: one.mean for one in record.finalists if one.mean is not None}
     sign = -1 if lower_is_better(record.config.objective) else 1
 
-    def is_within(one: Costed) -> bool:
+    def behind(one: Costed) -> float:
         number = one.trial.number
         if number in means and best.trial.number in means:
             mine, theirs = means[number], means[best.trial.number]
         else:
             mine, theirs = value_of(one.trial), value_of(best.trial)
-        return sign * mine >= sign * theirs - margin
+        return sign * (theirs - mine)
 
-    within = [*filter(is_within, heads)]
+    within = [one for one in heads if is_within(behind(one), margin)]
     least = min(one.milliseconds for one in within)
     cheapest = next(one for one in within if one.milliseconds <= EQUAL * least)
     return Frugal(best, cheapest, margin)

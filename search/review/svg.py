@@ -12,7 +12,7 @@ _FRAME = (
 
 
 def curve_svg(values: Mapping[int, float], title: str) -> str:
-    """Draws validation accuracy by epoch; at least one epoch. The vertical axis spans what the curve does."""
+    """Draws a value by epoch; at least one epoch. The vertical axis spans what the curve does."""
     epochs = [*values]
     low, high = min(values.values()), max(values.values())
     span, last = (high - low) or 1.0, max(max(epochs) - min(epochs), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, decimal, milliseconds, percent
-from heads.model.own import OwnSpec, Scalar
+from heads.model.own import OwnSpec, Suggested
 from heads.model.spec import HeadSpec
 from search.record.costs import StoreCost
 from search.record.recommended import ARTICLE, ENSEMBLE, WINNER
@@ -39,7 +39,7 @@ def describe_head(spec: HeadSpec | OwnSpec) -> str:
     return f"{', '.join(made)}; {', '.join(trained)}"
 
 
-def _short(value: Scalar) -> str:
+def _short(value: Suggested) -> str:
     return f"{value:.3g}" if isinstance(value, float) else f"{value}"
 
 

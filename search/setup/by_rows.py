@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from features.rows.feed import steps_of
 from features.runtime.errors import InputError
 from features.runtime.options import option_name
 from features.runtime.text import counted
@@ -88,7 +89,7 @@ def steps_for(rows: int, folds: int, *, batch_size: int | None = None, epochs: i
     trained = rows * (folds - 1) // folds if folds else rows
     if batch_size is None:
         batch_size = min(MOST_IN_BATCH, max(FEWEST_IN_BATCH, trained // STEPS_AN_EPOCH // 4 * 4))
-    an_epoch = (folds - 1) * -(-rows // (folds * batch_size)) if folds else -(-rows // batch_size)
+    an_epoch = steps_of(rows, folds, batch_size)
     if epochs is None:
         epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-STEPS // an_epoch)))
     return Steps(batch_size, epochs, an_epoch)

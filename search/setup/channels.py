@@ -11,11 +11,13 @@ import optuna
 from pydantic import BaseModel, ConfigDict
 
 from features.compression.directions import Directions
-from features.rows.split import fold_rows
+from features.rows.feed import steps_of
+from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
 from features.store.projected import ProjectedStore
 from features.store.schema import Rows
 from features.store.source import FeatureSource
+from heads.metrics.intervals import is_within, paired_difference
 from heads.model.spec import HeadSpec
 from search.setup.new_study import new_study
 from search.setup.seeds import derive_seed
@@ -55,7 +57,7 @@ class MeasuredChannels(BaseModel):
     @property
     def keeps(self) -> bool:
         """Whether the heads lose no more than the standard error."""
-        return self.difference <= self.error
+        return is_within(self.difference, self.error)
 
 
 def choose_channels(
@@ -80,7 +82,7 @@ def choose_channels(
     Raises:
         InputError: The rows cannot be split into folds.
     """
-    from search.setup.cross_validation import cross_validate, paired_difference  # noqa: PLC0415  starts the backend
+    from search.setup.cross_validation import cross_validate  # noqa: PLC0415  starts the backend
 
     most = source.header.feature_shape[2]
     few = rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
@@ -92,10 +94,10 @@ def choose_channels(
             "--channels auto", expected=f"rows for {FOLDS} folds", found=str(error), hint="use --channels NUMBER"
         ) from error
     heads = _heads(space, seed)
-    steps = -(-len(few) * (FOLDS - 1) // (FOLDS * batch_size))
+    steps = steps_of(len(few), FOLDS, batch_size)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, STEPS // steps))
     ordered = np.concatenate(folds)
-    patients, labels = source.patients[ordered], source.labels[ordered]
+    patients, labels = groups_of(source.patients[ordered]), source.labels[ordered]
 
     def right(features: FeatureSource) -> npt.NDArray[np.float64]:
         found = cross_validate(features, folds, heads, epochs=epochs, batch_size=batch_size, seed=fold_seed)

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from features.rows.feed import Feed, plan_fold_epoch
-from features.rows.split import groups_of
 from features.runtime.memory import resident_budget
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import BankShape, pages_of
-from heads.metrics.scoring import Probabilities
+from heads.metrics.scoring import BestEpochs, Probabilities
 from heads.model.spec import HeadSpec
 from search.setup.seeds import derive_seed
 
@@ -82,40 +80,13 @@ def _train(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Trains, and keeps of each head in each fold its best epoch (accuracy, then loss), or the last where it counts."""
+    """Trains, and keeps of each head in each fold its best epoch, or the last where it counts."""
     here = np.zeros(engine.learning_rates.rates.shape, bool)
     here[:, list(slots)] = True
-    last_counts = np.array([spec is not None and spec.last_counts for spec in engine.specs])
-    best_accuracy, best_loss = np.full(here.shape, -1.0), np.full(here.shape, np.inf)
+    best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in engine.specs]))
     for epoch in range(epochs):
         plan, fold_of_batch = plan_fold_epoch(folds, batch_size=batch_size, views=views, seed=seed, epoch=epoch)
         engine.train_epoch(plan, fold_of_batch)
         scores = engine.validate()
         engine.learning_rates.update(scores.loss, here)
-        higher = scores.accuracy > best_accuracy
-        improved = here & (last_counts | higher | ((scores.accuracy == best_accuracy) & (scores.loss < best_loss)))
-        best_accuracy[improved], best_loss[improved] = scores.accuracy[improved], scores.loss[improved]
-        engine.keep(improved)
-
-
-def paired_difference(
-    mine: npt.NDArray[np.floating], other: npt.NDArray[np.floating], patients: npt.NDArray[np.str_]
-) -> tuple[float, float]:
-    """Returns the mean of ``mine - other`` over rows, and its standard error with patients as units.
-
-    Where all rows are one patient's, rows are the units: patients would have no error at all.
-
-    Args:
-        mine: (rows,) a score of each row.
-        other: (rows,) of the same rows.
-        patients: (rows,) patient of each, '' where unknown: a unit of its own.
-    """
-    differences = mine - other
-    mean = float(differences.mean())
-    groups = groups_of(patients)
-    if not groups.any():
-        groups = np.arange(len(groups))
-    of_patients = np.bincount(groups, weights=differences - mean)
-    units = len(of_patients)
-    scale = units / max(1, units - 1)
-    return mean, float(np.sqrt(scale * np.sum(of_patients**2)) / len(differences))
+        engine.keep(best.update(scores, here))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.rows.given_parts import GIVEN, part_rows
+from features.rows.shared_patients import describe_left_out, without_patients_of
 from features.rows.split import Split, fold_rows
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
@@ -182,8 +183,11 @@ def load_data(
     validated: tuple[FeatureSource, Rows] = (store, split.validation)
     if validation_store:
         validated = (validation_store, validation_store.usable)
-    validated = (validated[0], _without(*validated, [tested], "validation", remarks))
-    trained = _without(store, split.train, [tested, validated], "training", remarks)
+    kept_validated = without_patients_of(*validated, [tested])
+    remarks += describe_left_out(validated[0].path.name, {"validation": len(validated[1]) - len(kept_validated)})
+    validated = (validated[0], kept_validated)
+    trained = without_patients_of(store, split.train, [tested, validated])
+    remarks += describe_left_out(store.path.name, {"training": len(split.train) - len(trained)})
     checked: dict[str, tuple[FeatureSource, Rows]] = {"training": (store, trained)} | (
         {} if folds else {"validation": validated}
     )
@@ -253,18 +257,6 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     if not unknown:
         return []
     return [f"{store.path.name}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
-
-
-def _without(
-    store: FeatureSource, rows: Rows, others: list[tuple[FeatureSource, Rows]], name: str, remarks: list[str]
-) -> Rows:
-    """Drops the rows whose patient is in one of the other parts."""
-    theirs = {str(patient) for other, taken in others for patient in other.patients[taken]} - {""}
-    shared = np.isin(store.patients[rows], sorted(theirs))
-    if np.any(shared):
-        count = int(np.count_nonzero(shared))
-        remarks.append(f"{store.path.name}: {count} {name} rows left out: their patients are in another part")
-    return rows[~shared]
 
 
 def _describe(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from features.runtime.text import printable
-from heads.model.own import Scalar
+from heads.model.own import Suggested
 
 PREFIX = "own."
 """Before the names of attributes that the function sets: what a study notes of its trials has names of its own."""
@@ -31,7 +31,7 @@ class OwnTrial:
         self._trial = trial
         self._refusal = refusal
 
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Suggested]) -> Any:
         """One of the choices.
 
         Raises:
@@ -70,4 +70,4 @@ class OwnTrial:
 
 
 def _is_plain(choice: object) -> bool:
-    return isinstance(choice, Scalar) and not (isinstance(choice, float) and not math.isfinite(choice))
+    return isinstance(choice, Suggested) and not (isinstance(choice, float) and not math.isfinite(choice))

@@ -26,8 +26,7 @@ FEATURES = "features"
 LARGEST = 2**31 - 1
 """A whole number, or a number of steps, beyond which nothing of a head can be."""
 Scalar = bool | int | float | str
-
-
+"""A value of a field of ``HeadSpec``."""
 _ON_GRID = 1e-8
 """Of a step: what Optuna forgives."""
 _TYPICAL = 200

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from heads.bank.matmul_rate import matmul_rate
-from heads.bank.shape import BankShape
-from heads.model.spec import PAGE
+from heads.bank.matmul_rate import bank_rate
 from search.record.results import BankFigures
 from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
@@ -14,13 +12,7 @@ from search.training.throughput import Throughput
 
 def step_rate(banks: BankShapes, dtype: str) -> float:
     """Measured rate of the bare products of the banks' first layers, in operations per second; of several the mean."""
-    return mean(_step_rate(shape, dtype) for shape in banks.shapes.values())
-
-
-def _step_rate(shape: BankShape, dtype: str) -> float:
-    rows = shape.batch * shape.positions
-    outputs = shape.pages * PAGE * max(1, shape.folds - 1)  # of all partitions at once, which is never the slower way
-    return matmul_rate(rows=rows, channels=shape.feature_shape[2], outputs=outputs, dtype=dtype)
+    return mean(bank_rate(shape, dtype) for shape in banks.shapes.values())
 
 
 def describe_bank(pages: int, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:

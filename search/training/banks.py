@@ -52,7 +52,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Newcome:
+class Arrival:
     """A trial that moves in, and the store that it trains on."""
 
     store: str
@@ -125,7 +125,7 @@ class Banks:
         """What is free."""
         return Room(self.pages - self.used, self._engines)
 
-    def insert(self, arriving: Sequence[Newcome]) -> list[int]:
+    def insert(self, arriving: Sequence[Arrival]) -> list[int]:
         """Moves trials in, those of a bank in one write; returns their slots.
 
         Raises:

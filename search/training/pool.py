@@ -20,7 +20,7 @@ from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
 from search.setup.seeds import derive_seed
 from search.training.bank_shapes import BankShapes
-from search.training.banks import Banks, Newcome, Trained
+from search.training.banks import Arrival, Banks, Trained
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.inheritance import Inheritance, Inherited
@@ -201,7 +201,7 @@ class Pool:
                 break
         inherited = {asked.number: left for asked in chosen if (left := self._inherited(asked))}
         with self.throughput.moving():
-            placed = self.banks.insert([self._newcome(asked, inherited.get(asked.number)) for asked in chosen])
+            placed = self.banks.insert([self._arrival(asked, inherited.get(asked.number)) for asked in chosen])
         if inherited:
             say(f"note: {counted(len(inherited), 'trial')} gone on with, begun by another process")
         if not self.members:
@@ -230,11 +230,11 @@ class Pool:
         begun = (self.inheritance.first_epoch(asked) for asked in chosen)
         return min((epoch for epoch in begun if epoch is not None), default=self.epoch)
 
-    def _newcome(self, asked: Asked, left: Inherited | None) -> Newcome:
+    def _arrival(self, asked: Asked, left: Inherited | None) -> Arrival:
         if left is not None:
-            return Newcome(asked.store, Newcomer(spec=asked.spec, states=left.states))
+            return Arrival(asked.store, Newcomer(spec=asked.spec, states=left.states))
         epochs = self.book.config.epochs
-        return Newcome(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs))
+        return Arrival(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs))
 
     def _seeds(self, asked: Asked) -> tuple[int, ...]:
         """One seed for each fold; the first is that of a trial without folds."""
@@ -269,8 +269,7 @@ class Pool:
             sound.append(member)
             member.rates.append(mine.rate_of(slot))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
-            best = member.best.validation if member.best else None
-            if member.asked.spec.last_counts or score.better_than(best):
+            if record.replaces(member.best, last_counts=member.asked.spec.last_counts):
                 member.best = record
                 improved.append(member)
             self.book.report(member.asked, record)
@@ -386,7 +385,7 @@ class Pool:
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
         newcomers = [
-            Newcome(member.store, Newcomer(spec=member.asked.spec, states=states, place=place))
+            Arrival(member.store, Newcomer(spec=member.asked.spec, states=states, place=place))
             for member, states, place in zip(snapshot.members, snapshot.states, snapshot.places, strict=True)
         ]
         slots = self.banks.insert(newcomers)

@@ -16,7 +16,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
-from heads.bank.backends import default_dtype, default_lanes, lacks_memory, passes_free_pages_over
+from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -161,7 +161,7 @@ def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int 
     if pages is not None and pages < widest:
         raise InputError("--pages", expected=f"at least {widest}, for the widest head of the space", found=pages)
     settled = pages or _settled_pages(list(requests.values()), widest, trials)
-    each = settled if len(requests) == 1 or passes_free_pages_over() else max(widest, settled // len(requests))
+    each = settled if len(requests) == 1 or skips_free_pages() else max(widest, settled // len(requests))
     return BankShapes({name: request.shape(each) for name, request in requests.items()}, settled)
 
 

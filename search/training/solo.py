@@ -80,7 +80,7 @@ class OneAtATime:
             nonlocal best, epochs, pruned
             self.data.require_unchanged()
             epochs = record.epoch
-            if asked.head.last_counts or record.validation.better_than(best.validation if best else None):
+            if record.replaces(best, last_counts=asked.head.last_counts):
                 best = record
             self.book.report(asked, record)
             through = self.book.is_through(epochs, best)

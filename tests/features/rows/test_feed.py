@@ -6,7 +6,7 @@ from conftest import build_features, build_header, build_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.rows.feed import Feed, plan_epoch
+from features.rows.feed import Feed, plan_epoch, plan_fold_epoch, steps_of
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 
@@ -27,6 +27,13 @@ def test_a_plan_has_every_row_in_as_few_equal_batches_as_fit(rows, batch_size, v
     assert times.max() <= 2
     assert plan.views.shape == plan.rows.shape
     assert set(plan.views.ravel().tolist()) <= set(range(views))
+
+
+@given(each=st.integers(1, 40), folds=st.integers(2, 5), batch_size=sizes)
+def test_the_steps_of_a_head_are_those_of_the_folds_that_it_trains_on(each, folds, batch_size):
+    parts = np.split(np.arange(folds * each), folds)
+    _, of_fold = plan_fold_epoch(parts, batch_size=batch_size, views=1, seed=0, epoch=0)
+    assert steps_of(folds * each, folds, batch_size) == np.count_nonzero(of_fold != 0)
 
 
 @given(rows=row_sets, batch_size=sizes, seed=seeds, epochs=st.tuples(st.integers(0, 500), st.integers(0, 500)))

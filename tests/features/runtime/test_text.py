@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from features.runtime.command import say
-from features.runtime.text import counted, decimal, duration, listed, percent
+from features.runtime.text import counted, decimal, duration, listed, percent, shortened, utc_seconds, utc_text
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ def test_counts_and_lists():
     assert listed(range(3), 3) == "0, 1, 2"
     assert listed(iter("abcde"), 3) == "a, b, c and 2 more"
     assert listed([], 3) == ""
+
+
+def test_a_text_that_is_cut_says_so():
+    assert [shortened(text, 3) for text in ("", "abc", "abcd")] == ["", "abc", "abc..."]
+
+
+def test_times_are_in_utc_to_the_second_and_read_back(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert utc_text(1709251199.9) == "2024-02-29T23:59:59Z"
+    assert utc_seconds("2024-02-29T23:59:59Z") == 1709251199
+    assert utc_seconds("yesterday") is None
 
 
 def test_a_remark_is_printed_as_it_is(capsys):

@@ -54,7 +54,7 @@ def test_what_comes_out_is_what_went_in(rows, place, dtype, names, way, piece, s
     indices = generator.permutation(np.arange(rows) % kinds)
     y = np.array(names[:kinds])[indices] if names else indices
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_BYTES", piece)
+        patch.setattr(module, "CHUNK_BYTES", piece)
         path, source = Path(folder, "store.h5"), Path(folder, "a.npz")
         if way == "memory":
             arrays = held(x, y)
@@ -133,7 +133,7 @@ def test_npy_files_beside_each_other(tmp_path):
 
 
 def test_a_conversion_that_was_stopped_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PIECE_BYTES", 60)  # three rows
+    monkeypatch.setattr(module, "CHUNK_BYTES", 60)  # three rows
     arrays_to_store(held(vectors(), LABELS), tmp_path / "whole.h5")
     written = []
 
@@ -167,7 +167,7 @@ def test_memory_is_bounded_and_arrays_that_change_meanwhile_leave_nothing(tmp_pa
     x, labels = vectors(20_000, 256), np.arange(20_000) % 2
     np.savez_compressed(tmp_path / "e.npz", X=np.zeros((20_000, 256), "f4") + x[:1], y=labels)
     np.save(tmp_path / "X.npy", x)
-    monkeypatch.setattr(module, "PIECE_BYTES", 2**18)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2**18)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     for arrays in (ArrayFiles(tmp_path / "e.npz").read(), held(mapped, labels)):
         tracemalloc.start()

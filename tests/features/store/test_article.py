@@ -61,7 +61,7 @@ def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
 def test_article_to_store_to_article_is_the_same(full, size, last, classes, piece, dtype):
     counts = [size] * full + [min(last, size)]
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "PIECE_BYTES", piece * 2 * 2 * 8 * 4)
+        patch.setattr(layout, "CHUNK_BYTES", piece * 2 * 2 * 8 * 4)
         article, store, back = (Path(folder, name) for name in ("article.h5", "store.h5", "back.h5"))
         write_article(article, counts, classes=classes)
         article_to_store(article, store, dtype=dtype)
@@ -90,7 +90,7 @@ def test_store_to_article_to_store_keeps_all_that_the_layout_has_a_place_for(tmp
 def test_equal_articles_give_equal_bytes_whatever_the_pieces_and_the_interruptions(tmp_path, monkeypatch):
     article = write_article(tmp_path / "article.h5", [8, 8, 8, 3])
     article_to_store(article, tmp_path / "whole.h5")
-    monkeypatch.setattr(layout, "PIECE_BYTES", 5 * 2 * 2 * 8 * 4)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 5 * 2 * 2 * 8 * 4)
     stopped = tmp_path / "stopped.h5"
     for stop in (1, 3):
         reports = itertools.count(1)
@@ -121,7 +121,7 @@ def test_an_unfinished_store_of_another_article_is_refused(tmp_path):
         pytest.raises(InputError, match=r"features: expected the features of .*other\.h5 in rows 0 to 3, found others"),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(layout, "PIECE_BYTES", 4 * 2 * 2 * 8 * 4)
+        patch.setattr(layout, "CHUNK_BYTES", 4 * 2 * 2 * 8 * 4)
         article_to_store(other, tmp_path / "store.h5")
     assert (tmp_path / "store.h5").read_bytes() == before
     article_to_store(article, tmp_path / "store.h5")
@@ -137,7 +137,7 @@ def article_header_of(path: Path):
 def test_memory_is_bounded_however_large_a_batch_is(tmp_path, monkeypatch):
     shape, rows = (4, 4, 64), 4000
     article = write_article(tmp_path / "article.h5", [rows], shape=shape)
-    monkeypatch.setattr(layout, "PIECE_BYTES", 2**18)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 2**18)
     tracemalloc.start()
     try:
         article_to_store(article, tmp_path / "store.h5")
@@ -154,7 +154,7 @@ def test_memory_is_bounded_however_large_a_batch_is(tmp_path, monkeypatch):
 def test_pieces_cover_all_rows_once_within_the_bound(rows, channels):
     cut = list(pieces(rows, (8, 8, channels)))
     assert [row for piece in cut for row in piece] == list(range(rows))
-    assert all(len(piece) == 1 or len(piece) * 64 * channels * 4 <= layout.PIECE_BYTES for piece in cut)
+    assert all(len(piece) == 1 or len(piece) * 64 * channels * 4 <= layout.CHUNK_BYTES for piece in cut)
 
 
 def rewrite(name, value):
@@ -192,7 +192,7 @@ ONE_HOT = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
         (rewrite("features-1", np.full((4, 2, 2, 8), np.nan, np.float32)), "features-1: expected finite values"),
         (
             rewrite("features-1", np.full((4, 2, 2, 8), 1e5, np.float32)),
-            "features-1: expected values up to 65504, the largest float16, found 100000; use --dtype float32",
+            "features-1: expected values up to 65504, the largest float16, found 100000; keep them as float32: --dtype",
         ),
     ],
 )

@@ -102,9 +102,9 @@ def test_the_way_back_is_made_where_the_activations_lay(pages):
     state, fixed, batch, steps = laid_out(shape, EXTREMES)
     tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
     bank = Bank(shape, "float32", tools)
-    present = bank._present(fixed, steps)
-    hidden = bank._first_layers(tensors.pop("kernel"), batch.features, present)
-    text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, present)(stage="optimized_hlo")
+    partition = bank._partition_settings(fixed, steps)
+    hidden = bank._first_layers(tensors.pop("kernel"), batch.features, partition)
+    text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, partition)(stage="optimized_hlo")
     whole = re.escape(f"f32[{shape.pages},16,{shape.positions * shape.batch}]")
     made = re.findall(rf"= {whole}\S* ([a-z-]+)\(", text[text.index("\nENTRY") :])
     assert ("conditional(" in text[text.index("\nENTRY") :]) == (pages > 6)

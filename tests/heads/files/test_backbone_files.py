@@ -19,10 +19,10 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.evaluation.rows import require_same_kind
 from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone
+from heads.files.checked_write import write_checked
 from heads.files.formats import FORMATS
 from heads.files.head_file import read_metadata, save_head
 from heads.files.image_model import build_image_model
-from heads.files.leaving import write_checked
 from heads.files.metadata import IMAGE_MODEL, HeadMetadata, file_attributes
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec

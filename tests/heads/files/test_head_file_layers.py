@@ -136,6 +136,13 @@ class TestRefused:
                     assert plain.classes <= 2**20
         assert refused > 1000
 
+    def test_a_key_that_is_there_twice_is_refused(self, edited: Callable[..., Path]) -> None:
+        def twice(file: h5py.File) -> None:
+            file.attrs["model_config"] = '{"class_name": "Lambda", ' + file.attrs["model_config"][1:]
+
+        with pytest.raises(InputError, match=r"model_config: expected JSON, .*the key 'class_name' 2 times"):
+            read_head(edited(twice))
+
     @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "9" * 10_000, "null", "[1]", '{"class_name": "Model"}'])
     def test_no_json_of_a_model(self, edited: Callable[..., Path], text: str) -> None:
         path = edited(lambda file: file.attrs.__setitem__("model_config", text))

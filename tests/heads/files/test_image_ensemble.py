@@ -9,10 +9,10 @@ import pytest
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
+from heads.files.checked_write import write_checked
 from heads.files.formats import format_of, probabilities_of
 from heads.files.head_file import Head
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
-from heads.files.leaving import write_checked
 from heads.files.metadata import IMAGE_MODEL, HeadMetadata, file_attributes
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heads.metrics.intervals import accuracy_interval, difference_interval, wilson_interval
+from heads.metrics.intervals import (
+    accuracy_interval,
+    difference_interval,
+    is_within,
+    mean_interval,
+    paired_difference,
+    wilson_interval,
+)
 
 
 def drawn(seed: int, patients: int, images: int, *, alike: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -112,3 +119,46 @@ def test_of_many_patients_with_an_image_each_it_is_that_of_the_images():
     right, groups = generator.random(200_000) < 0.9, np.arange(200_000)
     low, high = accuracy_interval(right, groups)
     assert (low, high) == pytest.approx(wilson_interval(int(right.sum()), len(right)), abs=2e-4)
+
+
+@given(
+    differences=st.lists(st.floats(-1, 1), min_size=4, max_size=40),
+    offset=st.floats(-1, 1),
+)
+def test_the_error_is_that_of_a_mean_where_each_row_is_a_patient(differences, offset):
+    values = np.asarray(differences)
+    other = np.full(len(values), offset)
+    mean, error = paired_difference(values + other, other, np.arange(len(values)))
+    assert mean == pytest.approx(values.mean(), abs=1e-9)
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(len(values)), abs=1e-9)
+
+
+def test_rows_of_one_patient_count_together():
+    values, patients = np.array([1.0, 1, 1, 0, 0, 0]), np.repeat([0, 1], 3)
+    alone = paired_difference(values, np.zeros(6), np.arange(6))[1]
+    assert paired_difference(values, np.zeros(6), patients)[1] == pytest.approx(0.5)
+    assert alone < 0.5
+
+
+def test_where_all_rows_are_of_one_patient_rows_are_the_units():
+    values = np.array([1.0, 0, 0, 0, 0, 0])
+    of_one = paired_difference(values, np.zeros(6), np.zeros(6, int))
+    assert of_one == paired_difference(values, np.zeros(6), np.arange(6))
+    assert of_one[1] > 0.1
+
+
+@given(patients=st.integers(2, 200), rows_each=st.integers(1, 3), runs=st.integers(1, 5))
+def test_a_single_row_is_never_more_than_a_standard_error(patients, rows_each, runs):
+    groups = np.repeat(np.arange(patients), rows_each)
+    best, other = np.ones(len(groups)), np.ones(len(groups))
+    other[0] -= 1 / runs
+    assert is_within(*paired_difference(best, other, groups))
+
+
+def test_the_interval_of_a_mean_has_the_unit_of_its_values():
+    generator = np.random.default_rng(0)
+    values, groups = generator.normal(50, 10, 120), np.repeat(np.arange(40), 3)
+    low, high = mean_interval(values, groups)
+    assert low < values.mean() < high
+    assert mean_interval(2 * values - 7, groups) == pytest.approx((2 * low - 7, 2 * high - 7))
+    assert mean_interval(values, np.zeros(120, int)) == (-np.inf, np.inf)

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
-from heads.metrics.scoring import OBJECTIVES, Score, predict_probabilities, score, score_all
+from heads.metrics.scoring import (
+    OBJECTIVES,
+    BestEpochs,
+    EpochRecord,
+    Score,
+    Scores,
+    predict_probabilities,
+    score,
+    score_all,
+)
 
 CLASSES = 3
 
@@ -50,6 +59,31 @@ def area(labels, probabilities) -> float:
     numbers = [label for label in range(CLASSES) if 0 < np.sum(labels == label) < len(labels)]
     areas = [roc_auc_score(mine, probabilities[:, label]) for mine, label in zip(own, numbers, strict=True)]
     return float(np.mean(areas)) if areas else np.nan
+
+
+few_numbers = st.sampled_from([0.0, 0.25, 0.5, float("nan")])
+
+
+@given(epochs=st.lists(st.tuples(few_numbers, few_numbers), min_size=1, max_size=8), last_counts=st.booleans())
+def test_the_best_epochs_of_many_heads_are_those_of_each(epochs, last_counts):
+    """Beside a head there is a place without one, and one whose last epoch counts."""
+    many = BestEpochs(np.array([last_counts, False, True]))
+    best = None
+    for number, (loss, accuracy) in enumerate(epochs, 1):
+        record = EpochRecord(number, 0.0, Score(loss, accuracy), 1e-3)
+        replaced = many.update(Scores(*(np.full(3, value) for value in (loss, accuracy, accuracy))), np.arange(3) != 1)
+        replaces = record.replaces(best, last_counts=last_counts)
+        assert replaced.tolist() == [replaces, False, True]
+        best = record if replaces else best
+
+
+def test_of_equal_scores_the_lower_loss_and_of_equals_the_first_epoch_is_kept():
+    first, lower = (EpochRecord(number, 0.0, Score(loss, 0.9), 1e-3) for number, loss in ((1, 0.4), (2, 0.3)))
+    assert first.replaces(None, last_counts=False)
+    assert lower.replaces(first, last_counts=False)
+    assert not first.replaces(lower, last_counts=False)
+    assert not lower.replaces(lower, last_counts=False)
+    assert first.replaces(lower, last_counts=True)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -14,7 +14,7 @@ from heads.files.head_file import Head
 from heads.files.metadata import HeadMetadata
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
-from heads.saliency.occlusion import Grid, _stretch, occlusion_map
+from heads.saliency.occlusion import Grid, covered_pixels, occlusion_map
 
 SIDE = 32
 
@@ -158,7 +158,7 @@ class TestPatches:
     def test_cover_every_pixel_within_the_picture(self, places: int, cover: float, size: int) -> None:
         covered = np.zeros(size, int)
         for place in range(places):
-            patch = _stretch(place, places, cover, size)
+            patch = covered_pixels(place, places, cover, size)
             assert 0 <= patch.start < size
             assert patch.stop > patch.start
             covered[patch] += 1
@@ -166,7 +166,7 @@ class TestPatches:
             assert covered.min() >= 1
 
     def test_are_centred_on_their_places(self) -> None:
-        patches = [_stretch(place, 4, 1.0, 40) for place in range(4)]
+        patches = [covered_pixels(place, 4, 1.0, 40) for place in range(4)]
         assert [(patch.start, patch.stop) for patch in patches] == [(0, 10), (10, 20), (20, 30), (30, 40)]
-        wide = _stretch(1, 4, 2.0, 40)
+        wide = covered_pixels(1, 4, 2.0, 40)
         assert (wide.start, wide.stop) == (5, 25)

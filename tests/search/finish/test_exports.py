@@ -28,10 +28,10 @@ from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
 from heads.files import formats
 from heads.files.backbone import backbone_spec, rebuild_backbone
+from heads.files.checked_write import TOLERANCE, check_place, write_checked
 from heads.files.formats import FORMATS, format_of, probabilities_of
 from heads.files.head_file import read_head, save_head
 from heads.files.image_model import build_image_model
-from heads.files.leaving import TOLERANCE, check_place, write_checked
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes
 from heads.files.metadata_json import to_json
 from heads.model.build import build_head

@@ -20,7 +20,7 @@ from search.finish import conclusion
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import Choice, conclude
 from search.finish.export import export_head
-from search.finish.recommendation import Entrant, entrants, is_within, recommend, row_scores
+from search.finish.recommendation import Entrant, entrants, recommend, row_scores
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, head_files, refit_path_of
@@ -30,7 +30,6 @@ from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.review.outcome import show_outcome
 from search.review.report import make_report
-from search.setup.cross_validation import paired_difference
 from search.setup.options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
@@ -60,14 +59,6 @@ def test_it_is_the_first_that_is_within_a_standard_error_of_the_best(ended, foun
     within = [one.behind <= one.error + 1e-12 for one in recommended.contenders]
     assert recommended.kind == kinds[within.index(True)]
     assert recommended.chosen.value + recommended.chosen.error >= max(values) - 1e-12
-
-
-@given(patients=st.integers(2, 200), rows_each=st.integers(1, 3), runs=st.integers(1, 5))
-def test_a_single_row_is_never_more_than_a_standard_error(patients, rows_each, runs):
-    named = np.repeat([f"patient {number}" for number in range(patients)], rows_each)
-    best, other = np.ones(len(named)), np.ones(len(named))
-    other[0] -= 1 / runs
-    assert is_within(*paired_difference(best, other, named))
 
 
 def test_of_equals_the_simplest_is_taken_and_a_clear_difference_decides(ended):

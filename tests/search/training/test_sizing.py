@@ -81,11 +81,11 @@ def test_a_bank_for_given_heads_has_just_their_places(request_):
 def test_each_of_several_banks_may_have_all_pages_where_free_ones_cost_nothing(request_, monkeypatch):
     smaller = BankRequest(**{**vars(request_), "feature_shape": (7, 7, 256)})
     requests = {"large": request_, "small": smaller}
-    monkeypatch.setattr(sizing, "passes_free_pages_over", lambda: True)
+    monkeypatch.setattr(sizing, "skips_free_pages", lambda: True)
     banks = bank_shapes(requests, trials=60, pages=None)
     assert {shape.pages for shape in banks.shapes.values()} == {banks.pages}
     assert banks.first.feature_shape == request_.feature_shape
-    monkeypatch.setattr(sizing, "passes_free_pages_over", lambda: False)
+    monkeypatch.setattr(sizing, "skips_free_pages", lambda: False)
     shared = bank_shapes(requests, trials=60, pages=banks.pages)
     assert {shape.pages for shape in shared.shapes.values()} == {max(request_.widest, banks.pages // 2)}
     assert shared.pages == banks.pages

@@ -11,6 +11,7 @@ from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing, replacing_folder
 from features.runtime.lock import WriterLock
+from features.runtime.text import shortened
 from features.runtime.unseen import stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Probabilities, Rows, probabilities_of
 from heads.files.head_file import what_is_no_model
@@ -78,7 +79,7 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
             raise
         except Exception as error:  # whatever a converter stumbles over
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise BottleneckError(f"{out}: cannot be written as {form.title}: {reason[:200]}") from error
+            raise BottleneckError(f"{out}: cannot be written as {form.title}: {shortened(reason, 200)}") from error
         return _difference(out, expected, found)
 
 
