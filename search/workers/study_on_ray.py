@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.options import option_name
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
@@ -24,7 +25,7 @@ from search.setup.config import StudyConfig
 from search.setup.options import RunOptions
 from search.setup.reproduce import option_words
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
-from search.setup.stores import named_paths
+from search.setup.stores import named_paths, part_paths, split_name
 from search.training.display import Display
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
@@ -113,7 +114,7 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
     """
     url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
     _check_storage(url, placement)
-    stores = [sent for part in PARTS for sent in _sent(part, getattr(options, part))]
+    stores = sent_stores(options)
     if not stores:
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
@@ -132,21 +133,26 @@ def _check_storage(url: str, placement: Placement) -> None:
         )
 
 
-def _sent(part: str, given: Sequence[str] | None) -> list[Sent]:
-    """The stores of an option, with what this machine knows of them."""
+def sent_stores(options: RunOptions) -> list[Sent]:
+    """Returns the stores of a search, with what this machine knows of them.
+
+    Raises:
+        InputError: One is missing or no store, two have the same name, or a part has not one for each.
+    """
+    names = list(named_paths(options.features or ()))
     found = []
-    for name, told in zip(named_paths(given or ()), given or (), strict=True):
-        address = _address(told)
-        here = fetched(address) if is_address(address) else Path(address)
-        place = address if is_address(address) else str(here.absolute())
-        found.append(Sent(part, "" if len(given or ()) == 1 else name, place, FeatureStore(here).identity))
+    for part in PARTS:
+        given = getattr(options, part) or ()
+        if part != "features":
+            part_paths(names, given, option=option_name(part))  # which refuses what does not go with the names
+        for place, told in enumerate(given):
+            name, address = split_name(told)
+            here = fetched(address) if is_address(address) else Path(address)
+            where = address if is_address(address) else str(here.absolute())
+            found.append(
+                Sent(part, (name or names[place]) if len(names) > 1 else "", where, FeatureStore(here).identity)
+            )
     return found
-
-
-def _address(told: str) -> str:
-    """Returns what is behind a store's name, if it has one."""
-    before, _, behind = told.partition("=")
-    return behind if behind and "/" not in before else told
 
 
 def _words(options: RunOptions, folder: Path) -> list[str]:
