@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from features.runtime.command import say
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
-from search.setup.config import StudyConfig
+from search.setup.config import REPORT_FILE, StudyConfig
 from search.setup.options import ExportOptions
 from search.trials.notes import TrialNotes
 
@@ -118,9 +118,9 @@ class Study:
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
-        from search.review.report import FILE, write_report  # noqa: PLC0415  Plotly takes its time
+        from search.review.report import write_report  # noqa: PLC0415  Plotly takes its time
 
-        path = self.folder / FILE
+        path = self.folder / REPORT_FILE
         write_report(path, self.record)
         return path
 

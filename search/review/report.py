@@ -37,7 +37,6 @@ from search.setup.reproduce import command_line, going_on, python_call, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
-FILE = "report.html"
 LEADERS = 20
 
 
@@ -337,7 +336,6 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
     bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""
-    apart = "no patient in two parts" if any(patients.values()) else "no patient is known"
     yield facts(
         [
             ("seed", f"{config.seed}"),
@@ -347,11 +345,21 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("finalists", config.repeats_in_words),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{config.engine}{bank} on {config.backend}"),
-            ("split", f"identity {config.split['identity']}; {apart}"),
+            ("split", f"identity {config.split['identity']}{_shared(record)}"),
             *paths,
             ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ]
     )
+
+
+def _shared(record: StudyRecord) -> str:
+    """How many patients parts share, as it was counted; nothing where it was not."""
+    audit = record.summary.audit
+    if not any(record.config.split["patients"].values()):
+        return "; no patient is known"
+    if audit is None:
+        return ""
+    return f"; {counted(audit.patients_shared, 'patient') if audit.patients_shared else 'no patient'} in two parts"
 
 
 def _commands(record: StudyRecord) -> Iterable[str]:

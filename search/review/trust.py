@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from features.leaks.leaks import parts_in_words
-from features.runtime.text import counted, decimal, percent, printable
+from features.runtime.text import counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.patients import of_patients
@@ -52,7 +52,9 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
-    yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {percent(share, 0)} of the search's time.")
+    yield note(
+        f"{cost.trial_epochs:,} trial-epochs in {duration(cost.seconds)}: {percent(share, 0)} of the search's time."
+    )
 
 
 def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:

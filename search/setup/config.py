@@ -24,6 +24,7 @@ from search.setup.storage_url import bare, hidden
 SCHEMA = 1
 FILE = "study.json"
 SPLIT_FILE = "split.json"
+REPORT_FILE = "report.html"
 _MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 

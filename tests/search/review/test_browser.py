@@ -37,7 +37,7 @@ from tiny_study import STUDY, table
 from features.store.reader import FeatureStore
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
-from search.review.report import FILE
+from search.setup.config import REPORT_FILE
 from search.trials.ranking import ranking
 
 PINNED = ("value and size", "learning curves", "what ended when")
@@ -82,7 +82,7 @@ def searched(options, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["made", "searched"])
 def study(request) -> Path:
     folder: Path = request.getfixturevalue(request.param)
-    if not (folder / FILE).exists():
+    if not (folder / REPORT_FILE).exists():
         succeed("search.report", folder)
     return folder
 
@@ -96,7 +96,7 @@ def opened(browser, study) -> Iterator[tuple[Visit, Path]]:
 
 
 def address(folder: Path) -> str:
-    return (folder / FILE).as_uri()
+    return (folder / REPORT_FILE).as_uri()
 
 
 def test_every_figure_of_a_report_is_drawn_and_nothing_is_loaded_or_said(opened):
@@ -185,9 +185,9 @@ def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path):
 
 
 def test_a_figure_that_cannot_be_drawn_is_told_to_the_console_and_holds_up_no_other(browser, made, tmp_path):
-    page = (made / FILE).read_text(encoding="utf-8")
+    page = (made / REPORT_FILE).read_text(encoding="utf-8")
     assert page.count('id="figure-0"') == 1
-    (tmp_path / FILE).write_text(page.replace('id="figure-0"', 'id="another"'))
+    (tmp_path / REPORT_FILE).write_text(page.replace('id="figure-0"', 'id="another"'))
     with Visit(browser, address(tmp_path)) as visit:
         visit.wait_until_drawn()
         assert [bool(figure["marks"]) for figure in visit.page.evaluate(MARKS)] == [
@@ -230,9 +230,9 @@ def test_what_our_scripts_take_of_plotlys_insides_is_there(browser, made):
 
 @pytest.mark.parametrize("name", ["plot-container", "svg-container", "main-svg"])
 def test_a_plotly_that_names_its_parts_otherwise_is_told_and_still_draws(browser, made, tmp_path, name):
-    page = (made / FILE).read_text(encoding="utf-8")
+    page = (made / REPORT_FILE).read_text(encoding="utf-8")
     assert f'find(".{name}")' in page
-    (tmp_path / FILE).write_text(page.replace(f'find(".{name}")', 'find(".renamed")'))
+    (tmp_path / REPORT_FILE).write_text(page.replace(f'find(".{name}")', 'find(".renamed")'))
     with Visit(browser, address(tmp_path)) as visit:
         visit.wait_until_drawn()
         assert all(figure["marks"] for figure in visit.page.evaluate(MARKS))
