@@ -157,7 +157,7 @@ def sent_stores(options: RunOptions) -> list[Sent]:
 
 def _words(options: RunOptions, folder: Path) -> list[str]:
     """The command line of a worker, but for its stores, and for the storage: anybody can read a command line."""
-    kept_back = (*PARTS, "resume", "storage")
+    kept_back = (*PARTS, "storage")
     told = {name: getattr(options, name) for name in options.model_fields_set if name not in kept_back}
     told |= {"out": folder.absolute(), "join": True}
     if options.study is not None:

@@ -15,6 +15,7 @@ from conftest import ROOT, build_store
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
+from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
 from search.setup.options import RunOptions
@@ -139,6 +140,16 @@ class _Another:
     @property
     def identity(self) -> dict[str, str]:
         return {"fingerprint": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("resume", True), ("join", True), ("head", "own.py:build"), ("images", "scans"), ("channels", "auto")],
+)
+def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, value):
+    with pytest.raises(InputError, match=f"--{name}: expected none on a cluster, found {value}"):
+        run_study_on_ray(store, address="local", out=tmp_path / "study", progress=False, **{name: value})
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize(
