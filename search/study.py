@@ -97,7 +97,7 @@ class Study:
         Args:
             out: The file, which ends in .hdf5, .h5, .keras, .onnx or .tflite; or a folder for a SavedModel, which has
                 no ending, or a slash behind it.
-            options: ``trial``, ``which``, ``ensemble``, ``with_backbone``, ``weights``, ``backbone``: those of the
+            options: ``trial``, ``which``, ``with_backbone``, ``weights``, ``backbone``: those of the
                 command ``search.export``.
 
         Returns:

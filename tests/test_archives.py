@@ -116,7 +116,7 @@ class TestStudy:
         page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
         assert read(ARCHIVES / "finished")["verdict"] in page
 
-    @pytest.mark.parametrize(("name", "options"), [("refit", ()), ("ensemble", ("--ensemble",))])
+    @pytest.mark.parametrize(("name", "options"), [("refit", ()), ("ensemble", ("--which", "ensemble"))])
     def test_a_finished_one_is_exported_as_ever(self, name, options, tmp_path):
         succeed("search.export", ARCHIVES / "finished", tmp_path / "out.hdf5", *options)
         assert read_metadata(tmp_path / "out.hdf5") == read_metadata(ARCHIVES / f"{name}.hdf5")

@@ -314,7 +314,7 @@ def _of_members(
 def _describe_ensemble(
     members: Sequence[int], probabilities: Mapping[int, Sequence[Probabilities]], data: SearchData
 ) -> Ensemble | None:
-    """Which heads ``search.export --ensemble`` averages, and what calibrates them.
+    """Which heads ``search.export --which ensemble`` averages, and what calibrates them.
 
     Averages of the members' repeats are ensembles like it, of heads that were not trained on the validation rows: one
     for each seed with which no member diverged.

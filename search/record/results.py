@@ -170,7 +170,7 @@ class Finalists(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Recorded):
-    """The average of finalists that ``search.export --ensemble`` writes.
+    """The average of finalists that ``search.export --which ensemble`` writes.
 
     Attributes:
         trials: Whose heads it averages.

@@ -286,7 +286,6 @@ class ExportOptions(_Options):
         description="What leaves: recommended by the study's rule (the default), winner (the single best head), "
         "repeats (the average of its copies from several seeds), ensemble (of the finalists) or article (its head).",
     )
-    ensemble: bool = Field(default=False, description="The same as --which ensemble.")
     with_backbone: bool = Field(default=False, description="One model from image to class, preprocessing included.")
     weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
         default=None,
