@@ -37,7 +37,7 @@ from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.finish.leavers import what_leaves
 from search.record.head_files import find_head
 from search.running import run_study
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 from search.setup.stores import named_paths
 from search.study import open_study
 from search.trials.notes import TrialNotes

@@ -12,7 +12,7 @@ from features.runtime.command import say
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import REPORT_FILE, StudyConfig
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 
 if TYPE_CHECKING:

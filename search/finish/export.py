@@ -23,7 +23,7 @@ from search.finish.leavers import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
 from search.record.head_files import OWN, require_outside
 from search.setup.config import StudyConfig
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.results import TrialResult

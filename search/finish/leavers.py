@@ -15,7 +15,7 @@ from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
 from search.record.head_files import OWN, copy_path_of, find_head
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord

@@ -12,7 +12,7 @@ from heads.files.own_file import read_own_metadata
 from search.finish.leavers import Leaving, what_leaves
 from search.record.head_files import OWN, PLAIN, head_files
 from search.record.study_record import StudyRecord
-from search.setup.options import ExportOptions, Which
+from search.setup.export_options import ExportOptions, Which
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
 Pruner = Literal["halving", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "bohb", "random", "qmc"]
-Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")
 STORE_NAME = re.compile(r"[^=/\\]+")
@@ -273,27 +272,6 @@ class RunOptions(StudyOptions, DataOptions):
         """
         given = {name: value for name, value in values.items() if value is not None}
         return checked(cls, given, of="a search")
-
-
-class ExportOptions(_Options):
-    """Which head leaves a study, and with what: the options of ``search.export`` and of ``Study.export``."""
-
-    trial: int | None = Field(
-        default=None, ge=0, description="The head of this trial, as it was scored; else the chosen one."
-    )
-    which: Which | None = Field(
-        default=None,
-        description="What leaves: recommended by the study's rule (the default), winner (the single best head), "
-        "repeats (the average of its copies from several seeds), ensemble (of the finalists) or article (its head).",
-    )
-    with_backbone: bool = Field(default=False, description="One model from image to class, preprocessing included.")
-    weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
-        default=None,
-        description="Where the backbone's weights are, if they came from a file; of several backbones FILE,FILE.",
-    )
-    backbone: Annotated[str | None, BeforeValidator(text_of)] = Field(
-        default=None, description="Where the backbone is, if it is in a file of its own."
-    )
 
 
 def option_of(field: FieldInfo) -> Option:

@@ -42,7 +42,7 @@ from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
 from search.record.head_files import refit_path_of
 from search.record.study_record import read_record
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 

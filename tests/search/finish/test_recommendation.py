@@ -31,7 +31,7 @@ from search.record.summary import Summary, read_summary, summarise, write_summar
 from search.review.outcome import show_outcome
 from search.review.report import make_report
 from search.setup.cross_validation import paired_difference
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
 
