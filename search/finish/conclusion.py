@@ -22,7 +22,7 @@ from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
-from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
+from search.finish.repeat_plan import plan_repeats
 from search.finish.repeat_predictions import unchecked
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.verdict import verdict
@@ -44,6 +44,7 @@ from search.record.summary import Summary, read_summary, summarise, write_summar
 from search.setup.audit import read_audit
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
+from search.setup.left_open import MOST_REPEATS
 from search.setup.own_head import OwnHead
 from search.setup.space import Space
 from search.setup.stores import StudyData

@@ -137,7 +137,7 @@ class FinalistPlan(Recorded):
         trial_epochs: Of all runs together, if none is stopped.
         search_trial_epochs: Those of the search.
         chosen: Whether these numbers follow from the search; false where all of them were asked for.
-        fits: Whether ``trial_epochs`` are within a quarter of the search's.
+        fits: Whether ``trial_epochs`` are within their share of the search's.
     """
 
     heads: int

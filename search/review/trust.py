@@ -8,6 +8,7 @@ from features.leaks.leaks import parts_in_words
 from features.runtime.text import counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
+from heads.metrics.intervals import RESAMPLES
 from heads.metrics.patients import of_patients
 from heads.metrics.scoring import lower_is_better
 from search.finish.repeat_plan import describe_plan
@@ -102,8 +103,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
         ],
     )
     yield note(
-        f"Intervals by drawing {_drawn(test)}, again and again (10,000 times), and by Student's t, whichever reaches"
-        " further; Wilson's where all rows are called rightly, or none."
+        f"Intervals by drawing {_drawn(test)}, again and again ({RESAMPLES:,} times), and by Student's t, whichever"
+        " reaches further; Wilson's where all rows are called rightly, or none."
     )
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):

@@ -15,6 +15,7 @@ from features.runtime.files import write_json
 from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
+from search.setup.left_open import SHARE_IN_WORDS
 from search.setup.options import BEFORE, StudyOptions, study_options
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
@@ -108,7 +109,7 @@ class StudyConfig(StudyOptions):
         heads = "its finalists" if self.finalists is None else f"{self.finalists} finalists"
         times = "" if self.repeats is None else f", {self.repeats} times each"
         open_still = self.finalists is None or self.repeats is None
-        return heads + times + (", within a quarter of its trial-epochs" if open_still else "")
+        return heads + times + (f", within {SHARE_IN_WORDS} of its trial-epochs" if open_still else "")
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""

@@ -24,6 +24,17 @@ from features.runtime.options import AsText, checked, text_of
 from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
+from search.setup.left_open import (
+    FEWEST_EPOCHS,
+    FEWEST_IN_BATCH,
+    FOLDS,
+    LEAST_REPEATS,
+    MOST_EPOCHS,
+    MOST_FINALISTS,
+    MOST_IN_BATCH,
+    MOST_REPEATS,
+    ONE_PART_FROM,
+)
 
 Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
@@ -149,7 +160,11 @@ class StudyOptions(_Options):
     trials: Annotated[int, Option("Heads to try.", in_file=True, may_change=True), Field(ge=1)] = 200
     epochs: Annotated[
         int | None,
-        Option("Epochs of a head that is not pruned, at most.", shown="50 to 100, by the rows", in_file=True),
+        Option(
+            "Epochs of a head that is not pruned, at most.",
+            shown=f"{FEWEST_EPOCHS} to {MOST_EPOCHS}, by the rows",
+            in_file=True,
+        ),
         Field(ge=1),
     ] = None
     patience: Annotated[
@@ -167,7 +182,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Folds to validate on in turn, by patient; 0: one part; auto: by the rows.",
-            shown="auto, 5 where one part would have fewer than 500 rows",
+            shown=f"auto, {FOLDS} where one part would have fewer than {ONE_PART_FROM} rows",
         ),
         Field(ge=0),
         AsText(),
@@ -202,7 +217,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Best heads to train again after the search; 0: none.",
-            shown="up to 5, by the search's trial-epochs",
+            shown=f"up to {MOST_FINALISTS}, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=0,
@@ -213,7 +228,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Seeds to train each of them from.",
-            shown="2 to 5, by the search's trial-epochs",
+            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=1,
@@ -230,7 +245,9 @@ class StudyOptions(_Options):
         BeforeValidator(_number_or_auto),
     ] = None
     batch_size: Annotated[
-        int | None, Option("Rows in a batch, at most.", shown="32 to 100, by the rows", in_file=True), Field(ge=1)
+        int | None,
+        Option("Rows in a batch, at most.", shown=f"{FEWEST_IN_BATCH} to {MOST_IN_BATCH}, by the rows", in_file=True),
+        Field(ge=1),
     ] = None
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
     backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
