@@ -16,7 +16,7 @@ from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
 from search.setup.left_open import SHARE_IN_WORDS
-from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
@@ -169,7 +169,7 @@ class StudyConfig(StudyOptions):
         for key in ("counts", "patients"):
             if missing := wanted - self.split[key].keys():
                 raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
-        parts = {"features", "validation", "test"}
+        parts = set(STORE_OPTIONS)
         for stores in self.stores_by_name.values():
             if other := stores.keys() - parts:
                 raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))

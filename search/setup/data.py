@@ -132,6 +132,9 @@ def load_data(
     A part that has a store of its own is all of that store; the others are split off ``features``. Patients are never
     shared: rows of a patient of the test part are dropped from the other two, of the validation part from training.
 
+    A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
+    store it may have all channels: they are projected as they are read.
+
     Args:
         features: Store to train on.
         validation: Store to validate on, or ``None`` to split ``validation_share`` of the rows off.
@@ -142,9 +145,6 @@ def load_data(
         seed: Decides the split.
         ignore_parts: Whether to split the rows of ``features`` anew where it says in which part each is.
         resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
-
-    A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
-    store it may have all channels: they are projected as they are read.
 
     Raises:
         InputError: A store is unfinished or does not fit the first, there are fewer than two classes, or the rows are

@@ -42,6 +42,8 @@ Pruner = Literal["halving", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "bohb", "random", "qmc"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")
+STORE_OPTIONS = ("features", "validation", "test")
+"""The options that take stores, and what ``study.json`` calls these."""
 STORE_NAME = re.compile(r"[^=/\\]+")
 """Of one store of several: whatever a file may be called, as it is called after that."""
 _REQUIRED: Any = object()

@@ -16,7 +16,7 @@ from search.setup.classes import require_area
 from search.setup.config import FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.images import check_same_study, store_of_images
-from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
+from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
@@ -256,7 +256,7 @@ def _in_recorded_order(given: RunOptions, recorded: StudyConfig) -> RunOptions:
     if len(names) < 2 or set(names) != set(order):
         return given
     places = [names.index(name) for name in order]
-    told = {part: getattr(given, part) for part in ("features", "validation", "test")}
+    told = {part: getattr(given, part) for part in STORE_OPTIONS}
     moved = {part: [one[place] for place in places] for part, one in told.items() if one and len(one) == len(names)}
     return given.model_copy(update=moved)
 

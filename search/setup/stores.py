@@ -16,9 +16,8 @@ from features.runtime.text import printable
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
-from search.setup.options import STORE_NAME
+from search.setup.options import STORE_NAME, STORE_OPTIONS
 
-_PARTS = ("features", "validation", "test")
 ALONE = ""
 """Name of a study's one store: its trials say nothing of it."""
 
@@ -160,7 +159,7 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
     """
     first, *others = stores.values()
     for other in others:
-        for part in _PARTS:
+        for part in STORE_OPTIONS:
             mine, theirs = _source(first, part), _source(other, part)
             if mine is not None and theirs is not None:
                 _require_same(mine, theirs)

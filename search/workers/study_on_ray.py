@@ -20,19 +20,20 @@ from features.runtime.options import option_name
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
+from search.record.crew import CONFIG
 from search.record.storage import OpenedStudy, storage_errors, watch_record
 from search.setup.config import StudyConfig
-from search.setup.options import RunOptions
+from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import named_paths, part_paths, split_name
 from search.training.display import Display
+from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
 from search.workers.stores_there import Sent, fetched, is_address
 from search.workers.study_worker import Ended, StudyWorker
 
-PARTS = ("features", "validation", "test")
 DATABASE = "study.db"
 """SQLite's file in the study directory, where the workers are on this machine and no other storage is named."""
 MOST_STARTS = 4
@@ -141,7 +142,7 @@ def sent_stores(options: RunOptions) -> list[Sent]:
     """
     names = list(named_paths(options.features or ()))
     found = []
-    for part in PARTS:
+    for part in STORE_OPTIONS:
         given = getattr(options, part) or ()
         if part != "features":
             part_paths(names, given, option=option_name(part))  # which refuses what does not go with the names
@@ -157,7 +158,7 @@ def sent_stores(options: RunOptions) -> list[Sent]:
 
 def _words(options: RunOptions, folder: Path) -> list[str]:
     """The command line of a worker, but for its stores, and for the storage: anybody can read a command line."""
-    kept_back = (*PARTS, "storage")
+    kept_back = (*STORE_OPTIONS, "storage")
     told = {name: getattr(options, name) for name in options.model_fields_set if name not in kept_back}
     told |= {"out": folder.absolute(), "join": True}
     if options.study is not None:
@@ -215,7 +216,7 @@ class _Driver:
         placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
-        return self._folder.absolute() / "workers" / f"{number}.log"
+        return self._folder.absolute() / FOLDER / f"{number}.log"
 
     def _look_after(self) -> None:
         """Takes note of workers that have ended, and starts those again that have died."""
@@ -319,7 +320,7 @@ class _Watch:
         self._opened = watch_record(self._url, self._name)
         if self._opened is None:
             return
-        config = StudyConfig.of(self._opened.study.user_attrs["config"], hidden(self._url))
+        config = StudyConfig.of(self._opened.study.user_attrs[CONFIG], hidden(self._url))
         self._display = Display(self._opened.study, config)
         self._display.detail = self._describe
         self._display.__enter__()
