@@ -73,9 +73,8 @@ class Study:
     def figures(self) -> Mapping[str, Figure]:
         """Returns the report's figures by name, each drawn when it is asked for.
 
-        Among them are ``history``, ``learning-curves``, ``what-ended-when``, ``importance``, ``value-and-size``,
-        ``value-and-cost`` (of several stores), ``parameters-together``, ``parameter-NAME`` and ``repeats``, as far as
-        the trials give enough for them.
+        Their names are those of ``search.review.gallery.FigureName``, such as ``history``, and ``parameter-NAME``, as
+        far as the trials give enough for them.
         """
         from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
 

@@ -19,7 +19,7 @@ from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
 from search.review import figures, parameter_figures, stores, trust
 from search.review.exports import export_of_ensemble, export_of_recommended, export_of_trial
-from search.review.gallery import Gallery
+from search.review.gallery import FigureName, Gallery, name_of_parameter
 from search.review.plotting import MOST_POINTS
 from search.review.words import (
     END_TO_COME,
@@ -216,16 +216,16 @@ def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[
 
 def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> None:
     objective, ranked = record.config.objective, record.ranked
-    if "history" in gallery:
-        document.add("History", document.figure(gallery["history"], "value of each completed trial"))
-    if "learning-curves" in gallery:
+    if FigureName.HISTORY in gallery:
+        document.add("History", document.figure(gallery[FigureName.HISTORY], "value of each completed trial"))
+    if FigureName.LEARNING_CURVES in gallery:
         some = sum(bool(trial.intermediate_values) for trial in record.trials)
-        drawn = document.figure(gallery["learning-curves"], f"{objective} by epoch")
+        drawn = document.figure(gallery[FigureName.LEARNING_CURVES], f"{objective} by epoch")
         document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"), _scored_on(record))
-    if "what-ended-when" in gallery:
-        ended = document.figure(gallery["what-ended-when"], "trials by the epochs they trained")
+    if FigureName.WHAT_ENDED_WHEN in gallery:
+        ended = document.figure(gallery[FigureName.WHAT_ENDED_WHEN], "trials by the epochs they trained")
         document.add("What ended when", ended, prose(_pruning(record)))
-    importance = gallery.get("importance")
+    importance = gallery.get(FigureName.IMPORTANCE)
     text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
         text = note(
@@ -233,11 +233,11 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
             " that a head has not, or of a schedule that it does not follow."
         )
     document.add("Which parameters matter", document.figure(importance, "importance of parameters"), text)
-    if "value-and-size" not in gallery:
+    if FigureName.VALUE_AND_SIZE not in gallery:
         return
     remark = _thinned(len(ranked), MOST_POINTS, "completed trials")
     slices = [
-        document.figure(gallery[f"parameter-{name}"], f"{objective} against {name}")
+        document.figure(gallery[name_of_parameter(name)], f"{objective} against {name}")
         for name in parameter_figures.parameter_names(ranked)
     ]
     document.add(
@@ -246,11 +246,11 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
         remark,
         prose("Only trials in which the parameter had an effect."),
     )
-    across = document.figure(gallery["parameters-together"], "all parameters of completed trials", wide=True)
+    across = document.figure(gallery[FigureName.PARAMETERS_TOGETHER], "all parameters of completed trials", wide=True)
     document.add(
         "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
-    sizes = document.figure(gallery["value-and-size"], f"{objective} against parameters")
+    sizes = document.figure(gallery[FigureName.VALUE_AND_SIZE], f"{objective} against parameters")
     document.add("Value and size", sizes, remark)
 
 
