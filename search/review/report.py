@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_text
-from features.runtime.text import counted, decimal, duration, listed, percent, printable
+from features.runtime.text import counted, decimal, duration, listed, numbered, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
 from search.record.recommended import NAMES
@@ -151,7 +151,7 @@ def _heads(record: StudyRecord, best: TrialResult) -> str:
         notes = heads[chosen.trials[0]]
         made = f": {describe_head(notes.head)}.{_features(record, notes.store)}"
     else:
-        of = f"of trial{'s' * (len(chosen.trials) > 1)} {', '.join(map(str, chosen.trials))}"
+        of = f"of {numbered(len(chosen.trials), 'trial')} {', '.join(map(str, chosen.trials))}"
         made = f": {len(chosen.trials) * chosen.copies} heads {of}."
     return f"Recommended is {NAMES[chosen.kind]}{made} The search's winner, trial {best.number}: {winner}"
 

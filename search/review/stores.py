@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial
 
-from features.runtime.text import milliseconds, printable
+from features.runtime.text import counted, milliseconds, printable
 from heads.html.document import Document, note, prose, table
 from heads.metrics.scoring import lower_is_better
 from search.record.study_record import StudyRecord, epochs_of, state_of
@@ -111,4 +111,4 @@ def _named(one: Costed, objective: str) -> str:
 
 def _left_out(shown: Sequence[Costed], record: StudyRecord) -> str:
     left = len(record.ranked) - len(shown)
-    return f" {left:,} completed trials are not shown, as it is not known what they cost." if left else ""
+    return f" Not shown, since the cost is not known: {counted(left, 'completed trial')}." if left else ""

@@ -14,6 +14,7 @@ from features.rows.given_parts import GIVEN, part_rows
 from features.rows.split import Split, fold_rows
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
+from features.runtime.text import counted
 from features.store.joined import JoinedStore
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
@@ -252,7 +253,9 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
     if not unknown:
         return []
-    return [f"{store.path.name}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+    return [
+        f"{store.path.name}: the patient of {counted(unknown, 'row')} is unknown: each counts as a patient of its own"
+    ]
 
 
 def _without(
@@ -262,8 +265,8 @@ def _without(
     theirs = {str(patient) for other, taken in others for patient in other.patients[taken]} - {""}
     shared = np.isin(store.patients[rows], sorted(theirs))
     if np.any(shared):
-        count = int(np.count_nonzero(shared))
-        remarks.append(f"{store.path.name}: {count} {name} rows left out: their patients are in another part")
+        left_out = counted(int(np.count_nonzero(shared)), f"{name} row")
+        remarks.append(f"{store.path.name}: {left_out} left out: their patients are in another part")
     return rows[~shared]
 
 
