@@ -57,7 +57,7 @@ AS_IT_IS = "recommended, image as it is"
 """Tested in one view, as a model from image to class sees it, where the stores have several."""
 PLAIN = "identity"
 Right = dict[str, npt.NDArray[np.bool_]]
-"""By who called them, whether each row of an outer fold was called rightly."""
+"""By who called them, whether each row of an outer fold was classified correctly."""
 
 
 def main() -> None:

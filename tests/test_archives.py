@@ -171,7 +171,7 @@ class TestStudy:
             assert (one["trial"], one["best_epochs"]) == (other["trial"], other["best_epochs"])
             assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
         tested = [summary["test"] for summary in summaries]
-        # Not the loss, which had a temperature at its bound: where all validation rows are called rightly it is 1 now.
+        # Not the loss, which had a temperature at its bound: it is 1 now where all validation rows are right.
         assert summaries[0]["calibration"]["temperature"] == 1
         assert [test["confusion"] for test in tested] == [tested[0]["confusion"]] * 2
         # Of the winner: the verdict may be on what is recommended, which nothing was then.

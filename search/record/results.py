@@ -222,7 +222,7 @@ class ScoresOnTest(Recorded):
         patients: Number of their patients, a row whose patient is unknown counted as one; None in studies from before
             these were counted.
         patients_unknown: Rows whose patient is unknown.
-        accuracy: Share of the rows that were called rightly.
+        accuracy: Share of the rows that were classified correctly.
         accuracy_interval: 95% interval of it, patients as units.
         balanced_accuracy: Mean sensitivity of the classes.
         loss: In nats, of the calibrated probabilities.

@@ -80,8 +80,8 @@ def open_record(
         resume: Whether it is a study that is there: without it, it may be but must have no trials.
         keep_bytes: Cut the journal back to this length, that of the snapshot to go on from.
         inner: Whether it belongs to a study that is open already: it is made where it is not there.
-        grace: Seconds without a sign of life after which a process's trials are others'; None where one process
-            searches.
+        grace: Seconds without a sign of life after which a process's trials are handed to others; None where one
+            process searches.
 
     Raises:
         InputError: The storage cannot be opened; the study is not there and must be, has trials and must not, or has

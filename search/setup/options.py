@@ -277,7 +277,8 @@ class RunOptions(StudyOptions, DataOptions):
     grace: Annotated[
         float,
         Option(
-            "With --join, seconds without a sign of life after which a process's trials are others'.", printed=False
+            "With --join, seconds without a sign of life after which a process's trials are handed to others.",
+            printed=False,
         ),
         Field(ge=2),
     ] = 60.0
