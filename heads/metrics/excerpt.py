@@ -38,4 +38,4 @@ def confused_lines(confused: Sequence[ConfusionPair], *, rows: int, right: int) 
     told = [(pair.true, pair.called, f"{pair.rows}") for pair in shown]
     others = rows - right - sum(pair.rows for pair in shown)
     told += [("other pairs", "", f"{others}")] if others else []
-    return [*told, ("classified correctly", "", f"{right}")]
+    return [*told, ("correct", "", f"{right}")]
