@@ -37,7 +37,7 @@ from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.finish.export_choice import what_leaves
 from search.record.head_files import find_head
 from search.running import run_study
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 from search.setup.stores import named_paths
 from search.study import open_study
 from search.trials.notes import TrialNotes
@@ -57,7 +57,7 @@ AS_IT_IS = "recommended, image as it is"
 """Tested in one view, as a model from image to class sees it, where the stores have several."""
 PLAIN = "identity"
 Right = dict[str, npt.NDArray[np.bool_]]
-"""By who called them, whether each row of an outer fold was called rightly."""
+"""By who called them, whether each row of an outer fold was classified correctly."""
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def right(source, folds, heads, arguments) -> npt.NDArray[np.float64]:  # noqa: ANN001
-    """(heads, seeds, rows) whether a row is called rightly, by a head that has not seen it."""
+    """(heads, seeds, rows) whether a row is classified correctly, by a head that has not seen it."""
     from search.setup.cross_validation import cross_validate  # after the choice of the backend
 
     start = time.perf_counter()

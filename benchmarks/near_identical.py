@@ -87,7 +87,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, help="image folder, one sub-folder a class")
+    source.add_argument("--images", type=Path, help="image folder, one sub-folder per class")
     source.add_argument("--demonstration", action="store_true", help="the built-in scans")
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", default="random:0")

@@ -60,7 +60,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="image folder, one sub-folder a class")
+    parser.add_argument("--images", type=Path, required=True, help="image folder, one sub-folder per class")
     parser.add_argument("--store", type=Path, required=True, help="its store, of any views")
     parser.add_argument("--weights", required=True, help="the backbone's weights")
     parser.add_argument("--scans", type=int, default=40)

@@ -57,7 +57,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="image folder, one sub-folder a class")
+    parser.add_argument("--images", type=Path, required=True, help="image folder, one sub-folder per class")
     parser.add_argument("--backbone", default="inception_v3")
     parser.add_argument(
         "--weights", default="random", help="random (speed does not depend on them), imagenet or a file"

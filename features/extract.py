@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 def main(
     images: Annotated[
-        Path | None, typer.Argument(help="Folder with one sub-folder a class; with --table, any.", show_default=False)
+        Path | None, typer.Argument(help="Folder with one sub-folder per class; with --table, any.", show_default=False)
     ] = None,
     store: Annotated[
         Path | None,

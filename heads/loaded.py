@@ -115,8 +115,8 @@ class LoadedHead:
             options: Fields of ``PredictOptions``.
 
         Returns:
-            ``path``, ``class``, a column a class with its probability, and ``error``: '' or why an image could not be
-            used.
+            ``path``, ``class``, one column per class with its probability, and ``error``: '' or why an image could not
+            be used.
 
         Raises:
             InputError: An option does not fit the head, no image is named, or what is no name of one.

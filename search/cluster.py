@@ -14,12 +14,11 @@ from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
 from features.runtime.command import run_commands, say
 from features.runtime.options import checked, with_options
-from search.on_ray import run_study_on_ray
+from search.on_ray import NOT_HERE, run_study_on_ray
 from search.review.outcome import show_outcome
 from search.setup.command_line import search_options, signature_of
 from search.workers.extraction import extract_on_ray
 
-_NOT_HERE = ("join", "resume", "head", "images", "channels")
 _PANEL = "The cluster"
 _ADDRESS = typer.Option(
     help="local: Ray is started on this machine; auto: the cluster that it is part of; or HOST:PORT of its head.",
@@ -74,7 +73,7 @@ with_options(extract, ExtractionOptions)
 signature_of(
     run,
     [
-        *search_options(without=_NOT_HERE, with_images=False),
+        *search_options(without=NOT_HERE, with_images=False),
         _option("address", str, _ADDRESS, "auto"),
         _option("workers", int, _WORKERS, 2),
         _option("gpus_per_worker", float, _GPUS, 0.0),

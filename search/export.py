@@ -10,7 +10,7 @@ import typer
 from features.runtime.command import run_command, say, tell
 from features.runtime.options import checked, with_options
 from search.finish.export import export_head
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 _OUT = "What to write: NAME.hdf5, NAME.keras, NAME.onnx, NAME.tflite, or a folder NAME/ for a SavedModel."
 

@@ -1,16 +1,27 @@
-"""A study, or the extraction of a store, by the machines of a Ray cluster: the doors of ``search.cluster``."""
+"""A study by the machines of a Ray cluster: the Python door of ``search.cluster run``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from features.runtime.errors import InputError
+from features.runtime.options import option_name
 from search.running import heard, make_demonstration_in
 from search.setup.options import RunOptions
 from search.setup.resolve import study_of
 from search.study import Study
 from search.workers.ray_session import LOCAL
 from search.workers.study_on_ray import Placement, search_on_ray
+
+NOT_HERE = {
+    "join": "every worker joins the study",
+    "resume": "a study that has begun goes on with the same options",
+    "head": "search.run trains own heads, on one machine",
+    "images": "extract them first, with search.cluster extract",
+    "channels": "features.compress makes stores of fewer channels",
+}
+"""Options of a search that one on a cluster has not, and what there is instead."""
 
 
 def run_study_on_ray(
@@ -37,17 +48,18 @@ def run_study_on_ray(
         cpus_per_worker: CPUs of each; by default its share of this machine, or one of those that the cluster counts
             and as many threads as there are.
         progress: Whether to say on standard error what is found and how far it is.
-        options: See ``search.RunOptions``: without ``head``, ``images``, ``channels``, ``resume`` and ``join``.
+        options: See ``search.RunOptions``: all but those of ``NOT_HERE``.
 
     Returns:
         The study. Its report is in the study directory of the worker that came to its end.
 
     Raises:
-        InputError: An option is unknown or does not fit.
+        InputError: An option is unknown, is one of ``NOT_HERE``, or does not fit.
         BottleneckError: Ray is not installed, workers die again and again, or one has refused its input, such as a
             store that is not the same on all machines.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
+    _refuse_others(options)
     given = RunOptions.given({"features": features, **options})
     with heard(progress):
         name, folder = study_of(given)
@@ -61,3 +73,9 @@ def run_study_on_ray(
             )
         search_on_ray(given, name, folder, Placement(address, workers, gpus_per_worker, cpus_per_worker))
     return Study(folder)
+
+
+def _refuse_others(options: Mapping[str, Any]) -> None:
+    for name, instead in NOT_HERE.items():
+        if (found := options.get(name)) is not None and found is not False:
+            raise InputError(option_name(name), expected="none on a cluster", found=found, hint=instead)

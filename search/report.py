@@ -13,7 +13,8 @@ from features.runtime.errors import InputError
 from features.runtime.text import counted
 from heads.html.place import check_document
 from search.record.study_record import read_record
-from search.review.report import REPORT_FILE, write_report
+from search.review.report import write_report
+from search.setup.config import REPORT_FILE
 
 
 def main(

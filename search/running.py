@@ -1,4 +1,12 @@
-"""A search from its options to its report: what ``python -m search.run`` and ``search.run_study`` do."""
+"""A search from its options to its report: what ``python -m search.run`` and ``search.run_study`` do.
+
+1. *Given* (``RunOptions.given``): what somebody said, checked option by option.
+2. *Resolved* (``resolve``): joined with the study file and the record; options that do not go together are refused.
+3. *Fitted* (``_fitted``): stores are opened, what was left to the rows is decided, the space is fitted to the features.
+4. *Projected* (``_projected``): with ``--channels`` the data in fewer directions.
+5. *Config* (``Resolved.config``): what ``study.json`` keeps, compared with the record.
+6. *Searched* (``_search``): trials, and what comes after them, up to the summary; then the report.
+"""
 
 from __future__ import annotations
 

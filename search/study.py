@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from features.runtime.command import say
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
-from search.setup.config import StudyConfig
-from search.setup.options import ExportOptions
+from search.setup.config import REPORT_FILE, StudyConfig
+from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ class Study:
     def figures(self) -> Mapping[str, Figure]:
         """Returns the report's figures by name, each drawn when it is asked for.
 
-        Among them are ``history``, ``learning-curves``, ``what-ended-when``, ``importance``, ``value-and-size``,
-        ``value-and-cost`` (of several stores), ``parameters-together``, ``parameter-NAME`` and ``repeats``, as far as
-        the trials give enough for them.
+        Their names are those of ``search.review.gallery.FigureName``, such as ``history``, and ``parameter-NAME``, as
+        far as the trials give enough for them.
         """
         from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
 
@@ -97,7 +96,7 @@ class Study:
         Args:
             out: The file, which ends in .hdf5, .h5, .keras, .onnx or .tflite; or a folder for a SavedModel, which has
                 no ending, or a slash behind it.
-            options: ``trial``, ``which``, ``ensemble``, ``with_backbone``, ``weights``, ``backbone``: those of the
+            options: ``trial``, ``which``, ``with_backbone``, ``weights``, ``backbone``: those of the
                 command ``search.export``.
 
         Returns:
@@ -118,7 +117,7 @@ class Study:
 
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
-        from search.review.report import REPORT_FILE, write_report  # noqa: PLC0415  Plotly takes its time
+        from search.review.report import write_report  # noqa: PLC0415  Plotly takes its time
 
         path = self.folder / REPORT_FILE
         write_report(path, self.record)

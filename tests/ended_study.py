@@ -82,7 +82,7 @@ def drawn_weights(spec: HeadSpec, data: SearchData, *, seed: int) -> list[np.nda
 
 
 def probabilities(data: SearchData, right: int, *, sure: float = 0.7) -> np.ndarray:
-    """(rows, classes) for the validation rows, of which the first ``right`` are called rightly."""
+    """(rows, classes) for the validation rows, of which the first ``right`` are classified correctly."""
     labels, classes = data.validation_labels, len(data.store.classes)
     called = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % classes)
     made = np.full((len(labels), classes), (1 - sure) / (classes - 1), np.float32)

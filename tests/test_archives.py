@@ -116,7 +116,7 @@ class TestStudy:
         page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
         assert read(ARCHIVES / "finished")["verdict"] in page
 
-    @pytest.mark.parametrize(("name", "options"), [("refit", ()), ("ensemble", ("--ensemble",))])
+    @pytest.mark.parametrize(("name", "options"), [("refit", ()), ("ensemble", ("--which", "ensemble"))])
     def test_a_finished_one_is_exported_as_ever(self, name, options, tmp_path):
         succeed("search.export", ARCHIVES / "finished", tmp_path / "out.hdf5", *options)
         assert read_metadata(tmp_path / "out.hdf5") == read_metadata(ARCHIVES / f"{name}.hdf5")
@@ -171,7 +171,7 @@ class TestStudy:
             assert (one["trial"], one["best_epochs"]) == (other["trial"], other["best_epochs"])
             assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
         tested = [summary["test"] for summary in summaries]
-        # Not the loss, which had a temperature at its bound: where all validation rows are called rightly it is 1 now.
+        # Not the loss, which had a temperature at its bound: it is 1 now where all validation rows are right.
         assert summaries[0]["calibration"]["temperature"] == 1
         assert [test["confusion"] for test in tested] == [tested[0]["confusion"]] * 2
         # Of the winner: the verdict may be on what is recommended, which nothing was then.

@@ -188,8 +188,8 @@ COMMANDS: dict[str, Case] = {
         "--weights: expected --with-backbone beside it, found none",
     ),
     "an ensemble of one": (
-        "search.export {study} {new}.h5 --ensemble --trial 1",
-        "--ensemble: expected no --trial beside it, found --trial 1",
+        "search.export {study} {new}.h5 --which ensemble --trial 1",
+        "--which: expected no --trial beside it, found --trial 1",
     ),
     "a head that was not kept": (
         "search.export {study} {new}.h5 --trial 99",

@@ -43,7 +43,7 @@ def extract(
     ``update=True`` made that of the images as they are.
 
     Args:
-        images: Folder with one sub-folder a class; with ``table``, any folder.
+        images: Folder with one sub-folder per class; with ``table``, any folder.
         store: The feature store to make or to finish.
         progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
         table: CSV, TSV or Parquet file, or DataFrame, with a row for each image.
@@ -77,7 +77,7 @@ def extract_several(
     when it is called again, and stores that are whole are left as they are.
 
     Args:
-        images: Folder with one sub-folder a class; with ``table``, any folder.
+        images: Folder with one sub-folder per class; with ``table``, any folder.
         folder: Where the stores are made, called as ``mobilenet_v2-224.h5``.
         progress: As in ``extract``.
         table: As in ``extract``.

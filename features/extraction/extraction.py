@@ -65,7 +65,7 @@ def extract_store(
     """Extracts an image folder into one store: ``extract_stores`` with the one backbone that the options name.
 
     Args:
-        images: Folder with one sub-folder a class; with a table of labels, any folder.
+        images: Folder with one sub-folder per class; with a table of labels, any folder.
         store: File to make or to finish.
         options: How; all of them but the backend, which is the process's.
         frame: A table of labels, instead of the file that ``options.table`` names.
@@ -100,7 +100,7 @@ def extract_stores(
     refused, with ``options.update`` computed anew (``features.extraction.update``).
 
     Args:
-        images: Folder with one sub-folder a class; with a table of labels, any folder.
+        images: Folder with one sub-folder per class; with a table of labels, any folder.
         stores: The backbone of each file to make or to finish.
         options: How; all of them but the backbones and the backend, which is the process's.
         frame: A table of labels, instead of the file that ``options.table`` names.

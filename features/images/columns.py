@@ -103,7 +103,7 @@ def read_labels(frame: pd.DataFrame, name: str, choice: ColumnChoice) -> LabelTa
     """Reads a table of labels.
 
     Args:
-        frame: The table, a row an image.
+        frame: The table, one row per image.
         name: What it is called in messages.
         choice: What the user told of its columns.
 

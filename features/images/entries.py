@@ -14,6 +14,7 @@ from PIL import Image
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.plugins import register_plugins, remedies
+from features.runtime.text import counted
 
 _LITTER = frozenset(
     (
@@ -128,7 +129,7 @@ def to_install(names: Iterable[str]) -> list[str]:
     for ending in map(_ending, map(Path, names)):
         if ending in known:
             counts[known[ending]] += 1
-    return [f"{count:,} file{'s' if count > 1 else ''} not read: {remedy}" for remedy, count in counts.items()]
+    return [f"{counted(count, 'file')} not read: {remedy}" for remedy, count in counts.items()]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

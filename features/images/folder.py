@@ -1,4 +1,4 @@
-"""An image folder as a table: path, class, patient of every image, one sub-folder a class."""
+"""An image folder as a table: path, class, patient of every image, one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ImageTable:
 
 
 def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int | None = None) -> ImageTable:
-    """Lists the images of a folder that has one sub-folder a class.
+    """Lists the images of a folder that has one sub-folder per class.
 
     Folders of parts (``train`` beside ``val`` or ``test``, say) may stand above those of the classes: the part of each
     image is then known. Images may lie in a class's folder or in folders within it, those of its patients, say; where
@@ -94,7 +94,7 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
     empty = [own for name, files in every.items() if not files for own in folders[name]]
     if not found:
         told, hint = _nothing(folder)
-        raise InputError(folder, expected="one sub-folder a class, with images in it", found=told, hint=hint)
+        raise InputError(folder, expected="one sub-folder per class, with images in it", found=told, hint=hint)
     if not parted:
         _refuse_parts(folder, found)
     if limit is not None:
@@ -181,7 +181,7 @@ def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, s
             *flat,
             *([f"{listed(beside, _NAMED)} beside {listed(map(printable, parts), _NAMED)}"] if beside else []),
         ]
-        expected = "folders of parts of a data set alone, each with one sub-folder a class"
+        expected = "folders of parts of a data set alone, each with one sub-folder per class"
         hint = "move elsewhere what is none, or name the folder of one part"
         raise InputError(folder, expected=expected, found="; ".join(told), hint=hint)
     return parts
@@ -227,7 +227,7 @@ def _refuse_parts(folder: Path, found: Mapping[str, list[File]]) -> None:
     hint = "make a store of each: search.run has --features, --validation and --test" if len(parts) > 1 else None
     raise InputError(
         folder,
-        expected="one sub-folder a class, with images in it",
+        expected="one sub-folder per class, with images in it",
         found=f"folders in folders (is the image folder {meant}?)",
         hint=hint,
     )

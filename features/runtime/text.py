@@ -81,7 +81,12 @@ def milliseconds(value: float | None) -> str:
 
 def counted(number: int, what: str) -> str:
     """Returns ``1 patient``, ``1,234 patients``: for a word whose plural takes an s."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {numbered(number, what)}"
+
+
+def numbered(number: int, what: str) -> str:
+    """Returns ``patient``, or ``patients`` where there are several: the word of ``counted`` without the number."""
+    return what if number == 1 else f"{what}s"
 
 
 def listed(items: Iterable[object], most: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from features.hdf5.door import opened
-from features.runtime.text import listed
+from features.runtime.text import listed, numbered
 from features.store.projection import DATASET, SOURCE, Projection
 from features.store.reader import FeatureStore
 from features.store.schema import ARRAYS, EXPECTED, SCHEMA, RowState, read_header
@@ -147,4 +147,4 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
 
 def _rows(rows: Iterable[int]) -> str:
     numbers = [*rows]
-    return f"row{'s' if len(numbers) > 1 else ''} {listed(numbers, LISTED)}"
+    return f"{numbered(len(numbers), 'row')} {listed(numbers, LISTED)}"

@@ -22,7 +22,7 @@ _NAMED = 8
 
 
 def frame_of(header: StoreHeader, done: npt.NDArray[np.uint8]) -> pd.DataFrame:
-    """Returns a table with one row an image: path, class, patient ('' where unknown) and state.
+    """Returns a table with one row per image: path, class, patient ('' where unknown) and state.
 
     Args:
         header: The store's header.

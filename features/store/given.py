@@ -109,7 +109,7 @@ def labelled(labels: Given, rows: int, classes: tuple[str, ...] | None) -> tuple
         InputError: A label is out of range, or a class has no row.
     """
     if len(labels.shape) == 2 and labels.shape[0] == rows:
-        raise labels.refusal(f"shape ({rows},)", labels.shape, "y.argmax(axis=1) makes it of one column a class")
+        raise labels.refusal(f"shape ({rows},)", labels.shape, "y.argmax(axis=1) makes it of one column per class")
     if labels.dtype.kind == "b":
         raise labels.refusal("class indices or names", "truth values", "y.astype(int) makes them 0 and 1")
     values = _values(labels, rows)

@@ -273,7 +273,7 @@ def read_header(path: Path, file: Any) -> StoreHeader:
 
 
 def check_shown(path: Path, kind: FeatureKind) -> None:
-    """Refuses an intensity in a file that says no scale, and a way to resize that there is not.
+    """Refuses an unreadable intensity or an unknown resize mode.
 
     Raises:
         InputError: Naming the file and the field.

@@ -139,7 +139,7 @@ class FeatureSource(Protocol):
                 raise InputError(self.path, field=name, expected=told, found=found[:16], hint=hint)
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns a table with one row an image: ``path``, ``class``, ``patient``, ``state``.
+        """Returns a table with one row per image: ``path``, ``class``, ``patient``, ``state``.
 
         The patient is '' where unknown; the state is ``done``, ``skipped`` (could not be decoded) or ``pending``.
         """

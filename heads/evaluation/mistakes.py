@@ -1,4 +1,4 @@
-"""The rows that a head calls wrongly, and pictures of what it saw in them."""
+"""The rows that a head misclassifies, and pictures of what it saw in them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Mistake:
-    """A row that was called wrongly.
+    """A row that was misclassified.
 
     Attributes:
         row: In the store.
@@ -67,7 +67,7 @@ class Sight:
 
 
 def mistakes(probabilities: Probabilities, store: FeatureSource, rows: Rows) -> list[Mistake]:
-    """Returns the rows called wrongly, those of which the head was surest first.
+    """Returns the rows misclassified, those of which the head was surest first.
 
     Args:
         probabilities: (rows, classes).

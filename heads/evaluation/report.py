@@ -69,7 +69,7 @@ def write_report(path: Path, scored: Scored, model: Any, *, images: Path | None)
     Args:
         path: The file.
         scored: What it is about.
-        model: The head, for what it saw in what it called wrongly.
+        model: The head, for what it saw in what it misclassified.
         images: The folder that the store was extracted from; without it the mistakes are named, not shown.
 
     Raises:
@@ -104,14 +104,14 @@ def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
         figures.append(document.figure(curves, "sensitivity against specificity of each class"))
         believed = reliability_figure(scored.probabilities, scored.labels)
         figures.append(
-            document.figure(believed, "share of rows called rightly, by the probability of the called class")
+            document.figure(believed, "share of rows classified correctly, by the probability of the called class")
         )
     document.lead(document.grid(figures, pairs=True), *_class_table(scored.metrics))
     if len(classes) > _MAX_BESIDE:
         document.add("Confused most often", _pair_table(scored.metrics))
     count = int((scored.probabilities.argmax(axis=1) != scored.labels).sum())
     cards = (_card(mistake, sight, classes) for mistake, sight in shown)
-    document.add(f"Called wrongly: {count}", note(remark) if remark else "", *cards)
+    document.add(f"Misclassified: {count}", note(remark) if remark else "", *cards)
     return document.html()
 
 
@@ -145,7 +145,7 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
 
 
 def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> go.Figure:
-    """One curve a class; of many classes those with the smallest areas."""
+    """One curve per class; of many classes those with the smallest areas."""
     figure = go.Figure(_diagonal())
     with_area = [(one.auc, label) for label, one in enumerate(metrics.per_class) if one.auc is not None]
     for area, label in sorted(sorted(with_area)[:_MAX_CURVES], key=lambda pair: pair[1]):
@@ -177,7 +177,7 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         showlegend=False,
     )
     figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.12])  # room for the last number
-    figure.update_yaxes(title="share called rightly (numbers: rows)", range=[-0.01, 1.08])
+    figure.update_yaxes(title="share classified correctly (numbers: rows)", range=[-0.01, 1.08])
     return _laid_out(figure, f"Reliability (mean gap {bins.error:.3f})")
 
 

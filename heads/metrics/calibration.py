@@ -21,8 +21,8 @@ _NUMBERS = 2**17
 def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     """Returns the temperature that makes the true classes of some rows most probable.
 
-    It is 1 where every row is called rightly: then the surest is the most probable, and nothing says how sure is too
-    sure.
+    It is 1 where every row is classified correctly: then the surest is the most probable, and nothing says how sure is
+    too sure.
 
     Args:
         probabilities: (rows, classes) of rows that the head was not trained on, at least one.

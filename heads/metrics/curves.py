@@ -24,7 +24,7 @@ class Reliability(NamedTuple):
 
     Attributes:
         confidence: (bins,) mean probability of the called class.
-        accuracy: (bins,) share of rows called rightly.
+        accuracy: (bins,) share of rows classified correctly.
         rows: (bins,) rows in each.
         error: Expected calibration error: mean |accuracy - confidence| over the rows (Guo et al. 2017,
             arXiv:1706.04599).

@@ -32,10 +32,10 @@ def confused_lines(confused: Sequence[ConfusionPair], *, rows: int, right: int) 
     Args:
         confused: Pairs of different classes, most rows first; perhaps only the first of them.
         rows: Of all classes.
-        right: Rows that were called rightly.
+        right: Rows that were classified correctly.
     """
     shown = confused[:TOP_PAIRS]
     told = [(pair.true, pair.called, f"{pair.rows}") for pair in shown]
     others = rows - right - sum(pair.rows for pair in shown)
     told += [("other pairs", "", f"{others}")] if others else []
-    return [*told, ("called rightly", "", f"{right}")]
+    return [*told, ("correct", "", f"{right}")]

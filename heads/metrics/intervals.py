@@ -38,10 +38,10 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
 
 
 def accuracy_interval(right: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]) -> Interval:
-    """Returns the 95% interval of the share of rows called rightly.
+    """Returns the 95% interval of the share of rows classified correctly.
 
-    Where every row is called rightly, or none, it is Wilson's over the patients; where not all rows of the only patient
-    are, it is all that a share can be.
+    Where every row is classified correctly, or none, it is Wilson's over the patients; where not all rows of the only
+    patient are, it is all that a share can be.
 
     Args:
         right: (rows,), at least one.

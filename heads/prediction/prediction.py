@@ -105,7 +105,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns one row an image: ``path``, ``class``, a column a class with its probability, and ``error``.
+        """Returns one row per image: ``path``, ``class``, one column per class with its probability, and ``error``.
 
         A class that is named like one of the other columns has its probability in ``p(NAME)``; see ``told_apart``.
         """

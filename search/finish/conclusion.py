@@ -34,7 +34,7 @@ from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
-from search.finish.repeat_plan import MOST_REPEATS, plan_repeats
+from search.finish.repeat_plan import plan_repeats
 from search.finish.repeat_predictions import unchecked
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.searched import Searched
@@ -56,6 +56,7 @@ from search.record.results import (
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.setup.audit import read_audit
 from search.setup.data import SearchData
+from search.setup.left_open import MOST_REPEATS
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, ranking
@@ -314,7 +315,7 @@ def _of_members(
 def _describe_ensemble(
     members: Sequence[int], probabilities: Mapping[int, Sequence[Probabilities]], data: SearchData
 ) -> Ensemble | None:
-    """Which heads ``search.export --ensemble`` averages, and what calibrates them.
+    """Which heads ``search.export --which ensemble`` averages, and what calibrates them.
 
     Averages of the members' repeats are ensembles like it, of heads that were not trained on the validation rows: one
     for each seed with which no member diverged.

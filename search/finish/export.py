@@ -22,9 +22,8 @@ from heads.files.own_file import read_own_metadata, why_not_plain
 from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import Tried, made_images, some_features
 from search.record.head_files import OWN, require_outside
-from search.record.recommended import ENSEMBLE
 from search.setup.config import StudyConfig
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.results import TrialResult
@@ -131,11 +130,8 @@ def _check(out: Path, form: Format, choice: ExportOptions) -> None:
     for option, told in (("--weights", choice.weights), ("--backbone", choice.backbone)):
         if told is not None and not choice.with_backbone:
             raise InputError(option, expected="--with-backbone beside it", found="none")
-    for option, asked in (("--ensemble", choice.ensemble), ("--which", choice.which is not None)):
-        if asked and choice.trial is not None:
-            raise InputError(option, expected="no --trial beside it", found=f"--trial {choice.trial}")
-    if choice.ensemble and choice.which not in (None, ENSEMBLE):
-        raise InputError("--ensemble", expected="no other --which beside it", found=choice.which)
+    if choice.which is not None and choice.trial is not None:
+        raise InputError("--which", expected="no --trial beside it", found=f"--trial {choice.trial}")
 
 
 def _backend(form: Format, named: str | None, config: StudyConfig) -> str:

@@ -15,7 +15,7 @@ from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
 from search.record.head_files import OWN, copy_path_of, find_head
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -55,17 +55,16 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
     if choice.trial is not None:
         return Leaving([find_head(record.folder, choice.trial)])
     recommended = record.summary.recommendation
-    asked = ENSEMBLE if choice.ensemble else None if choice.which == "recommended" else choice.which
-    option = "--ensemble" if choice.ensemble else "--which"
+    asked = None if choice.which == "recommended" else choice.which
     kind = asked or (recommended.kind if recommended else WINNER)
     found = _of_kind(record, kind)
     if found is None:
-        raise InputError(option, expected=_EXPECTED[kind], found="none")
+        raise InputError("--which", expected=_EXPECTED[kind], found="none")
     why = _why_not(found.paths, with_backbone=choice.with_backbone)
     if not why:
         return found
     if asked:
-        raise InputError(option, expected="heads that one file can hold", found=why)
+        raise InputError("--which", expected="heads that one file can hold", found=why)
     single = _of_kind(record, WINNER)
     assert single is not None
     return replace(single, remark=f"recommended is {NAMES[kind]}, but {why}: this is {NAMES[WINNER]}")

@@ -147,7 +147,7 @@ class _Tested:
         self.temperature = temperature
 
     def right(self, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """(rows,) whether a row is called rightly."""
+        """(rows,) whether a row is classified correctly."""
         return np.asarray(self.plain.argmax(axis=1) == labels)
 
     def scores(

@@ -92,7 +92,7 @@ class Refit:
 def refit(
     candidates: Sequence[Candidate], config: StudyConfig, data: StudyData, own: OwnHead | None = None
 ) -> dict[int, Refit]:
-    """Trains heads in one bank a store, each for its own number of epochs; in several where memory asks for it.
+    """Trains heads in one bank per store, each for its own number of epochs; in several where memory asks for it.
 
     Those of somebody's own function are trained one after the other.
 

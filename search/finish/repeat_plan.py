@@ -16,15 +16,10 @@ from optuna.trial import FrozenTrial
 from features.runtime.text import counted
 from search.record.results import FinalistPlan
 from search.setup.config import StudyConfig
+from search.setup.left_open import LEAST_REPEATS, MOST_FINALISTS, MOST_REPEATS, SHARE, SHARE_IN_WORDS
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article, is_counted
 
-SHARE = 4
-"""Repeats take one in so many of the search's trial-epochs, at most, unless even the fewest take more."""
-MOST_FINALISTS = 5
-MOST_REPEATS = 5
-LEAST_REPEATS = 2
-"""Of one value there is no standard deviation."""
 _RUNS_OF_FOLDS = 2
 """Runs of all folds, at most: an average of a head's runs, which may be what is recommended, takes two."""
 _FOR_RUNS = 3
@@ -85,8 +80,8 @@ class RepeatPlan:
 def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
     """Decides what was left open of the number of finalists and of their repeats.
 
-    From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within a
-    quarter of the search's; the least is the best head and the article's (the two best where the article's is the
+    From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within
+    their share of the search's; the least is the best head and the article's (the two best where the article's is the
     best), from two seeds each. With folds there are two runs before, of at least three heads. Where both numbers are
     given they are obeyed, and runs may take all of the study's epochs.
 
@@ -120,7 +115,7 @@ def describe_plan(plan: FinalistPlan) -> str:
     if not plan.chosen:
         return f"{made} trial-epochs at most, as was asked for."
     if plan.fits:
-        return f"{made} trial-epochs at most, within a quarter of the search's {plan.search_trial_epochs:,}."
+        return f"{made} trial-epochs at most, within {SHARE_IN_WORDS} of the search's {plan.search_trial_epochs:,}."
     return f"{made} trial-epochs at most, the least that compares heads; the search had {plan.search_trial_epochs:,}."
 
 

@@ -21,16 +21,16 @@ def verdict(test: HeldOutTest | None) -> str:
     where = f"On {counted(test.rows, 'test image')}{of_whom} that no head had seen"
     told = test.of_recommended
     low, high = told.accuracy_interval
-    mine = f"{percent(told.accuracy, 1)} right (95% interval {percent(low, 1)} to {percent(high, 1)})"
+    mine = f"{percent(told.accuracy, 1)} correctly (95% interval {percent(low, 1)} to {percent(high, 1)})"
     if test.is_article and recommended is None:
-        return f"The search found nothing better than the article's head. {where}, that head called {mine}."
+        return f"The search found nothing better than the article's head. {where}, that head classified {mine}."
     if recommended is not None and recommended.kind == ARTICLE:
         shown = "On the validation rows nothing was shown to be better than the article's head, which is recommended"
-        return f"{shown}. {where}, it called {mine}; the search's own winner {percent(test.accuracy, 1)}."
+        return f"{shown}. {where}, it classified {mine}; the search's own winner {percent(test.accuracy, 1)}."
     found, difference = _name(recommended), recommended.difference if recommended else test.difference
     if test.article is None or difference is None:
-        return f"{where}, {found} called {mine}; the article's head did not come through to compare with."
-    both = f"{where}, {found} called {mine} and the article's head {percent(test.article.accuracy, 1)}"
+        return f"{where}, {found} classified {mine}; the article's head did not come through to compare with."
+    both = f"{where}, {found} classified {mine} and the article's head {percent(test.article.accuracy, 1)}"
     points = 100 * difference.value
     span = "95% interval {:+.1f} to {:+.1f} points".format(*(100 * end for end in difference.interval))
     if not difference.larger_than_chance:

@@ -12,7 +12,7 @@ from heads.files.head_file import read_head
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
 from heads.files.metadata import HeadMetadata
 from search.finish.export_choice import Leaving, groups_of_kind, ways_taken
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 
 def image_model_of(leaving: Leaving, choice: ExportOptions) -> tuple[Any, HeadMetadata]:

@@ -67,7 +67,7 @@ class Crew:
 
     Attributes:
         name: Its name, which no other process has: that of its folder, and noted of its trials.
-        grace: Seconds without a sign of life after which a process's trials are others'.
+        grace: Seconds without a sign of life after which a process's trials are handed to others.
     """
 
     def __init__(self, url: str, number: int, study: str, mirror: Mirror, *, grace: float) -> None:
@@ -78,7 +78,7 @@ class Crew:
             number: The study's number in it.
             study: The study's name.
             mirror: The study as this process sees it.
-            grace: Seconds without a sign of life after which a process's trials are others'.
+            grace: Seconds without a sign of life after which a process's trials are handed to others.
 
         Raises:
             BottleneckError: A process searches the study alone.

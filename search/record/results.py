@@ -134,7 +134,7 @@ class FinalistPlan(Recorded):
         trial_epochs: Of all runs together, if none is stopped.
         search_trial_epochs: Those of the search.
         chosen: Whether these numbers follow from the search; false where all of them were asked for.
-        fits: Whether ``trial_epochs`` are within a quarter of the search's.
+        fits: Whether ``trial_epochs`` are within their share of the search's.
     """
 
     heads: int
@@ -163,7 +163,7 @@ class Finalists(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Recorded):
-    """The average of finalists that ``search.export --ensemble`` writes.
+    """The average of finalists that ``search.export --which ensemble`` writes.
 
     Attributes:
         trials: Whose heads it averages.
@@ -215,7 +215,7 @@ class ScoresOnTest(Recorded):
         patients: Number of their patients, a row whose patient is unknown counted as one; None in studies from before
             these were counted.
         patients_unknown: Rows whose patient is unknown.
-        accuracy: Share of the rows that were called rightly.
+        accuracy: Share of the rows that were classified correctly.
         accuracy_interval: 95% interval of it, patients as units.
         balanced_accuracy: Mean sensitivity of the classes.
         loss: In nats, of the calibrated probabilities.

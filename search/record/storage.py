@@ -99,7 +99,7 @@ def join_record(url: str, name: str, *, direction: Direction, grace: float) -> S
         url: An Optuna storage URL.
         name: The study's name in the storage.
         direction: ``maximize`` or ``minimize``.
-        grace: Seconds without a sign of life after which a process's trials are others'.
+        grace: Seconds without a sign of life after which a process's trials are handed to others.
 
     Raises:
         InputError: The storage cannot be opened, or the study has another direction.

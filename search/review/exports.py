@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Any
 
 from features.runtime.errors import InputError
 from features.runtime.text import counted
@@ -13,7 +12,7 @@ from heads.files.own_file import read_own_metadata
 from search.finish.export_choice import Leaving, what_leaves
 from search.record.head_files import OWN, PLAIN, head_files
 from search.record.study_record import StudyRecord
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions, Which
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,12 @@ class Export:
 
 def export_of_recommended(record: StudyRecord) -> Export | None:
     """Returns how what the study recommends leaves it; None where no trial has completed, or its head is not there."""
-    return _export(record, "best", "") if record.summary.best else None
+    return _export(record, "best") if record.summary.best else None
 
 
 def export_of_ensemble(record: StudyRecord) -> Export | None:
     """Returns how the average of the finalists leaves the study; None where there is none, or no file can hold it."""
-    return _export(record, "ensemble", " --ensemble", ensemble=True) if record.summary.ensemble else None
+    return _export(record, "ensemble", which="ensemble") if record.summary.ensemble else None
 
 
 def export_of_trial(record: StudyRecord) -> str | None:
@@ -58,20 +57,21 @@ def trained_in_words(leaving: Leaving) -> str | None:
     return f"{average}trained on {max(rows):,} rows for {long}"
 
 
-def _export(record: StudyRecord, stem: str, flag: str, **choice: Any) -> Export | None:
+def _export(record: StudyRecord, stem: str, which: Which | None = None) -> Export | None:
     """The command without the backbone; with it, where only that lets out what is asked for."""
-    ways = [(leaving, more) for more in (False, True) if (leaving := _leaving(record, more, choice)) is not None]
+    ways = [(leaving, more) for more in (False, True) if (leaving := _leaving(record, which, more)) is not None]
     if not ways:
         return None
     leaving, with_backbone = min(ways, key=lambda way: bool(way[0].remark))
     keras = with_backbone or leaving.paths[0].suffix == OWN
     more = " --with-backbone" if with_backbone else ""
-    return Export(f"{_begin(record)} {stem}{OWN if keras else PLAIN}{flag}{more}", leaving)
+    asked = f" --which {which}" if which else ""
+    return Export(f"{_begin(record)} {stem}{OWN if keras else PLAIN}{asked}{more}", leaving)
 
 
-def _leaving(record: StudyRecord, with_backbone: bool, choice: dict[str, Any]) -> Leaving | None:
+def _leaving(record: StudyRecord, which: Which | None, with_backbone: bool) -> Leaving | None:
     try:
-        return what_leaves(record, ExportOptions(with_backbone=with_backbone, **choice))
+        return what_leaves(record, ExportOptions(which=which, with_backbone=with_backbone))
     except InputError:
         return None
 

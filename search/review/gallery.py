@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from functools import partial
 
 from plotly.graph_objects import Figure
@@ -13,15 +14,42 @@ from search.review import figures, parameter_figures
 from search.review.frugal import Costed, costed, frugal
 from search.review.plotting import MOST_POINTS, thinned, value_of
 
-COSTS = "value-and-cost"
-"""Of a study of several stores: the objective against what an image costs."""
+
+class FigureName(StrEnum):
+    """What the figures are called; that of a single parameter has the name of ``name_of_parameter``."""
+
+    HISTORY = "history"
+    LEARNING_CURVES = "learning-curves"
+    WHAT_ENDED_WHEN = "what-ended-when"
+    IMPORTANCE = "importance"
+    REPEATS = "repeats"
+    VALUE_AND_SIZE = "value-and-size"
+    VALUE_AND_COST = "value-and-cost"
+    """Of a study of several stores: the objective against what an image costs."""
+    PARAMETERS_TOGETHER = "parameters-together"
+
+
+def name_of_parameter(parameter: str) -> str:
+    """Returns what the figure of a parameter is called."""
+    return f"parameter-{parameter}"
 
 
 class Gallery(Mapping[str, Figure]):
     """The figures that a study has enough trials for."""
 
-    def __init__(self, record: StudyRecord) -> None:
-        self._ways = _ways(record)
+    def __init__(
+        self, record: StudyRecord, *, most_curves: int = figures.MOST_CURVES, with_parameters: bool = True
+    ) -> None:
+        """Finds out which there are.
+
+        Args:
+            record: The study's.
+            most_curves: Learning curves that are drawn, at most.
+            with_parameters: Whether those of parameters come, too: of some it takes the whole computation to know
+                whether there is anything to draw.
+        """
+        ways = _of_trials(record, most_curves) | (_of_parameters(record) if with_parameters else {})
+        self._ways = {str(name): way for name, way in ways.items()}
         self._drawn: dict[str, Figure] = {}
 
     def __getitem__(self, name: str) -> Figure:
@@ -39,34 +67,42 @@ class Gallery(Mapping[str, Figure]):
         return f"Gallery({', '.join(self)})"
 
 
-def _ways(record: StudyRecord) -> dict[str, Callable[[], Figure]]:
+def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], Figure]]:
     trials, ranked, article, objective = record.trials, record.ranked, record.article, record.config.objective
     ways: dict[str, Callable[[], Figure]] = {}
     if ranked:
-        ways["history"] = partial(figures.history, ranked, article, objective)
-    if any(trial.intermediate_values for trial in trials):
+        ways[FigureName.HISTORY] = partial(figures.history, ranked, article, objective)
+    if curved := [trial for trial in trials if trial.intermediate_values]:
         best = ranked[0] if ranked else None
-        ways["learning-curves"] = partial(figures.curves, trials, best, article, objective)
+        some = thinned(curved, most_curves, objective)
+        ways[FigureName.LEARNING_CURVES] = partial(figures.curves, some, best, article, objective)
     if any(trial.state.is_finished() for trial in trials):
-        ways["what-ended-when"] = partial(figures.endings, trials, record.config.epochs)
-    importance = parameter_figures.importance(trials, objective)
-    if importance is not None:
-        ways["importance"] = lambda: importance
+        ways[FigureName.WHAT_ENDED_WHEN] = partial(figures.endings, trials, record.config.epochs)
     if record.finalists:
-        ways["repeats"] = partial(figures.repeats, record.finalists, objective)
+        ways[FigureName.REPEATS] = partial(figures.repeats, record.finalists, objective)
     if len(ranked) > 1:
-        for name in parameter_figures.parameter_names(ranked):
-            ways[f"parameter-{name}"] = partial(parameter_figures.slice_of, ranked, name, objective)
-        ways["value-and-size"] = partial(figures.sizes, ranked, article, objective)
+        ways[FigureName.VALUE_AND_SIZE] = partial(figures.sizes, ranked, article, objective)
         if any(record.config.stores_by_name) and costed(record):
-            ways[COSTS] = partial(costs_of, record)
-        across = parameter_figures.parallel_coordinates(ranked, objective)
-        if across is not None:
-            ways["parameters-together"] = lambda: across
+            ways[FigureName.VALUE_AND_COST] = partial(_costs_of, record)
     return ways
 
 
-def costs_of(record: StudyRecord) -> Figure:
+def _of_parameters(record: StudyRecord) -> dict[str, Callable[[], Figure]]:
+    ranked, objective = record.ranked, record.config.objective
+    ways: dict[str, Callable[[], Figure]] = {}
+    importance = parameter_figures.importance(record.trials, objective)
+    if importance is not None:
+        ways[FigureName.IMPORTANCE] = lambda: importance
+    if len(ranked) > 1:
+        for name in parameter_figures.parameter_names(ranked):
+            ways[name_of_parameter(name)] = partial(parameter_figures.slice_of, ranked, name, objective)
+        across = parameter_figures.parallel_coordinates(ranked, objective)
+        if across is not None:
+            ways[FigureName.PARAMETERS_TOGETHER] = lambda: across
+    return ways
+
+
+def _costs_of(record: StudyRecord) -> Figure:
     """Draws the objective of a study's heads against what an image costs, best and cheapest marked."""
     heads, objective, found = costed(record), record.config.objective, frugal(record)
     shown = {trial.number for trial in thinned([one.trial for one in heads], MOST_POINTS, objective)}

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from features.runtime.command import say, show, tell
-from features.runtime.text import counted, percent, printable
+from features.runtime.text import counted, duration, percent, printable
 from heads.metrics.patients import of_patients
 from search.record.recommended import NAMES
 from search.record.storage import JOURNAL
 from search.review.exports import export_of_recommended, trained_in_words
 from search.review.words import cost_in_words, scored_on_test, seeds_in_words, store_in_words
 from search.setup.classes import describe_absent
+from search.setup.config import REPORT_FILE
 from search.setup.storage_url import hidden
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def show_outcome(record: StudyRecord) -> None:
     _describe_test(table, summary)
     for line in describe_absent(summary.absent_classes):
         table.add_row("classes", line)
-    table.add_row("time", f"{summary.search_seconds:.0f} s, {summary.trial_epochs_per_second} trial-epochs/s")
+    rate = summary.trial_epochs_per_second
+    table.add_row("time", duration(summary.search_seconds) + (f", {rate:g} trial-epochs/s" if rate else ""))
     _describe_bank(table, summary)
     show(table)
     tell(summary.verdict or "")
@@ -59,7 +61,7 @@ def show_outcome(record: StudyRecord) -> None:
     if export:
         say(f"export what is recommended:  {export.command}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
-    say(f"read its report:       {where}/report.html")
+    say(f"read its report:       {where}/{REPORT_FILE}")
     say(f"review the study:      optuna-dashboard {review}")
 
 
@@ -83,7 +85,7 @@ def _describe_bank(table: Table, summary: Summary) -> None:
     if not bank:
         return
     if alone:
-        table.add_row("one at a time", f"about {alone.seconds:.0f} s for the same trial-epochs, by a sample")
+        table.add_row("one at a time", f"about {duration(alone.seconds)} for the same trial-epochs, by a sample")
     table.add_row(
         "bank",
         f"{bank.heads_at_once} heads at once, {percent(bank.page_occupancy, 0)} of {bank.pages} pages in use,"

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from features.runtime.text import counted
 from heads.html.document import in_figure
 from heads.metrics.scoring import lower_is_better
 from search.record.storage import Direction
@@ -43,15 +44,15 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
     after the epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or
     of equal values, is left out; ``None`` where nothing is left.
     """
-    counted = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
-    completed = [trial for trial in counted if trial.state == TrialState.COMPLETE]
+    sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
+    completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
     shares = {}
-    early = min((epochs_of(trial) for trial in counted), default=0)
-    if early and len(completed) < len(counted):
-        scored = [(trial, value) for trial in counted if (value := best_by(trial, early, objective)) is not None]
-        shares[f"after {early} epoch{'s' * (early > 1)}, {len(scored)} trials"] = _importances(scored, objective)
+    early = min((epochs_of(trial) for trial in sound), default=0)
+    if early and len(completed) < len(sound):
+        scored = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
+        shares[f"after {counted(early, 'epoch')}, {counted(len(scored), 'trial')}"] = _importances(scored, objective)
     at_end = [(trial, value_of(trial)) for trial in completed]
-    shares[f"at the end, {len(completed)} trials"] = _importances(at_end, objective)
+    shares[f"at the end, {counted(len(completed), 'trial')}"] = _importances(at_end, objective)
     shares = {name: share for name, share in shares.items() if share}
     if not shares:
         return None

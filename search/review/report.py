@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_text
-from features.runtime.text import counted, decimal, duration, listed, percent, printable
+from features.runtime.text import counted, decimal, duration, listed, numbered, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
 from search.record.recommended import NAMES
@@ -19,7 +19,7 @@ from search.record.storage import JOURNAL
 from search.record.study_record import Progress, StudyRecord, epochs_of
 from search.review import figures, parameter_figures, stores, trust
 from search.review.exports import export_of_ensemble, export_of_recommended, export_of_trial
-from search.review.gallery import Gallery
+from search.review.gallery import FigureName, Gallery, name_of_parameter
 from search.review.plotting import MOST_POINTS
 from search.review.words import (
     END_TO_COME,
@@ -37,7 +37,6 @@ from search.setup.reproduce import command_line, going_on, python_call, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
-REPORT_FILE = "report.html"
 LEADERS = 20
 
 
@@ -152,7 +151,7 @@ def _heads(record: StudyRecord, best: TrialResult) -> str:
         notes = heads[chosen.trials[0]]
         made = f": {describe_head(notes.head)}.{_features(record, notes.store)}"
     else:
-        of = f"of trial{'s' * (len(chosen.trials) > 1)} {', '.join(map(str, chosen.trials))}"
+        of = f"of {numbered(len(chosen.trials), 'trial')} {', '.join(map(str, chosen.trials))}"
         made = f": {len(chosen.trials) * chosen.copies} heads {of}."
     return f"Recommended is {NAMES[chosen.kind]}{made} The search's winner, trial {best.number}: {winner}"
 
@@ -217,16 +216,16 @@ def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[
 
 def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> None:
     objective, ranked = record.config.objective, record.ranked
-    if "history" in gallery:
-        document.add("History", document.figure(gallery["history"], "value of each completed trial"))
-    if "learning-curves" in gallery:
+    if FigureName.HISTORY in gallery:
+        document.add("History", document.figure(gallery[FigureName.HISTORY], "value of each completed trial"))
+    if FigureName.LEARNING_CURVES in gallery:
         some = sum(bool(trial.intermediate_values) for trial in record.trials)
-        drawn = document.figure(gallery["learning-curves"], f"{objective} by epoch")
+        drawn = document.figure(gallery[FigureName.LEARNING_CURVES], f"{objective} by epoch")
         document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"), _scored_on(record))
-    if "what-ended-when" in gallery:
-        ended = document.figure(gallery["what-ended-when"], "trials by the epochs they trained")
+    if FigureName.WHAT_ENDED_WHEN in gallery:
+        ended = document.figure(gallery[FigureName.WHAT_ENDED_WHEN], "trials by the epochs they trained")
         document.add("What ended when", ended, prose(_pruning(record)))
-    importance = gallery.get("importance")
+    importance = gallery.get(FigureName.IMPORTANCE)
     text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
     if importance:
         text = note(
@@ -234,11 +233,11 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
             " that a head has not, or of a schedule that it does not follow."
         )
     document.add("Which parameters matter", document.figure(importance, "importance of parameters"), text)
-    if "value-and-size" not in gallery:
+    if FigureName.VALUE_AND_SIZE not in gallery:
         return
     remark = _thinned(len(ranked), MOST_POINTS, "completed trials")
     slices = [
-        document.figure(gallery[f"parameter-{name}"], f"{objective} against {name}")
+        document.figure(gallery[name_of_parameter(name)], f"{objective} against {name}")
         for name in parameter_figures.parameter_names(ranked)
     ]
     document.add(
@@ -247,11 +246,11 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
         remark,
         prose("Only trials in which the parameter had an effect."),
     )
-    across = document.figure(gallery["parameters-together"], "all parameters of completed trials", wide=True)
+    across = document.figure(gallery[FigureName.PARAMETERS_TOGETHER], "all parameters of completed trials", wide=True)
     document.add(
         "Parameters together", across, remark, prose("Drag along an axis to pick a range; the darker, the better.")
     )
-    sizes = document.figure(gallery["value-and-size"], f"{objective} against parameters")
+    sizes = document.figure(gallery[FigureName.VALUE_AND_SIZE], f"{objective} against parameters")
     document.add("Value and size", sizes, remark)
 
 
@@ -337,7 +336,6 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
     bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""
-    apart = "no patient in two parts" if any(patients.values()) else "no patient is known"
     yield facts(
         [
             ("seed", f"{config.seed}"),
@@ -347,11 +345,21 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("finalists", config.repeats_in_words),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{config.engine}{bank} on {config.backend}"),
-            ("split", f"identity {config.split['identity']}; {apart}"),
+            ("split", f"identity {config.split['identity']}{_shared(record)}"),
             *paths,
             ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ]
     )
+
+
+def _shared(record: StudyRecord) -> str:
+    """How many patients parts share, as it was counted; nothing where it was not."""
+    audit = record.summary.audit
+    if not any(record.config.split["patients"].values()):
+        return "; no patient is known"
+    if audit is None:
+        return ""
+    return f"; {counted(audit.patients_shared, 'patient') if audit.patients_shared else 'no patient'} in two parts"
 
 
 def _commands(record: StudyRecord) -> Iterable[str]:

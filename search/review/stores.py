@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial
 
-from features.runtime.text import milliseconds, printable
+from features.runtime.text import counted, milliseconds, printable
 from heads.html.document import Document, note, prose, table
 from heads.metrics.scoring import lower_is_better
 from search.record.study_record import StudyRecord, epochs_of, state_of
 from search.review.frugal import Costed, Frugal, costed, frugal
-from search.review.gallery import COSTS, Gallery
+from search.review.gallery import FigureName, Gallery
 from search.review.plotting import value_of
 from search.review.words import value_in_words
 from search.setup.space import FEATURES
@@ -53,10 +53,10 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
     if record.summary.cost_of_use is None:
         yield note("What the features are, and what they cost, is told at the end of the search.")
         return
-    if COSTS not in gallery:
+    if FigureName.VALUE_AND_COST not in gallery:
         yield note("What an image costs is not known: no backbone was measured.")
         return
-    yield document.figure(gallery[COSTS], f"{objective} against milliseconds an image")
+    yield document.figure(gallery[FigureName.VALUE_AND_COST], f"{objective} against milliseconds an image")
     if found := frugal(record):
         yield prose(_advice(found, record))
     yield note(
@@ -111,4 +111,4 @@ def _named(one: Costed, objective: str) -> str:
 
 def _left_out(shown: Sequence[Costed], record: StudyRecord) -> str:
     left = len(record.ranked) - len(shown)
-    return f" {left:,} completed trials are not shown, as it is not known what they cost." if left else ""
+    return f" Not shown, since the cost is not known: {counted(left, 'completed trial')}." if left else ""

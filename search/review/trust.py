@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from features.leaks.leaks import parts_in_words
-from features.runtime.text import counted, decimal, percent, printable
+from features.runtime.text import counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
+from heads.metrics.intervals import RESAMPLES
 from heads.metrics.patients import of_patients
 from heads.metrics.scoring import lower_is_better
 from search.finish.repeat_plan import describe_plan
@@ -52,7 +53,9 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
-    yield note(f"{cost.trial_epochs:,} trial-epochs in {cost.seconds:.0f} s: {percent(share, 0)} of the search's time.")
+    yield note(
+        f"{cost.trial_epochs:,} trial-epochs in {duration(cost.seconds)}: {percent(share, 0)} of the search's time."
+    )
 
 
 def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:
@@ -100,8 +103,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
         ],
     )
     yield note(
-        f"Intervals by drawing {_drawn(test)}, again and again (10,000 times), and by Student's t, whichever reaches"
-        " further; Wilson's where all rows are called rightly, or none."
+        f"Intervals by drawing {_drawn(test)}, again and again ({RESAMPLES:,} times), and by Student's t, whichever"
+        " reaches further; Wilson's where all rows are classified correctly, or none."
     )
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):

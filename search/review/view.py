@@ -29,11 +29,8 @@ from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
-from search.review import figures
-from search.review.frugal import costed
-from search.review.gallery import COSTS, costs_of
+from search.review.gallery import FigureName, Gallery
 from search.review.overlay import Overlay
-from search.review.plotting import thinned
 from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
 from search.review.words import END_TO_COME, cost_in_words, describe_head, in_words, mean_in_words
@@ -43,6 +40,13 @@ from search.trials.notes import TrialNotes
 REFRESH_SECONDS = 20.0
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
+_OF_OUR_OWN = (
+    FigureName.VALUE_AND_SIZE,
+    FigureName.VALUE_AND_COST,
+    FigureName.LEARNING_CURVES,
+    FigureName.WHAT_ENDED_WHEN,
+)
+"""Figures that the dashboard has not itself."""
 MOST_CLASSES = 60
 """Classes up to which a confusion matrix is drawn: of more it cannot be read, and is large."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
@@ -188,16 +192,9 @@ def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
 
 
 def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
-    """Yields the figures that the dashboard has not itself, and their names: few points, few digits."""
-    ranked, objective = record.ranked, record.config.objective
-    if ranked:
-        yield "value-and-size", figures.sizes(ranked, record.article, objective)
-    some = thinned([trial for trial in record.trials if trial.intermediate_values], CURVES, objective)
-    if any(record.config.stores_by_name) and costed(record):
-        yield COSTS, costs_of(record)
-    if some:
-        yield "learning-curves", figures.curves(some, ranked[0] if ranked else None, record.article, objective)
-        yield "what-ended-when", figures.endings(record.trials, record.config.epochs)
+    """Returns the figures that the dashboard has not itself, and their names: few points, few digits."""
+    gallery = Gallery(record, most_curves=CURVES, with_parameters=False)
+    return ((name, gallery[name]) for name in gallery if name in _OF_OUR_OWN)
 
 
 def note_on(record: StudyRecord) -> str:

@@ -20,6 +20,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing, write_json
 from features.runtime.json_files import read_json
 from features.runtime.progress import OnProgress, unwatched
+from features.runtime.text import counted
 from features.store.projected import ProjectedStore
 from search.setup.data import SearchData
 
@@ -95,7 +96,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
         yield "near-identical images across parts: none"
         return
     more = " or more" if found["truncated"] else ""
-    yield f"warning: near-identical images across parts: {number:,}{more} pairs, listed in {PAIRS_FILE}"
+    yield f"warning: near-identical images across parts: {counted(number, 'pair')}{more}, listed in {PAIRS_FILE}"
     for pair in found["pairs"][:SHOWN]:
         yield f"  {ListedPair(**pair)}"
     if number > SHOWN:

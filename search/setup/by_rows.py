@@ -11,18 +11,19 @@ from features.runtime.options import option_name
 from features.runtime.text import counted
 from search.setup.classes import require_area
 from search.setup.data import SearchData
+from search.setup.left_open import (
+    FEWEST_EPOCHS,
+    FEWEST_IN_BATCH,
+    FOLDS,
+    MOST_EPOCHS,
+    MOST_IN_BATCH,
+    ONE_PART_FROM,
+)
 from search.setup.options import RunOptions
 from search.setup.stores import StudyData
 
-FOLDS = 5
-ONE_PART_FROM = 500
-"""Validation rows from which one part tells heads apart: one row is a fifth of a point there."""
 STEPS, STEPS_AN_EPOCH = 1000, 20
 """Steps that a head is to train, and steps of an epoch: with fewer it is the end of training that decides its worth."""
-FEWEST_IN_BATCH, MOST_IN_BATCH = 32, 100
-"""Rows; the most are the article's."""
-FEWEST_EPOCHS, MOST_EPOCHS = 50, 100
-"""The fewest are the article's; more than the most would be for a hundred rows, which are soon known by heart."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from features.runtime.files import write_json
 from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from heads.metrics.scoring import lower_is_better
-from search.setup.options import BEFORE, StudyOptions, study_options
+from search.setup.left_open import SHARE_IN_WORDS
+from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
@@ -24,6 +25,7 @@ from search.setup.storage_url import bare, hidden
 SCHEMA = 1
 STUDY_FILE = "study.json"
 SPLIT_FILE = "split.json"
+REPORT_FILE = "report.html"
 _MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
 
@@ -107,7 +109,7 @@ class StudyConfig(StudyOptions):
         heads = "its finalists" if self.finalists is None else f"{self.finalists} finalists"
         times = "" if self.repeats is None else f", {self.repeats} times each"
         open_still = self.finalists is None or self.repeats is None
-        return heads + times + (", within a quarter of its trial-epochs" if open_still else "")
+        return heads + times + (f", within {SHARE_IN_WORDS} of its trial-epochs" if open_still else "")
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""
@@ -167,7 +169,7 @@ class StudyConfig(StudyOptions):
         for key in ("counts", "patients"):
             if missing := wanted - self.split[key].keys():
                 raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
-        parts = {"features", "validation", "test"}
+        parts = set(STORE_OPTIONS)
         for stores in self.stores_by_name.values():
             if other := stores.keys() - parts:
                 raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))

@@ -15,6 +15,7 @@ from features.rows.shared_patients import describe_left_out, without_patients_of
 from features.rows.split import Split, fold_rows
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
+from features.runtime.text import counted
 from features.store.joined import JoinedStore
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
@@ -133,6 +134,9 @@ def load_data(
     A part that has a store of its own is all of that store; the others are split off ``features``. Patients are never
     shared: rows of a patient of the test part are dropped from the other two, of the validation part from training.
 
+    A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
+    store it may have all channels: they are projected as they are read.
+
     Args:
         features: Store to train on.
         validation: Store to validate on, or ``None`` to split ``validation_share`` of the rows off.
@@ -143,9 +147,6 @@ def load_data(
         seed: Decides the split.
         ignore_parts: Whether to split the rows of ``features`` anew where it says in which part each is.
         resident: Whether to hold features in memory where they fit; the fused engine has a copy of its own.
-
-    A store that validates or tests may lack classes of the first, or have them in another order. Beside a compressed
-    store it may have all channels: they are projected as they are read.
 
     Raises:
         InputError: A store is unfinished or does not fit the first, there are fewer than two classes, or the rows are
@@ -256,7 +257,9 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     unknown = int(np.count_nonzero(store.patients[store.usable] == ""))
     if not unknown:
         return []
-    return [f"{store.path.name}: the patient of {unknown} rows is unknown: each counts as a patient of its own"]
+    return [
+        f"{store.path.name}: the patient of {counted(unknown, 'row')} is unknown: each counts as a patient of its own"
+    ]
 
 
 def _describe(

@@ -24,14 +24,26 @@ from features.runtime.options import AsText, checked, text_of
 from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
+from search.setup.left_open import (
+    FEWEST_EPOCHS,
+    FEWEST_IN_BATCH,
+    FOLDS,
+    LEAST_REPEATS,
+    MOST_EPOCHS,
+    MOST_FINALISTS,
+    MOST_IN_BATCH,
+    MOST_REPEATS,
+    ONE_PART_FROM,
+)
 
 Engine = Literal["fused", "solo"]
 DType = Literal["bfloat16", "float32"]
 Pruner = Literal["halving", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "bohb", "random", "qmc"]
-Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
 ClassWeights = Literal["none", "balanced"]
 DEFAULT_STUDY = Path("studies/heads.toml")
+STORE_OPTIONS = ("features", "validation", "test")
+"""The options that take stores, and what ``study.json`` calls these."""
 STORE_NAME = re.compile(r"[^=/\\]+")
 """Of one store of several: whatever a file may be called, as it is called after that."""
 _REQUIRED: Any = object()
@@ -150,7 +162,11 @@ class StudyOptions(_Options):
     trials: Annotated[int, Option("Heads to try.", in_file=True, may_change=True), Field(ge=1)] = 200
     epochs: Annotated[
         int | None,
-        Option("Epochs of a head that is not pruned, at most.", shown="50 to 100, by the rows", in_file=True),
+        Option(
+            "Epochs of a head that is not pruned, at most.",
+            shown=f"{FEWEST_EPOCHS} to {MOST_EPOCHS}, by the rows",
+            in_file=True,
+        ),
         Field(ge=1),
     ] = None
     patience: Annotated[
@@ -168,7 +184,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Folds to validate on in turn, by patient; 0: one part; auto: by the rows.",
-            shown="auto, 5 where one part would have fewer than 500 rows",
+            shown=f"auto, {FOLDS} where one part would have fewer than {ONE_PART_FROM} rows",
         ),
         Field(ge=0),
         AsText(),
@@ -203,7 +219,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Best heads to train again after the search; 0: none.",
-            shown="up to 5, by the search's trial-epochs",
+            shown=f"up to {MOST_FINALISTS}, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=0,
@@ -214,7 +230,7 @@ class StudyOptions(_Options):
         int | None,
         Option(
             "Seeds to train each of them from.",
-            shown="2 to 5, by the search's trial-epochs",
+            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=1,
@@ -231,7 +247,9 @@ class StudyOptions(_Options):
         BeforeValidator(_number_or_auto),
     ] = None
     batch_size: Annotated[
-        int | None, Option("Rows in a batch, at most.", shown="32 to 100, by the rows", in_file=True), Field(ge=1)
+        int | None,
+        Option("Rows in a batch, at most.", shown=f"{FEWEST_IN_BATCH} to {MOST_IN_BATCH}, by the rows", in_file=True),
+        Field(ge=1),
     ] = None
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
     backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
@@ -259,7 +277,8 @@ class RunOptions(StudyOptions, DataOptions):
     grace: Annotated[
         float,
         Option(
-            "With --join, seconds without a sign of life after which a process's trials are others'.", printed=False
+            "With --join, seconds without a sign of life after which a process's trials are handed to others.",
+            printed=False,
         ),
         Field(ge=2),
     ] = 60.0
@@ -273,28 +292,6 @@ class RunOptions(StudyOptions, DataOptions):
         """
         given = {name: value for name, value in values.items() if value is not None}
         return checked(cls, given, of="a search")
-
-
-class ExportOptions(_Options):
-    """Which head leaves a study, and with what: the options of ``search.export`` and of ``Study.export``."""
-
-    trial: int | None = Field(
-        default=None, ge=0, description="The head of this trial, as it was scored; else the chosen one."
-    )
-    which: Which | None = Field(
-        default=None,
-        description="What leaves: recommended by the study's rule (the default), winner (the single best head), "
-        "repeats (the average of its copies from several seeds), ensemble (of the finalists) or article (its head).",
-    )
-    ensemble: bool = Field(default=False, description="The same as --which ensemble.")
-    with_backbone: bool = Field(default=False, description="One model from image to class, preprocessing included.")
-    weights: Annotated[str | None, BeforeValidator(text_of)] = Field(
-        default=None,
-        description="Where the backbone's weights are, if they came from a file; of several backbones FILE,FILE.",
-    )
-    backbone: Annotated[str | None, BeforeValidator(text_of)] = Field(
-        default=None, description="Where the backbone is, if it is in a file of its own."
-    )
 
 
 def option_of(field: FieldInfo) -> Option:

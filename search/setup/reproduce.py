@@ -80,7 +80,8 @@ def option_words(options: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _value(value: Any) -> str:
-    """A value in TOML, of the kinds that a study file has; JSON's strings, numbers and lists are TOML's as well."""
+    """A value in TOML, of the kinds that a study file has: JSON's numbers, lists and most strings are TOML's too."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_value(one)}" for name, one in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=True)
+    # TOML knows no surrogate pairs, which JSON's ASCII is full of; and it takes no delete character as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

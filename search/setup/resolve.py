@@ -16,7 +16,7 @@ from search.setup.classes import require_area
 from search.setup.config import STUDY_FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.images import check_same_study, store_of_images
-from search.setup.options import DEFAULT_STUDY, RunOptions, StudyOptions
+from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
@@ -166,8 +166,8 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     begun = (folder / STUDY_FILE).exists()
     # With images the same command goes on, wherever it was stopped: an extraction knows no --resume.
     goes_on = begun if given.images or given.join else given.resume
-    if given.join:
-        check_together(given)
+    if given.join:  # before a record is read, or a database asked; what these and the study file say is checked later
+        _check_together(given)
     recorded = StudyConfig.read(folder) if goes_on else None
     if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
@@ -223,7 +223,7 @@ def _require_possible(folder: Path) -> None:
         raise InputError("--out", expected="a folder", found=found) from error
 
 
-def check_together(given: RunOptions) -> None:
+def _check_together(given: RunOptions) -> None:
     """Refuses what does not go with processes that work on one study together.
 
     Raises:
@@ -256,7 +256,7 @@ def _in_recorded_order(given: RunOptions, recorded: StudyConfig) -> RunOptions:
     if len(names) < 2 or set(names) != set(order):
         return given
     places = [names.index(name) for name in order]
-    told = {part: getattr(given, part) for part in ("features", "validation", "test")}
+    told = {part: getattr(given, part) for part in STORE_OPTIONS}
     moved = {part: [one[place] for place in places] for part, one in told.items() if one and len(one) == len(names)}
     return given.model_copy(update=moved)
 
@@ -268,7 +268,7 @@ def study_of(given: RunOptions) -> tuple[str, Path]:
         InputError: The study file is wrong, or options do not go together or with that.
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
-    check_together(_filled_in(given, file.run))
+    _filled_in(given.model_copy(update={"join": True}), file.run)  # which refuses what would be refused of each
     return file.name, given.out or STUDIES / file.name
 
 
@@ -284,7 +284,7 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
     options = RunOptions.model_validate(known | told)
     if options.join:
-        check_together(options)
+        _check_together(options)
     if len(options.features or ()) > 1:
         _check_with_several(options)
     if options.head:

@@ -16,9 +16,8 @@ from features.runtime.text import printable
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
-from search.setup.options import STORE_NAME
+from search.setup.options import STORE_NAME, STORE_OPTIONS
 
-_PARTS = ("features", "validation", "test")
 ALONE = ""
 """Name of a study's one store: its trials say nothing of it."""
 
@@ -91,21 +90,37 @@ class StudyData:
             yield from {id(feed): feed for feed in found if feed is not None}.values()
 
 
-def named_paths(given: Sequence[str], *, option: str = "--features") -> dict[str, Path]:
+def split_name(text: str) -> tuple[str | None, str]:
+    """Splits ``NAME=PATH``, where the path may be an address; a file whose name has an equals sign in it stays one.
+
+    Returns:
+        The name, None where there is none, and the path.
+    """
+    name, sign, path = text.partition("=")
+    if sign and path and STORE_NAME.fullmatch(name) and not Path(text).exists():
+        return name, path
+    return None, text
+
+
+def named_paths(given: Sequence[str]) -> dict[str, Path]:
     """Returns the paths of stores by their names: as given in ``NAME=PATH``, else the file's name without its ending.
+
+    Args:
+        given: What ``--features`` was given.
 
     Raises:
         InputError: Two have the same name, or are the same file.
     """
     found: dict[str, Path] = {}
     for text in given:
-        given_name, path = _named(text)
+        given_name, told = split_name(text)
+        path = Path(told)
         name = given_name or path.stem
         if name in found:
-            hint = f"name them: {option} one={found[name]} {option} other={path}"
-            raise InputError(option, expected="stores of different names", found=f"{name} twice", hint=hint)
+            hint = f"name them: --features one={found[name]} --features other={path}"
+            raise InputError("--features", expected="stores of different names", found=f"{name} twice", hint=hint)
         if any(_is_same(earlier, path) for earlier in found.values()):
-            raise InputError(option, expected="different stores", found=f"{path} twice")
+            raise InputError("--features", expected="different stores", found=f"{path} twice")
         found[name] = path
     return found
 
@@ -124,7 +139,7 @@ def part_paths(names: Sequence[str], given: Sequence[str] | None, *, option: str
     """
     if not given:
         return dict.fromkeys(names)
-    found = [_named(text) for text in given]
+    found = [(name, Path(path)) for name, path in map(split_name, given)]
     expected = f"one for each of --features ({', '.join(map(printable, names))})"
     if all(name is None for name, _ in found):
         if len(found) != len(names):
@@ -144,7 +159,7 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
     """
     first, *others = stores.values()
     for other in others:
-        for part in _PARTS:
+        for part in STORE_OPTIONS:
             mine, theirs = _source(first, part), _source(other, part)
             if mine is not None and theirs is not None:
                 _require_same(mine, theirs)
@@ -199,11 +214,3 @@ def _require_same(first: FeatureSource, other: FeatureSource) -> None:
                 found=told[1],
                 hint="several --features are stores of the same images in the same order",
             )
-
-
-def _named(text: str) -> tuple[str | None, Path]:
-    """Splits ``NAME=PATH``; a file whose name has an equals sign in it stays one."""
-    name, sign, path = text.partition("=")
-    if sign and path and STORE_NAME.fullmatch(name) and not Path(text).exists():
-        return name, Path(path)
-    return None, Path(text)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from features.runtime.command import console, say
 from features.runtime.notebook import NotebookTable
-from features.runtime.text import counted
+from features.runtime.text import counted, duration
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
@@ -57,7 +57,7 @@ class Display:
         reason = "" if notes.failure is None else f" ({notes.failure})"
         say(
             f"{self.what} {number}: {state}{value} after {counted(notes.epochs, 'epoch')}{reason};"
-            f" {done} of {self.config.trials} done" + (f", about {left:.0f} s left" if left is not None else ""),
+            f" {done} of {self.config.trials} done" + (f", about {duration(left)} left" if left is not None else ""),
         )
 
     def _progress(self) -> tuple[int, float | None]:
@@ -81,7 +81,7 @@ class Display:
         found = f"{best.value:.4f} (trial {best.number})" if best else "none yet"
         table.add_row("best", f"{found}; article's head {f'{article.value:.4f}' if article else 'not finished'}")
         elapsed = time.monotonic() - self._begun
-        rest = f", about {left:.0f} s left" if left is not None else ""
+        rest = f", about {duration(left)} left" if left is not None else ""
         table.add_row("rate", f"{self._epochs / elapsed:.2f} trial-epochs/s{rest}")
         if self.detail:
             table.add_row("bank", self.detail())

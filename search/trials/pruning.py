@@ -37,9 +37,9 @@ class RungPruner(BasePruner):
     pruner only with finished ones, of which a first cohort has none). It goes on if it is among the best
     1 / ``reduction`` of them. The rule is that of asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    Of a hundred validation rows many trials call as many right. Equal scores are told apart by the mean of the last
-    ``TIES_BY`` epochs and not by the loss, which smoothed labels raise whatever a head is worth; who is equal in that,
-    too, goes on.
+    Of a hundred validation rows many trials get equally many rows right. Equal scores are told apart by the mean of
+    the last ``TIES_BY`` epochs and not by the loss, which smoothed labels raise whatever a head is worth; who is equal
+    in that, too, goes on.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ def extract_on_ray(
     What was noticed of images and is said after the work may count some twice where a worker died.
 
     Args:
-        images: Folder with one sub-folder a class; with a table of labels, any folder.
+        images: Folder with one sub-folder per class; with a table of labels, any folder.
         store: File to make or to finish.
         options: How; of several backbones or sizes a call makes one store each.
         address: ``auto``, ``local`` or HOST:PORT, see ``search.workers.ray_session``.

@@ -16,23 +16,25 @@ from optuna.trial import TrialState
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.options import option_name
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
+from search.record.crew import CONFIG
 from search.record.opened_study import OpenedStudy
 from search.record.storage import storage_errors, watch_record
 from search.setup.config import StudyConfig
-from search.setup.options import RunOptions
+from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
-from search.setup.stores import named_paths
+from search.setup.stores import named_paths, part_paths, split_name
 from search.training.display import Display
+from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
 from search.workers.stores_there import Sent, fetched, is_address
 from search.workers.study_worker import Ended, StudyWorker
 
-PARTS = ("features", "validation", "test")
 DATABASE = "study.db"
 """SQLite's file in the study directory, where the workers are on this machine and no other storage is named."""
 MOST_STARTS = 4
@@ -114,7 +116,7 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
     """
     url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
     _check_storage(url, placement)
-    stores = [sent for part in PARTS for sent in _sent(part, getattr(options, part))]
+    stores = sent_stores(options)
     if not stores:
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
@@ -133,26 +135,31 @@ def _check_storage(url: str, placement: Placement) -> None:
         )
 
 
-def _sent(part: str, given: Sequence[str] | None) -> list[Sent]:
-    """The stores of an option, with what this machine knows of them."""
+def sent_stores(options: RunOptions) -> list[Sent]:
+    """Returns the stores of a search, with what this machine knows of them.
+
+    Raises:
+        InputError: One is missing or no store, two have the same name, or a part has not one for each.
+    """
+    names = list(named_paths(options.features or ()))
     found = []
-    for name, told in zip(named_paths(given or ()), given or (), strict=True):
-        address = _address(told)
-        here = fetched(address) if is_address(address) else Path(address)
-        place = address if is_address(address) else str(here.absolute())
-        found.append(Sent(part, "" if len(given or ()) == 1 else name, place, FeatureStore(here).identity))
+    for part in STORE_OPTIONS:
+        given = getattr(options, part) or ()
+        if part != "features":
+            part_paths(names, given, option=option_name(part))  # which refuses what does not go with the names
+        for place, told in enumerate(given):
+            name, address = split_name(told)
+            here = fetched(address) if is_address(address) else Path(address)
+            where = address if is_address(address) else str(here.absolute())
+            found.append(
+                Sent(part, (name or names[place]) if len(names) > 1 else "", where, FeatureStore(here).identity)
+            )
     return found
-
-
-def _address(told: str) -> str:
-    """Returns what is behind a store's name, if it has one."""
-    before, _, behind = told.partition("=")
-    return behind if behind and "/" not in before else told
 
 
 def _words(options: RunOptions, folder: Path) -> list[str]:
     """The command line of a worker, but for its stores, and for the storage: anybody can read a command line."""
-    kept_back = (*PARTS, "resume", "storage")
+    kept_back = (*STORE_OPTIONS, "storage")
     told = {name: getattr(options, name) for name in options.model_fields_set if name not in kept_back}
     told |= {"out": folder.absolute(), "join": True}
     if options.study is not None:
@@ -210,7 +217,7 @@ class _Driver:
         placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
-        return self._folder.absolute() / "workers" / f"{number}.log"
+        return self._folder.absolute() / FOLDER / f"{number}.log"
 
     def _look_after(self) -> None:
         """Takes note of workers that have ended, and starts those again that have died."""
@@ -314,7 +321,7 @@ class _Watch:
         self._opened = watch_record(self._url, self._name)
         if self._opened is None:
             return
-        config = StudyConfig.of(self._opened.study.user_attrs["config"], hidden(self._url))
+        config = StudyConfig.of(self._opened.study.user_attrs[CONFIG], hidden(self._url))
         self._display = Display(self._opened.study, config)
         self._display.detail = self._describe
         self._display.__enter__()

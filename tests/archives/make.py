@@ -72,7 +72,7 @@ def make_studies() -> None:
     chosen = json.loads(Path("finished/summary.json").read_text())["best"]["number"]
     run("search.export", "finished", "head.hdf5", "--trial", chosen)
     run("search.export", "finished", "refit.hdf5")
-    run("search.export", "finished", "ensemble.hdf5", "--ensemble")
+    run("search.export", "finished", "ensemble.hdf5", "--which", "ensemble")
 
 
 def make_expected() -> None:

@@ -99,7 +99,7 @@ def require_heads_of_all_channels(world: Path, name: str) -> None:
     tested = on_test(folder)
     exports = {
         "winner": (("--which", "winner"), tested),
-        "ensemble": (("--ensemble",), tested.ensemble),
+        "ensemble": (("--which", "ensemble"), tested.ensemble),
         "recommended": ((), tested.recommended or tested),
     }
     for kind, (options, recorded) in exports.items():

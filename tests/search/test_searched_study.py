@@ -147,7 +147,7 @@ def test_the_head_that_leaves_was_trained_on_more_and_tested(searched, store, tm
     assert head.metadata.refit["parts"] == ["train", "validation"] == again["parts"]
     assert head.metadata.refit["rows"] == split["counts"]["train"] + split["counts"]["validation"] == again["rows"]
     assert head.metadata.temperature == summary["calibration"]["temperature"] > 0
-    succeed("search.export", folder, place / "all.hdf5", "--ensemble")
+    succeed("search.export", folder, place / "all.hdf5", "--which", "ensemble")
     together = json.loads(succeed("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").out)
     assert read_head(place / "all.hdf5").metadata.trials == tuple(summary["ensemble"]["trials"])
     assert together["confusion"] == summary["test"]["ensemble"]["confusion"]
@@ -278,10 +278,10 @@ def test_the_chosen_head_is_the_one_that_export_writes(study, tmp_path):
     assert written.metadata.trial == study.summary.best.number
     for mine, theirs in zip(model.get_weights(), written.model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    together = read_head(study.export(tmp_path / "all.hdf5", ensemble=True))
+    together = read_head(study.export(tmp_path / "all.hdf5", which="ensemble"))
     assert together.metadata.trials == tuple(study.summary.ensemble.trials)
-    with pytest.raises(InputError, match="--ensemble: expected no --trial beside it, found --trial 0"):
-        study.export(tmp_path / "x.hdf5", ensemble=True, trial=0)
+    with pytest.raises(InputError, match="--which: expected no --trial beside it, found --trial 0"):
+        study.export(tmp_path / "x.hdf5", which="ensemble", trial=0)
     with pytest.raises(InputError, match="--trial: expected one of those kept"):
         study.export(tmp_path / "x.hdf5", trial=77)
 

@@ -364,7 +364,7 @@ def test_wrong_input_is_one_line_and_makes_nothing(images, tmp_path):
     (tmp_path / "text.h5").write_text("no weights")
     for arguments, words in (
         ((tmp_path / "absent", store), "expected an image folder, found no such folder"),
-        ((tmp_path / "empty", store), "expected one sub-folder a class, with images in it, found none"),
+        ((tmp_path / "empty", store), "expected one sub-folder per class, with images in it, found none"),
         ((tmp_path / "flat", store), "found images without a class folder"),
         ((images, images, *OPTIONS), "found a folder"),
         ((images, store, "--backbone", "resnet"), "--backbone: expected one of convnext_base"),

@@ -120,7 +120,7 @@ def test_links_are_followed_and_those_that_lead_nowhere_are_rows(tmp_path):
 )
 def test_a_folder_without_images_in_classes_is_refused_saying_what_there_is(tmp_path, names, found):
     fill(tmp_path, *names)
-    with pytest.raises(InputError, match="one sub-folder a class, with images in it") as caught:
+    with pytest.raises(InputError, match="one sub-folder per class, with images in it") as caught:
         scan_folder(tmp_path)
     assert found in str(caught.value)
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from features.runtime.command import say
-from features.runtime.text import counted, decimal, duration, listed, percent, shortened, utc_seconds, utc_text
+from features.runtime.text import (
+    counted,
+    decimal,
+    duration,
+    listed,
+    numbered,
+    percent,
+    shortened,
+    utc_seconds,
+    utc_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +36,7 @@ def test_shares_and_scores():
 
 def test_counts_and_lists():
     assert [counted(number, "patient") for number in (0, 1, 1234)] == ["0 patients", "1 patient", "1,234 patients"]
+    assert [numbered(number, "row") for number in (0, 1, 2)] == ["rows", "row", "rows"]
     assert listed(range(3), 3) == "0, 1, 2"
     assert listed(iter("abcde"), 3) == "a, b, c and 2 more"
     assert listed([], 3) == ""

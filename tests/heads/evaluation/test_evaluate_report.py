@@ -83,7 +83,7 @@ class TestPage:
         probabilities = predict_probabilities(read_head(untrained).model, feed)
         wrong = np.flatnonzero(probabilities.argmax(axis=1) != store.labels)
         assert len(cards(page)) == len(wrong) > 5
-        assert f"Called wrongly: {len(wrong)}" in page
+        assert f"Misclassified: {len(wrong)}" in page
         assert [path_of(card) for card in cards(page)] == [
             store.header.paths[row] for row in sorted(wrong, key=lambda row: -probabilities[row].max())
         ]
@@ -157,7 +157,7 @@ class TestPage:
         arguments = (tmp_path / "head.hdf5", store.path, "--report", tmp_path / "report")
         assert invoke("heads.evaluate", *arguments)[0] == 0
         page = written(tmp_path / "report")
-        assert "Called wrongly: 0" in page
+        assert "Misclassified: 0" in page
         assert not cards(page)
         confusion, roc, _ = json.loads(re.search(FIGURES, page).group(1))
         assert confusion["data"][0]["text"][0] == [3, 0, 0, 0]

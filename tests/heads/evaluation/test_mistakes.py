@@ -1,4 +1,4 @@
-"""The rows that are called wrongly, and their pictures: the right ones, in order, from that folder only."""
+"""The rows that are misclassified, and their pictures: the right ones, in order, from that folder only."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from heads.metrics.intervals import (
 
 
 def drawn(seed: int, patients: int, images: int, *, alike: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rightness of each image; ``alike``: all images of a patient are called rightly or none."""
+    """Rightness of each image; ``alike``: all images of a patient are classified correctly or none."""
     generator = np.random.default_rng(seed)
     groups = np.repeat(np.arange(patients), images)
     right = generator.random(patients)[groups] if alike else generator.random(len(groups))

@@ -1,4 +1,4 @@
-"""The table of predictions: a column a class where these fit, else the likeliest classes of each image."""
+"""The table of predictions: one column per class where these fit, else the likeliest classes of each image."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
 from search.record.head_files import refit_path_of
 from search.record.study_record import read_record
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -74,7 +74,7 @@ def told_by(path: Path) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_written_file_gives_the_heads_probabilities(name, tmp_path, capfd):
     out, form = f"{tmp_path}/{name}", format_of(name)
-    said = succeed("search.export", FINISHED, out, "--ensemble", *RUNNING)
+    said = succeed("search.export", FINISHED, out, "--which", "ensemble", *RUNNING)
     assert said.out == f"{out}: the average of trials 1, 2 of old\n"
     assert said.err.startswith(f"{out}: 8 ")
     if keras.backend.backend() == "tensorflow":  # whose converters have a lot to say
@@ -369,8 +369,8 @@ def test_an_average_that_no_file_can_hold_gives_way_to_the_winner(heads, backbon
     assert [path.name for path in leaving.paths] == ["refit-1.hdf5"]
     assert f"recommended is the average of the finalists, but its heads {why}" in leaving.remark
     assert (BRINGS in leaving.remark) == (heads is not OF_TWO_STORES)
-    with pytest.raises(InputError, match="--ensemble: expected heads that one file can hold, found its heads "):
-        what_leaves(record, ExportOptions(ensemble=True, with_backbone=backbone))
+    with pytest.raises(InputError, match="--which: expected heads that one file can hold, found its heads "):
+        what_leaves(record, ExportOptions(which="ensemble", with_backbone=backbone))
 
 
 def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):

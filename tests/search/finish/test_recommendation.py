@@ -30,7 +30,7 @@ from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.review.outcome import show_outcome
 from search.review.report import make_report
-from search.setup.options import ExportOptions
+from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
 
@@ -187,7 +187,7 @@ def test_report_and_final_table_speak_of_what_leaves(made, monkeypatch, capsys):
     assert " ".join(f"{one.name} {' '.join(map(str, counts))}" for one, counts in lines) in text
     assert f"recommended: temperature {leaving.calibration.temperature:.3f}" in text
     assert f"the found head: temperature {summary.calibration.temperature:.3f}" in text
-    for name in ("best.hdf5", "ensemble.hdf5 --ensemble", "trial.hdf5 --trial NUMBER"):
+    for name in ("best.hdf5", "ensemble.hdf5 --which ensemble", "trial.hdf5 --trial NUMBER"):
         assert f"python -m search.export {made.folder} {name}" in text
     show_outcome(record)
     table = re.sub(r"[^\S\n]+", " ", capsys.readouterr().out)

@@ -23,7 +23,7 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
 
 RIGHT = {0: (3, 5), 1: (6, 6), 2: (9, 1)}
-"""Rows called rightly in the two repeats of the best trial, the second best and the article's head."""
+"""Rows classified correctly in the two repeats of the best trial, the second best and the article's head."""
 
 
 class MadeBank:
@@ -141,7 +141,7 @@ def test_of_one_that_always_diverged_no_mean_is_told(ended, bank):
 def test_equal_means_are_decided_by_the_loss(ended, bank):
     first, second, _ = trials_of(ended)
     bank.rights = {0: (6, 6), 1: (6, 6), 2: (0, 0)}
-    bank.sure = {0: 0.4}  # which costs less where most is called wrongly
+    bank.sure = {0: 0.4}  # which costs less where most is misclassified
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [first, second]
     bank.sure = {1: 0.4}

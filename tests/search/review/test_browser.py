@@ -37,7 +37,7 @@ from tiny_study import STUDY, table
 from features.store.reader import FeatureStore
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
-from search.review.report import REPORT_FILE
+from search.setup.config import REPORT_FILE
 from search.trials.ranking import ranking
 
 PINNED = ("value and size", "learning curves", "what ended when")

@@ -53,14 +53,14 @@ def test_only_exports_that_there_are_are_told(finished, tmp_path):
 
 def test_heads_that_only_their_backbones_bring_together_leave_with_them(finished, monkeypatch):
     def what_leaves(_record, choice):
-        if choice.ensemble and not choice.with_backbone:
-            raise InputError("--ensemble", expected="heads that one file can hold", found="others")
+        if choice.which == "ensemble" and not choice.with_backbone:
+            raise InputError("--which", expected="heads that one file can hold", found="others")
         return Leaving([Path("one.hdf5")] * 2, remark="" if choice.with_backbone else "recommended is another")
 
     monkeypatch.setattr(exports, "what_leaves", what_leaves)
     best, ensemble = (way(read_record(finished)) for way in (export_of_recommended, export_of_ensemble))
     assert best.command.endswith(" best.keras --with-backbone")
-    assert ensemble.command.endswith(" ensemble.keras --ensemble --with-backbone")
+    assert ensemble.command.endswith(" ensemble.keras --which ensemble --with-backbone")
 
 
 def test_a_function_that_no_command_line_can_name_is_given_in_python(tmp_path):

@@ -24,8 +24,10 @@ from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse, StoreCost
 from search.record.crew import CONFIG, ENDED, MEMBER
 from search.record.owner import Owner
+from search.record.results import LeakCounts
 from search.record.study_record import Progress, StudyRecord, is_running, read_record
 from search.review import figures, parameter_figures
+from search.review.outcome import show_outcome
 from search.review.plotting import thinned
 from search.review.report import make_report, write_report
 from search.review.view import note_on
@@ -203,7 +205,7 @@ def test_its_words_fit_the_study(finished):
     usual = told(record)
     for words in ("their means are not too high", "fell behind were stopped", "fused, 32 pages, float32 on tensorflow"):
         assert words in usual
-    for words in ("no patient in two parts", "one of the best of 40 trials", "by accuracy on validation, then loss,"):
+    for words in ("one of the best of 40 trials", "by accuracy on validation, then loss,"):
         assert words in usual
     of_loss = told(record, objective="loss")
     assert "their means are not too low" in of_loss
@@ -212,7 +214,23 @@ def test_its_words_fit_the_study(finished):
     assert "solo on tensorflow" in told(record, engine="solo")
     unknown = record.config.split | {"patients": dict.fromkeys(record.config.split["patients"], 0)}
     assert "; no patient is known" in told(record, split=unknown)
+    assert "in two parts" not in usual  # nobody has counted
+    for shared, words in ((0, "; no patient in two parts"), (1, "; 1 patient in two parts")):
+        audited = replace(record.summary, audit=LeakCounts(patients_shared=shared, near_identical=0))
+        assert words in told(replace(record, summary=audited))
     assert "As the best of its epochs" in told(replace(record, summary=replace(record.summary, trials=1)))
+
+
+def test_the_screen_has_times_as_the_report_has_them_and_no_rate_where_none_went_by(finished, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("search.review.outcome.export_of_recommended", lambda _: None)  # made heads have no files
+    record = read_record(finished)
+    for rate, told in ((9.5, "2 h 1 min, 9.5 trial-epochs/s"), (None, "2 h 1 min")):
+        summary = replace(record.summary, search_seconds=7312.0, trial_epochs_per_second=rate)
+        show_outcome(replace(record, summary=summary))
+        table = re.sub(r"[^\S\n]+", " ", capsys.readouterr().out)
+        assert f"time │ {told} │" in table
+        assert "one at a time │ about 5 min 21 s for" in table
 
 
 def test_names_from_outside_are_shown_and_not_run(tmp_path):

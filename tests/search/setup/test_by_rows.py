@@ -18,9 +18,10 @@ from made_study import SPACE, make_config
 from features.runtime.errors import InputError
 from features.store.schema import RowState, StoreHeader
 from search.setup import by_rows
-from search.setup.by_rows import FOLDS, ONE_PART_FROM, DecidedByRows, decide_by_rows, folds_for, steps_for
+from search.setup.by_rows import DecidedByRows, decide_by_rows, folds_for, steps_for
 from search.setup.config import StudyConfig
 from search.setup.data import load_data
+from search.setup.left_open import FOLDS, ONE_PART_FROM
 from search.setup.options import RunOptions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve

@@ -31,7 +31,7 @@ def folds(store):
 
 
 def chosen(store, monkeypatch, right: dict[int, int], candidates=(2, 4, 8, 12, 99)):
-    """What is chosen where so many rows in a hundred are called rightly with each number of channels."""
+    """What is chosen where so many rows in a hundred are classified correctly with each number of channels."""
     asked = []
 
     def predicted(source, folds, heads, **told):

@@ -6,11 +6,14 @@ import inspect
 import json
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import invoke
+from hypothesis import given
+from hypothesis import strategies as st
 from made_study import make_config
 
 from features.runtime.errors import InputError
@@ -130,6 +133,12 @@ def test_the_printed_command_gives_every_option_but_where_the_record_is_kept():
             assert "--storage" not in given
         else:
             assert given[f"--{name.replace('_', '-')}"] == str(value)
+
+
+@given(name=st.text(), stores=st.lists(st.text()))
+def test_the_printed_study_file_keeps_any_text(name, stores):
+    config = make_config(name=name, space={"features": stores, "dropout": {"low": 0.0, "high": 1e-05}})
+    assert tomllib.loads(to_toml(config)) == {"name": name, "space": config.space}
 
 
 def test_the_printed_command_is_one_that_the_command_takes(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.runtime.errors import InputError
 from features.store.schema import RowState
 from search.setup.data import load_data
-from search.setup.stores import StudyData, named_paths, part_paths, require_same_images
+from search.setup.stores import StudyData, named_paths, part_paths, require_same_images, split_name
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,12}", fullmatch=True)
 
@@ -40,10 +40,19 @@ def test_what_a_file_is_called_is_a_name_that_can_be_given_again(tmp_path, name)
     assert named_paths([f"{name}={path}" for name, path in first.items()]) == first
 
 
-def test_a_file_with_an_equals_sign_in_its_name_is_a_file(tmp_path):
+def test_a_file_with_an_equals_sign_in_its_name_is_a_file(tmp_path, monkeypatch):
     path = tmp_path / "lr=1.h5"
     path.write_bytes(b"")
     assert named_paths([str(path)]) == {"lr=1": path}
+    monkeypatch.chdir(tmp_path)
+    assert split_name("lr=1.h5") == (None, "lr=1.h5")
+    assert split_name("other=1.h5") == ("other", "1.h5")
+
+
+@given(name=NAMES)
+def test_what_is_behind_a_name_may_be_an_address(name):
+    assert split_name(f"{name}=s3://bucket/a=b.h5") == (name, "s3://bucket/a=b.h5")
+    assert split_name("s3://bucket/a=b.h5") == (None, "s3://bucket/a=b.h5")
 
 
 @pytest.mark.parametrize(

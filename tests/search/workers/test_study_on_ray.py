@@ -15,9 +15,11 @@ from conftest import ROOT, build_store
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
+from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
-from search.workers.study_on_ray import RefusedByWorkerError
+from search.setup.options import RunOptions
+from search.workers.study_on_ray import RefusedByWorkerError, sent_stores
 
 pytest.importorskip("ray", reason="ray is not installed")
 STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
@@ -117,6 +119,18 @@ def test_what_a_worker_refuses_is_said_in_its_words(tmp_path, store, monkeypatch
     assert refused.value.exit_status == 2
 
 
+def test_stores_of_parts_have_the_names_of_those_to_train_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b.h5", "large.h5", "one.h5", "other.h5"):
+        build_store(tmp_path / name, rows=24)
+    told = {"features": ["a=b.h5", "big=large.h5"], "validation": ["one.h5", "other.h5"]}
+    expected = [("a=b", "a=b.h5"), ("big", "large.h5"), ("a=b", "one.h5"), ("big", "other.h5")]
+    sent = sent_stores(RunOptions.given(told))
+    assert [(one.name, one.address) for one in sent] == [(name, str(tmp_path / file)) for name, file in expected]
+    (alone,) = sent_stores(RunOptions.given({"features": ["a=b.h5"]}))
+    assert (alone.name, alone.address) == ("", str(tmp_path / "a=b.h5"))
+
+
 class _Another:
     """The driver's store is another one than that of its worker."""
 
@@ -126,6 +140,16 @@ class _Another:
     @property
     def identity(self) -> dict[str, str]:
         return {"fingerprint": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("resume", True), ("join", True), ("head", "own.py:build"), ("images", "scans"), ("channels", "auto")],
+)
+def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, value):
+    with pytest.raises(InputError, match=f"--{name}: expected none on a cluster, found {value}"):
+        run_study_on_ray(store, address="local", out=tmp_path / "study", progress=False, **{name: value})
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize(
