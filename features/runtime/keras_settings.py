@@ -72,6 +72,12 @@ def pin_settings() -> list[str]:
         if jax.config.jax_enable_x64:  # the same program in float64: other numbers, at half the speed
             jax.config.update("jax_enable_x64", False)
             told.append("jax_enable_x64 True instead of False")
+    if config.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415
+
+        if tf.config.functions_run_eagerly():  # nothing is compiled: other last digits, at a fraction of the speed
+            tf.config.run_functions_eagerly(False)
+            told.append("run_functions_eagerly True instead of False")
     return told
 
 
