@@ -15,6 +15,7 @@ from features.images.walk import File, Seen, entries_of, files_of_class, is_fold
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
 from features.store.parts import part_named, part_within, words_of
+from features.store.patient_names import without_point
 
 _NAMED = 3
 """How many of the ignored files a remark names."""
@@ -332,13 +333,18 @@ def _remarks_on_spelling(found: Mapping[str, object], folders: Mapping[str, list
 def _remarks_on_names(found: Mapping[str, object]) -> Iterator[str]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in found:
-        alike[" ".join(name.casefold().split())].append(name)
+        alike[_by_value(" ".join(name.casefold().split()))].append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(printable(repr(name)) for name in names)
             yield f"{shown} are different classes: if they are one, give them one name"
     if len(found) == 1:
         yield f"there is a single class, {printable(next(iter(found)))}: nothing to tell apart"
+
+
+def _by_value(name: str) -> str:
+    whole = without_point(name)
+    return str(int(whole)) if whole.removeprefix("-").isdecimal() else name
 
 
 def _remarks_on_times(files: list[File]) -> Iterator[str]:
