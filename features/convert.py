@@ -15,6 +15,7 @@ from features.store.array_files import is_array_file
 from features.store.arrays import ArrayFiles, arrays_to_store
 from features.store.article import article_to_store, is_article, store_to_article
 from features.store.limits import MOST_IN_BATCH
+from features.store.patient_names import remarks_on_words
 from features.store.reader import FeatureStore
 from features.store.schema import DTYPES
 
@@ -109,6 +110,7 @@ def _of_arrays(files: ArrayFiles, store: FeatureStore) -> Iterator[str]:
         yield UNKNOWN_PATIENTS
     elif unknown:
         yield f"the patient of {counted(unknown, 'row')} is unknown, each of which counts as a patient of its own"
+    yield from remarks_on_words(store.header.patients)
     if left_out := files.left_out():
         yield f"left out, as a store has no place for them: {listed(map(printable, left_out), 8)}"
 

@@ -11,6 +11,7 @@ from features.images.label_file import names_of, shown, texts_of
 from features.runtime.errors import InputError
 from features.runtime.text import composed, listed, printable
 from features.store.parts import KNOWN_AS, part_named
+from features.store.patient_names import as_one_spelling, without_point
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def read_labels(frame: pd.DataFrame, name: str, choice: ColumnChoice) -> LabelTa
     labels, classes = table.one_hot(choice.one_hot) if choice.one_hot else table.labels(choice)
     patient = table.find("patient", choice.patient)
     part = table.find("part", choice.part)
-    patients = table.texts(patient) if patient else [""] * len(frame)
+    patients = as_one_spelling(table.texts(patient)) if patient else [""] * len(frame)
     parts = table.parts(part) if part else [""] * len(frame)
     rows = tuple(map(LabelRow, range(1, len(frame) + 1), paths, labels, patients, parts))
     found = LabelTable(name, rows, classes, patient or "", part is not None)
@@ -189,6 +190,8 @@ class _Columns:
         if "" in labels:
             raise self._refused(labels.index(""), f"a class in column {printable(column)}", "none")
         if not choice.classes:
+            given = set(labels)
+            labels = [whole if (whole := without_point(label)) in given else label for label in labels]
             return labels, _in_order(set(labels))
         strange = [row for row, label in enumerate(labels) if label not in choice.classes]
         if strange and all(_whole(label) is not None for label in labels):

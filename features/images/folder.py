@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from features.images.patients import GROUP_PATTERN, Patients, compile_group_patt
 from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable, utc_text
-from features.store.parts import part_named
+from features.store.parts import part_named, part_within, words_of
+from features.store.patient_names import without_point
 
 _NAMED = 3
 """How many of the ignored files a remark names."""
@@ -65,11 +66,12 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
     """Lists the images of a folder that has one sub-folder per class.
 
     Folders of parts (``train`` beside ``val`` or ``test``, say) may stand above those of the classes: the part of each
-    image is then known. Images may lie in a class's folder or in folders within it, those of its patients, say; where
-    both are, the larger part is taken. Hidden entries, what systems leave behind, files beside the class folders, files
-    without an image's ending and names that are no text (UTF-8, as the store keeps them) are ignored and counted; but
-    for the first two with a remark. Links are followed. Folders whose names are two spellings of one (NFC and NFD) are
-    one class.
+    image is then known. Names with more words (``training_set`` beside ``test_set``) are taken for these where all of
+    them hold the same folders, with a remark. Images may lie in a class's folder or in folders within it, those of its
+    patients, say; where both are, the larger part is taken. Hidden entries, what systems leave behind, files beside the
+    class folders, files without an image's ending and names that are no text (UTF-8, as the store keeps them) are
+    ignored and counted; but for the first two with a remark. Links are followed. Folders whose names are two spellings
+    of one (NFC and NFD) are one class.
 
     Args:
         folder: The image folder.
@@ -103,7 +105,11 @@ def scan_folder(folder: Path, *, group_pattern: str = GROUP_PATTERN, limit: int 
     within = [path.partition("/")[2] for path in paths] if parted else paths
     patients = find_patients(within, pattern, shown=paths)
     seen.counts["class folders without an image"] = len(empty)
-    remarks = [*_remarks_on_ignored(folder, seen, empty), *_remarks_on_spelling(found, folders)]
+    remarks = [
+        *_remarks_on_parts(parted),
+        *_remarks_on_ignored(folder, seen, empty),
+        *_remarks_on_spelling(found, folders),
+    ]
     parts = tuple(parted[path.partition("/")[0]] for path in paths) if parted else ()
     return table_of(folder, found, patients, ignored=seen.counts, remarks=remarks, parts=parts)
 
@@ -166,13 +172,16 @@ def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, s
         InputError: Another folder with images stands beside them, or a part has no folders of classes.
     """
     named = {own: part_named(own) for owns in folders.values() for own in owns}
-    if not {"train"} < {part for part in named.values() if part is not None}:
+    plain = _are_parts(named)
+    if not plain:
+        named = {own: part_within(own) for own in named}
+    if not _are_parts(named):
         return {}
     every = {own: files_of_class(folder, own, Seen()) for own in named}
     nested = {own: any(file.nested for file in files) for own, files in every.items() if files}
     parts = {own: part for own in nested if (part := named[own]) is not None}
     training = any(nested[own] for own, part in parts.items() if part == "train")
-    if not training or len(set(parts.values())) < 2:
+    if not training or len(set(parts.values())) < 2 or not (plain or _are_alike(parts, every)):
         return {}
     flat = [f"images without a class folder in {printable(own)}" for own in parts if not nested[own]]
     beside = [printable(own) for own in nested if own not in parts]
@@ -185,6 +194,17 @@ def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, s
         hint = "move elsewhere what is none, or name the folder of one part"
         raise InputError(folder, expected=expected, found="; ".join(told), hint=hint)
     return parts
+
+
+def _are_parts(named: Mapping[str, str | None]) -> bool:
+    """Whether names say a part to train on and another one."""
+    return {"train"} < {part for part in named.values() if part is not None}
+
+
+def _are_alike(parts: Mapping[str, str], every: Mapping[str, Sequence[File]]) -> bool:
+    """Whether folders are a part each and hold the same folders, more than one: it takes that where names say less."""
+    first, *others = ({file.path.split("/")[1] for file in every[own] if file.nested} for own in parts)
+    return len(parts) == len(set(parts.values())) and len(first) > 1 and all(names == first for names in others)
 
 
 def _classes_of_parts(folder: Path, parts: Mapping[str, str], seen: Seen) -> dict[str, list[str]]:
@@ -212,25 +232,38 @@ def _refuse_parts(folder: Path, found: Mapping[str, list[File]]) -> None:
     What looks like patients is not proposed as classes.
     """
     below = {name: {file.path.split("/")[1] for file in files if file.nested} for name, files in found.items()}
-    if not all(below.values()):
+    parts = [name for name in found if below[name]]
+    if not parts:
         return
-    parts = [*found]
-    if not {name.casefold() for name in parts} <= _PARTS:
-        if len(parts) > 1:
+    numbered = any(char.isdigit() for names in below.values() for name in names for char in name)
+    plain = len(parts) == len(found) and {name.casefold() for name in parts} <= _PARTS
+    hint = None
+    if not plain and (numbered or not _say_different_parts(found)):
+        if len(found) > 1:
             return
-        inner = sorted(below[parts[0]])
+        whole, inner = parts[0], sorted(below[parts[0]])
         if {name.casefold() for name in inner} <= _PARTS:
-            parts = [f"{parts[0]}/{name}" for name in inner]
-        elif any(char.isdigit() for name in inner for char in name):
+            kept = _part_folders(folder / whole, _class_folders(folder / whole, Seen()))
+            parts = [whole] if kept else [f"{whole}/{name}" for name in inner]
+            hint = "its parts are kept" if kept else None
+        elif numbered:
             return  # patients of a single class
+    if len(parts) > 1:
+        hint = "make a store of each: search.run has --features, --validation and --test"
+        hint += "" if plain else "; or call them train, validation and test, each with the same folders of classes"
     meant = " or ".join(printable(str(folder / part)) for part in parts[:_NAMED])
-    hint = "make a store of each: search.run has --features, --validation and --test" if len(parts) > 1 else None
     raise InputError(
         folder,
         expected="one sub-folder per class, with images in it",
         found=f"folders in folders (is the image folder {meant}?)",
         hint=hint,
     )
+
+
+def _say_different_parts(names: Iterable[str]) -> bool:
+    """Whether a word of each name is that of a part, and not always the same one."""
+    said = [words_of(name) & _PARTS for name in names]
+    return all(said) and len(set(said)) > 1
 
 
 def limited(found: Mapping[str, list[File]], limit: int) -> dict[str, list[File]]:
@@ -265,6 +298,12 @@ def _newest(files: Iterable[File]) -> str:
     return utc_text(newest // 10**9) if newest else ""
 
 
+def _remarks_on_parts(parted: Mapping[str, str]) -> Iterator[str]:
+    if any(part_named(own) is None for own in parted):
+        taken = ", ".join(f"{printable(own)} for {part}" for own, part in sorted(parted.items()))
+        yield f"taken for parts, as they hold the same folders, which are the classes: {taken}"
+
+
 def _remarks_on_ignored(folder: Path, seen: Seen, empty: list[str]) -> Iterator[str]:
     unnamed = [name for name in seen.others if not is_text(name)]
     if unnamed:
@@ -293,13 +332,18 @@ def _remarks_on_spelling(found: Mapping[str, object], folders: Mapping[str, list
 def _remarks_on_names(found: Mapping[str, object]) -> Iterator[str]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in found:
-        alike[" ".join(name.casefold().split())].append(name)
+        alike[_by_value(" ".join(name.casefold().split()))].append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(printable(repr(name)) for name in names)
             yield f"{shown} are different classes: if they are one, give them one name"
     if len(found) == 1:
         yield f"there is a single class, {printable(next(iter(found)))}: nothing to tell apart"
+
+
+def _by_value(name: str) -> str:
+    whole = without_point(name)
+    return str(int(whole)) if whole.removeprefix("-").isdecimal() else name
 
 
 def _remarks_on_times(files: list[File]) -> Iterator[str]:

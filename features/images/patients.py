@@ -18,6 +18,7 @@ _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d
 _DATE = re.compile(rf"(?:{_YEAR}([-_.]?){_MONTH}\1{_DAY}|{_DAY}([-_.]?){_MONTH}\2{_YEAR})(?:[T_.-]?\d{{4,9}})?")
 _DATE_INSIDE = re.compile(rf"(?<!\d)(?:{_YEAR}-{_MONTH}-{_DAY}|{_DAY}-{_MONTH}-{_YEAR})(?!\d)")
 _RECENT_YEAR = re.compile(r"(?:199\d|20[0-3]\d)")
+_KIND = "the kind of image"
 _NAMES, _FOLDERS, _PATTERN = "the file names", "the first folder below each class", "--group-pattern"
 
 
@@ -122,7 +123,7 @@ def _same_everywhere(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, 
     first, *others = folders.values()
     if not others or any(names != first for names in others) or any(set(name) & set("0123456789") for name in first):
         return {}
-    kind = "the kind of image" if len(first) > 1 else "images of all patients"
+    kind = _KIND if len(first) > 1 else "images of all patients"
     return {row: kind for row, (who, source) in enumerate(found) if who and source == _FOLDERS}
 
 
@@ -148,9 +149,11 @@ def _remarks(paths: Sequence[str], found: Sequence[tuple[str, str]], doubtful: d
     for what in dict.fromkeys(doubtful.values()):
         rows = [row for row, reason in doubtful.items() if reason == what]
         place = "folders" if found[rows[0]][1] == _FOLDERS else "names"
+        or_classes = "; should these be the classes, put them into the image folder itself, or give a --table"
         remarks.append(
             f"the {place} of {len(rows)} images seem to hold {what}, not a patient, and none was taken from them:"
             f" {_example(found[rows[0]][0], paths[rows[0]])}; --group-pattern says where the patient is"
+            f"{or_classes if what == _KIND else ''}"
         )
     return remarks
 

@@ -17,6 +17,7 @@ from features.images.patients import GROUP_PATTERN, Patients, compile_group_patt
 from features.images.walk import File, Seen, files_below
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
+from features.store.patient_names import remarks_on_words
 
 MISSING, AGAIN, UNNAMED = "rows whose file is missing", "rows that name a file again", "images without a row"
 """What is left out, as ``ImageTable.ignored`` counts it."""
@@ -198,7 +199,7 @@ def _of_column(labels: LabelTable, rows: list[LabelRow], paths: list[str]) -> Pa
         (f", e.g. {shown(who)} of {printable(path)}" for who, path in zip(names, paths, strict=True) if who), ""
     )
     source = f"column {printable(labels.patient_column)} of {labels.name}{example}"
-    return Patients(names, source if any(names) else "", ())
+    return Patients(names, source if any(names) else "", tuple(remarks_on_words(names)))
 
 
 def _below_class(row: LabelRow, path: str, *, whole: bool) -> str:

@@ -216,14 +216,15 @@ def _part(rows: Rows, table: _Table, *, share: float, seed: int, name: str, of_a
     option = f"--{name}-fraction"
     if not 0 < share < 1:
         raise InputError(option, expected="a number in [0, 1)", found=of_all)
-    otherwise = f"{option} 0" if name == "test" else f"a larger {option}, or --validation STORE"
+    without = f"{option} 0" if name == "test" else "--validation STORE"
+    otherwise = f"a larger {option}, or {without}"
     if 0 < share * len(rows) < _LEAST:
         expected = f"a share of one of {counted(len(rows), 'image')}, or more"
         raise InputError(option, expected=expected, found=f"{of_all:g}", hint=f"use {otherwise}")
     # Folds are the grouped, stratified tool that scikit-learn has; enough of them add up to any share.
     fewest = max(2, int(1 / (1.1 * share)))  # one of fewer is more than a tenth too large
     folds = next(folds for folds in count(fewest) if abs(_whole(share, folds) / folds - share) <= share / 10)
-    need = _Need(folds, f"{option} {of_all:g}", otherwise)
+    need = _Need(folds, f"{option} {of_all:g}", otherwise if folds > 2 else without)
     parts = _folds(rows, table, need, seed=seed)
     taken = np.sort(np.concatenate(parts[: _whole(share, folds)]))
     return np.setdiff1d(rows, taken), taken

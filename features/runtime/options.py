@@ -128,15 +128,19 @@ def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
         hint = f"is {near} meant?" if near else f"there are {', '.join(model.model_fields)}"
         raise InputError(name, expected=f"an option of {of}", found="none of that name", hint=hint)
     for name, value in given.items():
-        kinds = {*_kinds(model.model_fields[name].annotation)}
-        of_numbers = kinds & {int, float} and bool not in kinds
-        if of_numbers and isinstance(value, bool | np.bool_):  # which pydantic takes for 0 and 1
+        if isinstance(value, bool | np.bool_) and takes_numbers(model.model_fields[name].annotation):
             raise InputError(option_name(name), expected="a number", found=value)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise InputError(option_name(name), **expectation(error)) from error
+
+
+def takes_numbers(annotation: Any) -> bool:
+    """Whether a field is of numbers, and not of true and false, which pydantic takes for 1 and 0."""
+    kinds = {*_kinds(annotation)}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

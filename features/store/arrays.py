@@ -23,7 +23,16 @@ from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
-from features.store.given import Given, HeldArray, class_names, count_rows, labelled, part_names, path_names, texts_of
+from features.store.given import (
+    Given,
+    HeldArray,
+    class_names,
+    count_rows,
+    labelled,
+    part_names,
+    path_names,
+    patient_names,
+)
 from features.store.limits import rows_in_batch, why_too_large
 from features.store.schema import DTYPES, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES
@@ -88,7 +97,7 @@ class Arrays:
             indices,
             names,
             tuple(f"row-{row}" for row in range(rows)) if paths is None else path_names(paths, rows),
-            ("",) * rows if patients is None else texts_of(patients, rows, numbers=True),
+            ("",) * rows if patients is None else patient_names(patients, rows),
             created,
             () if parts is None else part_names(parts, rows),
         )

@@ -14,6 +14,7 @@ from features.store.array_files import OBJECTS
 from features.store.class_names import numbered_classes
 from features.store.limits import MOST_CLASSES, why_not_kept
 from features.store.parts import KNOWN_AS, part_named
+from features.store.patient_names import as_one_spelling
 
 _FLOATS = ("float16", "float32", "float64")
 _NAMED = 8
@@ -53,7 +54,7 @@ class HeldArray:
         if hasattr(values, "toarray") and not hasattr(values, "__array__"):  # SciPy's: it has shape and rows
             hint = f"{name}.toarray() makes it one"
             raise InputError(name, expected="a dense array", found=f"a sparse {type(values).__name__}", hint=hint)
-        if np.ma.is_masked(values):
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):  # pandas' have masks of their own
             hint = f"leave out its rows, or say what stands there: {name}.filled(VALUE)"
             found = counted(int(np.ma.getmaskarray(values).sum()), "masked one")
             raise InputError(name, expected="values everywhere", found=found, hint=hint)
@@ -94,6 +95,14 @@ def count_rows(features: Given) -> int:
         raise features.refusal("shape (rows, channels) or (rows, height, width, channels)", features.shape, hint)
     if not all(features.shape):
         raise features.refusal("at least one row, place and channel", f"shape {features.shape}")
+    if len(features.shape) == 4 and features.shape[2] == features.shape[3] != features.shape[1]:
+        height, width = features.shape[1:3]
+        hint = (
+            f"where {height} is the channels, X.transpose(0, 2, 3, 1) puts them there; where these are maps of {height}"
+            f" x {width}, X.transpose(0, 2, 1, 3) is taken, of {width} x {height}"
+        )
+        found = f"shape {features.shape}, which looks like (rows, channels, height, width)"
+        raise features.refusal("channels on the last axis", found, hint)
     return features.shape[0]
 
 
@@ -109,7 +118,9 @@ def labelled(labels: Given, rows: int, classes: tuple[str, ...] | None) -> tuple
         InputError: A label is out of range, or a class has no row.
     """
     if len(labels.shape) == 2 and labels.shape[0] == rows:
-        raise labels.refusal(f"shape ({rows},)", labels.shape, "y.argmax(axis=1) makes it of one column per class")
+        one = labels.shape[1] == 1
+        hint = "y.ravel() makes it so" if one else "y.argmax(axis=1) makes it of one column per class"
+        raise labels.refusal(f"shape ({rows},)", labels.shape, hint)
     if labels.dtype.kind == "b":
         raise labels.refusal("class indices or names", "truth values", "y.astype(int) makes them 0 and 1")
     values = _values(labels, rows)
@@ -201,22 +212,31 @@ def part_names(parts: Given, rows: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def texts_of(given: Given, rows: int | None, *, numbers: bool = False) -> tuple[str, ...]:
+def patient_names(patients: Given, rows: int) -> tuple[str, ...]:
+    """Returns the patient of each row, '' where unknown, of texts or whole numbers.
+
+    Raises:
+        InputError: It is of another kind or length, or a text is too long.
+    """
+    values = _values(patients, rows, hint="make them text, with '' where the patient is unknown")
+    if not isinstance(values, list):
+        return tuple(map(str, values.tolist()))
+    return tuple(as_one_spelling(_storable(patients, values)))
+
+
+def texts_of(given: Given, rows: int | None) -> tuple[str, ...]:
     """Returns texts that a store can keep, one for each row.
 
     Args:
         given: The array.
         rows: How many there have to be; None where that is free.
-        numbers: Whether whole numbers are taken as texts.
 
     Raises:
         InputError: It is of another kind or length, or a text is too long.
     """
     values = _values(given, rows)
     if not isinstance(values, list):
-        if not numbers:
-            raise given.refusal("text", given.dtype)
-        return tuple(map(str, values.tolist()))
+        raise given.refusal("text", given.dtype)
     return tuple(_storable(given, values))
 
 
@@ -229,14 +249,14 @@ def _storable(given: Given, texts: list[str]) -> list[str]:
     return texts
 
 
-def _values(given: Given, rows: int | None) -> npt.NDArray[np.int64] | list[str]:
+def _values(given: Given, rows: int | None, hint: str | None = None) -> npt.NDArray[np.int64] | list[str]:
     """Reads what stands for rows: whole numbers as an array, texts as a list."""
     shape = given.shape
     if len(shape) != 1 or (rows is not None and shape[0] != rows):
         expected = "one axis" if rows is None else f"shape ({rows},), as X has {counted(rows, 'row')}"
         raise given.refusal(expected, shape)
     if given.dtype.kind not in "iuUSOT":
-        raise given.refusal("whole numbers or text", given.dtype)
+        raise given.refusal("whole numbers or text", given.dtype, hint)
     values = next(given.blocks(max(1, shape[0])), np.zeros(0, given.dtype))
     if given.dtype.kind in "iu":
         return values
@@ -249,7 +269,7 @@ def _values(given: Given, rows: int | None) -> npt.NDArray[np.int64] | list[str]
     if all(isinstance(value, int) and not isinstance(value, bool) for value in listed_values):
         return _as_whole(given, [int(value) for value in listed_values])
     strange = next((value for value in listed_values if not isinstance(value, str | int)), listed_values[0])
-    raise given.refusal("whole numbers or text", f"{type(strange).__name__} among them")
+    raise given.refusal("whole numbers or text", f"{type(strange).__name__} among them", hint)
 
 
 def _as_whole(given: Given, values: list[int]) -> npt.NDArray[np.int64]:

@@ -73,7 +73,9 @@ def describe_rule(recommended: Recommendation, objective: str) -> str:
     chosen = recommended.chosen
     told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
     by = "" if objective.endswith("accuracy") else " by the mean logarithm of the true class' probability"
-    if chosen.behind == 0:
+    if chosen.behind == 0 and chosen is recommended.contenders[0]:
+        why = "the simplest, and none of these is better"
+    elif chosen.behind == 0:
         why = "the best of these, and none that is simpler is within a standard error of it"
     else:
         why = (

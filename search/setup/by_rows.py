@@ -113,7 +113,10 @@ def _in_words(steps: Steps, options: RunOptions, data: SearchData) -> Iterator[s
 def _in_parts(options: RunOptions, load: Callable[[int], StudyData]) -> tuple[StudyData, tuple[str, ...]]:
     if options.folds is not None:
         return load(options.folds), ()
-    data = load(0)
+    try:
+        data = load(0)
+    except InputError as refusal:
+        return _folded_instead(options, load, refusal)
     rows = len(data.first.validation.rows)
     folds = folds_for(rows)
     if not folds or _is_told_apart(options, data.first):
@@ -129,12 +132,36 @@ def _in_parts(options: RunOptions, load: Callable[[int], StudyData]) -> tuple[St
     return data, (f"--folds auto took one validation part of {part}: {reason}",)
 
 
+def _folded_instead(
+    options: RunOptions, load: Callable[[int], StudyData], refusal: InputError
+) -> tuple[StudyData, tuple[str, ...]]:
+    """The data in folds where one validation part cannot be had: of a rare class, they take fewer images.
+
+    Raises:
+        InputError: The refusal of the one part, where there can be no folds either, or somebody asked for that part.
+    """
+    if _is_asked_for(options) or _why_one_part(options, FOLDS):
+        raise refusal
+    try:
+        data = _folded(options, load, FOLDS)
+    except InputError:
+        raise refusal from None
+    if not options.ignore_parts and "validation" in data.first.store.header.parts:
+        raise refusal
+    return data, (f"--folds auto took {FOLDS}: one validation part cannot be had: {refusal}",)
+
+
 def _is_told_apart(options: RunOptions, data: SearchData) -> bool:
     """Whether somebody said which rows, or how many, are to validate on."""
-    if options.validation or "validation_fraction" in options.model_fields_set:
+    if _is_asked_for(options):
         return True
     parts = data.validation.store.header.parts
     return bool(parts) and not options.ignore_parts and parts[data.validation.rows[0]] == "validation"
+
+
+def _is_asked_for(options: RunOptions) -> bool:
+    """Whether options say one validation part, or how large it is to be."""
+    return bool(options.validation) or "validation_fraction" in options.model_fields_set
 
 
 def _why_one_part(options: RunOptions, folds: int) -> str:

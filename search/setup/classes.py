@@ -78,9 +78,12 @@ def require_trainable(store: FeatureSource, rows: Rows) -> None:
 def _size(store: FeatureSource, name: str) -> str:
     """A class with how many usable images and patients it has."""
     own = store.usable[store.labels[store.usable] == store.classes.index(name)]
-    known = set(store.patients[own].tolist()) - {""}
-    patients = f" of {counted(len(known), 'patient')}" if known else ""
-    return f"{printable(name)}, {counted(len(own), 'image')}{patients}"
+    return f"{printable(name)}, {counted(len(own), 'image')}{_of_known(store, own)}"
+
+
+def _of_known(store: FeatureSource, rows: Rows) -> str:
+    known = set(store.patients[rows].tolist()) - {""}
+    return f" of {counted(len(known), 'patient')}" if known else ""
 
 
 def require_area(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> None:
@@ -99,6 +102,17 @@ def require_area(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> None:
             hint = "use --objective accuracy or loss, or other validation rows"
             expected = "rows of at least two classes to rank by auc"
             raise InputError("--objective", expected=expected, found=found, hint=hint)
+
+
+def describe_sat_out(store: FeatureSource, trained: Rows, folds: Sequence[Rows]) -> Iterator[str]:
+    """Yields a line for each fold that has all training rows of some classes: its heads are trained without them."""
+    for number, fold in enumerate(folds, start=1):
+        for name in store.lacking(np.setdiff1d(trained, fold)):
+            own = fold[store.labels[fold] == store.classes.index(name)]
+            yield (
+                f"fold {number} has all {counted(len(own), 'training row')} of class {printable(name)}"
+                f"{_of_known(store, own)}: heads are judged on it that were trained without that class"
+            )
 
 
 def absent_classes(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> dict[str, list[str]]:

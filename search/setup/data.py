@@ -25,6 +25,7 @@ from features.store.source import FeatureSource
 from search.setup.classes import (
     absent_classes,
     describe_absent,
+    describe_sat_out,
     require_trainable,
     require_two_classes,
     require_usable,
@@ -212,7 +213,7 @@ def load_data(
         remarks=tuple(remarks),
     )
     absent = absent_classes(data.judging | {"test": tested})
-    told = (*data.remarks, *describe_absent(absent))
+    told = (*data.remarks, *describe_absent(absent), *describe_sat_out(store, trained, data.folds))
     return replace(data, split=record | {"absent_classes": absent}, remarks=told)
 
 

@@ -157,6 +157,36 @@ def test_numbers_of_patients_and_missing_ones_are_read_as_people_mean_them(folde
     assert rows_of(scanned(folder, frame)) == [("a.png", "x", "12"), ("b.png", "x", ""), ("in/c.png", "y", "7")]
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["12.0", "7.0", "12.0"], ["12", "7", "12"]),
+        (["12", "12.0", ""], ["12", "12", ""]),
+        (["007.0", "A7", "12.00"], ["007", "A7", "12"]),
+        (["1.0", "1.5", "2"], ["1.0", "1.5", "2"]),
+    ],
+)
+def test_patients_of_a_column_with_a_gap_are_those_of_one_without(folder, written, read):
+    frame = frame_of(*zip(("a", "b", "in/c"), "xyz", written, strict=True), columns="path label patient")
+    assert [who for *_, who in sorted(rows_of(scanned(folder, frame)))] == read
+
+
+def test_one_class_may_be_written_as_two_numbers(folder):
+    frame = frame_of(("a", "0"), ("b", "1"), ("in/c", "1.0"), ("in/d", "0"))
+    assert scanned(folder, frame).classes == ("0", "1")
+    other = scanned(folder, frame_of(("a", "0.0"), ("b", "1.0")))
+    assert other.classes == ("0.0", "1.0")
+    padded = scanned(folder, frame_of(("a", "1"), ("b", "01")))
+    assert padded.classes == ("01", "1")
+    assert any("'01' and '1' are different classes" in remark for remark in padded.remarks)
+
+
+def test_a_word_that_is_the_patient_of_many_images_is_told(folder):
+    rows = ("a", "x", "NA"), ("b", "y", "unknown"), ("in/c", "y", "NA"), ("in/d", "x", "p1")
+    (remark,) = scanned(folder, frame_of(*rows, columns="path label patient")).remarks
+    assert remark.startswith("2 rows are of one patient, 'NA', and stay together")
+
+
 def test_parts_have_their_usual_names(folder):
     rows = ("a", "x", "TRAIN"), ("b", "x", "Val"), ("in/c", "y", "valid"), ("in/d", "y", " test ")
     frame = frame_of(*rows, columns="path label Split")

@@ -116,7 +116,7 @@ def test_a_link_to_a_folder_above_ends(tmp_path):
     ("names", "proposed"),
     [
         (("train/CNV/1.png", "holdout/CNV/1.png"), ("holdout", "train")),
-        (("OCT/Train/CNV/1.png", "OCT/val/CNV/1.png"), ("OCT/Train", "OCT/val")),
+        (("OCT/Train/CNV/1.png", "OCT/dev/CNV/1.png"), ("OCT/Train", "OCT/dev")),
         (("data/CNV/1.png", "data/DME/1.png"), ("data",)),
     ],
 )

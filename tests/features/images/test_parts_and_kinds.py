@@ -52,6 +52,52 @@ def test_parts_beside_what_is_none_are_refused(tmp_path, more, said):
         scan_folder(fill(tmp_path, *PARTED, *more))
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("training_set", "test_set"), ("01_train", "02_test"), ("TrainImages", "TESTImages"), ("trainset", "test 2017")],
+)
+def test_parts_may_be_a_word_of_their_folders_names_where_all_hold_the_same_classes(tmp_path, train, test):
+    fill(tmp_path, *(f"{part}/{name}/{n}.png" for part in (train, test) for name in ("cats", "dogs") for n in "12"))
+    table = scan_folder(tmp_path)
+    in_order = ("test", "test", "train", "train") if test < train else ("train", "train", "test", "test")
+    assert (table.classes, table.parts) == (("cats", "dogs"), in_order * 2)
+    assert table.remarks[0].startswith("taken for parts, as they hold the same folders, which are the classes: ")
+    assert f"{test} for test" in table.remarks[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/cats/1.png"),
+        ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/1.png"),
+        ("training_set/training_set/1.png", "test_set/test_set/1.png"),
+        *[[f"{part}/{name}/1.png" for part in ("train_a", "train_b", "test_a") for name in ("x", "y")]],
+    ],
+)
+def test_folders_called_like_parts_are_no_classes(tmp_path, names):
+    with pytest.raises(InputError, match="folders in folders"):
+        scan_folder(fill(tmp_path, *names))
+
+
+def test_classes_with_a_word_of_a_part_and_folders_of_patients_stay_classes(tmp_path):
+    table = scan_folder(fill(tmp_path, "test_positive/Smith/1.png", "test_negative/Jones/1.png"))
+    assert (table.classes, table.parts) == (("test_negative", "test_positive"), ())
+    numbered = scan_folder(fill(tmp_path / "more", "training/p1/1.png", "stress_test/p2/1.png"))
+    assert (numbered.patients, numbered.parts) == (("p2", "p1"), ())
+
+
+def test_folders_that_may_be_the_classes_are_told(tmp_path):
+    table = scan_folder(fill(tmp_path, *(f"fold{n}/{name}/1.png" for n in "01" for name in ("cats", "dogs"))))
+    assert table.classes == ("fold0", "fold1")
+    assert "should these be the classes, put them into the image folder itself" in table.remarks[0]
+
+
+def test_a_folder_of_parts_within_is_named_whole(tmp_path):
+    with pytest.raises(InputError) as caught:
+        scan_folder(fill(tmp_path, *(f"OCT2017/{name}" for name in PARTED)))
+    assert f"(is the image folder {tmp_path / 'OCT2017'}?); its parts are kept" in str(caught.value)
+
+
 def test_parts_without_classes_in_what_is_to_be_tested_are_refused(tmp_path):
     with pytest.raises(InputError, match="images without a class folder in test"):
         scan_folder(fill(tmp_path, "train/A/A-1-1.png", "train/B/B-2-1.png", "test/1.png"))

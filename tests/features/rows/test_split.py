@@ -206,7 +206,8 @@ REFUSED = {
         [0, 1, 0, 1],
         [""] * 4,
         {"validation": 0.2, "test": 0.2},
-        "at least 5 patients for --test-fraction 0.2, found 4 patients of 4 images; use --test-fraction 0",
+        "at least 5 patients for --test-fraction 0.2, found 4 patients of 4 images; use a larger --test-fraction,"
+        " or --test-fraction 0",
     ),
     "a class with fewer images than folds": (
         [0, 0, 0, 1, 1, 1, 1],
@@ -221,7 +222,7 @@ REFUSED = {
         {"validation": 0.2, "test": 0.2},
         "at least 5 images of every class for --test-fraction 0.2, found cat: 1 image, fox: 2 images of 1 patient and"
         " of unknown ones, ape: 3 images of 2 patients, elk: 3 images of 2 patients and 1 more; add images of these"
-        " classes, leave them out, or use --test-fraction 0",
+        " classes, leave them out, or use a larger --test-fraction, or --test-fraction 0",
     ),
     "a class with too few left for the validation rows": (
         [0] * 30 + [1] * 5,

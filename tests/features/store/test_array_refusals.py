@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import invoke
 from scipy import sparse
@@ -43,6 +44,16 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "few labels": ({"y": Y[:4]}, "y: expected shape (6,), as X has 6 rows, found (4,)"),
     "one label": ({"y": np.array(3)}, "y: expected shape (6,), as X has 6 rows, found ()"),
     "one-hot": ({"y": np.eye(3)[Y]}, "y: expected shape (6,), found (6, 3); y.argmax(axis=1) makes it"),
+    "a column": ({"y": Y[:, None]}, "y: expected shape (6,), found (6, 1); y.ravel() makes it so"),
+    "channels first": (
+        {"X": np.ones((6, 512, 7, 7), "f2")},
+        "X: expected channels on the last axis, found shape (6, 512, 7, 7), which looks like (rows, channels, height, w"
+        "idth); where 512 is the channels, X.transpose(0, 2, 3, 1) puts them there; where these are maps of 512 x 7",
+    ),
+    "patients with a gap": (
+        {"patients": np.array([1, 2, np.nan] * 2)},
+        "patients: expected whole numbers or text, found float64; make them text, with '' where the patient is unknown",
+    ),
     "below 0": ({"y": Y - 1}, "y: expected 0 and above, an index into the classes, found -1 in row 0"),
     "a gap": ({"y": Y * 2}, "y: expected rows of each of the 5 classes, found none of class-1, class-3; leave out"),
     "large": ({"y": Y + 2**62}, "y: expected 0 to 3999, an index into the classes, found 4611686018427387906 in row 2"),
@@ -192,6 +203,7 @@ def test_an_archive_that_promises_more_than_its_bytes_can_hold_is_not_believed(t
         ({"X": object()}, "X: expected float16, float32 or float64, found Python objects"),
         ({"y": [0, 1, None, 0, 1, 2]}, "y: expected whole numbers or text, found NoneType among them"),
         ({"y": [2**70] * 6}, "y: expected whole numbers of 64 bits, found larger ones"),
+        ({"patients": pd.array([1, None, 3] * 2, dtype="Int64")}, "patients: expected whole numbers or text, found "),
         ({"dtype": "int8"}, "dtype: expected float16 or float32, found int8"),
         ({"X": X * 1e6, "dtype": "float16"}, "X: expected values up to 65504, the largest float16, found larger ones"),
         ({"X": X * 1e-9, "dtype": "float16"}, "X: expected features in every row, as float16, found zeros only in ro"),

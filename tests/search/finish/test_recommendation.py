@@ -63,7 +63,9 @@ def test_it_is_the_first_that_is_within_a_standard_error_of_the_best(ended, foun
 
 def test_of_equals_the_simplest_is_taken_and_a_clear_difference_decides(ended):
     alike = [entrant(ended, kind, 20, 20) for kind in ("article", "winner", "ensemble")]
-    assert recommend(alike, ended.data, "accuracy").kind == "article"
+    simplest = recommend(alike, ended.data, "accuracy")
+    assert simplest.kind == "article"
+    assert describe_rule(simplest, "accuracy").endswith("it is the simplest, and none of these is better")
     apart = [entrant(ended, "article", 4, 4), entrant(ended, "winner", 22, 22), entrant(ended, "ensemble", 22, 22)]
     recommended = recommend(apart, ended.data, "accuracy")
     assert recommended.kind == "winner"

@@ -102,6 +102,28 @@ def test_patients_or_classes_that_do_not_suffice_for_folds_are_named(tmp_path):
     assert "found 4 patients of 12 images" in decided.remarks[0]
 
 
+def test_folds_are_taken_where_a_class_is_too_small_for_one_validation_part(tmp_path):
+    rare = ("A",) * 120 + ("B",) * 5
+    header = replace(
+        build_header(rows=125, classes=("A", "B")),
+        labels=tuple(int(name == "B") for name in rare),
+        patients=tuple(f"p{row // 3 if row < 120 else row}" for row in range(125)),
+    )
+    store = filled(tmp_path / "rare.h5", header)
+    shares = {"validation_share": 0.15, "test_share": 0}
+    with pytest.raises(InputError, match="found B: 5 images of 5 patients") as refused:
+        loader(store, **shares)(0)
+    decided = decide(store, {}, **shares)
+    assert len(decided.data.first.folds) == FOLDS
+    assert decided.remarks == (f"--folds auto took 5: one validation part cannot be had: {refused.value}",)
+    for options in ({"validation_fraction": 0.15}, {"engine": "solo"}, {"features": None}, {"folds": 0}):
+        with pytest.raises(InputError, match="found B: 5 images of 5 patients"):
+            decide(store, options, **shares)
+    fewer = filled(tmp_path / "fewer.h5", replace(header, labels=(0,) * 122 + (1,) * 3))
+    with pytest.raises(InputError, match="for --validation-fraction"):
+        decide(fewer, {}, **shares)
+
+
 def test_folds_that_cannot_be_ranked_on_are_not_taken(path, monkeypatch):
     def refuse(_: object) -> None:
         raise InputError("--objective", expected="rows of two classes", found="only A in fold 2")

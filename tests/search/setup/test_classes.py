@@ -114,6 +114,11 @@ def test_folds_that_lack_classes_are_said(tmp_path):
     lacking = [name for name, classes in data.split["absent_classes"].items() if classes == ["B"]]
     assert len(lacking) == 2
     assert f"{lacking[0]} has no image of class B" in data.remarks
+    (whole,) = {"fold 1", "fold 2", "fold 3"}.difference(lacking)
+    assert data.remarks[-1] == (
+        f"{whole} has all 30 training rows of class B of 1 patient: heads are judged on it that were trained without"
+        " that class"
+    )
 
 
 def test_labels_of_given_stores_are_those_of_the_first(tmp_path):

@@ -119,6 +119,11 @@ BAD = {
     "no name": ("[space]\ndropout = [0.1, 0.2]", "name: expected a value"),
     "unknown table": ('name = "x"\n[rum]\ntrials = 3', "rum: expected no such key"),
     "unknown run key": ('name = "x"\n[run]\ntrails = 3', "run.trails: expected no such key"),
+    "true for epochs": ('name = "x"\n[run]\nepochs = true', "run.epochs: expected a number, found true"),
+    "true for a number": (
+        'name = "x"\n[run]\nbatch_size = true',
+        "run.batch_size: expected a number, found true",
+    ),
     "bad pruner": ('name = "x"\n[run]\npruner = "axe"', "run.pruner: expected"),
     "unknown field": ('name = "x"\n[space]\nwidth = [16]', "space.width: expected one of conv_width"),
     "odd width": ('name = "x"\n[space]\nconv_width = [16, 24]', "space.conv_width: expected a positive multiple of 16"),
