@@ -25,7 +25,7 @@ LITTER = (
 )
 
 
-@given(name=LETTERS, patient=LETTERS)
+@given(name=LETTERS.filter(lambda name: not is_left_out(name)), patient=LETTERS)  # as DICOMDIR is
 def test_two_spellings_are_one_class_and_one_patient(tmp_path_factory, name, patient):
     folder = tmp_path_factory.mktemp("names")
     forms = [unicodedata.normalize(form, f"{name}/x-{patient}-") for form in ("NFC", "NFD")]
