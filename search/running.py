@@ -140,13 +140,16 @@ _unheard = Together(_without_words)
 
 
 @contextmanager
-def _drawn_as_before() -> Iterator[None]:
-    """After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
+def _random_put_back() -> Iterator[None]:
     before = random.getstate()
     try:
         yield
     finally:
         random.setstate(before)
+
+
+_drawn_as_before = Together(_random_put_back)
+"""After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
 
 
 def _telling(on_stage: OnStage) -> OnStage:
