@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from conftest import ROOT
@@ -111,8 +112,9 @@ def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
     optuna.logging.set_verbosity(optuna.logging.INFO)
     try:
         drawn = random.getstate()
-        with made_searches():
+        with made_searches(), np.errstate(all="raise"):
             study = run_study(world / "store.h5", study=world / "tiny.toml", out=tmp_path / "study", **FEW)
+            assert set(np.geterr().values()) == {"raise"}
         assert random.getstate() == drawn
         assert len(study.trials()) == 5
         assert "A new study" not in capsys.readouterr().err
