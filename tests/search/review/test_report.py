@@ -123,7 +123,7 @@ def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tm
     study.set_user_attr(f"{MEMBER}one", member | DEAD)
     study.set_user_attr(ENDED, 0)
     page = make_report(read_record(made.folder))
-    assert "The search was stopped: 3 of 12 trials. It goes on with --join." in page
+    assert 'The search was stopped: 3 of 12 trials. It goes on with <span class="option">--join</span>.' in page
     assert f"--out {made.folder} --join" in page
 
 
