@@ -16,6 +16,7 @@ import numpy.typing as npt
 from features.extraction.backbone_spec import BackboneSpec
 from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import ImageFile
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.command import say
@@ -129,6 +130,7 @@ class LoadedHead:
             raise predictions.problem
         return predictions.to_frame()
 
+    @as_numpy_comes
     def predict_each(
         self,
         images: Images,
@@ -250,6 +252,7 @@ class LoadedHead:
                 self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
             return self._built[1]
 
+    @as_numpy_comes
     def heatmap(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -269,11 +272,13 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).values
 
+    @as_numpy_comes
     def draw_heatmap(self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any) -> Image.Image:
         """Draws ``heatmap`` over the image, in its own resolution, with a caption: the command's picture."""
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.heatmap(seen, index).picture(maker.original(seen.path))
 
+    @as_numpy_comes
     def occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> npt.NDArray[np.float32]:
@@ -293,6 +298,7 @@ class LoadedHead:
         with self._seen(image, class_name, options) as (maker, seen, index):
             return maker.occlusion(seen, index).values
 
+    @as_numpy_comes
     def draw_occlusion(
         self, image: str | os.PathLike[str], class_name: str | None = None, **options: Any
     ) -> Image.Image:
@@ -326,6 +332,7 @@ class LoadedHead:
         """The model as it takes the features of a store: of a compressed one, those of its few directions."""
         return for_features_of(self.path, self.model, store.header)
 
+    @as_numpy_comes
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows."""
         model = self.model_for(chosen.store)

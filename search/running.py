@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from features.extraction.summary import describe as extraction_in_words
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
@@ -66,6 +67,7 @@ DEMONSTRATION_SEED = 0
 """The demonstration's scans are the same for every seed of a study."""
 
 
+@as_numpy_comes
 def run_study(
     features: StoresGiven = None,
     *,
@@ -140,13 +142,16 @@ _unheard = Together(_without_words)
 
 
 @contextmanager
-def _drawn_as_before() -> Iterator[None]:
-    """After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
+def _random_put_back() -> Iterator[None]:
     before = random.getstate()
     try:
         yield
     finally:
         random.setstate(before)
+
+
+_drawn_as_before = Together(_random_put_back)
+"""After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
 
 
 def _telling(on_stage: OnStage) -> OnStage:

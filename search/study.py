@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import say
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
@@ -64,6 +65,7 @@ class Study:
         """What may be said of the chosen head, in a sentence; None before the end of the search."""
         return self.summary.verdict
 
+    @as_numpy_comes
     def trials(self) -> pd.DataFrame:
         """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``."""
         from search.review.tables import trials_frame  # noqa: PLC0415  pandas takes its time
@@ -80,6 +82,7 @@ class Study:
 
         return Gallery(self.record)
 
+    @as_numpy_comes
     def best_head(self) -> keras.Model:
         """Returns the chosen head: uncompiled, from bottlenecks to class probabilities.
 
@@ -90,6 +93,7 @@ class Study:
 
         return chosen_head(self.folder, backend=_running_backend()).model
 
+    @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:
         """Writes a head and tries what was written, see ``search.finish.export.export_head``.
 
@@ -115,6 +119,7 @@ class Study:
             say(f"note: {exported.remark}")
         return exported.path
 
+    @as_numpy_comes
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
         from search.review.report import write_report  # noqa: PLC0415  Plotly takes its time

@@ -11,6 +11,7 @@ from rich.progress import TaskID
 
 from features.compression.compression import Compressed, compress_store
 from features.compression.options import CompressionOptions
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import progress as progress_bar
 from features.runtime.options import checked, described, takes_options
 from features.runtime.progress import OnProgress
@@ -50,6 +51,7 @@ if compress.__doc__:
 takes_options(compress, CompressionOptions)
 
 
+@as_numpy_comes
 def run_compression(store: Path, out: Path, options: CompressionOptions, *, progress: bool = True) -> Compressed:
     """Compresses, and shows how far it is.
 

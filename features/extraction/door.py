@@ -17,6 +17,7 @@ from features.extraction.extraction import Say, extract_stores
 from features.extraction.network import NetworkLayer
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import ExtractionSummary
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
@@ -160,6 +161,7 @@ def stores_told(out: Path, options: ExtractionOptions) -> dict[Path, BackboneSpe
     return {out: next(iter(specs.values()))} if len(specs) == 1 else places_in(out, specs)
 
 
+@as_numpy_comes
 def run_extraction(
     images: Path,
     stores: Mapping[Path, BackboneSpec],

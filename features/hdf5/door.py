@@ -19,6 +19,8 @@ from features.runtime.text import printable, shortened
 
 PATIENCE_S = 20.0
 """What a process of its own may take to read a file of unknown structure, before the file counts as damaged."""
+_OPENED_OTHERWISE = ("don't match", "doesn't match", "already open")
+"""What HDF5 says of a file that the same process has open with other settings."""
 _sound: set[tuple[str, int, int, int]] = set()
 """Files that were read by a process of their own: name, number, size and time."""
 
@@ -73,7 +75,22 @@ def open_checked(path: Path, expected: str, *, locking: bool | None = False) -> 
         _check_is_hdf5(path, expected)
         if not is_plain(path):
             _check_in_a_process(path)
-        return h5py.File(path, "r", locking=locking)
+        return _open(path, expected, locking)
+
+
+def _open(path: Path, expected: str, locking: bool | None) -> Any:
+    """Opens a file to read it, also one that a notebook has open: within a process HDF5 asks for the same lock again.
+
+    It does not say which one that is.
+    """
+    for way in (locking, *(other for other in (None, True, False) if other is not locking)):
+        try:
+            return h5py.File(path, "r", locking=way)
+        except OSError as error:
+            if not any(said in str(error) for said in _OPENED_OTHERWISE):
+                raise
+    found = "one that this process has opened by h5py in another way"
+    raise InputError(path, expected=expected, found=found, hint="close it there")
 
 
 def _check_is_hdf5(path: Path, expected: str) -> None:

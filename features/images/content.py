@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from features.images.reading import Page, Source
+from features.images.reading import Page, Source, open_file
 from features.store.schema import DIGEST_BYTES
 
 UNKNOWN = bytes(DIGEST_BYTES)
@@ -38,7 +38,8 @@ def read_content(source: Source) -> Content:
     try:
         if source.stat().st_size > _IN_MEMORY:
             return Content(source, digest_of(source))
-        return read_content(source.read_bytes())
+        with open_file(source) as file:
+            return read_content(file.read())
     except OSError:
         return Content(source, UNKNOWN)
 
@@ -61,7 +62,7 @@ def _remembered(path: Path, size: int, modified: int) -> bytes:
 def digest_of(path: Path) -> bytes:
     """Returns the digest of a file, in bounded memory; zeros where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).digest()
     except OSError:
         return UNKNOWN

@@ -31,7 +31,7 @@ from features.images.pillow_internals import (
     read_planes,
 )
 from features.images.plugins import remedy_for
-from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally
+from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally, open_file
 from features.images.resizing import resized
 from features.runtime.errors import BottleneckError
 from features.store.intensity import WHOLE, value_range
@@ -205,7 +205,7 @@ def _without_metadata(source: Source, size: int | None, reading: Reading) -> _Up
     if isinstance(source, Page) and source.number > 1:
         return None
     path = source.path if isinstance(source, Page) else source
-    with io.BytesIO(path) if isinstance(path, bytes) else path.open("rb") as file:
+    with io.BytesIO(path) if isinstance(path, bytes) else open_file(path) as file:
         for content in without_metadata(file):
             try:
                 return _noted(content, size, reading)

@@ -18,6 +18,7 @@ from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import IMAGE_SUFFIXES
 from features.images.patients import Patients
+from features.images.reading import open_file
 from features.images.walk import File
 from features.runtime.portable import cpu_count
 from features.runtime.text import composed, counted, printable
@@ -61,7 +62,7 @@ def with_dicom_patients(folder: Path, files: Sequence[File], patients: Patients)
 
 def _patient(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(HEAD)
             told = dicom.patient_id(file) if dicom.is_dicom(start) or dicom.may_be_dicom(start) else ""
     except Exception:  # whatever is wrong with it is said where it is decoded

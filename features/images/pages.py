@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,8 @@ from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import ImageTable
-from features.images.reading import ImageFile, Page, Source
+from features.images.pillow_internals import cut_is_damaged
+from features.images.reading import ImageFile, Page, Source, open_file
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 
@@ -31,12 +33,18 @@ _REDUCED, _MASK = 1, 4
 _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
 
 
-def open_image(source: Source) -> Image.Image:
-    """Opens a file or a content; of a page, the file that it is in.
+@contextmanager
+def open_image(source: Source) -> Iterator[Image.Image]:
+    """Opens a file or a content; of a page, the file that it is in. Within, an image that is cut short is damaged.
 
     Raises:
         Exception: Whatever Pillow raises.
     """
+    with cut_is_damaged(), _image_of(source) as image:
+        yield image
+
+
+def _image_of(source: Source) -> Image.Image:
     opened = io.BytesIO(source) if isinstance(source, bytes) else source.path if isinstance(source, Page) else source
     start = start_of(source)
     if dicom.is_dicom(start):
@@ -60,7 +68,7 @@ def start_of(source: Source, count: int = HEAD) -> bytes:
     """
     if isinstance(source, bytes):
         return source[:count]
-    with (source.path if isinstance(source, Page) else source).open("rb") as file:
+    with open_file(source.path if isinstance(source, Page) else source) as file:
         return file.read(count)
 
 

@@ -1,4 +1,4 @@
-"""Pillow's ways that it does not promise to keep: what is used of them, in one place.
+"""Pillow's ways that it does not promise to keep, and its settings of a whole process: what is used, in one place.
 
 ``tests/features/images/test_pillow_internals.py`` says which one an upgrade has changed.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from features.runtime.unseen import Together
 
 _SIXTEEN = re.compile(r"(?P<layout>RGB|RGBA|RGBX|LA);16(?P<order>[BLN])")
 _BITS, _PLANES = TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.PLANAR_CONFIGURATION
@@ -19,6 +23,20 @@ def raise_pixel_limit(pixels: int) -> None:
     """Lets Pillow open images of so many pixels; it never lowers its limit, which is the whole process's."""
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = pixels
+
+
+@contextmanager
+def _without_cut_images() -> Iterator[None]:
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+cut_is_damaged = Together(_without_cut_images)
+"""Within it an image whose end is missing is damaged, also where a notebook has told Pillow to make the rest up."""
 
 
 def has_deep_colours(image: Image.Image) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +45,18 @@ ImageFile = Path | Page
 """A file, or a page of one."""
 Source = ImageFile | bytes
 """A file, a page of one, or a file's content."""
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Opens an image's file to read it.
+
+    Raises:
+        OSError: It cannot be read; or it is a named pipe or a device, which might be waited on for ever.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system itself says what is wrong
+        raise OSError(errno.EINVAL, "no regular file")
+    return path.open("rb")
 
 
 class Noticed(Enum):

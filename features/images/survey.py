@@ -22,7 +22,7 @@ from features.images.dicom import DicomImage
 from features.images.metadata import PNG, png_significant_bits
 from features.images.pages import open_image, start_of
 from features.images.pillow_internals import raise_pixel_limit
-from features.images.reading import ImageFile, Page, Source, described
+from features.images.reading import ImageFile, Page, Source, described, open_file
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
@@ -274,7 +274,7 @@ def _declared_bits(source: Source) -> int | None:
     """How many of its bits an image says that it uses: TIFF in two tags, PNG in ``sBIT``."""
     try:
         if start_of(source, _HEAD).startswith(PNG):
-            with io.BytesIO(source) if isinstance(source, bytes) else _file(source).open("rb") as file:
+            with io.BytesIO(source) if isinstance(source, bytes) else open_file(_file(source)) as file:
                 return png_significant_bits(file)
         with open_image(source) as image:
             if isinstance(source, Page) and source.number > 1:

@@ -29,6 +29,8 @@ _NARROWEST = 40
 """Columns of a table of results, at least: in fewer it would be empty. A terminal breaks the lines."""
 _USUAL = 80
 """Columns of a terminal that says it has none: Rich would print nothing."""
+_NO_TEMPORARY = "No usable temporary directory found"
+"""What Python's ``tempfile`` says where there is no folder that it could write to."""
 
 
 class _ReaderGoneError(Exception):
@@ -118,18 +120,25 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
         drop_output()
         status = 0
     except OSError as error:  # where no file of ours was being written: those say more
-        if error.errno not in DISK_FULL:
-            raise
-        if not error.filename:
+        expected = _explained(error)
+        if not error.filename and isinstance(expected, DiskFullError):
             drop_output()
-        where = error.filename or "standard output"
-        _last_words(f"error: {DiskFullError(where, 'nothing more could be written')}")
-        status = DiskFullError.exit_status
+        _last_words(f"error: {expected}")
+        status = expected.exit_status
     stopped = {INTERRUPTED: "interrupted", Terminated.exit_status: "terminated"}
     if status in stopped:  # INTERRUPTED is also what Typer returns where it met the KeyboardInterrupt itself
         hint = resume_hint if isinstance(resume_hint, str) else resume_hint()
         _last_words(stopped[status] + (f"; {hint}" if hint else ""))
     sys.exit(status or 0)
+
+
+def _explained(error: OSError) -> BottleneckError:
+    """What the system has no room for; anything else is raised again."""
+    if error.errno in DISK_FULL:
+        return DiskFullError(error.filename or "standard output", "nothing more could be written")
+    if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
+        return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
+    raise error
 
 
 def _ending_when_terminated(main: Callable[..., Any]) -> Callable[..., Any]:

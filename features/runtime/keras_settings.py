@@ -138,4 +138,11 @@ def _keras_folder() -> str:
     if given is not None:
         return given
     home = os.path.expanduser("~")  # noqa: PTH111  which for who has no home raises nothing
-    return os.path.join(home if os.access(home, os.W_OK) else gettempdir(), ".keras")  # noqa: PTH118
+    return os.path.join(home if os.access(home, os.W_OK) else _temporary(), ".keras")  # noqa: PTH118
+
+
+def _temporary() -> str:
+    try:
+        return gettempdir()
+    except FileNotFoundError:  # nowhere may be written: who does not download needs no folder
+        return "/tmp"

@@ -52,8 +52,11 @@ def use_utf8() -> None:
 
     So a ``C`` locale has it with ``PYTHONUTF8=0``: a folder's name is a class's name, which a store keeps as UTF-8.
     What is printed stays in the encoding that the terminal was said to have. Does not return where it begins anew.
+    Where Python itself was called without that mode, as by ``-X utf8=0``, it goes on as it is.
     """
     if os.name != "posix" or sys.flags.utf8_mode or not _is_ascii(sys.getfilesystemencoding()):
+        return
+    if os.environ.get("PYTHONUTF8") == "1":  # and yet there is no such mode: nor would there be after the next time
         return
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING") or encoding

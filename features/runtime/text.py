@@ -19,6 +19,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def abridged(text: str, most: int) -> str:
+    """Returns a text, of a longer one its two ends with ``...`` between: where its end says what is wrong."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
+
+
 def told_apart(names: Collection[str], taken: Collection[str], form: str) -> dict[str, str]:
     """Returns what a table calls the columns of some names, any of which may be that of another column.
 

@@ -19,7 +19,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.errors import InputError
+from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
@@ -218,6 +220,7 @@ def _alone(path: Path) -> FileArray:
     return array_in(path)
 
 
+@as_numpy_comes
 def arrays_to_store(
     arrays: Arrays,
     destination: str | os.PathLike[str],
@@ -244,6 +247,8 @@ def arrays_to_store(
     if dtype not in (None, *DTYPES):
         raise InputError("dtype", expected=" or ".join(DTYPES), found=dtype)
     kind, rows, in_batch = dtype or arrays.dtype, len(arrays), rows_in_batch(batch_size, otherwise=BATCH)
+    with WriterLock(destination):  # what cannot be written is said before much is read; the writer takes its own
+        pass
     digest = hashlib.sha256()
     for piece, features in arrays.pieces(kind):
         digest.update(_bytes_of(features))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -119,7 +120,9 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
     from heads.saliency.gradcam import class_activation_map  # noqa: PLC0415  beside Keras
 
     header = store.header
-    views, reading = header.views, Reading(parse_intensity(header.intensity), resize=header.resize)
+    # of whatever size: the store was made of this very file, and with a limit of its own
+    reading = Reading(parse_intensity(header.intensity), sys.maxsize, header.resize)
+    views = header.views
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
         maps: list[Any] = [(None, None)] * len(batch)

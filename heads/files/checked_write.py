@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import numpy as np
 
 from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.files import replacing, replacing_folder
+from features.runtime.files import disk_error, replacing, replacing_folder
 from features.runtime.lock import WriterLock
-from features.runtime.text import shortened
+from features.runtime.portable import DISK_FULL
+from features.runtime.text import abridged
 from features.runtime.unseen import stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Probabilities, Rows, probabilities_of
 from heads.files.head_file import what_is_no_model
@@ -24,6 +27,8 @@ _TFLITE = b"TFL3"
 """What stands in a file of TensorFlow Lite behind the first four bytes."""
 _ONNX = b"\x08"
 """How a file of ONNX starts: with the version of its kind. It says nothing more of itself."""
+_OF_A_FUNCTION = re.compile(r"\{\{function_node [^}]*\}\}")
+"""What TensorFlow writes before what went wrong: where in its own program that was."""
 _NEW_FILE = "a new file, or a model's to replace"
 
 
@@ -78,8 +83,11 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
         except (BottleneckError, OSError):
             raise
         except Exception as error:  # whatever a converter stumbles over
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise BottleneckError(f"{out}: cannot be written as {form.title}: {shortened(reason, 200)}") from error
+            full = next((number for number in DISK_FULL if os.strerror(number) in str(error)), None)
+            if full is not None:  # TensorFlow's own kinds of error have no number
+                raise disk_error(out, OSError(full, os.strerror(full))) from error
+            reason = next(iter(_OF_A_FUNCTION.sub("", str(error)).strip().splitlines()), type(error).__name__)
+            raise BottleneckError(f"{out}: cannot be written as {form.title}: {abridged(reason, 200)}") from error
         return _difference(out, expected, found)
 
 

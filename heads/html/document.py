@@ -8,6 +8,7 @@ other files of that folder. The own policy of a document forbids the browser to 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -20,6 +21,7 @@ from plotly.offline import get_plotlyjs
 STYLES = ("document.css", "parallel.css", "print.css")
 SCRIPTS = ("plotly_internals.js", "parallel.js", "print.js", "draw.js")
 """In the order in which they stand in a document: the last one begins to draw."""
+_OPTION = re.compile(r"((?<![\w-])--[a-z][a-z-]{0,28}[a-z](?![\w-]))")
 _AXIS = {
     "gridcolor": "#e4e8ee",
     "linecolor": "#9aa5b1",
@@ -170,8 +172,16 @@ def _file(name: str) -> str:
     return files(__package__).joinpath("files", name).read_text(encoding="utf-8")
 
 
+def _options_whole(text: str) -> Markup:
+    """Text in which the name of an option is one word: a browser would break it behind each of its dashes."""
+    whole = Markup('<span class="option">{}</span>')
+    parts = _OPTION.split(text)  # every other one is an option
+    return Markup().join(whole.format(part) if at % 2 else part for at, part in enumerate(parts))
+
+
 _environment = Environment(
     loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
 )
+_environment.filters["options_whole"] = _options_whole
 _blocks: Any = _environment.get_template("blocks.html.jinja").module
 """The macros: a call of one returns ``Markup``."""

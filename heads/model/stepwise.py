@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
+from threading import RLock
 from typing import Any
 
 import keras
@@ -28,6 +29,8 @@ from heads.model.fit import Batches, Recorder, compile_head, plateau_of
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, unbiased, without_statistics
 
+_drawing = RLock()
+"""Held while a seed decides what is drawn: Python's and NumPy's generators are one for all threads."""
 _SPARSE = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
 
 
@@ -95,9 +98,12 @@ class TrainedTogether:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Lets a seed decide what Keras layers draw that have none; Python's, NumPy's and Keras' own are put back."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with seed_put_back():
+    """Lets a seed decide what Keras layers draw that have none; Python's, NumPy's and Keras' own are put back.
+
+    Another thread that comes here waits until this one has left.
+    """
+    with _drawing, seed_put_back():
+        python, numpy = random.getstate(), np.random.get_state()
         keras.utils.set_random_seed(seed)
         try:
             yield

@@ -55,7 +55,7 @@ class Owner:
         machine: Of that the run since its last start, and the processes that are seen from one another there: two
             containers may have the same name.
         process: Its number.
-        started: When it began, in seconds since 1970.
+        started: When it began, in seconds since the machine did, or since 1970 where no system tells that.
         token: Of this search: a process may search one study after another.
         beat: Its last sign of life, in seconds since 1970 by its own clock.
         grace: Seconds for which it may give none, by its own account; 0 where it has given no account.
@@ -72,9 +72,9 @@ class Owner:
     @classmethod
     def of_this_process(cls, *, grace: float = 0.0) -> Self:
         """Returns this process as the owner of one more study."""
-        process = psutil.Process()
+        process = os.getpid()
         token = os.urandom(8).hex()
-        return cls(socket.gethostname(), _machine(), process.pid, process.create_time(), token, time.time(), grace)
+        return cls(socket.gethostname(), _machine(), process, _started(process), token, time.time(), grace)
 
     @staticmethod
     def read(noted: Any) -> Owner | None:
@@ -95,7 +95,7 @@ class Owner:
         if not self.is_here:
             return time.time() - self.beat < max(STALE_S, self.grace)
         try:
-            return abs(psutil.Process(self.process).create_time() - self.started) < 2
+            return abs(_started(self.process) - self.started) < 2
         except (psutil.Error, ValueError):  # no such process, or a number that none has
             return False
 
@@ -274,6 +274,19 @@ def _owner(text: str | None) -> Owner | None:
 def _adapter() -> TypeAdapter[Owner]:
     """What reads owners: to make it takes longer than to read one, and there are many."""
     return TypeAdapter(Owner)
+
+
+def _started(process: int) -> float:
+    """When a process began: on Linux by the machine's own count, which no clock that is set right moves.
+
+    Raises:
+        psutil.Error: There is no such process.
+    """
+    try:
+        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(told[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of ``man proc_pid_stat``; the name may have spaces
+    except (OSError, AttributeError):  # another system, or no such process
+        return psutil.Process(process).create_time()
 
 
 @cache

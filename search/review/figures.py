@@ -28,6 +28,7 @@ from search.review.plotting import (
     even_axis,
     log_ticks,
     short,
+    short_score,
     thinned,
     value_of,
 )
@@ -55,7 +56,7 @@ def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objectiv
     """Values of the completed trials, the best so far, and the article's head as a line."""
     trials = sorted(ranked, key=lambda trial: trial.number)
     numbers = [trial.number for trial in trials]
-    values = [short(value_of(trial)) for trial in trials]
+    values = [short_score(value_of(trial)) for trial in trials]
     best = list(accumulate(values, min if lower_is_better(objective) else max))
     figure = blank_figure("trial", in_words(objective))
     figure.add_scatter(x=numbers, y=values, mode="markers", name="completed", marker=dots("completed"))
@@ -63,7 +64,7 @@ def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objectiv
         x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": BEST_COLOUR, "width": 2}
     )
     if article is not None and numbers:
-        level = short(value_of(article))
+        level = short_score(value_of(article))
         figure.add_scatter(
             x=[numbers[0], numbers[-1]],
             y=[level, level],
@@ -118,7 +119,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
         if group:
             figure.add_scatter(
                 x=[point.cost for point in group],
-                y=[short(point.value) for point in group],
+                y=[short_score(point.value) for point in group],
                 text=[f"trial {point.number}" for point in group],
                 mode=mode,
                 name=name,
@@ -156,7 +157,7 @@ def costs(
     for name, group, mode, style in groups:
         figure.add_scatter(
             x=[short(point.cost) for point in group],
-            y=[short(point.value) for point in group],
+            y=[short_score(point.value) for point in group],
             text=[f"trial {point.number}" for point in group],
             mode=mode,
             name=name,
@@ -178,7 +179,7 @@ def repeats(finalists: Sequence[FinalistRecord], objective: str) -> go.Figure:
     figure = blank_figure(in_words(objective), "")
     pairs = [(v, name) for one, name in zip(finalists, names, strict=True) for v in one.values if v is not None]
     figure.add_scatter(
-        x=[short(value) for value, _ in pairs],
+        x=[short_score(value) for value, _ in pairs],
         y=[name for _, name in pairs],
         mode="markers",
         name="each seed",
@@ -186,7 +187,7 @@ def repeats(finalists: Sequence[FinalistRecord], objective: str) -> go.Figure:
     )
     means = [(one.mean, one.sd, name) for one, name in zip(finalists, names, strict=True) if one.mean is not None]
     figure.add_scatter(
-        x=[short(mean) for mean, _, _ in means],
+        x=[short_score(mean) for mean, _, _ in means],
         y=[name for _, _, name in means],
         error_x={"type": "data", "array": [short(sd or 0) for _, sd, _ in means], "thickness": 1.5},
         mode="markers",
@@ -244,7 +245,7 @@ def _joined(trials: Iterable[FrozenTrial]) -> tuple[list[int | None], list[float
     for trial in trials:
         known = {epoch: value for epoch, value in curve(trial).items() if not math.isnan(value)}
         x += [*known, None]
-        y += [*map(short, known.values()), None]
+        y += [*map(short_score, known.values()), None]
         numbers += [*[trial.number] * len(known), None]
     return x, y, numbers
 

@@ -25,6 +25,7 @@ from search.review.plotting import (
     log_ticks,
     round_numbers,
     short,
+    short_score,
     thinned,
     value_of,
 )
@@ -73,7 +74,7 @@ def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accura
     shown = thinned(ranked, MOST_POINTS, objective)
     if len(shown) < 2:
         return None
-    values = [short(value_of(trial)) for trial in shown]
+    values = [short_score(value_of(trial)) for trial in shown]
     scores = [-value for value in values] if lower_is_better(objective) else values
     axes = [_axis(shown, name) for name in parameter_names(shown)]
     figure = blank_figure("", "")
@@ -102,7 +103,7 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
     if not shown:
         return figure
     distribution = shown[0].distributions[name]
-    values = [short(value_of(trial)) for trial in shown]
+    values = [short_score(value_of(trial)) for trial in shown]
     labels = [f"trial {trial.number}" for trial in shown]
     if isinstance(distribution, CategoricalDistribution):
         figure.add_box(

@@ -87,6 +87,12 @@ def short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
+def short_score(value: float) -> float:
+    """As ``short``, with as many digits more as it takes to read at four decimals what tables say, rounded once."""
+    shorter = (float(f"{value:.{digits}g}") for digits in (5, 7, 9))
+    return next((one for one in shorter if f"{one:.4f}" == f"{value:.4f}"), value)
+
+
 def value_of(trial: FrozenTrial) -> float:
     """The value of a completed trial."""
     assert trial.value is not None

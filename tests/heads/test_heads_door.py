@@ -10,6 +10,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,14 @@ class TestEvaluate:
         for store in (made_world.store, str(made_world.store), FeatureStore(made_world.store)):
             metrics = loaded.evaluate(store, progress=False).to_dict()
             assert {name: told[name] for name in metrics} == json.loads(json.dumps(metrics))
+
+    def test_how_a_script_has_numpy_treat_underflow_decides_nothing(self, made_world: World, image: Path) -> None:
+        head = load_head(made_world.head)
+        head.metadata = replace(head.metadata, temperature=1e-3)  # which leaves all but one probability at 0
+        head._head = replace(head.head, metadata=head.metadata)
+        with np.errstate(all="raise"):
+            head.evaluate(made_world.store, progress=False)
+            head.predict(image, progress=False)
 
     def test_parts(self, loaded: LoadedHead, made_world: World) -> None:
         with pytest.raises(InputError, match="part: expected one of all, train, validation, test, found tests"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from conftest import ROOT
@@ -19,7 +20,7 @@ from features.runtime.command import console
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search import RunOptions, open_study, run_study
-from search.running import heard
+from search.running import _drawn_as_before, heard
 from search.setup.images import ImageOptions
 from search.training.display import Display
 
@@ -111,14 +112,27 @@ def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
     optuna.logging.set_verbosity(optuna.logging.INFO)
     try:
         drawn = random.getstate()
-        with made_searches():
+        with made_searches(), np.errstate(all="raise"):
             study = run_study(world / "store.h5", study=world / "tiny.toml", out=tmp_path / "study", **FEW)
+            assert set(np.geterr().values()) == {"raise"}
         assert random.getstate() == drawn
         assert len(study.trials()) == 5
         assert "A new study" not in capsys.readouterr().err
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def test_of_two_searches_at_once_the_last_one_that_ends_puts_back_what_random_draws():
+    before = random.getstate()
+    first, second = _drawn_as_before(), _drawn_as_before()
+    first.__enter__()
+    random.random()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert random.getstate() != before
+    second.__exit__(None, None, None)
+    assert random.getstate() == before
 
 
 def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():

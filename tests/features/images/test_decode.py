@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile, ImageOps
 
+from features.images.content import UNKNOWN, read_content
 from features.images.decode import UndecodableError, decode_image, decode_sizes, original_image
-from features.images.reading import Reading
+from features.images.pages import page_numbers
+from features.images.reading import Page, Reading
 from features.store.intensity import parse_intensity
 
 SIZE = 8
@@ -223,6 +225,28 @@ def test_a_missing_file_a_folder_and_a_loop_have_their_reasons(tmp_path):
     for path, reason in (("absent.png", "no such file"), ("", "a folder"), ("loop.png", "damaged: Too many levels")):
         with pytest.raises(UndecodableError, match=reason):
             decode_image(tmp_path / path, SIZE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_not_waited_on(tmp_path):
+    path = tmp_path / "image.png"
+    os.mkfifo(path)
+    for source in (path, Page(path, 2)):
+        with pytest.raises(UndecodableError, match=r"^damaged: no regular file$"):
+            decode_image(source, SIZE)
+        assert read_content(source).digest == UNKNOWN
+    assert page_numbers(path) == [1]
+
+
+def test_what_a_notebook_told_pillow_of_cut_images_decides_nothing_and_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for kind in ("JPEG", "PNG", "TIFF"):
+        cut = encoded(NOISE, kind)[:3000]
+        Image.open(io.BytesIO(cut)).load()
+        for read in (lambda source: decode_image(source, SIZE), original_image):
+            with pytest.raises(UndecodableError, match=r"^damaged: "):
+                read(cut)
+            assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import ROOT
 
-from features.runtime.command import say, show, tell
+from features.runtime.command import run_command, say, show, tell
+from features.runtime.keras_settings import _keras_folder
 from features.runtime.streams import PLAIN, settle_streams
 
 NAMES = ("Dr\u00fcsen", "\u6b63\u5e38")
@@ -120,6 +122,29 @@ def test_a_command_ends_well_in_any_surroundings(script, surroundings):
 def test_json_is_json_in_any_encoding(script):
     told = json.loads(shell(f"{script} --as-json", PYTHONUTF8="0", LC_ALL="C").stdout)
     assert tuple(told[:2]) == tuple(sorted(NAMES))
+
+
+def test_python_that_was_called_without_utf8_does_not_begin_anew_for_ever(script):
+    python, told = script.split(" ", 1)
+    done = shell(f"{python} -X utf8=0 {told}", LC_ALL="C")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_where_nothing_can_be_written_a_line_says_what_is_lacking(monkeypatch, capsys):
+    def main() -> None:
+        tempfile.gettempdir()
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    assert _keras_folder() == "/tmp/.keras"
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 1
+    line = "error: no folder for temporary files; set TMPDIR to one that can be written\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from features.runtime.errors import InputError
 from features.store import array_files
-from features.store.arrays import ArrayFiles, arrays_to_store
+from features.store.arrays import ArrayFiles, Arrays, arrays_to_store
 from features.store.reader import FeatureStore
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -241,6 +241,15 @@ def test_a_batch_of_no_size_is_refused(tmp_path, given):
     with pytest.raises(InputError, match=f"batch_size: expected 1 to 2,147,483,647, found {given}"):
         arrays_to_store(arrays, tmp_path / "s.h5", batch_size=int(given))
     assert not (tmp_path / "s.h5").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_features_are_read(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Arrays, "pieces", None)
+    with pytest.raises(InputError, match=r"s\.h5: expected a place to write to, found "):
+        FeatureStore.from_arrays(tmp_path / "file" / "s.h5", X, Y)
+    monkeypatch.undo()
+    FeatureStore.from_arrays(tmp_path / "s.h5", X, Y)
 
 
 def test_the_longest_name_of_a_class_is_kept(tmp_path):

@@ -122,6 +122,15 @@ def test_the_command_and_python_make_the_same_of_the_same(tmp_path):
     assert describe(two)["arrays_sha256"] == two.header.arrays_sha256
 
 
+def test_how_a_script_has_numpy_treat_underflow_decides_nothing_and_stays(tmp_path):
+    features = vectors().astype(np.float32)
+    features[0, 0] = 1e-9
+    with np.errstate(all="raise"):
+        store = FeatureStore.from_arrays(tmp_path / "s.h5", features, LABELS, dtype="float16")
+        assert set(np.geterr().values()) == {"raise"}
+    assert store.features[0].flat[0] == 0
+
+
 def test_npy_files_beside_each_other(tmp_path):
     for name, values in {
         "X": vectors(),

@@ -39,6 +39,23 @@ def test_a_cut_copy_is_called_so(small_store):
         FeatureStore(cut)
 
 
+@pytest.mark.parametrize("how", [{}, {"mode": "r+"}, {"locking": True}, {"locking": False}], ids=str)
+def test_a_sound_store_that_a_notebook_has_open_is_read(small_store, how):
+    with h5py.File(small_store, **how):
+        assert len(FeatureStore(small_store)) == 6
+    assert len(FeatureStore(small_store)) == 6
+
+
+def test_one_that_is_open_in_a_way_of_its_own_is_not_called_damaged(small_store):
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_file_locking(False, True)  # which h5py.File itself does not offer
+    held = h5py.File(h5py.h5f.open(bytes(small_store), h5py.h5f.ACC_RDONLY, access))
+    with held, pytest.raises(InputError, match=r"found one that this process has opened by h5py in another way; close"):
+        FeatureStore(small_store)
+    assert len(FeatureStore(small_store)) == 6
+
+
 def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("hello")

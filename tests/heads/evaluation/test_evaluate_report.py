@@ -135,7 +135,7 @@ class TestPage:
         page = written(tmp_path)
         assert cards(page)
         assert "<img" not in body(page)
-        assert "With --images FOLDER they are shown with what the head saw." in page
+        assert "FOLDER they are shown with what the head saw." in page
 
     def test_no_more_than_a_browser_opens(
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from heads.evaluation import mistakes as module
 from heads.evaluation.mistakes import Mistake, Sight, check_images, mistakes, sights
 from heads.files.head_file import read_head
 from heads.saliency.gradcam import class_activation_map
@@ -136,6 +138,13 @@ class TestSights:
         (sight,) = sights(read_head(made_world.head).model, store, [a_mistake(store, 0)], tmp_path)
         assert picture(sight.image).size == (320, 160)
         assert_alike(picture(sight.image), wide.convert("RGB").resize((320, 160), Image.Resampling.BOX), 12)
+
+    def test_one_of_any_size_is_shown_as_the_store_was_made_of_it(self, made_world: World, monkeypatch: Any) -> None:
+        limits = []
+        monkeypatch.setattr(module, "original_image", lambda source, reading: limits.append(reading.max_pixels) or tiny)
+        tiny = Image.new("RGB", (4, 4))
+        (sight,) = self.of(made_world, made_world.images, [a_mistake(FeatureStore(made_world.store), 0)])
+        assert (sight.reason, limits) == ("", [sys.maxsize])
 
     def test_what_cannot_be_had_has_its_reason(self, made_world: World, tmp_path: Path) -> None:
         store = FeatureStore(made_world.store)

@@ -80,6 +80,15 @@ def test_a_block_shows_hostile_text_as_it_is(name: str):
     ]
 
 
+@pytest.mark.parametrize("block", [prose, strong, note])
+def test_an_option_in_a_sentence_is_not_broken_at_its_dashes(block):
+    text = f"--folds auto took one part: --class-weights, or a--b -- so it is; <--seed> --Out --{'x' * 99}"
+    shown = Elements(block(text))
+    assert "".join(shown.texts) == text
+    assert [told for told in shown.texts if told.startswith("--")] == ["--folds", "--class-weights", "--seed"]
+    assert shown.names == ["p"] + ["span"] * 3
+
+
 def test_a_block_is_markup_and_plain_text_in_its_place_is_not_trusted():
     assert all(isinstance(make("text"), Markup) for make in BLOCKS.values())
     document = Document(HOSTILE, HOSTILE)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import keras
 import numpy as np
 import pytest
@@ -40,6 +44,24 @@ def small(loss: str | None = None, **compiled) -> keras.Model:
         if loss:
             model.compile(compiled.pop("optimizer", "adam"), loss, **compiled)
     return model
+
+
+def test_what_one_thread_draws_is_not_disturbed_by_another():
+    def drawn(seed: int, mine: Event, others: Event) -> tuple[float, float, float]:
+        with seeded(seed):
+            mine.set()
+            others.wait(0.2)  # a second thread that came in would have set the seed by now
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+            return random.random(), np.random.random(), float(model.get_weights()[0].sum())
+
+    over, first, second = Event(), Event(), Event()
+    over.set()
+    alone = [drawn(seed, over, over) for seed in (1, 2)]
+    before = random.getstate()
+    with ThreadPoolExecutor(2) as pool:
+        beside = [pool.submit(drawn, 1, first, second), pool.submit(drawn, 2, second, first)]
+        assert [one.result(20) for one in beside] == alone
+    assert random.getstate() == before
 
 
 def test_epoch_by_epoch_is_one_call_of_fit_bit_by_bit(feeds):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -94,6 +96,18 @@ def test_a_written_file_gives_the_heads_probabilities(name, tmp_path, capfd):
         assert str(tmp_path) not in json.dumps(told)
 
 
+@NEEDS_TENSORFLOW
+def test_a_saved_model_is_read_as_the_document_says(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    (line,) = re.findall(r"`(model = tf\.[^`]*)`, then `(.*?)`", (ROOT / "docs" / "leaving.md").read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    succeed("search.export", FINISHED, "best", *RUNNING)
+    known = {"tf": tf, "rows": np.ones((3, 2, 2, 8), np.float32)}
+    exec(line[0], known)
+    assert eval(line[1], known).shape == (3, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_with_the_backbone_it_goes_from_image_to_class(name, made_world: World, tmp_path):
@@ -142,8 +156,18 @@ def test_other_probabilities_leave_the_old_one(old):
         write_checked(old, wrong, head.model, file_attributes(head.metadata, KIND), rows)
 
 
-@pytest.mark.parametrize("problem", [KeyboardInterrupt, ValueError("no such\nkernel"), OSError(28, "no room")])
-def test_whatever_ends_it_leaves_the_old_one(old, problem):
+NODE = "{{function_node __wrapped__SaveV2_dtypes_6_device_/job:localhost/replica:0/task:0/device:CPU:0}} "
+ENDINGS = [
+    (KeyboardInterrupt, ""),
+    (ValueError("no such\nkernel"), "cannot be written as .*: no such"),
+    (OSError(errno.ENOSPC, "no room"), "disk full: "),
+    (ValueError(f"{NODE}{'v' * 300}; No space left on device [Op:SaveV2]"), "disk full: .*; make room and"),
+    (ValueError(f"{NODE}{'v' * 300} is no kernel [Op:SaveV2]"), r"cannot be written as .*: v+\.\.\.v+ is no kernel \["),
+]
+
+
+@pytest.mark.parametrize(("problem", "said"), ENDINGS)
+def test_whatever_ends_it_leaves_the_old_one(old, problem, said):
     def write(path, model, attributes):
         form.write(path, model, attributes)
         raise problem
@@ -154,7 +178,7 @@ def test_whatever_ends_it_leaves_the_old_one(old, problem):
     with pytest.raises(expected) as caught:
         write_checked(old, replace(form, write=write), head.model, file_attributes(head.metadata, KIND), rows)
     if expected is BottleneckError:
-        assert str(caught.value).startswith(f"{old}: ")
+        assert re.match(f"{re.escape(str(old))}: {said}", str(caught.value))
 
 
 def test_who_writes_it_is_named_to_the_next_one(tmp_path):

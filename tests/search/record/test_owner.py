@@ -7,8 +7,10 @@ import os
 import threading
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 from made_database import study_database
@@ -101,6 +103,16 @@ def test_a_dead_owner_is_followed_and_that_is_said(study, url, tmp_path, changes
     assert noted(study).process == os.getpid()
     assert f"going on in the place of {other}, which has ended" in capsys.readouterr().err
     opened.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no count of its own")
+def test_a_clock_that_is_set_right_ends_no_owner(study, url, tmp_path, monkeypatch):
+    other = put(study)
+    began = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: began(process) + 3600)
+    with pytest.raises(BottleneckError, match="end that one first"):
+        resume(tmp_path, url)
+    assert noted(study) == other
 
 
 def test_an_owner_whose_clock_is_wrong_is_seen_to_be_alive(study, url, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from browser import Visit, chromium, require, what_is_missing
@@ -28,7 +29,7 @@ from search.record.results import LeakCounts
 from search.record.study_record import Progress, StudyRecord, is_running, read_record
 from search.review import figures, parameter_figures
 from search.review.outcome import show_outcome
-from search.review.plotting import thinned
+from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
 from search.review.view import note_on
 from search.review.words import describe_head, seeds_in_words
@@ -122,7 +123,7 @@ def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tm
     study.set_user_attr(f"{MEMBER}one", member | DEAD)
     study.set_user_attr(ENDED, 0)
     page = make_report(read_record(made.folder))
-    assert "The search was stopped: 3 of 12 trials. It goes on with --join." in page
+    assert 'The search was stopped: 3 of 12 trials. It goes on with <span class="option">--join</span>.' in page
     assert f"--out {made.folder} --join" in page
 
 
@@ -409,6 +410,13 @@ def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
     assert len(widths) == len(parameter_figures.slice_of(ranked, "conv_width").data[0].x) - 1
     decayed = parameter_figures.slice_of(ranked, "weight_decay")
     assert len(decayed.data[0].x) == sum(trial.params["use_weight_decay"] for trial in ranked)
+
+
+def test_figures_read_as_the_tables_do():
+    values = [*np.random.default_rng(0).random(2000).tolist(), 0.91664999, 0.12345, 1 / 3, 1.0, 0.0, 12.34565]
+    assert [f"{short_score(value):.4f}" for value in values] == [f"{value:.4f}" for value in values]
+    assert max(len(str(short_score(value))) for value in values) < 12
+    assert short_score(0.912345678) == 0.91235
 
 
 def test_the_parameter_that_decides_is_the_most_important(finished):
