@@ -66,6 +66,12 @@ def pin_settings() -> list[str]:
     for _, _, wanted, put in changed:
         put(wanted)
     told = [f"{name} {found} instead of {wanted}" for name, found, wanted, _ in changed]
+    if config.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415
+
+        if tf.config.functions_run_eagerly():  # for a debugger: a bank would train many times as long
+            tf.config.run_functions_eagerly(False)
+            told.append("run_functions_eagerly True instead of False")
     if config.backend() == "jax":
         import jax  # noqa: PLC0415
 

@@ -51,6 +51,18 @@ def test_what_a_notebook_has_set_is_set_back_and_said(name, capsys):
     assert pin_settings() == []
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a setting of TensorFlow")
+def test_functions_that_a_debugger_had_run_eagerly_are_compiled_again(capsys):
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    try:
+        start_backend()
+        assert "run_functions_eagerly True instead of False" in capsys.readouterr().err
+        assert not tf.config.functions_run_eagerly()
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
