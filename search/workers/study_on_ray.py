@@ -26,6 +26,7 @@ from search.record.storage import storage_errors, watch_record
 from search.setup.config import StudyConfig
 from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
+from search.setup.resolve import storage_of
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import named_paths, part_paths, split_name
 from search.training.display import Display
@@ -114,16 +115,16 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         BottleneckError: Workers have died again and again, or Ray is not there.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
-    url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
+    url = storage_of(options.storage or f"sqlite:///{folder / DATABASE}")
     _check_storage(url, placement)
     stores = sent_stores(options)
     if not stores:
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with ray_session(
         placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
     ) as ray:
+        folder.mkdir(parents=True, exist_ok=True)
         _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
 
 

@@ -10,12 +10,23 @@ import optuna
 import pytest
 from commands import invoke
 from made_study import MadeStudy, make_config
+from postgres import running_server
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
-from search.record.storage import JOURNAL, open_record, open_storage, storage_errors
+from search.record.storage import (
+    JOURNAL,
+    config_in_storage,
+    join_record,
+    open_record,
+    open_storage,
+    storage_errors,
+)
 from search.record.study_record import read_record
 from search.setup.config import StudyConfig
+from search.setup.options import RunOptions
+from search.setup.resolve import resolve
+from search.setup.storage_url import VARIABLE
 from search.study import open_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -159,3 +170,18 @@ def test_what_a_database_raises_is_one_line_without_the_password(kind):
     assert "hunter2" not in str(told.value)
     assert "postgresql://anna:***@host/heads: " in str(told.value)
     assert told.value.__suppress_context__
+
+
+def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path, monkeypatch):
+    told = {"features": ["a.h5"], "out": tmp_path / "study", "join": True}
+    with running_server(password="hunter2 %/x") as server:
+        url = server.new_database("made")
+        monkeypatch.delenv(VARIABLE, raising=False)
+        with pytest.raises(InputError, match=f"no password supplied.*set {VARIABLE} to the whole URL"):
+            resolve(RunOptions(**told, storage=url), config_in_storage)
+        monkeypatch.setenv(VARIABLE, url.replace("tests@", "tests:hunter2%20%25%2Fx@"))
+        found = resolve(RunOptions(**told, storage=url), config_in_storage)
+        assert found.options.storage is not None
+        opened = join_record(found.options.storage, "s", direction="maximize", grace=10)
+        assert opened.crew.living() == 1
+        opened.close()

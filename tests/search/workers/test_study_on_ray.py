@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,7 +21,9 @@ from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
 from search.setup.options import RunOptions
-from search.workers.study_on_ray import RefusedByWorkerError, sent_stores
+from search.setup.storage_url import VARIABLE
+from search.workers import study_on_ray
+from search.workers.study_on_ray import Placement, RefusedByWorkerError, sent_stores
 
 pytest.importorskip("ray", reason="ray is not installed")
 STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
@@ -129,6 +133,17 @@ def test_stores_of_parts_have_the_names_of_those_to_train_on(tmp_path, monkeypat
     assert [(one.name, one.address) for one in sent] == [(name, str(tmp_path / file)) for name, file in expected]
     (alone,) = sent_stores(RunOptions.given({"features": ["a=b.h5"]}))
     assert (alone.name, alone.address) == ("", str(tmp_path / "a=b.h5"))
+
+
+def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkeypatch):
+    whole, placed = "postgresql://anna:hunter2@host/heads", []
+    monkeypatch.setenv(VARIABLE, whole)
+    monkeypatch.setattr(study_on_ray, "ray_session", lambda *_, **__: nullcontext())
+    driver = SimpleNamespace(run=lambda _: None)
+    monkeypatch.setattr(study_on_ray, "_Driver", lambda *_, url, **__: placed.append(url) or driver)
+    options = RunOptions(features=[str(store)], storage="postgresql://anna@host/heads")
+    study_on_ray.search_on_ray(options, "crew", tmp_path / "study", Placement())
+    assert placed == [whole]
 
 
 class _Another:
