@@ -431,7 +431,7 @@ def _search(
         checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
     if crew is not None:
-        crew.end(config.trials)
+        crew.end(config.trials, folder)
         clear_away(folder, crew.others())
     for note in summary.notes[len(noted) :]:  # the others were said at the start
         say(f"note: {note}")

@@ -22,8 +22,8 @@ from features.runtime.text import counted
 from features.store.reader import FeatureStore
 from search.record.crew import CONFIG
 from search.record.opened_study import OpenedStudy
-from search.record.storage import storage_errors, watch_record
-from search.setup.config import StudyConfig
+from search.record.storage import config_in_storage, storage_errors, watch_record
+from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
 from search.setup.resolve import storage_of
@@ -126,6 +126,15 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
     ) as ray:
         folder.mkdir(parents=True, exist_ok=True)
         _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
+    _note_here(folder, url, name)
+
+
+def _note_here(folder: Path, url: str, name: str) -> None:
+    """Writes ``study.json`` where no worker has: each may have a disk of its own."""
+    config = config_in_storage(url, name)
+    there = StudyConfig.read(folder) if (folder / STUDY_FILE).exists() else None
+    if config is not None and (there is None or there.trials != config.trials):
+        config.model_copy(update={"storage": url}).write(folder)
 
 
 def _check_storage(url: str, placement: Placement) -> None:

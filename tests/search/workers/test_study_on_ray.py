@@ -14,6 +14,7 @@ import psutil
 import pytest
 from commands import invoke
 from conftest import ROOT, build_store
+from made_study import make_config
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
@@ -142,8 +143,11 @@ def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkey
     driver = SimpleNamespace(run=lambda _: None)
     monkeypatch.setattr(study_on_ray, "_Driver", lambda *_, url, **__: placed.append(url) or driver)
     options = RunOptions(features=[str(store)], storage="postgresql://anna@host/heads")
+    monkeypatch.setattr(study_on_ray, "config_in_storage", lambda url, name: make_config(name=name, storage=url))
     study_on_ray.search_on_ray(options, "crew", tmp_path / "study", Placement())
     assert placed == [whole]
+    # and no worker has shared a disk with this one
+    assert open_study(tmp_path / "study").config.storage == "postgresql://anna:***@host/heads"
 
 
 class _Another:
