@@ -64,6 +64,16 @@ class Placement:
     gpus: float = 0.0
     cpus: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that no worker can have.
+
+        Raises:
+            InputError: One is named.
+        """
+        for option, number in (("--workers", self.workers), ("--cpus-per-worker", self.cpus)):
+            if number is not None and number < 1:
+                raise InputError(option, expected="1 or more", found=number)
+
     @property
     def counted_cpus(self) -> int:
         """CPUs that Ray counts for a worker."""
@@ -244,17 +254,21 @@ class _Driver:
 
     def _end_of(self, run: Any) -> Ended | None:
         """What became of a worker's program; None where the worker is gone with it, and perhaps its machine."""
+        errors = self._ray.exceptions
         try:
             found: Ended = self._ray.get(run)
-        except self._ray.exceptions.RayError:
-            return None
+        except errors.RayTaskError as error:
+            return Ended(1, getattr(error, "ip", ""), f"error: {_last_line(error)}")
+        except errors.RayError as error:
+            never_made = getattr(error, "actor_init_failed", False)  # as on a machine without the project
+            return Ended(1, "", f"error: {_last_line(error)}") if never_made else None
         return found
 
     def _again(self, placed: _Placed, ended: Ended | None) -> None:
         last = _last_error(ended)
         if ended is not None and ended.status == InputError.exit_status:
             raise RefusedByWorkerError(last)
-        what = f"worker {placed.number}{f' on {ended.host}' if ended else ''}"
+        what = f"worker {placed.number}{f' on {ended.host}' if ended and ended.host else ''}"
         if placed.starts >= MOST_STARTS:
             say(f"note: {what} has ended {placed.starts} times and is given up ({last})")
             if not self._at_work():
@@ -279,6 +293,11 @@ class RefusedByWorkerError(BottleneckError):
     """Input that a worker has refused, in the one line that it had for it."""
 
     exit_status = InputError.exit_status
+
+
+def _last_line(error: Exception) -> str:
+    """What it was: Ray shows the traceback of a worker, which ends with that."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _last_error(ended: Ended | None) -> str:

@@ -25,6 +25,7 @@ from search.setup.options import RunOptions
 from search.setup.storage_url import VARIABLE
 from search.workers import study_on_ray
 from search.workers.study_on_ray import Placement, RefusedByWorkerError, sent_stores
+from search.workers.study_worker import StudyWorker
 
 pytest.importorskip("ray", reason="ray is not installed")
 STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
@@ -150,6 +151,32 @@ def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkey
     assert open_study(tmp_path / "study").config.storage == "postgresql://anna:***@host/heads"
 
 
+def test_what_went_wrong_in_a_worker_itself_is_said(monkeypatch):
+    import ray
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    def get(error: Exception) -> None:
+        raise error
+
+    driver = object.__new__(study_on_ray._Driver)
+    driver._ray = SimpleNamespace(exceptions=ray.exceptions, get=get)
+    failed = RayTaskError("run", "Traceback:\n  a line\nOSError: no room", OSError("no room"), "worker", 1, "10.0.0.2")
+    assert driver._end_of(failed).host == "10.0.0.2"
+    for raised in (failed, failed.as_instanceof_cause(), ActorDiedError(failed)):
+        ended = driver._end_of(raised)
+        assert (ended.status, ended.said) == (1, "error: OSError: no room")
+    assert driver._end_of(ActorDiedError()) is None
+
+
+def test_a_worker_whose_log_cannot_be_written_goes_on(tmp_path):
+    (tmp_path / "workers").write_text("a file")
+    worker = StudyWorker()
+    worker._process = SimpleNamespace(stderr=["one\n", "two\n"])
+    assert list(worker._listen(tmp_path / "workers" / "0.log")) == ["one", "two"]
+    assert list(worker._listen(tmp_path / "0.log")) == ["one", "two"]
+    assert (tmp_path / "0.log").read_text() == "one\ntwo\n"
+
+
 class _Another:
     """The driver's store is another one than that of its worker."""
 
@@ -176,6 +203,8 @@ def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, val
     [
         (("--features", "STORE", "--storage", "sqlite:///a.db"), "--storage: expected a database server"),
         (("--features", "STORE"), "--storage: expected a database server"),
+        (("--cpus-per-worker", "-1"), "--cpus-per-worker: expected 1 or more, found -1"),
+        (("--workers", "0", "--address", "local", "--features", "STORE"), "--workers: expected 1 or more, found 0"),
         ((), "--features: expected a store, or its address"),
         (("--features", "no/such.h5", "--address", "local"), "no/such.h5: expected a feature store"),
         (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe, bohb or random"),
