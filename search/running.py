@@ -35,10 +35,10 @@ from search.record.opened_study import OpenedStudy
 from search.record.storage import (
     check_record,
     config_in_storage,
+    held,
     join_record,
     open_record,
     place_of,
-    storage_errors,
 )
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
@@ -213,17 +213,14 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         goes_on = options.resume and not options.join and config.engine == "fused"
         saved = read_snapshot(resolved.folder) if goes_on else None
         opened = _open(resolved, config, keep_bytes=saved.journal_bytes if saved else None)
-        try:
-            with storage_errors(config.storage):
-                check_record(opened.study, place_of(resolved.folder, config.storage))
-                saved = taken_up(resolved.folder, saved, opened)
-                noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
-                _introduce(resolved.folder, config, data, noted)
-                ends = _search(
-                    *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
-                )
-        finally:
-            opened.close()
+        with held(opened, config.storage):
+            check_record(opened.study, place_of(resolved.folder, config.storage))
+            saved = taken_up(resolved.folder, saved, opened)
+            noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
+            _introduce(resolved.folder, config, data, noted)
+            ends = _search(
+                *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
+            )
     study = Study(resolved.folder)
     if ends:
         on_stage(Stage.REPORT)

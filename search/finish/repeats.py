@@ -31,7 +31,7 @@ from search.record.crew import Crew
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
-from search.record.storage import check_record, join_record, open_inner_record, place_of
+from search.record.storage import check_record, held, join_record, open_inner_record, place_of
 from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
@@ -153,7 +153,7 @@ def run_repeats(
     repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
-    try:
+    with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         saved = taken_up(repeats.place, saved, opened)
         if opened.crew is not None and crew is not None:
@@ -164,8 +164,6 @@ def run_repeats(
         finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
-    finally:
-        opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
@@ -193,11 +191,9 @@ def help_with_repeats(
     gc.collect()
     repeats.settle()
     opened = repeats.record(crew=crew)
-    try:
+    with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
-    finally:
-        opened.close()
     return True
 
 

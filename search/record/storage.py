@@ -14,15 +14,16 @@ from typing import Any, Literal, TypeVar
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import listed, printable
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
-from search.record.outages import broke_off, let_go, passes, patiently
+from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, let_go, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
@@ -267,7 +268,7 @@ def _reading(where: Path | str) -> Iterator[None]:
     """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
     try:
         yield
-    except (BottleneckError, SQLAlchemyError, optuna.exceptions.StorageInternalError):  # for ``storage_errors``
+    except (BottleneckError, *DATABASE_ERRORS):  # for ``storage_errors``
         raise
     except Exception as error:  # Optuna replays what it finds, and raises whatever comes of it
         reason = printable(str(error) or type(error).__name__)
@@ -304,9 +305,40 @@ def storage_errors(url: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        where = "the study's storage" if url is None else hidden(url)
-        raise BottleneckError(f"{where}: {_reason(error.__cause__ or error, url or '')}") from None
+    except DATABASE_ERRORS as error:
+        raise BottleneckError(_in_words(error, url)) from None
+
+
+@contextmanager
+def held(opened: OpenedStudy, url: str | None) -> Iterator[None]:
+    """Closes a study where its context ends, and makes what a database raises the one line of an error.
+
+    What fails in the context comes first: closing then waits a moment at most, and where somebody has asked to stop,
+    it is said what was lost.
+
+    Raises:
+        BottleneckError: The database cannot be reached, or refused something.
+    """
+    with storage_errors(url):
+        try:
+            yield
+        except BaseException as error:
+            opened.hurry()
+            try:
+                opened.close()
+            except (BottleneckError, *DATABASE_ERRORS) as lost:
+                if isinstance(error, KeyboardInterrupt):
+                    told = f"{lost}" if isinstance(lost, BottleneckError) else _in_words(lost, url)
+                    say(f"note: what was noted last is lost: {told}")
+            raise
+        opened.close()
+
+
+def _in_words(error: Exception, url: str | None) -> str:
+    where, file = "the study's storage" if url is None else hidden(url), sqlite_file(url) if url else None
+    if file is not None and not file.is_file():
+        return f"{where}: the file is not there any more"
+    return f"{where}: {_reason(error.__cause__ or error, url or '')}"
 
 
 def _require_journal(path: Path, name: str | None) -> None:
@@ -382,6 +414,7 @@ def _database(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
     let_go(database.engine)
+    keep_to(database.engine, sqlite_file(url))
     return database
 
 

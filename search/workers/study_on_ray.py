@@ -327,7 +327,8 @@ class _Watch:
         if self._display is not None:
             self._display.__exit__(None, None, None)
         if self._opened is not None:
-            self._opened.close()
+            with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
+                self._opened.close()
 
     def look(self) -> None:
         """Shows what is new."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from commands import invoke
+from made_database import study_database
 from made_study import MadeStudy, make_config
 from postgres import running_server
 
@@ -17,6 +18,7 @@ from features.runtime.files import write_json
 from search.record.storage import (
     JOURNAL,
     config_in_storage,
+    held,
     join_record,
     open_record,
     open_storage,
@@ -170,6 +172,30 @@ def test_what_a_database_raises_is_one_line_without_the_password(kind):
     assert "hunter2" not in str(told.value)
     assert "postgresql://anna:***@host/heads: " in str(told.value)
     assert told.value.__suppress_context__
+
+
+def test_what_goes_wrong_is_told_and_not_what_closing_fails_of_after_it(tmp_path, capsys):
+    url = study_database(tmp_path)
+    for error, said in ((ValueError, 0), (KeyboardInterrupt, 1)):
+        opened = join_record(url, "s", direction="maximize", grace=60)
+        trial = opened.study.ask()
+        with pytest.raises(error), held(opened, url):
+            (tmp_path / "heads.db").rename(tmp_path / "aside.db")
+            trial.set_user_attr("a", 1)
+            raise error
+        assert capsys.readouterr().err.count("note: what was noted last is lost: ") == said
+        (tmp_path / "aside.db").rename(tmp_path / "heads.db")
+
+
+def test_a_database_file_that_is_removed_is_told_and_not_made_anew(tmp_path):
+    url = study_database(tmp_path)
+    opened = join_record(url, "s", direction="maximize", grace=60)
+    with pytest.raises(BottleneckError) as told, held(opened, url):
+        (tmp_path / "heads.db").unlink()
+        opened.crew.living(anew=True)
+        opened.study.set_user_attr("a", 1)
+    assert str(told.value) == f"{url}: the file is not there any more"
+    assert not (tmp_path / "heads.db").exists()
 
 
 def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path, monkeypatch):
