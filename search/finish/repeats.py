@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from features.runtime.errors import InputError
 from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
@@ -150,7 +152,8 @@ def run_repeats(
     repeats = _Repeats(searched, plan)
     gc.collect()  # the search's bank, before the next one is made
     check()
-    repeats.settle()
+    with repeats.advising():
+        repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
@@ -161,7 +164,8 @@ def run_repeats(
             opened.crew.gather(crew.living(anew=True), GATHER_S)
         sink = repeats.predictions(opened, check)
         bank = repeats.run(opened, saved, sink, snapshot_every=snapshot_every, on_stage=on_stage)
-        finalists = _read(opened.study, plan.trials, plan.runs, sink)
+        with repeats.advising():
+            finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
@@ -189,7 +193,8 @@ def help_with_repeats(
     if repeats.config.name != announced:  # other options here of what comes after the search
         return False
     gc.collect()
-    repeats.settle()
+    with repeats.advising():
+        repeats.settle()
     opened = repeats.record(crew=crew)
     with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
@@ -213,6 +218,14 @@ class _Repeats:
         self._space = searched.space
         self._data = searched.data
         self._plan = plan
+
+    @contextmanager
+    def advising(self) -> Iterator[None]:
+        """Says of a file of theirs that is damaged what to do: all that is in their folder can be made again."""
+        try:
+            yield
+        except InputError as error:
+            raise error.advising(f"remove {self.place} to train the finalists again") from error
 
     def settle(self) -> None:
         """Makes their folder; what is there of other finalists is removed.
