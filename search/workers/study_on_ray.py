@@ -34,6 +34,7 @@ from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
 from search.workers.stores_there import Sent, fetched, is_address
+from search.workers.study_program import ANSWERED
 from search.workers.study_worker import Ended, StudyWorker
 
 DATABASE = "study.db"
@@ -210,6 +211,7 @@ class _Driver:
             max_concurrency=2,  # to be asked to stop while it runs
             scheduling_strategy="SPREAD",
         )(StudyWorker)
+        self._answered = False
         self._placed = [_Placed(number) for number in range(placement.workers)]
 
     def run(self, name: str) -> None:
@@ -220,7 +222,7 @@ class _Driver:
             say(f"{counted(len(self._placed), 'worker')} started; what each says is in {self._log(0).parent}")
             with _Watch(self._url, name) as watch:
                 while self._at_work():
-                    watch.look()
+                    self._answered = watch.look()
                     self._look_after()
         except BaseException:
             self._stop()
@@ -233,7 +235,7 @@ class _Driver:
         placed.starts += 1
         placed.actor = self._remote.remote()
         log = self._log(placed.number)
-        environment = {**self._placement.environment, VARIABLE: self._url}
+        environment = {**self._placement.environment, VARIABLE: self._url, ANSWERED: "1" if self._answered else ""}
         placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
@@ -330,12 +332,12 @@ class _Watch:
             with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
                 self._opened.close()
 
-    def look(self) -> None:
-        """Shows what is new."""
+    def look(self) -> bool:
+        """Shows what is new; returns whether the study is there, and so its database."""
         with storage_errors(self._url):
             if self._opened is None:
                 self._begin()
-                return
+                return self._opened is not None
             self._opened.hand_over()
         assert self._display is not None
         trials = self._opened.study.get_trials(deepcopy=False)
@@ -346,6 +348,7 @@ class _Watch:
             if trial.number not in self._told and trial.state.is_finished():
                 self._told.add(trial.number)
                 self._display.finished(trial.number)
+        return True
 
     def _begin(self) -> None:
         self._opened = watch_record(self._url, self._name)

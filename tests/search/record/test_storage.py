@@ -203,7 +203,7 @@ def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path,
     with running_server(password="hunter2 %/x") as server:
         url = server.new_database("made")
         monkeypatch.delenv(VARIABLE, raising=False)
-        with pytest.raises(InputError, match=f"no password supplied.*set {VARIABLE} to the whole URL"):
+        with pytest.raises(BottleneckError, match=f"no password supplied.*set {VARIABLE} to the whole URL"):
             resolve(RunOptions(**told, storage=url), config_in_storage)
         monkeypatch.setenv(VARIABLE, url.replace("tests@", "tests:hunter2%20%25%2Fx@"))
         found = resolve(RunOptions(**told, storage=url), config_in_storage)

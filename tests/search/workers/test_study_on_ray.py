@@ -21,10 +21,13 @@ from optuna.trial import TrialState
 from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
+from search.record.crew import CONFIG
+from search.record.storage import open_record
 from search.setup.options import RunOptions
 from search.setup.storage_url import VARIABLE
 from search.workers import study_on_ray
 from search.workers.study_on_ray import Placement, RefusedByWorkerError, sent_stores
+from search.workers.study_program import ANSWERED
 from search.workers.study_worker import StudyWorker
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -149,6 +152,22 @@ def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkey
     assert placed == [whole]
     # and no worker has shared a disk with this one
     assert open_study(tmp_path / "study").config.storage == "postgresql://anna:***@host/heads"
+
+
+def test_once_the_study_is_there_workers_are_told_that_its_database_has_answered(tmp_path):
+    placed, driver = [], object.__new__(study_on_ray._Driver)
+    actor = SimpleNamespace(run=SimpleNamespace(remote=lambda words, stores, told, log: placed.append(told[ANSWERED])))
+    driver._remote = SimpleNamespace(remote=lambda: actor)
+    driver._placement, driver._words, driver._stores = Placement(), [], []
+    driver._folder, driver._url = tmp_path, f"sqlite:///{tmp_path / 'a.db'}"
+    with study_on_ray._Watch(driver._url, "made") as watch:
+        for _ in range(2):
+            driver._answered = watch.look()
+            driver._start(study_on_ray._Placed(0))
+            made = open_record(tmp_path, "made", driver._url, direction="maximize", resume=False)
+            made.study.set_user_attr(CONFIG, make_config(storage=driver._url).to_dict())
+            made.close()
+    assert placed == ["", "1"]
 
 
 def test_what_went_wrong_in_a_worker_itself_is_said(monkeypatch):
