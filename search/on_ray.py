@@ -63,6 +63,7 @@ def run_study_on_ray(
     given = RunOptions.given({"features": features, **options})
     with heard(progress):
         name, folder = study_of(given)
+        placement = Placement(address, workers, gpus_per_worker, cpus_per_worker)
         if given.features is None:
             if address != LOCAL:
                 hint = "the demonstration is for one machine, with --address local"
@@ -71,7 +72,7 @@ def run_study_on_ray(
             given = RunOptions.given(
                 {**given.model_dump(exclude_unset=True), **quick, "features": [str(make_demonstration_in(folder))]}
             )
-        search_on_ray(given, name, folder, Placement(address, workers, gpus_per_worker, cpus_per_worker))
+        search_on_ray(given, name, folder, placement)
     return Study(folder)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,10 @@ from search.record.opened_study import OpenedStudy
 from search.record.storage import (
     check_record,
     config_in_storage,
+    held,
     join_record,
     open_record,
     place_of,
-    storage_errors,
 )
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
@@ -51,7 +51,7 @@ from search.setup.own_head import Build, OwnFunction, OwnHead, changed_since, fi
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved, resolve
-from search.setup.storage_url import VARIABLE, has_secrets, hidden
+from search.setup.storage_url import VARIABLE, bare, has_secrets, hidden, in_full
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
 from search.training.display import Display
@@ -177,6 +177,19 @@ def _in_its_place(lock: WriterLock | None) -> Iterator[None]:
 
 
 @contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Takes a folder away again where what fails had made it, and put nothing in."""
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):  # something is
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
     """Says of a full disk how a study that has begun goes on."""
     try:
@@ -205,17 +218,14 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         goes_on = options.resume and not options.join and config.engine == "fused"
         saved = read_snapshot(resolved.folder) if goes_on else None
         opened = _open(resolved, config, keep_bytes=saved.journal_bytes if saved else None)
-        try:
-            with storage_errors(config.storage):
-                check_record(opened.study, place_of(resolved.folder, config.storage))
-                saved = taken_up(resolved.folder, saved, opened)
-                noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
-                _introduce(resolved.folder, config, data, noted)
-                ends = _search(
-                    *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
-                )
-        finally:
-            opened.close()
+        with held(opened, config.storage):
+            check_record(opened.study, place_of(resolved.folder, config.storage))
+            saved = taken_up(resolved.folder, saved, opened)
+            noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
+            _introduce(resolved.folder, config, data, noted)
+            ends = _search(
+                *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
+            )
     study = Study(resolved.folder)
     if ends:
         on_stage(Stage.REPORT)
@@ -257,11 +267,17 @@ def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjec
         lacking = "--storage, which all processes reach" if paths else "--features, of which each process has a copy"
         raise InputError("--join", expected=lacking, found="none")
     fitted = _fitted(paths, told) if paths else None
-    if told.options.join:  # each process has a folder of its own in there
-        told.folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if told.options.join else WriterLock(told.folder / STUDY_FILE) as lock:
+    with _nothing_left(told.folder), _held(told) as lock:
         resolved, data = fitted or _fitted({ALONE: make_demonstration_in(told.folder)}, told)
         yield resolved, *_projected(data, resolved), lock
+
+
+def _held(told: Resolved) -> AbstractContextManager[WriterLock | None]:
+    """The study directory, made where it is not there, and its lock."""
+    if told.options.join:  # each process has a folder of its own in there
+        told.folder.mkdir(parents=True, exist_ok=True)
+        return nullcontext()
+    return WriterLock(told.folder / STUDY_FILE)
 
 
 def _fitted(paths: Mapping[str, Path], told: Resolved) -> tuple[Resolved, StudyData]:
@@ -343,7 +359,7 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
         found = audit_study(folder, data.first, on_progress=on_progress)
     for line in describe(found):
         say(line)
-    if config.storage and has_secrets(config.storage):
+    if config.storage and has_secrets(config.storage) and in_full(bare(config.storage)) != config.storage:
         needed = f"for the report and --resume set {VARIABLE} to the whole URL"
         say(f"note: {STUDY_FILE} keeps no password of --storage: {needed}")
     repeated = "" if config.finalists == 0 else f", then {config.repeats_in_words}"
@@ -417,7 +433,7 @@ def _search(
         checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )
     if crew is not None:
-        crew.end(config.trials)
+        crew.end(config.trials, folder)
         clear_away(folder, crew.others())
     for note in summary.notes[len(noted) :]:  # the others were said at the start
         say(f"note: {note}")

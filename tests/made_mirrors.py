@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import OperationalError
 
-from search.record.mirror import Mirror
+from search.record.mirror import Mirror, StudyGoneError
 from search.setup.optuna_internals import id_of_trial
 
 PATIENCE_S = 20
@@ -43,7 +43,7 @@ class Mirrors:
 
     def close(self) -> None:
         for mirror in self.made:
-            with suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+            with suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError, StudyGoneError):
                 mirror.close()
 
 

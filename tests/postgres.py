@@ -27,7 +27,8 @@ def programs() -> Path | None:
 class Server:
     """A server that can be stopped and started again; its data stay."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, password: str = "") -> None:
+        """Starts it; it trusts everybody, or asks for a password."""
         found = programs()
         assert found is not None
         self._programs, self.folder = found, folder
@@ -35,7 +36,12 @@ class Server:
         if self._user:
             folder.chmod(0o755)
             shutil.chown(folder, self._user)
-        self._run("initdb", "-D", folder / "data", "-U", "tests", "-A", "trust", "--no-sync", "-E", "UTF8")
+        self._password = password
+        told = ["-A", "trust"]
+        if password:
+            (folder / "password").write_text(password, encoding="utf-8")
+            told = ["-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
+        self._run("initdb", "-D", folder / "data", "-U", "tests", *told, "--no-sync", "-E", "UTF8")
         settings = ["fsync = off", "max_connections = 100", "listen_addresses = ''", "logging_collector = off"]
         settings.append(f"unix_socket_directories = '{folder}'")
         with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as file:
@@ -43,7 +49,7 @@ class Server:
         self.start()
 
     def url(self, database: str = "postgres") -> str:
-        """Returns Optuna's URL of a database."""
+        """Returns Optuna's URL of a database, without the password."""
         return f"postgresql://tests@/{database}?host={quote(str(self.folder), safe='')}"
 
     def new_database(self, name: str, *, template: str = "template1") -> str:
@@ -62,7 +68,7 @@ class Server:
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._programs / program), *map(str, arguments)]
         output = subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE  # the server would keep a pipe open
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "PGPASSWORD": self._password}
         done = subprocess.run(
             command,
             user=self._user,
@@ -77,8 +83,8 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Yields a server; skips the test where PostgreSQL is not installed."""
+def running_server(*, password: str = "") -> Iterator[Server]:
+    """Yields a server; skips the test where PostgreSQL is not installed. With a password it asks for that."""
     if programs() is None:
         if os.environ.get("REQUIRE_POSTGRES"):
             pytest.fail("PostgreSQL is to be there, and is not")
@@ -87,7 +93,7 @@ def running_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(
         prefix="pg-", dir="/tmp", ignore_cleanup_errors=True
     ) as place:  # sockets' names are short
-        server = Server(Path(place))
+        server = Server(Path(place), password=password)
         try:
             yield server
         finally:

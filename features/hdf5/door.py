@@ -42,6 +42,8 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         raise
     except DamagedError as error:
         raise InputError(path, expected=expected, found=error) from error
+    except FileNotFoundError as error:
+        raise InputError(path, expected=expected, found="no such file") from error
     except PermissionError as error:
         raise InputError(path, expected=expected, found="no permission to read it") from error
     except Exception as error:

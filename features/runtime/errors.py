@@ -89,6 +89,12 @@ class InputError(BottleneckError):
         BottleneckError.__init__(outer, f"{where}: {self}")  # which makes it one line again
         return outer
 
+    def advising(self, hint: str) -> InputError:
+        """Returns the same refusal with what to do about it behind."""
+        more = copy(self)
+        BottleneckError.__init__(more, f"{self}; {hint}")
+        return more
+
 
 def _again(kind: type[BottleneckError], message: str, attributes: dict[str, Any]) -> BottleneckError:
     error = kind.__new__(kind)

@@ -13,7 +13,7 @@ from features.store.kind import UNKNOWN
 from heads.files.head_file import read_metadata
 from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
-from search.record.head_files import OWN, copy_path_of, find_head
+from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
 from search.setup.export_options import ExportOptions
 
@@ -87,7 +87,7 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
         tested = summary.test is not None and summary.test.article is not None
         # of the article's head that is not tested nothing says whether it came through when it was trained again
         again = summary.refit is not None and (kind == WINNER or tested)
-        path = _trained_again(folder, trial.number) if again else find_head(folder, trial.number, refitted=True)
+        path = _trained_again(folder, trial.number) if again else _kept(record, trial.number)
         return Leaving([path], caveat=_what_is_to_come(record, kind))
     if kind == ENSEMBLE:
         told = summary.ensemble
@@ -108,13 +108,22 @@ def _trained_again(folder: Path, number: int, copy: int = 0) -> Path:
     return path
 
 
+def _kept(record: StudyRecord, number: int) -> Path:
+    """The file of a head that nobody has asked for by its number."""
+    if number in kept_numbers(record.folder):
+        return find_head(record.folder, number, refitted=True)
+    hint = f"what was found is in {record.ended_in}" if record.was_ended_elsewhere else "go on with the search"
+    raise InputError(record.folder / FOLDER, expected=f"the head of trial {number}", found="none", hint=hint)
+
+
 def _what_is_to_come(record: StudyRecord, kind: str) -> str:
     """Why a single head is less than it will be; '' once the search has ended, and has not gone on since."""
     if record.is_concluded:
         return ""
     trials = counted(record.summary.trials, "trial")
     what = f"the best of {trials} so far" if kind == WINNER else "the article's head of its trial"
-    return f"the search has not ended: this is {what}, not repeated, calibrated or tested"
+    why = f"what was found is in {record.ended_in}" if record.was_ended_elsewhere else "the search has not ended"
+    return f"{why}: this is {what}, not repeated, calibrated or tested"
 
 
 def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:

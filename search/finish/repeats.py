@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from features.runtime.errors import InputError
 from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
@@ -31,7 +33,7 @@ from search.record.crew import Crew
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
-from search.record.storage import check_record, join_record, open_inner_record, place_of
+from search.record.storage import check_record, held, join_record, open_inner_record, place_of
 from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
@@ -150,10 +152,11 @@ def run_repeats(
     repeats = _Repeats(searched, plan)
     gc.collect()  # the search's bank, before the next one is made
     check()
-    repeats.settle()
+    with repeats.advising():
+        repeats.settle()
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
-    try:
+    with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         saved = taken_up(repeats.place, saved, opened)
         if opened.crew is not None and crew is not None:
@@ -161,11 +164,10 @@ def run_repeats(
             opened.crew.gather(crew.living(anew=True), GATHER_S)
         sink = repeats.predictions(opened, check)
         bank = repeats.run(opened, saved, sink, snapshot_every=snapshot_every, on_stage=on_stage)
-        finalists = _read(opened.study, plan.trials, plan.runs, sink)
+        with repeats.advising():
+            finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
-    finally:
-        opened.close()
     told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
     trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
     return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
@@ -191,13 +193,12 @@ def help_with_repeats(
     if repeats.config.name != announced:  # other options here of what comes after the search
         return False
     gc.collect()
-    repeats.settle()
+    with repeats.advising():
+        repeats.settle()
     opened = repeats.record(crew=crew)
-    try:
+    with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
         repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
-    finally:
-        opened.close()
     return True
 
 
@@ -217,6 +218,14 @@ class _Repeats:
         self._space = searched.space
         self._data = searched.data
         self._plan = plan
+
+    @contextmanager
+    def advising(self) -> Iterator[None]:
+        """Says of a file of theirs that is damaged what to do: all that is in their folder can be made again."""
+        try:
+            yield
+        except InputError as error:
+            raise error.advising(f"remove {self.place} to train the finalists again") from error
 
     def settle(self) -> None:
         """Makes their folder; what is there of other finalists is removed.

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.owner import ATTRIBUTE, Owner, Ownership
 from search.setup.config import StudyConfig
@@ -40,6 +42,8 @@ FINISHER = "finisher"
 """The attribute of the process that runs what comes after the search."""
 ENDED = "ended"
 """The attribute that says for how many trials that has been done."""
+ENDED_IN = "ended_in"
+"""The attribute that says where what was found is then: in which folder of which machine."""
 WAIT_S = 0.5
 """Seconds between two looks whether somebody has left a trial, at least."""
 LONGEST_WAIT_S = 5.0
@@ -193,10 +197,11 @@ class Crew:
 
     def has_ended(self, trials: int) -> bool:
         """Whether what comes after the search has been run for a study of so many trials."""
-        return self._attributes().get(ENDED) == trials
+        return ended_for(self._attributes(), trials) is not None
 
-    def end(self, trials: int) -> None:
-        """Notes that what comes after the search has been run."""
+    def end(self, trials: int, folder: Path) -> None:
+        """Notes that what comes after the search has been run, and the study directory that it was written into."""
+        self._mirror.set_study_user_attr(self._number, ENDED_IN, f"{folder.absolute()} on {socket.gethostname()}")
         self._mirror.set_study_user_attr(self._number, ENDED, trials)
 
     def close(self) -> None:
@@ -343,6 +348,13 @@ def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | Non
         InputError: It is damaged.
     """
     return StudyConfig.of(attributes[CONFIG], where) if CONFIG in attributes else None
+
+
+def ended_for(attributes: Mapping[str, Any], trials: int) -> str | None:
+    """Returns where what comes after the search was written for so many trials; None where that has not been run."""
+    if attributes.get(ENDED) != trials:
+        return None
+    return printable(str(attributes.get(ENDED_IN, "its study directory")))
 
 
 def members(attributes: Mapping[str, Any]) -> dict[str, Owner]:

@@ -38,9 +38,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.record.outages import patiently
+from features.runtime.errors import BottleneckError
+from search.record.outages import Patience, patiently
 from search.record.trial_tables import Noted, TrialTables
-from search.setup.optuna_internals import FrozenStudy, id_of_trial
+from search.setup.optuna_internals import FrozenStudy, id_of_trial, says_it_is_gone
 from search.trials.notes import TrialNotes
 
 PULLING_SHARE = 0.05
@@ -61,6 +62,10 @@ class _Brought:
     lost: set[int] = field(default_factory=set)
     changed: list[FrozenTrial] = field(default_factory=list)
     seconds: float = 0.0
+
+
+class StudyGoneError(BottleneckError):
+    """A study that is worked on was deleted."""
 
 
 class Mirror(BaseStorage):
@@ -89,7 +94,8 @@ class Mirror(BaseStorage):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._exchange: Future[_Brought] | None = None  # main thread
         self._pull_at = 0.0  # main thread
-        self._closing = threading.Event()  # set by main thread; all stop waiting for the database then
+        self.patience = Patience()  # of all threads; the main thread's, or a signal's handler in it, takes it away
+        self._closed = False  # main thread
         self._take_in(_Brought(changed=self.retried(lambda: self.tables.changed({}))))
 
     # --- to and from the database -------------------------------------------------------------------------------
@@ -129,9 +135,10 @@ class Mirror(BaseStorage):
         Raises:
             SQLAlchemyError: The database cannot be reached now, or refused something.
         """
-        if self._closing.is_set():
+        if self._closed:
             return
-        self._closing.set()  # from now on nothing is tried twice
+        self._closed = True
+        self.patience.hurry(at_once=True)  # from now on nothing is tried twice
         try:
             self._settle()
             self._submit(pull=False)
@@ -173,13 +180,19 @@ class Mirror(BaseStorage):
 
         Raises:
             SQLAlchemyError: It could not be reached for ten minutes, or refused something; or what Optuna makes of it.
+            StudyGoneError: The study is not in it any more.
         """
-        return patiently(work, self._where, wait=self._closing.wait)
+        try:
+            return patiently(work, self._where, patience=self.patience)
+        except KeyError as error:
+            if says_it_is_gone(error):
+                raise StudyGoneError(f"{self._where}: not in the database any more") from None
+            raise
 
     @property
     def is_open(self) -> bool:
         """Whether ``close`` is still to come."""
-        return not self._closing.is_set()
+        return not self._closed
 
     @property
     def running(self) -> list[int]:

@@ -51,6 +51,10 @@ class OpenedStudy(ABC):
         """
 
     @abstractmethod
+    def hurry(self, *, at_once: bool = False) -> None:
+        """Waits a moment at most from now on for where it is kept, or not at all: somebody has asked to stop."""
+
+    @abstractmethod
     def close(self) -> None:
         """Flushes and lets go of where it is kept."""
 
@@ -77,6 +81,9 @@ class JournalRecord(OpenedStudy):
         """As ``flush``: the disk is near."""
         return self.flush()
 
+    def hurry(self, *, at_once: bool = False) -> None:
+        """Does nothing: no disk is waited for."""
+
     def close(self) -> None:
         """Flushes and closes the file."""
         self._journal.close()
@@ -100,6 +107,10 @@ class DatabaseRecord(OpenedStudy):
         """Says whether the study is still this process's, and begins to write what was recorded."""
         self._check()
         return self._mirror.hand_over()
+
+    def hurry(self, *, at_once: bool = False) -> None:
+        """Waits no longer for a database that is away."""
+        self._mirror.patience.hurry(at_once=at_once)
 
     def close(self) -> None:
         """Flushes, and leaves the study to others."""
@@ -131,6 +142,10 @@ class SharedRecord(OpenedStudy):
     def hand_over(self) -> Collection[int]:
         """Begins to write what was recorded; hears of others now and then."""
         return self._mirror.hand_over()
+
+    def hurry(self, *, at_once: bool = False) -> None:
+        """Waits no longer for a database that is away."""
+        self._mirror.patience.hurry(at_once=at_once)
 
     def close(self) -> None:
         """Flushes and leaves: what this process still ran goes to others."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -15,7 +17,11 @@ from features.runtime.command import say
 
 PATIENCE_S = 600.0
 """Seconds for which a database that cannot be reached is tried again: training goes on, and nothing is lost."""
-_LONGEST_PAUSE_S = 5.0
+SHORT_S = 1.0
+"""Seconds of it once somebody has asked to stop; and after which it is said that something is waited for."""
+_LONGEST_PAUSE_S, _STEP_S = 5.0, 0.1
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
+"""What a database raises, or Optuna for it."""
 IDLE_S = 30.0
 """Seconds that a process may do nothing in the midst of a transaction, which takes milliseconds, before PostgreSQL ends
 its connection."""
@@ -43,6 +49,23 @@ def broke_off(error: Exception) -> bool:
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
 
 
+def keep_to(engine: sqlalchemy.Engine, file: Path | None) -> None:
+    """Has SQLite connect to its file only while that is there: it would make another one, and an empty one at that.
+
+    Args:
+        engine: Of a database that is there.
+        file: Its file; None for a database that is none.
+    """
+    if file is None:
+        return
+
+    def look(*_: object) -> None:
+        if not file.is_file():
+            raise sqlite3.OperationalError(f"{file} is not there any more")
+
+    sqlalchemy.event.listen(engine, "do_connect", look)
+
+
 def let_go(engine: sqlalchemy.Engine) -> None:
     """Has PostgreSQL end connections that are idle within a transaction.
 
@@ -61,9 +84,28 @@ def let_go(engine: sqlalchemy.Engine) -> None:
     engine.dispose()  # what was connected before
 
 
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
+class Patience:
+    """How long one process waits for a database that is away.
+
+    Attributes:
+        seconds: So long, at most. Somebody may have less at any moment: whoever waits looks at it in steps, since a
+            signal's handler must not set an event, whose lock the thread that it came to may hold.
+    """
+
+    def __init__(self) -> None:
+        """Begins with ten minutes."""
+        self.seconds = PATIENCE_S
+
+    def hurry(self, *, at_once: bool = False) -> None:
+        """Waits a moment at most from now on, or not at all."""
+        self.seconds = 0.0 if at_once else min(self.seconds, SHORT_S)
+
+    def wait(self, pause: float) -> bool:
+        """Waits for a pause, or until there is less patience; says whether there is none."""
+        before, ends = self.seconds, time.monotonic() + pause
+        while self.seconds == before > 0 and (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, _STEP_S))
+        return self.seconds <= 0
 
 
 def patiently(
@@ -71,7 +113,7 @@ def patiently(
     where: str,
     *,
     passing: Callable[[Exception], bool] = passes,
-    wait: Callable[[float], bool] = _sleep,
+    patience: Patience | None = None,
 ) -> T:
     """Returns what ``work`` does in a database, tried again for a while where that cannot be reached.
 
@@ -79,20 +121,21 @@ def patiently(
         work: May be begun again after any error in its midst.
         where: The database, for messages.
         passing: Which errors are waited for.
-        wait: Waits for so many seconds, and says whether to give up.
+        patience: How long that is; ten minutes where nobody can hurry it.
 
     Raises:
         SQLAlchemyError: It could not be reached for ten minutes, or refused something; or what Optuna makes of it.
     """
+    patience = patience or Patience()
     begun, pause, said = time.monotonic(), 0.1, False
     while True:
         try:
             return work()
-        except (StorageInternalError, SQLAlchemyError) as error:
+        except DATABASE_ERRORS as error:
             lasting = time.monotonic() - begun
-            if not passing(error) or lasting > PATIENCE_S or wait(pause):
+            if not passing(error) or lasting > patience.seconds or patience.wait(pause):
                 raise
-            if lasting > 1 and not said:
+            if lasting > SHORT_S and not said:
                 said = True
                 say(f"note: {where}: cannot be reached; it is tried again for {PATIENCE_S / 60:.0f} minutes")
             pause = min(2 * pause, _LONGEST_PAUSE_S)

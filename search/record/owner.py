@@ -26,14 +26,13 @@ from typing import Any, NoReturn, Self
 
 import psutil
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
-from search.record.outages import let_go, patiently
-from search.setup.storage_url import hidden
+from search.record.outages import DATABASE_ERRORS, keep_to, let_go, patiently
+from search.setup.storage_url import hidden, sqlite_file
 
 ATTRIBUTE = "owner"
 """The study's attribute in Optuna's tables."""
@@ -135,6 +134,7 @@ class Ownership:
         self._where = f"{hidden(url)}: study {name!r}"
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
         let_go(self._engine)
+        keep_to(self._engine, sqlite_file(url))
         self._key = {"study_id": study_id, "key": attribute}
         self._every = BEAT_S if every is None else every
         self._also = also
@@ -225,7 +225,8 @@ class Ownership:
 
     def _live(self) -> None:
         while not self._ended.wait(self._every):
-            with suppress(SQLAlchemyError, StorageInternalError):  # the next sign may get through
+            # The next sign may get through; of a study that is gone whoever works on it hears.
+            with suppress(*DATABASE_ERRORS, KeyError):
                 self.beat()
                 self._also()
 

@@ -14,15 +14,16 @@ from typing import Any, Literal, TypeVar
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import listed, printable
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
-from search.record.outages import broke_off, let_go, passes, patiently
+from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, let_go, passes, patiently
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
@@ -33,7 +34,7 @@ JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
 _REACHED: set[str] = set()
-"""URLs of the databases that this process has opened for a search."""
+"""URLs of the databases that this process has opened for a search, or that are known to be there."""
 
 
 def open_record(
@@ -267,7 +268,7 @@ def _reading(where: Path | str) -> Iterator[None]:
     """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
     try:
         yield
-    except (BottleneckError, SQLAlchemyError, optuna.exceptions.StorageInternalError):  # for ``storage_errors``
+    except (BottleneckError, *DATABASE_ERRORS):  # for ``storage_errors``
         raise
     except Exception as error:  # Optuna replays what it finds, and raises whatever comes of it
         reason = printable(str(error) or type(error).__name__)
@@ -304,9 +305,39 @@ def storage_errors(url: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        where = "the study's storage" if url is None else hidden(url)
-        raise BottleneckError(f"{where}: {_reason(error.__cause__ or error, url or '')}") from None
+    except DATABASE_ERRORS as error:
+        raise BottleneckError(_in_words(error, url)) from None
+
+
+@contextmanager
+def held(opened: OpenedStudy, url: str | None) -> Iterator[None]:
+    """Closes a study where its context ends, and makes what a database raises the one line of an error.
+
+    What fails in the context comes first; of a stop it is said what closing, which then has little patience, has lost.
+
+    Raises:
+        BottleneckError: The database cannot be reached, or refused something.
+    """
+    with storage_errors(url):
+        try:
+            yield
+        except BaseException as error:
+            opened.hurry()
+            try:
+                opened.close()
+            except (BottleneckError, *DATABASE_ERRORS) as lost:
+                if isinstance(error, KeyboardInterrupt):
+                    say(f"note: what was noted last is lost: {_in_words(lost, url)}")
+            raise
+        opened.close()
+
+
+def _in_words(error: Exception, url: str | None) -> str:
+    if isinstance(error, BottleneckError):
+        return str(error)
+    where, file = "the study's storage" if url is None else hidden(url), sqlite_file(url) if url else None
+    gone = file is not None and not file.is_file()
+    return f"{where}: {'the file is not there any more' if gone else _reason(error.__cause__ or error, url or '')}"
 
 
 def _require_journal(path: Path, name: str | None) -> None:
@@ -335,17 +366,18 @@ def _existing(url: str, name: str | None, grace: float | None = None, *, reading
     where, file = hidden(url), sqlite_file(url)
     if file is not None and not file.is_file():
         raise _no_record(where, name, "no such file")
-    with _opening(url):
-        engine = sqlalchemy.create_engine(url)
-        try:
-            tables = sqlalchemy.inspect(engine).get_table_names()
-        finally:
-            engine.dispose()
+
+    def find() -> RDBStorage:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # which holds on to no connection
+        tables = sqlalchemy.inspect(engine).get_table_names()
         if "studies" not in tables:
             raise _no_record(where, name, "a database without studies" if tables else "an empty database")
         database = _database(url, grace, skip_table_creation=True, stays_open=not reading)
         _require(database, where, name)
         return database
+
+    with _opening(url):
+        return _once_reached(find, url)
 
 
 def _remote(url: str, grace: float | None) -> RDBStorage:
@@ -363,8 +395,13 @@ def _remote(url: str, grace: float | None) -> RDBStorage:
 
     with _opening(url):
         database = _once_reached(make, url)
-        _REACHED.add(url)
+        note_reached(url)
         return database
+
+
+def note_reached(url: str) -> None:
+    """Notes of a database that it has answered somebody: one that is away is waited for then, also at first."""
+    _REACHED.add(url)
 
 
 def _once_reached(work: Callable[[], T], url: str) -> T:
@@ -382,6 +419,7 @@ def _database(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
     let_go(database.engine)
+    keep_to(database.engine, sqlite_file(url))
     return database
 
 
@@ -394,8 +432,10 @@ def _opening(url: str) -> Iterator[None]:
     except ImportError as error:
         raise BottleneckError(f"--storage {hidden(url)}: its driver is not installed ({error})") from None
     except Exception as error:  # SQLAlchemy and the drivers raise errors of many kinds, some with the URL in them
-        told = f"{hidden(url)} ({_reason(error, url)})"
-        raise InputError("--storage", expected="an Optuna storage URL", found=told, hint=_hint(url)) from None
+        told, hint = f"{hidden(url)} ({_reason(error, url)})", _hint(url)
+        if passes(error):
+            raise BottleneckError(f"--storage: cannot be reached: {told}{f'; {hint}' if hint else ''}") from None
+        raise InputError("--storage", expected="an Optuna storage URL", found=told, hint=hint) from None
 
 
 def _reason(error: BaseException, url: str) -> str:

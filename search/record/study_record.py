@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
-from search.record.crew import CONFIG, ENDED, members
+from search.record.crew import CONFIG, ended_for, members
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
@@ -50,6 +50,7 @@ class StudyRecord:
         summary: Counted anew from the trials, with what the last end of the search concluded, where that still holds.
         concluded: ``summary.json`` itself; None before the first end of the search.
         joined: Whether processes have worked on it together.
+        ended_in: The study directory of the one of them that ended it, and its machine; None where it is not over.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class StudyRecord:
     summary: Summary
     concluded: Summary | None
     joined: bool = False
+    ended_in: str | None = None
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -87,6 +89,11 @@ class StudyRecord:
     def is_concluded(self) -> bool:
         """Whether the end of the search is behind it, and no trial has finished since."""
         return self.concluded is not None and self.concluded.trials == self.summary.trials
+
+    @property
+    def was_ended_elsewhere(self) -> bool:
+        """Whether another worker has ended it, into a study directory of its own."""
+        return self.ended_in is not None and not self.is_concluded
 
     @property
     def lacks_its_end(self) -> bool:
@@ -123,17 +130,17 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         check_record(study, where)
         owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
         running = running or (owner is not None and owner.is_alive) or _is_worked_on(study, config.trials)
-        joined, ended_elsewhere = CONFIG in study.user_attrs, study.user_attrs.get(ENDED) == config.trials
+        joined, ended_in = CONFIG in study.user_attrs, ended_for(study.user_attrs, config.trials)
         study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
     summary = summarise(study, config, chosen=chosen)
     if concluded is not None:
         summary = summary.merged_with(concluded, still_chosen=chosen is not None)
-    ended = chosen is not None or ended_elsewhere or not summary.completed  # nothing follows where none completed
+    ended = chosen is not None or ended_in is not None or not summary.completed  # nothing follows where none completed
     over = summary.trials >= config.trials and ended
     progress = Progress.RUNNING if running else Progress.FINISHED if over else Progress.STOPPED
-    return StudyRecord(folder, config, study, progress, summary, concluded, joined)
+    return StudyRecord(folder, config, study, progress, summary, concluded, joined, ended_in)
 
 
 def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
@@ -167,7 +174,7 @@ def is_running(folder: Path) -> bool:
 def _is_worked_on(study: optuna.Study, trials: int) -> bool:
     """Whether processes work on a study together; those are leaving that are there after its end."""
     attributes = study.user_attrs
-    return attributes.get(ENDED) != trials and any(one.is_alive for one in members(attributes).values())
+    return ended_for(attributes, trials) is None and any(one.is_alive for one in members(attributes).values())
 
 
 def state_of(trial: FrozenTrial) -> str:

@@ -222,13 +222,16 @@ class TrialTables:
     # --- the parts of a transaction -----------------------------------------------------------------------------
 
     def _lock(self, session: Session) -> None:
-        """Makes the transactions of a study's processes one after the other, from here to their ends."""
-        studies = tables.StudyModel
-        if session.get_bind().dialect.name == "sqlite":  # which knows no locks of rows: who writes first has the file
+        """Makes the transactions of a study's processes one after the other, from here to their ends.
+
+        Raises:
+            KeyError: The study is gone.
+        """
+        studies, on_sqlite = tables.StudyModel, session.get_bind().dialect.name == "sqlite"
+        if on_sqlite:  # which knows no locks of rows: who writes first has the file
             same = sqlalchemy.update(studies).where(studies.study_id == self.study_id)
             session.execute(same.values(study_name=studies.study_name).execution_options(synchronize_session=False))
-        else:
-            studies.find_or_raise_by_id(self.study_id, session, for_update=True)
+        studies.find_or_raise_by_id(self.study_id, session, for_update=not on_sqlite)
 
     def _trials(self, numbers: Iterable[int]) -> sqlalchemy.Select[Any]:
         trials = tables.TrialModel

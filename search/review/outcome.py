@@ -28,8 +28,9 @@ def show_outcome(record: StudyRecord) -> None:
     """Prints what a study has found, on standard output, and what to do with it, on standard error."""
     folder, config, summary = record.folder, record.config, record.summary
     best, article = summary.best, summary.article
-    if record.concluded is None or best is None:  # of several workers another had the end of it
-        say(f"{folder}: the search is over; another worker has written what was found, into its study directory")
+    if not record.is_concluded or best is None:  # of several workers another had the end of it
+        where = record.ended_in or "its study directory"
+        say(f"{folder}: the search is over; another worker has written what was found, into {where}")
         return
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
     table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")

@@ -29,6 +29,7 @@ __all__ = [
     "note_beside",
     "reading",
     "running_trial",
+    "says_it_is_gone",
     "tables",
     "transaction",
     "waiting_trial",
@@ -106,6 +107,11 @@ def reading(storage: RDBStorage) -> Iterator[Session]:
     """
     with _create_scoped_session(storage.scoped_session) as session:
         yield session
+
+
+def says_it_is_gone(error: KeyError) -> bool:
+    """Whether an error of a database says that it has no such study, or no such trial."""
+    return error.args == (tables.NOT_FOUND_MSG,)
 
 
 def new_trial(storage: RDBStorage, session: Session, study_id: int, template: FrozenTrial) -> Any:

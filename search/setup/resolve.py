@@ -20,7 +20,17 @@ from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, Study
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import POOLING, Space, read_study_file
-from search.setup.storage_url import absolute, bare, hidden, is_in_memory, located, opened, remember
+from search.setup.storage_url import (
+    absolute,
+    bare,
+    hidden,
+    in_full,
+    is_ambiguous,
+    is_in_memory,
+    located,
+    opened,
+    remember,
+)
 from search.setup.stores import ALONE, StudyData, named_paths, part_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +195,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         given = given.model_copy(update={"features": [str(place)], "resume": goes_on})
     space = Space.from_dict({}, "") if given.head else file.space
     if given.join and given.storage:
-        recorded = _where_it_was_found(recorded, _storage_of(given.storage), file.name, noted)
+        recorded = _where_it_was_found(recorded, storage_of(given.storage), file.name, noted)
     if recorded is None:
         return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
@@ -292,7 +302,7 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     if options.folds == 1 or (options.folds and options.engine == "solo" and not options.head):
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
-    return options.model_copy(update={"storage": _storage_of(options.storage)}) if options.storage else options
+    return options.model_copy(update={"storage": storage_of(options.storage)}) if options.storage else options
 
 
 def _check_with_several(options: RunOptions) -> None:
@@ -313,12 +323,19 @@ def _with_own_head(options: RunOptions, *, engine_given: bool) -> RunOptions:
     return options.model_copy(update={"engine": "solo"})
 
 
-def _storage_of(url: str) -> str:
-    """Returns a storage's URL as it is used from now on: absolute, so that it is the same from every folder."""
+def storage_of(url: str) -> str:
+    """Returns a storage's URL as it is used from now on: the same from every folder, its secrets where they are known.
+
+    Raises:
+        InputError: It names no database that is there when the search has ended, or it is not clear which one.
+    """
     if is_in_memory(url):
         hint = "leave it out for a journal in the study directory"
         raise InputError("--storage", expected="a database that outlives the search", found=hidden(url), hint=hint)
-    url = absolute(url)
+    if is_ambiguous(url):  # nothing of it is shown: any part may be one of the password
+        hint = "in a password @ is written %40"
+        raise InputError("--storage", expected="one @, that between password and host", found="two", hint=hint)
+    url = in_full(absolute(url))
     remember(url)
     return url
 

@@ -21,6 +21,7 @@ VARIABLE = "BOTTLENECK_STORAGE"
 HIDDEN = "***"
 _SECRET = re.compile(r"(pass(?!file)|pwd|secret|token|credential|api_?key|odbc_connect)", re.IGNORECASE)
 """Names of parameters whose values are nobody's business; of ODBC's, a whole text with a password in it."""
+_QUERY = re.compile(r"[^=&@]+=[^=&]*(&[^=&@]+=[^=&]*)*")
 _SHORT = 4
 """Characters: a shorter secret may be a part of every word, and is looked for in the URL alone."""
 _told: dict[str, str] = {}
@@ -30,7 +31,7 @@ _told: dict[str, str] = {}
 def hidden(url: str) -> str:
     """Returns a URL to be kept or shown: ``***`` stands for the password, and for parameters that hold secrets."""
     parsed = _parsed(url)
-    if parsed is None:  # then nobody knows where a password would end
+    if parsed is None or is_ambiguous(url):  # then nobody knows where a password would end
         veiled = re.sub(r"://.*@", f"://{HIDDEN}@", url, flags=re.DOTALL)
         return re.sub(rf"([?&][^=&]*{_SECRET.pattern}[^=&]*=)[^&]*", rf"\1{HIDDEN}", veiled, flags=re.IGNORECASE)
     if not _secrets(parsed):
@@ -41,11 +42,24 @@ def hidden(url: str) -> str:
 
 def scrubbed(text: str, url: str) -> str:
     """Returns a text of elsewhere, an error's for one, without the secrets of a URL."""
-    parsed, text = _parsed(url), text.replace(url, hidden(url))
+    parsed, text = None if is_ambiguous(url) else _parsed(url), text.replace(url, hidden(url))
     for secret in _secrets(parsed) if parsed else re.findall(r"://(.*)@", url, flags=re.DOTALL):
         for form in {secret, quote(secret, safe=""), quote_plus(secret)} if len(secret) >= _SHORT else ():
             text = text.replace(form, HIDDEN)
     return text
+
+
+def is_ambiguous(url: str) -> bool:
+    """Whether a URL has an ``@`` behind the one that ends its password: it may be meant as a part of that.
+
+    SQLAlchemy ends a password at its first ``@``, and would take the rest of it for the name of a host.
+    """
+    parsed = _parsed(url)
+    if parsed is None or not parsed.password or parsed.get_backend_name() == "sqlite":
+        return False
+    _, _, behind = url.partition("://")[2].partition(":")[2].partition("@")
+    place, _, query = behind.partition("?")
+    return "@" in place or ("@" in query and not _QUERY.fullmatch(query))
 
 
 def has_secrets(url: str) -> bool:
@@ -56,7 +70,7 @@ def has_secrets(url: str) -> bool:
 def bare(url: str) -> str:
     """Returns what makes two URLs the same storage: all but the secrets."""
     parsed = _parsed(url)
-    if parsed is None or not _secrets(parsed, also_hidden=True):
+    if parsed is None or is_ambiguous(url) or not _secrets(parsed, also_hidden=True):
         return hidden(url)
     query = {name: value for name, value in parsed.query.items() if not _SECRET.search(name)}
     kept = URL.create(parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, query)
@@ -105,6 +119,12 @@ def remember(url: str) -> None:
         _told[bare(url)] = url
 
 
+def in_full(url: str) -> str:
+    """Returns a URL with the secrets that the environment's variable has of it, where it has none of its own."""
+    whole = os.environ.get(VARIABLE, "")
+    return whole if whole and not has_secrets(url) and bare(whole) == bare(url) else url
+
+
 def located(folder: Path, url: str) -> str:
     """Returns a URL from a study's record as an absolute one.
 
@@ -136,10 +156,7 @@ def opened(folder: Path, url: str) -> str:
     url = located(folder, url)
     if HIDDEN not in url:
         return url
-    for known in (_told.get(bare(url)), os.environ.get(VARIABLE)):
-        if known and bare(known) == bare(url):
-            return known
-    return bare(url)  # the driver may know
+    return _told.get(bare(url)) or in_full(bare(url))  # without both the driver may know
 
 
 def _parsed(url: str) -> URL | None:

@@ -18,6 +18,7 @@ from heads.bank.shape import pages_of
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
+from search.record.outages import DATABASE_ERRORS
 from search.setup.seeds import derive_seed
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Arrival, Banks, Trained
@@ -116,11 +117,16 @@ class Pool:
             Whether every trial has been told.
 
         Raises:
-            KeyboardInterrupt: After Ctrl-C, or SIGTERM, once the epoch has ended and a snapshot is on the disk.
+            KeyboardInterrupt: After Ctrl-C, or SIGTERM, once the epoch has ended and a snapshot is on the disk; without
+                one where the record is in a database that is away.
             BottleneckError: It could not be written, or the record could not.
         """
         self.display.detail = self._describe
-        with ThreadPoolExecutor(1, thread_name_prefix="ask") as asker, heeding_stops() as stop:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="ask") as asker,
+            heeding_stops(heard=lambda again: self.opened.hurry(at_once=again)) as stop,
+            stop.instead_of(*DATABASE_ERRORS),
+        ):
             with self.throughput.bookkeeping():
                 if not self.members or not self.snapshots.beside_journal:
                     self._take_snapshot()  # mostly of the empty bank: a run killed at once begins anew from here

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter
 
+from features.runtime.command import say
+from features.runtime.errors import InputError
 from features.runtime.files import write_json
 from features.runtime.json_files import read_model
 
@@ -57,13 +59,16 @@ class Throughput:
     def read(cls, folder: Path) -> Self:
         """Reads the totals that ``write`` left in a study directory; zeros where there are none.
 
-        Raises:
-            InputError: The file is damaged.
+        No result depends on them, so that a damaged file is said and keeps no study from going on.
         """
         path = folder / THROUGHPUT_FILE
         if not path.is_file():
             return cls()
-        found: Self = read_model(path, cls, "a bank's totals")
+        try:
+            found: Self = read_model(path, cls, "a bank's totals")
+        except InputError as error:
+            say(f"note: {error}; the time until then is not counted")
+            return cls()
         return found
 
     def write(self, folder: Path) -> None:

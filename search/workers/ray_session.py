@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -26,6 +27,8 @@ _PATIENCE_S = 10.0
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 40
 """Characters of a folder in which Ray's sockets still get names that systems take (107 bytes)."""
+_SMALLEST_SHARE = 1e-4
+"""Of a GPU: Ray counts nothing finer."""
 _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # which under ``uv run`` sends the current folder around, data and all
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,8 +51,9 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
     """
     if workers < 1:
         raise InputError("--workers", expected="1 or more", found=workers)
-    if gpus_per_worker < 0:
-        raise InputError("--gpus-per-worker", expected="0 or more", found=gpus_per_worker)
+    shared = gpus_per_worker == 0 or _SMALLEST_SHARE <= gpus_per_worker <= 1
+    if not shared and not (1 < gpus_per_worker < math.inf and float(gpus_per_worker).is_integer()):
+        raise InputError("--gpus-per-worker", expected="0 or more, above 1 whole ones", found=gpus_per_worker)
     told = _checked(address)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)

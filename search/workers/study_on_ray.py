@@ -22,10 +22,11 @@ from features.runtime.text import counted
 from features.store.reader import FeatureStore
 from search.record.crew import CONFIG
 from search.record.opened_study import OpenedStudy
-from search.record.storage import storage_errors, watch_record
-from search.setup.config import StudyConfig
+from search.record.storage import config_in_storage, storage_errors, watch_record
+from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
+from search.setup.resolve import storage_of
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import named_paths, part_paths, split_name
 from search.training.display import Display
@@ -33,6 +34,7 @@ from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
 from search.workers.stores_there import Sent, fetched, is_address
+from search.workers.study_program import ANSWERED
 from search.workers.study_worker import Ended, StudyWorker
 
 DATABASE = "study.db"
@@ -62,6 +64,16 @@ class Placement:
     workers: int = 2
     gpus: float = 0.0
     cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no worker can have.
+
+        Raises:
+            InputError: One is named.
+        """
+        for option, number in (("--workers", self.workers), ("--cpus-per-worker", self.cpus)):
+            if number is not None and number < 1:
+                raise InputError(option, expected="1 or more", found=number)
 
     @property
     def counted_cpus(self) -> int:
@@ -114,17 +126,26 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         BottleneckError: Workers have died again and again, or Ray is not there.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
     """
-    url = options.storage or f"sqlite:///{folder.absolute() / DATABASE}"
+    url = storage_of(options.storage or f"sqlite:///{folder / DATABASE}")
     _check_storage(url, placement)
     stores = sent_stores(options)
     if not stores:
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with ray_session(
         placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
     ) as ray:
+        folder.mkdir(parents=True, exist_ok=True)
         _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
+    _note_here(folder, url, name)
+
+
+def _note_here(folder: Path, url: str, name: str) -> None:
+    """Writes ``study.json`` where no worker has: each may have a disk of its own."""
+    config = config_in_storage(url, name)
+    there = StudyConfig.read(folder) if (folder / STUDY_FILE).exists() else None
+    if config is not None and (there is None or there.trials != config.trials):
+        config.model_copy(update={"storage": url}).write(folder)
 
 
 def _check_storage(url: str, placement: Placement) -> None:
@@ -190,6 +211,7 @@ class _Driver:
             max_concurrency=2,  # to be asked to stop while it runs
             scheduling_strategy="SPREAD",
         )(StudyWorker)
+        self._answered = False
         self._placed = [_Placed(number) for number in range(placement.workers)]
 
     def run(self, name: str) -> None:
@@ -200,7 +222,7 @@ class _Driver:
             say(f"{counted(len(self._placed), 'worker')} started; what each says is in {self._log(0).parent}")
             with _Watch(self._url, name) as watch:
                 while self._at_work():
-                    watch.look()
+                    self._answered = watch.look()
                     self._look_after()
         except BaseException:
             self._stop()
@@ -213,7 +235,7 @@ class _Driver:
         placed.starts += 1
         placed.actor = self._remote.remote()
         log = self._log(placed.number)
-        environment = {**self._placement.environment, VARIABLE: self._url}
+        environment = {**self._placement.environment, VARIABLE: self._url, ANSWERED: "1" if self._answered else ""}
         placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
@@ -234,17 +256,21 @@ class _Driver:
 
     def _end_of(self, run: Any) -> Ended | None:
         """What became of a worker's program; None where the worker is gone with it, and perhaps its machine."""
+        errors = self._ray.exceptions
         try:
             found: Ended = self._ray.get(run)
-        except self._ray.exceptions.RayError:
-            return None
+        except errors.RayTaskError as error:
+            return Ended(1, getattr(error, "ip", ""), f"error: {_last_line(error)}")
+        except errors.RayError as error:
+            never_made = getattr(error, "actor_init_failed", False)  # as on a machine without the project
+            return Ended(1, "", f"error: {_last_line(error)}") if never_made else None
         return found
 
     def _again(self, placed: _Placed, ended: Ended | None) -> None:
         last = _last_error(ended)
         if ended is not None and ended.status == InputError.exit_status:
             raise RefusedByWorkerError(last)
-        what = f"worker {placed.number}{f' on {ended.host}' if ended else ''}"
+        what = f"worker {placed.number}{f' on {ended.host}' if ended and ended.host else ''}"
         if placed.starts >= MOST_STARTS:
             say(f"note: {what} has ended {placed.starts} times and is given up ({last})")
             if not self._at_work():
@@ -269,6 +295,11 @@ class RefusedByWorkerError(BottleneckError):
     """Input that a worker has refused, in the one line that it had for it."""
 
     exit_status = InputError.exit_status
+
+
+def _last_line(error: Exception) -> str:
+    """What it was: Ray shows the traceback of a worker, which ends with that."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _last_error(ended: Ended | None) -> str:
@@ -298,14 +329,15 @@ class _Watch:
         if self._display is not None:
             self._display.__exit__(None, None, None)
         if self._opened is not None:
-            self._opened.close()
+            with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
+                self._opened.close()
 
-    def look(self) -> None:
-        """Shows what is new."""
+    def look(self) -> bool:
+        """Shows what is new; returns whether the study is there, and so its database."""
         with storage_errors(self._url):
             if self._opened is None:
                 self._begin()
-                return
+                return self._opened is not None
             self._opened.hand_over()
         assert self._display is not None
         trials = self._opened.study.get_trials(deepcopy=False)
@@ -316,6 +348,7 @@ class _Watch:
             if trial.number not in self._told and trial.state.is_finished():
                 self._told.add(trial.number)
                 self._display.finished(trial.number)
+        return True
 
     def _begin(self) -> None:
         self._opened = watch_record(self._url, self._name)

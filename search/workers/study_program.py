@@ -10,8 +10,11 @@ import threading
 import time
 
 from features.runtime.allocator import keep_freed_memory
+from search.record.storage import note_reached
 from search.setup.storage_url import VARIABLE
 
+ANSWERED = "BOTTLENECK_STORAGE_ANSWERED"
+"""Variable of the environment that says that others work on the study: a database that is away is waited for."""
 LOOK_S = 1.0
 """Seconds between two looks whether the parent is still there."""
 
@@ -24,7 +27,10 @@ def main() -> None:
     parent = int(sys.argv.pop(1))
     keep_freed_memory()  # the search's own call would come after this thread
     threading.Thread(target=_stop_without, args=(parent,), name="parent", daemon=True).start()
-    sys.argv = ["search.run", *sys.argv[1:], "--storage", os.environ[VARIABLE]]
+    url = os.environ[VARIABLE]
+    if os.environ.get(ANSWERED):
+        note_reached(url)
+    sys.argv = ["search.run", *sys.argv[1:], "--storage", url]
     runpy.run_module("search.run", run_name="__main__", alter_sys=True)
 
 

@@ -13,8 +13,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, TextIO
 
 from features.runtime.errors import BottleneckError, InputError
 from search.workers.stores_there import Sent, find_there
@@ -29,7 +31,7 @@ class Ended:
 
     Attributes:
         status: Its exit status: 0 done, 1 failed, 2 wrong input, 130 or 143 stopped, negative for a signal.
-        host: The machine that it ran on.
+        host: The machine that it ran on; '' where nobody knows.
         said: Its last lines.
     """
 
@@ -91,17 +93,33 @@ class StudyWorker:
     def _listen(self, log: Path | None) -> Sequence[str]:
         assert self._process is not None and self._process.stderr is not None
         last: deque[str] = deque(maxlen=_LAST_LINES)
-        file = None
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            file = log.open("a", encoding="utf-8")
-        try:
+        with _Log(log) if log is not None else nullcontext() as file:
             for line in self._process.stderr:
                 last.append(line.rstrip("\n"))
                 if file is not None:
                     file.write(line)
-                    file.flush()
-        finally:
-            if file is not None:
-                file.close()
         return last
+
+
+class _Log:
+    """A file that lines are added to; where it cannot be written, the worker goes on without it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO | None = None
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what a full disk has not taken
+                self._file.close()
+
+    def write(self, line: str) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.write(line)
+                self._file.flush()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy
 from conftest import build_store
@@ -337,6 +338,33 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(server, start, url):
 @pytest.mark.slow
 def test_a_server_that_is_away_for_a_minute_costs_nothing(server, start, url):
     outage(server, start, url, 60)
+
+
+def test_who_is_stopped_while_the_server_is_away_stops(server, start, url):
+    worker = start(pause=0.1)
+    wait_until(lambda: reported(url) > 4)
+    server.stop()
+    try:
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(60) == 143, worker.said
+    finally:
+        server.start()
+    assert "Traceback" not in worker.said
+    assert "note: what was noted last is lost" in worker.said
+    again = start()
+    assert again.wait() == 0, again.said
+    assert_sound(url, TRIALS)
+
+
+def test_a_study_that_is_deleted_under_its_search_ends_it_in_a_line(start, tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+    worker = start(storage=url, pause=0.1)
+    wait_until(lambda: reported(url) > 4)
+    optuna.delete_study(study_name="crew", storage=url)
+    assert worker.wait(60) == 1
+    assert "error: " in worker.said
+    assert "not in the database any more" in worker.said
+    assert "Traceback" not in worker.said
 
 
 def test_a_full_disk_ends_one_worker_and_not_the_study(start, url, tmp_path):

@@ -46,6 +46,19 @@ def test_one_that_takes_effect_at_once_and_gets_lost_is_heard_of_later(kernels_h
     assert signal.getsignal(signal.SIGINT) is kernels_handler
 
 
+def test_who_waits_hears_of_each_signal_and_stops_where_something_fails_then(kernels_handler):
+    heard: list[bool] = []
+    with pytest.raises(KeyboardInterrupt), heeding_stops(heard=heard.append) as stop, stop.instead_of(OSError):
+        signal.raise_signal(signal.SIGINT)
+        assert heard == [False]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert heard == [False, True]
+        raise OSError
+    with pytest.raises(OSError), heeding_stops() as stop, stop.instead_of(OSError):
+        raise OSError
+
+
 def test_in_another_thread_nobody_asks_and_no_handler_is_touched(kernels_handler):
     seen = []
 

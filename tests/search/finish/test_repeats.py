@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ended_study import EndedStudy, end_study, probabilities
 
+from features.runtime.errors import InputError
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish import repeats
 from search.finish.repeat_plan import plan_repeats
@@ -158,6 +159,23 @@ def test_what_has_been_repeated_is_not_repeated_again(ended, bank):
     assert len(bank.ran) == 6
     assert [one.record for one in again] == [one.record for one in before]
     assert same_cost == cost
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [("validation/0.npy", None, "found no such file"), ("validation/1.npy", 90, "damaged"), (STUDY_FILE, 9, "found")],
+)
+def test_of_a_damaged_file_of_theirs_it_is_said_what_to_do(ended, bank, name, kept, said):
+    before, _ = repeat(ended)
+    path = ended.folder / FINALISTS / name
+    content = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(content[:kept])
+    with pytest.raises(InputError, match=f"{name}: .*{said}.*; remove .*{FINALISTS} to train the finalists again$"):
+        repeat(ended)
+    shutil.rmtree(ended.folder / FINALISTS)
+    assert [one.record for one in repeat(ended)[0]] == [one.record for one in before]
 
 
 def test_other_repeats_begin_anew(ended, bank):

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from made_crew import DEAD, ELSEWHERE, Crews, Process
@@ -22,11 +23,11 @@ from search.record import crew as module
 from search.record import owner
 from search.record.crew import (
     CONFIG,
-    ENDED,
     FINISHER,
     MEMBER,
     REPEATS,
     beat_every,
+    ended_for,
     members,
     noted_config,
     refuse_beside_crew,
@@ -225,10 +226,10 @@ def test_where_the_elected_one_has_died_another_is(crews, join):
 def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join):
     one, two = join(), join()
     assert not one.crew.has_ended(12)
-    one.crew.end(12)
+    one.crew.end(12, Path("/there"))
     assert two.crew.has_ended(12)
     assert not two.crew.has_ended(15), "there are more by now"
-    assert crews.attributes[ENDED] == 12
+    assert ended_for(crews.attributes, 12) == f"/there on {socket.gethostname()}"
 
 
 def test_repeats_that_are_run_are_announced_to_all(crews, join):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 
 from search.record import mirror as module
 from search.record import outages
-from search.record.mirror import Mirror
+from search.record.mirror import Mirror, StudyGoneError
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def mirror(mirrors) -> Mirror:
 def pauses(mirror, monkeypatch) -> list[float]:
     """The pauses that are made between two tries, and take no time."""
     made: list[float] = []
-    monkeypatch.setattr(mirror._closing, "wait", made.append)  # which returns None: nobody has closed it
+    monkeypatch.setattr(mirror.patience, "wait", made.append)  # which returns None: nobody has lost patience
     return made
 
 
@@ -133,7 +133,6 @@ def test_a_trial_that_waits_is_begun_when_the_database_is_back(mirrors, mirror, 
 def test_after_ten_minutes_it_is_raised_and_after_a_second_it_was_said_once(mirror, monkeypatch, capsys):
     clock = Clock()
     monkeypatch.setattr(outages, "time", clock)
-    monkeypatch.setattr(mirror._closing, "wait", clock.sleep)
     begun = clock.now
     mirror.tables.write = Failing(mirror.tables.write, [away()] * 1000)
     mirror.set_trial_user_attr(claim(mirror), "a", 1)
@@ -210,6 +209,44 @@ def test_other_errors_are_not_waited_for(mirror, pauses):
     with pytest.raises(KeyError):
         mirror.retried(work)
     assert not pauses
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(False, 2.0), (True, 0.2)])
+def test_once_somebody_has_asked_to_stop_it_is_waited_for_a_moment_at_most_or_not_at_all(
+    mirror, monkeypatch, at_once, most
+):
+    clock = Clock()
+    monkeypatch.setattr(outages, "time", clock)
+    begun, asked = clock.now, []
+
+    def work() -> None:
+        if clock.now > begun + 30 and not asked:
+            asked.append(clock.now)
+            mirror.patience.hurry(at_once=at_once)
+        raise away()
+
+    with pytest.raises(OperationalError):
+        mirror.retried(work)
+    assert clock.now - asked[0] < most
+    begun = clock.now
+    with pytest.raises(OperationalError):  # and whatever is asked of it from then on
+        mirror.retried(work)
+    assert clock.now - begun < most
+
+
+def test_a_pause_ends_where_somebody_asks_to_stop(mirror):
+    threading.Timer(0.2, mirror.patience.hurry).start()
+    begun = time.monotonic()
+    assert not mirror.patience.wait(60)
+    assert time.monotonic() - begun < PATIENCE_S
+
+
+@pytest.mark.parametrize("work", [lambda mirror: mirror.claim(9, "me"), lambda mirror: mirror.flush()])
+def test_a_study_that_was_deleted_is_told_in_a_line(mirrors, mirror, work):
+    mirror.set_trial_user_attr(claim(mirror), "a", 1)
+    mirrors.storage.delete_study(mirrors.study)
+    with pytest.raises(StudyGoneError, match=r"^the study: not in the database any more$"):
+        work(mirror)
 
 
 # --- an exchange that failed ------------------------------------------------------------------------------------------

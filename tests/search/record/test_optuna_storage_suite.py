@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import pickle
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial
 
 from search.record.journal import BufferedJournal
-from search.record.mirror import Mirror
+from search.record.mirror import Mirror, StudyGoneError
+from search.record.outages import Patience
 
 
 class TestBufferedJournal(StorageTestCase):
@@ -46,16 +46,19 @@ class Mirrors:
     def __init__(self, database: RDBStorage) -> None:
         self.database = database
         self.mirrors: dict[int, Mirror] = {}
-        self._where, self._closing = "the studies", threading.Event()  # as a mirror has them
+        self._where, self.patience = "the studies", Patience()  # as a mirror has them
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(Mirror, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             told = inspect.signature(method).bind(self, *arguments, **named).arguments
-            if not {"study_id", "trial_id"} & told.keys():
-                return method(self, *arguments, **named)  # of the database alone
-            found = getattr(self._of(told), name)(*arguments, **named)
+            try:
+                if not {"study_id", "trial_id"} & told.keys():
+                    return method(self, *arguments, **named)  # of the database alone
+                found = getattr(self._of(told), name)(*arguments, **named)
+            except StudyGoneError as error:  # a mirror is of a study that was there
+                raise KeyError from error
             if name == "delete_study":
                 self.mirrors.pop(told["study_id"]).close()
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ from made_database import study_database
 from made_mirrors import Clock, away
 from sqlalchemy.exc import OperationalError
 
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError
 from search.record import outages
 from search.record.crew import members
 from search.record.opened_study import SharedRecord
-from search.record.storage import config_in_storage, join_record
+from search.record.storage import config_in_storage, join_record, note_reached, open_record
 
 
 class Breaking:
@@ -88,9 +89,19 @@ def test_it_is_waited_for_as_long_as_in_training(breaking, url, clock, capsys):
 
 def test_one_that_never_answered_is_not_waited_for(breaking, url, clock):
     breaking.at(0)
-    with pytest.raises(InputError, match=r"--storage: expected an Optuna storage URL, found .*gone"):
+    with pytest.raises(BottleneckError, match=r"--storage: cannot be reached: .*gone") as refused:
         config_in_storage(url, "s")
+    assert refused.value.exit_status == 1  # it may pass: whoever started this starts it again
     assert clock.now == 1000
+
+
+def test_one_that_has_answered_others_is_waited_for_at_first(breaking, url, clock):
+    note_reached(url)
+    breaking.at(0, times=9)
+    assert config_in_storage(url, "s") is None
+    breaking.at(0, times=9)
+    open_record(Path(), "s", url, direction="maximize", resume=True).close()
+    assert clock.now > 1030
 
 
 def test_one_that_broke_off_had_answered(breaking, url, clock):

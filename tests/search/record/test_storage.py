@@ -9,13 +9,26 @@ from pathlib import Path
 import optuna
 import pytest
 from commands import invoke
+from made_database import study_database
 from made_study import MadeStudy, make_config
+from postgres import running_server
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
-from search.record.storage import JOURNAL, open_record, open_storage, storage_errors
+from search.record.storage import (
+    JOURNAL,
+    config_in_storage,
+    held,
+    join_record,
+    open_record,
+    open_storage,
+    storage_errors,
+)
 from search.record.study_record import read_record
 from search.setup.config import StudyConfig
+from search.setup.options import RunOptions
+from search.setup.resolve import resolve
+from search.setup.storage_url import VARIABLE
 from search.study import open_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -159,3 +172,42 @@ def test_what_a_database_raises_is_one_line_without_the_password(kind):
     assert "hunter2" not in str(told.value)
     assert "postgresql://anna:***@host/heads: " in str(told.value)
     assert told.value.__suppress_context__
+
+
+def test_what_goes_wrong_is_told_and_not_what_closing_fails_of_after_it(tmp_path, capsys):
+    url = study_database(tmp_path)
+    for error, said in ((ValueError, 0), (KeyboardInterrupt, 1)):
+        opened = join_record(url, "s", direction="maximize", grace=60)
+        trial = opened.study.ask()
+        with pytest.raises(error), held(opened, url):
+            (tmp_path / "heads.db").rename(tmp_path / "aside.db")
+            trial.set_user_attr("a", 1)
+            raise error
+        assert capsys.readouterr().err.count("note: what was noted last is lost: ") == said
+        (tmp_path / "aside.db").rename(tmp_path / "heads.db")
+
+
+def test_a_database_file_that_is_removed_is_told_and_not_made_anew(tmp_path):
+    url = study_database(tmp_path)
+    opened = join_record(url, "s", direction="maximize", grace=60)
+    with pytest.raises(BottleneckError) as told, held(opened, url):
+        (tmp_path / "heads.db").unlink()
+        opened.crew.living(anew=True)
+        opened.study.set_user_attr("a", 1)
+    assert str(told.value) == f"{url}: the file is not there any more"
+    assert not (tmp_path / "heads.db").exists()
+
+
+def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path, monkeypatch):
+    told = {"features": ["a.h5"], "out": tmp_path / "study", "join": True}
+    with running_server(password="hunter2 %/x") as server:
+        url = server.new_database("made")
+        monkeypatch.delenv(VARIABLE, raising=False)
+        with pytest.raises(BottleneckError, match=f"no password supplied.*set {VARIABLE} to the whole URL"):
+            resolve(RunOptions(**told, storage=url), config_in_storage)
+        monkeypatch.setenv(VARIABLE, url.replace("tests@", "tests:hunter2%20%25%2Fx@"))
+        found = resolve(RunOptions(**told, storage=url), config_in_storage)
+        assert found.options.storage is not None
+        opened = join_record(found.options.storage, "s", direction="maximize", grace=10)
+        assert opened.crew.living() == 1
+        opened.close()

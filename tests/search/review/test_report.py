@@ -20,10 +20,12 @@ from made_study import MadeStudy, make_config
 from meeting import meet
 from optuna.trial import TrialState
 
+from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
+from search.finish.export_choice import what_leaves
 from search.record.costs import CostOfUse, StoreCost
-from search.record.crew import CONFIG, ENDED, MEMBER
+from search.record.crew import CONFIG, ENDED, ENDED_IN, MEMBER
 from search.record.owner import Owner
 from search.record.results import LeakCounts
 from search.record.study_record import Progress, StudyRecord, is_running, read_record
@@ -33,6 +35,7 @@ from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
 from search.review.view import note_on
 from search.review.words import describe_head, seeds_in_words
+from search.setup.export_options import ExportOptions
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
 from search.trials.ranking import ranking
@@ -125,6 +128,26 @@ def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tm
     page = make_report(read_record(made.folder))
     assert 'The search was stopped: 3 of 12 trials. It goes on with <span class="option">--join</span>.' in page
     assert f"--out {made.folder} --join" in page
+
+
+def test_a_study_that_another_worker_has_ended_has_its_results_there_and_not_those_of_an_earlier_end(tmp_path, capsys):
+    url = f"sqlite:///{tmp_path}/a.db"
+    made = MadeStudy(tmp_path / "s", make_config(storage=url))
+    made.train(6)
+    made.conclude()
+    made.train(6)
+    folder = made.close()
+    study = optuna.load_study(study_name="made", storage=url)
+    for name, value in ((CONFIG, made.config.to_dict()), (ENDED, 12), (ENDED_IN, "/there on another")):
+        study.set_user_attr(name, value)
+    record = read_record(folder)
+    assert (record.progress, record.was_ended_elsewhere) == (Progress.FINISHED, True)
+    show_outcome(record)
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "another worker has written what was found, into /there on another" in said.err
+    with pytest.raises(InputError, match=r"s/heads: expected the head of trial \d+, found none; what .* /there on"):
+        what_leaves(record, ExportOptions())
 
 
 def test_the_leaderboard_is_the_ranking(page, finished):

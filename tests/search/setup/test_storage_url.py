@@ -8,12 +8,15 @@ import pytest
 
 from features.runtime.errors import InputError
 from search.setup.options import RunOptions
+from search.setup.resolve import resolve
 from search.setup.storage_url import (
     VARIABLE,
     absolute,
     bare,
     has_secrets,
     hidden,
+    in_full,
+    is_ambiguous,
     is_in_memory,
     located,
     opened,
@@ -37,6 +40,8 @@ SECRETS = [
     "postgresql://anna:hunter2/x@host:port/heads",  # not quoted: no URL, but it is somebody's password all the same
     "postgresql://host:port/heads?password=hunter2",
     "no scheme://anna:hunter2@host",
+    "postgresql://anna:a@hunter2@host/heads",
+    "postgresql://anna:a@b/hunter2?#x@host/heads",
 ]
 PLAIN = [
     "sqlite:////x/heads.db",
@@ -59,6 +64,35 @@ def test_no_secret_is_left(url):
 def test_what_has_no_secret_stays_as_it_is(url):
     assert not has_secrets(url)
     assert hidden(url) == bare(url) == absolute(url) == url
+
+
+@pytest.mark.parametrize("url", SECRETS[-2:])
+def test_an_at_sign_in_a_password_is_refused_and_nothing_of_it_shown(tmp_path, url):
+    with pytest.raises(InputError, match=r"--storage: expected one @.*; in a password @ is written %40") as refused:
+        resolve(RunOptions(storage=url, out=tmp_path / "study"))
+    assert "heads" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://anna@server:hunter2@host/heads",
+        "postgresql://anna:hunter2@host/heads?application_name=me@here&sslmode=require",
+        "postgresql://anna@host/heads@home",
+        "sqlite:////x@y/z:a@b.db",
+    ],
+)
+def test_an_at_sign_elsewhere_is_none_of_the_password(url):
+    assert not is_ambiguous(url)
+
+
+def test_a_url_without_its_secret_has_it_from_the_environment(tmp_path, monkeypatch):
+    whole = "postgresql://anna:hunter2@one.host/heads"
+    monkeypatch.setenv(VARIABLE, whole)
+    told = RunOptions(storage="postgresql://anna@one.host/heads", out=tmp_path / "study")
+    assert resolve(told).options.storage == whole
+    for other in ("postgresql://anna@other.host/heads", "postgresql://anna:mine@one.host/heads"):
+        assert in_full(other) == other
 
 
 def test_a_drivers_words_are_scrubbed_of_a_password_in_every_form():

@@ -63,10 +63,9 @@ def test_who_is_at_work_clears_its_own_place(tmp_path):
     assert not (paths["slow"].parent / THROUGHPUT_FILE).exists()  # which it is about to write
 
 
-@pytest.mark.parametrize("name", [SNAPSHOT_FILE, THROUGHPUT_FILE])
-def test_a_file_of_theirs_that_is_damaged_is_named(tmp_path, name):
-    (worker_folder(tmp_path, "one") / name).write_bytes(b"damaged")
-    with pytest.raises(InputError, match=f"one/{name}: "):
+def test_a_snapshot_of_theirs_that_is_damaged_is_named(tmp_path):
+    (worker_folder(tmp_path, "one") / SNAPSHOT_FILE).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=f"one/{SNAPSHOT_FILE}: "):
         together(tmp_path)
 
 

@@ -24,7 +24,10 @@ def enter(address: str = "local", **options) -> None:
     ("options", "said"),
     [
         ({"workers": 0}, "--workers: expected 1 or more, found 0"),
-        ({"gpus_per_worker": -1.0}, "--gpus-per-worker: expected 0 or more, found -1.0"),
+        ({"gpus_per_worker": -1.0}, "--gpus-per-worker: expected 0 or more, above 1 whole ones, found -1.0"),
+        ({"gpus_per_worker": 1.5}, "--gpus-per-worker: expected 0 or more, above 1 whole ones, found 1.5"),
+        ({"gpus_per_worker": float("nan")}, "--gpus-per-worker: expected 0 or more, above 1 whole ones, found nan"),
+        ({"gpus_per_worker": float("inf")}, "--gpus-per-worker: expected 0 or more, above 1 whole ones, found inf"),
         ({"address": "ray://head:10001"}, "--address: expected local, auto or HOST:PORT, found ray://head:10001; ray:"),
         ({"address": "head"}, "--address: expected local, auto or HOST:PORT, found head"),
     ],

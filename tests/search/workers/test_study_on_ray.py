@@ -6,20 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from commands import invoke
 from conftest import ROOT, build_store
+from made_study import make_config
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
 from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
+from search.record.crew import CONFIG
+from search.record.storage import open_record
 from search.setup.options import RunOptions
-from search.workers.study_on_ray import RefusedByWorkerError, sent_stores
+from search.setup.storage_url import VARIABLE
+from search.workers import study_on_ray
+from search.workers.study_on_ray import Placement, RefusedByWorkerError, sent_stores
+from search.workers.study_program import ANSWERED
+from search.workers.study_worker import StudyWorker
 
 pytest.importorskip("ray", reason="ray is not installed")
 STUDY = 'name = "crew"\n[space]\nconv_width = [16, 32]\nlearning_rate = { low = 1e-3, high = 1e-2, log = true }\n'
@@ -131,6 +140,62 @@ def test_stores_of_parts_have_the_names_of_those_to_train_on(tmp_path, monkeypat
     assert (alone.name, alone.address) == ("", str(tmp_path / "a=b.h5"))
 
 
+def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkeypatch):
+    whole, placed = "postgresql://anna:hunter2@host/heads", []
+    monkeypatch.setenv(VARIABLE, whole)
+    monkeypatch.setattr(study_on_ray, "ray_session", lambda *_, **__: nullcontext())
+    driver = SimpleNamespace(run=lambda _: None)
+    monkeypatch.setattr(study_on_ray, "_Driver", lambda *_, url, **__: placed.append(url) or driver)
+    options = RunOptions(features=[str(store)], storage="postgresql://anna@host/heads")
+    monkeypatch.setattr(study_on_ray, "config_in_storage", lambda url, name: make_config(name=name, storage=url))
+    study_on_ray.search_on_ray(options, "crew", tmp_path / "study", Placement())
+    assert placed == [whole]
+    # and no worker has shared a disk with this one
+    assert open_study(tmp_path / "study").config.storage == "postgresql://anna:***@host/heads"
+
+
+def test_once_the_study_is_there_workers_are_told_that_its_database_has_answered(tmp_path):
+    placed, driver = [], object.__new__(study_on_ray._Driver)
+    actor = SimpleNamespace(run=SimpleNamespace(remote=lambda words, stores, told, log: placed.append(told[ANSWERED])))
+    driver._remote = SimpleNamespace(remote=lambda: actor)
+    driver._placement, driver._words, driver._stores = Placement(), [], []
+    driver._folder, driver._url = tmp_path, f"sqlite:///{tmp_path / 'a.db'}"
+    with study_on_ray._Watch(driver._url, "made") as watch:
+        for _ in range(2):
+            driver._answered = watch.look()
+            driver._start(study_on_ray._Placed(0))
+            made = open_record(tmp_path, "made", driver._url, direction="maximize", resume=False)
+            made.study.set_user_attr(CONFIG, make_config(storage=driver._url).to_dict())
+            made.close()
+    assert placed == ["", "1"]
+
+
+def test_what_went_wrong_in_a_worker_itself_is_said(monkeypatch):
+    import ray
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    def get(error: Exception) -> None:
+        raise error
+
+    driver = object.__new__(study_on_ray._Driver)
+    driver._ray = SimpleNamespace(exceptions=ray.exceptions, get=get)
+    failed = RayTaskError("run", "Traceback:\n  a line\nOSError: no room", OSError("no room"), "worker", 1, "10.0.0.2")
+    assert driver._end_of(failed).host == "10.0.0.2"
+    for raised in (failed, failed.as_instanceof_cause(), ActorDiedError(failed)):
+        ended = driver._end_of(raised)
+        assert (ended.status, ended.said) == (1, "error: OSError: no room")
+    assert driver._end_of(ActorDiedError()) is None
+
+
+def test_a_worker_whose_log_cannot_be_written_goes_on(tmp_path):
+    (tmp_path / "workers").write_text("a file")
+    worker = StudyWorker()
+    worker._process = SimpleNamespace(stderr=["one\n", "two\n"])
+    assert list(worker._listen(tmp_path / "workers" / "0.log")) == ["one", "two"]
+    assert list(worker._listen(tmp_path / "0.log")) == ["one", "two"]
+    assert (tmp_path / "0.log").read_text() == "one\ntwo\n"
+
+
 class _Another:
     """The driver's store is another one than that of its worker."""
 
@@ -157,6 +222,8 @@ def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, val
     [
         (("--features", "STORE", "--storage", "sqlite:///a.db"), "--storage: expected a database server"),
         (("--features", "STORE"), "--storage: expected a database server"),
+        (("--cpus-per-worker", "-1"), "--cpus-per-worker: expected 1 or more, found -1"),
+        (("--workers", "0", "--address", "local", "--features", "STORE"), "--workers: expected 1 or more, found 0"),
         ((), "--features: expected a store, or its address"),
         (("--features", "no/such.h5", "--address", "local"), "no/such.h5: expected a feature store"),
         (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe, bohb or random"),
