@@ -1,4 +1,4 @@
-"""The report: one file, from the record alone, while a search runs and after it."""
+"""The report: one file, from the record alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import html
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,27 +15,19 @@ import optuna
 import pytest
 from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
-from made_crew import DEAD
 from made_study import MadeStudy, make_config
 from meeting import meet
 from optuna.trial import TrialState
 
-from features.runtime.errors import InputError
-from features.runtime.lock import WriterLock
 from heads.model.spec import HeadSpec
-from search.finish.export_choice import what_leaves
 from search.record.costs import CostOfUse, StoreCost
-from search.record.crew import CONFIG, ENDED, ENDED_IN, MEMBER
-from search.record.owner import Owner
 from search.record.results import LeakCounts
-from search.record.study_record import Progress, StudyRecord, is_running, read_record
+from search.record.study_record import StudyRecord, read_record
 from search.review import figures, parameter_figures
 from search.review.outcome import show_outcome
 from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
-from search.review.view import note_on
 from search.review.words import describe_head, seeds_in_words
-from search.setup.export_options import ExportOptions
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
 from search.trials.ranking import ranking
@@ -106,48 +98,6 @@ def test_it_is_one_small_file_that_loads_nothing(page, finished):
     assert "url(" not in page.split("</style>")[0]
     assert page.count("plotly.js v") == 1
     assert [path.name for path in finished.glob("report*")] == ["report.html"]
-
-
-def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tmp_path):
-    url = f"sqlite:///{tmp_path}/a.db"
-    made = MadeStudy(tmp_path / "s", make_config(storage=url))
-    made.train(3)
-    made.opened.close()
-    assert read_record(made.folder).progress is Progress.STOPPED
-    study = optuna.load_study(study_name="made", storage=url)
-    study.set_user_attr(CONFIG, made.config.to_dict())
-    member = asdict(Owner.of_this_process())
-    study.set_user_attr(f"{MEMBER}one", member)
-    study.set_user_attr(f"{MEMBER}gone", member | DEAD)
-    record = read_record(made.folder)
-    assert record.progress is Progress.RUNNING
-    study.set_user_attr(ENDED, 12)
-    assert read_record(made.folder).progress is Progress.STOPPED  # it is leaving
-    study.set_user_attr(f"{MEMBER}one", member | DEAD)
-    study.set_user_attr(ENDED, 0)
-    page = make_report(read_record(made.folder))
-    assert 'The search was stopped: 3 of 12 trials. It goes on with <span class="option">--join</span>.' in page
-    assert f"--out {made.folder} --join" in page
-
-
-def test_a_study_that_another_worker_has_ended_has_its_results_there_and_not_those_of_an_earlier_end(tmp_path, capsys):
-    url = f"sqlite:///{tmp_path}/a.db"
-    made = MadeStudy(tmp_path / "s", make_config(storage=url))
-    made.train(6)
-    made.conclude()
-    made.train(6)
-    folder = made.close()
-    study = optuna.load_study(study_name="made", storage=url)
-    for name, value in ((CONFIG, made.config.to_dict()), (ENDED, 12), (ENDED_IN, "/there on another")):
-        study.set_user_attr(name, value)
-    record = read_record(folder)
-    assert (record.progress, record.was_ended_elsewhere) == (Progress.FINISHED, True)
-    show_outcome(record)
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "another worker has written what was found, into /there on another" in said.err
-    with pytest.raises(InputError, match=r"s/heads: expected the head of trial \d+, found none; what .* /there on"):
-        what_leaves(record, ExportOptions())
 
 
 def test_the_leaderboard_is_the_ranking(page, finished):
@@ -267,72 +217,6 @@ def test_names_from_outside_are_shown_and_not_run(tmp_path):
     assert "img" not in tags
     assert "<img" not in text.split("<script>")[0]
     assert HOSTILE in [row[0] for row in Reader(text).rows]  # as text, whole
-
-
-def test_while_the_search_runs_it_says_so_and_leaves_the_record_alone(tmp_path):
-    made = MadeStudy(tmp_path / "study", make_config())
-    lock = WriterLock(made.folder / "study.json")
-    made.train(5)
-    asked = made.begin()
-    before = (made.folder / "journal.log").read_bytes()
-    record = read_record(made.folder)
-    text = make_report(record)
-    assert record.progress is Progress.RUNNING
-    assert "still running: 5 of 12 trials so far" in text
-    assert "have not been shown to this head" in text
-    assert f"--out {made.folder} --resume" in text
-    assert asked.number in [trial.number for trial in record.trials]
-    assert '"name":"running"' in text
-    assert (made.folder / "journal.log").read_bytes() == before
-    assert sorted(path.name for path in made.folder.iterdir()) == [
-        ".study.json.lock",
-        "journal.log",
-        "split.json",
-        "study.json",
-    ]
-    lock.release()
-    assert not is_running(made.folder)
-    assert read_record(made.folder).progress is Progress.STOPPED
-    made.close()
-
-
-def test_killed_behind_the_last_trial_it_is_not_over(tmp_path):
-    made = MadeStudy(tmp_path / "study", make_config())
-    made.train(12)
-    folder = made.close()
-    record = read_record(folder)
-    text = html.unescape(make_report(record))
-    assert record.progress is Progress.STOPPED
-    assert "stopped: 12 of 12 trials, what comes after them (repeats, last training, test) is still to come" in text
-    assert f"--out {folder} --resume" in text
-    assert "stopped; what comes after them" in note_on(record)
-    made = MadeStudy(folder, make_config(), resume=True)
-    made.conclude()
-    made.close()
-    assert read_record(folder).progress is Progress.FINISHED
-
-
-def test_without_a_completed_trial_it_is_a_page_all_the_same(tmp_path):
-    made = MadeStudy(tmp_path / "study", make_config())
-    made.train(0)
-    assert "No trial has completed yet." in make_report(read_record(made.folder))
-    made.begin()
-    text = make_report(read_record(made.folder))
-    assert "No trial has completed yet." in text
-    assert "Learning curves" in text
-    made.close()
-
-
-def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
-    made = MadeStudy(tmp_path / "study", make_config())
-    made.train(12)
-    made.conclude()
-    summary = json.loads((made.folder / "summary.json").read_text())
-    summary["test"]["trial"] += 1
-    (made.folder / "summary.json").write_text(json.dumps(summary))
-    record = read_record(made.close())
-    assert record.summary.test is None
-    assert "have not been shown to this head" in make_report(record)
 
 
 def test_curves_of_several_views_say_what_they_are_scored_on(finished):
