@@ -17,6 +17,7 @@ from features.extraction.pipeline import FeatureMaker
 from features.images.resizing import Box
 from features.images.views import Picture, View
 from heads.files.head_file import Head
+from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_batch
 
 
@@ -60,7 +61,8 @@ def occlusion_map(
     Args:
         head: The head.
         backbone: The one whose features it takes.
-        views: Probabilities are averaged over these views of the covered image, as they are where it is predicted.
+        views: Probabilities are averaged over these views of the covered image, then calibrated, as where it is
+            predicted.
         picture: The image as the backbone is shown it: (size, size, 3).
         class_index: The class.
         aspect: Width / height of the part of the original image that the patches cover.
@@ -89,7 +91,7 @@ def occlusion_map(
         for image, patch in zip(covered, patches[start:], strict=False):
             image[patch] = grey
         seen = [_probabilities(head, backbone, np.stack([view.apply(image) for image in covered])) for view in views]
-        found.append(average_views(seen)[:, class_index])
+        found.append(with_temperature(average_views(seen), head.metadata.temperature)[:, class_index])
     whole, *without = np.concatenate(found)[: len(patches)]
     return np.reshape(whole - np.array(without), (rows, columns))
 

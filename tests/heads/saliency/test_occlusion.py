@@ -33,7 +33,7 @@ class Brightness:
         return images.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4, 5), dtype=np.float32)[..., None] / 255
 
 
-def head_of(weights: np.ndarray) -> Head:
+def head_of(weights: np.ndarray, temperature: float | None = None) -> Head:
     """Class 1 is that the brightness of 4 x 4 places, weighted, is above 0."""
     model = build_head(HeadSpec(conv_width=16, batch_norm=False), (4, 4, 1), 2)
     kernel = np.zeros((4, 4, 16, 2), np.float32)
@@ -41,14 +41,15 @@ def head_of(weights: np.ndarray) -> Head:
     conv = np.zeros((1, 1, 1, 16), np.float32)
     conv[..., 0] = 1
     model.set_weights([conv, kernel.reshape(-1, 2), np.zeros(2, np.float32)])
-    return Head(model, HeadMetadata(classes=("a", "b"), feature_shape=(4, 4, 1), versions={}))
+    metadata = HeadMetadata(classes=("a", "b"), feature_shape=(4, 4, 1), temperature=temperature, versions={})
+    return Head(model, metadata)
 
 
-def corner_head() -> Head:
+def corner_head(temperature: float | None = None) -> Head:
     """Class 1 is that the upper left place is brighter than the lower right one."""
     weights = np.zeros((4, 4))
     weights[0, 0], weights[3, 3] = 2, -2
-    return head_of(weights)
+    return head_of(weights, temperature)
 
 
 def corner_picture() -> np.ndarray:
@@ -58,11 +59,10 @@ def corner_picture() -> np.ndarray:
 
 
 class TestMap:
-    def occlude(self, *, aspect: float = 1.0, batch_size: int = 7, views: str = "identity", **rest: Any) -> np.ndarray:
+    def occlude(self, *, views: str = "identity", temperature: float | None = None, **rest: Any) -> np.ndarray:
         self.backbone, picture = Brightness(), corner_picture()
-        return occlusion_map(
-            corner_head(), self.backbone, parse_views(views), picture, 1, aspect=aspect, batch_size=batch_size, **rest
-        )
+        options: dict[str, Any] = {"aspect": 1.0, "batch_size": 7} | rest
+        return occlusion_map(corner_head(temperature), self.backbone, parse_views(views), picture, 1, **options)
 
     def test_falls_where_the_evidence_is(self) -> None:
         falls = self.occlude(grid=Grid(8, 1.0))
@@ -91,6 +91,19 @@ class TestMap:
         """Covering all of it leaves the grey of the mean everywhere, which speaks for neither class."""
         (fall,) = self.occlude(grid=Grid(1, 1.0)).ravel()
         assert fall == pytest.approx(1 / (1 + np.exp(-2)) - 0.5, abs=2e-3)
+
+    @pytest.mark.parametrize("temperature", [0.4, 3.0])
+    @pytest.mark.parametrize("views", ["identity", "identity,flip"])
+    def test_is_of_calibrated_probabilities(self, views: str, temperature: float) -> None:
+        """With two classes, a temperature divides log(p / (1 - p)) of the average over the views."""
+        before = np.mean([1 / (1 + np.exp(-2)), 0.5][: len(views.split(","))])  # mirrored, it speaks for neither class
+        covered = before - self.occlude(views=views).astype(np.float64)
+
+        def calibrated(p: Any) -> Any:
+            return 1 / (1 + np.exp(-np.log(p / (1 - p)) / temperature))
+
+        falls = self.occlude(views=views, temperature=temperature)
+        np.testing.assert_allclose(falls, calibrated(before) - calibrated(covered), atol=1e-5)
 
     def test_below_0_where_the_class_gains(self) -> None:
         """Seen from the other class, covering its counter-evidence helps it by as much."""
