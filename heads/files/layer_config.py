@@ -17,7 +17,9 @@ _INITIALIZERS = (
     *("Zeros", "Ones", "Constant", "GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform"),
     *("LecunNormal", "VarianceScaling", "RandomUniform", "RandomNormal", "TruncatedNormal", "Orthogonal"),
 )
-"""Accepted by name and never made: the weights are in the file."""
+_REGULARIZERS = ("L1", "L2", "L1L2", "OrthogonalRegularizer")
+_CONSTRAINTS = ("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm")
+"""All accepted by name and never made: the weights are in the file, and only training asks what keeps them small."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _INERT = ("trainable", "batch_input_shape", "batch_shape")
 _UNSET = object()
@@ -151,21 +153,25 @@ class LayerConfig:
         if not any(type(value) is type(one) and value == one for one in allowed):
             self.refuse(key, json.dumps(allowed[0]), value)
 
-    def initializers(self, *names: str) -> None:
-        """How weights began: known by name and never made; no regulariser and no constraint beside it."""
+    def how_trained(self, *names: str) -> None:
+        """How weights began, and what kept them small: known by name and never made."""
         for name in names:
-            key = f"{name}_initializer"
-            value = self._left.pop(key, None)
-            if isinstance(value, dict):
-                value = keras_object(self.path, f"layer {self.name!r}: {key}", value)[0]
-            known = {spelt for one in _INITIALIZERS for spelt in (one, _snake(one))}
-            if value is not None and (not isinstance(value, str) or value not in known):
-                self.refuse(key, "an initialiser of Keras' own", value)
-            for other in ("regularizer", "constraint"):
-                self.only(f"{name}_{other}", None)
+            self._only_named(f"{name}_initializer", "an initialiser", _INITIALIZERS)
+            self._only_named(f"{name}_regularizer", "a regulariser", _REGULARIZERS)
+            self._only_named(f"{name}_constraint", "a constraint", _CONSTRAINTS)
+
+    def _only_named(self, key: str, what: str, names: tuple[str, ...]) -> None:
+        """A key that may be absent, or have an object of Keras' own of one of these names."""
+        value = self._left.pop(key, None)
+        if isinstance(value, dict):
+            value = keras_object(self.path, f"layer {self.name!r}: {key}", value)[0]
+        known = {spelt for one in names for spelt in (one, _snake(one))}
+        if value is not None and (not isinstance(value, str) or value not in known):
+            self.refuse(key, f"{what} of Keras' own", value)
 
     def finish(self) -> None:
         """Refuses what nobody asked for, unless it is off: newer versions of Keras add such keys."""
+        self._only_named("activity_regularizer", "a regulariser", _REGULARIZERS)  # any layer may have one
         for key, value in self._left.items():
             if key not in _INERT and value is not None and value is not False:
                 self.refuse(quoted(key), "no such key", value)

@@ -267,8 +267,7 @@ def _conv(config: LayerConfig, shape: Shape) -> PlainLayer:
     config.only("data_format", "channels_last", None)
     config.only("dilation_rate", [1, 1], 1)
     config.only("groups", 1)
-    config.only("activity_regularizer", None)
-    config.initializers("kernel", "bias")
+    config.how_trained("kernel", "bias")
     sides = []
     for side, width, step in zip(shape[:2], size, strides, strict=True):
         if padding == "valid" and width > side:
@@ -285,7 +284,7 @@ def _batch_norm(config: LayerConfig, shape: Shape) -> PlainLayer:
     momentum = config.number("momentum", 0.99, low=0, high=1.000001)
     epsilon = config.number("epsilon", 1e-3, low=0, high=1)
     center, scale = config.flag("center", True), config.flag("scale", True)
-    config.initializers("beta", "gamma", "moving_mean", "moving_variance")
+    config.how_trained("beta", "gamma", "moving_mean", "moving_variance")
     config.only("synchronized", False)
     config.only("renorm", False)
     config.take("renorm_momentum", None)
@@ -346,8 +345,7 @@ def _dense(config: LayerConfig, shape: Shape) -> PlainLayer:
     _need_rank(config, shape, 1)
     units, use_bias = config.whole("units"), config.flag("use_bias", True)
     activation = config.choice("activation", "linear", ACTIVATIONS)
-    config.only("activity_regularizer", None)
-    config.initializers("kernel", "bias")
+    config.how_trained("kernel", "bias")
     weights: dict[str, Shape] = {"kernel": (*shape, units)} | ({"bias": (units,)} if use_bias else {})
     options = {"units": units, "activation": activation, "use_bias": use_bias}
     return PlainLayer("Dense", config.name, options, weights, (units,), activation == "softmax")

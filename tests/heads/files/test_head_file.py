@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -20,6 +22,7 @@ from edited_files import PLAIN, SHAPE, predicted, random_head, saved_head, some_
 from features.runtime.errors import BottleneckError, InputError
 from heads.files.head_file import read_head, read_metadata, save_head
 from heads.files.metadata import HeadMetadata
+from heads.files.own_file import save_own_head
 from heads.files.plain_layers import ACTIVATIONS
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
@@ -155,6 +158,33 @@ class TestForeign:
         head = read_head(path)
         assert head.metadata.classes == ("class-0", "class-1", "class-2")
         np.testing.assert_array_equal(predicted(head.model, some_features()), predicted(model, some_features()))
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"kernel_regularizer": "l1", "kernel_constraint": "max_norm"},
+            {"kernel_regularizer": keras.regularizers.L2(0.01), "bias_constraint": "non_neg"},
+            {"kernel_regularizer": keras.regularizers.OrthogonalRegularizer(), "bias_constraint": "unit_norm"},
+            {"kernel_constraint": keras.constraints.MinMaxNorm(), "activity_regularizer": "l2"},
+            {"bias_regularizer": keras.regularizers.L1L2()},
+        ],
+        ids=", ".join,
+    )
+    def test_what_kept_weights_small_is_left_behind(self, how: dict[str, Any], tmp_path: Path) -> None:
+        """Regularisers and constraints are Keras' own in a file that Keras wrote: such a head is plain all the same."""
+        inputs = keras.Input(SHAPE)
+        features = keras.layers.Conv2D(4, 1, activation="relu", **how)(inputs)
+        features = keras.layers.BatchNormalization(gamma_regularizer="l2", beta_constraint="non_neg")(features)
+        features = keras.layers.GlobalAveragePooling2D(activity_regularizer="l1")(features)
+        model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", **how)(features))
+        model.save(tmp_path / "foreign.h5")
+        metadata = HeadMetadata(classes=("a", "b", "c"), feature_shape=SHAPE, versions={})
+        own = save_own_head(tmp_path / "own.hdf5", lambda: model, model, metadata)
+        for path in (tmp_path / "foreign.h5", own):
+            assert path.suffix in (".h5", ".hdf5")
+            read = read_head(path).model
+            assert not {"L1", "L2", "L1L2", "NonNeg"} & set(re.findall(r"\w+", read.to_json()))
+            np.testing.assert_array_equal(predicted(read, some_features()), predicted(model, some_features()))
 
     def test_every_activation(self, tmp_path: Path) -> None:
         layers = [keras.layers.Dense(4, activation=name) for name in (*ACTIVATIONS, "softmax")]
