@@ -68,7 +68,8 @@ def part_rows(
         ignore_parts: Whether to split all rows, whatever is given.
 
     Raises:
-        InputError: There are too few patients, or images of a class, for the parts; or no rows to train on.
+        InputError: There are too few patients, or images of a class, for the parts; or no rows to train on. Which
+            source it is, the caller says.
     """
     rows, labels, patients, classes = source.usable, source.labels, source.patients, source.classes
     of_rows = np.asarray(source.header.parts)[rows] if source.header.parts else np.zeros(0, str)
@@ -83,7 +84,7 @@ def part_rows(
     kept = without_patients_of(source, trained, [(source, tested), (source, kept_validated)])
     if not len(kept):
         hint = "--ignore-parts splits all rows anew"
-        raise InputError(source.path, field="parts", expected="rows to train on", found="none left", hint=hint)
+        raise InputError("parts", expected="rows to train on", found="none left", hint=hint)
     shares = {"validation": 0.0 if len(validated) else validation, "test": 0.0 if len(tested) else test}
     made = split_rows(kept, labels, patients, **shares, seed=seed, classes=classes)
     split = Split(

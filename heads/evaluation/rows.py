@@ -101,7 +101,10 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
         raise InputError(head, field="split", expected=expected, found=shortened(json.dumps(metadata.split), 80))
     validation, test = shares
     ignored = metadata.split.get("parts") != GIVEN
-    split = part_rows(store, validation=validation, test=test, seed=seed, ignore_parts=ignored).split
+    try:
+        split = part_rows(store, validation=validation, test=test, seed=seed, ignore_parts=ignored).split
+    except InputError as error:
+        raise error.within(store.path) from error
     if split.identity != metadata.split.get("identity"):
         hint = "other rows are usable now, or another version of scikit-learn splits them"
         expected = f"split {metadata.split.get('identity')} as {head}"

@@ -52,6 +52,19 @@ def test_they_are_split_anew_on_request(path: Path) -> None:
     assert not any("as given" in remark for remark in data.remarks)
 
 
+def test_a_refusal_names_the_store_once(tmp_path: Path) -> None:
+    path, header = tmp_path / "store.h5", replace(build_header(rows=72), parts=("train", "test", "test") * 24)
+    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    said = f"{path}: parts: expected rows to train on, found none left; --ignore-parts splits all rows anew"
+    store = FeatureStore(path)
+    split = {"seed": 0, "validation": 0.15, "test": 0.15, "identity": "0" * 16, "parts": "given"}
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=split, versions={})
+    for ask in (lambda: load(path), lambda: rows_of(Part.VALIDATION, tmp_path / "head.hdf5", metadata, store)):
+        with pytest.raises(InputError) as caught:
+            ask()
+        assert str(caught.value) == said
+
+
 def test_folds_are_of_all_rows_but_those_of_the_test(path: Path) -> None:
     data = load(path, folds=3)
     assert data.train.rows.tolist() == list(range(60))
