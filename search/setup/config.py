@@ -106,10 +106,11 @@ class StudyConfig(StudyOptions):
         """What comes after the last trial, as far as it is decided before the first."""
         if self.finalists == 0:
             return "no finalists"
-        heads = "its finalists" if self.finalists is None else f"{self.finalists} finalists"
-        times = "" if self.repeats is None else f", {self.repeats} times each"
-        open_still = self.finalists is None or self.repeats is None
-        return heads + times + (f", within {SHARE_IN_WORDS} of its trial-epochs" if open_still else "")
+        within = f"within {SHARE_IN_WORDS} of the search's trial-epochs"
+        heads = f"as many finalists as fit {within}" if self.finalists is None else f"{self.finalists} finalists"
+        if self.repeats is None:
+            return heads if self.finalists is None else f"{heads}, as often as fits {within}"
+        return f"{heads}, {self.repeats} times each"
 
     def write(self, folder: Path) -> None:
         """Writes study.json."""

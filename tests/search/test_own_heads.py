@@ -204,3 +204,9 @@ def test_the_command_says_in_a_line_what_is_wrong(world):
     assert said.status == 2
     assert "gains.py: no_such: expected a function, found no such function; there is build" in said.err
     assert not (world / "none").exists()
+
+
+def test_a_function_that_is_refused_leaves_nothing(world):
+    with pytest.raises(InputError, match="expected a keras"):
+        run_study(world / "store.h5", head=lambda *_: None, study=world / "tiny.toml", out=world / "none", **FEW)
+    assert not (world / "none").exists()

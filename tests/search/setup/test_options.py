@@ -256,11 +256,12 @@ def test_how_many_finalists_there_are_may_be_left_open_and_stays_so(tmp_path):
     assert "--finalists" not in command_line(StudyConfig.read(folder))
     said = [
         make_config(finalists=finalists, repeats=repeats).repeats_in_words
-        for finalists, repeats in ((None, None), (3, None), (3, 2), (0, 2))
+        for finalists, repeats in ((None, None), (None, 2), (3, None), (3, 2), (0, 2))
     ]
     assert said == [
-        "its finalists, within a quarter of its trial-epochs",
-        "3 finalists, within a quarter of its trial-epochs",
+        "as many finalists as fit within a quarter of the search's trial-epochs",
+        "as many finalists as fit within a quarter of the search's trial-epochs, 2 times each",
+        "3 finalists, as often as fits within a quarter of the search's trial-epochs",
         "3 finalists, 2 times each",
         "no finalists",
     ]
