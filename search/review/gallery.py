@@ -96,7 +96,8 @@ def _of_parameters(record: StudyRecord) -> dict[str, Callable[[], Figure]]:
     if len(ranked) > 1:
         for name in parameter_figures.parameter_names(ranked):
             ways[name_of_parameter(name)] = partial(parameter_figures.slice_of, ranked, name, objective)
-        across = parameter_figures.parallel_coordinates(ranked, objective)
+        together, _ = parameter_figures.parameters_together(record.trials, ranked, objective)
+        across = parameter_figures.parallel_coordinates(ranked, objective, together)
         if across is not None:
             ways[FigureName.PARAMETERS_TOGETHER] = lambda: across
     return ways

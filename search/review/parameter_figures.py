@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from features.runtime.text import counted
+from features.runtime.text import abridged, counted
 from heads.html.document import in_figure
 from heads.metrics.scoring import lower_is_better
 from search.record.storage import Direction
@@ -35,7 +36,11 @@ from search.trials.ranking import is_counted
 
 FEWEST_FOR_IMPORTANCE = 10
 """Below this, an importance is noise."""
+MOST_AXES = 24
+"""Of parameters together: of more, names and ticks lie over each other."""
 _FEWEST_TICKS = 2
+_MOST_IN_NAME, _MOST_IN_TICK = 32, 16
+"""Characters: own heads may have parameters and choices of any length, and Plotly makes room by shrinking the plot."""
 
 
 def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
@@ -45,6 +50,21 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
     after the epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or
     of equal values, is left out; ``None`` where nothing is left.
     """
+    shares = _shares(trials, objective)
+    if not shares:
+        return None
+    order = sorted(next(iter(shares.values())), key=lambda name: next(iter(shares.values()))[name])
+    figure = blank_figure("importance (sum: 1)", "")
+    for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
+        x = [short(share.get(parameter, 0.0)) for parameter in order]
+        figure.add_bar(x=x, y=[*map(in_figure, order)], name=name, orientation="h", marker={"color": colour})
+    figure.update_yaxes(_brief_ticks(order, _MOST_IN_NAME))
+    figure.update_layout(height=110 + 34 * len(order), showlegend=True)
+    return figure
+
+
+def _shares(trials: Sequence[FrozenTrial], objective: str) -> dict[str, dict[str, float]]:
+    """The sets of ``importance`` by what they are called, each the share of every parameter."""
     sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
     completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
     shares = {}
@@ -54,29 +74,49 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
         shares[f"after {counted(early, 'epoch')}, {counted(len(scored), 'trial')}"] = _importances(scored, objective)
     at_end = [(trial, value_of(trial)) for trial in completed]
     shares[f"at the end, {counted(len(completed), 'trial')}"] = _importances(at_end, objective)
-    shares = {name: share for name, share in shares.items() if share}
-    if not shares:
-        return None
-    order = sorted(next(iter(shares.values())), key=lambda name: next(iter(shares.values()))[name])
-    figure = blank_figure("importance (sum: 1)", "")
-    for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
-        x = [short(share.get(parameter, 0.0)) for parameter in order]
-        figure.add_bar(x=x, y=[*map(in_figure, order)], name=name, orientation="h", marker={"color": colour})
-    figure.update_layout(height=110 + 34 * len(order), showlegend=True)
-    return figure
+    return {name: share for name, share in shares.items() if share}
 
 
-def parallel_coordinates(ranked: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
-    """At most ``MOST_POINTS`` completed trials as lines over all parameters; ``None`` for fewer than two.
+def parameters_together(
+    trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objective: str = "accuracy"
+) -> tuple[list[str], str]:
+    """Returns the parameters that ``parallel_coordinates`` has room for, and which they are where that is not all.
+
+    Args:
+        trials: All of the study, which say what is important.
+        ranked: Those that are drawn.
+        objective: What they are judged by.
+    """
+    names = parameter_names(ranked)
+    if len(names) <= MOST_AXES:
+        return names, ""
+    share = next(iter(_shares(trials, objective).values()), {})
+    held = Counter(name for trial in ranked for name in trial.params)
+    kept = {*sorted(names, key=lambda name: (-share.get(name, 0.0), -held[name]))[:MOST_AXES]}
+    which = "of the highest importance" if share else "that most trials have"
+    return [name for name in names if name in kept], f"{MOST_AXES} of {len(names)} parameters, those {which}."
+
+
+def parallel_coordinates(
+    ranked: Sequence[FrozenTrial], objective: str = "accuracy", names: Sequence[str] | None = None
+) -> go.Figure | None:
+    """At most ``MOST_POINTS`` completed trials as lines over parameters; ``None`` for fewer than two.
 
     One trace, whose axes can be brushed: by Plotly with WebGL, or without it by ``heads/html/files/parallel.js``.
+
+    Args:
+        ranked: The trials, the best first.
+        objective: What they are judged by.
+        names: The parameters; all where None.
     """
     shown = thinned(ranked, MOST_POINTS, objective)
     if len(shown) < 2:
         return None
     values = [short_score(value_of(trial)) for trial in shown]
     scores = [-value for value in values] if lower_is_better(objective) else values
-    axes = [_axis(shown, name) for name in parameter_names(shown)]
+    drawn = [name for name in parameter_names(shown) if names is None or name in names]
+    most = _MOST_IN_NAME if len(drawn) <= MOST_AXES // 2 else _MOST_IN_TICK
+    axes = [_axis(shown, name) | {"label": abridged(name, most)} for name in drawn]
     figure = blank_figure("", "")
     figure.add_parcoords(
         line={"color": scores, "colorscale": "Blues", "showscale": False},
@@ -97,7 +137,7 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
     """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
     shown = thinned(ranked, MOST_POINTS, objective)
     shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
-    figure = blank_figure(in_figure(name), "")
+    figure = blank_figure(in_figure(abridged(name, _MOST_IN_NAME)), "")
     figure.update_layout(height=260, margin={"l": 48, "r": 12, "t": 12, "b": 48}, showlegend=False)
     figure.update_yaxes(range=_span(value_of(trial) for trial in ranked))  # that of all, to compare by eye
     if not shown:
@@ -117,8 +157,9 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
             line={"color": "#7d8ea3", "width": 1},
             marker={"color": COLOURS["completed"], "size": 5, "opacity": 0.6},
         )
-        choices = [*map(in_figure, _ordered(distribution.choices))]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices)
+        choices = _ordered(distribution.choices)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(in_figure, choices)])
+        figure.update_xaxes(_brief_ticks(choices, _MOST_IN_TICK))
         return figure
     figure.add_scatter(
         x=[short(trial.params[name]) for trial in shown],
@@ -130,6 +171,13 @@ def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accurac
     if getattr(distribution, "log", False):
         figure.update_xaxes(type="log", **log_ticks([trial.params[name] for trial in shown], least=2))
     return figure
+
+
+def _brief_ticks(names: Sequence[str], most: int) -> dict[str, Any]:
+    """What an axis of names says where some are too long for it; the names themselves tell what lies where."""
+    if all(len(name) <= most for name in names):
+        return {}
+    return {"tickvals": [*map(in_figure, names)], "ticktext": [in_figure(abridged(name, most)) for name in names]}
 
 
 def _span(values: Iterable[float]) -> list[float]:
@@ -149,7 +197,8 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
         choices = _ordered(distribution.choices)
         values = [choices.index(str(t.params[name])) if name in t.params else None for t in trials]
         places, span = [*range(len(choices))], [0, max(1, len(choices) - 1)]
-        return {"label": name, "values": values, "tickvals": places, "ticktext": choices, "range": span}
+        texts = [abridged(choice, _MOST_IN_TICK) for choice in choices]
+        return {"label": name, "values": values, "tickvals": places, "ticktext": texts, "range": span}
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     off = [name in t.params and not t.params.get(f"use_{name}", True) for t in trials]
     drawn = [None if zero else t.params.get(name) for t, zero in zip(trials, off, strict=True)]

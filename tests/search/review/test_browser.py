@@ -35,6 +35,7 @@ from PIL import Image
 from tiny_study import STUDY, table
 
 from features.store.reader import FeatureStore
+from heads.html import document
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
 from search.setup.config import REPORT_FILE
@@ -130,6 +131,27 @@ def test_a_report_fits_a_phone(browser, study):
         first = visit.page.locator("table.wordy tbody tr").first
         assert first.locator("td").last.bounding_box()["width"] > 300  # the words have the width to themselves
         assert visit.said == []
+
+
+def test_a_leaderboard_with_every_column_fits_a_screen(browser, tmp_path):
+    page, path = document.Document("t", "s"), tmp_path / "board.html"
+    head = ("", "trial", "repeated", "balanced accuracy", "loss", "epochs", "best epoch", "parameters", "head")
+    row = (
+        "12",
+        "345",
+        "16.25%\u00a0±\u00a01.77%",
+        "0.2250",
+        "3.3637",
+        "100",
+        "100",
+        "1,012,520",
+        "1x1 convolution, relu; " * 9,
+    )
+    page.add("Leaderboard", document.table(head, [row], wide=True))
+    path.write_text(page.html(), encoding="utf-8")
+    with Visit(browser, path.as_uri(), viewport={"width": 1200, "height": 800}) as visit:
+        board = visit.page.locator(".scroll")
+        assert board.evaluate("one => one.scrollWidth - one.clientWidth") == 0
 
 
 def test_a_report_fits_the_paper_that_it_is_printed_on(browser, study):

@@ -60,3 +60,55 @@ def test_names_in_figures_are_no_markup():
     assert set(figure.data[0].x) == {shown}
     point = figures.Point(0, 1.0, 0.5)
     assert figures.costs({name: [point]}, {}).data[0].name == shown
+
+
+def many_parameters(trials: int) -> list[optuna.trial.FrozenTrial]:
+    """Trials of 30 parameters, of which p27 alone decides, and p3 is in half of them; the best first."""
+    distribution = FloatDistribution(0.0, 1.0)
+    made = []
+    for place in range(trials):
+        params = {f"p{at}": (place * (at + 3) % 11) / 11 for at in range(30)} | {"p27": 1 - place / trials}
+        if place % 2:
+            del params["p3"]
+        own = dict.fromkeys(params, distribution)
+        made.append(optuna.trial.create_trial(params=params, distributions=own, value=0.9 - 0.5 * place / trials))
+    return made
+
+
+def test_of_many_parameters_the_most_important_are_drawn_together():
+    trials = many_parameters(22)
+    names, which = parameter_figures.parameters_together(trials, trials)
+    assert len(names) == parameter_figures.MOST_AXES
+    assert "p27" in names
+    assert names == sorted(names, key=lambda name: int(name[1:]))
+    assert which == "24 of 30 parameters, those of the highest importance."
+    figure = parameter_figures.parallel_coordinates(trials, names=names)
+    assert [axis.label for axis in figure.data[0].dimensions] == ["accuracy", *names]
+
+
+def test_of_many_parameters_of_few_trials_those_that_most_have():
+    trials = many_parameters(4)
+    names, which = parameter_figures.parameters_together(trials, trials)
+    assert names == [f"p{at}" for at in range(25) if at != 3]
+    assert which == "24 of 30 parameters, those that most trials have."
+
+
+def test_few_parameters_are_all_drawn_together():
+    trials = [optuna.trial.create_trial(value=0.5), optuna.trial.create_trial(value=0.4)]
+    assert parameter_figures.parameters_together(trials, trials) == ([], "")
+
+
+def test_long_names_leave_room_for_the_plot():
+    name, long = "the name of a parameter, which goes on & on and on", "a long choice, " * 9 + "<the end>"
+    distribution = {name: CategoricalDistribution([long, "b"])}
+    trials = [
+        optuna.trial.create_trial(params={name: choice}, distributions=distribution, value=value)
+        for choice, value in ((long, 0.1), ("b", 0.2), (long, 0.3))
+    ]
+    figure = parameter_figures.slice_of(trials, name)
+    assert figure.layout.xaxis.title.text == "the name of a pa...s on &amp; on and on"
+    assert figure.layout.xaxis.ticktext == ("a long c...the end&gt;", "b")
+    escaped = long.replace("<", "&lt;").replace(">", "&gt;")
+    assert set(figure.data[0].x) == set(figure.layout.xaxis.tickvals) == {escaped, "b"}
+    axis = parameter_figures.parallel_coordinates(trials).data[0].dimensions[1]
+    assert max(map(len, (axis.label, *axis.ticktext))) <= 35
