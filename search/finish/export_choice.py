@@ -60,6 +60,9 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
     kind = asked or (recommended.kind if recommended else WINNER)
     found = _of_kind(record, kind)
     if found is None:
+        if kind == REPEATS and _is_won_by_own(record):
+            why = "an own head: these are not trained again from several seeds"
+            raise InputError("--which", expected="a winner that was trained from several seeds", found=why)
         raise InputError("--which", expected=_EXPECTED[kind], found="none")
     why = why_not_together(found.paths, with_backbone=choice.with_backbone)
     if not why:
@@ -77,6 +80,12 @@ _EXPECTED = {
     REPEATS: "a study whose finalists were repeated several times",
     ENSEMBLE: "a study that has ended with two finalists or more, the article's head counted only where it won",
 }
+
+
+def _is_won_by_own(record: StudyRecord) -> bool:
+    """Whether the winner is a head of somebody's own function."""
+    best, article = record.summary.best, record.summary.article
+    return bool(record.config.head and best and (article is None or best.number != article.number))
 
 
 def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:

@@ -411,6 +411,16 @@ def test_an_average_that_no_file_can_hold_gives_way_to_the_winner(heads, backbon
         what_leaves(record, ExportOptions(which="ensemble", with_backbone=backbone))
 
 
+def test_of_own_heads_there_is_no_average_of_several_seeds():
+    record = read_record(FINISHED)
+    for config, why in (
+        (record.config, "expected a study whose finalists were repeated several times"),
+        (record.config.model_copy(update={"head": "heads.py:make"}), "found an own head: these are not trained again"),
+    ):
+        with pytest.raises(InputError, match=why):
+            what_leaves(replace(record, config=config), ExportOptions(which="repeats"))
+
+
 def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):
     folder = changed(tmp_path / "study", dict.fromkeys((1, 2), OF_NOBODY))
     assert chosen_head(folder).metadata.trials == (1, 2)
