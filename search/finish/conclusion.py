@@ -30,6 +30,7 @@ from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
+from search.finish.export_choice import why_not_together
 from search.finish.held_out import Together, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
@@ -41,7 +42,7 @@ from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.crew import Crew
 from search.record.head_files import copy_path_of, find_head, path_of
-from search.record.recommended import ENSEMBLE, Recommendation
+from search.record.recommended import ENSEMBLE, NAMES, Recommendation
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -133,7 +134,8 @@ def finish_study(
         one_at_a_time=one_at_a_time(study, config, searched.data) if bank else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
-    summary = replace(summary, notes=(*remarks, *incidents(study, summary)), notes_of_start=len(remarks))
+    notes = (*remarks, *summary.notes, *incidents(study, summary))
+    summary = replace(summary, notes=notes, notes_of_start=len(remarks))
     reached(Stage.SUMMARY)
     write_summary(folder, summary)
     return summary
@@ -188,7 +190,8 @@ def conclude(
         on_stage: Told of each stage as it begins.
 
     Returns:
-        ``counted`` with finalists, ensemble, refit, calibration, test and verdict.
+        ``counted`` with finalists, ensemble, refit, calibration, test and verdict, and a note where the average of the
+        finalists was no candidate.
 
     Raises:
         BottleneckError: The chosen head diverged when it was trained on all rows.
@@ -222,7 +225,9 @@ def conclude(
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
     described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
     copies = {number: made.copies for number, made in refits.items()}
-    recommended = recommend(entrants(choice.finalists, ensemble, copies), data.first, config.objective)
+    apart = why_not_together([heads[number] for number in ensemble], with_backbone=True)
+    compared = entrants(choice.finalists, () if apart else ensemble, copies)
+    recommended = recommend(compared, data.first, config.objective)
     if data.first.test is not None:
         on_stage(Stage.TEST)
     test = score_on_test(
@@ -244,7 +249,11 @@ def conclude(
         calibration=_calibration(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
         test=test,
         verdict=verdict(test),
+        notes=(f"{_NO_CANDIDATE}, as {apart}",) if apart else (),
     )
+
+
+_NO_CANDIDATE = f"{NAMES[ENSEMBLE]} is no candidate to be recommended: no file can hold it"
 
 
 def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:

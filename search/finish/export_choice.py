@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,11 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
     kind = asked or (recommended.kind if recommended else WINNER)
     found = _of_kind(record, kind)
     if found is None:
+        if kind == REPEATS and _is_won_by_own(record):
+            why = "an own head: these are not trained again from several seeds"
+            raise InputError("--which", expected="a winner that was trained from several seeds", found=why)
         raise InputError("--which", expected=_EXPECTED[kind], found="none")
-    why = _why_not(found.paths, with_backbone=choice.with_backbone)
+    why = why_not_together(found.paths, with_backbone=choice.with_backbone)
     if not why:
         return found
     if asked:
@@ -76,6 +80,12 @@ _EXPECTED = {
     REPEATS: "a study whose finalists were repeated several times",
     ENSEMBLE: "a study that has ended with two finalists or more, the article's head counted only where it won",
 }
+
+
+def _is_won_by_own(record: StudyRecord) -> bool:
+    """Whether the winner is a head of somebody's own function."""
+    best, article = record.summary.best, record.summary.article
+    return bool(record.config.head and best and (article is None or best.number != article.number))
 
 
 def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
@@ -126,21 +136,24 @@ def _what_is_to_come(record: StudyRecord, kind: str) -> str:
     return f"{why}: this is {what}, not repeated, calibrated or tested"
 
 
-def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:
-    """Why some heads cannot be one file; '' where they can."""
+def why_not_together(paths: Sequence[Path], *, with_backbone: bool) -> str:
+    """Returns why some heads cannot be one file, in words; '' where they can.
+
+    Args:
+        paths: Their files.
+        with_backbone: Whether their backbones stand in that file, too.
+    """
     if len(paths) < 2:
         return ""
     own = next((path for path in paths if path.suffix == OWN), None)
     if own is not None:
         return f"{own.name} has {why_not_plain(own)}"
     heads = [(path, read_metadata(path)) for path in paths]
+    if seen := _seen_otherwise([metadata for _, metadata in heads]):
+        return f"its heads were trained on images {seen}; one model takes one"
     kinds = [group[0][1] for group in groups_of_kind(heads)]
     if len(kinds) > 1:
-        unknown = any(kind.backbone == UNKNOWN for kind in kinds)
-        if with_backbone and not unknown:
-            return ""
-        features = f"its heads take the features of {listed([_title(kind) for kind in kinds], 4)}"
-        return features if unknown else f"{features}, which only --with-backbone brings together"
+        return _why_not_of(kinds, with_backbone=with_backbone)
     ways = ways_taken([metadata for _, metadata in heads])
     if with_backbone or len(ways) == 1:
         return ""
@@ -148,10 +161,42 @@ def _why_not(paths: Sequence[Path], *, with_backbone: bool) -> str:
     return f"its heads were trained on {told}, which only --with-backbone brings together"
 
 
-def _title(kind: HeadMetadata) -> str:
+def _why_not_of(kinds: Sequence[HeadMetadata], *, with_backbone: bool) -> str:
+    """The same of features of several kinds."""
+    unknown = any(kind.backbone == UNKNOWN for kind in kinds)
+    if with_backbone and not unknown:
+        return ""
+    features = f"its heads take the features of {listed([_title(kind, kinds) for kind in kinds], 4)}"
+    return features if unknown else f"{features}, which only --with-backbone brings together"
+
+
+def _seen_otherwise(heads: Sequence[HeadMetadata]) -> str:
+    """How images became what heads were trained on, where that was not the same for all: no model does that itself."""
+    found: dict[str, dict[str, None]] = {}
+    for one, other in combinations(heads, 2):
+        for name, *values in one.differences(other, if_known=True):
+            found.setdefault(name, {}).update(dict.fromkeys(values))
+    return next((f"{made} {' and by '.join(found[name])}" for name, made in _MADE.items() if name in found), "")
+
+
+_MADE = {"resize": "made square by", "intensity": "scaled by"}
+
+
+def _title(kind: HeadMetadata, kinds: Sequence[HeadMetadata]) -> str:
+    """What features are called among others: all that is needed to tell them apart."""
     if kind.backbone == UNKNOWN:
         return f"an unknown backbone (store {kind.store_fingerprint[:16] or UNKNOWN})"
-    return f"{kind.backbone} at {kind.image_size} pixels"
+    called = [(one.backbone, one.image_size) for one in kinds]
+    alike = [one for one, name in zip(kinds, called, strict=True) if name == (kind.backbone, kind.image_size)]
+    differing = {name for other in alike for name, *_ in kind.differences(other)}
+    told = {
+        "alpha": f"alpha {kind.alpha or 1:g}",
+        "weights_sha256": f"weights {kind.weights}",
+        "preprocessing": f"preprocessing {kind.preprocessing}",
+        "layer": f"layer {kind.layer}" if kind.layer else "its own output",
+    }
+    more = ", ".join(text for name, text in told.items() if name in differing)
+    return f"{kind.backbone} at {kind.image_size} pixels{more and f' ({more})'}"
 
 
 def groups_of_kind(heads: Sequence[tuple[Path, HeadMetadata]]) -> list[list[tuple[Path, HeadMetadata]]]:

@@ -47,7 +47,7 @@ def entrants(finalists: Sequence[Finalist], members: Sequence[int], copies: Mapp
 
     Args:
         finalists: Best first; the first one is the winner.
-        members: Trials whose heads the average of the finalists is made of.
+        members: Trials whose heads the average of the finalists is made of; none where no file can hold it.
         copies: Heads that each trial's refit left, by its number; those of others diverged.
     """
     by_trial = {one.trial: one for one in finalists if one.probabilities and one.trial in copies}

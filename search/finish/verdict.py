@@ -5,7 +5,7 @@ from __future__ import annotations
 from features.runtime.text import counted, percent
 from heads.metrics.patients import of_patients
 from search.record.recommended import ARTICLE, REPEATS
-from search.record.results import HeldOutTest, RecommendedOnTest
+from search.record.results import HeldOutTest
 
 
 def verdict(test: HeldOutTest | None) -> str:
@@ -27,7 +27,9 @@ def verdict(test: HeldOutTest | None) -> str:
     if recommended is not None and recommended.kind == ARTICLE:
         shown = "On the validation rows nothing was shown to be better than the article's head, which is recommended"
         return f"{shown}. {where}, it classified {mine}; the search's own winner {percent(test.accuracy, 1)}."
-    found, difference = _name(recommended), recommended.difference if recommended else test.difference
+    found, difference = _name(test), recommended.difference if recommended else test.difference
+    if test.is_article:
+        where = f"The search found no better head than the article's. {where}"
     if test.article is None or difference is None:
         return f"{where}, {found} classified {mine}; the article's head did not come through to compare with."
     both = f"{where}, {found} classified {mine} and the article's head {percent(test.article.accuracy, 1)}"
@@ -40,9 +42,11 @@ def verdict(test: HeldOutTest | None) -> str:
     return f"{both}. {what} is {word} by {abs(points):.1f} points, more than chance explains ({span})."
 
 
-def _name(recommended: RecommendedOnTest | None) -> str:
+def _name(test: HeldOutTest) -> str:
+    recommended = test.recommended
     if recommended is None:
         return "the found head"
     if recommended.kind == REPEATS:
-        return "the recommended average of the found head from several seeds"
+        head = "the article's head" if test.is_article else "the found head"
+        return f"the recommended average of {head} from several seeds"
     return f"the recommended average of {counted(len(recommended.trials), 'head')}"

@@ -122,7 +122,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     if not best:
         yield note("No trial has completed yet.")
         return
-    if record.summary.test and verdict:
+    if verdict:
         yield strong(verdict)
     yield prose(_heads(record, best))
     folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"

@@ -76,7 +76,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
     """What the heads did on rows that played no part in anything before."""
     test = record.summary.test
     if not test:
-        yield note("The test rows have not been shown to this head; that is done once, at the end of the search.")
+        to_come = "The test rows have not been shown to this head; that is done once, at the end of the search."
+        yield note((record.is_concluded and record.summary.verdict) or to_come)
         return
     uses = "once" if test.uses == 1 else f"{test.uses} times, as the study was resumed"
     again = record.summary.refit

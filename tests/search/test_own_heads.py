@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def build(trial, feature_shape, classes):
         model.compile(keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 """
-FEW = {"trials": 5, "epochs": 2, "finalists": 2, "repeats": 2, "progress": False, "sampler": "random", "pruner": "none"}
+FEW = {"trials": 5, "epochs": 2, "finalists": 3, "repeats": 2, "progress": False, "sampler": "random", "pruner": "none"}
 SEED = 5  # with which all three kinds of models come up
 
 
@@ -139,6 +140,15 @@ def test_both_kinds_leave_the_study(world):
         assert not (world / out).exists()
     with pytest.raises(InputError, match=r"--with-backbone: expected a head of plain layers, found .*Gain"):
         study.export(world / "whole.keras", trial=by_kind["own"], with_backbone=True)
+
+
+def test_an_average_of_heads_that_cannot_be_joined_is_not_recommended(world):
+    study = open_study(world / "study")
+    summary = study.summary
+    assert summary.recommendation.of("ensemble") is None
+    assert any(re.search(r"no candidate .* refit-\d+\.keras has .*Gain", note) for note in summary.notes)
+    with pytest.raises(InputError, match=r"--which: expected heads that one file can hold, found refit-\d+\.keras has"):
+        study.export(world / "average.keras", which="ensemble")
 
 
 def test_report_table_and_note_know_them(world):

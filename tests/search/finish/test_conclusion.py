@@ -21,6 +21,7 @@ from search.record.head_files import kept_numbers, refit_path_of
 from search.record.results import BankFigures
 from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary
+from search.review.report import make_report
 from search.setup.audit import AUDIT_FILE
 from search.trials.ranking import finalists_of, ranking
 
@@ -142,7 +143,11 @@ def test_without_test_rows_that_is_what_it_says(tmp_path):
     summary = finish_study(ended.checkpoints, snapshot_every=1e9)
     assert summary.test is None
     assert "no test rows" in summary.verdict
-    assert read_record(ended.folder).summary.verdict == summary.verdict
+    record = read_record(ended.folder)
+    assert record.summary.verdict == summary.verdict
+    report = make_report(record)
+    assert report.count(summary.verdict) == 2  # what was found, and what it is worth on new patients
+    assert "at the end of the search" not in report
 
 
 def test_with_a_banks_figures_stands_what_the_trials_would_have_taken_alone(tmp_path, monkeypatch):

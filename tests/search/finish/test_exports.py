@@ -371,6 +371,8 @@ def changed(folder: Path, heads: dict[int, dict]) -> Path:
 
 OF_NOBODY = {"backbone": "unknown", "alpha": None, "weights": "unknown", "weights_sha256": "", "image_size": 0}
 OF_TWO_STORES = {number: {**OF_NOBODY, "store_fingerprint": f"{number}" * 64} for number in (1, 2)}
+OTHERWISE_SQUARE = {2: {"resize": "pad"}}
+OTHERWISE_SCALED = {1: {"intensity": "0:4095"}, 2: {"intensity": "0:65535"}}
 BRINGS = ", which only --with-backbone brings together"
 
 
@@ -383,6 +385,18 @@ BRINGS = ", which only --with-backbone brings together"
             "take the features of an unknown backbone (store 1111111111111111), an unknown backbone",
         ),
         (OF_TWO_STORES, True, "take the features of an unknown backbone (store 1111111111111111), an unknown backbone"),
+        (
+            {2: {"backbone_sha256": "f" * 64, "layer": "conv"}},
+            False,
+            "take the features of mobilenet at 64 pixels (its own output), mobilenet at 64 pixels (layer conv), which",
+        ),
+        (OTHERWISE_SQUARE, False, "were trained on images made square by squash and by pad; one model takes one"),
+        (OTHERWISE_SQUARE, True, "were trained on images made square by squash and by pad; one model takes one"),
+        (
+            OTHERWISE_SCALED,
+            True,
+            "were trained on images scaled by 0:4095 and by 0:65535; one model takes one",
+        ),
         ({2: {"views": ("identity",)}}, False, "were trained on identity, flip (float16) and on identity (float16)"),
         ({2: {"dtype": "float32"}}, False, "were trained on identity, flip (float16) and on identity, flip (float32)"),
     ],
@@ -392,9 +406,19 @@ def test_an_average_that_no_file_can_hold_gives_way_to_the_winner(heads, backbon
     leaving = what_leaves(record, ExportOptions(with_backbone=backbone))
     assert [path.name for path in leaving.paths] == ["refit-1.hdf5"]
     assert f"recommended is the average of the finalists, but its heads {why}" in leaving.remark
-    assert (BRINGS in leaving.remark) == (heads is not OF_TWO_STORES)
+    assert (BRINGS in leaving.remark) == (heads not in (OF_TWO_STORES, OTHERWISE_SQUARE, OTHERWISE_SCALED))
     with pytest.raises(InputError, match="--which: expected heads that one file can hold, found its heads "):
         what_leaves(record, ExportOptions(which="ensemble", with_backbone=backbone))
+
+
+def test_of_own_heads_there_is_no_average_of_several_seeds():
+    record = read_record(FINISHED)
+    for config, why in (
+        (record.config, "expected a study whose finalists were repeated several times"),
+        (record.config.model_copy(update={"head": "heads.py:make"}), "found an own head: these are not trained again"),
+    ):
+        with pytest.raises(InputError, match=why):
+            what_leaves(replace(record, config=config), ExportOptions(which="repeats"))
 
 
 def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):

@@ -255,6 +255,25 @@ def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(
     assert {*head_files(made.folder, "*")} == {*there} - {*others}
 
 
+def test_an_average_that_no_file_can_hold_is_no_candidate(made, monkeypatch):
+    real = TopCheckpoints._metadata
+
+    def seen_otherwise(checkpoints, number, *told, **more):
+        resize = "pad" if number == made.study.trials[-1].number else "squash"
+        return replace(real(checkpoints, number, *told, **more), image_size=64, resize=resize)
+
+    first, second, *others = (replace(one, is_article=False) for one in finalists(made, better="winner"))
+    last = replace(second, trial=made.study.trials[-1].number)
+    repeated = [first, last, *others]
+    assert "ensemble" in {one.kind for one in ended_with(made, repeated).recommendation.contenders}
+    monkeypatch.setattr(TopCheckpoints, "_metadata", seen_otherwise)
+    summary = ended_with(made, repeated)
+    assert "ensemble" not in {one.kind for one in summary.recommendation.contenders}
+    (noted,) = summary.notes
+    assert noted.startswith("the average of the finalists is no candidate to be recommended: no file can hold it, as ")
+    assert "made square by " in noted
+
+
 def test_heads_that_diverged_are_not_compared(ended):
     two = finalists(ended, better="winner")
     kinds = [one.kind for one in entrants(two, [two[0].trial], {two[0].trial: 1})]

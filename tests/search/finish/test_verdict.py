@@ -1,14 +1,14 @@
 """The sentence agrees with the interval, whatever that is."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search.finish.verdict import verdict
-from search.record.results import Difference, HeadOnTest, HeldOutTest
+from search.record.results import Difference, HeadOnTest, HeldOutTest, RecommendedOnTest, ScoresOnTest
 
 
 def told(value: float, low: float, high: float, **more) -> HeldOutTest:
@@ -42,3 +42,15 @@ def test_other_ends_are_said_as_they_are():
     assert "1 test image of 1 patient " in verdict(told(0, 0, 0, rows=1, patients=1))
     assert "98 test images of 60 patients and 4 unknown that" in verdict(told(0, 0, 0, patients_unknown=4))
     assert "98 test images that no head" in verdict(told(0, 0, 0, patients=None))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0])
+def test_the_articles_own_head_from_several_seeds_is_no_find_of_the_search(value):
+    test = told(value, value - 0.05, value + 0.05, is_article=True)
+    scores = {field.name: getattr(test, field.name) for field in fields(ScoresOnTest)}
+    average = RecommendedOnTest(kind="repeats", trials=(0,), difference=test.difference, **scores)
+    sentence = verdict(replace(test, recommended=average))
+    assert sentence.startswith("The search found no better head than the article's. On 98 test images ")
+    assert "the recommended average of the article's head from several seeds classified 95.0% correctly" in sentence
+    assert "found head" not in sentence
+    assert "the recommended average of the found head" in verdict(replace(test, is_article=False, recommended=average))
