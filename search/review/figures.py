@@ -142,7 +142,7 @@ def costs(
     """
     everyone = [point for points in of_stores.values() for point in points]
     front = pareto_front(everyone, objective)
-    figure = blank_figure("milliseconds an image", in_words(objective))
+    figure = blank_figure("milliseconds per image", in_words(objective))
     figure.update_xaxes(type="log", **log_ticks([point.cost for point in everyone], least=3))
     groups: list[tuple[str, Sequence[Point], str, dict[str, Any]]] = []
     for at, (name, points) in enumerate(of_stores.items()):
@@ -161,7 +161,7 @@ def costs(
             text=[f"trial {point.number}" for point in group],
             mode=mode,
             name=name,
-            hovertemplate="%{text}: %{y:.4f}, %{x} ms an image<extra></extra>",
+            hovertemplate="%{text}: %{y:.4f}, %{x} ms per image<extra></extra>",
             **style,
         )
     even_axis(figure, [point.value for point in everyone])

@@ -56,7 +56,7 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
     if FigureName.VALUE_AND_COST not in gallery:
         yield note("What an image costs is not known: no backbone was measured.")
         return
-    yield document.figure(gallery[FigureName.VALUE_AND_COST], f"{objective} against milliseconds an image")
+    yield document.figure(gallery[FigureName.VALUE_AND_COST], f"{objective} against milliseconds per image")
     if found := frugal(record):
         yield prose(_advice(found, record))
     yield note(
@@ -106,7 +106,7 @@ def _advice(found: Frugal, record: StudyRecord) -> str:
 
 def _named(one: Costed, objective: str) -> str:
     value = value_in_words(objective, one.trial.value)
-    return f"trial {one.trial.number} on {printable(one.store)}, {value} at {milliseconds(one.milliseconds)} an image"
+    return f"trial {one.trial.number} on {printable(one.store)}, {value} at {milliseconds(one.milliseconds)} per image"
 
 
 def _left_out(shown: Sequence[Costed], record: StudyRecord) -> str:
