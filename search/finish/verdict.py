@@ -45,8 +45,7 @@ def verdict(test: HeldOutTest | None) -> str:
 def _name(test: HeldOutTest) -> str:
     recommended = test.recommended
     if recommended is None:
-        return "the found head"
+        return test.winner
     if recommended.kind == REPEATS:
-        head = "the article's head" if test.is_article else "the found head"
-        return f"the recommended average of {head} from several seeds"
+        return f"the recommended average of {test.winner} from several seeds"
     return f"the recommended average of {counted(len(recommended.trials), 'head')}"

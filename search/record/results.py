@@ -339,6 +339,11 @@ class HeldOutTest(HeadOnTest):
         """Of what is recommended: ``recommended``, or of the single winner where that is it, or nothing is."""
         return self.recommended or self
 
+    @property
+    def winner(self) -> str:
+        """What the chosen head is called: the search found it, or nothing better than the article's."""
+        return "the article's head" if self.is_article else "the found head"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BankFigures(Recorded):

@@ -92,7 +92,8 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
     objective, finalists = record.config.objective, record.finalists
     name = in_words(objective)
     if best and finalists:
-        compared = {"found": finalists[0], "the article's head": next((f for f in finalists if f.is_article), None)}
+        compared = {"found": None if finalists[0].is_article else finalists[0]}
+        compared["the article's head"] = next((f for f in finalists if f.is_article), None)
         for what, one in compared.items():
             if one:
                 deviation = f"± {value_in_words(objective, one.sd)} " if one.sd is not None else ""

@@ -85,7 +85,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
     if again:
         parts = " of all folds" if record.config.folds else f" ({' and '.join(again.parts)} together)"
         long = counted(again.epochs, "epoch")
-        trained = f"Before that the found head was trained on {again.rows:,} rows{parts} for {long}. "
+        trained = f"Before that {test.winner} was trained on {again.rows:,} rows{parts} for {long}. "
     of_whom = of_patients(test.patients, test.patients_unknown)
     yield prose(f"{trained}The {test.rows} test rows{of_whom} were used {uses}, at the end.")
     if test.recommended:
@@ -174,7 +174,7 @@ def calibration(record: StudyRecord) -> Iterable[str]:
         " ten. It was fitted on validation rows, by heads that were not trained on them; heads.predict applies it."
     )
     rows = []
-    name = "the found head: " if test and test.recommended else ""
+    name = f"{test.winner}: " if test and test.recommended else ""
     if test and (recommended := test.recommended) and (told := recommended.calibration):
         if told.temperature is not None:
             rows.append(("recommended: temperature", f"{told.temperature:.3f}"))

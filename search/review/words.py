@@ -75,7 +75,7 @@ def scored_on_test(test: HeldOutTest) -> list[tuple[str, ScoresOnTest]]:
     """Returns what was shown the test rows, and what it is called: first what is recommended, if not the winner."""
     told = test.recommended
     found: list[tuple[str, ScoresOnTest]] = [("recommended", told)] if told else []
-    found.append(("found head", test))
+    found.append((test.winner.removeprefix("the "), test))
     kind = told.kind if told else WINNER
     if test.article and not test.is_article and kind != ARTICLE:
         found.append(("article's head", test.article))

@@ -14,6 +14,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import write_json
 from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
+from features.runtime.text import counted
 from heads.metrics.scoring import lower_is_better
 from search.setup.left_open import SHARE_IN_WORDS
 from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
@@ -107,7 +108,7 @@ class StudyConfig(StudyOptions):
         if self.finalists == 0:
             return "no finalists"
         within = f"within {SHARE_IN_WORDS} of the search's trial-epochs"
-        heads = f"as many finalists as fit {within}" if self.finalists is None else f"{self.finalists} finalists"
+        heads = f"as many finalists as fit {within}" if self.finalists is None else counted(self.finalists, "finalist")
         if self.repeats is None:
             return heads if self.finalists is None else f"{heads}, as often as fits {within}"
         return f"{heads}, {self.repeats} times each"

@@ -193,6 +193,9 @@ def test_its_words_fit_the_study(finished):
         audited = replace(record.summary, audit=LeakCounts(patients_shared=shared, near_identical=0))
         assert words in told(replace(record, summary=audited))
     assert "As the best of its epochs" in told(replace(record, summary=replace(record.summary, trials=1)))
+    assert "found head" in usual
+    of_article = replace(record.summary.test, is_article=True, recommended=None)
+    assert "found head" not in told(replace(record, summary=replace(record.summary, test=of_article, verdict="")))
 
 
 def test_the_screen_has_times_as_the_report_has_them_and_no_rate_where_none_went_by(finished, monkeypatch, capsys):
