@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,8 +20,13 @@ from features.runtime.text import printable, shortened
 
 PATIENCE_S = 20.0
 """What a process of its own may take to read a file of unknown structure, before the file counts as damaged."""
-_OPENED_OTHERWISE = ("don't match", "doesn't match", "already open")
-"""What HDF5 says of a file that the same process has open with other settings."""
+_OPENED_OTHERWISE = re.compile(
+    r"file (?:locking|close degree)\b.* match|is already open for read-only|file that is already"
+)
+"""What HDF5 says of a file that the same process has open with other settings.
+
+Of one that a killed program left marked as being written it says "already open for write", in whichever process.
+"""
 _sound: set[tuple[str, int, int, int]] = set()
 """Files that were read by a process of their own: name, number, size and time."""
 
@@ -89,7 +95,7 @@ def _open(path: Path, expected: str, locking: bool | None) -> Any:
         try:
             return h5py.File(path, "r", locking=way)
         except OSError as error:
-            if not any(said in str(error) for said in _OPENED_OTHERWISE):
+            if not _OPENED_OTHERWISE.search(str(error)):
                 raise
     found = "one that this process has opened by h5py in another way"
     raise InputError(path, expected=expected, found=found, hint="close it there")

@@ -62,6 +62,8 @@ from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, ranking
 
+_NO_CANDIDATE = f"{NAMES[ENSEMBLE]} is no candidate to be recommended: no file can hold it"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -251,9 +253,6 @@ def conclude(
         verdict=verdict(test),
         notes=(f"{_NO_CANDIDATE}, as {apart}",) if apart else (),
     )
-
-
-_NO_CANDIDATE = f"{NAMES[ENSEMBLE]} is no candidate to be recommended: no file can hold it"
 
 
 def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -54,6 +56,13 @@ def test_one_that_is_open_in_a_way_of_its_own_is_not_called_damaged(small_store)
     with held, pytest.raises(InputError, match=r"found one that this process has opened by h5py in another way; close"):
         FeatureStore(small_store)
     assert len(FeatureStore(small_store)) == 6
+
+
+def test_one_that_a_killed_program_left_as_being_written_is_not_said_to_be_open_here(tmp_path):
+    left = 'import h5py, os; f = h5py.File("s.h5", "w", libver="latest"); f["x"] = [1]; f.flush(); os._exit(0)'
+    subprocess.run([sys.executable, "-c", left], cwd=tmp_path, check=True)
+    with pytest.raises(InputError, match=r"found a damaged file \(.*already open for write"):
+        FeatureStore(tmp_path / "s.h5")
 
 
 def test_files_that_are_no_stores_are_refused_in_words(tmp_path):
