@@ -20,7 +20,7 @@ from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import Laid
-from heads.bank.partitions import one_of, partition_of, settings_of, training
+from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of, training
 from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
@@ -106,6 +106,7 @@ class BankProgram:
         self._shape, self._dtype, self.traces = shape, dtype, 0
         tools = _Tools(compiled=True, dtype=dtype)
         self._deepens = tools.by_bits
+        self._at_once = PARTITIONS_AT_ONCE if tools.one_by_one else 1
         self._bank, self._scoring = Bank(shape, dtype, tools), Bank(shape, dtype, tools, batch=scored)
         exact = ExactForward(replace(shape, folds=1, batch=scored), self._scoring.probabilities)
         self.exact = exact if dtype == "float32" and tools.one_by_one else None  # GPUs may round products to 10 bits
@@ -204,21 +205,31 @@ class BankProgram:
     def _train(self, settings: Any, batch: Batch, fold: Any, losses: Any) -> Any:
         folds = self._shape.folds
 
-        def partition(number: Any, losses: Any) -> Any:
-            which = partition_of(number, fold, folds)
-            own, before = settings_of(settings, which), one_of(losses, which)
-            weights, steps = self._on(which, _weights_and_steps)
-            gradients = self._bank.gradients(weights, steps, own, batch)
-            found = self._on(which, lambda state: self._update(state, gradients, own, before))
-            return number + 1, tf.tensor_scatter_nd_update(losses, [[which]], found[None])
+        def train(count: int, number: Any, losses: Any) -> Any:
+            places = [partition_of(number + ahead, fold, folds) for ahead in range(count)]
+            # All are read before one is written: TensorFlow has what reads a variable of any of them wait for that.
+            read = [self._on(place, _weights_and_steps) for place in places]
+            own = [settings_of(settings, place) for place in places]
+            found = [
+                self._bank.gradients(weights, steps, mine, batch)
+                for (weights, steps), mine in zip(read, own, strict=True)
+            ]
+            for place, mine, gradients in zip(places, own, found, strict=True):
+                sums = self._on(place, partial(self._update, gradients, mine, one_of(losses, place)))
+                losses = tf.tensor_scatter_nd_update(losses, [[place]], sums[None])
+            return number + count, losses
 
-        start = (tf.constant(0), losses)
-        if folds == 1:
-            return partition(*start)[1]
         every = training(folds)
-        return tf.while_loop(lambda number, _: number < every, partition, start, parallel_iterations=1)[1]
+        at_once = min(self._at_once, every)
+        left, start = every % at_once, (tf.constant(0), losses)
+        if at_once == every:
+            return train(every, *start)[1]
+        number, losses = tf.while_loop(
+            lambda number, _: number < every - left, partial(train, at_once), start, parallel_iterations=1
+        )
+        return train(left, number, losses)[1] if left else losses
 
-    def _update(self, state: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
+    def _update(self, gradients: Gradients, settings: Any, losses: Any, state: State) -> Any:
         moments = {part: state[part] for part in ("first", "second", "counters")}
         losses = self._follow(moments, gradients, settings, losses)
         self._move(state["weights"], moments, gradients, settings)

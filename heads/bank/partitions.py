@@ -1,7 +1,8 @@
 """A bank's partitions, one for each fold: which train on a batch, and how one is taken out of the state and put back.
 
-The mathematics knows one partition. A batch of one fold goes through those of the others one after the other: what one
-of them needs fits memory that the next one uses again, and the one that sits the batch out is not touched.
+The mathematics knows one partition. A batch of one fold goes through those of the others, and the one that sits the
+batch out is not touched. They come one after the other, or a few at once: what some of them need fits memory that the
+next ones use again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from heads.bank.functions import Tensor, in_own_kernel
 from heads.bank.state import Settings
 
 T = TypeVar("T")
+PARTITIONS_AT_ONCE = 2
+"""Partitions that a CPU takes through a batch at once, at most. Steps of one have pieces that run on one core; a third
+one at once finds no idle core."""
 _OF_PARTITIONS = ("learning_rate", "seed")
 """Settings that each partition has of its own."""
 

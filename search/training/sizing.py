@@ -17,6 +17,7 @@ import numpy as np
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
+from heads.bank.partitions import PARTITIONS_AT_ONCE, training
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -218,7 +219,8 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     item = 2 if dtype == "bfloat16" else 4
     places = max(shape.pages, shape.tiles)
-    step = _COPIES * item * shape.batch * shape.positions * PAGE * places  # of one partition after the other
+    at_once = min(PARTITIONS_AT_ONCE, training(shape.folds))
+    step = at_once * _COPIES * item * shape.batch * shape.positions * PAGE * places
     return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
 
 
