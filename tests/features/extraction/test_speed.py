@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_networks import SIZE, flat
@@ -71,3 +72,17 @@ def test_few_images_go_through_at_once_where_they_are_large(monkeypatch):
     monkeypatch.setattr(speed, "build_untrained", lambda spec: Counting())
     assert milliseconds_per_image(BackboneSpec(name="mobilenet", weights="random")) >= 0
     assert batches == [(2, 512, 512, 3)] * (1 + speed.RUNS)
+
+
+def test_a_backbones_time_is_that_of_one_image_in_milliseconds(monkeypatch):
+    now, seconds = [0.0], iter([9.0, 0.5, 0.25, 0.75, 0.5, 0.5])
+
+    class Slow:
+        image_size = 512
+
+        def features(self, images):
+            now[0] += next(seconds)
+
+    monkeypatch.setattr(speed, "build_untrained", lambda spec: Slow())
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert milliseconds_per_image(BackboneSpec(name="mobilenet", weights="random")) == 250 / 2  # of two at once

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
+from features.store import reader as reading
+from features.store import writer as writing
 from features.store.joined import JoinedStore
 from features.store.projected import ProjectedStore
 from features.store.projection import Projection
@@ -197,6 +199,26 @@ def test_killed_from_outside_again_and_again_it_resumes_to_the_same_bytes(tmp_pa
         assert done >= reached  # what it said was written is there
     fill_store(path, header, features, states)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_features_are_flushed_before_their_rows_are_said_to_be_done_and_that_is_flushed(tmp_path, monkeypatch):
+    """A kill leaves what was written, flushed or not: only a machine that goes down tells the order."""
+    told, write, flush = [], writing.write_at, writing.sync_data
+    monkeypatch.setattr(
+        writing, "write_at", lambda file, array, at: told.append(array.dtype.name) or write(file, array, at)
+    )
+    monkeypatch.setattr(writing, "sync_data", lambda file: told.append("flushed") or flush(file))
+    header = build_header(rows=16)
+    fill_store(tmp_path / "s.h5", header, build_features(header), np.full(16, RowState.DONE, np.uint8))
+    assert told == ["float16", "flushed", "uint8", "flushed"]
+
+
+def test_a_store_whose_place_another_takes_while_it_is_opened_is_not_read(tmp_path, monkeypatch):
+    path, other = (build_store(tmp_path / f"{seed}.h5", seed=seed) for seed in (0, 1))
+    opened = reading.open_to_read
+    monkeypatch.setattr(reading, "open_to_read", lambda path: other.replace(path) and opened(path))
+    with pytest.raises(InputError, match="expected a store that stays, found another one in its place; run it again"):
+        FeatureStore(path)
 
 
 def test_a_reader_sees_only_what_is_settled_while_another_writes(tmp_path):

@@ -81,6 +81,8 @@ METADATA = {
     "no JSON": (_attribute("split", "{"), "split: expected a JSON object"),
     "a text as number": (_attribute("image_size", "big"), "image_size: expected a whole number"),
     "an infinite number": (_attribute("alpha", np.inf), "alpha: expected a number"),
+    "a temperature of 0": (_attribute("temperature", 0.0), r"temperature: expected a number above 0, found 0\.0"),
+    "a temperature below": (_attribute("temperature", -2.0), "temperature: expected a number above 0, found -2"),
     "a dtype": (_attribute("dtype", "int8"), "dtype: expected float16 or float32"),
     "no views": (_attribute("views", np.zeros(0, h5py.string_dtype())), "views: expected at least one"),
     "a number as text": (_attribute("backbone", 3), "backbone: expected a text"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from heads.metrics.intervals import (
     accuracy_interval,
@@ -153,6 +154,14 @@ def test_a_single_row_is_never_more_than_a_standard_error(patients, rows_each, r
     best, other = np.ones(len(groups)), np.ones(len(groups))
     other[0] -= 1 / runs
     assert is_within(*paired_difference(best, other, groups))
+
+
+def test_of_a_few_patients_with_an_image_each_it_reaches_as_far_as_students_t():
+    values = np.arange(5.0)
+    low, high = mean_interval(values, np.arange(5))
+    expected = t.interval(0.95, 4, values.mean(), values.std(ddof=1) / np.sqrt(5))
+    assert low <= expected[0] + 1e-9
+    assert high >= expected[1] - 1e-9
 
 
 def test_the_interval_of_a_mean_has_the_unit_of_its_values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from commands import invoke
 from conftest import CLASSES, build_features, build_header, build_store
 
 from features.store.reader import FeatureStore
-from heads.files.head_file import save_head
+from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.loaded import load_head
+from heads.metrics.calibration import with_temperature
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
@@ -42,6 +44,15 @@ def test_rows_have_the_probabilities_of_the_model(place):
     said = invoke("heads.predict", place / "head.hdf5", place / "v.h5", "--json")
     assert said.status == 0
     assert [row["class"] for row in json.loads(said.out)] == table["class"].tolist()
+
+
+def test_rows_are_calibrated_as_images_are(place, tmp_path):
+    plain, store = read_head(place / "head.hdf5"), FeatureStore(place / "v.h5")
+    save_head(tmp_path / "warm.hdf5", plain.model, replace(plain.metadata, temperature=2.5))
+    tables = [load_head(path).predict(store, progress=False) for path in (place / "head.hdf5", tmp_path / "warm.hdf5")]
+    before, after = (table[list(CLASSES)].to_numpy() for table in tables)
+    np.testing.assert_allclose(after, with_temperature(before, 2.5), atol=1e-6)
+    assert (after.max(axis=1) < before.max(axis=1)).all()
 
 
 def test_a_row_without_features_has_its_reason(place):

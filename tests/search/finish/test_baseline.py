@@ -47,6 +47,13 @@ def test_all_trial_epochs_and_every_start_are_reckoned(tmp_path, clock):
     assert estimate.seconds == pytest.approx(8 * START + trial_epochs * (EPOCH + BATCH * whole), abs=0.05)
 
 
+def test_with_folds_there_are_as_many_trainings_of_each_trial(tmp_path, clock):
+    ended = end_study(tmp_path, trials=8)
+    once = one_at_a_time(ended.study, ended.config, ended.study_data)
+    folded = one_at_a_time(ended.study, ended.config.model_copy(update={"folds": 3}), ended.study_data)
+    assert folded.seconds == pytest.approx(3 * once.seconds, abs=0.2)
+
+
 def test_of_many_batches_a_few_are_trained_and_what_an_epoch_costs_beside_them_counts_once(tmp_path, clock):
     ended = end_study(tmp_path, batch_size=1)
     whole = len(ended.data.train.rows)

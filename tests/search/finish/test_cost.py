@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
+from heads.prediction import speed
 from heads.prediction.speed import Pace, milliseconds_per_row, multiply_adds
 from search.finish import cost
 from search.finish.cost import cost_of_use
 from search.finish.searched import Searched
 from search.record.costs import CostOfUse, StoreCost
 from search.setup.stores import StudyData
+from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
 
@@ -109,6 +112,30 @@ def test_a_heads_size_is_what_its_products_multiply():
         products["conv"] *= 12
         assert multiply_adds(spec, shape, 5) == sum(products.values())
     assert milliseconds_per_row(model, shape) > 0
+
+
+def test_a_heads_time_is_that_of_one_row_in_milliseconds(monkeypatch):
+    now, rows = [0.0], []
+
+    def predict_batch(model, features, size):
+        rows.append(len(features))
+        now[0] += 0.5
+
+    monkeypatch.setattr(speed, "predict_batch", predict_batch)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert milliseconds_per_row(None, (7, 7, 64)) == pytest.approx(500 / rows[0])
+    assert rows[0] == speed.MOST_ROWS
+    assert milliseconds_per_row(None, (1024, 1024, 2)) == pytest.approx(500 / 2)
+
+
+def test_of_heads_of_several_sizes_the_larger_one_costs_more(ended, monkeypatch):
+    monkeypatch.setattr(cost, "milliseconds_per_row", lambda model, shape: model.count_params() / 1000)
+    found = cost_of_use(ended.searched).heads
+    widths = {f"{trial.number}": TrialNotes.of(trial).spec.conv_width for trial in ranking(ended.study)}
+    averaged = {f"{trial.number}" for trial in ranking(ended.study) if TrialNotes.of(trial).spec.pooling != "flatten"}
+    assert len({widths[number] for number in averaged}) > 1
+    ordered = sorted(averaged, key=widths.__getitem__)
+    assert found[ordered[0]] < found[ordered[-1]]
 
 
 def test_the_pace_is_the_line_through_what_was_measured():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from ended_study import end_study
 
+from features.rows.split import groups_of
 from heads.files.head_file import read_head
+from heads.metrics.intervals import difference_interval
 from heads.metrics.scoring import average_views, predict_probabilities
 from search.finish import held_out
 from search.finish.held_out import score_on_test
@@ -50,6 +52,15 @@ def test_it_says_what_each_head_does_and_the_difference_row_by_row(ended, heads)
     low, high = test.difference.interval
     assert low <= test.difference.value <= high
     assert test.difference.larger_than_chance == (low > 0 or high < 0)
+
+
+def test_the_interval_of_the_difference_has_patients_as_units(ended, heads):
+    winner, other, _ = heads
+    mine, theirs = called_rightly(ended, heads[winner]), called_rightly(ended, heads[other])
+    test = ended.data.test
+    by_patients = difference_interval(mine, theirs, groups_of(test.store.patients[test.rows]))
+    assert scored(ended, heads, article=other).difference.interval == by_patients
+    assert by_patients != difference_interval(mine, theirs, np.arange(len(mine)))
 
 
 def test_a_head_does_not_differ_from_itself(ended, heads):

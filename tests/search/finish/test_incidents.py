@@ -39,6 +39,19 @@ def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
     assert "used 3 times" in tested
 
 
+def test_a_second_use_of_the_test_rows_is_said_and_the_first_is_not(tmp_path):
+    made = MadeStudy(tmp_path / "s", make_config(trials=12))
+    made.train(12)
+    made.conclude()
+    summary = read_summary(made.folder)
+    ends = [replace(summary, test=replace(summary.test, uses=uses)) for uses in (1, 2)]
+    once, twice = ([line for line in incidents(made.opened.study, end) if "test rows" in line] for end in ends)
+    made.close()
+    assert not once
+    assert len(twice) == 1
+    assert "used 2 times" in twice[0]
+
+
 def test_notes_are_kept_in_the_summary_and_older_summaries_have_none(tmp_path):
     made = MadeStudy(tmp_path / "s", make_config())
     made.train(3)

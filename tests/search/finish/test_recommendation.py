@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import build_features, build_header, fill_store
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
+from features.store.schema import RowState
 from heads.files.head_file import read_head
-from heads.metrics.scoring import score
+from heads.metrics.scoring import average_views, score
 from search.finish import conclusion
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import Choice, conclude
@@ -30,6 +32,7 @@ from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.review.outcome import show_outcome
 from search.review.report import make_report
+from search.setup.data import load_data
 from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
@@ -78,6 +81,28 @@ def test_rows_are_scored_by_the_studys_objective(ended, objective):
     called = probabilities(ended.data, 15, sure=0.8)
     whole = score(called, ended.data.validation_labels, objective).ranking_score
     assert row_scores(called, ended.data.validation_labels, objective).mean() == pytest.approx(whole, rel=1e-5)
+
+
+def test_for_the_auc_which_has_no_rows_stands_the_logarithm_of_the_true_class(ended):
+    called, labels = probabilities(ended.data, 15, sure=0.8), ended.data.validation_labels
+    shares = called[np.arange(len(labels)), labels]
+    assert row_scores(called, labels, "auc") == pytest.approx(np.log(shares))
+
+
+def test_with_folds_rows_are_of_the_patients_whose_rows_were_predicted(tmp_path):
+    header = build_header(rows=96)
+    owners = [row % 32 for row in range(96)]  # whose rows lie apart
+    header = replace(header, labels=tuple(one % 4 for one in owners), patients=tuple(map(str, owners)))
+    fill_store(tmp_path / "s.h5", header, build_features(header), np.full(96, RowState.DONE, np.uint8))
+    shares = {"validation_share": 0.0, "test_share": 0.0}
+    data = load_data(tmp_path / "s.h5", validation=None, test=None, **shares, folds=3, seed=1, resident=False)
+    missed = data.store.patients[np.concatenate(data.folds)] == "7"
+    right, wrong = (probabilities(data, count) for count in (96, 0))
+    called = {"article": np.where(missed[:, None], wrong, right), "winner": right}
+    recommended = recommend([Entrant(kind, (1,), 1, [one]) for kind, one in called.items()], data, "accuracy")
+    article, _ = recommended.contenders
+    assert article.error == pytest.approx(article.behind) == pytest.approx(3 / 96)
+    assert recommended.kind == "article"
 
 
 def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
@@ -146,6 +171,7 @@ def test_the_winners_copies_lie_there_and_leave_as_their_average(made):
     assert all(copy_path_of(made.folder, winner, copy).is_file() for copy in (1, 2))
     exported, head = export(made, "average.hdf5", which="repeats")
     assert head.metadata.trials == (winner,) * 3
+    assert head.metadata.temperature == summary.recommendation.of("repeats").temperature
     assert exported.description.endswith("from 3 seeds")
     rows = np.maximum(np.random.default_rng(0).standard_normal((4, *head.metadata.feature_shape), np.float32), 0)
     each = [read_head(copy_path_of(made.folder, winner, copy)).model.predict(rows, verbose=0) for copy in range(3)]
@@ -280,6 +306,23 @@ def test_heads_that_diverged_are_not_compared(ended):
     assert "ensemble" not in kinds
     assert "repeats" not in kinds
     assert refit_path_of(ended.folder, 3) == copy_path_of(ended.folder, 3, 0)
+
+
+def test_a_head_that_diverged_when_it_was_trained_on_all_rows_is_no_candidate(ended):
+    winner, *_, article = finalists(ended, better="winner")
+    assert article.is_article
+    assert [one.kind for one in entrants([winner, article], [], {winner.trial: 1})] == ["winner"]
+
+
+def test_the_finalists_are_averaged_seed_by_seed(ended):
+    rights = ((20, 4, 8), (4, 20, 12))
+    called = [tuple(probabilities(ended.data, right) for right in runs) for runs in rights]
+    repeated = finalists(ended, better="winner")[:2]
+    two = [replace(one, probabilities=runs) for one, runs in zip(repeated, called, strict=True)]
+    numbers = [one.trial for one in two]
+    *_, average = entrants(two, numbers, dict.fromkeys(numbers, 1))
+    assert (average.kind, average.trials) == ("ensemble", tuple(numbers))
+    np.testing.assert_array_equal(average.called, [average_views(seed) for seed in zip(*called, strict=True)])
 
 
 def test_scores_that_are_no_shares_say_what_they_are(ended):

@@ -8,6 +8,7 @@ from ended_study import end_study
 
 from heads.model.spec import HeadSpec
 from search.finish.refit import Candidate, refit
+from search.setup.data import SearchData
 
 PLAIN = HeadSpec(conv_width=16, batch_norm=False, dropout=0.0, pooling="average")
 RATE = 3e-3
@@ -28,6 +29,7 @@ def made(ended):
         Candidate(4, 6, PLAIN, 1, [RATE]),
         Candidate(5, 7, PLAIN, 2, [1e30, 1e30]),
         Candidate(6, 8, HeadSpec(conv_width=32, pooling="max"), 2, [RATE]),
+        Candidate(7, 5, PLAIN, 1, [RATE], copies=2),
     ]
     return refit(candidates, ended.config, ended.study_data)
 
@@ -46,8 +48,14 @@ def test_the_ordinal_decides_the_seed(made):
     assert not same(made[1], made[4])
 
 
+def test_copies_are_from_other_seeds_and_the_first_is_the_head_alone(made):
+    (copy,) = made[7].more
+    assert same(made[7], made[1])
+    assert not np.array_equal(copy[0], made[7].weights[0])
+
+
 def test_one_that_diverged_is_left_out(made):
-    assert made.keys() == {1, 2, 3, 4, 6}
+    assert made.keys() == {1, 2, 3, 4, 6, 7}
 
 
 def test_it_trains_on_all_rows_but_those_of_the_test(made, ended):
@@ -61,3 +69,11 @@ def test_each_head_has_its_own_shapes(made):
     assert made[1].weights[0].shape[-1] == 16
     assert made[6].weights[0].shape[-1] == 32
     assert made[6].head == HeadSpec(conv_width=32, pooling="max")
+
+
+def test_rows_of_rare_classes_count_as_they_did_in_the_search(ended, made, monkeypatch):
+    weights = {"none": None, "balanced": [9.0, 1.0, 1.0, 1.0]}
+    monkeypatch.setattr(SearchData, "class_weights", lambda _, kind: weights[kind])
+    config = ended.config.model_copy(update={"class_weights": "balanced"})
+    (weighted,) = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data).values()
+    assert not same(weighted, made[1])

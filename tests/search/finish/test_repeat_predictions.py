@@ -94,3 +94,13 @@ def test_a_run_without_any_is_named(tmp_path: Path, data: SearchData, study: opt
     ask(study)
     with pytest.raises(InputError, match=r"0\.npy: expected class probabilities"):
         Predictions(tmp_path / "kept", data, "accuracy", in_record=True).read(told(study))
+
+
+def test_with_folds_a_run_has_a_score_of_each(tmp_path, data):
+    shares = {"validation_share": 0.0, "test_share": 0.25}
+    folded = load_data(data.store.path, validation=None, test=None, **shares, folds=3, seed=1, resident=False)
+    kept = Predictions(tmp_path / "kept", folded, "accuracy", in_record=False)
+    first, *others = folded.folds
+    scores = kept.scores(probabilities(folded, len(first)))
+    assert kept.folds == len(scores) == 3
+    assert [one.accuracy for one in scores] == [1, *[0] * len(others)]

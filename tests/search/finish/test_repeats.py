@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,6 +20,7 @@ from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
 from search.setup.config import STUDY_FILE
+from search.setup.seeds import derive_seed
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
@@ -35,6 +37,7 @@ class MadeBank:
         diverged: Ordinals of repeats that diverge.
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
+        seeds: Of their first weights.
     """
 
     def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
@@ -44,10 +47,12 @@ class MadeBank:
         self.diverged: set[int] = set()
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
+        self.seeds: list[int] = []
 
     def __call__(self, recording, *, book, sink, **_):
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
+            self.seeds.append(asked.seed)
             place, run = divmod(asked.ordinal, 2)
             if asked.ordinal in self.diverged:
                 book.fail(asked, "diverged", epochs=1)
@@ -150,6 +155,21 @@ def test_equal_means_are_decided_by_the_loss(ended, bank):
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [second, first]
     assert found[0].mean == found[1].mean
+
+
+def test_by_the_loss_the_least_mean_wins_and_is_told_as_it_is(ended, bank):
+    config = ended.config.model_copy(update={"objective": "loss"})
+    plan = plan_repeats(ended.study, config)
+    found, _ = run_repeats(replace(ended.searched, config=config), plan=plan, snapshot_every=1e9)
+    assert [one.values for one in found] == [one.losses for one in found]
+    assert 0 < found[0].mean < found[1].mean < found[2].mean
+
+
+def test_repeats_begin_with_other_weights_than_the_trials_did(ended, bank):
+    repeat(ended)
+    trials = {derive_seed(ended.config.seed, "head", trial.number) for trial in ended.study.get_trials()}
+    assert len({*bank.seeds}) == 6
+    assert trials.isdisjoint(bank.seeds)
 
 
 def test_what_has_been_repeated_is_not_repeated_again(ended, bank):

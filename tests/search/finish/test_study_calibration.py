@@ -103,6 +103,16 @@ def test_of_one_that_was_stopped_the_trials_own_head_serves(ended):
     assert summary.calibration.temperature == expected
 
 
+def test_so_it_does_of_one_that_was_not_chosen(ended):
+    found = finalists(ended)
+    found[1] = replace(found[1], stopped_after=1)
+    concluded(ended, found)
+    validation, number = ended.data.validation, found[1].trial
+    own = predict_probabilities(read_head(path_of(ended.folder, number)).model, validation)
+    temperature = read_head(refit_path_of(ended.folder, number)).metadata.temperature
+    assert temperature == fit_temperature(own, validation.labels)
+
+
 def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     found = finalists(ended)
     summary = concluded(ended, found)

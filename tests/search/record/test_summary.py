@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
+from search.record.results import RecommendedOnTest, ScoresOnTest
 from search.record.study_record import read_record
 from search.record.summary import SUMMARY_FILE, Summary, read_summary, write_summary
 
@@ -109,3 +110,14 @@ def test_when_the_search_goes_on_only_what_still_holds_is_left(tmp_path):
     assert summary.notes == ("rows are uneven",)
     assert summary.bank == before.bank  # measured, and told with the number of trials that it is of
     assert (summary.test is None) == (summary.best.number != before.best.number)
+
+
+def test_when_the_search_goes_on_it_recommends_nothing_that_it_has_not_compared(folder):
+    before = read_record(folder).summary
+    scores = {name: getattr(before.test, name) for name in (one.name for one in fields(ScoresOnTest))}
+    average = RecommendedOnTest(kind="ensemble", trials=(0, before.best.number), **scores)
+    concluded = replace(before, test=replace(before.test, recommended=average))
+    gone_on = replace(before, trials=before.trials + 1).merged_with(concluded, still_chosen=False)
+    assert gone_on.test == before.test
+    assert gone_on.verdict is None
+    assert before.merged_with(concluded, still_chosen=True).test == concluded.test

@@ -287,6 +287,14 @@ def test_the_front_is_what_no_smaller_head_beats():
     assert figures.pareto_front([]) == []
 
 
+def test_the_best_loss_so_far_is_the_least(finished):
+    record = read_record(finished)
+    traces = {trace.name: trace for trace in figures.history(record.ranked, record.article, "loss").data}
+    values = np.array(traces["completed"].y)
+    assert list(traces["best so far"].y) == np.minimum.accumulate(values).tolist()
+    assert values.min() < values[0]
+
+
 def test_thinning_keeps_the_best_and_the_worst(finished):
     ranked = ranking(read_record(finished).study)
     few = thinned(ranked, 5)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import CUT, PHONE, WIDER, Visit, chromium, require, what_is_missing
-from made_study import SPACE, MadeStudy, make_config
+from made_study import COUNTS, SPACE, MadeStudy, make_config
 from test_report import HOSTILE, Reader
 
 from features.runtime.text import milliseconds
@@ -148,6 +148,35 @@ def test_cheapest_is_the_best_of_those_that_cost_the_same(record):
     assert found.cheapest == found.best
     assert "No cheaper head is within one standard error of it" in make_report(alike)
     assert "cheapest within one standard error" not in [trace.name for trace in Gallery(alike)["value-and-cost"].data]
+
+
+def ranked_by_loss(record: StudyRecord, means: tuple[float, ...], *, diverged: int = 0) -> StudyRecord:
+    """With such means of the first finalists, each cheaper than the one before; what others cost is not known."""
+    heads = tuple(
+        replace(one, mean=mean, sd=0.03, diverged=diverged)
+        for one, mean in zip(record.finalists[: len(means)], means, strict=True)
+    )
+    stores = tuple(replace(one, milliseconds=1.0) for one in record.summary.cost_of_use.stores)
+    cost = CostOfUse(stores=stores, heads={f"{one.trial}": 9.0 - place for place, one in enumerate(heads)})
+    finalists = replace(record.summary.finalists, heads=heads)
+    config = record.config.model_copy(update={"objective": "loss"})
+    return replace(record, config=config, summary=replace(record.summary, finalists=finalists, cost_of_use=cost))
+
+
+def test_of_losses_the_larger_one_is_the_worse(record):
+    found = frugal(ranked_by_loss(record, (0.20, 0.21, 0.30)))
+    assert [found.best.trial.number, found.cheapest.trial.number] == [one.trial for one in record.finalists[:2]]
+
+
+def test_the_error_of_a_mean_is_of_the_repeats_that_came_through(record):
+    assert frugal(ranked_by_loss(record, (0.2, 0.3), diverged=1)).margin == pytest.approx(0.03 / 2**0.5)
+
+
+def test_with_folds_the_error_of_a_share_is_of_all_rows_that_judge(record):
+    folded = replace(record, config=record.config.model_copy(update={"folds": 5}))
+    trial = folded.ranked[-1]
+    assert trial.number not in [one.trial for one in folded.finalists]
+    assert standard_error(folded, trial) == pytest.approx((trial.value * (1 - trial.value) / COUNTS["train"]) ** 0.5)
 
 
 def test_features_are_one_of_the_parameters(record):

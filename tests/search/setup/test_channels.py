@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import ROOT, build_store
+from made_bank import use_made_banks
 
 from features.compression.directions import principal_directions
 from features.rows.split import fold_rows
 from features.runtime.errors import InputError
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
+from heads.bank.engine import Engine
+from heads.metrics.intervals import paired_difference
+from heads.metrics.scoring import Scores
 from heads.model.spec import HeadSpec
 from search.setup import channels, cross_validation
 from search.setup.channels import MeasuredChannels, choose_channels, drawn_heads, in_words
@@ -61,6 +65,14 @@ def test_the_fewest_that_keep_the_accuracy_are_taken_and_no_more_are_tried(store
     assert f"2: {measured[0].accuracy:.4f} (-{measured[0].difference:.4f} ± " in in_words(measured)
 
 
+def test_the_error_of_a_difference_has_patients_as_units(store, monkeypatch):
+    """Of a patient's three rows all are classified correctly or none."""
+    _, measured, _ = chosen(store, monkeypatch, {12: 100, 2: 66}, candidates=(2,))
+    lost = np.where(np.arange(len(store.usable)) % 100 < 66, 0.0, 1.0)
+    by_rows = paired_difference(lost, np.zeros(len(lost)), np.arange(len(lost)))[1]
+    assert measured[0].error == pytest.approx(by_rows * 3**0.5, rel=0.05)
+
+
 def test_better_than_all_is_kept_and_all_are_taken_where_none_keep(store, monkeypatch):
     assert chosen(store, monkeypatch, {12: 80, 2: 90})[0] == 2
     number, measured, _ = chosen(store, monkeypatch, {12: 90, 2: 40, 4: 40, 8: 40})
@@ -94,6 +106,20 @@ def test_rows_are_predicted_by_heads_that_have_not_seen_them(store, folds):
         np.testing.assert_allclose(one.sum(axis=1), 1, atol=1e-4)
     again = cross_validate(store, folds, heads[:1], **told)
     np.testing.assert_allclose(again[0], found[0], atol=0.05)
+
+
+def test_of_each_head_the_best_epoch_is_what_is_predicted_with(store, folds, monkeypatch):
+    use_made_banks(monkeypatch)
+    accuracies, kept = iter([0.4, 0.6, 0.5]), []
+
+    def validate(engine):
+        accuracy = np.full(engine.learning_rates.rates.shape, next(accuracies))
+        return Scores(1 - accuracy, accuracy, accuracy)
+
+    monkeypatch.setattr(Engine, "validate", validate)
+    monkeypatch.setattr(Engine, "keep", lambda engine, improved: kept.append(int(improved.sum())))
+    cross_validate(store, folds, [(HeadSpec(conv_width=16), 1)], epochs=3, batch_size=40, seed=5)
+    assert kept == [3, 3, 0]  # a head for each of three folds
 
 
 def test_as_much_as_the_error_is_no_loss_whatever_the_last_bit_says():

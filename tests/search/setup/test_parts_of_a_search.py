@@ -97,3 +97,23 @@ def test_an_evaluation_on_another_store_takes_that_ones_parts(path: Path) -> Non
     for fingerprint, split in (("f" * 64, None), ("f" * 64, {"seed": 0, "validation": 0.1, "test": 0.1})):
         metadata = HeadMetadata.of_store(store.header, fingerprint, split=split, versions={})
         assert rows_of(Part.VALIDATION, Path("head.hdf5"), metadata, store).tolist() == list(range(48, 60))
+
+
+def test_balanced_weights_are_of_the_rows_that_are_trained_on(tmp_path: Path) -> None:
+    path, header = tmp_path / "store.h5", build_header(rows=72)
+    rare = [label == 0 and row >= 12 for row, label in enumerate(header.labels)]
+    parts = ["test" if held else "validation" if row < 24 else "train" for row, held in enumerate(rare)]
+    parts[:3] = ["train"] * 3
+    header = replace(header, parts=tuple(parts))
+    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    data = load(path)
+    counts, weights = np.bincount(data.train.labels), data.class_weights("balanced")
+    assert counts.tolist() == [3, 12, 12, 12]
+    assert counts * weights == pytest.approx([39 / 4] * 4)
+    assert data.class_weights("none") is None
+
+
+def test_with_folds_labels_are_in_the_order_of_what_is_predicted(path: Path) -> None:
+    data = load(path, folds=3)
+    assert data.validation_labels.tolist() == [data.store.labels[row] for fold in data.folds for row in fold]
+    assert data.validation_labels.tolist() != data.validation.labels.tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, fill_store
+from conftest import build_features, build_header, build_store, fill_store
 from made_study import SPACE, make_config
 
 from features.compression.compression import compress_store
@@ -103,3 +103,29 @@ def test_test_rows_that_the_directions_of_a_compressed_store_have_seen_are_count
     ).test.rows
     seen = np.isin(split, default_training_rows(FeatureStore(tmp_path / "s.h5"))).sum()
     assert line.startswith(f"c.h5: {seen} of {len(split)} test rows")
+
+
+def test_patients_of_given_stores_are_not_trained_on_nor_those_of_the_test_validated_on(tmp_path):
+    validation, test = (build_store(tmp_path / name, rows=rows) for name, rows in (("v.h5", 24), ("t.h5", 12)))
+    data = load(save(tmp_path / "s.h5"), validation=validation, test=test)
+    parts = [set(feed.store.patients[feed.rows].tolist()) for feed in (data.train, data.validation, data.test)]
+    assert list(map(len, parts)) == [32, 4, 4]
+    assert len(set.union(*parts)) == 40
+    assert data.remarks == (
+        "v.h5: 12 validation rows left out: their patients are in another part",
+        "s.h5: 24 training rows left out: their patients are in another part",
+    )
+
+
+def test_what_leaves_is_trained_on_both_stores_where_validation_has_its_own(tmp_path):
+    store, other = build_store(tmp_path / "s.h5", rows=48), save(tmp_path / "v.h5", labels=[0, 1, 2, 3] * 30)
+    data = load(store, validation=other, share=0.25)
+    source, rows = data.all_but_test
+    parts = (data.train, data.validation)
+    assert source.labels[rows].tolist() == [label for part in parts for label in part.labels]
+    assert np.array_equal(source.take(rows), np.concatenate([part.store.take(part.rows) for part in parts]))
+    assert (data.parts_but_test, data.stores_but_test) == (
+        ("train", "validation"),
+        (data.store.fingerprint, data.validation.store.fingerprint),
+    )
+    assert data.remakeable_split is None

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build_header, build_store, fill_store
+from conftest import build_features, build_header, build_store, fill_store
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.runtime.errors import InputError
 from features.store.schema import RowState
+from heads.files.metadata import HeadMetadata
 from search.setup.data import load_data
 from search.setup.stores import StudyData, named_paths, part_paths, require_same_images, split_name
 
@@ -99,6 +100,15 @@ def test_other_features_of_the_same_images_are_taken(first, tmp_path):
     data = StudyData({"a": first, "b": other})
     assert (data.names, data.first, data.of("b")) == (("a", "b"), first, other)
     assert data.only(["b"]).names == ("b",)
+
+
+def test_a_head_is_shown_the_rows_of_its_own_store_though_another_has_features_of_that_shape(first, tmp_path):
+    header = replace(build_header(rows=48), preprocessing="unit")
+    fill_store(tmp_path / "b.h5", header, build_features(header), np.full(48, RowState.DONE, np.uint8))
+    other = load(tmp_path / "b.h5")
+    data = StudyData({"a": first, "b": other})
+    for one in (first, other):
+        assert data.of_head(HeadMetadata.of_store(one.store.header, one.store.fingerprint, versions={})) is one
 
 
 CHANGES = {

@@ -30,6 +30,7 @@ from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
+from search.training.banks import Banks
 from search.training.display import Display
 from search.training.runner import Recording, run_pool
 from search.training.sizing import settle_banks
@@ -173,6 +174,20 @@ def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path, monkeypa
     counts = np.bincount(started)[::2]
     assert counts[0] == 3
     assert set(counts[1:-1].tolist()) == {6}
+
+
+def test_each_folds_head_has_first_weights_of_its_own(store, tmp_path, monkeypatch):
+    use_made_banks(monkeypatch)
+    seeds, insert = [], Banks.insert
+
+    def inserting(banks, arriving):
+        seeds.extend(one.newcomer.seeds for one in arriving)
+        return insert(banks, arriving)
+
+    monkeypatch.setattr(Banks, "insert", inserting)
+    found = search(store, tmp_path / "study", SPACE, folds=3, trials=4, epochs=1)
+    assert len({seed for folds in seeds for seed in folds}) == 4 * 3
+    assert [folds[0] for folds in seeds] == [derive_seed(found.config.seed, "head", place) for place in range(4)]
 
 
 @pytest.mark.parametrize("where", ["hold", "train_epoch"])

@@ -166,6 +166,30 @@ def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(t
     opened.close()
 
 
+def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    book = Book(opened.study, make_config(trials=5), HEADS)
+    article, *others, weakest = [book.ask() for _ in range(5)]
+    for place, asked in enumerate((article, *others, weakest)):
+        book.report(asked, EpochRecord(1, 1.0, Score(1.0, 0.9 - place / 10), 1e-3))
+    book.fail(article, "diverged", epochs=1)
+    assert book.should_prune(weakest)
+    for asked in others:
+        book.prune(asked, epochs=1)
+    assert not book.should_prune(weakest)
+    opened.close()
+
+
+def test_a_trial_is_through_after_all_epochs_or_as_many_without_a_better_one_as_it_may_wait(tmp_path):
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    config, best = make_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5), 1e-3)
+    patient = Book(opened.study, config.model_copy(update={"patience": 3}), HEADS)
+    assert [patient.is_through(epochs, best) for epochs in (2, 4, 5)] == [False, False, True]
+    endless = Book(opened.study, config, HEADS)
+    assert [endless.is_through(epochs, best) for epochs in (5, EPOCHS - 1, EPOCHS)] == [False, False, True]
+    opened.close()
+
+
 def test_run_again_the_articles_head_has_the_parameters_that_it_had(tmp_path):
     """What is switched off in it is drawn: from the place that comes next, which is another one by then."""
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)

@@ -85,6 +85,11 @@ def test_rungs_lie_before_the_end(epochs):
     assert bool(rungs(epochs)) == (epochs > 1)
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(400, (50, 100, 200)), (50, (6, 12, 25)), (6, (1, 3)), (2, (1,))])
+def test_rungs_are_an_eighth_a_quarter_and_a_half_of_the_way(epochs, expected):
+    assert rungs(epochs) == expected
+
+
 @pytest.mark.parametrize("name", ["halving", "hyperband", "median"])
 def test_each_pruner_prunes_weak_trials_before_the_end_of_a_short_study(name):
     epochs, pruned = 20, []
@@ -175,6 +180,19 @@ def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others
     assert not asked[4].should_prune()  # its other run has not got so far
     study.tell(asked[5], state=TrialState.FAIL)
     assert asked[4].should_prune()
+
+
+def test_of_a_run_that_was_interrupted_the_one_that_runs_it_again_counts():
+    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=1, spared=[], needed=[1] * 3))
+    asked = []
+    for ordinal, value in ((0, 0.9), (1, 0.8), (2, 0.1), (2, 0.95)):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        asked.append(study.ask())
+        asked[-1].report(value, 1)
+    asked[2].set_user_attr("failure", "interrupted")
+    study.tell(asked[2], state=TrialState.FAIL)
+    assert asked[1].should_prune()
+    assert not asked[3].should_prune()
 
 
 def test_runs_that_were_ahead_follow_the_one_that_was_judged_for_their_finalist():
