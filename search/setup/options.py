@@ -236,8 +236,8 @@ class StudyOptions(_Options):
     repeats: Annotated[
         int | None,
         Option(
-            "Seeds to train each of them from; with folds one for each fold, so a multiple of these, rounded up.",
-            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, by the search's trial-epochs",
+            "Seeds to train each of them from; with folds every fold takes one: rounded up to whole runs of all folds.",
+            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, with folds one or two runs, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=1,
