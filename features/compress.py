@@ -20,8 +20,8 @@ def main(
 ) -> None:
     """Makes a store of fewer channels, on which a search takes a fraction of the time.
 
-    The channels are the strongest directions (uncentred principal directions) of the maps of the rows that a search
-    on STORE trains on by default: the split of its default seed and shares, so that no patient of the test part has a
+    The channels are the strongest directions (uncentred principal directions) of the maps of the rows that
+    search.run --folds 0 trains on: the split of its default seed and shares, so that no patient of the test part has a
     say. A search takes the store as any other, and the heads that leave it take all channels. A compression that was
     stopped goes on where it was when the same command runs again.
     """

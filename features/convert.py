@@ -78,7 +78,7 @@ def main(
     for option, given in (("--classes", classes), ("--dtype", dtype)):
         if not to_store and given is not None:
             found = "a store, which has its own" if option == "--classes" else "a store: the layout is float32"
-            raise InputError(option, expected="a source of the article's layout", found=found)
+            raise InputError(option, expected="a source of arrays or of the article's layout", found=found)
     for option, path in (("--labels", labels), ("--paths", paths), ("--patients", patients), ("--parts", parts)):
         if not of_arrays and path is not None:
             raise InputError(option, expected="a source X.npy", found=source)

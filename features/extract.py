@@ -17,6 +17,12 @@ from features.runtime.errors import InputError
 from features.runtime.options import checked, option_name, with_options
 
 _T = TypeVar("_T")
+_SEVERAL = "Several joined by commas make a store each, in a folder"
+_MORE = {
+    "backbone": f"{_SEVERAL}; --layer, --weights and --preprocessing then take as many.",
+    "image_size": f"{_SEVERAL}.",
+}
+"""What this command takes of an option beside what all takers of ``ExtractionOptions`` do."""
 
 
 def main(
@@ -68,7 +74,7 @@ class _MissingError(typer.TyperException):
     exit_code = 2
 
 
-with_options(main, ExtractionOptions)
+with_options(main, ExtractionOptions, more=_MORE)
 
 
 if __name__ == "__main__":

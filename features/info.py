@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
@@ -18,9 +19,12 @@ from features.runtime.text import printable
 from features.store.check import LISTED, describe, find_problems
 from features.store.reader import FeatureStore
 
+_SPLIT = "as search.run --folds 0 splits them"
+_FOLDED = "without it, where validation rows are few, a search takes train and validation together, in folds"
+
 
 def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
-    """Returns the parts that a search would use, or all rows as one part, '', and the reason why it could not."""
+    """Returns the parts of a search with one validation part, or all rows as one part, '', and why there are none."""
     if not store.complete:
         return [Part("", store, store.usable)], "not all rows are there yet"
     try:
@@ -29,11 +33,14 @@ def split_parts(store: FeatureStore) -> tuple[list[Part], str]:
         return [Part("", store, store.usable)], str(error)
 
 
-def _parts_text(found: Leaks, reason: str, *, given: bool) -> str:
+def _parts_text(store: FeatureStore, found: Leaks, reason: str) -> str:
     if reason:
         return f"none: {printable(reason)}"
-    made = "as given, and as search.run uses them" if given else "the default of search.run"
-    return f"{found.in_words} ({made})"
+    given = set(np.asarray(store.header.parts)[store.usable]) if store.header.parts else set()
+    if "validation" in given:
+        return f"{found.in_words} (as given, and as search.run uses them)"
+    made = "test as given, and as search.run --folds 0 splits the rest" if "test" in given else _SPLIT
+    return f"{found.in_words} ({made}; {_FOLDED})"
 
 
 def _pairs_text(found: Leaks) -> str:
@@ -66,7 +73,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "classes": ", ".join(f"{printable(name)} {count:,}" for name, count in told["classes"].items()),
         "patients": f"{patients['number']:,} (known for {patients['rows_known']:,} rows), "
         f"{patients['in_several_classes']:,} of them in more than one class",
-        "parts": _parts_text(found, reason, given=bool(store.header.parts)),
+        "parts": _parts_text(store, found, reason),
         "near-identical": _pairs_text(found),
         "views": ", ".join(told["views"]),
         "pages": {"first": "one a file", "all": "all of a file, a row each"}.get(told["pages"], told["pages"]),

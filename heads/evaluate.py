@@ -27,7 +27,11 @@ def main(
     head: Annotated[Path, typer.Argument(metavar="HEAD.hdf5", help="The head.", show_default=False)],
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A feature store that fits it.", show_default=False)],
     part: Annotated[
-        Part, typer.Option(help="Which rows: all, or a part as the head's study split this very store.")
+        Part,
+        typer.Option(
+            help="Which rows: all, or a part, as the head's study split this very store, or as the store itself says "
+            "where it is another."
+        ),
     ] = Part.ALL,
     report: Annotated[
         Path | None,

@@ -313,7 +313,8 @@ class LoadedHead:
 
         Args:
             store: A store, or its file.
-            part: ``all``, or ``train``, ``validation`` or ``test`` as the head's study split this very store.
+            part: ``all``, or ``train``, ``validation`` or ``test``: as the head's study split this very store, or as
+                the store itself says where it is another.
             progress: Whether a bar shows how far it is.
 
         Raises:
@@ -423,8 +424,9 @@ def load_head(
     """Opens a head: one of a study, an ensemble, or a plain Keras file such as the article's.
 
     Args:
-        path: The ``.hdf5`` file.
-        backend: ``tensorflow`` or ``jax``; by default ``KERAS_BACKEND``, else what is installed. A process has one.
+        path: The file: ``.hdf5``, ``.h5`` or ``.keras``.
+        backend: ``tensorflow`` or ``jax``; by default the one that Keras already runs on, else ``KERAS_BACKEND``, else
+            what is installed. A process has one.
         classes: Names of its classes in the order of its outputs, for a plain Keras file, which has none; a list, or a
             text with commas between. Without them they are ``class-0``, ``class-1``, ...; of a head that takes what the
             article's does and has four outputs, the article's.

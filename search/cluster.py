@@ -31,6 +31,15 @@ _CPUS = typer.Option(
     show_default=False,
     rich_help_panel=_PANEL,
 )
+_TOLD = {
+    "features": "Store to train on, or NAME=STORE: a path that all machines see, or an address for fsspec; given "
+    "several times, stores of the same images, which the search chooses between. Without it, with --address local, a "
+    "built-in demonstration.",
+    "storage": "Optuna storage URL of a database that all machines reach; without it, with --address local, SQLite in "
+    "study.db of the study directory.",
+    "grace": "Seconds without a sign of life after which a worker's trials are handed to others.",
+}
+"""Help of the options of a search that are others with workers."""
 
 
 def run(**given: Any) -> None:
@@ -73,7 +82,7 @@ with_options(extract, ExtractionOptions)
 signature_of(
     run,
     [
-        *search_options(without=NOT_HERE, with_images=False),
+        *search_options(without=NOT_HERE, told=_TOLD, with_images=False),
         _option("address", str, _ADDRESS, "auto"),
         _option("workers", int, _WORKERS, 2),
         _option("gpus_per_worker", float, _GPUS, 0.0),

@@ -87,7 +87,8 @@ class Study:
         """Returns the chosen head: uncompiled, from bottlenecks to class probabilities.
 
         Raises:
-            InputError: No trial has completed, or no head of it is kept yet.
+            InputError: No trial has completed, or no head of it is kept yet. Or it is a head of somebody's own with
+                layers that are not plain, which only ``export`` to a ``.keras`` file writes.
         """
         from search.finish.export import chosen_head  # noqa: PLC0415
 

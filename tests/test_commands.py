@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def runs(request, tmp_path_factory) -> tuple[str, dict[str, Run], Path]:
     if module == "search.run":  # which needs no arguments
         ways["nothing"] = ("--trials",)
     if module == "search.cluster":
-        ways["help of run"] = ("run", "--help")
+        ways |= {f"help of {name}": (name, "--help") for name in ("run", "extract")}
     command = [sys.executable, "-c", RUN, module, json.dumps(list(ways.values()))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
     said = [Run(*json.loads(line)) for line in done.stdout.splitlines()]
@@ -110,6 +111,24 @@ def test_defaults_that_follow_from_something_stand_in_help(runs):
     module, run, _ = runs
     told = run["help of run" if module == "search.cluster" else "help"]
     assert "[default: " in told.output  # Rich takes brackets for its own
+
+
+def test_help_speaks_of_the_options_that_the_command_has_or_says_which_command_has_them(runs):
+    for name, run in runs[1].items():
+        if not name.startswith("help"):
+            continue
+        own = set(re.findall(r"^│ {1,4}(?:\* +)?(--[a-z-]+)", run.output, re.MULTILINE))
+        told = re.findall(r"(\S+) \(?(--[a-z][a-z-]*[a-z])", " ".join(run.output.replace("│", " ").split()))
+        others = {(before, option) for before, option in told if option not in own}
+        assert {before for before, _ in others} <= set(COMMANDS), others
+
+
+@pytest.mark.parametrize("runs", ["features.extract", "search.run", "search.cluster"], indirect=True)
+def test_several_backbones_are_offered_where_they_are_taken(runs):
+    module, ways, _ = runs
+    for name, run in ways.items():
+        offered = "joined by commas make a store each" in " ".join(run.output.replace("│", " ").split())
+        assert offered == (module == "features.extract" and name == "help")
 
 
 def test_an_unknown_option_is_one_line_and_exit_status_2(runs):

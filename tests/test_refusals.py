@@ -268,7 +268,7 @@ COMMANDS: dict[str, Case] = {
     "a dtype": ("features.convert {article.h5} {new} --dtype int8", "--dtype: expected float16 or float32, found int8"),
     "classes of a store": (
         "features.convert {store.h5} {new} --classes a,b",
-        "--classes: expected a source of the article's layout, found a store, which has its own",
+        "--classes: expected a source of arrays or of the article's layout, found a store, which has its own",
     ),
     "few names": ("features.convert {article.h5} {new} --classes a", "--classes: expected "),
     "nothing to look at": ("features.info {gone}", "{gone}: expected a feature store, found no such file"),

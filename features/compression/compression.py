@@ -31,7 +31,7 @@ class Compressed:
         path: The store that was made.
         projection: Its basis.
         rows: Rows whose maps the basis was made for.
-        by_split: Whether these are the training rows of a default search; else all usable ones.
+        by_split: Whether these are the training rows of a search with one validation part; else all usable ones.
         share: Share of the sum of squares of these maps that it holds; None where the basis was there already.
         written: Rows that this run wrote.
     """

@@ -74,7 +74,7 @@ def principal_directions(source: FeatureSource, rows: Rows, *, on_progress: OnPr
 
 
 def default_training_rows(source: FeatureSource) -> Rows | None:
-    """Returns the rows that a search on the source trains on unless it is told otherwise; None where it could not."""
+    """Returns the rows that a search with one validation part trains on; None where there is no such split."""
     try:
         return part_rows(source).split.train
     except InputError:

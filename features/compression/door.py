@@ -82,6 +82,6 @@ def describe(made: Compressed) -> list[str]:
     """Returns what the command says of a compression, a line each."""
     if not made.written:
         return [f"{made.path}: {made.projection}, finished already"]
-    which = "training rows of a default search" if made.by_split else "usable rows, as a default search cannot be split"
+    which = "training rows of --folds 0" if made.by_split else "usable rows, as they cannot be split into parts"
     share = f"{percent(made.share, 2)} of the squares in" if made.share is not None else "for"
     return [f"{made.path}: {made.projection}, {share} the maps of {made.rows:,} {which}; {made.written:,} rows written"]

@@ -37,6 +37,7 @@ _FUNCTIONS = ("keras.src.activations.", "keras.src.ops.")
 _SPACES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")
 """Public modules in which a class is looked for whose module a file does not say."""
 _SLASH = "/"
+_ALL_LAYERS = "features.extract --list-layers shows all"
 _MOST_BEFORE = 16
 """Tokens that are left out: one for the class, one for a teacher, and registers, of which there are 4 or 8."""
 
@@ -186,7 +187,7 @@ def cut(network: Any, name: str) -> Any:
     if not wanted:
         leaves = dict.fromkeys([*names, *(one.rpartition(_SLASH)[2] for one in names)])
         near = ", ".join(get_close_matches(name, leaves, n=3, cutoff=0.5))
-        hint = f"near it: {near}" if near else "--list-layers shows all"
+        hint = f"near it: {near}" if near else _ALL_LAYERS
         raise InputError("--layer", expected=f"one of {len(names)} layers", found=printable(name), hint=hint)
     if len(wanted) > 1:
         raise InputError("--layer", expected=f"one of {', '.join(wanted[:8])}", found=printable(name))
@@ -239,7 +240,7 @@ def as_map(features: Any, what: str) -> tuple[Any, str]:
 
     if isinstance(features, list | tuple | dict):
         expected = "the layer whose output is wanted, as there are several outputs"
-        raise InputError("--layer", expected=expected, found="none", hint="--list-layers shows all")
+        raise InputError("--layer", expected=expected, found="none", hint=_ALL_LAYERS)
     shape = tuple(features.shape[1:])
     match shape:
         case (int(), int(), int()):
@@ -254,4 +255,4 @@ def as_map(features: Any, what: str) -> tuple[Any, str]:
             said += f", without the first {before} (class or register tokens)" if before else ""
             return keras.layers.Reshape((side, side, channels), name="map")(patches), said
     expected = "a map (height, width, channels), a vector, or tokens of a square grid"
-    raise InputError("--layer", expected=expected, found=f"{shape} of {what}", hint="--list-layers shows all")
+    raise InputError("--layer", expected=expected, found=f"{shape} of {what}", hint=_ALL_LAYERS)

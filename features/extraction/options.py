@@ -18,7 +18,7 @@ from features.images.pages import Pages
 from features.images.patients import GROUP_PATTERN
 from features.images.reading import MAX_PIXELS
 from features.images.views import View, parse_views
-from features.runtime.backend import Backend
+from features.runtime.backend import UNLESS_TOLD, Backend
 from features.runtime.errors import InputError
 from features.runtime.options import ShownAs, joined, option_name, text_of
 from features.runtime.text import composed
@@ -48,11 +48,12 @@ class ExtractionOptions(BaseModel):
 
     backbone: Annotated[str, BeforeValidator(_names_joined)] = Field(
         default=BackboneSpec.name,
-        description=f"A Keras file that holds a whole network (.keras, .h5), or one of {', '.join(BACKBONES)}. Several "
-        "joined by commas make a store each, in a folder; --layer, --weights and --preprocessing then take as many.",
+        description=f"A Keras file that holds a whole network (.keras, .h5), or one of {', '.join(BACKBONES)}.",
     )
     layer: Annotated[str | None, BeforeValidator(joined)] = Field(
-        default=None, description="Cut the backbone at this layer; --list-layers shows all. Else its own output."
+        default=None,
+        description="Cut the backbone at this layer, one of those that features.extract --list-layers shows; else "
+        "its own output.",
     )
     weights: Annotated[str, BeforeValidator(_names_joined)] = Field(
         default=IMAGENET, description="imagenet (downloaded once by Keras), random, random:SEED, or a file."
@@ -60,7 +61,7 @@ class ExtractionOptions(BaseModel):
     alpha: float | None = Field(default=None, description="Width multiplier of the mobilenets.")
     image_size: Annotated[str | None, BeforeValidator(_numbers_joined)] = Field(
         default=None,
-        description="Side in pixels; else the backbone's own. Several joined by commas make a store each, in a folder.",
+        description="Side in pixels; else the backbone's own.",
     )
     preprocessing: Annotated[str, BeforeValidator(joined)] = Field(
         default=BackboneSpec.preprocessing,
@@ -97,7 +98,7 @@ class ExtractionOptions(BaseModel):
     )
     classes: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None,
-        description="Names of the classes for labels in --table that are numbers from 0, joined by commas.",
+        description="Names of the classes, joined by commas; the labels in --table are numbers from 0 or these names.",
     )
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
     intensity: str | None = Field(
@@ -122,7 +123,7 @@ class ExtractionOptions(BaseModel):
         default=False,
         description="Stop at an image that cannot be decoded or has no row in --table, and at a row that has no image.",
     )
-    backend: Backend | None = Field(default=None, description="Keras backend; else tensorflow.")
+    backend: Backend | None = Field(default=None, description=f"Keras backend; else {UNLESS_TOLD}.")
 
     @property
     def backbones(self) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def find_leaks(parts: Sequence[Part], *, within_parts: bool = False, on_progress
 
 
 def default_parts(store: FeatureSource) -> list[Part]:
-    """Returns the parts that a search on the store would use, unless it is told otherwise.
+    """Returns the parts of a search on the store that has one validation part, and is told nothing else.
 
     Raises:
         InputError: There are too few patients for them.

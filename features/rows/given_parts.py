@@ -54,7 +54,7 @@ def part_rows(
     seed: int = SEED,
     ignore_parts: bool = False,
 ) -> Parted:
-    """Puts the usable rows of a source into parts; by default those that a search uses.
+    """Puts the usable rows of a source into parts; by default those of a search with one validation part.
 
     Where parts are given, validation rows of patients that are in the test part are left out, then training rows of
     patients in either; a missing part is split off the training rows.

@@ -21,6 +21,8 @@ from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+UNLESS_TOLD = "KERAS_BACKEND, else tensorflow, else jax"
+"""What help says of the backend where none is given, see ``use_backend``."""
 _starting = threading.Lock()
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_args
 
 import annotated_types
@@ -44,15 +45,18 @@ def option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def with_options(main: Function, model: type[BaseModel], *, before: str | None = None) -> Function:
+def with_options(
+    main: Function, model: type[BaseModel], *, before: str | None = None, more: Mapping[str, str] = MappingProxyType({})
+) -> Function:
     """Gives a command that takes ``**options`` the signature that Typer reads: an option for each field.
 
     Args:
         main: The command; its own parameters are keyword-only where options stand before one of them.
         model: The options.
         before: The parameter that they stand before; by default they come last.
+        more: What this command's help says of a field behind its description.
     """
-    added = [command_option(name, field) for name, field in model.model_fields.items()]
+    added = [command_option(name, field, more=more.get(name, "")) for name, field in model.model_fields.items()]
     return _put(main, added, before=before, eval_str=True)
 
 
@@ -74,7 +78,7 @@ def _put(function: Function, added: list[inspect.Parameter], *, before: str | No
 
 
 def command_option(
-    name: str, field: FieldInfo, *, unset: str | None = None, panel: str | None = None
+    name: str, field: FieldInfo, *, unset: str | None = None, panel: str | None = None, more: str = ""
 ) -> inspect.Parameter:
     """Returns a field as a parameter that Typer makes an option of.
 
@@ -84,6 +88,7 @@ def command_option(
         unset: The help of an option that is None where it is not given, since the command looks elsewhere before the
             field's default holds.
         panel: Heading that the option stands under in help; None for the usual one.
+        more: What help says behind the description.
     """
     names = (option_name(name),) if field.annotation is bool else ()  # one that is given or not, with no --no-...
     as_text = any(isinstance(part, AsText) for part in field.metadata)
@@ -92,7 +97,7 @@ def command_option(
     if unset is None:
         words = next((part.text for part in field.metadata if isinstance(part, ShownAs)), None)
         shown = words or field.default is not None
-        option = typer.Option(*names, help=field.description, show_default=shown, **bounds)
+        option = typer.Option(*names, help=f"{field.description or ''} {more}".strip(), show_default=shown, **bounds)
         return _parameter(name, Annotated[kind, option], field.default)
     option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **bounds)
     return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)

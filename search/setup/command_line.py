@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from features.runtime.options import command_option
@@ -11,15 +12,18 @@ from search.setup.images import ImageOptions
 from search.setup.options import RunOptions, help_of
 
 
-def search_options(*, without: Collection[str] = (), with_images: bool = True) -> list[inspect.Parameter]:
+def search_options(
+    *, without: Collection[str] = (), told: Mapping[str, str] = MappingProxyType({}), with_images: bool = True
+) -> list[inspect.Parameter]:
     """Returns the options of a search; what is not given on a command line is None.
 
     Args:
         without: Names of those to leave out.
+        told: Help of those that do something else in this command, by name.
         with_images: Whether those of an extraction come, too.
     """
     fields = {name: field for name, field in RunOptions.model_fields.items() if name not in without}
-    options = [command_option(name, field, unset=help_of(field)) for name, field in fields.items()]
+    options = [command_option(name, field, unset=help_of(field, told.get(name))) for name, field in fields.items()]
     if with_images:
         panel = "With --images, as for features.extract"
         options += [

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
-from features.runtime.backend import Backend
+from features.runtime.backend import UNLESS_TOLD, Backend
 from features.runtime.options import AsText, checked, takes_numbers, text_of
 from features.runtime.text import printable
 from features.store.reader import FeatureStore
@@ -236,8 +236,8 @@ class StudyOptions(_Options):
     repeats: Annotated[
         int | None,
         Option(
-            "Seeds to train each of them from.",
-            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, by the search's trial-epochs",
+            "Seeds to train each of them from; with folds every fold takes one: rounded up to whole runs of all folds.",
+            shown=f"{LEAST_REPEATS} to {MOST_REPEATS}, with folds one or two runs, by the search's trial-epochs",
             in_file=True,
             may_change=True,
             before=1,
@@ -259,7 +259,7 @@ class StudyOptions(_Options):
         Field(ge=1),
     ] = None
     seed: Annotated[int, Option("Decides everything."), Field(ge=0, le=2**31 - 1)] = SEED
-    backend: Annotated[Backend | None, Option("Keras backend.", shown="tensorflow")] = None
+    backend: Annotated[Backend | None, Option("Keras backend.", shown=UNLESS_TOLD)] = None
 
 
 class RunOptions(StudyOptions, DataOptions):
@@ -312,13 +312,13 @@ def study_options() -> Iterator[tuple[str, Option]]:
         yield name, option_of(field)
 
 
-def help_of(field: FieldInfo) -> str:
-    """Returns what help says of an option, its default included."""
+def help_of(field: FieldInfo, told: str | None = None) -> str:
+    """Returns what help says of an option, its default included; ``told`` instead of its own text."""
     option = option_of(field)
     shown = option.shown
     if shown is None and field.default is not None and field.default is not False:
         shown = str(field.default)
-    return option.help + (f" [default: {shown}]" if shown else "")
+    return (told or option.help) + (f" [default: {shown}]" if shown else "")
 
 
 def _run_section() -> type[BaseModel]:

@@ -152,14 +152,14 @@ def test_a_source_that_became_another_one_is_not_gone_on_with(tmp_path):
 def test_too_few_patients_for_a_split_are_said(tmp_path):
     build_store(tmp_path / "few.h5", rows=6, shape=(2, 2, 8))
     said = succeed("features.compress", tmp_path / "few.h5", tmp_path / "out.h5", "--channels", 2)
-    assert "6 usable rows, as a default search cannot be split" in said.err
+    assert "6 usable rows, as they cannot be split into parts" in said.err
 
 
 def test_the_command_says_what_it_did_and_info_shows_it(source, tmp_path):
     out = tmp_path / "small.h5"
     said = succeed("features.compress", source.path, out, "--channels", 5)
     assert "5 of 12 channels" in said.err
-    assert "training rows of a default search; 60 rows written" in said.err
+    assert "training rows of --folds 0; 60 rows written" in said.err
     assert "finished already" in succeed("features.compress", source.path, out, "--channels", 5).err
     assert "5 of 12 channels" in " ".join(succeed("features.info", out).out.split())
     told = succeed("features.info", out, "--json").out

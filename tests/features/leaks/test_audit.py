@@ -27,10 +27,12 @@ from search.setup.options import RunOptions
 DEFAULTS = RunOptions().model_dump()
 
 
-def write_store(path: Path, images: np.ndarray, *, patients: tuple[str, ...] | None = None) -> FeatureStore:
+def write_store(
+    path: Path, images: np.ndarray, *, patients: tuple[str, ...] | None = None, parts: tuple[str, ...] = ()
+) -> FeatureStore:
     """A finished store: classes in turn, three rows a patient, unless other patients are given."""
     header = build_header(rows=len(images), shape=images.shape[1:], dtype="float32", batch_size=len(images))
-    header = replace(header, patients=patients) if patients else header
+    header = replace(header, patients=patients or header.patients, parts=parts)
     with StoreWriter(path, header) as writer:
         writer.write(range(len(images)), images[:, None], np.full(len(images), RowState.DONE, np.uint8))
         writer.finish()
@@ -95,7 +97,7 @@ def test_one_patient_under_two_classes_is_two_owners(tmp_path, images):
     }
 
 
-def test_the_default_parts_are_those_of_a_search(tmp_path, images):
+def test_the_default_parts_are_those_of_a_search_with_one_validation_part(tmp_path, images):
     assert (DEFAULTS["seed"], DEFAULTS["validation_fraction"], DEFAULTS["test_fraction"]) == (
         SEED,
         VALIDATION_FRACTION,
@@ -113,7 +115,10 @@ def test_info_shows_parts_and_pairs(tmp_path, images):
         images[120 + copy] = images[copy]
     path = write_store(tmp_path / "a.h5", images).path
     text = " ".join(succeed("features.info", path).out.replace("│", " ").split())
-    assert "patients in two parts: 0 (the default of search.run)" in text
+    assert (
+        "patients in two parts: 0 (as search.run --folds 0 splits them; without it, where validation rows are few,"
+        in text
+    )
     assert "12 pairs of different patients or classes" in text
     assert text.count(" = ") == 10
     assert "and 2 more (--json has them)" in text
@@ -128,6 +133,20 @@ def test_info_shows_parts_and_pairs(tmp_path, images):
     quick = json.loads(succeed("features.info", path, "--json", "--quick").out)["leaks"]
     assert quick["rows"] == told["rows"]
     assert quick["near_identical"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("validation", "test"), "(as given, and as search.run uses them)"),
+        (("test",), "(test as given, and as search.run --folds 0 splits the rest; without it,"),
+        ((), "(as search.run --folds 0 splits them; without it,"),
+    ],
+)
+def test_info_says_which_parts_a_search_takes_as_they_are(tmp_path, images, given, words):
+    parts = tuple(given[row // 3 % 8] if row // 3 % 8 < len(given) else "train" for row in range(len(images)))
+    path = write_store(tmp_path / "a.h5", images, parts=parts).path
+    assert words in " ".join(succeed("features.info", path, "--quick").out.replace("│", " ").split())
 
 
 def test_info_of_a_store_that_cannot_be_split_says_why(tmp_path, images):
@@ -166,7 +185,7 @@ def test_where_no_patient_is_known_none_is_counted(tmp_path, images):
     store = write_store(tmp_path / "a.h5", images, patients=("",) * len(images))
     (line, _) = describe(audit_study(tmp_path, load(store)))
     assert line == "train 170 rows, validation 35 rows, test 35 rows; no patient is known"
-    assert f"{line} (the default of search.run)" in " ".join(
+    assert f"{line} (as search.run --folds 0 splits them; " in " ".join(
         succeed("features.info", store.path).out.replace("│", " ").split()
     )
 

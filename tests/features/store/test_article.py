@@ -289,7 +289,7 @@ def test_the_command_refuses_what_has_no_effect_and_survives_a_full_disk(tmp_pat
     for option, value in (("--classes", "a,b,c,d"), ("--dtype", "float32")):
         refused = invoke("features.convert", store, tmp_path / "article.h5", option, value)
         assert refused.status == 2
-        assert f"error: {option}: expected a source of the article's layout, found a store" in refused.err
+        assert f"error: {option}: expected a source of arrays or of the article's layout, found a store" in refused.err
     with files_of_at_most(100_000):
         full = invoke("features.convert", store, tmp_path / "article.h5")
     assert full.status == 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, build_features, build_header, build_store, fill_store
 
+from features.store import schema
 from features.store.projection import Projection
 from features.store.reader import FeatureStore
 from features.store.schema import REQUIRED, RowState
@@ -40,6 +41,15 @@ def test_datasets_and_attributes_are_those_of_a_store(path):
         told = {row[0]: row[2] for row in first_cells("attribute")}
         assert told.keys() == file.attrs.keys()
     assert {name for name, must in told.items() if must.startswith("yes")} == {"schema", *REQUIRED}
+
+
+def test_the_fingerprint_is_of_the_keys_that_are_named_in_their_order(path, monkeypatch):
+    header, hashed = FeatureStore(path).header, []
+    monkeypatch.setattr(schema.json, "dumps", lambda content, **_: hashed.append(content) or "")
+    assert replace(header, resize="crop", intensity="0:4095").fingerprint
+    told = TEXT.partition("It has these keys, in this order:")[2].partition("Two stores")[0]
+    places = [told.index(f"`{key}`") for key in hashed[0]]
+    assert places == sorted(places)
 
 
 def test_states_are_those_of_the_code():

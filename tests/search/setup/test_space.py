@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import optuna
 import pytest
 from conftest import ROOT
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from features.runtime.errors import InputError
 from heads.model.spec import HeadSpec
+from search.setup.options import study_options
 from search.setup.space import ARTICLE, Range, Space, read_study_file
 
 STUDIES = sorted((ROOT / "studies").glob("*.toml"))
@@ -31,6 +34,20 @@ def test_shipped_study_files_draw_valid_heads_and_every_trial_has_every_paramete
         assert len({getattr(spec, field) for _, spec in drawn}) > 1, field
     for field, value in study_file.space.fixed.items():
         assert {getattr(spec, field) for _, spec in drawn} == {value}
+
+
+def test_the_guides_study_file_is_one_and_the_guide_names_every_option_that_it_may_set(tmp_path):
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (tmp_path / "study.toml").write_text(guide.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    study_file = read_study_file(tmp_path / "study.toml")
+    assert study_file.run == {"trials": 100, "patience": 10}
+    heads = [spec for _, spec in draw(study_file.space, 60)]
+    assert {head.conv_width for head in heads} == {16, 32, 48, 64}
+    assert {head.weight_decay > 0 for head in heads} == {True, False}
+    assert {head.batch_norm for head in heads} == {True}
+    assert study_file.space.stores == ("small", "large")
+    told = guide.partition("`[run]` takes")[2].partition(".")[0]
+    assert re.findall(r"`(\w+)`", told) == [name for name, option in study_options() if option.in_file]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
