@@ -171,13 +171,14 @@ class TestStudy:
             assert (one["trial"], one["best_epochs"]) == (other["trial"], other["best_epochs"])
             assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
         tested = [summary["test"] for summary in summaries]
-        # Not the loss, which had a temperature at its bound: it is 1 now where all validation rows are right.
-        assert summaries[0]["calibration"]["temperature"] == 1
+        # Not the loss, which had a temperature at its bound: one is held back now where all validation rows are right.
+        held_back, at_bound = (summary["calibration"]["temperature"] for summary in summaries)
+        assert 2 * at_bound < held_back < 1
         assert [test["confusion"] for test in tested] == [tested[0]["confusion"]] * 2
-        # Of the winner: the verdict may be on what is recommended, which nothing was then.
+        # Of the winner: the verdict is on what is recommended, which nothing was then.
         differences = [test["difference"] for test in tested]
         assert differences[0]["value"] == pytest.approx(differences[1]["value"], **CLOSE)
-        assert "No difference shown" in summaries[0]["verdict"]
+        assert "nothing was shown to be better than the article's head" in summaries[0]["verdict"]
 
 
 def study_of(folder: Path) -> Any:

@@ -30,6 +30,11 @@ class OwnSpec:
         """As of a ``HeadSpec``: whatever moves the rate of such a head, its best epoch is picked."""
         return False
 
+    @property
+    def in_effect(self) -> OwnSpec:
+        """As of a ``HeadSpec``: what a function makes of its parameters only it knows."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, JSON types only."""
         return {"function": self.function, "params": dict(self.params)}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from heads.model import functions
@@ -43,11 +43,11 @@ class HeadSpec:
             (average and maximum), the others one.
         dense_layers: Hidden layers between pooling and softmax: 0, 1 or 2.
         dense_units: Units of each hidden layer; without effect where there is none.
-        dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1).
+        dense_dropout: Share of each hidden layer's outputs dropped in training, in [0, 1); likewise.
         learning_rate: The optimizer's initial rate.
         weight_decay: Decoupled decay per step as a multiple of the learning rate (AdamW, as in Keras); 0 for none.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
-        plateau_factor: Factor of ReduceLROnPlateau, in (0, 1).
+        plateau_factor: Factor of ReduceLROnPlateau, in (0, 1); like the next without effect on a cosine.
         plateau_patience: Epochs without improvement of the validation loss before the rate is cut, at least 1.
         optimizer: One of ``OPTIMIZERS``. ``adam`` and ``adamw`` are the same: in Keras, both decouple the decay.
         momentum: Of ``sgd``, in [0, 1), without Nesterov's correction; without effect on the others.
@@ -116,6 +116,14 @@ class HeadSpec:
         of them would be a choice on the validation rows that the schedule makes needless.
         """
         return self.schedule == "cosine"
+
+    @property
+    def in_effect(self) -> HeadSpec:
+        """The same head, the fields that have no effect on it as the article's head has them."""
+        idle = [] if self.dense_layers else ["dense_units", "dense_dropout"]
+        idle += ["plateau_factor", "plateau_patience"] if self.schedule == "cosine" else []
+        idle += [] if self.optimizer == "sgd" else ["optimizer", "momentum"]
+        return replace(self, **{name: getattr(HeadSpec, name) for name in idle})
 
     @property
     def identity(self) -> str:

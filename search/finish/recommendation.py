@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.split import groups_of
-from heads.metrics.calibration import fit_temperature
+from heads.metrics.calibration import fit_temperature, with_temperature
 from heads.metrics.intervals import is_within, paired_difference
 from heads.metrics.scoring import Probabilities, average_views, true_logarithms
 from search.finish.repeats import Finalist
@@ -74,7 +74,8 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
         compared: See ``entrants``.
         data: Whose validation rows were called.
         objective: What the study ranks heads by. Rows are scored by it: right or wrong, as much as their class counts,
-            or by the logarithm of the true class' probability, which stands for the AUC, too, as that has no rows.
+            or by the logarithm of the true class' probability, which stands for the AUC, too, as that has no rows:
+            each is compared with the temperature that it leaves with.
 
     Returns:
         What is recommended; None where there is nothing to compare.
@@ -82,11 +83,15 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
     if not compared:
         return None
     labels = data.validation_labels
-    scores = [np.mean([row_scores(called, labels, objective) for called in one.called], axis=0) for one in compared]
+    temperatures = [fit_temperature(np.concatenate(one.called), np.tile(labels, len(one.called))) for one in compared]
+    scores = [
+        np.mean([row_scores(called, labels, objective, temperature=temperature) for called in one.called], axis=0)
+        for one, temperature in zip(compared, temperatures, strict=True)
+    ]
     best = max(range(len(compared)), key=lambda place: (scores[place].mean(), -place))
     patients = _patients(data)
     contenders = []
-    for one, mine in zip(compared, scores, strict=True):
+    for one, mine, temperature in zip(compared, scores, temperatures, strict=True):
         difference, error = paired_difference(scores[best], mine, patients)
         contenders.append(
             Contender(
@@ -96,23 +101,26 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
                 value=float(mine.mean()),
                 behind=difference,
                 error=error,
-                temperature=fit_temperature(np.concatenate(one.called), np.tile(labels, len(one.called))),
+                temperature=temperature,
             )
         )
     chosen = next(one for one in contenders if is_within(one.behind, one.error))
     return Recommendation(kind=chosen.kind, contenders=tuple(contenders))
 
 
-def row_scores(called: Probabilities, labels: npt.NDArray[np.int32], objective: str) -> npt.NDArray[np.float64]:
+def row_scores(
+    called: Probabilities, labels: npt.NDArray[np.int32], objective: str, *, temperature: float | None = None
+) -> npt.NDArray[np.float64]:
     """Scores rows one by one, higher is better; of ``balanced_accuracy`` the mean is the study's.
 
     Args:
         called: (rows, classes).
         labels: (rows,) true classes.
         objective: As in ``recommend``.
+        temperature: What calibrates ``called``; nothing for right and wrong, as it changes no predicted class.
     """
     if objective in ("loss", "auc"):
-        return true_logarithms(called, labels)
+        return true_logarithms(with_temperature(called, temperature), labels)
     right: npt.NDArray[np.float64] = (called.argmax(axis=1) == labels).astype(np.float64)
     if objective == "accuracy":
         return right

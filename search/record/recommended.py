@@ -72,7 +72,7 @@ def describe_rule(recommended: Recommendation, objective: str) -> str:
     """Returns a sentence on what is recommended, and why."""
     chosen = recommended.chosen
     told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
-    by = "" if objective.endswith("accuracy") else " by the mean logarithm of the true class' probability"
+    by = "" if objective.endswith("accuracy") else " by the mean logarithm of the true class' calibrated probability"
     if chosen.behind == 0 and chosen is recommended.contenders[0]:
         why = "the simplest, and none of these is better"
     elif chosen.behind == 0:

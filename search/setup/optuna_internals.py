@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import optuna
 import optuna.samplers._qmc as qmc
 import sqlalchemy
+from optuna.pruners import HyperbandPruner
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -22,6 +24,7 @@ from sqlalchemy.orm import Session
 
 __all__ = [
     "FrozenStudy",
+    "PlacedHyperband",
     "fixed_parameters",
     "id_of_study",
     "id_of_trial",
@@ -39,6 +42,8 @@ __all__ = [
 
 _FIXED = "fixed_params"
 """The system attribute of an enqueued trial."""
+_NO_BRACKET = -1
+"""Brackets are counted from 0."""
 
 
 def running_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -78,6 +83,30 @@ def warn_of_conditions(wanted: bool) -> None:
     spaces without conditions, too.
     """
     qmc._logger.setLevel(logging.NOTSET if wanted else logging.ERROR)
+
+
+class PlacedHyperband(HyperbandPruner):
+    """Optuna's Hyperband, in which a trial's bracket follows from another number than its own."""
+
+    def __init__(self, place_of: Callable[[FrozenTrial], int | None], *, least: int, most: int, reduction: int) -> None:
+        """Prepares.
+
+        Args:
+            place_of: The number that decides a trial's bracket; None for a trial that is in none.
+            least: Epochs before the first rung.
+            most: Epochs of a trial that is not pruned.
+            reduction: Of the trials at a rung, one in this many goes on.
+        """
+        super().__init__(min_resource=least, max_resource=most, reduction_factor=reduction)
+        self._place_of = place_of
+
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        place = self._place_of(trial)
+        if place is None:
+            return _NO_BRACKET
+        placed = copy(trial)
+        placed.number = place
+        return super()._get_bracket_id(study, placed)
 
 
 def id_of_study(study: FrozenStudy) -> int:

@@ -161,6 +161,7 @@ class OwnHead:
                 raise self._refusal("a keras.Model", f"{type(model).__name__} ({printable(repr(model))[:60]})")
             self._check_input(model)
             self._check_output(model)
+            self._check_optimizer(model)
         return model
 
     def _check_input(self, model: Any) -> None:
@@ -189,6 +190,12 @@ class OwnHead:
         if not (found.min() >= -_SUM and np.abs(sums - 1).max() <= _SUM):
             expected = "probabilities of the classes, a softmax at the end"
             raise self._refusal(expected, f"outputs whose sum is {sums[0]:.4g}")
+
+    def _check_optimizer(self, model: Any) -> None:
+        """Keras puts averages in place of the weights where a ``fit`` ends, and here that is after every epoch."""
+        optimizer = getattr(model, "optimizer", None)
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
+            raise self._refusal("an optimizer that leaves the weights as it trained them", "use_ema=True")
 
     def _refusal(self, expected: str, found: str) -> BuildError:
         function = self.function

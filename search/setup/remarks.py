@@ -11,7 +11,7 @@ from features.runtime.text import counted, listed, printable
 from features.store.source import FeatureSource
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
-from search.setup.space import ARTICLE, POOLING, Space
+from search.setup.space import ALIKE, ARTICLE, POOLING, Space
 from search.setup.stores import StudyData
 
 UNEVEN = 5.0
@@ -108,6 +108,10 @@ def _beside_the_space(space: Space) -> Iterator[str]:
 
 def _one_place(space: Space, study: StudyData) -> Iterator[str]:
     places = [one.store.header.feature_shape[:2] for one in study.named.values()]
-    if all(place == (1, 1) for place in places) and POOLING not in space.parameters:
-        name = study.first.store.path.name
-        yield f"{name}: maps of 1 x 1, on which {POOLING} changes nothing: it is not searched over"
+    if any(place != (1, 1) for place in places):
+        return
+    domain = space.parameters.get(POOLING)
+    tried = [one for one in ALIKE if isinstance(domain, tuple) and one in domain]
+    if domain is None or len(tried) == 1:
+        left = f"of these {tried[0]} is tried" if tried else f"{POOLING} is not searched over"
+        yield f"{study.first.store.path.name}: maps of 1 x 1, which {listed(ALIKE, 3)} leave as they are: {left}"

@@ -19,7 +19,7 @@ from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
-from search.setup.space import POOLING, Space, read_study_file
+from search.setup.space import ALIKE, POOLING, Space, read_study_file
 from search.setup.storage_url import (
     absolute,
     bare,
@@ -100,9 +100,10 @@ class Resolved:
         searched = self.recorded is not None and isinstance(self.recorded.space.get(POOLING), list)
         if max(places) > 1 or searched:
             return told
-        space = told.space.without_pooling
+        space = told.space.for_one_place
         if not space.parameters:
-            expected = f"something to search over beside {POOLING}, which changes nothing on maps of 1 x 1"
+            alike = f"{POOLING} by {', '.join(ALIKE)}, which are one on maps of 1 x 1"
+            expected = f"something to search over beside {alike}"
             raise InputError(self.options.study or DEFAULT_STUDY, field="space", expected=expected, found="nothing")
         return replace(told, space=space)
 

@@ -20,7 +20,9 @@ from search.setup.options import RunSection
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
 POOLING = "pooling"
-"""The field that changes nothing where a map has one place."""
+"""The field that changes next to nothing where a map has one place."""
+ALIKE = ("flatten", "average", "max")
+"""Poolings that leave a map of one place as it is; ``gem`` takes what is negative away, ``concat`` says it twice."""
 FEATURES = "features"
 """The parameter that says which of several stores a trial trains on."""
 LARGEST = 2**31 - 1
@@ -185,14 +187,20 @@ class Space:
         return [self.suggest(dice) for _ in range(_TYPICAL)]
 
     @property
-    def without_pooling(self) -> Space:
-        """The space for maps of one place, which every pooling leaves as they are: it is none of the parameters."""
+    def for_one_place(self) -> Space:
+        """The space for maps of one place: of the poolings in ``ALIKE`` it has one, the article's if it may.
+
+        A single pooling is none of the parameters.
+        """
         domain = self.parameters.get(POOLING)
         if not isinstance(domain, tuple):
             return self
+        kept = ARTICLE.pooling if ARTICLE.pooling in domain else next((one for one in domain if one in ALIKE), None)
+        choices = tuple(one for one in domain if one == kept or one not in ALIKE)
+        if len(choices) > 1:
+            return replace(self, parameters={**self.parameters, POOLING: choices})
         parameters = {name: one for name, one in self.parameters.items() if name != POOLING}
-        kept = ARTICLE.pooling if ARTICLE.pooling in domain else domain[0]
-        return replace(self, parameters=parameters, fixed={**self.fixed, POOLING: kept})
+        return replace(self, parameters=parameters, fixed={**self.fixed, POOLING: choices[0]})
 
     def to_dict(self) -> dict[str, Any]:
         """The form of the study file's ``[space]``, all fields present but those that ``told`` leaves out."""

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from statistics import mean
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from search.setup.optuna_internals import PlacedHyperband
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_interrupted, ranking_score_of
 
@@ -123,12 +124,34 @@ class FinalistPruner(BasePruner):
         return any(TrialNotes.of(other).ordinal // self.runs == finalist for other in stopped)
 
 
+class BracketPruner(BasePruner):
+    """Optuna's Hyperband by a trial's place in the study, so that one that is run again is judged among the same.
+
+    Those that were interrupted are in no bracket. It is not of Optuna's class: by that, samplers are shown the trials
+    of one bracket, which of a trial that is being asked for would follow from its number.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._brackets = PlacedHyperband(_place_of, least=max(1, epochs // 9), most=epochs, reduction=3)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Judges a trial at the epoch it reported last."""
+        return self._brackets.prune(study, trial)
+
+
+def _place_of(trial: FrozenTrial) -> int | None:
+    if is_interrupted(trial):
+        return None
+    notes = TrialNotes.of(trial)
+    return notes.ordinal if notes.has_ordinal else trial.number
+
+
 def make_pruner(name: str, *, epochs: int) -> BasePruner:
     """Returns the pruner of a study whose trials take ``epochs`` epochs."""
     if name == "halving":
         return RungPruner(rungs(epochs))
     if name == "hyperband":
-        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
+        return BracketPruner(epochs)
     if name == "median":
         return MedianPruner(n_startup_trials=MINIMUM_PEERS, n_warmup_steps=max(1, epochs // 8))
     return NopPruner()

@@ -59,6 +59,7 @@ def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
 
     Where a space has few heads the same one is drawn again and again. Its trials differ by their seeds alone, and to
     compare them would be to choose the luckiest: each head is there once, by its best trial, the article's by its own.
+    Heads that differ by what has no effect on them are the same one.
     """
     article = article_trial(study)
     own = {_head_of(article): article} if article else {}
@@ -74,4 +75,4 @@ def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
 def _head_of(trial: FrozenTrial) -> tuple[str, str]:
     """What stands for a trial's head, and for the features that it takes."""
     notes = TrialNotes.of(trial)
-    return notes.head.identity, notes.store
+    return notes.head.in_effect.identity, notes.store

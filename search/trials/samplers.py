@@ -42,6 +42,30 @@ class JointSampler(TPESampler):
         return {name: domain for name, domain in found.items() if not domain.single()}
 
 
+class SequenceSampler(QMCSampler):
+    """Optuna's quasi-random sequence, which a first trial without parameters does not make one of nothing.
+
+    Its space is that of the first trial that ended, which beside somebody's own function is the article's head. What a
+    trial has beyond that space is drawn at random.
+    """
+
+    def __init__(self, *, seed: int, trial_seed: int) -> None:
+        """Prepares.
+
+        Args:
+            seed: Of the sequence, one for the whole study.
+            trial_seed: Decides what is drawn for one trial beside the sequence.
+        """
+        beside = RandomSampler(seed=trial_seed)
+        super().__init__(scramble=True, seed=seed, independent_sampler=beside, warn_independent_sampling=False)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """See ``BaseSampler``."""
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        first = next((one for one in ended if one.distributions), None)
+        return dict(first.distributions) if first else super().infer_relative_search_space(study, trial)
+
+
 class RungSampler(BaseSampler):
     """TPE over what trials have come to by the same epoch, those that train still among them.
 
@@ -164,11 +188,11 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
         ordinal: How many trials came before, those not counted that were interrupted and run again.
         epochs: Of a trial that is not pruned.
     """
+    trial_seed = derive_seed(seed, "sampler", ordinal)
     if name == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return QMCSampler(scramble=True, seed=derive_seed(seed, "qmc"), warn_independent_sampling=False)
-    trial_seed = derive_seed(seed, "sampler", ordinal)
+            return SequenceSampler(seed=derive_seed(seed, "qmc"), trial_seed=trial_seed)
     if name == "tpe":
         return JointSampler(seed=trial_seed)
     if name == "random" or np.random.default_rng(trial_seed).random() < EXPLORED:

@@ -56,21 +56,32 @@ def test_very_sure_heads_keep_the_order_of_their_rows():
         assert (np.diff(with_temperature(probabilities, temperature)[:, 1]) < 0).all()
 
 
-def test_rows_that_say_nothing_give_an_end_of_the_range():
-    sure = np.array([[0.9, 0.1]] * 5, np.float32)
-    assert 15 < fit_temperature(sure, np.ones(5, int)) <= HOTTEST
+def test_a_head_that_is_always_wrong_is_held_back_the_more_the_more_rows_say_so():
+    few, many = (fit_temperature(np.array([[0.9, 0.1]] * rows, np.float32), np.ones(rows, int)) for rows in (5, 500))
+    assert 2 < few < 15 < many <= HOTTEST
 
 
-def test_rows_that_are_all_called_rightly_do_not_say_how_sure_is_too_sure():
-    sure = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
-    assert fit_temperature(sure, np.array([0, 1, 0])) == 1.0
-    assert fit_temperature(sure, np.array([0, 1, 1])) > 1.0
+def test_rows_that_are_all_called_rightly_say_how_unsure_is_too_unsure_and_not_how_sure_is_too_sure():
+    rows, labels = 100, np.zeros(100, int)
+    unsure, sure = (np.array([[share, 1 - share]] * rows, np.float32) for share in (0.6, 1 - 1e-6))
+    assert 0.9 < with_temperature(unsure, fit_temperature(unsure, labels))[0, 0] < 0.9999
+    assert fit_temperature(sure, labels) == pytest.approx(1.0, abs=0.01)
     assert str(score(np.array([[1.0, 0.0]], np.float32), np.array([0])).loss) == "0.0"
+
+
+def test_between_all_rows_right_and_one_wrong_there_is_no_jump():
+    called, labels = np.array([[0.65, 0.35]] * 100, np.float32), np.zeros(100, int)
+    found = []
+    for wrong in (0.4999, 0.5001, 0.55):  # the last one's other class
+        called[-1] = 1 - wrong, wrong
+        found.append(fit_temperature(called, labels))
+    assert found[0] == pytest.approx(found[1], rel=0.01)
+    assert found[1] < found[2] < 1.5 * found[1]
 
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 100), temperature=st.floats(0.1, 4), classes=st.integers(2, 300))
-def test_it_is_the_temperature_whose_probabilities_score_best(seed, temperature, classes):
+def test_it_is_the_likely_temperature_whose_probabilities_score_best(seed, temperature, classes):
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(np.full(classes, 0.1), 200).astype(np.float32)
     labels = generator.integers(0, classes, 200)
@@ -78,7 +89,8 @@ def test_it_is_the_temperature_whose_probabilities_score_best(seed, temperature,
     probabilities = with_temperature(probabilities, temperature)
 
     def loss(logarithm: float) -> float:
-        return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss
+        unlikely = logarithm**2 / 2 / len(labels)
+        return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss + unlikely
 
     bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))
     expected = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

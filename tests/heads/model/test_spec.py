@@ -56,6 +56,35 @@ def test_every_field_is_part_of_the_identity(spec, data):
         assert (changed.identity == spec.identity) == same, field.name
 
 
+@pytest.mark.parametrize(
+    ("spec", "idle"),
+    [
+        (HeadSpec(), {"dense_units": 16, "dense_dropout": 0.5, "optimizer": "adamw", "momentum": 0.5}),
+        (HeadSpec(dense_layers=1, dense_units=16, optimizer="adamw"), {"optimizer": "adam", "momentum": 0.0}),
+        (HeadSpec(schedule="cosine", optimizer="sgd"), {"plateau_factor": 0.9, "plateau_patience": 9}),
+    ],
+)
+def test_heads_that_differ_by_what_has_no_effect_on_them_are_one_in_effect(spec, idle):
+    assert replace(spec, **idle).in_effect == spec.in_effect
+    assert replace(spec, **idle) != spec
+    for name, other in (("optimizer", "sgd"), ("learning_rate", 0.5), ("dense_layers", 2), ("dropout", 0.25)):
+        changed = replace(spec, **{name: other})
+        assert (changed.in_effect == spec.in_effect) == (changed == spec), name
+
+
+@given(spec=specs)
+def test_what_has_an_effect_is_as_it_was(spec):
+    kept = spec.in_effect
+    assert kept.in_effect == kept
+    used = {"dense_units", "dense_dropout"} if spec.dense_layers else set()
+    used |= {"optimizer", "momentum"} if spec.optimizer == "sgd" else set()
+    used |= {"plateau_factor", "plateau_patience"} if spec.schedule == "plateau" else set()
+    idle = {"dense_units", "dense_dropout", "optimizer", "momentum", "plateau_factor", "plateau_patience"} - used
+    for field in fields(HeadSpec):
+        value = HeadSpec() if field.name in idle else spec
+        assert getattr(kept, field.name) == getattr(value, field.name), field.name
+
+
 def test_numbers_that_are_equal_are_one_head_whatever_their_type():
     spec = HeadSpec(
         conv_width=np.int64(64),

@@ -17,6 +17,7 @@ from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
 from features.store.schema import RowState
 from heads.files.head_file import read_head
+from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, score
 from search.finish import conclusion
 from search.finish.checkpoints import TopCheckpoints
@@ -103,6 +104,28 @@ def test_with_folds_rows_are_of_the_patients_whose_rows_were_predicted(tmp_path)
     article, _ = recommended.contenders
     assert article.error == pytest.approx(article.behind) == pytest.approx(3 / 96)
     assert recommended.kind == "article"
+
+
+@pytest.mark.parametrize("objective", ["auc", "loss"])
+def test_logarithms_are_compared_with_the_temperature_that_each_leaves_with(ended, objective):
+    """Smoothed labels, and averages, make heads unsure that are right: that is undone before they leave."""
+    labels = ended.data.validation_labels
+    often_wrong, unsure = probabilities(ended.data, 16, sure=0.8), probabilities(ended.data, 23, sure=0.3)
+    assert score(often_wrong, labels).loss < score(unsure, labels).loss
+    compared = [Entrant("article", (0,), 1, [often_wrong] * 2), Entrant("winner", (1,), 1, [unsure] * 2)]
+    recommended = recommend(compared, ended.data, objective)
+    assert recommended.kind == "winner"
+    for one, called in zip(recommended.contenders, (often_wrong, unsure), strict=True):
+        assert one.value == pytest.approx(-score(with_temperature(called, one.temperature), labels).loss)
+
+
+def test_one_wrong_row_does_not_decide_how_sure_a_head_is_taken_to_be(ended):
+    runs = [probabilities(ended.data, right, sure=0.5) for right in (24, 23)]
+    assert len(ended.data.validation_labels) == 24
+    compared = [Entrant("winner", (1,), 1, runs), Entrant("repeats", (1,), 2, [average_views(runs)])]
+    single, average = recommend(compared, ended.data, "loss").contenders
+    assert average.temperature < single.temperature < 3 * average.temperature
+    assert abs(average.value - single.value) < 0.1
 
 
 def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
@@ -327,7 +350,7 @@ def test_the_finalists_are_averaged_seed_by_seed(ended):
 
 def test_scores_that_are_no_shares_say_what_they_are(ended):
     recommended = recommend([entrant(ended, kind, 20, 20) for kind in ("article", "winner")], ended.data, "loss")
-    assert "by the mean logarithm of the true class' probability the article's head -" in describe_rule(
+    assert "by the mean logarithm of the true class' calibrated probability the article's head -" in describe_rule(
         recommended, "validation loss"
     )
     assert "on the validation rows the article's head" in describe_rule(recommended, "validation balanced_accuracy")

@@ -179,3 +179,14 @@ def test_the_articles_head_drawn_again_is_there_once_by_its_own_trial(of_few):
     assert TrialNotes.of(plan.trials[0]).spec == TrialNotes.of(first).spec
     (article,) = [trial for trial in plan.trials if is_article(trial)]
     assert len(alike(of_few, article)) > 1
+
+
+UNITS = {"dense_layers": 0, "dense_units": [16, 32, 64, 128], "optimizer": ["adam", "adamw"]}
+"""Eight ways to draw the article's head."""
+
+
+@pytest.mark.parametrize("of_few", [UNITS], indirect=True)
+def test_the_same_head_by_another_name_is_no_other_finalist(of_few):
+    assert len({TrialNotes.of(trial).spec for trial in ranking(of_few.made.opened.study)}) > 1
+    (only,) = of_few.plan().trials
+    assert is_article(only)

@@ -261,3 +261,19 @@ def test_of_conditions_is_warned_where_that_is_wanted(wanted, caplog, request):
         study.ask().suggest_float("x", 0, 1)
     found = any("conditions" in record.message for record in caplog.records)
     assert found == wanted, "optuna.samplers._qmc._logger"
+
+
+def test_brackets_follow_from_a_number_of_ours(study):
+    numbers = {0: 7, 1: None, 2: 5}
+    placed = internals.PlacedHyperband(lambda one: numbers.get(one.number, one.number), least=1, most=81, reduction=3)
+    optunas = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=81, reduction_factor=3)
+    for _ in range(12):
+        study.ask().report(0.5, 1)
+    trials = study.get_trials()
+    for pruner in (placed, optunas):
+        pruner.prune(study, trials[-1])
+    of_ours, of_optuna = ([one._get_bracket_id(study, trial) for trial in trials] for one in (placed, optunas))
+    assert of_ours[3:] == of_optuna[3:], "HyperbandPruner._get_bracket_id(study, trial)"
+    assert of_ours[:3] == [of_optuna[7], -1, of_optuna[5]]
+    assert len(set(of_optuna)) > 1
+    assert [trial.number for trial in trials] == list(range(12))

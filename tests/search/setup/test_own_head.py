@@ -166,6 +166,15 @@ def no_loss(trial, feature_shape, classes):
     return model
 
 
+def averaging(trial, feature_shape, classes):
+    model = layers(keras.layers.Dense(classes, "softmax"))
+    optimizer = keras.optimizers.Adam(use_ema=True)
+    if trial.suggest_categorical("scaled", [True, False]):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, "categorical_crossentropy")
+    return model
+
+
 class _Unsaved(keras.layers.Layer):
     def __init__(self, factor):
         super().__init__()
@@ -194,6 +203,7 @@ def not_saved(trial, feature_shape, classes):
         (noting_an_object, "expected an attribute 'layer' that JSON can hold, found <class"),
         (reporting, r"found AttributeError in line \d+ \(a trial has no report here"),
         (no_loss, "expected a model that can be trained on labels, found ValueError"),
+        (averaging, "expected an optimizer that leaves the weights as it trained them, found use_ema=True"),
         (not_saved, "expected a model that Keras can save, found"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Vectors, maps of 1 x 1: no pooling is searched over, and that is said; a study that began with it keeps it."""
+"""Vectors, maps of 1 x 1: of poolings that are one there one is tried, and that is said; a study begun so keeps all."""
 
 from __future__ import annotations
 
@@ -32,14 +32,40 @@ def test_of_vectors_pooling_is_left_out_and_of_maps_it_is_not(tmp_path):
     expressed = fitted.space.parameters_of(ARTICLE)
     assert expressed == {name: one for name, one in SPACE.parameters_of(ARTICLE).items() if name != "pooling"}
     (line,) = remarks(make_config(), fitted.space, vectors)
-    assert line == "v.h5: maps of 1 x 1, on which pooling changes nothing: it is not searched over"
+    same = "v.h5: maps of 1 x 1, which flatten, average, max leave as they are"
+    assert line == f"{same}: pooling is not searched over"
     assert fitted.fitted_to(vectors).space == fitted.space  # as on a resume
     old = replace(told, recorded=make_config())
     assert old.fitted_to(vectors) is old
 
 
+@pytest.mark.parametrize(
+    ("choices", "left"),
+    [
+        (["max", "flatten", "gem"], ("flatten", "gem")),
+        (["concat", "max", "average"], ("concat", "max")),
+        (["gem", "concat"], ("gem", "concat")),
+        (["gem"], "gem"),
+    ],
+)
+def test_poolings_that_change_vectors_stay_choices(choices, left):
+    space = Space.from_dict({"pooling": choices, "batch_norm": [True, False]}, "here").for_one_place
+    assert left == (space.parameters if len(choices) > 1 else space.fixed)["pooling"]
+    assert space.for_one_place == space
+
+
+def test_of_those_that_do_not_it_is_said_which_is_tried(tmp_path):
+    vectors = data_of(tmp_path / "v.h5", (1, 1, 8))
+    space = Space.from_dict({"pooling": ["average", "max", "gem"], "conv_width": [64, 128]}, "here")
+    told = Resolved(tmp_path, None, "p", space, RunOptions())
+    lines = list(remarks(make_config(), told.fitted_to(vectors).space, vectors))
+    assert lines[-1].endswith("which flatten, average, max leave as they are: of these average is tried")
+    unfolded = list(remarks(make_config(), space, vectors))
+    assert not [line for line in unfolded if "1 x 1" in line]
+
+
 def test_a_space_of_poolings_alone_is_refused(tmp_path):
     space = Space.from_dict({"pooling": ["average", "max"]}, "here")
-    assert space.without_pooling.fixed["pooling"] == "average"
+    assert space.for_one_place.fixed["pooling"] == "average"
     with pytest.raises(InputError, match="expected something to search over beside pooling"):
         Resolved(tmp_path, None, "p", space, RunOptions()).fitted_to(data_of(tmp_path / "v.h5", (1, 1, 8)))

@@ -114,6 +114,15 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_f
     assert run_through(folder / "killed", config, kills) == undisturbed
 
 
+@pytest.mark.parametrize("pruner", ["hyperband", "median"])
+def test_killed_and_resumed_optunas_pruners_judge_as_in_an_undisturbed_study(tmp_path, pruner):
+    """Trials that are run again have other numbers, and those that were interrupted are no rivals."""
+    config = make_config(trials=14, pruner=pruner)
+    undisturbed = run_through(tmp_path / "plain", config, [])
+    assert {row[1] for row in undisturbed} >= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert run_through(tmp_path / "killed", config, [11, 5, 9]) == undisturbed
+
+
 def test_every_trial_is_told_and_none_is_left_running(tmp_path):
     rows = run_through(tmp_path / "s", make_config(trials=20), [3, 9, 1])
     trials = load_study(tmp_path / "s", "s", None).get_trials()

@@ -117,6 +117,23 @@ def test_a_trial_without_parameters_keeps_none_from_being_drawn_jointly(name):
     assert study.ask().relative_params.keys() == {"x", "y"}
 
 
+def test_a_quasi_random_sequence_does_not_stand_still_behind_a_trial_without_parameters():
+    """The article's head beside somebody's own function is the first of the study, and has none of its parameters."""
+    study = tried(6, lambda place: make_sampler("qmc", seed=0, ordinal=place, epochs=1))
+    assert len({trial.params["x"] for trial in study.trials[1:]}) == 6
+    study.sampler = make_sampler("qmc", seed=0, ordinal=7, epochs=1)
+    assert study.ask().relative_params.keys() == {"x", "y"}
+
+
+def test_what_a_quasi_random_sequence_has_not_is_drawn_anew_in_every_trial():
+    study = tried(1, lambda place: make_sampler("qmc", seed=0, ordinal=place, epochs=1))
+    drawn_beside = set()
+    for ordinal in range(2, 6):
+        study.sampler = make_sampler("qmc", seed=0, ordinal=ordinal, epochs=1)
+        drawn_beside.add(study.ask().suggest_float("z", 0, 1))
+    assert len(drawn_beside) == 4
+
+
 def test_where_all_trials_have_parameters_what_is_drawn_is_optunas_own():
     ours = tried(20, lambda place: JointSampler(seed=place), first=False)
     theirs = tried(20, lambda place: TPESampler(seed=place), first=False)
