@@ -250,7 +250,7 @@ class _Repeats:
 
     def predictions(self, opened: OpenedStudy, check: Callable[[], object] = unchecked) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""
-        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal_bytes is None
+        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal is None
         return Predictions(place, self._data.first, objective, in_record=in_record, check=check)
 
     def run(
