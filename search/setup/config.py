@@ -103,6 +103,12 @@ class StudyConfig(StudyOptions):
         return {self.store_name: self.stores, **self.more_stores}
 
     @property
+    def made_of(self) -> dict[str, Any]:
+        """Seed, rows and stores: what tells it from another study of its name and its options."""
+        of = _identity(self)
+        return {name: of[name] for name in of if name in ("seed", "split.identity") or name.endswith(".fingerprint")}
+
+    @property
     def repeats_in_words(self) -> str:
         """What comes after the last trial, as far as it is decided before the first."""
         if self.finalists == 0:
