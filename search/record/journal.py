@@ -58,6 +58,12 @@ class BufferedJournal(BaseJournalBackend):
         self._first = log_number_from
         return list(self._logs)
 
+    def begin_anew(self) -> None:
+        """Forgets everything; the file follows with the next ``flush`` that has something to write."""
+        self._logs, self._unwritten = [], []
+        self._first = self._durable = 0
+        self._sha256 = hashlib.sha256()
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Takes operations in; ``flush`` brings them to disk."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]

@@ -144,6 +144,9 @@ def _in_journal(
             storage = JournalStorage(journal)
             if there:
                 _require(storage, f"{journal.path}", name)
+            if made and not any(study.n_trials for study in optuna.get_all_study_summaries(storage)):
+                journal.begin_anew()  # a run that was killed at its start has left it, and may have been told otherwise
+                storage = JournalStorage(journal)
             study = _create(storage, f"{journal.path}", name, direction=direction, made=made)
         if made:
             journal.flush()  # from now on there is a record, and who goes on needs one
@@ -334,7 +337,7 @@ def _in_words(error: Exception, url: str | None) -> str:
 def _require_journal(path: Path, name: str | None) -> None:
     """Refuses a journal that is not there or empty, which Optuna would make or begin."""
     if not path.is_file():
-        raise _no_record(f"{path}", name, "no such file")
+        raise _no_record(f"{path}", name, "a folder" if path.is_dir() else "no such file")
     if not path.stat().st_size:
         raise _no_record(f"{path}", name, "an empty file")
 

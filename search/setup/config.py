@@ -137,7 +137,8 @@ class StudyConfig(StudyOptions):
         """
         path = folder / STUDY_FILE
         if not path.is_file():
-            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found="no such file")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found=found)
         return cls.of(read_json(path, "a study's JSON"), path)
 
     @classmethod

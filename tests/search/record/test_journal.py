@@ -124,6 +124,17 @@ def test_another_direction_is_refused(tmp_path):
         open_record(tmp_path, "s", None, direction="minimize", resume=True)
 
 
+def test_what_a_killed_start_left_without_trials_gives_way_to_another_study(tmp_path):
+    made = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    made.study.set_user_attr("made_of", {"seed": 3})
+    made.close()
+    again = open_record(tmp_path, "s", None, direction="minimize", resume=False)
+    run_trials(again.study, 1)
+    again.close()
+    found = load_study(tmp_path, "s", None)
+    assert (found.direction.name, len(found.trials), found.user_attrs) == ("MINIMIZE", 1, {})
+
+
 @pytest.mark.parametrize(
     ("file", "works"),
     [

@@ -55,6 +55,11 @@ def emptied(folder: Path) -> tuple[str | None, str]:
     return None, "expected a study's journal, found an empty file"
 
 
+def a_folder(folder: Path) -> tuple[str | None, str]:
+    (folder / JOURNAL).mkdir()
+    return None, "expected a study's journal, found a folder"
+
+
 def of_another(folder: Path) -> tuple[str | None, str]:
     open_record(folder, "another", None, direction="maximize", resume=False).close()
     return None, "expected a study's journal, found only 'another'"
@@ -96,7 +101,7 @@ def old_relative(folder: Path) -> tuple[str | None, str]:
     return "sqlite:///heads.db", "expected heads.db in the working directory or in the study directory, found neither"
 
 
-MISSING = [absent, emptied, of_another, no_database, no_folder, empty_database, no_studies, other_studies]
+MISSING = [absent, emptied, a_folder, of_another, no_database, no_folder, empty_database, no_studies, other_studies]
 MISSING += [no_database_at_all, old_relative]
 
 
@@ -212,6 +217,12 @@ def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path,
         opened = join_record(found.options.storage, "s", direction="maximize", grace=10)
         assert opened.crew.living() == 1
         opened.close()
+
+
+def test_a_folder_in_the_place_of_a_study_file_is_called_one(tmp_path):
+    (tmp_path / STUDY_FILE).mkdir()
+    with pytest.raises(InputError, match=f"{STUDY_FILE}: expected a study directory, found a folder"):
+        StudyConfig.read(tmp_path)
 
 
 def swap(name: str, one: Path, other: Path) -> None:
