@@ -225,7 +225,7 @@ def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrie
             _Nowhere(),
             Display(opened.study, config),
             opened=opened,
-            snapshots=Snapshots(place, opened.journal_bytes, every=60.0),
+            snapshots=Snapshots(place, opened.journal, every=60.0),
             throughput=Throughput(),
             inheritance=Inheritance(place.parent, opened.study) if crew is not None else None,
         )

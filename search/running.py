@@ -32,6 +32,7 @@ from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
+from search.record.damage import note_made_of
 from search.record.opened_study import OpenedStudy
 from search.record.storage import (
     check_record,
@@ -219,7 +220,9 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         saved = read_snapshot(resolved.folder) if goes_on else None
         opened = _open(resolved, config, keep_bytes=saved.journal_bytes if saved else None)
         with held(opened, config.storage):
-            check_record(opened.study, place_of(resolved.folder, config.storage))
+            check_record(opened.study, place_of(resolved.folder, config.storage), config)
+            if opened.crew is None:  # several have their config itself in the record
+                note_made_of(opened.study, config)
             saved = taken_up(resolved.folder, saved, opened)
             noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
             _introduce(resolved.folder, config, data, noted)

@@ -151,7 +151,7 @@ def resume(path: Path) -> None:
         keep_bytes=saved.journal_bytes if saved else None,
     )
     try:
-        check_record(opened.study, path)
+        check_record(opened.study, path, config)
         book = Book(opened.study, config, resolved.space, going_on=saved.going_on if saved else ())
         if saved:
             shape = whole_shape()

@@ -10,10 +10,11 @@ from typing import Any, cast
 import numpy as np
 
 from heads.bank.engine import HeadState
-from heads.bank.learning_rates import FIELDS
+from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
+from search.record.journal import BufferedJournal
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
 from search.training.snapshot import Snapshot, Snapshots
@@ -34,7 +35,7 @@ def state(spec: HeadSpec, told: float) -> HeadState:
     parts = {part: {"kernel": np.full((4, spec.conv_width), told, np.float32)} for part in ("first", "second")}
     parts |= {part: {**parts["first"], "mean": np.full(spec.conv_width, told)} for part in ("weights", "best")}
     made = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-    made |= {f"plateau/{name}": np.array(told) for name in FIELDS}
+    made |= {f"plateau/{name}": np.array(told) for name in (COSINE_FIELDS if spec.schedule == "cosine" else FIELDS)}
     return made | {"spec": np.array(json.dumps(spec.to_dict())), "seed": np.array(5), "steps": np.array(70)}
 
 
@@ -47,6 +48,7 @@ def leave_snapshot(
     epoch: int = 7,
     folds: int = 1,
     throughput: Throughput = METER,
+    journal: BufferedJournal | None = None,
 ) -> Path:
     """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def leave_snapshot(
     ]
     shape = BankShape.covering([spec], pages=8, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
     states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
-    snapshots = Snapshots(folder, None, every=0)
+    snapshots = Snapshots(folder, journal, every=0)
     snapshots.save(Snapshot(epoch, BankShapes({"": shape}, 8), members, [], throughput, [None] * len(members), states))
     snapshots.wait()
     snapshots.close()

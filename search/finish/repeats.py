@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -30,6 +30,7 @@ from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
 from search.finish.searched import Searched
 from search.record.crew import Crew
+from search.record.damage import note_made_of
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
@@ -157,7 +158,7 @@ def run_repeats(
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
-        check_record(opened.study, place_of(repeats.place, repeats.config.storage))
+        repeats.check(opened)
         saved = taken_up(repeats.place, saved, opened)
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
@@ -197,7 +198,7 @@ def help_with_repeats(
         repeats.settle()
     opened = repeats.record(crew=crew)
     with held(opened, repeats.config.storage):
-        check_record(opened.study, place_of(repeats.place, repeats.config.storage))
+        repeats.check(opened)
         repeats.run(opened, None, repeats.predictions(opened), snapshot_every=snapshot_every)
     return True
 
@@ -246,11 +247,23 @@ class _Repeats:
         if crew is not None:
             assert url is not None
             return join_record(url, name, direction=direction, grace=crew.grace)
-        return open_inner_record(self.place, name, url, direction=direction, keep_bytes=keep_bytes)
+        with self._advising_on_record():
+            return open_inner_record(self.place, name, url, direction=direction, keep_bytes=keep_bytes)
+
+    def check(self, opened: OpenedStudy) -> None:
+        """Makes sure that their record is theirs, and notes so at the beginning."""
+        with self._advising_on_record():
+            check_record(opened.study, place_of(self.place, self.config.storage), self.config)
+        if opened.crew is None:
+            note_made_of(opened.study, self.config)
+
+    def _advising_on_record(self) -> AbstractContextManager[None]:
+        """As ``advising``, where their record is in their folder, too."""
+        return nullcontext() if self.config.storage else self.advising()
 
     def predictions(self, opened: OpenedStudy, check: Callable[[], object] = unchecked) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""
-        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal_bytes is None
+        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal is None
         return Predictions(place, self._data.first, objective, in_record=in_record, check=check)
 
     def run(

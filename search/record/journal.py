@@ -7,6 +7,7 @@ format of ``optuna.storages.journal.JournalFileBackend``, which the dashboard re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
@@ -28,19 +29,27 @@ class BufferedJournal(BaseJournalBackend):
 
         Args:
             path: The file.
-            keep_bytes: Cut off what comes after so many bytes, too.
+            keep_bytes: Go on after so many bytes. What comes behind is not read, and cut off by the first ``flush``: a
+                journal that is closed before, for whatever was found not to fit, is left as it was.
 
         Raises:
-            InputError: The file is damaged before its last line, or shorter than ``keep_bytes``.
+            InputError: A line is damaged, or none ends after ``keep_bytes``.
+            BottleneckError: The file cannot be read or written.
         """
         self.path = path
-        if keep_bytes is not None:
-            _cut(path, keep_bytes)
-        _cut_torn_line(path)
-        self._logs: list[dict[str, Any]] = _read(path) if path.exists() else []
+        try:
+            content = path.read_bytes() if path.exists() else b""
+            kept = content[: content.rfind(b"\n") + 1] if keep_bytes is None else _first(path, content, keep_bytes)
+            self._logs = _read(path, kept)
+            self._file = path.open("ab", buffering=0)
+            if keep_bytes is None and len(kept) < len(content):
+                self._file.truncate(len(kept))
+        except OSError as error:
+            raise disk_error(path, error) from error
         self._first = 0  # log number of self._logs[0]: what was read once is not kept
-        self._file = path.open("ab", buffering=0)
-        self._durable = self.size()
+        self._durable = len(kept)
+        self._sha256 = hashlib.sha256(kept)
+        self._is_longer = keep_bytes is not None and len(kept) < len(content)
         self._unwritten: list[bytes] = []
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
@@ -49,6 +58,12 @@ class BufferedJournal(BaseJournalBackend):
         self._first = log_number_from
         return list(self._logs)
 
+    def begin_anew(self) -> None:
+        """Forgets everything; the file follows with the next ``flush`` that has something to write."""
+        self._logs, self._unwritten = [], []
+        self._first = self._durable = 0
+        self._sha256 = hashlib.sha256()
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Takes operations in; ``flush`` brings them to disk."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
@@ -56,40 +71,49 @@ class BufferedJournal(BaseJournalBackend):
         self._logs += [json.loads(line) for line in lines]  # as a reader of the file would see them
 
     def flush(self) -> None:
-        """Writes and syncs all that was appended, once: what an attempt that failed left behind is cut off first.
+        """Writes and syncs all that was appended, once: what is not to be kept is cut off first.
+
+        That is what an attempt that failed left behind, too.
 
         Raises:
             BottleneckError: The disk is full or failed.
         """
-        if not self._unwritten:
+        if not self._unwritten and not self._is_longer:
             return
         content = b"".join(self._unwritten)
         try:
-            if self.size() != self._durable:
+            if os.fstat(self._file.fileno()).st_size != self._durable:
                 self._file.truncate(self._durable)
+            self._is_longer = False
             _write_all(self._file, content)
             os.fsync(self._file.fileno())
         except OSError as error:
             raise disk_error(self.path, error) from error
         self._durable += len(content)
+        self._sha256.update(content)
         self._unwritten.clear()
 
     def size(self) -> int:
-        """Bytes on disk."""
-        return os.fstat(self._file.fileno()).st_size
+        """Bytes on disk, of those that are kept."""
+        return self._durable
+
+    def sha256(self) -> str:
+        """The hash of these bytes."""
+        return self._sha256.hexdigest()
 
     def __reduce__(self) -> NoReturn:
         """Refused: a copy would be a second writer of the same file."""
         raise TypeError(f"{self.path}: a journal has one writer, so it is not pickled; open it in the other process")
 
     def close(self) -> None:
-        """Flushes and closes.
+        """Flushes and closes; drops what was appended where something was to be cut off and nothing was flushed yet.
 
         Raises:
             BottleneckError: The disk is full or failed; the file is closed, and holds what was flushed before.
         """
         try:
-            self.flush()
+            if not self._is_longer:
+                self.flush()
         finally:
             self._file.close()
 
@@ -101,28 +125,30 @@ def _write_all(file: FileIO, content: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def _cut(path: Path, size: int) -> None:
-    found = path.stat().st_size if path.is_file() else 0
-    if found < size:
-        raise InputError(path, expected=f"at least the {size} bytes that the snapshot goes with", found=found)
-    os.truncate(path, size)
+def _first(path: Path, content: bytes, size: int) -> bytes:
+    """The bytes of a journal that a snapshot goes with."""
+    hint = "remove the snapshot.npz beside it to begin the running trials again"
+    if len(content) < size:
+        expected = f"at least the {size} bytes that the snapshot goes with"
+        raise InputError(path, expected=expected, found=len(content), hint=hint)
+    if size and content[size - 1 : size] != b"\n":
+        expected = f"a line that ends after the {size} bytes that the snapshot goes with"
+        raise InputError(path, expected=expected, found="one that goes on", hint=hint)
+    return content[:size]
 
 
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        logs = list(JournalFileBackend(str(path)).read_logs(0))
-        if not all(isinstance(log, dict) for log in logs):
-            raise ValueError("no operation")
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, expected="an Optuna journal", found=f"a damaged line ({error})") from error
+def _read(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """Reads all lines: Optuna's own reader passes over a damaged last one, and whoever appends would bury it."""
+    lines = content.split(b"\n")[:-1]
+    logs: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            log = json.loads(line)
+            if not isinstance(log, dict):
+                raise ValueError("no operation")
+        except (ValueError, RecursionError) as error:
+            found = f"a damaged line, {number} of {len(lines)} ({error})"
+            hint = "it is the last one: remove it to go on without what it said" if number == len(lines) else None
+            raise InputError(path, expected="an Optuna journal", found=found, hint=hint) from error
+        logs.append(log)
     return logs

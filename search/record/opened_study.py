@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import optuna
 
@@ -27,8 +27,8 @@ class OpenedStudy(ABC):
         self.crew = crew
 
     @property
-    def journal_bytes(self) -> Callable[[], int] | None:
-        """Tells the length of the journal on disk; None where the study is kept elsewhere."""
+    def journal(self) -> BufferedJournal | None:
+        """The journal; None where the study is kept elsewhere."""
         return None
 
     @abstractmethod
@@ -68,9 +68,9 @@ class JournalRecord(OpenedStudy):
         self._journal = journal
 
     @property
-    def journal_bytes(self) -> Callable[[], int]:
-        """Tells the length of the journal on disk."""
-        return self._journal.size
+    def journal(self) -> BufferedJournal:
+        """The journal."""
+        return self._journal
 
     def flush(self) -> Collection[int]:
         """Brings everything recorded so far to the disk; nobody takes trials over."""

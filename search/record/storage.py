@@ -18,8 +18,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.text import listed, printable
+from features.runtime.text import listed
 from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
+from search.record.damage import check_made_of, reading
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
@@ -139,10 +140,13 @@ def _in_journal(
 ) -> JournalRecord:
     """Opens the study of a journal: one to be ``made``, one that has to be ``there``, or whichever it is."""
     try:
-        with _reading(journal.path):
+        with reading(journal.path):
             storage = JournalStorage(journal)
             if there:
                 _require(storage, f"{journal.path}", name)
+            if made and not any(study.n_trials for study in optuna.get_all_study_summaries(storage)):
+                journal.begin_anew()  # a run that was killed at its start has left it, and may have been told otherwise
+                storage = JournalStorage(journal)
             study = _create(storage, f"{journal.path}", name, direction=direction, made=made)
         if made:
             journal.flush()  # from now on there is a record, and who goes on needs one
@@ -241,7 +245,7 @@ def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Stu
     Raises:
         InputError: There is none, or it is damaged.
     """
-    with _reading(where):
+    with reading(where):
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
@@ -249,30 +253,20 @@ def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Stu
     return study
 
 
-def check_record(study: optuna.Study, where: Path | str) -> None:
-    """Makes sure that the trials of a study say what ours do: nothing in a record is believed before.
+def check_record(study: optuna.Study, where: Path | str, config: StudyConfig) -> None:
+    """Makes sure that a record is a study's, and its trials say what ours do: nothing in it is believed before.
 
     Args:
         study: The study.
         where: The place of its record, for messages.
+        config: What ``study.json`` says of the study.
 
     Raises:
-        InputError: A trial says something else; it is named.
+        InputError: It is another study's, or a trial says something else; it is named.
     """
-    with _reading(where):
+    with reading(where):
+        check_made_of(study.user_attrs, config, where)
         check_trials(study)
-
-
-@contextmanager
-def _reading(where: Path | str) -> Iterator[None]:
-    """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
-    try:
-        yield
-    except (BottleneckError, *DATABASE_ERRORS):  # for ``storage_errors``
-        raise
-    except Exception as error:  # Optuna replays what it finds, and raises whatever comes of it
-        reason = printable(str(error) or type(error).__name__)
-        raise InputError(where, expected="the record of a study", found=f"a damaged one ({reason[:160]})") from error
 
 
 def open_storage(folder: Path, url: str | None, name: str | None = None) -> BaseStorage:
@@ -290,7 +284,7 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         return optuna.storages.get_storage(_existing(opened(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
-    with _reading(path):
+    with reading(path):
         storage = JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         _require(storage, f"{path}", name)
         return storage
@@ -343,7 +337,7 @@ def _in_words(error: Exception, url: str | None) -> str:
 def _require_journal(path: Path, name: str | None) -> None:
     """Refuses a journal that is not there or empty, which Optuna would make or begin."""
     if not path.is_file():
-        raise _no_record(f"{path}", name, "no such file")
+        raise _no_record(f"{path}", name, "a folder" if path.is_dir() else "no such file")
     if not path.stat().st_size:
         raise _no_record(f"{path}", name, "an empty file")
 

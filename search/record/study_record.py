@@ -127,7 +127,7 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         opened = open_storage(folder, config.storage, config.name) if storage is None else storage
         where = place_of(folder, config.storage)
         study = find_study(opened, where, config.name)
-        check_record(study, where)
+        check_record(study, where, config)
         owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
         running = running or (owner is not None and owner.is_alive) or _is_worked_on(study, config.trials)
         joined, ended_in = CONFIG in study.user_attrs, ended_for(study.user_attrs, config.trials)

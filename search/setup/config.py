@@ -103,6 +103,12 @@ class StudyConfig(StudyOptions):
         return {self.store_name: self.stores, **self.more_stores}
 
     @property
+    def made_of(self) -> dict[str, Any]:
+        """Seed, rows and stores: what tells it from another study of its name and its options."""
+        of = _identity(self)
+        return {name: of[name] for name in of if name in ("seed", "split.identity") or name.endswith(".fingerprint")}
+
+    @property
     def repeats_in_words(self) -> str:
         """What comes after the last trial, as far as it is decided before the first."""
         if self.finalists == 0:
@@ -131,7 +137,8 @@ class StudyConfig(StudyOptions):
         """
         path = folder / STUDY_FILE
         if not path.is_file():
-            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found="no such file")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found=found)
         return cls.of(read_json(path, "a study's JSON"), path)
 
     @classmethod

@@ -77,7 +77,7 @@ def run_pool(
     throughput = saved.throughput if saved else Throughput.read(recording.folder)
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
-    snapshots = Snapshots(recording.folder, opened.journal_bytes, every=recording.snapshot_every)
+    snapshots = Snapshots(recording.folder, opened.journal, every=recording.snapshot_every)
     snapshot = saved.bring_back(book.back, banks) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run

@@ -1,6 +1,6 @@
 """The bank on disk, so that a killed search goes on in the middle of its trials.
 
-A snapshot holds the state of every head in the bank and the length of the journal at that moment. On a resume the
+A snapshot holds the state of every head in the bank, and length and hash of the journal at that moment. On a resume the
 journal is cut back to that length: the study and the bank are then of the same moment, and what follows is what
 followed before, bit for bit.
 """
@@ -28,6 +28,7 @@ from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.pages import Place
 from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
+from search.record.journal import BufferedJournal
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 SNAPSHOT_FILE = "snapshot.npz"
 SCHEMA = 1
+BEGIN_AGAIN = "remove it to begin the running trials again"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Saved:
     def journal_bytes(self) -> int:
         """Length of the journal when the snapshot was taken."""
         return int(self.content["journal_bytes"])
+
+    @property
+    def journal_sha256(self) -> str | None:
+        """Hash of the journal then; None in a snapshot from before that was noted, and beside a database."""
+        return self.content.get("journal_sha256")
 
     @property
     def going_on(self) -> list[int]:
@@ -272,6 +279,7 @@ class _Content(BaseModel):
 
     schema_: Literal[1] = Field(alias="schema")
     journal_bytes: NonNegativeInt
+    journal_sha256: str | None = None
     finished: NonNegativeInt | None = None
     epoch: NonNegativeInt
     shape: BankShape
@@ -303,18 +311,18 @@ class Snapshots:
             is durable at once, and a snapshot holds for as long as the record has gone no further.
     """
 
-    def __init__(self, folder: Path, journal_bytes: Callable[[], int] | None, *, every: float) -> None:
+    def __init__(self, folder: Path, journal: BufferedJournal | None, *, every: float) -> None:
         """Prepares to write.
 
         Args:
             folder: The study directory.
-            journal_bytes: Tells the length of the journal on disk; None where there is none.
+            journal: That of the study; None where there is none.
             every: Seconds between two snapshots; what came after the last one is lost to SIGKILL.
         """
         self.path = folder / SNAPSHOT_FILE
         self.every = every
-        self.beside_journal = journal_bytes is not None
-        self._journal_bytes = journal_bytes or (lambda: 0)
+        self.beside_journal = journal is not None
+        self._journal = journal
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: Future[None] | None = None
 
@@ -327,7 +335,8 @@ class Snapshots:
         self.wait()
         content = {
             "schema": SCHEMA,
-            "journal_bytes": self._journal_bytes(),
+            "journal_bytes": self._journal.size() if self._journal else 0,
+            "journal_sha256": self._journal.sha256() if self._journal else None,
             "finished": snapshot.finished,
             "taken": datetime.now().isoformat(),  # as Optuna notes the times of trials
             "epoch": snapshot.epoch,
@@ -408,8 +417,7 @@ def read_snapshot(folder: Path) -> Saved | None:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = printable(str(error).split("\n")[0] or type(error).__name__)[:160]
-    hint = "remove it to begin the running trials again"
-    return InputError(path, expected="a snapshot", found=f"a damaged file ({reason})", hint=hint)
+    return InputError(path, expected="a snapshot", found=f"a damaged file ({reason})", hint=BEGIN_AGAIN)
 
 
 def _check_archive(path: Path) -> None:

@@ -77,6 +77,22 @@ class Asked:
         return self.ordinal == ARTICLE_ORDINAL
 
 
+def trial_back(study: optuna.Study, number: int, *, seed: int) -> Asked:
+    """Returns a running trial of a study of a seed that a snapshot brings back.
+
+    Raises:
+        IndexError: There is no such trial.
+        KeyError: It was not given a head yet.
+        ValueError: It is not running.
+    """
+    frozen = study.get_trials(deepcopy=False)[number]
+    if frozen.state != TrialState.RUNNING:
+        raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
+    notes = TrialNotes.of(frozen)
+    derived = derive_seed(seed, "head", notes.ordinal)
+    return Asked(running_trial(study, frozen), notes.ordinal, notes.head, derived, notes.store)
+
+
 class Book:
     """Asks, reports, judges and tells the trials of one study."""
 
@@ -155,19 +171,8 @@ class Book:
         return {}
 
     def back(self, number: int) -> Asked:
-        """Returns a running trial that a snapshot brings back.
-
-        Raises:
-            IndexError: There is no such trial.
-            KeyError: It was not given a head yet.
-            ValueError: It is not running.
-        """
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        if frozen.state != TrialState.RUNNING:
-            raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
-        notes, trial = TrialNotes.of(frozen), running_trial(self.study, frozen)
-        seed = derive_seed(self.config.seed, "head", notes.ordinal)
-        return Asked(trial, notes.ordinal, notes.head, seed, notes.store)
+        """Returns a running trial that a snapshot brings back; see ``trial_back`` for what is raised."""
+        return trial_back(self.study, number, seed=self.config.seed)
 
     def note_pause(self, number: int, since: datetime) -> None:
         """Notes of a running trial that a snapshot brings back that nothing ran from a moment until now."""

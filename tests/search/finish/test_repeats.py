@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from search.finish import repeats
 from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
+from search.record.storage import JOURNAL
 from search.setup.config import STUDY_FILE
 from search.setup.seeds import derive_seed
 from search.training.throughput import Throughput
@@ -196,6 +198,23 @@ def test_of_a_damaged_file_of_theirs_it_is_said_what_to_do(ended, bank, name, ke
         repeat(ended)
     shutil.rmtree(ended.folder / FINALISTS)
     assert [one.record for one in repeat(ended)[0]] == [one.record for one in before]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content.replace(b"}", b"", 1), "found a damaged line, 1 of"),
+        (lambda content: re.sub(rb'"epochs":[0-9]+', b'"epochs":"x"', content), "found a damaged one"),
+        (lambda content: re.sub(rb'"seed":[0-9]+', b'"seed":9', content), "it is the record of another study"),
+    ],
+    ids=["a line", "a trial", "another study's"],
+)
+def test_a_record_of_theirs_that_is_damaged_is_told_with_what_to_do(ended, bank, change, said):
+    repeat(ended)
+    path = ended.folder / FINALISTS / JOURNAL
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=f"{JOURNAL}: .*{said}.*; remove .*{FINALISTS} to train the finalists again$"):
+        repeat(ended)
 
 
 def test_other_repeats_begin_anew(ended, bank):

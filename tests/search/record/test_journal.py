@@ -71,8 +71,34 @@ def test_damage_before_the_last_line_is_refused_by_name(tmp_path):
     path = tmp_path / "journal.log"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], b"\x00garbage\n", *lines[4:]]))
-    with pytest.raises(InputError, match="expected an Optuna journal"):
+    with pytest.raises(InputError, match=f"expected an Optuna journal, found a damaged line, 4 of {len(lines)} "):
         BufferedJournal(path)
+
+
+@pytest.mark.parametrize("how", ["glued", "cut short", "empty"])
+def test_damage_in_the_last_whole_line_is_refused_before_anything_is_appended(tmp_path, how):
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    run_trials(opened.study, 2)
+    opened.close()
+    path = tmp_path / "journal.log"
+    *lines, one, last = path.read_bytes().splitlines(keepends=True)
+    changed = {"glued": [one[:-1] + last], "cut short": [one, last[:-9] + b"\n"], "empty": [one, last, b"\n"]}[how]
+    path.write_bytes(b"".join([*lines, *changed]))
+    count = len(lines) + len(changed)
+    with pytest.raises(InputError, match=f"found a damaged line, {count} of {count} .*; it is the last one: remove it"):
+        open_record(tmp_path, "s", None, direction="maximize", resume=True)
+    path.write_bytes(b"".join([*lines, *changed[:-1]]))  # as told
+    open_record(tmp_path, "s", None, direction="maximize", resume=True).close()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(lambda path: path.mkdir(), "Is a directory"), (lambda path: path.symlink_to(path), "symbolic links")],
+)
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, make, why):
+    make(tmp_path / "journal.log")
+    with pytest.raises(BottleneckError, match=f"journal.log: cannot be written: .*{why}"):
+        open_record(tmp_path, "s", None, direction="maximize", resume=False)
 
 
 def test_its_lines_are_those_that_optunas_backend_writes(tmp_path):
@@ -96,6 +122,17 @@ def test_another_direction_is_refused(tmp_path):
     open_record(tmp_path, "s", None, direction="maximize", resume=False).close()
     with pytest.raises(InputError, match="direction: expected minimize, found maximize"):
         open_record(tmp_path, "s", None, direction="minimize", resume=True)
+
+
+def test_what_a_killed_start_left_without_trials_gives_way_to_another_study(tmp_path):
+    made = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    made.study.set_user_attr("made_of", {"seed": 3})
+    made.close()
+    again = open_record(tmp_path, "s", None, direction="minimize", resume=False)
+    run_trials(again.study, 1)
+    again.close()
+    found = load_study(tmp_path, "s", None)
+    assert (found.direction.name, len(found.trials), found.user_attrs) == ("MINIMIZE", 1, {})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from postgres import running_server
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
+from search.record.damage import MADE_OF, note_made_of
 from search.record.storage import (
     JOURNAL,
     config_in_storage,
@@ -25,7 +26,7 @@ from search.record.storage import (
     storage_errors,
 )
 from search.record.study_record import read_record
-from search.setup.config import StudyConfig
+from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.setup.storage_url import VARIABLE
@@ -52,6 +53,11 @@ def absent(folder: Path) -> tuple[str | None, str]:
 def emptied(folder: Path) -> tuple[str | None, str]:
     (folder / JOURNAL).touch()
     return None, "expected a study's journal, found an empty file"
+
+
+def a_folder(folder: Path) -> tuple[str | None, str]:
+    (folder / JOURNAL).mkdir()
+    return None, "expected a study's journal, found a folder"
 
 
 def of_another(folder: Path) -> tuple[str | None, str]:
@@ -95,7 +101,7 @@ def old_relative(folder: Path) -> tuple[str | None, str]:
     return "sqlite:///heads.db", "expected heads.db in the working directory or in the study directory, found neither"
 
 
-MISSING = [absent, emptied, of_another, no_database, no_folder, empty_database, no_studies, other_studies]
+MISSING = [absent, emptied, a_folder, of_another, no_database, no_folder, empty_database, no_studies, other_studies]
 MISSING += [no_database_at_all, old_relative]
 
 
@@ -211,3 +217,54 @@ def test_a_server_that_asks_for_a_password_has_it_from_the_environment(tmp_path,
         opened = join_record(found.options.storage, "s", direction="maximize", grace=10)
         assert opened.crew.living() == 1
         opened.close()
+
+
+def test_a_folder_in_the_place_of_a_study_file_is_called_one(tmp_path):
+    (tmp_path / STUDY_FILE).mkdir()
+    with pytest.raises(InputError, match=f"{STUDY_FILE}: expected a study directory, found a folder"):
+        StudyConfig.read(tmp_path)
+
+
+def swap(name: str, one: Path, other: Path) -> None:
+    content = (one / name).read_bytes()
+    (one / name).write_bytes((other / name).read_bytes())
+    (other / name).write_bytes(content)
+
+
+STORE = {"path": "store.h5", "fingerprint": "ef" * 32}
+
+
+@pytest.mark.parametrize("name", [JOURNAL, STUDY_FILE])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"seed": 4}, "seed: expected"),
+        ({"split": make_config().split | {"identity": "ef" * 8}}, "split.identity: expected"),
+        ({"stores": make_config().stores | {"features": STORE}}, "stores.features.fingerprint: expected"),
+    ],
+    ids=["seed", "split", "store"],
+)
+def test_a_record_and_a_study_file_of_two_studies_are_refused(tmp_path, name, change, why):
+    for folder, changes in ((tmp_path / "one", {}), (tmp_path / "other", change)):
+        folder.mkdir()
+        config = make_config(**changes)
+        opened = open_record(folder, config.name, None, direction="maximize", resume=False)
+        note_made_of(opened.study, config)
+        opened.close()
+        made = MadeStudy(folder, config, resume=True)
+        made.train(1)
+        note_made_of(made.opened.study, make_config(seed=9))  # which has begun
+        made.close()
+        assert read_record(folder).summary.trials == 1
+    swap(name, tmp_path / "one", tmp_path / "other")
+    with pytest.raises(InputError, match=f"{JOURNAL}: {why} .*; it is the record of another study"):
+        read_record(tmp_path / "one")
+
+
+@pytest.mark.parametrize(("noted", "said"), [("other", "expected what the study was made of"), ({}, "seed: expected")])
+def test_what_a_record_says_that_it_was_made_of_is_not_believed(tmp_path, noted, said):
+    made = MadeStudy(tmp_path, make_config())
+    made.opened.study.set_user_attr(MADE_OF, noted)
+    made.close()
+    with pytest.raises(InputError, match=said):
+        read_record(tmp_path)

@@ -195,7 +195,7 @@ def test_a_journal_that_was_cut_back_is_read_anew(tmp_path, after):
     """As --resume does: shorter than before, as long, or longer by the time of the next look."""
     made = MadeStudy(tmp_path / "study", make_config(trials=40))
     made.train(2)
-    kept = made.opened.journal_bytes()
+    kept = made.opened.journal.size()
     made.train(3)
     made.begin()
     overlay = Overlay(made.folder, None)

@@ -11,12 +11,13 @@ from unittest.mock import Mock
 import numpy as np
 import optuna
 import pytest
-from made_snapshots import leave_snapshot
+from made_snapshots import OTHER, leave_snapshot
+from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
-from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
-from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
+from search.record.opened_study import DatabaseRecord, OpenedStudy
+from search.record.storage import JOURNAL, held, load_study, open_record
 from search.training import throughput
 from search.training.going_on import taken_up
 from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
@@ -80,9 +81,68 @@ def test_of_another_study_it_is_none(saved, tmp_path):
     assert taken_up(tmp_path, saved, opened(optuna.create_study())) is None
 
 
-def test_beside_a_journal_that_was_cut_back_it_always_holds(saved, tmp_path):
-    journal = JournalRecord(optuna.create_study(), Mock(BufferedJournal))
-    assert taken_up(tmp_path, saved, journal) is saved
+def beside_journal(folder: Path) -> MadeStudy:
+    """A study with two trials that are through and one that runs, its snapshot, and two trials since."""
+    made = MadeStudy(folder, make_config())
+    made.train(2)
+    asked = made.begin()
+    made.opened.flush()
+    leave_snapshot(folder, {asked.number: 2}, spec=asked.spec, journal=made.opened.journal)
+    made.train(2)
+    made.opened.flush()
+    return made
+
+
+def gone_on(folder: Path) -> tuple[Saved | None, OpenedStudy]:
+    saved = read_snapshot(folder)
+    assert saved is not None
+    opened = open_record(folder, "made", None, direction="maximize", resume=True, keep_bytes=saved.journal_bytes)
+    with held(opened, None):
+        return taken_up(folder, saved, opened), opened
+
+
+def test_a_journal_is_cut_back_to_it_once_something_follows(tmp_path):
+    beside_journal(tmp_path).close()
+    before = (tmp_path / JOURNAL).read_bytes()
+    saved, opened = gone_on(tmp_path)
+    assert saved is not None
+    assert len(opened.study.trials) == 3
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    again = open_record(tmp_path, "made", None, direction="maximize", resume=True, keep_bytes=saved.journal_bytes)
+    again.flush()
+    again.close()
+    assert (tmp_path / JOURNAL).read_bytes().startswith(before[: saved.journal_bytes])
+    assert load_study(tmp_path, "made", None).trials == opened.study.trials
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["with the hash", "from before it was noted"])
+def test_of_another_journal_it_is_refused_and_nothing_is_cut_off(tmp_path, noted):
+    beside_journal(tmp_path / "study").close()
+    other = MadeStudy(tmp_path / "other", make_config(seed=4))
+    asked = other.begin()
+    other.opened.flush()
+    size = (tmp_path / "study" / JOURNAL).read_bytes().find(b"\n", (tmp_path / "other" / JOURNAL).stat().st_size) + 1
+    journal = Mock(size=lambda: size, sha256=lambda: "ab" * 32 if noted else None)
+    leave_snapshot(tmp_path / "study", {asked.number: 2}, spec=OTHER, journal=journal)
+    other.close()
+    before = (tmp_path / "study" / JOURNAL).read_bytes()
+    why = "found one that goes with another journal" if noted else "found a damaged file"
+    with pytest.raises(InputError, match=f"snapshot.npz: expected .*{why}.*; remove it to begin the running trials"):
+        gone_on(tmp_path / "study")
+    assert (tmp_path / "study" / JOURNAL).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [(10**6, "expected at least the 1000000 bytes that"), (90, "expected a line that ends after the 90 bytes that")],
+)
+def test_of_a_journal_of_another_length_it_is_refused_with_what_to_do(tmp_path, size, why):
+    beside_journal(tmp_path).close()
+    leave_snapshot(tmp_path, {2: 2}, journal=Mock(size=lambda: size, sha256=lambda: None))
+    before = (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(InputError, match=f"{JOURNAL}: {why} .*; remove the snapshot.npz beside it to begin"):
+        gone_on(tmp_path)
+    assert (tmp_path / JOURNAL).read_bytes() == before
 
 
 @pytest.mark.parametrize("finished", [-1, "many", 1.5, [1]])
