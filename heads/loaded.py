@@ -247,6 +247,7 @@ class LoadedHead:
         """
         spec = self.check_options(options or PredictOptions())
         with _building:
+            start_backend()  # again: a notebook may have set Keras otherwise since the head was read
             head = self.head
             if self._built is None or self._built[0] != spec:
                 self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
@@ -330,6 +331,7 @@ class LoadedHead:
 
     def model_for(self, store: FeatureSource) -> Any:
         """The model as it takes the features of a store: of a compressed one, those of its few directions."""
+        start_backend()  # as for ``backbone``
         return for_features_of(self.path, self.model, store.header)
 
     @as_numpy_comes
