@@ -21,7 +21,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.files import identity
+from features.runtime.files import from_here, identity
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
@@ -74,6 +74,7 @@ class LoadedHead:
 
     def __init__(self, path: Path, classes: str | Iterable[str] | None = None) -> None:
         self.path = path
+        self._absolute = path.absolute()
         self._opened = identity(path)
         self._told = classes if classes is None or isinstance(classes, str) else tuple(classes)
         self.metadata: HeadMetadata = read_metadata(path, self._told)
@@ -100,8 +101,9 @@ class LoadedHead:
         with _building:
             if self._head is None:
                 start_backend()
-                head = read_head(self.path, self._told)
-                if identity(self.path) != self._opened:
+                place = from_here(self.path, self._absolute)  # a notebook may work elsewhere by now
+                head = read_head(place, self._told)
+                if identity(place) != self._opened:
                     found, hint = "one that has changed since it was opened", "open it again"
                     raise InputError(self.path, expected="the head that was opened", found=found, hint=hint)
                 self._head = head

@@ -97,6 +97,14 @@ class TestDoor:
             keras.config.set_dtype_policy("float32")
         assert set_then == ["float32"]
 
+    def test_it_is_read_from_wherever_the_process_goes(
+        self, made_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(made_world.head.parent)
+        head = load_head(made_world.head.name)
+        monkeypatch.chdir(tmp_path)
+        assert head.model
+
     def test_what_is_no_head_is_refused_at_once(self, made_world: World) -> None:
         with pytest.raises(InputError, match="found a feature store"):
             load_head(made_world.store)

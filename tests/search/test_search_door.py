@@ -145,6 +145,15 @@ def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():
     assert not console.quiet
 
 
+def test_an_open_study_is_read_on_from_wherever_the_process_goes(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    study = open_study("study")
+    found = study.verdict
+    assert study.record.folder == Path("study")
+    monkeypatch.chdir(tmp_path)
+    assert (study.verdict, len(study.trials())) == (found, 5)
+
+
 def test_what_is_no_study_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"study\.json: expected a study directory"):
         open_study(tmp_path)
