@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
+from features.runtime import backend
 from features.runtime.backend import _interrupts_held, start_backend, use_backend
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 
 
 def test_an_interrupt_is_put_off_not_lost():
@@ -54,3 +55,11 @@ def test_the_one_that_runs_is_taken_and_no_second_one(monkeypatch):
     other = {"tensorflow": "jax", "jax": "tensorflow"}[running]
     with pytest.raises(InputError, match=f"--backend: expected {running}, already in use, found {other}"):
         use_backend(other)
+
+
+@pytest.mark.parametrize("call", [use_backend, start_backend])
+def test_a_process_that_was_forked_from_one_with_keras_is_refused_and_does_not_hang(monkeypatch, call):
+    start_backend()
+    monkeypatch.setattr(backend, "_started_in", {os.getppid()})
+    with pytest.raises(BottleneckError, match=r"forked from one in which Keras runs.*get_context\('spawn'\)"):
+        call()
