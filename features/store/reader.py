@@ -16,7 +16,7 @@ from weakref import finalize
 import numpy as np
 import numpy.typing as npt
 
-from features.hdf5.door import opened
+from features.hdf5.door import opened, reading
 from features.hdf5.values import Attributes
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import from_here
@@ -45,6 +45,7 @@ class FeatureStore(FeatureSource):
 
         Raises:
             InputError: There is no such file, or it is not a store of this schema.
+            BottleneckError: The process has too many files open.
         """
         if not isinstance(path, str | os.PathLike):
             raise InputError("path", expected=f"the path of {EXPECTED}", found=type(path).__name__)
@@ -59,14 +60,15 @@ class FeatureStore(FeatureSource):
             self.complete = attributes.flag("complete")
             self.fingerprint = attributes.text("fingerprint")
         # an update may put another store in this one's place: all reading is of the file whose header was read
-        self._descriptor = open_to_read(self.path)
+        with reading(self.path, EXPECTED):
+            self._descriptor = open_to_read(self.path)
         finalize(self, os.close, self._descriptor)
         if before is None or not os.path.samestat(before, os.fstat(self._descriptor)):
             hint = "run it again"
             raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
         self._opened = _written(before)
         self._absolute = self.path.absolute()  # a notebook may go elsewhere
-        with open(self._descriptor, "rb", closefd=False) as held:
+        with reading(self.path, EXPECTED), open(self._descriptor, "rb", closefd=False) as held:
             self.features: npt.NDArray[Any] = np.memmap(
                 held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
             )
