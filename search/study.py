@@ -98,7 +98,7 @@ class Study:
         """
         from search.finish.export import chosen_head  # noqa: PLC0415
 
-        return chosen_head(self._place, backend=_running_backend()).model
+        return chosen_head(self._place).model
 
     @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:

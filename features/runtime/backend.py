@@ -26,7 +26,7 @@ _started_in: set[int] = set()
 """The process that has started the backend, by its number; a process that was forked from it has another."""
 
 
-def use_backend(name: str | None = None) -> str:
+def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
     """Sets the Keras backend of this process, quietens TensorFlow's start-up log, and keeps memory that is freed.
 
     Commands call it before they start threads, which is when the memory can be seen to.
@@ -34,6 +34,7 @@ def use_backend(name: str | None = None) -> str:
     Args:
         name: ``tensorflow``, ``jax``, or ``None`` for: the one that Keras runs on in this process, else the
             environment's ``KERAS_BACKEND``, else TensorFlow where it is installed, else JAX.
+        rather: The one that comes before these two, where it is installed and nobody has chosen.
 
     Returns:
         The name of the backend in force.
@@ -46,7 +47,7 @@ def use_backend(name: str | None = None) -> str:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
     given = name or running or os.environ.get("KERAS_BACKEND")
-    chosen = given or next((b for b in BACKENDS if find_spec(b)), BACKENDS[0])
+    chosen = given or next((b for b in (rather, *BACKENDS) if b and find_spec(b)), BACKENDS[0])
     if chosen not in BACKENDS:
         where = "--backend" if name or running else "KERAS_BACKEND"
         raise InputError(where, expected=" or ".join(BACKENDS), found=chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -55,6 +56,23 @@ def test_the_one_that_runs_is_taken_and_no_second_one(monkeypatch):
     other = {"tensorflow": "jax", "jax": "tensorflow"}[running]
     with pytest.raises(InputError, match=f"--backend: expected {running}, already in use, found {other}"):
         use_backend(other)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rather", "installed", "taken"),
+    [
+        (None, "jax", ("tensorflow", "jax"), "jax"),
+        (None, "jax", ("tensorflow",), "tensorflow"),
+        (None, "tensorflow", ("jax",), "jax"),
+        ("tensorflow", "jax", ("tensorflow", "jax"), "tensorflow"),
+    ],
+)
+def test_who_would_rather_have_a_backend_gets_it_where_nobody_chose_one(monkeypatch, chosen, rather, installed, taken):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", chosen or "")
+    monkeypatch.setattr(backend, "find_spec", lambda name: name in installed)
+    assert use_backend(rather=rather) == taken
 
 
 @pytest.mark.parametrize("call", [use_backend, start_backend])
