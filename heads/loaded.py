@@ -22,6 +22,7 @@ from features.runtime.command import progress as progress_display
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import from_here, identity
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
@@ -98,7 +99,7 @@ class LoadedHead:
         Raises:
             InputError: The file's weights do not fit its layers, or it is another one than was opened.
         """
-        with _building:
+        with _building, drawn_as_before():
             if self._head is None:
                 start_backend()
                 place = from_here(self.path, self._absolute)  # a notebook may work elsewhere by now
@@ -248,7 +249,7 @@ class LoadedHead:
             InputError: It is not known, or is not the head's.
         """
         spec = self.check_options(options or PredictOptions())
-        with _building:
+        with _building, drawn_as_before():
             start_backend()  # again: a notebook may have set Keras otherwise since the head was read
             head = self.head
             if self._built is None or self._built[0] != spec:
@@ -334,7 +335,8 @@ class LoadedHead:
     def model_for(self, store: FeatureSource) -> Any:
         """The model as it takes the features of a store: of a compressed one, those of its few directions."""
         start_backend()  # as for ``backbone``
-        return for_features_of(self.path, self.model, store.header)
+        with drawn_as_before():
+            return for_features_of(self.path, self.model, store.header)
 
     @as_numpy_comes
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:

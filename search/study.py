@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import say
 from features.runtime.files import from_here
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import REPORT_FILE, StudyConfig
@@ -98,7 +99,8 @@ class Study:
         """
         from search.finish.export import chosen_head  # noqa: PLC0415
 
-        return chosen_head(self._place).model
+        with drawn_as_before():
+            return chosen_head(self._place).model
 
     @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:
@@ -121,7 +123,8 @@ class Study:
         from search.finish.export import export_head  # noqa: PLC0415
 
         chosen = checked(ExportOptions, options, of="an export")
-        exported = export_head(self._place, out, chosen, backend=_running_backend())
+        with drawn_as_before():
+            exported = export_head(self._place, out, chosen, backend=_running_backend())
         if exported.remark:
             say(f"note: {exported.remark}")
         return exported.path

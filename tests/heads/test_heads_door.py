@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,15 @@ class TestDoor:
         head = load_head(made_world.head.name)
         monkeypatch.chdir(tmp_path)
         assert head.model
+
+    def test_random_draws_what_it_would_have_drawn(self, made_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        for builds in ("rebuild_backbone", "for_features_of"):
+            monkeypatch.setattr(heads.loaded, builds, lambda *told: random.random())  # as Keras does
+        head, before = load_head(made_world.head), random.getstate()
+        assert head.model
+        assert head.backbone()
+        assert head.model_for(FeatureStore(made_world.store))
+        assert random.getstate() == before
 
     def test_what_is_no_head_is_refused_at_once(self, made_world: World) -> None:
         with pytest.raises(InputError, match="found a feature store"):

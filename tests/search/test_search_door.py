@@ -20,7 +20,7 @@ from features.runtime.command import console
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search import RunOptions, open_study, run_study
-from search.running import _drawn_as_before, heard
+from search.running import heard
 from search.setup.images import ImageOptions
 from search.training.display import Display
 
@@ -121,18 +121,6 @@ def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-def test_of_two_searches_at_once_the_last_one_that_ends_puts_back_what_random_draws():
-    before = random.getstate()
-    first, second = _drawn_as_before(), _drawn_as_before()
-    first.__enter__()
-    random.random()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert random.getstate() != before
-    second.__exit__(None, None, None)
-    assert random.getstate() == before
 
 
 def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():

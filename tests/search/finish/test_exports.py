@@ -38,7 +38,7 @@ from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attribute
 from heads.files.metadata_json import to_json
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
-from search.finish.export import chosen_head, export_head, on_images
+from search.finish.export import chosen_head, on_images
 from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
@@ -424,15 +424,6 @@ def test_of_own_heads_there_is_no_average_of_several_seeds():
 def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):
     folder = changed(tmp_path / "study", dict.fromkeys((1, 2), OF_NOBODY))
     assert chosen_head(folder).metadata.trials == (1, 2)
-
-
-def test_a_study_of_the_other_backend_leaves_on_the_one_that_runs(tmp_path):
-    shutil.copytree(FINISHED, tmp_path / "study")
-    told = json.loads((tmp_path / "study" / "study.json").read_text())
-    told["backend"] = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
-    (tmp_path / "study" / "study.json").write_text(json.dumps(told))
-    assert chosen_head(tmp_path / "study").model
-    assert export_head(tmp_path / "study", tmp_path / "best.hdf5", ExportOptions()).path.is_file()
 
 
 def test_with_the_backbone_heads_on_other_views_are_averaged(tmp_path):
