@@ -21,7 +21,8 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_display
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.files import identity
+from features.runtime.files import from_here, identity
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable
@@ -74,6 +75,7 @@ class LoadedHead:
 
     def __init__(self, path: Path, classes: str | Iterable[str] | None = None) -> None:
         self.path = path
+        self._absolute = path.absolute()
         self._opened = identity(path)
         self._told = classes if classes is None or isinstance(classes, str) else tuple(classes)
         self.metadata: HeadMetadata = read_metadata(path, self._told)
@@ -97,11 +99,12 @@ class LoadedHead:
         Raises:
             InputError: The file's weights do not fit its layers, or it is another one than was opened.
         """
-        with _building:
+        with _building, drawn_as_before():
             if self._head is None:
                 start_backend()
-                head = read_head(self.path, self._told)
-                if identity(self.path) != self._opened:
+                place = from_here(self.path, self._absolute)  # a notebook may work elsewhere by now
+                head = read_head(place, self._told)
+                if identity(place) != self._opened:
                     found, hint = "one that has changed since it was opened", "open it again"
                     raise InputError(self.path, expected="the head that was opened", found=found, hint=hint)
                 self._head = head
@@ -246,7 +249,8 @@ class LoadedHead:
             InputError: It is not known, or is not the head's.
         """
         spec = self.check_options(options or PredictOptions())
-        with _building:
+        with _building, drawn_as_before():
+            start_backend()  # again: a notebook may have set Keras otherwise since the head was read
             head = self.head
             if self._built is None or self._built[0] != spec:
                 self._built = spec, rebuild_backbone(self.path, head.metadata, spec)
@@ -331,7 +335,9 @@ class LoadedHead:
 
     def model_for(self, store: FeatureSource) -> Any:
         """The model as it takes the features of a store: of a compressed one, those of its few directions."""
-        return for_features_of(self.path, self.model, store.header)
+        start_backend()  # as for ``backbone``
+        with drawn_as_before():
+            return for_features_of(self.path, self.model, store.header)
 
     @as_numpy_comes
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:

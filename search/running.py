@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -26,6 +25,7 @@ from features.runtime.command import console, say
 from features.runtime.command import progress as progress_bar
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.files import write_json
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
 from features.runtime.progress import OnProgress
@@ -107,7 +107,7 @@ def run_study(
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)
-    with heard(progress), _drawn_as_before():
+    with heard(progress), drawn_as_before():
         return _run(given, build, images, _telling(on_stage))
 
 
@@ -140,19 +140,6 @@ def _without_words() -> Iterator[None]:
 
 
 _unheard = Together(_without_words)
-
-
-@contextmanager
-def _random_put_back() -> Iterator[None]:
-    before = random.getstate()
-    try:
-        yield
-    finally:
-        random.setstate(before)
-
-
-_drawn_as_before = Together(_random_put_back)
-"""After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
 
 
 def _telling(on_stage: OnStage) -> OnStage:

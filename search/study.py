@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import say
+from features.runtime.files import from_here
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.setup.config import REPORT_FILE, StudyConfig
@@ -28,7 +30,7 @@ class Study:
     """A study directory, read anew at each look: it may be one that a search is writing.
 
     Attributes:
-        folder: The study directory.
+        folder: The study directory, as it was named.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -39,16 +41,22 @@ class Study:
         """
         self.folder = Path(folder)
         StudyConfig.read(self.folder)
+        self._absolute = self.folder.absolute()
+
+    @property
+    def _place(self) -> Path:
+        """The study directory from wherever the process works now: a notebook may go elsewhere."""
+        return from_here(self.folder, self._absolute)
 
     @property
     def config(self) -> StudyConfig:
         """The study's options as they were resolved, its space, its stores and its split."""
-        return StudyConfig.read(self.folder)
+        return StudyConfig.read(self._place)
 
     @property
     def record(self) -> StudyRecord:
         """Everything that is on the disk, of one moment: for who wants several things that belong together."""
-        return read_record(self.folder)
+        return read_record(self._place)
 
     @property
     def progress(self) -> Progress:
@@ -92,7 +100,8 @@ class Study:
         """
         from search.finish.export import chosen_head  # noqa: PLC0415
 
-        return chosen_head(self.folder, backend=_running_backend()).model
+        with drawn_as_before():
+            return chosen_head(self._place).model
 
     @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:
@@ -115,7 +124,8 @@ class Study:
         from search.finish.export import export_head  # noqa: PLC0415
 
         chosen = checked(ExportOptions, options, of="an export")
-        exported = export_head(self.folder, out, chosen, backend=_running_backend())
+        with drawn_as_before():
+            exported = export_head(self._place, out, chosen, backend=_running_backend())
         if exported.remark:
             say(f"note: {exported.remark}")
         return exported.path
@@ -125,7 +135,7 @@ class Study:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
         from search.review.report import write_report  # noqa: PLC0415  Plotly takes its time
 
-        path = self.folder / REPORT_FILE
+        path = self._place / REPORT_FILE
         write_report(path, self.record)
         return path
 

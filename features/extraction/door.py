@@ -22,6 +22,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import progress as progress_bar
 from features.runtime.command import say
 from features.runtime.errors import InputError
+from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, described, takes_options
 from features.store.reader import FeatureStore
 
@@ -120,7 +121,8 @@ def network_layers(
     """
     use_backend()
     start_backend()
-    return list_layers(os.fspath(backbone), alpha=alpha, image_size=image_size)
+    with drawn_as_before():
+        return list_layers(os.fspath(backbone), alpha=alpha, image_size=image_size)
 
 
 def extract_as_told(images: Path, store: Path, told: Mapping[str, Any], *, progress: bool = True) -> ExtractionSummary:
@@ -188,7 +190,7 @@ def run_extraction(
     """
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
-    with ProgressShown(shown=progress) as display:
+    with ProgressShown(shown=progress) as display, drawn_as_before():
         return extract_stores(images, stores, options, frame=frame, say=told, on_progress=display)
 
 

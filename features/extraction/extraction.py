@@ -14,7 +14,7 @@ from features.extraction.backbones import build_backbone
 from features.extraction.changes import Changes, find_changes
 from features.extraction.filling import Filling, fill, finish, refuse_skipped
 from features.extraction.image_list import images_of
-from features.extraction.making import Build, Maker, MakerHere, versions_here
+from features.extraction.making import Build, Maker, MakerHere, check_backend, versions_here
 from features.extraction.options import ExtractionOptions
 from features.extraction.scale import scale_of
 from features.extraction.summary import ExtractionSummary
@@ -133,6 +133,8 @@ def extract_stores(
         choice = scale(None if stored is None else stored.header.intensity)
         plans.append(_Plan(table, spec, views, options, choice, path, stored))
     found = [plan.compare(say) for plan in plans]
+    for plan, changes in zip(plans, found, strict=True):
+        plan.check_backend(changes)
     for remark in dict.fromkeys(_remarks(table, plans, found, update=options.update)):
         say(f"note: {remark}")
     maker = build([plan.spec for plan in plans])
@@ -231,6 +233,12 @@ class _Plan:
         hint = "--update makes the store that of the images and the table as they are, and keeps its features"
         stored.header.check_same(path, header, hint=hint)
         return changes
+
+    def check_backend(self, changes: Changes | None) -> None:
+        """Refuses to compute rows of a store that is there on another backend than it was begun with."""
+        updated = self.options.update and changes is not None
+        if self.stored is not None and (updated or not self.stored.complete):
+            check_backend(self.path, self.stored.header.versions, versions_here())
 
     def _decodes(self, path: str) -> bool:
         """Whether an image can be decoded as it is to be read now."""

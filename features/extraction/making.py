@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.filling import Work
 from features.extraction.pipeline import Batch, FeatureMaker, Taker, Written, bottlenecks_of_each
 from features.images.pages import source_of
-from features.runtime.backend import use_backend
+from features.runtime.backend import BACKENDS, use_backend
+from features.runtime.errors import InputError
 
 
 class Built(Protocol):
@@ -75,6 +77,22 @@ class MakerHere:
             batch_size=header.batch_size,
             dtype=header.dtype,
         )
+
+
+def check_backend(path: Path, begun: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuses to go on with a store on another backend: its features would be of two, which differ in their last bits.
+
+    Args:
+        path: The store.
+        begun: Versions of the packages that it was begun with; of older and converted ones without a backend.
+        here: Those of now.
+
+    Raises:
+        InputError: It was begun on another backend.
+    """
+    before, now = (next((name for name in BACKENDS if name in versions), None) for versions in (begun, here))
+    if before is not None and before != now:
+        raise InputError("--backend", expected=f"{before}, on which {path} was begun", found=now)
 
 
 def versions_here() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -27,6 +28,8 @@ _OPENED_OTHERWISE = re.compile(
 
 Of one that a killed program left marked as being written it says "already open for write", in whichever process.
 """
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Errors of a system that has too many files open, or too little memory: nothing is said of the file."""
 _sound: set[tuple[str, int, int, int]] = set()
 """Files that were read by a process of their own: name, number, size and time."""
 
@@ -41,6 +44,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 
     Raises:
         InputError: In place of any exception but our own.
+        BottleneckError: The system has no room for another open file.
     """
     try:
         yield
@@ -53,6 +57,8 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(path, expected=expected, found="no permission to read it") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _SHORT:
+            raise BottleneckError(f"{path}: cannot be opened: {os.strerror(error.errno)}") from error
         reason = printable(str(error).strip("'\"") or type(error).__name__)
         raise InputError(path, expected=expected, found=f"a damaged file ({shortened(reason, 160)})") from error
 
@@ -117,13 +123,23 @@ def _check_in_a_process(path: Path) -> None:
     which = (str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns)
     if which in _sound:
         return
-    command = [sys.executable, "-P", probe.__file__, os.fspath(path.absolute())]
+    command = [sys.executable or "", "-P", probe.__file__, os.fspath(path.absolute())]
+    found_here = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
     try:
         status = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+            env=os.environ | {"PYTHONPATH": found_here},
         ).returncode
+    except (FileNotFoundError, PermissionError) as error:
+        raise BottleneckError(f"{path}: cannot be tried, as Python is not found at {sys.executable!r}") from error
     except subprocess.TimeoutExpired as error:
         raise DamagedError("HDF5 does not come to an end with it") from error
+    if status == probe.NO_H5PY:
+        raise BottleneckError(f"{path}: cannot be tried, as h5py is not found by a process of {sys.executable}")
     if status:
         raise DamagedError("HDF5 breaks down over it")
     _sound.add(which)

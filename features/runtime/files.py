@@ -102,6 +102,19 @@ def identity(path: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def from_here(path: Path, absolute: Path) -> Path:
+    """Returns a path as it was given, for messages, while it leads there; absolute once the process works elsewhere.
+
+    Args:
+        path: As it was given.
+        absolute: What it was when it was given.
+    """
+    try:
+        return path if path.absolute() == absolute else absolute
+    except FileNotFoundError:  # where the process works was removed
+        return absolute
+
+
 def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckError:
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
     if error.errno not in DISK_FULL:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from tempfile import gettempdir
 from typing import Any
+
+from features.runtime.unseen import Together
 
 _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables of the environment that Keras reads beside its folder's: another kind of layers, and limits of ``fit``."""
@@ -124,6 +127,19 @@ def seed_put_back() -> Iterator[None]:
     finally:
         for name, value in before.items():
             state.set_global_attribute(name, value)
+
+
+@contextmanager
+def _random_put_back() -> Iterator[None]:
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+drawn_as_before = Together(_random_put_back)
+"""After it, Python's ``random`` draws what it would have drawn: Keras takes the seeds of its layers from there."""
 
 
 def _session() -> dict[str, Any]:

@@ -17,6 +17,10 @@ RESIZES = SQUASH, PAD, CROP = ("squash", "pad", "crop")
 """How an image becomes the square that a backbone is shown."""
 
 
+DRAWN_OTHERWISE = "one seed draws other weights on another backend"
+"""Why drawn weights may differ: part of them, what batch normalisation goes by, is computed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureKind:
     """What must be the same for features to mean the same.
@@ -57,6 +61,11 @@ class FeatureKind:
         """All but the shape: where features come from, as JSON types; of what came later, what there is of it."""
         names = (field.name for field in fields(FeatureKind) if field.name != "feature_shape")
         return {name: value for name in names if (value := getattr(self, name)) or name not in LATER}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the weights are random ones."""
+        return self.weights.partition(":")[0] == "random"
 
     def differences(self, other: FeatureKind, *, if_known: bool = False) -> Iterator[tuple[str, Any, Any]]:
         """Yields (field, mine, theirs) where two kinds differ.

@@ -16,9 +16,10 @@ from weakref import finalize
 import numpy as np
 import numpy.typing as npt
 
-from features.hdf5.door import opened
+from features.hdf5.door import opened, reading
 from features.hdf5.values import Attributes
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import from_here
 from features.runtime.portable import open_to_read, read_into
 from features.store.arrays import Arrays, arrays_to_store
 from features.store.given import HeldArray
@@ -30,7 +31,7 @@ class FeatureStore(FeatureSource):
     """A store opened for reading. Arrays are read-only; features stay on disk until they are touched.
 
     Attributes:
-        path: The file.
+        path: The file, as it was named.
         header: What the file says of itself; names of classes and patients are composed (NFC).
         features: (rows, views, height, width, channels), memory-mapped; ``take`` and ``chunks`` read any source.
         labels: (rows,) int32.
@@ -44,6 +45,7 @@ class FeatureStore(FeatureSource):
 
         Raises:
             InputError: There is no such file, or it is not a store of this schema.
+            BottleneckError: The process has too many files open.
         """
         if not isinstance(path, str | os.PathLike):
             raise InputError("path", expected=f"the path of {EXPECTED}", found=type(path).__name__)
@@ -58,13 +60,15 @@ class FeatureStore(FeatureSource):
             self.complete = attributes.flag("complete")
             self.fingerprint = attributes.text("fingerprint")
         # an update may put another store in this one's place: all reading is of the file whose header was read
-        self._descriptor = open_to_read(self.path)
+        with reading(self.path, EXPECTED):
+            self._descriptor = open_to_read(self.path)
         finalize(self, os.close, self._descriptor)
         if before is None or not os.path.samestat(before, os.fstat(self._descriptor)):
             hint = "run it again"
             raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
         self._opened = _written(before)
-        with open(self._descriptor, "rb", closefd=False) as held:
+        self._absolute = self.path.absolute()  # a notebook may go elsewhere
+        with reading(self.path, EXPECTED), open(self._descriptor, "rb", closefd=False) as held:
             self.features: npt.NDArray[Any] = np.memmap(
                 held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
             )
@@ -73,6 +77,11 @@ class FeatureStore(FeatureSource):
         for array in (self.done, self.labels, self.patients, self.contents):
             if array is not None:
                 array.setflags(write=False)
+
+    @property
+    def place(self) -> Path:
+        """The path by which the file is opened again, also once the process works in another folder."""
+        return from_here(self.path, self._absolute)
 
     @cached_property
     def content(self) -> str:
@@ -125,7 +134,7 @@ class FeatureStore(FeatureSource):
 
         The open file is this object's alone: it is closed with it, and its number means nothing to another process.
         """
-        return _reopened, (type(self), self.path.absolute(), self.identity)
+        return _reopened, (type(self), self._absolute, self.identity)
 
     def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
         """See ``FeatureSource``. They are read in file order, so that the disk's own read-ahead helps."""

@@ -18,7 +18,7 @@ from features.hdf5.values import Attributes, inner_dataset, shown
 from features.runtime.errors import InputError
 from features.runtime.text import composed, shortened
 from features.store.intensity import GRAMMAR, parse_intensity
-from features.store.kind import BY_TYPE, EIGHT_BITS, RESIZES, SQUASH, UNKNOWN, FeatureKind
+from features.store.kind import BY_TYPE, DRAWN_OTHERWISE, EIGHT_BITS, RESIZES, SQUASH, UNKNOWN, FeatureKind
 from features.store.parts import PARTS
 from features.store.projection import SOURCE, Projection, read_projection
 
@@ -176,6 +176,8 @@ class StoreHeader(FeatureKind):
             if mine == theirs:
                 continue
             expected, found = _shorten(theirs, mine)
+            if name == "weights_sha256" and stored.drawn:
+                hint = f"{DRAWN_OTHERWISE}; {hint}"
             raise InputError(path, field=name, expected=expected, found=found, hint=hint)
 
 

@@ -14,6 +14,7 @@ from features.extraction.network_file import read_network
 from features.runtime.errors import InputError
 from features.runtime.options import option_name, text_of
 from features.runtime.text import printable
+from features.store.kind import DRAWN_OTHERWISE
 from heads.files.metadata import HeadMetadata
 
 _WITHOUT_FILE = re.compile(r"imagenet|random(:\d+)?")
@@ -135,5 +136,6 @@ def rebuild_backbone(head: Path, metadata: HeadMetadata, spec: BackboneSpec) -> 
     if metadata.weights_sha256 and backbone.weights_sha256 != metadata.weights_sha256:
         expected = f"{metadata.weights} with hash {metadata.weights_sha256[:16]}, as {head} says"
         found = f"{backbone.weights_name} with hash {backbone.weights_sha256[:16]}"
-        raise InputError("--weights", expected=expected, found=found)
+        hint = f"{DRAWN_OTHERWISE}: take that of the features" if metadata.drawn else None
+        raise InputError("--weights", expected=expected, found=found, hint=hint)
     return backbone

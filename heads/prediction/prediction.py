@@ -14,6 +14,7 @@ from features.extraction.pipeline import FeatureMaker, bottlenecks
 from features.images.decode import UndecodableError
 from features.images.reading import ImageFile, Reading
 from features.images.views import View
+from features.images.walk import is_text
 from features.runtime.errors import BottleneckError
 from features.runtime.text import told_apart
 from heads.files.head_file import Head
@@ -117,10 +118,17 @@ class Predictions:
         for place, row in enumerate(self.rows):
             shares[place] = row.shares_of(self.classes)
         frame = pd.DataFrame(shares, columns=columns)
-        frame.insert(0, "path", [row.image for row in self.rows])
+        frame.insert(0, "path", _texts([row.image for row in self.rows]))
         frame.insert(1, "class", [row.label for row in self.rows])
-        frame["error"] = [row.reason for row in self.rows]
+        frame["error"] = _texts([row.reason for row in self.rows])
         return frame
+
+
+def _texts(texts: list[str]) -> list[str] | pd.Series[Any]:
+    """A column; of Python's objects where a file's name is no UTF-8, which pandas refuses to take for text."""
+    import pandas as pd  # noqa: PLC0415  as above
+
+    return texts if all(map(is_text, texts)) else pd.Series(texts, dtype=object)
 
 
 def json_lines(predictions: Sequence[Prediction]) -> Iterator[str]:

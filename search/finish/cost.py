@@ -25,7 +25,6 @@ SAMPLES = 4
 """Heads of a store that are measured, spread over their sizes; the others are reckoned from them."""
 OWN_SECONDS = 2.0
 """In which heads of somebody's own function are measured, best first: their sizes say nothing."""
-_UNTRAINED = "random"
 _DIGITS = 4
 
 
@@ -55,7 +54,7 @@ def _stores(stores: Mapping[str, FeatureSource], earlier: CostOfUse | None) -> I
         found = None
         if known is not None and known.fingerprint == store.fingerprint:
             found = known.milliseconds
-        elif header.weights.partition(":")[0] != _UNTRAINED and (spec := spec_of(header, beside=store.path)):
+        elif not header.drawn and (spec := spec_of(header, beside=store.path)):
             if spec not in measured:
                 measured[spec] = milliseconds_per_image(spec)
             one = measured[spec]

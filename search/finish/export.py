@@ -57,7 +57,8 @@ def export_head(
         out: File to write; its ending says the format, see ``heads.files.formats``. A name without one, or with a
             slash behind it, is that of a folder for a SavedModel.
         choice: Which head.
-        backend: Keras backend to write it with; None for TensorFlow where the format needs it, else the study's.
+        backend: Keras backend to write it with; None for TensorFlow where the format needs it, else the one that runs
+            or that ``KERAS_BACKEND`` names, else the study's where it is installed.
 
     Raises:
         InputError: The choice does not fit the study or itself, ``out`` is no name that can be written, or a package
@@ -68,7 +69,7 @@ def export_head(
     form, out = format_of(out), Path(out)
     _check(out, form, choice)
     config = StudyConfig.read(folder)
-    use_backend(_backend(form, backend, config))
+    use_backend(_backend(form, backend), rather=config.backend)
     record = _read(folder)
     leaving = what_leaves(record, choice)
     if len(leaving.paths) == 1 and leaving.paths[0].suffix == OWN:
@@ -106,12 +107,13 @@ def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
 
     Args:
         folder: The study directory.
-        backend: Keras backend to read it with; None for the study's.
+        backend: Keras backend to read it with; None for the one that runs or that ``KERAS_BACKEND`` names, else the
+            study's where it is installed.
 
     Raises:
         InputError: No trial has completed, or its head was not kept.
     """
-    use_backend(backend or StudyConfig.read(folder).backend)
+    use_backend(backend, rather=StudyConfig.read(folder).backend)
     record = _read(folder)
     leaving = what_leaves(record, ExportOptions())
     if leaving.said:
@@ -134,10 +136,10 @@ def _check(out: Path, form: Format, choice: ExportOptions) -> None:
         raise InputError("--which", expected="no --trial beside it", found=f"--trial {choice.trial}")
 
 
-def _backend(form: Format, named: str | None, config: StudyConfig) -> str:
+def _backend(form: Format, named: str | None) -> str | None:
     """The backend to write with: weights are the same on each, but only TensorFlow has some of the formats."""
     if not form.tensorflow:
-        return named or config.backend
+        return named
     if named not in (None, "tensorflow"):
         hint = "export in a process of its own with --backend tensorflow; .keras and .hdf5 need no other backend"
         raise InputError("--backend", expected=f"tensorflow, which writes {form.title}", found=named, hint=hint)

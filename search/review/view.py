@@ -245,7 +245,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     trials = [trial for trial, path in kept if path.is_file() and path.suffix != OWN]
     if config.folds or not config.stores.get("features") or not trials:
         return
-    use_backend(config.backend)
+    use_backend(rather=config.backend)
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes
     rows = read_split(record.folder)["rows"].get("validation", [])

@@ -89,7 +89,7 @@ def _said(given: Any) -> Any:
 
 
 def _path_of(store: Any) -> Any:
-    return str(store.path) if isinstance(store, FeatureStore) else text_of(store)
+    return str(store.place) if isinstance(store, FeatureStore) else text_of(store)
 
 
 Stores = Annotated[list[str] | None, BeforeValidator(_store_names)]

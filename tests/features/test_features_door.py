@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from conftest import ROOT
 from PIL import Image
 
 import features
-from features import BottleneckError, ExtractionOptions, FeatureStore, InputError, extract
+from features import BottleneckError, ExtractionOptions, FeatureStore, InputError, extract, network_layers
+from features.extraction import extraction
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -66,6 +68,14 @@ def test_it_says_how_far_it_is_unless_told_not_to(images, tmp_path, capsys):
     extract(images, tmp_path / "b.h5", progress=False, **SMALL)
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_random_draws_what_it_would_have_drawn(images, tmp_path, monkeypatch):
+    before, build = random.getstate(), extraction.build_backbone
+    monkeypatch.setattr(extraction, "build_backbone", lambda spec: [build(spec), random.random()][0])  # as Keras does
+    extract(images, tmp_path / "a.h5", progress=False, **SMALL)
+    assert network_layers("mobilenet", alpha=0.25, image_size=32)
+    assert random.getstate() == before
 
 
 def test_a_store_that_is_there_is_opened_and_another_one_refused(images, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -79,6 +80,40 @@ class TestDoor:
         with pytest.raises(KeyboardInterrupt):
             loaded.predict(made_world.images, batch_size=2, views="identity", progress=False)
         assert len(shown) < 14  # of 28 images
+
+    @pytest.mark.parametrize("builds", ["rebuild_backbone", "for_features_of"])
+    def test_a_policy_that_is_set_after_a_heads_first_use_decides_nothing(
+        self, made_world: World, monkeypatch: pytest.MonkeyPatch, builds: str
+    ) -> None:
+        head, set_then = load_head(made_world.head), []
+        monkeypatch.setattr(heads.loaded, builds, lambda *told: set_then.append(keras.config.dtype_policy().name))
+        assert head.model
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            if builds == "rebuild_backbone":
+                head.backbone()
+            else:
+                head.model_for(FeatureStore(made_world.store))
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert set_then == ["float32"]
+
+    def test_it_is_read_from_wherever_the_process_goes(
+        self, made_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(made_world.head.parent)
+        head = load_head(made_world.head.name)
+        monkeypatch.chdir(tmp_path)
+        assert head.model
+
+    def test_random_draws_what_it_would_have_drawn(self, made_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        for builds in ("rebuild_backbone", "for_features_of"):
+            monkeypatch.setattr(heads.loaded, builds, lambda *told: random.random())  # as Keras does
+        head, before = load_head(made_world.head), random.getstate()
+        assert head.model
+        assert head.backbone()
+        assert head.model_for(FeatureStore(made_world.store))
+        assert random.getstate() == before
 
     def test_what_is_no_head_is_refused_at_once(self, made_world: World) -> None:
         with pytest.raises(InputError, match="found a feature store"):

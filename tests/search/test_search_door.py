@@ -20,7 +20,7 @@ from features.runtime.command import console
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from search import RunOptions, open_study, run_study
-from search.running import _drawn_as_before, heard
+from search.running import heard
 from search.setup.images import ImageOptions
 from search.training.display import Display
 
@@ -123,18 +123,6 @@ def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
         optuna.logging.set_verbosity(verbosity)
 
 
-def test_of_two_searches_at_once_the_last_one_that_ends_puts_back_what_random_draws():
-    before = random.getstate()
-    first, second = _drawn_as_before(), _drawn_as_before()
-    first.__enter__()
-    random.random()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert random.getstate() != before
-    second.__exit__(None, None, None)
-    assert random.getstate() == before
-
-
 def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():
     first, second = heard(False), heard(False)
     first.__enter__()
@@ -143,6 +131,15 @@ def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():
     assert console.quiet
     second.__exit__(None, None, None)
     assert not console.quiet
+
+
+def test_an_open_study_is_read_on_from_wherever_the_process_goes(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    study = open_study("study")
+    found = study.verdict
+    assert study.record.folder == Path("study")
+    monkeypatch.chdir(tmp_path)
+    assert (study.verdict, len(study.trials())) == (found, 5)
 
 
 def test_what_is_no_study_is_refused(tmp_path):

@@ -274,6 +274,7 @@ def test_images_and_weights_that_changed_are_refused_naming_the_field(images, tm
         patched.setattr("features.extraction.extraction.build_backbone", lambda spec: other)
         run(images, store)
     assert caught.value.field == "weights_sha256"
+    assert "one seed draws other weights on another backend; choose another store" in str(caught.value)
     picture(5).resize((400, 400)).save(images / "B" / "B-1-1.png")
     with pytest.raises(InputError) as caught:
         run(images, store)

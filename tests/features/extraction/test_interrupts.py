@@ -12,6 +12,7 @@ from PIL import Image
 
 from features import extract
 from features.extraction import extraction
+from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 
 ROWS = 24
@@ -53,6 +54,10 @@ def test_an_interrupt_that_got_lost_is_heeded_after_the_batch(images, tmp_path, 
     assert signal.getsignal(signal.SIGINT) is before
     assert 0 < np.count_nonzero(FeatureStore(tmp_path / "stopped.h5").done) < ROWS
     monkeypatch.setattr(extraction, "build_backbone", lambda spec: Deaf(interrupted=False))
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=r"on which .*stopped\.h5 was begun"):
+        other = "jax" if "tensorflow" in extraction.versions_here() else "tensorflow"
+        patched.setattr(extraction, "versions_here", lambda: {other: "0"})
+        extract(images, tmp_path / "stopped.h5", **OPTIONS, progress=False)
     for name in ("stopped", "whole"):
         extract(images, tmp_path / f"{name}.h5", **OPTIONS, progress=False)
     assert (tmp_path / "stopped.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()

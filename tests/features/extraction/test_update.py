@@ -22,6 +22,7 @@ from features.extraction.pipeline import EMPTY
 from features.extraction.schedule import batches_in_place
 from features.extraction.update import side_path
 from features.images.content import digest_of
+from features.runtime.backend import BACKENDS
 from features.runtime.errors import BottleneckError, InputError
 from features.store.check import find_problems
 from features.store.reader import FeatureStore
@@ -88,6 +89,22 @@ def same_bytes(images: Path, store: Path) -> bool:
     fresh.unlink(missing_ok=True)
     run(images, fresh)
     return fresh.read_bytes() == store.read_bytes()
+
+
+def test_rows_are_not_computed_on_another_backend_than_the_store_was_begun_with(images, tmp_path, monkeypatch):
+    store = tmp_path / "s.h5"
+    run(images, store)
+    before, here = store.read_bytes(), extraction.versions_here()
+    running = next(name for name in BACKENDS if name in here)
+    other = next(name for name in BACKENDS if name != running)
+    others = {other if name == running else name: version for name, version in here.items()}
+    monkeypatch.setattr(extraction, "versions_here", lambda: others)
+    run(images, store)  # nothing is computed
+    run(images, store, update=True)
+    put(images, "A/A-3-1.bmp", 7, TIME + 5)
+    with pytest.raises(InputError, match=rf"--backend: expected {running}, on which .*s\.h5 was begun, found {other}"):
+        run(images, store, update=True)
+    assert store.read_bytes() == before
 
 
 def test_a_file_replaced_by_one_of_the_same_size_is_noticed_and_alone_computed(images, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
+from features.runtime import backend
 from features.runtime.backend import _interrupts_held, start_backend, use_backend
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 
 
 def test_an_interrupt_is_put_off_not_lost():
@@ -54,3 +56,28 @@ def test_the_one_that_runs_is_taken_and_no_second_one(monkeypatch):
     other = {"tensorflow": "jax", "jax": "tensorflow"}[running]
     with pytest.raises(InputError, match=f"--backend: expected {running}, already in use, found {other}"):
         use_backend(other)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rather", "installed", "taken"),
+    [
+        (None, "jax", ("tensorflow", "jax"), "jax"),
+        (None, "jax", ("tensorflow",), "tensorflow"),
+        (None, "tensorflow", ("jax",), "jax"),
+        ("tensorflow", "jax", ("tensorflow", "jax"), "tensorflow"),
+    ],
+)
+def test_who_would_rather_have_a_backend_gets_it_where_nobody_chose_one(monkeypatch, chosen, rather, installed, taken):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", chosen or "")
+    monkeypatch.setattr(backend, "find_spec", lambda name: name in installed)
+    assert use_backend(rather=rather) == taken
+
+
+@pytest.mark.parametrize("call", [use_backend, start_backend])
+def test_a_process_that_was_forked_from_one_with_keras_is_refused_and_does_not_hang(monkeypatch, call):
+    start_backend()
+    monkeypatch.setattr(backend, "_started_in", {os.getppid()})
+    with pytest.raises(BottleneckError, match=r"forked from one in which Keras runs.*get_context\('spawn'\)"):
+        call()

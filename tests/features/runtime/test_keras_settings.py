@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from keras.src.backend.common import global_state
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.errors import InputError
-from features.runtime.keras_settings import names_counted_anew, pin_settings, session_apart
+from features.runtime.keras_settings import drawn_as_before, names_counted_anew, pin_settings, session_apart
 
 SETTINGS = {
     "image_data_format": ("channels_first", "channels_last"),
@@ -129,6 +130,18 @@ def test_a_session_apart_is_one_threads_own():
     assert global_state.get_global_attribute("global_random_seed") == 7
     seen.set()
     thread.join()
+
+
+def test_of_two_calls_at_once_the_last_one_that_ends_puts_back_what_random_draws():
+    before = random.getstate()
+    first, second = drawn_as_before(), drawn_as_before()
+    first.__enter__()
+    random.random()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert random.getstate() != before
+    second.__exit__(None, None, None)
+    assert random.getstate() == before
 
 
 def test_names_of_layers_are_counted_anew_and_then_go_on():

@@ -1,6 +1,7 @@
 """Files that are no stores, or no longer: refused in words that name what is wrong."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from conftest import ROOT, build_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.runtime.errors import InputError
+from features.hdf5.door import opened
+from features.runtime.errors import BottleneckError, InputError
+from features.store import reader
 from features.store.reader import FeatureStore
 from features.store.schema import REQUIRED
 
@@ -63,6 +66,59 @@ def test_one_that_a_killed_program_left_as_being_written_is_not_said_to_be_open_
     subprocess.run([sys.executable, "-c", left], cwd=tmp_path, check=True)
     with pytest.raises(InputError, match=r"found a damaged file \(.*already open for write"):
         FeatureStore(tmp_path / "s.h5")
+
+
+@pytest.fixture
+def of_another_layout(tmp_path):
+    """A sound file that a process of its own reads first."""
+    path = tmp_path / "sound.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["kind"] = "sound"
+    return path
+
+
+def _python(folder, *options):
+    """A Python that finds its packages otherwise."""
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {" ".join(options)} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_a_file_is_tried_with_the_packages_that_only_this_process_knows_of(of_another_layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", _python(tmp_path, "-S"))
+    with opened(of_another_layout, "a file") as file:
+        assert file.attrs["kind"] == "sound"
+
+
+def test_a_file_that_cannot_be_tried_is_not_called_damaged(of_another_layout, tmp_path, monkeypatch):
+    for python, said in ((_python(tmp_path, "-I", "-S"), "h5py is not found"), (None, "Python is not found")):
+        monkeypatch.setattr(sys, "executable", python)
+        with pytest.raises(BottleneckError, match=f"cannot be tried, as {said}"), opened(of_another_layout, "a file"):
+            pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_sound_store_is_not_called_damaged_where_too_many_files_are_open(small_store, monkeypatch, late):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    real = reader.opened
+
+    def then_short(*told):
+        if late:
+            monkeypatch.setattr(reader, "open_to_read", lambda path: short() or os.open(path, os.O_RDONLY))
+        else:
+            short()
+        return real(*told)
+
+    def short():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+
+    monkeypatch.setattr(reader, "opened", then_short)
+    try:
+        with pytest.raises(BottleneckError, match=r"a\.h5: cannot be opened: Too many open files"):
+            FeatureStore(small_store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_files_that_are_no_stores_are_refused_in_words(tmp_path):

@@ -240,7 +240,11 @@ def test_a_store_is_read_on_from_wherever_the_process_goes(tmp_path, monkeypatch
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     store = FeatureStore("a.h5")
+    assert store.place == Path("a.h5")
     monkeypatch.chdir("elsewhere")
+    build_store(tmp_path / "elsewhere" / "a.h5", rows=9)
+    assert len(pickle.loads(pickle.dumps(store))) == 6
+    assert store.place == tmp_path / "a.h5"
     (tmp_path / "a.h5").rename(tmp_path / "b.h5")
     assert np.array_equal(np.concatenate([chunk for _, chunk in store.chunks(1)]), expected)
     assert np.array_equal(store.take(np.array([4, 0, 5])), expected[[4, 0, 5]])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -45,6 +47,15 @@ def test_classes_that_are_called_as_a_column_have_another():
     frame = Predictions(tuple(classes), (predicted(classes),)).to_frame()
     assert list(frame.columns) == ["path", "class", "p(p(path))", "p(path)", "b", "error"]
     assert list(frame.loc[0, ["p(p(path))", "p(path)", "b"]]) == [0.5, 0.3, 0.2]
+
+
+def test_the_name_of_a_file_may_be_no_text():
+    name = os.fsdecode(b"caf\xe9.png")
+    rows = (predicted(["A", "B"]), replace(predicted(["A", "B"]), image=name), Prediction("c", reason=f"{name}: gone"))
+    frame = Predictions(("A", "B"), rows).to_frame()
+    assert frame["path"].tolist() == ["in/a.png", name, "c"]
+    assert frame["error"].tolist() == ["", "", f"{name}: gone"]
+    assert Predictions(("A", "B"), rows[:1]).to_frame()["path"].dtype == pd.Series(["a"]).dtype
 
 
 def test_the_next_classes_are_named_with_their_probabilities():

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import invoke
+from conftest import build_store
 from hypothesis import given
 from hypothesis import strategies as st
 from made_study import make_config
 
 from features.runtime.errors import InputError
+from features.store.reader import FeatureStore
 from search.setup.config import StudyConfig
 from search.setup.images import ImageOptions, take_images
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
@@ -183,6 +185,18 @@ def test_a_name_that_no_folder_can_have_is_refused(tmp_path, monkeypatch, out):
     with pytest.raises(InputError, match=r"--out: expected a folder, found (x{80} \(|a.x00b \()"):
         resolve(RunOptions.given({"out": out}))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_open_store_is_that_file_wherever_the_process_works_by_then(tmp_path, monkeypatch):
+    for folder, rows in (("here", 6), ("there", 9)):
+        (tmp_path / folder).mkdir()
+        build_store(tmp_path / folder / "a.h5", rows=rows)
+    monkeypatch.chdir(tmp_path / "here")
+    store = FeatureStore("a.h5")
+    assert RunOptions.given({"features": store}).features == ["a.h5"]
+    monkeypatch.chdir(tmp_path / "there")
+    (path,) = resolve(RunOptions.given({"features": store, "out": "new"})).paths.values()
+    assert len(FeatureStore(path)) == 6
 
 
 def test_images_that_are_no_path_are_refused():
