@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
-from search.record.outages import DATABASE_ERRORS, keep_to, let_go, patiently
+from search.record.outages import DATABASE_ERRORS, keep_to, patiently, set_up_sessions
 from search.setup.storage_url import hidden, sqlite_file
 
 ATTRIBUTE = "owner"
@@ -133,7 +133,7 @@ class Ownership:
         """
         self._where = f"{hidden(url)}: study {name!r}"
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
-        let_go(self._engine)
+        set_up_sessions(self._engine)
         keep_to(self._engine, sqlite_file(url))
         self._key = {"study_id": study_id, "key": attribute}
         self._every = BEAT_S if every is None else every
