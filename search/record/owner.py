@@ -281,13 +281,17 @@ def _started(process: int) -> float:
     """When a process began: on Linux by the machine's own count, which no clock that is set right moves.
 
     Raises:
-        psutil.Error: There is no such process.
+        psutil.Error: There is no such process, or it has ended and its parent has not asked how.
     """
     try:
-        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(told[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of ``man proc_pid_stat``; the name may have spaces
+        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()  # the name may have spaces
+        state, began = told[0], int(told[19]) / os.sysconf("SC_CLK_TCK")  # fields 3 and 22 of ``man proc_pid_stat``
     except (OSError, AttributeError):  # another system, or no such process
-        return psutil.Process(process).create_time()
+        there = psutil.Process(process)
+        state, began = b"Z" if there.status() == psutil.STATUS_ZOMBIE else b"", there.create_time()
+    if state in (b"Z", b"X"):
+        raise psutil.NoSuchProcess(process)
+    return began
 
 
 @cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -103,6 +105,19 @@ def test_a_dead_owner_is_followed_and_that_is_said(study, url, tmp_path, changes
     assert noted(study).process == os.getpid()
     assert f"going on in the place of {other}, which has ended" in capsys.readouterr().err
     opened.close()
+
+
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_a_process_that_nobody_has_asked_for_its_end_has_ended(monkeypatch, has_proc):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        if not has_proc:  # as on a system without it; psutil reads it in a way of its own
+            monkeypatch.setattr(module.Path, "read_bytes", lambda _: (_ for _ in ()).throw(FileNotFoundError))
+        there = replace(Owner.of_this_process(), process=process.pid, started=module._started(process.pid))
+        assert there.is_alive
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+        assert not there.is_alive
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no count of its own")
