@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.export_choice import why_not_together
-from search.finish.held_out import Together, score_on_test
+from search.finish.held_out import Together, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
@@ -240,6 +241,7 @@ def conclude(
         ensemble=described,
         recommended=tested_together(folder, choice, recommended, described),
         earlier=earlier,
+        used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
     )
     return replace(
