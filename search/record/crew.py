@@ -132,7 +132,11 @@ class Crew:
 
     def others(self) -> list[str]:
         """Names of the other processes that are at work."""
-        return [name for name, owner in members(self._attributes()).items() if owner.is_alive and name != self.name]
+        return list(self._others())
+
+    def _others(self) -> dict[str, Owner]:
+        there = members(self._attributes())
+        return {name: owner for name, owner in there.items() if owner.is_alive and name != self.name}
 
     def take_over(self) -> None:
         """Enqueues the trials of processes that are gone, for whoever asks next.
@@ -153,10 +157,12 @@ class Crew:
         """Returns the config that this study is worked on with: the one of who came first.
 
         What the database is called is each process's own affair: they have found each other there.
-        Whoever is alone may go on with another number of trials, and other options of what comes after them.
+        Where nobody works on it with another number of trials, it may go on with one, and who is alone with other
+        options of what comes after them.
 
         Raises:
-            InputError: It is another study; the difference is named. Or the number of trials is not that of others.
+            InputError: It is another study; the difference is named. Or the number of trials is not that of others, or
+                less than have been run.
         """
         noted = noted_config(self._attributes(), self._where)
         if noted is None:
@@ -165,12 +171,25 @@ class Crew:
             assert noted is not None
         same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
         noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
-        if noted.trials != config.trials and self.living() > 1:
-            hint = "while others work on it; whoever is alone may go on with more"
-            raise InputError(self._where, field="trials", expected=f"{noted.trials}", found=config.trials, hint=hint)
-        if self.living() == 1:
+        self._agree_on_trials(config.trials)
+        if noted.trials != config.trials or self.living(anew=True) == 1:
             self._mirror.set_study_user_attr(self._number, CONFIG, (config.model_copy(update=same)).to_dict())
         return config.model_copy(update=same)
+
+    def _agree_on_trials(self, trials: int) -> None:
+        """Tells the number first and looks at those of others then: of two that differ at least one is refused.
+
+        Who has joined and not told one yet is in nobody's way: those who begin together mean the same.
+        """
+        done = sum(map(is_counted, self._mirror.get_all_trials(self._number, deepcopy=False)))
+        if trials < done:
+            hint = "so many have been run; without --trials the study keeps its number"
+            raise InputError(self._where, field="trials", expected=f"at least {done}", found=trials, hint=hint)
+        self._signs.tell(trials=trials)
+        theirs = {owner.trials for owner in self._others().values()} - {0, trials}
+        if theirs:
+            hint = "while others work on it; whoever is alone may go on with more"
+            raise InputError(self._where, field="trials", expected=f"{min(theirs)}", found=trials, hint=hint)
 
     def elect(self) -> bool:
         """Whether this process is to run what comes after the search: one is, until it has ended or died."""

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -58,6 +58,7 @@ class Owner:
         token: Of this search: a process may search one study after another.
         beat: Its last sign of life, in seconds since 1970 by its own clock.
         grace: Seconds for which it may give none, by its own account; 0 where it has given no account.
+        trials: Of the study as it works on it with others; 0 where it has not told.
     """
 
     host: str
@@ -67,6 +68,7 @@ class Owner:
     token: str
     beat: float
     grace: float = 0.0
+    trials: int = 0
 
     @classmethod
     def of_this_process(cls, *, grace: float = 0.0) -> Self:
@@ -139,6 +141,7 @@ class Ownership:
         self._every = BEAT_S if every is None else every
         self._also = also
         self._ended = threading.Event()
+        self._beating = threading.Lock()
         self._lost: Owner | None = None
         self._closed = False
         self._owner = Owner.of_this_process(grace=grace)
@@ -159,6 +162,11 @@ class Ownership:
         """
         if self._lost is not None:
             raise BottleneckError(f"{self._where}: taken over by {self._lost}, this process having been asleep")
+
+    def tell(self, *, trials: int) -> None:
+        """Notes, with a sign of life, with how many trials this process works on the study."""
+        self._owner = replace(self._owner, trials=trials)
+        patiently(self.beat, self._where)
 
     def put_first(self, key: str, value: Any) -> None:
         """Notes an attribute of the study, unless it has one of that name."""
@@ -236,14 +244,19 @@ class Ownership:
         Raises:
             SQLAlchemyError: The database cannot be reached.
         """
-        text = _text(Owner(**{**asdict(self._owner), "beat": time.time()}))
-        if self._replace(self._noted, text):
+        with self._beating:
+            text = _text(replace(self._owner, beat=time.time()))
+            if not self._replace(self._noted, text):
+                there = self._read()
+                owner = _owner(there)
+                if owner is not None and owner.token != self._owner.token:
+                    self._lost = owner
+                    self._ended.set()
+                    return
+                # Else an earlier sign got through, and the connection ended before that was heard.
+                if there is None or not self._replace(there, text):
+                    return
             self._noted = text
-            return
-        owner = _owner(self._read())
-        if owner is not None and owner.token != self._owner.token:
-            self._lost = owner
-            self._ended.set()
 
     def _read(self) -> str | None:
         with self._engine.connect() as connection:

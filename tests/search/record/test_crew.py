@@ -13,6 +13,7 @@ from made_crew import DEAD, ELSEWHERE, Crews, Process
 from made_database import GRACE_S, connected, database
 from made_mirrors import PATIENCE_S, Clock, away, claim
 from made_study import make_config
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text
@@ -197,6 +198,35 @@ def test_another_number_of_trials_is_refused_while_others_live_and_who_is_alone_
     assert noted is not None
     assert (noted.trials, noted.repeats, noted.pages) == (15, 7, 32)
     assert join().crew.agree_on(make_config(trials=15)).trials == 15
+
+
+@BOTH
+def test_those_who_begin_together_go_on_with_more_trials_together(crews, join):
+    first = join()
+    first.crew.agree_on(make_config(trials=12))
+    first.crew.close()
+    one, two, other = join(), join(), join()
+    for process in (one, two):
+        assert process.crew.agree_on(make_config(trials=15)).trials == 15
+    with pytest.raises(InputError, match="trials: expected 15, found 12"):
+        other.crew.agree_on(make_config(trials=12))
+    assert noted_config(crews.attributes, "here").trials == 15
+    one.crew._signs.beat()
+    assert members(crews.attributes)[one.name].trials == 15
+
+
+def test_fewer_trials_than_have_been_run_are_refused(crews, join):
+    one = join()
+    one.crew.agree_on(make_config(trials=12))
+    places = one.places(12)
+    for _ in range(3):
+        trial, _ = places.next(lambda _: RandomSampler(seed=0))
+        one.complete(trial)
+    before = crews.attributes[CONFIG]
+    with pytest.raises(InputError, match=r"trials: expected at least 3, found 2; .*without --trials"):
+        one.crew.agree_on(make_config(trials=2))
+    assert crews.attributes[CONFIG] == before
+    assert one.crew.agree_on(make_config(trials=3)).trials == 3
 
 
 def test_a_config_that_is_damaged_is_named(crews, join):

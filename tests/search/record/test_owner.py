@@ -167,6 +167,19 @@ def test_signs_of_life_change_nothing_but_the_time_and_who_is_overtaken_is_told(
     assert noted(study).host == "elsewhere"  # who has it now keeps it
 
 
+def test_a_sign_whose_answer_was_lost_is_not_the_last_one(study, url):
+    ownership = Ownership(url, study._study_id, "s")
+    before = ownership._noted
+    ownership.beat()
+    ownership._noted = before  # as where the connection ended before it was heard that the sign had got through
+    ownership.tell(trials=12)
+    assert noted(study).trials == 12
+    ownership.beat()
+    ownership.check()
+    ownership.close()
+    assert noted(study) is None
+
+
 def test_signs_come_by_themselves(study, url, monkeypatch):
     monkeypatch.setattr(module, "BEAT_S", 0.02)
     ownership = Ownership(url, study._study_id, "s")
