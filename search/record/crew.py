@@ -30,6 +30,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.summary import SUMMARY_FILE
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
 from search.setup.storage_url import hidden
@@ -220,8 +221,19 @@ class Crew:
 
     def end(self, trials: int, folder: Path) -> None:
         """Notes that what comes after the search has been run, and the study directory that it was written into."""
-        self._mirror.set_study_user_attr(self._number, ENDED_IN, f"{folder.absolute()} on {socket.gethostname()}")
+        self._mirror.set_study_user_attr(self._number, ENDED_IN, _place(folder))
         self._mirror.set_study_user_attr(self._number, ENDED, trials)
+
+    def forget_lost_end(self, folder: Path) -> None:
+        """Has what comes after the search run again where it had been written into a study directory that was removed.
+
+        To be called before the trials are worked on: while others work, who has ended it may not see the same disk.
+        """
+        attributes = self._attributes()
+        lost = attributes.get(ENDED_IN) == _place(folder) and not (folder / SUMMARY_FILE).is_file()
+        if lost and attributes.get(ENDED) is not None:
+            say(f"note: {self._where}: had ended in {folder}, which was removed since; what comes last is done again")
+            self._mirror.set_study_user_attr(self._number, ENDED, None)
 
     def close(self) -> None:
         """Leaves; what it still ran goes to others. May be called twice."""
@@ -358,6 +370,10 @@ def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) 
     """Numbers of running trials of processes of this machine that have died, or that have left."""
     working = {name for name, owner in there.items() if owner.is_alive or not owner.is_here}
     yield from (id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working)
+
+
+def _place(folder: Path) -> str:
+    return f"{folder.absolute()} on {socket.gethostname()}"
 
 
 def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:

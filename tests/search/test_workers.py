@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -406,6 +407,10 @@ def test_what_another_process_has_ended_is_not_done_again(start, url, tmp_path):
     assert more.wait() == 0, more.said
     assert_sound(url, TRIALS + 3)
     assert open_study(tmp_path / "study").summary.completed == TRIALS + 3
+    shutil.rmtree(tmp_path / "study")
+    again = start(trials=TRIALS + 3)
+    assert again.wait() == 0, again.said
+    assert open_study(tmp_path / "study").summary.completed == TRIALS + 3, "where it is lost it is"
 
 
 def test_another_store_and_another_study_are_refused_by_name(start, tmp_path):

@@ -34,6 +34,7 @@ from search.record.crew import (
     refuse_beside_crew,
 )
 from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.summary import SUMMARY_FILE
 from search.trials.notes import TrialNotes
 
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
@@ -260,6 +261,24 @@ def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join
     assert two.crew.has_ended(12)
     assert not two.crew.has_ended(15), "there are more by now"
     assert ended_for(crews.attributes, 12) == f"/there on {socket.gethostname()}"
+
+
+def test_an_end_whose_study_directory_was_removed_is_forgotten(crews, join, tmp_path, capsys):
+    one = join()
+    one.crew.forget_lost_end(tmp_path)
+    (tmp_path / SUMMARY_FILE).touch()
+    one.crew.end(12, tmp_path)
+    one.crew.forget_lost_end(tmp_path / "another")
+    one.crew.forget_lost_end(tmp_path)
+    assert one.crew.has_ended(12)
+    assert capsys.readouterr().err == ""
+    (tmp_path / SUMMARY_FILE).unlink()
+    one.crew.forget_lost_end(tmp_path / "another")
+    assert one.crew.has_ended(12)
+    one.crew.forget_lost_end(tmp_path)
+    assert not one.crew.has_ended(12)
+    one.crew.forget_lost_end(tmp_path)
+    assert capsys.readouterr().err.count("which was removed since; what comes last is done again") == 1
 
 
 def test_repeats_that_are_run_are_announced_to_all(crews, join):
