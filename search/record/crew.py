@@ -29,7 +29,7 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
-from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
@@ -254,8 +254,11 @@ class Crew:
                     self._finishing.close()
 
     def _refuse_beside_one(self) -> None:
-        alone = Owner.read(self._attributes().get(ATTRIBUTE))
-        if alone is not None and alone.is_alive:
+        def read() -> list[Owner]:
+            alone = Owner.read(self._attributes().get(ATTRIBUTE))
+            return [] if alone is None else [alone]
+
+        for alone in alive_among(read, self._where):
             hint = "start that one with --join, too, or wait for its end"
             raise BottleneckError(f"study {self._study!r}: {alone} searches it alone; {hint}")
 
@@ -404,8 +407,7 @@ def refuse_beside_crew(study: optuna.Study, where: str) -> None:
     Raises:
         BottleneckError: One of them is named.
     """
-    alive = [owner for owner in members(study.user_attrs).values() if owner.is_alive]
-    if alive:
+    if alive := alive_among(lambda: list(members(study.user_attrs).values()), where):
         raise BottleneckError(f"{where}: {alive[0]} works on it, one of {len(alive)}; join them with --join")
     if members(study.user_attrs):
         say(f"note: {where}: it was worked on with --join; going on alone")

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -43,6 +43,10 @@ STALE_S = 60.0
 """Seconds without one, after which an owner on another host is taken for dead."""
 WATCH_S = 1.5 * BEAT_S
 """Seconds for which such an owner is watched: its clock may be wrong, but then its sign changes."""
+
+
+_SEEN: dict[str, tuple[float, float]] = {}
+"""Of owners elsewhere, by their tokens: the last sign, and since when it is that by this process's own count."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,25 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere."""
+        """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere.
+
+        Its clock is believed where no other sign of it was seen: from then on it counts when its sign has changed.
+        """
         if not self.is_here:
-            return time.time() - self.beat < max(STALE_S, self.grace)
+            return self._silence() < max(STALE_S, self.grace)
         try:
             return abs(_started(self.process) - self.started) < 2
         except (psutil.Error, ValueError):  # no such process, or a number that none has
             return False
+
+    def _silence(self) -> float:
+        """Seconds since its last sign, by its clock; or since that was first seen, by the count of this process."""
+        now = time.monotonic()
+        beat, since = _SEEN.get(self.token, (None, now))
+        if beat != self.beat:
+            since = now if beat is not None else now - max(0.0, time.time() - self.beat)
+            _SEEN[self.token] = self.beat, since
+        return now - since
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -271,6 +287,26 @@ class Ownership:
     def _is(self, there: str | None = None) -> list[Any]:
         wanted = self._key | ({} if there is None else {"value_json": there})
         return [self._table.c[name] == value for name, value in wanted.items()]
+
+
+def alive_among(read: Callable[[], Sequence[Owner]], where: str) -> list[Owner]:
+    """Returns which owners are alive; where none seems to be, those on other hosts are watched.
+
+    Their clocks may be wrong, but then their signs change.
+
+    Args:
+        read: Reads them.
+        where: The database and the study, for messages.
+    """
+    there = read()
+    alive = [owner for owner in there if owner.is_alive]
+    silent = [owner for owner in there if not owner.is_here]
+    if alive or not silent:
+        return alive
+    seconds = max(WATCH_S, *(owner.grace / 4 for owner in silent))  # as long as for one and a half of its signs
+    say(f"note: {where}: looking for {seconds:.0f} s whether {silent[0]} is still at it")
+    time.sleep(seconds)
+    return [owner for owner in read() if owner.is_alive]
 
 
 def _text(owner: Owner) -> str:

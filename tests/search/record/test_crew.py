@@ -6,7 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_crew import DEAD, ELSEWHERE, Crews, Process
@@ -154,6 +157,43 @@ def test_after_those_who_have_died_a_study_is_searched_alone_and_that_is_said(cr
     crews.put(MEMBER + "dead", **DEAD)
     refuse_beside_crew(crews.study_of(crews.join()), "here")
     assert "note: here: it was worked on with --join; going on alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("attribute", [ATTRIBUTE, f"{MEMBER}other"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_who_is_elsewhere_and_whose_clock_is_behind_is_watched(crews, join, monkeypatch, capsys, attribute, lives):
+    other = crews.put(attribute, **ELSEWHERE, beat=time.time() - 300, grace=60)
+    study, slept = crews.study_of(crews.join()), []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        crews.put(attribute, **asdict(other) | {"beat": other.beat + 10 * lives})
+
+    monkeypatch.setattr(owner, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep))
+    attempt = join if attribute == ATTRIBUTE else partial(refuse_beside_crew, study, "here")
+    if lives:
+        with pytest.raises(BottleneckError, match=r"on elsewhere (searches it alone|works on it)"):
+            attempt()
+    else:
+        attempt()
+    assert slept == [15]
+    assert f"looking for 15 s whether {other} is still at it" in capsys.readouterr().err
+
+
+def test_who_is_elsewhere_and_whose_clock_is_wrong_is_counted_while_its_signs_change(crews, join, monkeypatch):
+    passed, one = 0.0, join()
+    monkeypatch.setattr(owner, "time", SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + passed))
+    behind, ahead = (time.time() + seconds for seconds in (-300, 3600))
+    there = [crews.put(MEMBER + name, **ELSEWHERE, beat=beat) for name, beat in (("a", behind), ("b", ahead))]
+    assert one.crew.others() == ["b"]
+    passed = 50.0
+    for name, other in zip("ab", there, strict=True):
+        crews.put(MEMBER + name, **asdict(other) | {"beat": other.beat + 10})
+    assert one.crew.others() == ["a", "b"]
+    passed += 50
+    assert one.crew.others() == ["a", "b"]
+    passed += 20
+    assert one.crew.others() == [], "a sign from the future is none of life"
 
 
 # --- what they agree on -----------------------------------------------------------------------------------------------
