@@ -112,7 +112,7 @@ def finish_study(
 
     Raises:
         BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows; or the directory
-            is another search's by now.
+            is another search's by now, or the end another process's.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
     searched = checkpoints.searched
@@ -121,6 +121,8 @@ def finish_study(
 
     def reached(stage: Stage) -> None:
         checkpoints.check()
+        if crew is not None:
+            crew.check()
         on_stage(stage)
 
     counted = summarise(study, config)

@@ -200,6 +200,15 @@ class Crew:
             self._finishing = Ownership(self._url, self._number, self._study, attribute=FINISHER)
         return self._finishing is not None
 
+    def check(self) -> None:
+        """Says whether what comes after the search is still this process's to run.
+
+        Raises:
+            BottleneckError: Another one has taken it over, which only happens to who has given no sign for a minute.
+        """
+        if self._finishing is not None:
+            self._finishing.check()
+
     def announce(self, repeats: str) -> None:
         """Notes that repeats are run, in a study of that name: the others may take their shares."""
         self._mirror.set_study_user_attr(self._number, REPEATS, repeats)

@@ -294,6 +294,17 @@ def test_where_the_elected_one_has_died_another_is(crews, join):
     assert join().crew.elect()
 
 
+def test_who_was_asleep_while_it_ran_the_end_and_was_replaced_is_told(crews, join):
+    one = join()
+    one.crew.check()
+    one.crew.elect()
+    one.crew.check()
+    crews.put(FINISHER, **ELSEWHERE)
+    one.crew._finishing.beat()
+    with pytest.raises(BottleneckError, match=r"taken over by process \d+ on elsewhere, this process"):
+        one.crew.check()
+
+
 def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join):
     one, two = join(), join()
     assert not one.crew.has_ended(12)
