@@ -12,9 +12,9 @@ from search.training.stages import Stage
 
 
 class _Hint:
-    """How a search that was stopped goes on: with ``--resume`` once there is something to resume."""
+    """How a search that was stopped goes on: with ``--resume`` once there is something to resume, unless it joined."""
 
-    resumable = False
+    resumable = joins = False
 
     def note(self, stage: Stage) -> None:
         """From the first stage on there is."""
@@ -22,7 +22,8 @@ class _Hint:
         self.resumable = True
 
     def __call__(self) -> str:
-        return "run the same command with --resume to go on" if self.resumable else "run the same command again"
+        needs_option = self.resumable and not self.joins
+        return "run the same command with --resume to go on" if needs_option else "run the same command again"
 
 
 _hint = _Hint()
@@ -30,7 +31,7 @@ _hint = _Hint()
 
 def main(**given: Any) -> None:
     """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
-    _hint.resumable = bool(given["resume"])
+    _hint.resumable, _hint.joins = bool(given["resume"]), bool(given["join"])
     study = run_study(**given, on_stage=_hint.note)
     show_outcome(study.record)
 

@@ -393,6 +393,7 @@ def _search(
         config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     if crew is not None:
         config = crew.agree_on(config)
+        crew.forget_lost_end(folder)
         say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
         if banks is not None and config.pages != banks.pages:
             config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))

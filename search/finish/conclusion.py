@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.export_choice import why_not_together
-from search.finish.held_out import Together, score_on_test
+from search.finish.held_out import Together, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
@@ -111,7 +112,7 @@ def finish_study(
 
     Raises:
         BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows; or the directory
-            is another search's by now.
+            is another search's by now, or the end another process's.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
     searched = checkpoints.searched
@@ -120,6 +121,8 @@ def finish_study(
 
     def reached(stage: Stage) -> None:
         checkpoints.check()
+        if crew is not None:
+            crew.check()
         on_stage(stage)
 
     counted = summarise(study, config)
@@ -240,6 +243,7 @@ def conclude(
         ensemble=described,
         recommended=tested_together(folder, choice, recommended, described),
         earlier=earlier,
+        used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
     )
     return replace(

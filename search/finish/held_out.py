@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import optuna
 
 from features.rows.feed import Feed
 from features.rows.split import groups_of
@@ -31,6 +32,9 @@ from search.record.results import (
     ScoresOnTest,
 )
 from search.setup.stores import StudyData
+
+TESTED = "tested"
+"""The study's attribute that says which heads the test rows were used for."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def score_on_test(
     ensemble: Ensemble | None,
     recommended: Together | None = None,
     earlier: HeldOutTest | None,
+    used: Callable[[Sequence[str]], int] | None = None,
     read: Callable[[Path], Head] = read_head,
 ) -> HeldOutTest | None:
     """Scores heads on the test rows, unless an earlier run of this study did with the very same heads.
@@ -74,6 +79,7 @@ def score_on_test(
         ensemble: Whose heads are averaged, and the average's temperature.
         recommended: What is recommended, where it is not the winner.
         earlier: What this function returned at the end of the last run, if there was one.
+        used: See ``note_tested``, of the study; None where no other study directory than this one belongs to it.
         read: Reads a head's file.
 
     Returns:
@@ -85,6 +91,9 @@ def score_on_test(
     more = [path for path in (recommended.paths if recommended else ()) if path not in heads.values()]
     identity, temperatures = _identity([*heads.values(), *more], read)
     same_heads = earlier is not None and earlier.heads == identity
+    uses = (earlier.uses if earlier else 0) + (not same_heads)
+    if used is not None:  # before they are: who is killed then has seen them
+        uses = max(uses, used([*([earlier.heads] if earlier else []), identity]))
     wanted = {
         "winner": temperatures[heads[winner]],
         "article": (article, temperatures[heads[article]]) if article is not None else None,
@@ -92,7 +101,7 @@ def score_on_test(
         "recommended": (recommended.kind, recommended.trials, recommended.temperature) if recommended else None,
     }
     if earlier and same_heads and _told(earlier) == wanted:
-        return earlier
+        return earlier if earlier.uses == uses else replace(earlier, uses=uses)
 
     found = {path: _tested(path, read(path), data) for path in [*heads.values(), *more]}
     patients = test.store.patients[test.rows]
@@ -105,7 +114,7 @@ def score_on_test(
     told = HeldOutTest(
         trial=winner,
         is_article=winner == article,
-        uses=(earlier.uses if earlier else 0) + (not same_heads),
+        uses=uses,
         heads=identity,
         **scores(mine),
     )
@@ -130,6 +139,23 @@ def score_on_test(
         )
         told = replace(told, recommended=on_test)
     return told
+
+
+def note_tested(study: optuna.Study, heads: Sequence[str]) -> int:
+    """Notes in a study in a database which heads the test rows are used for: it may end in several study directories.
+
+    Args:
+        study: The study.
+        heads: As ``HeldOutTest.heads``.
+
+    Returns:
+        For how many different ones they have been used.
+    """
+    noted = study.user_attrs.get(TESTED)
+    before = noted if isinstance(noted, list) else []
+    if new := [one for one in dict.fromkeys(heads) if one not in before]:
+        study.set_user_attr(TESTED, before + new)
+    return len(before) + len(new)
 
 
 class _Tested:

@@ -29,7 +29,8 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
-from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
+from search.record.summary import SUMMARY_FILE
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
 from search.setup.storage_url import hidden
@@ -132,7 +133,11 @@ class Crew:
 
     def others(self) -> list[str]:
         """Names of the other processes that are at work."""
-        return [name for name, owner in members(self._attributes()).items() if owner.is_alive and name != self.name]
+        return list(self._others())
+
+    def _others(self) -> dict[str, Owner]:
+        there = members(self._attributes())
+        return {name: owner for name, owner in there.items() if owner.is_alive and name != self.name}
 
     def take_over(self) -> None:
         """Enqueues the trials of processes that are gone, for whoever asks next.
@@ -153,10 +158,12 @@ class Crew:
         """Returns the config that this study is worked on with: the one of who came first.
 
         What the database is called is each process's own affair: they have found each other there.
-        Whoever is alone may go on with another number of trials, and other options of what comes after them.
+        Where nobody works on it with another number of trials, it may go on with one, and who is alone with other
+        options of what comes after them.
 
         Raises:
-            InputError: It is another study; the difference is named. Or the number of trials is not that of others.
+            InputError: It is another study; the difference is named. Or the number of trials is not that of others, or
+                less than have been run.
         """
         noted = noted_config(self._attributes(), self._where)
         if noted is None:
@@ -165,12 +172,25 @@ class Crew:
             assert noted is not None
         same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
         noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
-        if noted.trials != config.trials and self.living() > 1:
-            hint = "while others work on it; whoever is alone may go on with more"
-            raise InputError(self._where, field="trials", expected=f"{noted.trials}", found=config.trials, hint=hint)
-        if self.living() == 1:
+        self._agree_on_trials(config.trials)
+        if noted.trials != config.trials or self.living(anew=True) == 1:
             self._mirror.set_study_user_attr(self._number, CONFIG, (config.model_copy(update=same)).to_dict())
         return config.model_copy(update=same)
+
+    def _agree_on_trials(self, trials: int) -> None:
+        """Tells the number first and looks at those of others then: of two that differ at least one is refused.
+
+        Who has joined and not told one yet is in nobody's way: those who begin together mean the same.
+        """
+        done = sum(map(is_counted, self._mirror.get_all_trials(self._number, deepcopy=False)))
+        if trials < done:
+            hint = "so many have been run; without --trials the study keeps its number"
+            raise InputError(self._where, field="trials", expected=f"at least {done}", found=trials, hint=hint)
+        self._signs.tell(trials=trials)
+        theirs = {owner.trials for owner in self._others().values()} - {0, trials}
+        if theirs:
+            hint = "while others work on it; whoever is alone may go on with more"
+            raise InputError(self._where, field="trials", expected=f"{min(theirs)}", found=trials, hint=hint)
 
     def elect(self) -> bool:
         """Whether this process is to run what comes after the search: one is, until it has ended or died."""
@@ -179,6 +199,15 @@ class Crew:
         with suppress(BottleneckError):
             self._finishing = Ownership(self._url, self._number, self._study, attribute=FINISHER)
         return self._finishing is not None
+
+    def check(self) -> None:
+        """Says whether what comes after the search is still this process's to run.
+
+        Raises:
+            BottleneckError: Another one has taken it over, which only happens to who has given no sign for a minute.
+        """
+        if self._finishing is not None:
+            self._finishing.check()
 
     def announce(self, repeats: str) -> None:
         """Notes that repeats are run, in a study of that name: the others may take their shares."""
@@ -201,8 +230,19 @@ class Crew:
 
     def end(self, trials: int, folder: Path) -> None:
         """Notes that what comes after the search has been run, and the study directory that it was written into."""
-        self._mirror.set_study_user_attr(self._number, ENDED_IN, f"{folder.absolute()} on {socket.gethostname()}")
+        self._mirror.set_study_user_attr(self._number, ENDED_IN, _place(folder))
         self._mirror.set_study_user_attr(self._number, ENDED, trials)
+
+    def forget_lost_end(self, folder: Path) -> None:
+        """Has what comes after the search run again where it had been written into a study directory that was removed.
+
+        To be called before the trials are worked on: while others work, who has ended it may not see the same disk.
+        """
+        attributes = self._attributes()
+        lost = attributes.get(ENDED_IN) == _place(folder) and not (folder / SUMMARY_FILE).is_file()
+        if lost and attributes.get(ENDED) is not None:
+            say(f"note: {self._where}: had ended in {folder}, which was removed since; what comes last is done again")
+            self._mirror.set_study_user_attr(self._number, ENDED, None)
 
     def close(self) -> None:
         """Leaves; what it still ran goes to others. May be called twice."""
@@ -223,8 +263,11 @@ class Crew:
                     self._finishing.close()
 
     def _refuse_beside_one(self) -> None:
-        alone = Owner.read(self._attributes().get(ATTRIBUTE))
-        if alone is not None and alone.is_alive:
+        def read() -> list[Owner]:
+            alone = Owner.read(self._attributes().get(ATTRIBUTE))
+            return [] if alone is None else [alone]
+
+        for alone in alive_among(read, self._where):
             hint = "start that one with --join, too, or wait for its end"
             raise BottleneckError(f"study {self._study!r}: {alone} searches it alone; {hint}")
 
@@ -341,6 +384,10 @@ def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) 
     yield from (id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working)
 
 
+def _place(folder: Path) -> str:
+    return f"{folder.absolute()} on {socket.gethostname()}"
+
+
 def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:
     """Returns the config that processes work on a study with, from its attributes; None where none has joined.
 
@@ -369,8 +416,7 @@ def refuse_beside_crew(study: optuna.Study, where: str) -> None:
     Raises:
         BottleneckError: One of them is named.
     """
-    alive = [owner for owner in members(study.user_attrs).values() if owner.is_alive]
-    if alive:
+    if alive := alive_among(lambda: list(members(study.user_attrs).values()), where):
         raise BottleneckError(f"{where}: {alive[0]} works on it, one of {len(alive)}; join them with --join")
     if members(study.user_attrs):
         say(f"note: {where}: it was worked on with --join; going on alone")

@@ -66,21 +66,26 @@ def keep_to(engine: sqlalchemy.Engine, file: Path | None) -> None:
     sqlalchemy.event.listen(engine, "do_connect", look)
 
 
-def let_go(engine: sqlalchemy.Engine) -> None:
-    """Has PostgreSQL end connections that are idle within a transaction.
+def set_up_sessions(engine: sqlalchemy.Engine) -> None:
+    """Has PostgreSQL tell times in UTC, and end connections that are idle within a transaction.
 
-    A process that is stopped there, or whose machine is suspended, would keep its locks, and all others waiting for
-    them, until somebody ends it. When it goes on, it finds its connection gone, and begins anew as after any outage.
+    Signs of life have no zone in Optuna's tables: they would be in that of whoever gave them, which may be another
+    for each process, change in the midst of a study, or be one that Python does not know.
+
+    A process that is stopped within a transaction, or whose machine is suspended, would keep its locks, and all others
+    waiting for them, until somebody ends it. When it goes on, it finds its connection gone, and begins anew as after
+    any outage.
     """
     if engine.dialect.name != "postgresql":
         return
 
-    def settle(connection: Any, _: Any) -> None:
+    def set_up(connection: Any, _: Any) -> None:
         with closing(connection.cursor()) as cursor:  # not every driver's is a context itself
+            cursor.execute("SET TIME ZONE 'UTC'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
         connection.commit()
 
-    sqlalchemy.event.listen(engine, "connect", settle)
+    sqlalchemy.event.listen(engine, "connect", set_up)
     engine.dispose()  # what was connected before
 
 

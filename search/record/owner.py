@@ -17,9 +17,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
-from search.record.outages import DATABASE_ERRORS, keep_to, let_go, patiently
+from search.record.outages import DATABASE_ERRORS, keep_to, patiently, set_up_sessions
 from search.setup.storage_url import hidden, sqlite_file
 
 ATTRIBUTE = "owner"
@@ -43,6 +43,10 @@ STALE_S = 60.0
 """Seconds without one, after which an owner on another host is taken for dead."""
 WATCH_S = 1.5 * BEAT_S
 """Seconds for which such an owner is watched: its clock may be wrong, but then its sign changes."""
+
+
+_SEEN: dict[str, tuple[float, float]] = {}
+"""Of owners elsewhere, by their tokens: the last sign, and since when it is that by this process's own count."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Owner:
         token: Of this search: a process may search one study after another.
         beat: Its last sign of life, in seconds since 1970 by its own clock.
         grace: Seconds for which it may give none, by its own account; 0 where it has given no account.
+        trials: Of the study as it works on it with others; 0 where it has not told.
     """
 
     host: str
@@ -67,6 +72,7 @@ class Owner:
     token: str
     beat: float
     grace: float = 0.0
+    trials: int = 0
 
     @classmethod
     def of_this_process(cls, *, grace: float = 0.0) -> Self:
@@ -90,13 +96,25 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere."""
+        """Whether the process runs, as far as can be told at once: by itself here, by its last sign from elsewhere.
+
+        Its clock is believed where no other sign of it was seen: from then on it counts when its sign has changed.
+        """
         if not self.is_here:
-            return time.time() - self.beat < max(STALE_S, self.grace)
+            return self._silence() < max(STALE_S, self.grace)
         try:
             return abs(_started(self.process) - self.started) < 2
         except (psutil.Error, ValueError):  # no such process, or a number that none has
             return False
+
+    def _silence(self) -> float:
+        """Seconds since its last sign, by its clock; or since that was first seen, by the count of this process."""
+        now = time.monotonic()
+        beat, since = _SEEN.get(self.token, (None, now))
+        if beat != self.beat:
+            since = now if beat is not None else now - max(0.0, time.time() - self.beat)
+            _SEEN[self.token] = self.beat, since
+        return now - since
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -133,12 +151,13 @@ class Ownership:
         """
         self._where = f"{hidden(url)}: study {name!r}"
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # many processes, few connections
-        let_go(self._engine)
+        set_up_sessions(self._engine)
         keep_to(self._engine, sqlite_file(url))
         self._key = {"study_id": study_id, "key": attribute}
         self._every = BEAT_S if every is None else every
         self._also = also
         self._ended = threading.Event()
+        self._beating = threading.Lock()
         self._lost: Owner | None = None
         self._closed = False
         self._owner = Owner.of_this_process(grace=grace)
@@ -159,6 +178,11 @@ class Ownership:
         """
         if self._lost is not None:
             raise BottleneckError(f"{self._where}: taken over by {self._lost}, this process having been asleep")
+
+    def tell(self, *, trials: int) -> None:
+        """Notes, with a sign of life, with how many trials this process works on the study."""
+        self._owner = replace(self._owner, trials=trials)
+        patiently(self.beat, self._where)
 
     def put_first(self, key: str, value: Any) -> None:
         """Notes an attribute of the study, unless it has one of that name."""
@@ -236,14 +260,19 @@ class Ownership:
         Raises:
             SQLAlchemyError: The database cannot be reached.
         """
-        text = _text(Owner(**{**asdict(self._owner), "beat": time.time()}))
-        if self._replace(self._noted, text):
+        with self._beating:
+            text = _text(replace(self._owner, beat=time.time()))
+            if not self._replace(self._noted, text):
+                there = self._read()
+                owner = _owner(there)
+                if owner is not None and owner.token != self._owner.token:
+                    self._lost = owner
+                    self._ended.set()
+                    return
+                # Else an earlier sign got through, and the connection ended before that was heard.
+                if there is None or not self._replace(there, text):
+                    return
             self._noted = text
-            return
-        owner = _owner(self._read())
-        if owner is not None and owner.token != self._owner.token:
-            self._lost = owner
-            self._ended.set()
 
     def _read(self) -> str | None:
         with self._engine.connect() as connection:
@@ -258,6 +287,26 @@ class Ownership:
     def _is(self, there: str | None = None) -> list[Any]:
         wanted = self._key | ({} if there is None else {"value_json": there})
         return [self._table.c[name] == value for name, value in wanted.items()]
+
+
+def alive_among(read: Callable[[], Sequence[Owner]], where: str) -> list[Owner]:
+    """Returns which owners are alive; where none seems to be, those on other hosts are watched.
+
+    Their clocks may be wrong, but then their signs change.
+
+    Args:
+        read: Reads them.
+        where: The database and the study, for messages.
+    """
+    there = read()
+    alive = [owner for owner in there if owner.is_alive]
+    silent = [owner for owner in there if not owner.is_here]
+    if alive or not silent:
+        return alive
+    seconds = max(WATCH_S, *(owner.grace / 4 for owner in silent))  # as long as for one and a half of its signs
+    say(f"note: {where}: looking for {seconds:.0f} s whether {silent[0]} is still at it")
+    time.sleep(seconds)
+    return [owner for owner in read() if owner.is_alive]
 
 
 def _text(owner: Owner) -> str:
@@ -281,13 +330,17 @@ def _started(process: int) -> float:
     """When a process began: on Linux by the machine's own count, which no clock that is set right moves.
 
     Raises:
-        psutil.Error: There is no such process.
+        psutil.Error: There is no such process, or it has ended and its parent has not asked how.
     """
     try:
-        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(told[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of ``man proc_pid_stat``; the name may have spaces
+        told = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()  # the name may have spaces
+        state, began = told[0], int(told[19]) / os.sysconf("SC_CLK_TCK")  # fields 3 and 22 of ``man proc_pid_stat``
     except (OSError, AttributeError):  # another system, or no such process
-        return psutil.Process(process).create_time()
+        there = psutil.Process(process)
+        state, began = b"Z" if there.status() == psutil.STATUS_ZOMBIE else b"", there.create_time()
+    if state in (b"Z", b"X"):
+        raise psutil.NoSuchProcess(process)
+    return began
 
 
 @cache

@@ -318,7 +318,7 @@ class HeldOutTest(HeadOnTest):
 
     Attributes:
         is_article: Whether the chosen head is the article's.
-        uses: How often these rows have been used, 1 unless the study was resumed and ended in other heads.
+        uses: How often these rows have been used, 1 unless the study was gone on with and ended in other heads.
         heads: Stands for the weights of all heads that were scored.
         article: The article's head; None where it did not come through.
         difference: Between the chosen head and the article's.

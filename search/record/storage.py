@@ -24,7 +24,7 @@ from search.record.damage import check_made_of, reading
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
-from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, let_go, passes, patiently
+from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, passes, patiently, set_up_sessions
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
@@ -412,7 +412,7 @@ def _database(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
-    let_go(database.engine)
+    set_up_sessions(database.engine)
     keep_to(database.engine, sqlite_file(url))
     return database
 

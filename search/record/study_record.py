@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
-from search.record.crew import CONFIG, ended_for, members
+from search.record.crew import ended_for, members, noted_config
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
@@ -128,9 +128,11 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
         where = place_of(folder, config.storage)
         study = find_study(opened, where, config.name)
         check_record(study, where, config)
-        owner = Owner.read(study.user_attrs.get(ATTRIBUTE))
+        owner, noted = Owner.read(study.user_attrs.get(ATTRIBUTE)), noted_config(study.user_attrs, f"{where}")
+        if noted is not None and noted.trials > config.trials:  # it went on with more in another study directory
+            config = config.model_copy(update={"trials": noted.trials})
         running = running or (owner is not None and owner.is_alive) or _is_worked_on(study, config.trials)
-        joined, ended_in = CONFIG in study.user_attrs, ended_for(study.user_attrs, config.trials)
+        joined, ended_in = noted is not None, ended_for(study.user_attrs, config.trials)
         study = _copy(study, config)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)

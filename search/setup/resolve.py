@@ -22,7 +22,6 @@ from search.setup.projection import StudyProjection
 from search.setup.space import ALIKE, POOLING, Space, read_study_file
 from search.setup.storage_url import (
     absolute,
-    bare,
     hidden,
     in_full,
     is_ambiguous,
@@ -214,13 +213,16 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
 def _where_it_was_found(
     recorded: StudyConfig | None, url: str, name: str, noted: Callable[[str, str], StudyConfig | None]
 ) -> StudyConfig | None:
-    """The study of a database as ``url`` names it: others may name the same one otherwise."""
-    if recorded is not None and (not recorded.storage or bare(recorded.storage) == bare(url)):
+    """The study of a database as ``url`` names it, with the number of trials that it has by now.
+
+    Others may name the same database otherwise, and may have gone on with more trials.
+    """
+    if recorded is not None and not recorded.storage:
         return recorded  # one of a journal is none of a database, whatever that holds
     there = noted(url, recorded.name if recorded is not None else name)
     if there is None:
         return recorded
-    return (recorded or there).model_copy(update={"storage": url})
+    return (recorded or there).model_copy(update={"storage": url, "trials": there.trials})
 
 
 def _require_possible(folder: Path) -> None:

@@ -103,15 +103,16 @@ def _checked(address: str) -> str:
 
 def _connect(ray: Any, address: str) -> None:
     host, _, port = address.rpartition(":")
+    hint = "`ray start --head` starts one, and local needs none"
     try:
         if address != AUTO:  # asked for where nobody listens, Ray tries for minutes
             socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+            hint = "for a cluster that asks for a token set RAY_AUTH_MODE=token"
         with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # ConnectionError, or whatever Ray makes of another server
-        hint = "`ray start --head` starts one, and local needs none"
         expected = f"a running Ray cluster {'on this machine' if address == AUTO else f'at {address}'}"
-        raise InputError("--address", expected=expected, found="none", hint=hint) from error
+        raise InputError("--address", expected=expected, found="none that answers", hint=hint) from error
 
 
 def _require_gpus(ray: Any, wanted: float) -> None:

@@ -142,23 +142,26 @@ def test_stopped_once_a_trial_was_told_its_head_is_there(alone, monkeypatch):
     assert kept_numbers(alone.folder) == [0, 1]
 
 
-def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkeypatch):
+@pytest.mark.parametrize("joins", [False, True])
+def test_terminated_after_the_trials_the_command_says_how_to_go_on(ended, monkeypatch, tmp_path, joins):
     def refit(*_):
         signal.raise_signal(signal.SIGTERM)
 
     shutil.rmtree(ended.folder)
     given = [f"--{name}={ended.options[name]}" for name in ("study", "out", "finalists", "repeats", "folds")]
     given += [f"--features={store}" for store in ended.options["features"]]
+    given += ["--join", f"--storage=sqlite:///{tmp_path}/a.db"] if joins else []
     with monkeypatch.context() as patched:
         patched.setattr("search.finish.conclusion.refit", refit)
         said = invoke("search.run", *given)
     assert said.status == 143
-    assert said.err.splitlines()[-1] == "terminated; run the same command with --resume to go on"
+    how = "again" if joins else "with --resume to go on"
+    assert said.err.splitlines()[-1] == f"terminated; run the same command {how}"
     assert "Traceback" not in said.err
     assert "its best heads are trained again" in said.err
     monkeypatch.setattr("search.review.outcome.trained_in_words", lambda _: None)  # which made heads do not tell
-    assert invoke("search.run", *given, "--resume").status == 0
-    assert found_in(ended.folder) == ended.found
+    assert invoke("search.run", *given, *([] if joins else ["--resume"])).status == 0
+    assert joins or found_in(ended.folder) == ended.found
 
 
 def test_stopped_before_there_is_a_study_the_command_says_to_run_it_again(tmp_path, monkeypatch):

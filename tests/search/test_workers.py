@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from features.runtime.errors import InputError
 from search import open_study, run_study
 from search.record import outages
 from search.record.results import FinalistRecord
-from search.record.storage import load_study, open_storage
+from search.record.storage import join_record, load_study, open_storage
 from search.training import snapshot
 from search.training.banks import Banks
 
@@ -291,7 +292,7 @@ def test_late_reports_of_a_worker_that_was_cut_off_are_refused(start, url):
 def test_who_is_stopped_within_a_transaction_keeps_nobody_waiting(url, monkeypatch):
     monkeypatch.setattr(outages, "IDLE_S", 0.5)
     lock, engine = sqlalchemy.text("LOCK TABLE trials"), sqlalchemy.create_engine(url)
-    outages.let_go(engine)
+    outages.set_up_sessions(engine)
     with engine.connect() as stopped, engine.connect() as other:
         stopped.execute(lock)
         other.execute(sqlalchemy.text("SET lock_timeout = '60s'"))
@@ -318,6 +319,26 @@ def test_connections_to_a_study_are_let_go(url):
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", look)
     assert seen == {f"{outages.IDLE_S:.0f}s"}
+
+
+@pytest.mark.parametrize("zone", ["<-05>+05", "Asia/Tokyo"])  # the first one's name is none that Python knows
+def test_signs_of_life_do_not_depend_on_anybodys_time_zone(url, monkeypatch, zone):
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"ALTER DATABASE {engine.url.database} SET timezone TO '{zone}'"))
+    one = join_record(url, "crew", direction="maximize", grace=60)
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    two = join_record(url, "crew", direction="maximize", grace=60)
+    try:
+        mirrors = [opened.study._storage for opened in (one, two)]
+        for mirror in mirrors:
+            mirror.claim(9, "somebody")
+        silent_for = [seconds for mirror in mirrors for seconds in mirror.tables.silent_for().values()]
+        assert len(silent_for) == 4
+        assert all(abs(seconds) < 60 for seconds in silent_for)
+    finally:
+        one.close()
+        two.close()
 
 
 def outage(server: Server, start: Start, url: str, seconds: float) -> None:
@@ -386,6 +407,10 @@ def test_what_another_process_has_ended_is_not_done_again(start, url, tmp_path):
     assert more.wait() == 0, more.said
     assert_sound(url, TRIALS + 3)
     assert open_study(tmp_path / "study").summary.completed == TRIALS + 3
+    shutil.rmtree(tmp_path / "study")
+    again = start(trials=TRIALS + 3)
+    assert again.wait() == 0, again.said
+    assert open_study(tmp_path / "study").summary.completed == TRIALS + 3, "where it is lost it is"
 
 
 def test_another_store_and_another_study_are_refused_by_name(start, tmp_path):

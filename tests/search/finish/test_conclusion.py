@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from ended_study import end_study
@@ -23,6 +24,7 @@ from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary
 from search.review.report import make_report
 from search.setup.audit import AUDIT_FILE
+from search.training.stages import Stage
 from search.trials.ranking import finalists_of, ranking
 
 BANK = BankFigures(
@@ -166,6 +168,18 @@ def test_a_search_of_which_nothing_completed_has_no_end(tmp_path):
     ended.made.book.fail(asked(), "it diverged in epoch 1", epochs=1)
     with pytest.raises(BottleneckError, match=r"no trial completed \(it diverged in epoch 1\)"):
         finish_study(ended.checkpoints, snapshot_every=1e9)
+    assert not (ended.folder / "summary.json").exists()
+
+
+def test_who_was_replaced_while_it_slept_writes_no_summary(tmp_path):
+    ended, told = end_study(tmp_path, finalists=0), []
+
+    def check() -> None:
+        if told[-1:] == [Stage.TEST]:
+            raise BottleneckError("taken over")
+
+    with pytest.raises(BottleneckError, match="taken over"):
+        finish_study(ended.checkpoints, snapshot_every=1e9, crew=SimpleNamespace(check=check), on_stage=told.append)
     assert not (ended.folder / "summary.json").exists()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import optuna
 import pytest
 from ended_study import end_study
 
@@ -13,7 +15,7 @@ from heads.files.head_file import read_head
 from heads.metrics.intervals import difference_interval
 from heads.metrics.scoring import average_views, predict_probabilities
 from search.finish import held_out
-from search.finish.held_out import score_on_test
+from search.finish.held_out import TESTED, note_tested, score_on_test
 from search.record.head_files import path_of
 from search.record.results import Ensemble
 from search.setup.stores import StudyData
@@ -98,6 +100,20 @@ def test_the_same_heads_are_not_scored_twice_and_others_are_counted(ended, heads
     assert scored(ended, heads, earlier=first) == first
     with pytest.raises(AssertionError, match="shown to a head again"):
         scored(ended, fewer, earlier=first)
+
+
+def test_all_study_directories_of_a_study_count_the_same_uses(ended, heads):
+    study, fewer = optuna.create_study(), dict(list(heads.items())[1:])
+    used = partial(note_tested, study)
+    here = scored(ended, heads, used=used)
+    there = scored(ended, fewer, used=used)
+    assert (here.uses, there.uses) == (1, 2)
+    assert scored(ended, heads, earlier=here, used=used) == replace(here, uses=2)
+    assert scored(ended, fewer, earlier=here, used=used) == there, "these are the heads that were used there"
+    assert study.user_attrs[TESTED] == [here.heads, there.heads]
+    assert scored(ended, fewer, earlier=replace(here, heads="others", uses=6), used=used).uses == 7
+    study.set_user_attr(TESTED, "rubbish")
+    assert scored(ended, heads, used=used).uses == 1
 
 
 def test_the_same_weights_with_another_temperature_are_scored_anew_and_are_no_other_use(ended, heads):

@@ -6,13 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_crew import DEAD, ELSEWHERE, Crews, Process
 from made_database import GRACE_S, connected, database
 from made_mirrors import PATIENCE_S, Clock, away, claim
 from made_study import make_config
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text
@@ -33,6 +37,7 @@ from search.record.crew import (
     refuse_beside_crew,
 )
 from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.summary import SUMMARY_FILE
 from search.trials.notes import TrialNotes
 
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
@@ -154,6 +159,43 @@ def test_after_those_who_have_died_a_study_is_searched_alone_and_that_is_said(cr
     assert "note: here: it was worked on with --join; going on alone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("attribute", [ATTRIBUTE, f"{MEMBER}other"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_who_is_elsewhere_and_whose_clock_is_behind_is_watched(crews, join, monkeypatch, capsys, attribute, lives):
+    other = crews.put(attribute, **ELSEWHERE, beat=time.time() - 300, grace=60)
+    study, slept = crews.study_of(crews.join()), []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        crews.put(attribute, **asdict(other) | {"beat": other.beat + 10 * lives})
+
+    monkeypatch.setattr(owner, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep))
+    attempt = join if attribute == ATTRIBUTE else partial(refuse_beside_crew, study, "here")
+    if lives:
+        with pytest.raises(BottleneckError, match=r"on elsewhere (searches it alone|works on it)"):
+            attempt()
+    else:
+        attempt()
+    assert slept == [15]
+    assert f"looking for 15 s whether {other} is still at it" in capsys.readouterr().err
+
+
+def test_who_is_elsewhere_and_whose_clock_is_wrong_is_counted_while_its_signs_change(crews, join, monkeypatch):
+    passed, one = 0.0, join()
+    monkeypatch.setattr(owner, "time", SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + passed))
+    behind, ahead = (time.time() + seconds for seconds in (-300, 3600))
+    there = [crews.put(MEMBER + name, **ELSEWHERE, beat=beat) for name, beat in (("a", behind), ("b", ahead))]
+    assert one.crew.others() == ["b"]
+    passed = 50.0
+    for name, other in zip("ab", there, strict=True):
+        crews.put(MEMBER + name, **asdict(other) | {"beat": other.beat + 10})
+    assert one.crew.others() == ["a", "b"]
+    passed += 50
+    assert one.crew.others() == ["a", "b"]
+    passed += 20
+    assert one.crew.others() == [], "a sign from the future is none of life"
+
+
 # --- what they agree on -----------------------------------------------------------------------------------------------
 
 
@@ -199,6 +241,35 @@ def test_another_number_of_trials_is_refused_while_others_live_and_who_is_alone_
     assert join().crew.agree_on(make_config(trials=15)).trials == 15
 
 
+@BOTH
+def test_those_who_begin_together_go_on_with_more_trials_together(crews, join):
+    first = join()
+    first.crew.agree_on(make_config(trials=12))
+    first.crew.close()
+    one, two, other = join(), join(), join()
+    for process in (one, two):
+        assert process.crew.agree_on(make_config(trials=15)).trials == 15
+    with pytest.raises(InputError, match="trials: expected 15, found 12"):
+        other.crew.agree_on(make_config(trials=12))
+    assert noted_config(crews.attributes, "here").trials == 15
+    one.crew._signs.beat()
+    assert members(crews.attributes)[one.name].trials == 15
+
+
+def test_fewer_trials_than_have_been_run_are_refused(crews, join):
+    one = join()
+    one.crew.agree_on(make_config(trials=12))
+    places = one.places(12)
+    for _ in range(3):
+        trial, _ = places.next(lambda _: RandomSampler(seed=0))
+        one.complete(trial)
+    before = crews.attributes[CONFIG]
+    with pytest.raises(InputError, match=r"trials: expected at least 3, found 2; .*without --trials"):
+        one.crew.agree_on(make_config(trials=2))
+    assert crews.attributes[CONFIG] == before
+    assert one.crew.agree_on(make_config(trials=3)).trials == 3
+
+
 def test_a_config_that_is_damaged_is_named(crews, join):
     crews.storage.set_study_user_attr(crews.study, CONFIG, {"schema": 1})
     with pytest.raises(InputError, match=f"study '{crews.name}'"):
@@ -223,6 +294,17 @@ def test_where_the_elected_one_has_died_another_is(crews, join):
     assert join().crew.elect()
 
 
+def test_who_was_asleep_while_it_ran_the_end_and_was_replaced_is_told(crews, join):
+    one = join()
+    one.crew.check()
+    one.crew.elect()
+    one.crew.check()
+    crews.put(FINISHER, **ELSEWHERE)
+    one.crew._finishing.beat()
+    with pytest.raises(BottleneckError, match=r"taken over by process \d+ on elsewhere, this process"):
+        one.crew.check()
+
+
 def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join):
     one, two = join(), join()
     assert not one.crew.has_ended(12)
@@ -230,6 +312,24 @@ def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join
     assert two.crew.has_ended(12)
     assert not two.crew.has_ended(15), "there are more by now"
     assert ended_for(crews.attributes, 12) == f"/there on {socket.gethostname()}"
+
+
+def test_an_end_whose_study_directory_was_removed_is_forgotten(crews, join, tmp_path, capsys):
+    one = join()
+    one.crew.forget_lost_end(tmp_path)
+    (tmp_path / SUMMARY_FILE).touch()
+    one.crew.end(12, tmp_path)
+    one.crew.forget_lost_end(tmp_path / "another")
+    one.crew.forget_lost_end(tmp_path)
+    assert one.crew.has_ended(12)
+    assert capsys.readouterr().err == ""
+    (tmp_path / SUMMARY_FILE).unlink()
+    one.crew.forget_lost_end(tmp_path / "another")
+    assert one.crew.has_ended(12)
+    one.crew.forget_lost_end(tmp_path)
+    assert not one.crew.has_ended(12)
+    one.crew.forget_lost_end(tmp_path)
+    assert capsys.readouterr().err.count("which was removed since; what comes last is done again") == 1
 
 
 def test_repeats_that_are_run_are_announced_to_all(crews, join):

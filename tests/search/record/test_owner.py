@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -105,6 +107,19 @@ def test_a_dead_owner_is_followed_and_that_is_said(study, url, tmp_path, changes
     opened.close()
 
 
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_a_process_that_nobody_has_asked_for_its_end_has_ended(monkeypatch, has_proc):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        if not has_proc:  # as on a system without it; psutil reads it in a way of its own
+            monkeypatch.setattr(module.Path, "read_bytes", lambda _: (_ for _ in ()).throw(FileNotFoundError))
+        there = replace(Owner.of_this_process(), process=process.pid, started=module._started(process.pid))
+        assert there.is_alive
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+        assert not there.is_alive
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no count of its own")
 def test_a_clock_that_is_set_right_ends_no_owner(study, url, tmp_path, monkeypatch):
     other = put(study)
@@ -150,6 +165,19 @@ def test_signs_of_life_change_nothing_but_the_time_and_who_is_overtaken_is_told(
         ownership.check()
     ownership.close()
     assert noted(study).host == "elsewhere"  # who has it now keeps it
+
+
+def test_a_sign_whose_answer_was_lost_is_not_the_last_one(study, url):
+    ownership = Ownership(url, study._study_id, "s")
+    before = ownership._noted
+    ownership.beat()
+    ownership._noted = before  # as where the connection ended before it was heard that the sign had got through
+    ownership.tell(trials=12)
+    assert noted(study).trials == 12
+    ownership.beat()
+    ownership.check()
+    ownership.close()
+    assert noted(study) is None
 
 
 def test_signs_come_by_themselves(study, url, monkeypatch):

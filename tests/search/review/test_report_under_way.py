@@ -65,6 +65,24 @@ def test_a_study_that_another_worker_has_ended_has_its_results_there_and_not_tho
         what_leaves(record, ExportOptions())
 
 
+def test_a_study_that_went_on_with_more_trials_elsewhere_has_these(tmp_path):
+    made = MadeStudy(tmp_path / "s", make_config(storage=f"sqlite:///{tmp_path}/a.db", trials=20))
+    made.train(12)
+    made.conclude()
+    made.train(8)
+    folder = made.close()
+    made.config.model_copy(update={"trials": 12}).write(folder)
+    study = optuna.load_study(study_name="made", storage=made.config.storage)
+    study.set_user_attr(CONFIG, made.config.to_dict())
+    for name, value in ((ENDED, 12), (ENDED_IN, "/there on another")):
+        study.set_user_attr(name, value)
+    record = read_record(folder)
+    assert (record.config.trials, record.progress, record.ended_in) == (20, Progress.STOPPED, None)
+    study.set_user_attr(ENDED, 20)
+    record = read_record(folder)
+    assert (record.progress, record.ended_in) == (Progress.FINISHED, "/there on another")
+
+
 def test_while_the_search_runs_it_says_so_and_leaves_the_record_alone(tmp_path):
     made = MadeStudy(tmp_path / "study", make_config())
     lock = WriterLock(made.folder / "study.json")

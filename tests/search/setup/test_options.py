@@ -235,6 +235,18 @@ def test_a_process_may_name_the_database_of_a_study_otherwise_than_the_others(tm
     assert started(known).recorded.storage is None
 
 
+def test_a_study_that_went_on_with_more_trials_elsewhere_goes_on_with_these(tmp_path):
+    (tmp_path / "t.toml").write_text(STUDY)
+    (tmp_path / "study").mkdir()
+    url = f"sqlite:///{tmp_path}/a.db"
+    here = make_config(storage=url, trials=12, stores={"features": {"path": "a.h5", "fingerprint": "x"}})
+    here.write(tmp_path / "study")
+    there = here.model_copy(update={"trials": 40})
+    for more, trials in (({}, 40), ({"trials": 50}, 50)):
+        told = {"out": tmp_path / "study", "study": tmp_path / "t.toml", "storage": url, "join": True, **more}
+        assert resolve(RunOptions.given(told), lambda url, name: there).options.trials == trials
+
+
 STUDY = """
 name = "t"
 [run]

@@ -53,6 +53,21 @@ def test_that_a_cluster_has_too_few_processors_is_said(capsys, wanted, is_short)
     assert ("the cluster has 3 of 4 CPUs that are needed; workers wait for machines that join it" in said) == is_short
 
 
+def test_who_listens_and_does_not_answer_may_ask_for_a_token(monkeypatch):
+    def init(**_):
+        raise ConnectionError("InvalidAuthToken")
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        expected = f"a running Ray cluster at {address}, found none that answers; .* set RAY_AUTH_MODE=token"
+        with pytest.raises(InputError, match=expected):
+            ray_session_module._connect(SimpleNamespace(init=init), address)
+    with pytest.raises(InputError, match="on this machine, found none that answers; `ray start --head` starts one"):
+        ray_session_module._connect(SimpleNamespace(init=init), "auto")
+
+
 @pytest.mark.parametrize("told", ["option", "environment"])
 def test_where_nobody_listens_there_is_no_cluster(monkeypatch, told):
     pytest.importorskip("ray")
