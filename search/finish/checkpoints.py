@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from features.runtime.errors import InputError
+from features.runtime.files import disk_error
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -18,7 +20,7 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.finish.searched import Searched
-from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of
+from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
 from search.record.results import FinalistRecord
 from search.setup.config import package_versions
 from search.setup.data import SearchData
@@ -50,13 +52,20 @@ class TopCheckpoints:
             keep: Heads to keep.
             alone: Whether no other process keeps heads in the directory.
             lock: That of the directory, which this process holds; None where several share it.
+
+        Raises:
+            InputError: There is a file where the heads' folder belongs.
+            BottleneckError: The folder cannot be made.
         """
         self._lock = lock
         self.alone = alone
         self.searched = searched
         self.keep = keep
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
-        (searched.folder / FOLDER).mkdir(exist_ok=True)
+        _make_folder(searched.folder / FOLDER)
+        if alone:
+            for path in unfinished_files(searched.folder):  # of a process that was killed
+                path.unlink()
         self.clear_out()
 
     def check(self) -> None:
@@ -169,7 +178,7 @@ class TopCheckpoints:
 
     def forget_refits_but(self, kept: Collection[Path]) -> None:
         """Removes the heads that an earlier end of the study had left; those of this one are on the disk already."""
-        for path in [*head_files(self.searched.folder, "refit"), *head_files(self.searched.folder, "copy")]:
+        for path in head_files(self.searched.folder, "refit", "copy"):
             if path not in kept:
                 path.unlink()
 
@@ -209,3 +218,13 @@ class TopCheckpoints:
             split=data.remakeable_split,
             versions=package_versions(config.backend),
         )
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder of the heads in a study directory, which is there: one that was removed is not made again."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(folder, expected="a folder", found="a file") from error
+    except OSError as error:
+        raise disk_error(folder, error) from error

@@ -8,10 +8,11 @@ from conftest import build_store
 from ended_study import SPACE, drawn_weights
 from made_study import MadeStudy, make_config
 
+from features.runtime.errors import InputError
 from heads.files.head_file import read_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
-from search.record.head_files import kept_numbers, path_of
+from search.record.head_files import FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
 from search.setup.data import load_data
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
@@ -106,3 +107,30 @@ def test_what_a_killed_run_left_of_other_heads_is_removed(study):
     path_of(made.folder, 7).write_bytes(b"left")
     TopCheckpoints(made.searched(data), keep=2)
     assert kept_numbers(made.folder) == []
+
+
+def test_a_head_that_a_killed_run_was_writing_is_none_and_goes_where_the_search_goes_on(study):
+    made, checkpoints, data = study
+    end_trial(study, 0.5)
+    checkpoints.write_out()
+    for name in (".trial-5.new.hdf5", ".copy-5-1.new.keras"):
+        (made.folder / FOLDER / name).write_bytes(b"torn")
+    (made.folder / FOLDER / "trial-6.hdf5").mkdir()
+    (made.folder / FOLDER / "notes-1.hdf5").write_bytes(b"of somebody else")
+    assert kept_numbers(made.folder) == [0]
+    assert head_files(made.folder) == [path_of(made.folder, 0)]
+    with pytest.raises(InputError, match="--trial: expected one of those kept, 0, found 5"):
+        find_head(made.folder, 5)
+    TopCheckpoints(made.searched(data), keep=2, alone=False)
+    assert len(unfinished_files(made.folder)) == 2  # another process may be writing them
+    TopCheckpoints(made.searched(data), keep=2)
+    assert unfinished_files(made.folder) == []
+    assert (made.folder / FOLDER / "notes-1.hdf5").is_file()
+
+
+def test_a_file_where_the_folder_of_heads_belongs_is_named(study):
+    made, _, data = study
+    (made.folder / FOLDER).rmdir()
+    (made.folder / FOLDER).write_text("a file")
+    with pytest.raises(InputError, match="heads: expected a folder, found a file"):
+        TopCheckpoints(made.searched(data), keep=2)
