@@ -41,7 +41,7 @@ from search.finish.repeats import Finalist, run_repeats
 from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.crew import Crew
-from search.record.head_files import copy_path_of, find_head, path_of
+from search.record.head_files import copy_path_of, find_head, head_files, path_of
 from search.record.recommended import ENSEMBLE, NAMES, Recommendation
 from search.record.results import (
     BankFigures,
@@ -54,7 +54,7 @@ from search.record.results import (
     LeakCounts,
     RefitRecord,
 )
-from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.record.summary import Summary, read_summary, summarise, withdraw_summary, write_summary
 from search.setup.audit import read_audit
 from search.setup.data import SearchData
 from search.setup.left_open import MOST_REPEATS
@@ -211,6 +211,8 @@ def conclude(
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
+    if refits or head_files(folder, "refit", "copy"):
+        withdraw_summary(folder)
     written: list[Path] = []
     for number, made in refits.items():
         finalist = by_trial.get(number)
