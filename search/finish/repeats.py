@@ -38,12 +38,11 @@ from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
-from search.training.bank_shapes import BankShapes
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.shared_folder import clear_away, together, worker_folder
-from search.training.sizing import BankRequest, whole_banks
+from search.training.sizing import BankRequest, most_pages, whole_banks
 from search.training.snapshot import Saved, read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
@@ -153,7 +152,7 @@ def run_repeats(
     gc.collect()  # the search's bank, before the next one is made
     check()
     with repeats.advising():
-        repeats.settle()
+        repeats.settle(alone=crew is None)
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
@@ -194,7 +193,7 @@ def help_with_repeats(
         return False
     gc.collect()
     with repeats.advising():
-        repeats.settle()
+        repeats.settle(alone=False)
     opened = repeats.record(crew=crew)
     with held(opened, repeats.config.storage):
         check_record(opened.study, place_of(repeats.place, repeats.config.storage))
@@ -218,6 +217,7 @@ class _Repeats:
         self._space = searched.space
         self._data = searched.data
         self._plan = plan
+        self._requests = _requests(self._planned, self.config, self._data) if self.config.engine == "fused" else {}
 
     @contextmanager
     def advising(self) -> Iterator[None]:
@@ -227,17 +227,26 @@ class _Repeats:
         except InputError as error:
             raise error.advising(f"remove {self.place} to train the finalists again") from error
 
-    def settle(self) -> None:
+    def settle(self, *, alone: bool) -> None:
         """Makes their folder; what is there of other finalists is removed.
 
         First of all it loses its name: of a removal that is stopped halfway nothing is taken for these repeats'.
+
+        Args:
+            alone: Whether no other process takes part. What memory allowed is decided once then, as with a search's
+                bank: repeats that go on get the bank that they had. Of several each has a bank of its own.
         """
         aside = self.place.with_name(f".{self.place.name}.old")
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        if (self.place / STUDY_FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
+        begun = StudyConfig.read(self.place) if (self.place / STUDY_FILE).is_file() else None
+        if begun is not None and begun.name != self.config.name:
             self.place.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+            begun = None
         self.place.mkdir(parents=True, exist_ok=True)
+        if self._requests:
+            pages = begun.pages if begun is not None and alone else None
+            self.config = self.config.model_copy(update={"pages": pages or most_pages(self._requests)})
         self.config.write(self.place)
 
     def record(self, *, keep_bytes: int | None = None, crew: Crew | None) -> OpenedStudy:
@@ -264,7 +273,7 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
-        banks = _banks(self._planned, config, self._data) if config.engine == "fused" else None
+        banks = whole_banks(self._requests, most=config.pages) if self._requests else None
         places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
@@ -295,14 +304,14 @@ class _Repeats:
         return describe_bank(banks.pages, str(config.dtype), total, bare=None)
 
 
-def _banks(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> BankShapes:
-    """The banks that hold the runs on each store."""
+def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> dict[str, BankRequest]:
+    """What the banks of each store are to hold."""
     requests = {}
     for name, rows in data.named.items():
         specs = [one.head for one in planned if one.store == name and isinstance(one.head, HeadSpec)]
         if specs:
             requests[name] = BankRequest.of_study(specs, config, rows)
-    return whole_banks(requests)
+    return requests
 
 
 def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]) -> StudyConfig:

@@ -19,6 +19,8 @@ from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
 from search.setup.config import STUDY_FILE
+from search.training import sizing
+from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
@@ -35,6 +37,7 @@ class MadeBank:
         diverged: Ordinals of repeats that diverge.
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
+        banks: The banks that there were to run them in, of each time.
     """
 
     def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
@@ -44,8 +47,10 @@ class MadeBank:
         self.diverged: set[int] = set()
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
+        self.banks: list[BankShapes] = []
 
-    def __call__(self, recording, *, book, sink, **_):
+    def __call__(self, recording, *, banks, book, sink, **_):
+        self.banks.append(banks)
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
             place, run = divmod(asked.ordinal, 2)
@@ -183,6 +188,17 @@ def test_other_repeats_begin_anew(ended, bank):
     ended.made.config = ended.config.model_copy(update={"epochs": 5})
     repeat(ended)
     assert len(bank.ran) == 12
+
+
+def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_left(ended, bank, monkeypatch):
+    repeat(ended)
+    monkeypatch.setattr(sizing, "resident_budget", lambda: 0)
+    repeat(ended)
+    shutil.rmtree(ended.folder / FINALISTS)
+    repeat(ended)
+    first, again, anew = bank.banks
+    assert again == first
+    assert anew.pages < first.pages
 
 
 def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank, monkeypatch):
