@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
@@ -21,6 +23,7 @@ from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.finish.searched import Searched
 from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
+from search.record.kept_heads import other_than
 from search.record.results import FinalistRecord
 from search.setup.config import package_versions
 from search.setup.data import SearchData
@@ -163,6 +166,26 @@ class TopCheckpoints:
         model = self._rebuild(OwnSpec.from_dict(metadata.own or {}), metadata.trial or 0)
         model.load_weights(path)
         return Head(model, metadata)
+
+    def own_head(self, trial: FrozenTrial) -> Path | None:
+        """Where a trial's own head is; None where there is none, or another file in its place."""
+        path = path_of(self.searched.folder, trial.number)
+        return None if other_than(path, self.searched.config, trial) else path
+
+    def lost(self) -> Iterator[str]:
+        """Yields which of the heads that the directory is to keep it does not, in a line each.
+
+        Where several processes share a study, each keeps those that it has trained.
+        """
+        folder, config = self.searched.folder, self.searched.config
+        if config.folds or not self.alone:
+            return
+        kept = self._kept()
+        for trial in ranking(self.searched.study):
+            path = path_of(folder, trial.number)
+            if trial.number in kept and (found := other_than(path, config, trial)):
+                without = "it cannot be exported, and calibrates nothing"
+                yield f"{path.relative_to(folder)}: expected the head of trial {trial.number}, found {found}: {without}"
 
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""

@@ -19,7 +19,7 @@ from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import ensemble_members, finish_study
 from search.finish.export_choice import what_leaves
 from search.finish.repeats import Finalist
-from search.record.head_files import kept_numbers, refit_path_of
+from search.record.head_files import kept_numbers, path_of, refit_path_of
 from search.record.results import BankFigures
 from search.record.study_record import Progress, StudyRecord, read_record
 from search.record.summary import Summary, read_summary
@@ -179,6 +179,16 @@ def test_without_finalists_the_best_trials_own_head_leaves(tmp_path):
     assert summary.test.calibration.temperature is None
     assert summary.test.article.trial == summary.article.number
     assert summary.audit is None  # no audit.json lies there
+
+
+def test_without_finalists_a_trials_lost_head_is_trained_again_and_that_is_said(tmp_path):
+    with made_searches():
+        ended = end_study(tmp_path, finalists=0)
+        number = ranking(ended.study)[0].number
+        path_of(ended.folder, number).unlink()
+        summary = finish_study(ended.checkpoints, snapshot_every=1e9)
+    assert summary.refit.trial == number
+    assert f"heads/trial-{number}.hdf5: expected the head of trial {number}, found no file" in "\n".join(summary.notes)
 
 
 def test_without_test_rows_that_is_what_it_says(tmp_path):
