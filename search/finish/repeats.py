@@ -49,7 +49,7 @@ from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Book, Planned
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
-from search.trials.ranking import is_article, is_counted, ranking_score_of
+from search.trials.ranking import is_article, is_counted, is_interrupted, ranking_score_of
 from search.trials.times import search_seconds
 
 GATHER_S = 5.0
@@ -167,9 +167,7 @@ def run_repeats(
             finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
-    told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
-    trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
-    return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
+    return finalists, _cost(opened.study.get_trials(deepcopy=False), bank)
 
 
 def help_with_repeats(
@@ -332,6 +330,16 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
             "finalists": 0,
             "repeats": plan.repeats,
         }
+    )
+
+
+def _cost(runs: Sequence[FrozenTrial], bank: BankFigures | None) -> FinalistCost:
+    told = [run for run in runs if is_counted(run)]
+    return FinalistCost(
+        trial_epochs=sum(TrialNotes.of(run).epochs for run in told),
+        seconds=round(search_seconds(told), 3),
+        bank=bank,
+        interrupted=sum(map(is_interrupted, runs)),
     )
 
 

@@ -190,6 +190,17 @@ def test_other_repeats_begin_anew(ended, bank):
     assert len(bank.ran) == 12
 
 
+def test_a_run_whose_end_was_lost_is_run_again_and_counted(ended, bank):
+    repeat(ended)
+    journal = ended.folder / FINALISTS / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    ends = [place for place, line in enumerate(lines) if b'"state":1' in line]
+    journal.write_bytes(b"".join(lines[: ends[-1]]))
+    _, cost = repeat(ended)
+    assert cost.interrupted == 1
+    assert bank.ran == [*range(6), 5]
+
+
 def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_left(ended, bank, monkeypatch):
     repeat(ended)
     monkeypatch.setattr(sizing, "resident_budget", lambda: 0)
