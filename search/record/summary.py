@@ -223,6 +223,16 @@ def read_summary(folder: Path) -> Summary | None:
     path = folder / SUMMARY_FILE
     if not path.is_file():
         return None
+    try:
+        return _parsed(path)
+    except InputError as error:
+        raise error.advising(_ANEW) from error
+
+
+_ANEW = "put a copy back, or remove it and --resume, which then knows of no earlier use of the test rows"
+
+
+def _parsed(path: Path) -> Summary:
     expected = "a study's summary"
     data = read_json(path, expected)
     try:
