@@ -271,7 +271,9 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
-        banks = whole_banks(self._requests, most=config.pages) if self._requests else None
+        # Records from before the repeats' own pages were kept have those of the search there.
+        most = max(config.pages or 0, saved.pages if saved else 0)
+        banks = whole_banks(self._requests, most=most) if self._requests else None
         places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
