@@ -42,6 +42,7 @@ from search.record.storage import (
     open_record,
     place_of,
 )
+from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
 from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
@@ -51,7 +52,7 @@ from search.setup.options import AUTO, RunOptions, help_of
 from search.setup.own_head import Build, OwnFunction, OwnHead, changed_since, find_function, name_of
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
-from search.setup.resolve import Resolved, resolve
+from search.setup.resolve import DEMONSTRATION, Resolved, resolve
 from search.setup.storage_url import VARIABLE, bare, has_secrets, hidden, in_full
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
@@ -200,6 +201,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
     options = told.options
     backend = use_backend(options.backend)
     function = find_function(options.head, build) if options.head else None
+    read_summary(told.folder)  # one that is damaged is refused before the trials, not behind them
     with _prepared(told) as (resolved, data, projection, lock), _in_its_place(lock):
         own = _rehearsed(function, data.first) if function else None
         config = resolved.config(data, backend, projection, function.record if function else None)
@@ -211,7 +213,8 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             if opened.crew is None:  # several have their config itself in the record
                 note_made_of(opened.study, config)
             saved = taken_up(resolved.folder, saved, opened)
-            noted = (*remarks(config, resolved.space, data), *(changed_since(config.own_head, own) if own else ()))
+            changed = changed_since(config.own_head, own) if own else ()
+            noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)
             ends = _search(
                 *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
@@ -328,7 +331,7 @@ def make_demonstration_in(folder: Path) -> Path:
 
     say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
     with _bar("making the demonstration", "scans") as on_progress:
-        return make_demonstration(folder / "demonstration", seed=DEMONSTRATION_SEED, on_progress=on_progress)
+        return make_demonstration(folder / DEMONSTRATION, seed=DEMONSTRATION_SEED, on_progress=on_progress)
 
 
 @contextmanager

@@ -177,7 +177,8 @@ def use_made_banks(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("search.finish.conclusion.one_at_a_time", lambda *_: alone)
     patched.setattr("search.finish.checkpoints.build_head", MadeModel)
     patched.setattr("search.finish.checkpoints.save_head", save_head)
-    patched.setattr("search.finish.export_choice.read_metadata", lambda path: read_head(path).metadata)
+    for module in ("finish.export_choice", "record.kept_heads"):
+        patched.setattr(f"search.{module}.read_metadata", lambda path: read_head(path).metadata)
     patched.setattr("gc.collect", lambda *_: 0)  # there is nothing large, and much of others
     for module in ("held_out", "checkpoints"):
         patched.setattr(f"search.finish.{module}.read_head", read_head)

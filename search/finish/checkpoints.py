@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
+from features.runtime.errors import InputError
+from features.runtime.files import disk_error
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -18,7 +22,8 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.finish.searched import Searched
-from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of
+from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
+from search.record.kept_heads import other_than
 from search.record.results import FinalistRecord
 from search.setup.config import package_versions
 from search.setup.data import SearchData
@@ -50,13 +55,20 @@ class TopCheckpoints:
             keep: Heads to keep.
             alone: Whether no other process keeps heads in the directory.
             lock: That of the directory, which this process holds; None where several share it.
+
+        Raises:
+            InputError: There is a file where the heads' folder belongs.
+            BottleneckError: The folder cannot be made.
         """
         self._lock = lock
         self.alone = alone
         self.searched = searched
         self.keep = keep
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
-        (searched.folder / FOLDER).mkdir(exist_ok=True)
+        _make_folder(searched.folder / FOLDER)
+        if alone:
+            for path in unfinished_files(searched.folder):  # of a process that was killed
+                path.unlink()
         self.clear_out()
 
     def check(self) -> None:
@@ -155,6 +167,26 @@ class TopCheckpoints:
         model.load_weights(path)
         return Head(model, metadata)
 
+    def own_head(self, trial: FrozenTrial) -> Path | None:
+        """Where a trial's own head is; None where there is none, or another file in its place."""
+        path = path_of(self.searched.folder, trial.number)
+        return None if other_than(path, self.searched.config, trial) else path
+
+    def lost(self) -> Iterator[str]:
+        """Yields which of the heads that the directory is to keep it does not, in a line each.
+
+        Where several processes share a study, each keeps those that it has trained.
+        """
+        folder, config = self.searched.folder, self.searched.config
+        if config.folds or not self.alone:
+            return
+        kept = self._kept()
+        for trial in ranking(self.searched.study):
+            path = path_of(folder, trial.number)
+            if trial.number in kept and (found := other_than(path, config, trial)):
+                without = "it cannot be exported, and calibrates nothing"
+                yield f"{path.relative_to(folder)}: expected the head of trial {trial.number}, found {found}: {without}"
+
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""
         folder, study = self.searched.folder, self.searched.study
@@ -169,7 +201,7 @@ class TopCheckpoints:
 
     def forget_refits_but(self, kept: Collection[Path]) -> None:
         """Removes the heads that an earlier end of the study had left; those of this one are on the disk already."""
-        for path in [*head_files(self.searched.folder, "refit"), *head_files(self.searched.folder, "copy")]:
+        for path in head_files(self.searched.folder, "refit", "copy"):
             if path not in kept:
                 path.unlink()
 
@@ -209,3 +241,13 @@ class TopCheckpoints:
             split=data.remakeable_split,
             versions=package_versions(config.backend),
         )
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder of the heads in a study directory, which is there: one that was removed is not made again."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(folder, expected="a folder", found="a file") from error
+    except OSError as error:
+        raise disk_error(folder, error) from error

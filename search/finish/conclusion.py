@@ -42,7 +42,7 @@ from search.finish.repeats import Finalist, run_repeats
 from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.crew import Crew
-from search.record.head_files import copy_path_of, find_head, path_of
+from search.record.head_files import copy_path_of, find_head, head_files
 from search.record.recommended import ENSEMBLE, NAMES, Recommendation
 from search.record.results import (
     BankFigures,
@@ -55,7 +55,7 @@ from search.record.results import (
     LeakCounts,
     RefitRecord,
 )
-from search.record.summary import Summary, read_summary, summarise, write_summary
+from search.record.summary import Summary, read_summary, summarise, withdraw_summary, write_summary
 from search.setup.audit import read_audit
 from search.setup.data import SearchData
 from search.setup.left_open import MOST_REPEATS
@@ -139,7 +139,7 @@ def finish_study(
         one_at_a_time=one_at_a_time(study, config, searched.data) if bank else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
-    notes = (*remarks, *summary.notes, *incidents(study, summary))
+    notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary))
     summary = replace(summary, notes=notes, notes_of_start=len(remarks))
     reached(Stage.SUMMARY)
     write_summary(folder, summary)
@@ -204,7 +204,7 @@ def conclude(
     searched = checkpoints.searched
     folder, study, config, data = searched.folder, searched.study, searched.config, searched.data
     article = article_trial(study)
-    candidates = _candidates(choice, searched)
+    candidates = _candidates(choice, checkpoints)
     if candidates:
         on_stage(Stage.REFIT)
     refits = refit(candidates, config, data, searched.own) if candidates else {}
@@ -214,6 +214,8 @@ def conclude(
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
+    if refits or head_files(folder, "refit", "copy"):
+        withdraw_summary(folder)
     written: list[Path] = []
     for number, made in refits.items():
         finalist = by_trial.get(number)
@@ -265,12 +267,13 @@ def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
     return [finalist.trial for finalist in sound if not finalist.is_article or finalist is sound[0]]
 
 
-def _candidates(choice: Choice, searched: Searched) -> list[Candidate]:
+def _candidates(choice: Choice, checkpoints: TopCheckpoints) -> list[Candidate]:
     """The heads to train on all rows: the finalists; without these, and with folds, the best trial and the article's.
 
     Without folds and finalists the trial's own head leaves as it is, where it is on the disk: one that another process
-    has trained may be on another machine's.
+    has trained may be on another machine's, and one may have got lost.
     """
+    searched = checkpoints.searched
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
         return [
@@ -279,7 +282,7 @@ def _candidates(choice: Choice, searched: Searched) -> list[Candidate]:
         ]
     best, article = ranking(searched.study)[0], article_trial(searched.study)
     leaving = list({trial.number: trial for trial in (best, article) if trial}.values())
-    if not searched.config.folds and all(path_of(searched.folder, trial.number).is_file() for trial in leaving):
+    if not searched.config.folds and all(map(checkpoints.own_head, leaving)):
         return []
     return [_of_trial(trial) for trial in leaving]
 
@@ -304,11 +307,11 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
         finalist.trial: finalist.probabilities for finalist in choice.finalists if not finalist.stopped_after
     }
     searched = checkpoints.searched
-    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(searched.study)}
+    trials = {trial.number: trial for trial in ranking(searched.study)}
     for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
-        path = path_of(searched.folder, number)
-        if number not in found and path.is_file():
-            feed = searched.data.of(store_of[number]).validation
+        path = checkpoints.own_head(trials[number]) if number not in found else None
+        if path is not None:
+            feed = searched.data.of(TrialNotes.of(trials[number]).store).validation
             model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
             found[number] = [predict_probabilities(model, feed)]
     return found

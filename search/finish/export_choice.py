@@ -14,7 +14,8 @@ from features.store.kind import UNKNOWN
 from heads.files.head_file import read_metadata
 from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
-from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers
+from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of
+from search.record.kept_heads import other_than
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
 from search.setup.export_options import ExportOptions
 
@@ -54,7 +55,7 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
         InputError: What is asked for is not there, or cannot leave so.
     """
     if choice.trial is not None:
-        return Leaving([find_head(record.folder, choice.trial)])
+        return Leaving([_checked(record, find_head(record.folder, choice.trial), choice.trial)])
     recommended = record.summary.recommendation
     asked = None if choice.which == "recommended" else choice.which
     kind = asked or (recommended.kind if recommended else WINNER)
@@ -121,9 +122,19 @@ def _trained_again(folder: Path, number: int, copy: int = 0) -> Path:
 def _kept(record: StudyRecord, number: int) -> Path:
     """The file of a head that nobody has asked for by its number."""
     if number in kept_numbers(record.folder):
-        return find_head(record.folder, number, refitted=True)
+        return _checked(record, find_head(record.folder, number, refitted=True), number)
     hint = f"what was found is in {record.ended_in}" if record.was_ended_elsewhere else "go on with the search"
     raise InputError(record.folder / FOLDER, expected=f"the head of trial {number}", found="none", hint=hint)
+
+
+def _checked(record: StudyRecord, path: Path, number: int) -> Path:
+    """Refuses a file in the place of a trial's own head that is not that head."""
+    trial = next((trial for trial in record.study.get_trials(deepcopy=False) if trial.number == number), None)
+    if path != path_of(record.folder, number) or trial is None:  # a head is on the disk before its trial is told
+        return path
+    if found := other_than(path, record.config, trial):
+        raise InputError(path, expected=f"the head of trial {number}", found=found)
+    return path
 
 
 def _what_is_to_come(record: StudyRecord, kind: str) -> str:

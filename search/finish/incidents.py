@@ -29,10 +29,12 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
         failed.setdefault(reason, []).append(number)
     for reason, numbers in failed.items():
         yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
-    if summary.interrupted:
-        shared = any(TrialNotes.of(trial).worker for trial in study.get_trials(deepcopy=False))
-        what = "a worker that ended, run again by others" if shared else "a killed run, begun again from the start"
-        yield f"{counted(summary.interrupted, 'trial')} left by {what}"
+    repeats = summary.finalists.cost.interrupted if summary.finalists else 0
+    for left, what in ((summary.interrupted, "trial"), (repeats, "repeat")):
+        if left:
+            shared = any(TrialNotes.of(trial).worker for trial in study.get_trials(deepcopy=False))
+            by = "a worker that ended, run again by others" if shared else "a killed run, begun again from the start"
+            yield f"{counted(left, what)} left by {by}"
     plan = summary.finalists.plan if summary.finalists else None
     if plan and plan.chosen and not plan.fits:
         yield f"finalists: {describe_plan(plan)}"

@@ -39,19 +39,18 @@ from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
-from search.training.bank_shapes import BankShapes
 from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.shared_folder import clear_away, together, worker_folder
-from search.training.sizing import BankRequest, whole_banks
+from search.training.sizing import BankRequest, most_pages, whole_banks
 from search.training.snapshot import Saved, read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Book, Planned
 from search.trials.notes import TrialNotes
 from search.trials.pruning import FinalistPruner, rungs
-from search.trials.ranking import is_article, is_counted, ranking_score_of
+from search.trials.ranking import is_article, is_counted, is_interrupted, ranking_score_of
 from search.trials.times import search_seconds
 
 GATHER_S = 5.0
@@ -154,7 +153,7 @@ def run_repeats(
     gc.collect()  # the search's bank, before the next one is made
     check()
     with repeats.advising():
-        repeats.settle()
+        repeats.settle(alone=crew is None)
     saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
@@ -169,9 +168,7 @@ def run_repeats(
             finalists = _read(opened.study, plan.trials, plan.runs, sink)
         if crew is not None:
             clear_away(repeats.place, crew.others())
-    told = [trial for trial in opened.study.get_trials(deepcopy=False) if is_counted(trial)]
-    trial_epochs = sum(TrialNotes.of(trial).epochs for trial in told)
-    return finalists, FinalistCost(trial_epochs=trial_epochs, seconds=round(search_seconds(told), 3), bank=bank)
+    return finalists, _cost(opened.study.get_trials(deepcopy=False), bank)
 
 
 def help_with_repeats(
@@ -195,7 +192,7 @@ def help_with_repeats(
         return False
     gc.collect()
     with repeats.advising():
-        repeats.settle()
+        repeats.settle(alone=False)
     opened = repeats.record(crew=crew)
     with held(opened, repeats.config.storage):
         repeats.check(opened)
@@ -219,6 +216,7 @@ class _Repeats:
         self._space = searched.space
         self._data = searched.data
         self._plan = plan
+        self._requests = _requests(self._planned, self.config, self._data) if self.config.engine == "fused" else {}
 
     @contextmanager
     def advising(self) -> Iterator[None]:
@@ -228,17 +226,26 @@ class _Repeats:
         except InputError as error:
             raise error.advising(f"remove {self.place} to train the finalists again") from error
 
-    def settle(self) -> None:
+    def settle(self, *, alone: bool) -> None:
         """Makes their folder; what is there of other finalists is removed.
 
         First of all it loses its name: of a removal that is stopped halfway nothing is taken for these repeats'.
+
+        Args:
+            alone: Whether no other process takes part. What memory allowed is decided once then, as with a search's
+                bank: repeats that go on get the bank that they had. Of several each has a bank of its own.
         """
         aside = self.place.with_name(f".{self.place.name}.old")
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        if (self.place / STUDY_FILE).is_file() and StudyConfig.read(self.place).name != self.config.name:
+        begun = StudyConfig.read(self.place) if (self.place / STUDY_FILE).is_file() else None
+        if begun is not None and begun.name != self.config.name:
             self.place.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+            begun = None
         self.place.mkdir(parents=True, exist_ok=True)
+        if self._requests:
+            pages = begun.pages if begun is not None and alone else None
+            self.config = self.config.model_copy(update={"pages": pages or most_pages(self._requests)})
         self.config.write(self.place)
 
     def record(self, *, keep_bytes: int | None = None, crew: Crew | None) -> OpenedStudy:
@@ -277,7 +284,9 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
-        banks = _banks(self._planned, config, self._data) if config.engine == "fused" else None
+        # Records from before the repeats' own pages were kept have those of the search there.
+        most = max(config.pages or 0, saved.pages if saved else 0)
+        banks = whole_banks(self._requests, most=most) if self._requests else None
         places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
@@ -308,14 +317,14 @@ class _Repeats:
         return describe_bank(banks.pages, str(config.dtype), total, bare=None)
 
 
-def _banks(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> BankShapes:
-    """The banks that hold the runs on each store."""
+def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> dict[str, BankRequest]:
+    """What the banks of each store are to hold."""
     requests = {}
     for name, rows in data.named.items():
         specs = [one.head for one in planned if one.store == name and isinstance(one.head, HeadSpec)]
         if specs:
             requests[name] = BankRequest.of_study(specs, config, rows)
-    return whole_banks(requests)
+    return requests
 
 
 def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]) -> StudyConfig:
@@ -336,6 +345,16 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
             "finalists": 0,
             "repeats": plan.repeats,
         }
+    )
+
+
+def _cost(runs: Sequence[FrozenTrial], bank: BankFigures | None) -> FinalistCost:
+    told = [run for run in runs if is_counted(run)]
+    return FinalistCost(
+        trial_epochs=sum(TrialNotes.of(run).epochs for run in told),
+        seconds=round(search_seconds(told), 3),
+        bank=bank,
+        interrupted=sum(map(is_interrupted, runs)),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from features.runtime.errors import InputError
@@ -15,6 +17,10 @@ PLAIN = ".hdf5"
 """Ending of the file of a head."""
 OWN = ".keras"
 """Ending of the file of a head that has layers which are not read without running code: one of somebody's own."""
+_ENDS = f"(?:{re.escape(PLAIN)}|{re.escape(OWN)})"
+_HEAD = re.compile(rf"(?P<kind>trial|refit|copy)-(?P<number>\d+)(?:-\d+)?{_ENDS}")
+_UNFINISHED = re.compile(rf"\.(?:trial|refit|copy)-.*\.new{_ENDS}")
+"""What ``features.runtime.files.replacing`` calls a head while it is written."""
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -32,9 +38,24 @@ def copy_path_of(folder: Path, number: int, copy: int) -> Path:
     return folder / FOLDER / f"copy-{number}-{copy}{PLAIN}" if copy else refit_path_of(folder, number)
 
 
-def head_files(folder: Path, kind: str) -> list[Path]:
-    """Returns the files of heads that a study directory keeps: ``trial``, ``refit``, ``copy`` or ``*`` for all."""
-    return [path for suffix in (PLAIN, OWN) for path in (folder / FOLDER).glob(f"{kind}-*{suffix}")]
+def head_files(folder: Path, *kinds: str) -> list[Path]:
+    """Returns the files of heads that a study directory keeps: of ``trial``, ``refit`` or ``copy``; of all for none.
+
+    One that is being written is none yet, and other files are none of the study's.
+    """
+    return [path for path, found in _heads(folder) if not kinds or found["kind"] in kinds]
+
+
+def _heads(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """The files of heads, with what their names say."""
+    for path in (folder / FOLDER).glob("*"):
+        if (found := _HEAD.fullmatch(path.name)) and path.is_file():
+            yield path, found
+
+
+def unfinished_files(folder: Path) -> list[Path]:
+    """Returns what a process that writes heads has not finished, or never will, where it was killed."""
+    return [path for path in (folder / FOLDER).glob(".*") if _UNFINISHED.fullmatch(path.name)]
 
 
 def _kept(path: Path) -> Path:
@@ -64,7 +85,7 @@ def find_head(folder: Path, number: int, *, refitted: bool = False) -> Path:
 
 def kept_numbers(folder: Path) -> list[int]:
     """Returns the trials of which a head is kept."""
-    return sorted({int(path.stem.split("-")[1]) for path in head_files(folder, "*")})
+    return sorted({int(found["number"]) for _, found in _heads(folder)})
 
 
 def require_outside(out: Path) -> None:

@@ -116,11 +116,14 @@ class FinalistCost(Recorded):
         seconds: In which at least one of them trained.
         bank: How well their banks were used; ``pages`` are those of the first. None in studies from before that was
             kept.
+        interrupted: Runs that a killed process left, and that were begun again: by themselves perhaps, where all
+            others had ended.
     """
 
     trial_epochs: int
     seconds: float
     bank: BankFigures | None = field(default=None, metadata=OMIT_DEFAULT)
+    interrupted: int = field(default=0, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)

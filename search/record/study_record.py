@@ -87,8 +87,8 @@ class StudyRecord:
 
     @property
     def is_concluded(self) -> bool:
-        """Whether the end of the search is behind it, and no trial has finished since."""
-        return self.concluded is not None and self.concluded.trials == self.summary.trials
+        """Whether the end of the search is behind it, and no trial has finished and no later end begun since."""
+        return _holds(self.concluded, self.summary.trials)
 
     @property
     def was_ended_elsewhere(self) -> bool:
@@ -148,9 +148,12 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
 def _chosen(study: optuna.Study, concluded: Summary | None) -> int | None:
     """The trial that the repeats chose, unless the search has gone on since."""
     counted = sum(is_counted(trial) for trial in study.get_trials(deepcopy=False))
-    if concluded is None or concluded.best is None or concluded.trials != counted:
-        return None
-    return concluded.best.number
+    return concluded.best.number if concluded and concluded.best and _holds(concluded, counted) else None
+
+
+def _holds(concluded: Summary | None, trials: int) -> bool:
+    """Whether what an end of the search concluded is true of a study that has so many trials by now."""
+    return concluded is not None and not concluded.withdrawn and concluded.trials == trials
 
 
 class _Split(BaseModel):

@@ -78,6 +78,8 @@ class Summary(Recorded):
         notes: What was decided without being asked, and what happened beside the numbers, a line each.
         notes_of_start: How many of these, the first ones, were said at the start and are not of the end; None in
             studies from before that was kept.
+        withdrawn: Whether a later end has begun to replace the heads that this tells of. Until that has written its own
+            summary, nothing that is said here of heads holds.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Summary(Recorded):
     cost_of_use: CostOfUse | None = field(default=None, metadata=OMIT_DEFAULT)
     notes: tuple[str, ...] = ()
     notes_of_start: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    withdrawn: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     @property
     def absent_classes(self) -> dict[str, list[str]]:
@@ -146,10 +149,10 @@ class Summary(Recorded):
 
         Args:
             concluded: As the search ended, perhaps a while ago.
-            still_chosen: Whether no trial has finished since.
+            still_chosen: Whether no trial has finished since, and no later end has withdrawn it.
         """
         best = self.best.number if self.best else None
-        test, refit = concluded.test, concluded.refit
+        test, refit = (None, None) if concluded.withdrawn else (concluded.test, concluded.refit)
         of_best = test if test and test.trial == best else None
         told = of_best is not None and (still_chosen or not of_best.recommended)
         return replace(
@@ -220,6 +223,16 @@ def read_summary(folder: Path) -> Summary | None:
     path = folder / SUMMARY_FILE
     if not path.is_file():
         return None
+    try:
+        return _parsed(path)
+    except InputError as error:
+        raise error.advising(_ANEW) from error
+
+
+_ANEW = "put a copy back, or remove it and --resume, which then knows of no earlier use of the test rows"
+
+
+def _parsed(path: Path) -> Summary:
     expected = "a study's summary"
     data = read_json(path, expected)
     try:
@@ -233,6 +246,19 @@ def read_summary(folder: Path) -> Summary | None:
 def write_summary(folder: Path, summary: Summary) -> None:
     """Writes summary.json."""
     write_json(folder / SUMMARY_FILE, summary.to_dict())
+
+
+def withdraw_summary(folder: Path) -> None:
+    """Notes that the heads of an earlier end are about to give way, so that no stop leaves its figures beside others.
+
+    It is kept, as the next end needs to know of it which heads have seen the test rows, and how often some have.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    earlier = read_summary(folder)
+    if earlier is not None and not earlier.withdrawn:
+        write_summary(folder, replace(earlier, withdrawn=True))
 
 
 def result_of(trial: FrozenTrial) -> TrialResult:

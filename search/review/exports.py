@@ -40,7 +40,7 @@ def export_of_ensemble(record: StudyRecord) -> Export | None:
 
 def export_of_trial(record: StudyRecord) -> str | None:
     """Returns the command that writes a trial's own head; None where none is kept."""
-    kept = {path.suffix for path in head_files(record.folder, "*")}
+    kept = {path.suffix for path in head_files(record.folder)}
     return f"{_begin(record)} trial{OWN if OWN in kept else PLAIN} --trial NUMBER" if kept else None
 
 

@@ -32,6 +32,7 @@ LISTED = 10
 """Pairs that audit.json has; near_identical.csv has them all."""
 SHOWN = 5
 """Pairs that a search prints."""
+_COLUMNS = [field.name for field in fields(ListedPair)]
 
 
 def parts_of(data: SearchData) -> list[Part]:
@@ -64,7 +65,7 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     parts = parts_of(data)
     identity = _identity(parts)
     found = read_audit(folder)
-    if found.get("identity") == identity and (folder / PAIRS_FILE).is_file():
+    if found.get("identity") == identity and _holds(folder / PAIRS_FILE, found["near_identical"]):
         return found
     audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
@@ -105,7 +106,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _known_keys(pair: Any) -> Any:
-    if isinstance(pair, dict) and pair.keys() != {field.name for field in fields(ListedPair)}:
+    if isinstance(pair, dict) and pair.keys() != {*_COLUMNS}:
         raise ValueError("expected a pair of images")
     return pair
 
@@ -144,8 +145,18 @@ def _identity(parts: Sequence[Part]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _holds(path: Path, pairs: int) -> bool:
+    """Whether a table of pairs is whole: anything else is written anew."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):  # not there, empty, or no text
+        return False
+    return header == _COLUMNS and len(rows) == pairs and all(len(row) == len(_COLUMNS) for row in rows)
+
+
 def _write_pairs(path: Path, pairs: Sequence[ListedPair]) -> None:
     with replacing(path, shared=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(ListedPair)], lineterminator="\n")
+        table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(asdict(pair) for pair in pairs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
 from search.setup.own_head import OwnHeadRecord
 from search.setup.projection import StudyProjection
-from search.setup.space import ALIKE, POOLING, Space, read_study_file
+from search.setup.space import ALIKE, POOLING, Space, StudyFile, read_study_file
 from search.setup.storage_url import (
     absolute,
     hidden,
@@ -34,6 +34,8 @@ from search.setup.stores import ALONE, StudyData, named_paths, part_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
+DEMONSTRATION = "demonstration"
+"""Folder in a study directory of what is searched over where no store is given."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Resolved:
         space: What trials draw from.
         options: With everything filled in that was not given; what the rows decide once these are known.
         decided: What they have decided, in a line each.
+        unread: What of the study file holds no more, in a line each.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Resolved:
     space: Space
     options: RunOptions
     decided: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def where(self) -> Path | str:
@@ -204,10 +208,22 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = space if use_file else Space.from_dict(recorded.space, str(folder / STUDY_FILE))
-    options = _filled_in(_in_recorded_order(given, recorded), _recorded_values(recorded) | known)
+    options = _filled_in(_in_recorded_order(given, recorded), _recorded_values(folder, recorded) | known)
     if options.folds != recorded.folds:  # else what is said is that the record has no validation rows, or some
         raise InputError(folder / STUDY_FILE, field="folds", expected=f"{recorded.folds}", found=options.folds)
-    return Resolved(folder, recorded, recorded.name, space, options)
+    unread = tuple(_unread(file, given, options)) if use_file else ()
+    return Resolved(folder, recorded, recorded.name, space, options, unread=unread)
+
+
+def _unread(file: StudyFile, given: RunOptions, options: RunOptions) -> Iterator[str]:
+    """Says which options of a study file do not hold in a study that goes on: its record has the word before that."""
+    others = [
+        f"{name} = {getattr(options, name)} and not {value}"
+        for name, value in file.run.items()
+        if name not in given.model_fields_set and getattr(options, name) != value
+    ]
+    if others:
+        yield f"{file.path}: [run] is for a study that begins; this one goes on with {', '.join(others)}"
 
 
 def _where_it_was_found(
@@ -343,15 +359,23 @@ def storage_of(url: str) -> str:
     return url
 
 
-def _recorded_values(config: StudyConfig) -> dict[str, Any]:
+def _recorded_values(folder: Path, config: StudyConfig) -> dict[str, Any]:
     kept = {name: getattr(config, name) for name in StudyOptions.model_fields}
     paths: dict[str, list[str]] = {}
     for name, stores in config.stores_by_name.items():
         for part, store in stores.items():
             if store:
-                paths.setdefault(part, []).append(f"{name}={store['path']}" if name else store["path"])
+                path = _there(folder, store["path"])
+                paths.setdefault(part, []).append(f"{name}={path}" if name else path)
     shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
     return kept | paths | shares
+
+
+def _there(folder: Path, path: str) -> str:
+    """Where a store of the record is: the demonstration's went with the study directory where that was moved."""
+    noted = Path(path)
+    moved = folder / DEMONSTRATION / noted.name
+    return str(moved) if noted.parent.name == DEMONSTRATION and not noted.exists() and moved.is_file() else path
 
 
 def _store(store: FeatureSource) -> dict[str, str]:

@@ -202,14 +202,24 @@ def whole_bank(request: BankRequest) -> BankShape:
     return whole_banks({ALONE: request}).first
 
 
-def whole_banks(requests: Mapping[str, BankRequest]) -> BankShapes:
-    """Returns a bank for each store that holds its heads at once, or as many of them as memory allows."""
-    affordable = _affordable(list(requests.values()))
+def whole_banks(requests: Mapping[str, BankRequest], *, most: int | None = None) -> BankShapes:
+    """Returns a bank for each store that holds its heads at once, or as many of them as memory allows.
+
+    Args:
+        requests: What each is to hold, by the store's name.
+        most: What ``most_pages`` has said of them when they were begun; None to ask it.
+    """
+    most = most_pages(requests) if most is None else most
     shapes = {
-        name: one.exactly(max(one.widest, min(sum(map(pages_of, one.specs)), affordable)))
-        for name, one in requests.items()
+        name: one.exactly(max(one.widest, min(sum(map(pages_of, one.specs)), most))) for name, one in requests.items()
     }
     return BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
+
+
+def most_pages(requests: Mapping[str, BankRequest]) -> int:
+    """Returns how many pages each of some whole banks gets at most: what memory allows, or all that they ask for."""
+    asked = max(sum(map(pages_of, one.specs)) for one in requests.values())
+    return max(1, min(asked, _affordable(list(requests.values()))))
 
 
 def _bytes(shape: BankShape, dtype: str, scored: int) -> int:

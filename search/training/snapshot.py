@@ -98,6 +98,12 @@ class Saved:
         return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
 
     @property
+    def pages(self) -> int:
+        """Of the largest of its banks."""
+        shapes = self.content.get("shapes") or {ALONE: self.content["shape"]}
+        return int(max(shape["pages"] for shape in shapes.values()))
+
+    @property
     def taken(self) -> datetime | None:
         """When it was taken, in local time without a zone; None in one from before that was noted."""
         told = self.content.get("taken")

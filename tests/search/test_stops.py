@@ -21,7 +21,7 @@ from conftest import build_store
 from killed_study import Ended, found_in, made_searches, search
 from optuna.trial import FrozenTrial
 
-from features.runtime.errors import DiskFullError, Terminated
+from features.runtime.errors import DiskFullError, InputError, Terminated
 from search import open_study, run_study
 from search.record.head_files import kept_numbers
 from search.training.display import Display
@@ -73,6 +73,15 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(ended, name):
     assert open_study(ended.folder).progress == "stopped"
     run_study(out=ended.folder, resume=True, progress=False)
     assert found_in(ended.folder) == ended.found
+
+
+def test_a_damaged_summary_is_refused_before_a_trial_is_asked_for(ended, tmp_path):
+    folder = shutil.copytree(ended.copies["end 0"], tmp_path / "study")
+    (folder / "summary.json").write_text("{")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"summary\.json: expected .*; put a copy back, or remove it and --resume"):
+        run_study(out=folder, resume=True, trials=12, progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_while_it_was_stopped_no_time_passed_for_it(ended):

@@ -230,9 +230,16 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
         patch.setattr(search_audit, "find_leaks", lambda *args, **options: pytest.fail("audited again"))
         assert audit_study(tmp_path, data) == found
     assert audit_study(tmp_path, load(data.store, seed=1))["identity"] != found["identity"]
-    (tmp_path / PAIRS_FILE).unlink()
     audit_study(tmp_path, data)
-    assert (tmp_path / PAIRS_FILE).is_file()
+    pairs = tmp_path / PAIRS_FILE
+    whole = pairs.read_bytes()
+    pairs.unlink()
+    audit_study(tmp_path, data)
+    assert pairs.read_bytes() == whole
+    for damaged in (b"", b"\xff\x00", b"a,b\n", whole + b"1,2\n"):
+        pairs.write_bytes(damaged)
+        audit_study(tmp_path, data)
+        assert pairs.read_bytes() == whole
     (tmp_path / AUDIT_FILE).write_text("{")
     assert read_audit(tmp_path) == {}
     assert audit_study(tmp_path, data) == found

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import build_store
 from ended_study import SPACE, drawn_weights
 from made_study import MadeStudy, make_config
 
-from heads.files.head_file import read_head
+from features.runtime.errors import InputError
+from heads.files.head_file import read_head, save_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
-from search.record.head_files import kept_numbers, path_of
+from search.record.head_files import FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
 from search.setup.data import load_data
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
@@ -22,7 +26,9 @@ def study(tmp_path):
     store = build_store(tmp_path / "store.h5", rows=96)
     shares = {"validation_share": 0.25, "test_share": 0.25}
     data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
-    made = MadeStudy(tmp_path / "study", make_config(space=SPACE, split=data.split))
+    stores = {"features": {"path": f"{store}", "fingerprint": data.store.fingerprint}, "validation": None, "test": None}
+    config = make_config(space=SPACE, split=data.split, stores=stores)
+    made = MadeStudy(tmp_path / "study", config)
     yield made, TopCheckpoints(made.searched(data), keep=2), data
     made.close()
 
@@ -106,3 +112,63 @@ def test_what_a_killed_run_left_of_other_heads_is_removed(study):
     path_of(made.folder, 7).write_bytes(b"left")
     TopCheckpoints(made.searched(data), keep=2)
     assert kept_numbers(made.folder) == []
+
+
+def test_a_head_that_a_killed_run_was_writing_is_none_and_goes_where_the_search_goes_on(study):
+    made, checkpoints, data = study
+    end_trial(study, 0.5)
+    checkpoints.write_out()
+    for name in (".trial-5.new.hdf5", ".copy-5-1.new.keras"):
+        (made.folder / FOLDER / name).write_bytes(b"torn")
+    (made.folder / FOLDER / "trial-6.hdf5").mkdir()
+    (made.folder / FOLDER / "notes-1.hdf5").write_bytes(b"of somebody else")
+    assert kept_numbers(made.folder) == [0]
+    assert head_files(made.folder) == [path_of(made.folder, 0)]
+    with pytest.raises(InputError, match="--trial: expected one of those kept, 0, found 5"):
+        find_head(made.folder, 5)
+    TopCheckpoints(made.searched(data), keep=2, alone=False)
+    assert len(unfinished_files(made.folder)) == 2  # another process may be writing them
+    TopCheckpoints(made.searched(data), keep=2)
+    assert unfinished_files(made.folder) == []
+    assert (made.folder / FOLDER / "notes-1.hdf5").is_file()
+
+
+def test_a_head_that_is_lost_or_another_in_its_place_is_told_and_not_taken_for_it(study):
+    made, checkpoints, _ = study
+    for accuracy in (0.3, 0.5, 0.6):
+        end_trial(study, accuracy)
+    checkpoints.write_out()
+    best = ranking(made.opened.study)[0]
+    path, whole = path_of(made.folder, 2), path_of(made.folder, 2).read_bytes()
+    assert (best.number, checkpoints.own_head(best), list(checkpoints.lost())) == (2, path, [])
+
+    def told() -> str:
+        assert checkpoints.own_head(best) is None
+        (line,) = checkpoints.lost()
+        return line
+
+    path.unlink()
+    assert told().startswith("heads/trial-2.hdf5: expected the head of trial 2, found no file: it cannot be exported")
+    path.write_bytes(whole[:3000])
+    assert "found a damaged file" in told()
+    shutil.copy(path_of(made.folder, 1), path)
+    assert "found the head of trial 1 of study 'made'" in told()
+    path.unlink()
+    path.mkdir()
+    assert "found a folder" in told()
+    path.rmdir()
+    path.write_bytes(whole)
+    head = read_head(path)
+    for other in ({"value": 0.7}, {"split": {"seed": 4}}, {"store_fingerprint": "cd" * 32}):
+        save_head(path, head.model, replace(head.metadata, **other))
+        assert "found the head of another study of this name" in told()
+    path.write_bytes(whole)
+    assert list(checkpoints.lost()) == []
+
+
+def test_a_file_where_the_folder_of_heads_belongs_is_named(study):
+    made, _, data = study
+    (made.folder / FOLDER).rmdir()
+    (made.folder / FOLDER).write_text("a file")
+    with pytest.raises(InputError, match="heads: expected a folder, found a file"):
+        TopCheckpoints(made.searched(data), keep=2)

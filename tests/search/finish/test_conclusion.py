@@ -16,14 +16,17 @@ from made_bank import read_head
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
+from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import ensemble_members, finish_study
+from search.finish.export_choice import what_leaves
 from search.finish.repeats import Finalist
-from search.record.head_files import kept_numbers, refit_path_of
+from search.record.head_files import kept_numbers, path_of, refit_path_of
 from search.record.results import BankFigures
-from search.record.study_record import read_record
+from search.record.study_record import Progress, StudyRecord, read_record
 from search.record.summary import Summary, read_summary
 from search.review.report import make_report
 from search.setup.audit import AUDIT_FILE
+from search.setup.export_options import ExportOptions
 from search.training.stages import Stage
 from search.trials.ranking import finalists_of, ranking
 
@@ -122,6 +125,45 @@ def test_the_record_holds_it_until_the_search_goes_on(finished):
     assert another.audit == summary.audit
 
 
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_later_end_that_is_killed_leaves_no_figures_beside_heads_that_are_not_theirs(tmp_path):
+    with made_searches():
+        ended = end_study(tmp_path)
+        first = finish_study(ended.checkpoints, snapshot_every=1e9)
+        longer = ended.config.model_copy(update={"repeats": 3})
+        longer.write(ended.folder)
+        checkpoints = TopCheckpoints(replace(ended.searched, config=longer))
+
+        def killed_at(stage: Stage) -> StudyRecord:
+            def on_stage(reached: Stage) -> None:
+                if reached is stage:
+                    raise Killed
+
+            with pytest.raises(Killed):
+                finish_study(checkpoints, snapshot_every=1e9, on_stage=on_stage)
+            return read_record(ended.folder)
+
+        before = killed_at(Stage.CALIBRATION)  # the heads are still those of the first end
+        assert (before.progress, before.is_concluded, before.summary) == (Progress.FINISHED, True, first)
+        after = killed_at(Stage.TEST)
+        assert (after.progress, after.is_concluded, after.lacks_its_end) == (Progress.STOPPED, False, True)
+        assert (after.summary.test, after.summary.refit, after.summary.verdict, after.finalists) == (
+            None,
+            None,
+            None,
+            (),
+        )
+        assert what_leaves(after, ExportOptions()).caveat.startswith("the search has not ended")
+        assert make_report(after).count(first.verdict) == 0
+        second = finish_study(checkpoints, snapshot_every=1e9)
+    assert second.test.uses == 2
+    assert read_record(ended.folder).summary == second
+    assert "withdrawn" not in (ended.folder / "summary.json").read_text()
+
+
 def end_of(summary: Summary) -> Summary:
     """What the trials alone say."""
     left = dict.fromkeys(("finalists", "ensemble", "refit", "calibration", "test", "verdict", "audit"))
@@ -138,6 +180,16 @@ def test_without_finalists_the_best_trials_own_head_leaves(tmp_path):
     assert summary.test.calibration.temperature is None
     assert summary.test.article.trial == summary.article.number
     assert summary.audit is None  # no audit.json lies there
+
+
+def test_without_finalists_a_trials_lost_head_is_trained_again_and_that_is_said(tmp_path):
+    with made_searches():
+        ended = end_study(tmp_path, finalists=0)
+        number = ranking(ended.study)[0].number
+        path_of(ended.folder, number).unlink()
+        summary = finish_study(ended.checkpoints, snapshot_every=1e9)
+    assert summary.refit.trial == number
+    assert f"heads/trial-{number}.hdf5: expected the head of trial {number}, found no file" in "\n".join(summary.notes)
 
 
 def test_without_test_rows_that_is_what_it_says(tmp_path):

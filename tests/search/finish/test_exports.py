@@ -42,7 +42,7 @@ from search.finish.export import chosen_head, on_images
 from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
-from search.record.head_files import refit_path_of
+from search.record.head_files import path_of, refit_path_of
 from search.record.study_record import read_record
 from search.setup.export_options import ExportOptions
 
@@ -355,6 +355,15 @@ def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, 
     hint = "go on with --resume, which makes it anew"
     assert str(told.value) == f"{lost}: expected the head that was trained again, found no such file; {hint}"
     assert search.open_study(study).export(tmp_path / "out.hdf5", trial=number).is_file()
+
+
+def test_nor_does_one_that_lies_in_the_place_of_a_trials_own(tmp_path):
+    study = shutil.copytree(FINISHED, tmp_path / "study")
+    first, second = path_of(study, 0), path_of(study, 1)
+    shutil.copy(first, second)
+    with pytest.raises(InputError, match="expected the head of trial 1, found the head of trial 0 of study "):
+        search.open_study(study).export(tmp_path / "out.hdf5", trial=1)
+    assert not (tmp_path / "out.hdf5").exists()
 
 
 def changed(folder: Path, heads: dict[int, dict]) -> Path:

@@ -28,12 +28,17 @@ def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
         summary,
         interrupted=2,
         test=replace(summary.test, uses=3),
-        finalists=replace(summary.finalists, heads=(replace(first, diverged=1), *rest)),
+        finalists=replace(
+            summary.finalists,
+            heads=(replace(first, diverged=1), *rest),
+            cost=replace(summary.finalists.cost, interrupted=1),
+        ),
     )
-    failed, interrupted, diverged, chosen, tested = incidents(made.opened.study, summary)
+    failed, interrupted, run_again, diverged, chosen, tested = incidents(made.opened.study, summary)
     made.close()
     assert failed == "1 trial failed (6): its loss was not finite"
     assert interrupted.startswith("2 trials ")
+    assert run_again == "1 repeat left by a killed run, begun again from the start"
     assert diverged == f"trial {first.trial}: 1 of its 3 repeats diverged"
     assert f"trial {summary.best.number} was chosen, whose repeats are the best: the fewest diverged" in chosen
     assert "used 3 times" in tested

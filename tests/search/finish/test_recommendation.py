@@ -287,7 +287,7 @@ def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(
     others = [made.folder / "heads" / name for name in ("refit-77.hdf5", "copy-77-1.hdf5", "refit-78.keras")]
     for path in others:
         path.touch()
-    there, real, written = head_files(made.folder, "*"), TopCheckpoints.save_refit, []
+    there, real, written = head_files(made.folder), TopCheckpoints.save_refit, []
 
     def full(checkpoints, *told):
         if written:
@@ -299,9 +299,9 @@ def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(
         patched.setattr(TopCheckpoints, "save_refit", full)
         ended_in(made, "winner")
     assert written
-    assert {*head_files(made.folder, "*")} == {*there}
+    assert {*head_files(made.folder)} == {*there}
     ended_in(made, "winner")
-    assert {*head_files(made.folder, "*")} == {*there} - {*others}
+    assert {*head_files(made.folder)} == {*there} - {*others}
 
 
 def test_an_average_that_no_file_can_hold_is_no_candidate(made, monkeypatch):

@@ -23,6 +23,8 @@ from search.record.head_files import FINALISTS
 from search.record.storage import JOURNAL
 from search.setup.config import STUDY_FILE
 from search.setup.seeds import derive_seed
+from search.training import sizing
+from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of, is_article
@@ -40,6 +42,7 @@ class MadeBank:
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
         seeds: Of their first weights.
+        banks: The banks that there were to run them in, of each time.
     """
 
     def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
@@ -50,8 +53,10 @@ class MadeBank:
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
         self.seeds: list[int] = []
+        self.banks: list[BankShapes] = []
 
-    def __call__(self, recording, *, book, sink, **_):
+    def __call__(self, recording, *, banks, book, sink, **_):
+        self.banks.append(banks)
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
             self.seeds.append(asked.seed)
@@ -222,6 +227,28 @@ def test_other_repeats_begin_anew(ended, bank):
     ended.made.config = ended.config.model_copy(update={"epochs": 5})
     repeat(ended)
     assert len(bank.ran) == 12
+
+
+def test_a_run_whose_end_was_lost_is_run_again_and_counted(ended, bank):
+    repeat(ended)
+    journal = ended.folder / FINALISTS / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    ends = [place for place, line in enumerate(lines) if b'"state":1' in line]
+    journal.write_bytes(b"".join(lines[: ends[-1]]))
+    _, cost = repeat(ended)
+    assert cost.interrupted == 1
+    assert bank.ran == [*range(6), 5]
+
+
+def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_left(ended, bank, monkeypatch):
+    repeat(ended)
+    monkeypatch.setattr(sizing, "resident_budget", lambda: 0)
+    repeat(ended)
+    shutil.rmtree(ended.folder / FINALISTS)
+    repeat(ended)
+    first, again, anew = bank.banks
+    assert again == first
+    assert anew.pages < first.pages
 
 
 def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank, monkeypatch):

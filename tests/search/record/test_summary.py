@@ -86,7 +86,7 @@ def test_what_a_later_version_adds_is_passed_over(told):
 )
 def test_what_is_damaged_is_named(text, tmp_path):
     (tmp_path / SUMMARY_FILE).write_text(text)
-    with pytest.raises(InputError, match=r"summary\.json: ([\w.]+: )?expected "):
+    with pytest.raises(InputError, match=r"summary\.json: ([\w.]+: )?expected .*; put a copy back, or "):
         read_summary(tmp_path)
 
 

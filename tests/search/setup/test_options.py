@@ -271,6 +271,33 @@ def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tm
     assert again.validation_fraction == make_config().split["validation"]
 
 
+def test_what_a_study_file_sets_and_a_study_that_goes_on_does_not_take_is_said(tmp_path):
+    file, folder = tmp_path / "t.toml", tmp_path / "study"
+    file.write_text(STUDY)
+    folder.mkdir()
+    make_config(trials=40, epochs=12, stores={"features": {"path": "a.h5", "fingerprint": "x"}}).write(folder)
+    told = {"study": file, "out": folder, "resume": True}
+    (said,) = resolve(RunOptions.given(told | {"finalists": 2})).unread
+    assert said == f"{file}: [run] is for a study that begins; this one goes on with trials = 40 and not 30"
+    assert resolve(RunOptions.given(told | {"finalists": 2, "trials": 50})).unread == ()
+    assert resolve(RunOptions.given({"out": folder, "resume": True})).unread == ()
+    assert resolve(RunOptions.given({"study": file, "out": tmp_path / "other"})).unread == ()
+
+
+def test_a_demonstration_goes_on_where_its_folder_was_moved(tmp_path):
+    folder, old = tmp_path / "study", tmp_path / "old" / "demonstration" / "features.h5"
+    (folder / "demonstration").mkdir(parents=True)
+    make_config(stores={"features": {"path": str(old), "fingerprint": "x"}}).write(folder)
+    told = RunOptions.given({"out": folder, "resume": True})
+    assert resolve(told).options.features == [str(old)]  # named where it is in neither place
+    store = folder / "demonstration" / "features.h5"
+    store.touch()
+    assert resolve(told).options.features == [str(store)]
+    old.parent.mkdir(parents=True)
+    old.touch()
+    assert resolve(told).options.features == [str(old)]
+
+
 def test_how_many_finalists_there_are_may_be_left_open_and_stays_so(tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
