@@ -348,8 +348,7 @@ def test_a_study_that_has_not_ended_says_what_its_head_is(tmp_path, capsys):
 @pytest.mark.parametrize(("which", "number"), [("winner", 1), ("ensemble", 1), ("article", 0)])
 def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, number):
     study = shutil.copytree(FINISHED, tmp_path / "study")
-    lost = study / "heads" / f"refit-{number}.hdf5"
-    lost.unlink()
+    (lost := study / "heads" / f"refit-{number}.hdf5").unlink()
     with pytest.raises(InputError) as told:
         search.open_study(study).export(tmp_path / "out.hdf5", which=which)
     hint = "go on with --resume, which makes it anew"
@@ -359,8 +358,7 @@ def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, 
 
 def test_nor_does_one_that_lies_in_the_place_of_a_trials_own(tmp_path):
     study = shutil.copytree(FINISHED, tmp_path / "study")
-    first, second = path_of(study, 0), path_of(study, 1)
-    shutil.copy(first, second)
+    shutil.copy(path_of(study, 0), path_of(study, 1))
     with pytest.raises(InputError, match="expected the head of trial 1, found the head of trial 0 of study "):
         search.open_study(study).export(tmp_path / "out.hdf5", trial=1)
     assert not (tmp_path / "out.hdf5").exists()

@@ -1,9 +1,8 @@
-"""Processes that work on one study: who is there, who takes what, who takes over, who runs the end."""
+"""Processes that work on one study: who is there, what they agree on, who runs the end."""
 
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,14 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from made_crew import DEAD, ELSEWHERE, Crews, Process
-from made_database import GRACE_S, connected, database
-from made_mirrors import PATIENCE_S, Clock, away, claim
+from made_database import connected, database
+from made_mirrors import Clock
 from made_study import make_config
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.runtime.errors import BottleneckError, InputError
 from search.record import crew as module
@@ -36,9 +32,8 @@ from search.record.crew import (
     noted_config,
     refuse_beside_crew,
 )
-from search.record.owner import ATTRIBUTE, Owner, Ownership
+from search.record.owner import ATTRIBUTE, Ownership
 from search.record.summary import SUMMARY_FILE
-from search.trials.notes import TrialNotes
 
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 """For tests of what two do in the database at once: the others are the same in every one."""
@@ -354,162 +349,3 @@ def test_so_many_are_waited_for_but_not_longer_than_for_so_many_seconds(join, mo
     monkeypatch.setattr(clock, "sleep", lambda seconds: joined.append(join()) or real(seconds))
     one.crew.gather(3, 5.0)
     assert len(joined) == 1
-
-
-# --- taking over ------------------------------------------------------------------------------------------------------
-
-
-@BOTH
-def test_trials_of_who_has_died_here_or_has_left_are_taken_over_and_those_of_the_living_are_not(crews, join):
-    one, two = join(), join()
-    crews.put(MEMBER + "dead", **DEAD)
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
-    crews.put(MEMBER + "silent", **ELSEWHERE, beat=time.time() - 3600)  # its heartbeats say when
-    other = crews.join()
-    for worker in ("dead", "nobody", "elsewhere", "silent"):
-        claim(other, worker)
-    claim(one.mirror, one.name)
-    claim(two.mirror, two.name)
-    for process in (one, two):
-        process.mirror.flush()
-        process.crew.take_over()
-    running, gone, again = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
-    assert crews.states == [gone, gone, running, running, running, running, again, again]
-    assert [TrialNotes.of(trial).rerun_of for trial in crews.stored[6:]] == [0, 1]
-
-
-def grow_old(crews: Crews) -> None:
-    """Lets every heartbeat be older than the grace."""
-    ago = {"sqlite": "datetime('now', '-600 seconds')", "postgresql": "now() - interval '600 seconds'"}
-    with crews.storage.engine.begin() as connection:
-        connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {ago[crews.storage.engine.name]}"))
-
-
-@BOTH
-def test_nobody_is_taken_for_dead_before_its_own_grace_has_passed(crews, join):
-    one = join(grace=120)
-    crews.put(MEMBER + "patient", **ELSEWHERE, grace=3600)
-    crews.put(MEMBER + "hasty", **ELSEWHERE, grace=2)
-    other = crews.join()
-    claim(other, "patient")
-    claim(other, "hasty")
-    one.mirror.flush()
-    grow_old(crews)
-    one.crew.take_over()
-    assert crews.states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
-    assert Owner.read(crews.attributes[MEMBER + one.name]).grace == 120
-
-
-@BOTH
-def test_trials_without_a_heartbeat_are_taken_over_but_those_of_who_looks(crews, join):
-    one = join()
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
-    claim(crews.join(), "elsewhere")
-    claim(one.mirror, one.name)
-    one.crew.take_over()
-    assert crews.states == [TrialState.RUNNING] * 2
-    grow_old(crews)
-    one.crew.take_over()
-    assert crews.states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
-
-
-def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grace(crews, join, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    one = join(grace=60)
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
-    claim(crews.join(), "elsewhere")
-    one.mirror.flush()
-    clock.now += 31  # nobody could give a sign meanwhile
-    grow_old(crews)
-    one.crew.take_over()
-    for _ in range(5):
-        clock.now += 11
-        one.crew.take_over()
-    assert crews.states == [TrialState.RUNNING]
-    clock.now += 11
-    one.crew.take_over()
-    assert crews.states == [TrialState.FAIL, TrialState.WAITING]
-
-
-def beaten(one: Process, number: int) -> bool:
-    return one.mirror.tables.silent_for()[number] < 60
-
-
-def test_a_process_gives_signs_for_its_trials_and_looks_after_those_of_others_by_itself(crews, join):
-    one = join(grace=GRACE_S / 4)
-    mine = claim(one.mirror, one.name)
-    crews.put(MEMBER + "dead", **DEAD)
-    claim(crews.join(), "dead")
-    one.mirror.flush()
-    grow_old(crews)
-    ends = time.monotonic() + PATIENCE_S  # a round that was under way may have given its sign before they grew old
-    while crews.states != [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING] or not beaten(one, mine):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-    assert one.mirror.running == [mine]
-
-
-def test_who_joins_while_others_look_is_not_taken_for_departed(crews, join, monkeypatch):
-    one = join()
-    real, late = one.mirror.database.get_study_user_attrs, []
-
-    def read(number):
-        found = real(number)
-        if not late:  # between the look who is there and the one at the trials
-            late.append(join())
-            claim(late[0].mirror, late[0].name)
-            one.mirror.flush()
-        return found
-
-    monkeypatch.setattr(one.mirror.database, "get_study_user_attrs", read)
-    one.crew.take_over()
-    assert crews.states == [TrialState.RUNNING]
-
-
-@BOTH
-def test_who_leaves_gives_back_what_it_ran(crews, join):
-    one, two = join(), join()
-    lost = claim(one.mirror, one.name)
-    one.mirror.set_trial_intermediate_value(lost, 1, 0.5)
-    one.crew.elect()
-    one.crew.close()
-    one.crew.close()
-    assert crews.states == [TrialState.FAIL, TrialState.WAITING]
-    assert crews.stored[0].intermediate_values == {1: 0.5}
-    assert crews.attributes.keys() & {FINISHER, MEMBER + one.name} == set()
-    assert TrialNotes.of(two.mirror.get_trial(claim(two.mirror))).rerun_of == 0
-
-
-def test_who_leaves_lets_a_sign_of_life_that_is_under_way_come_to_its_end(join):
-    one = join(grace=0.6)
-    under_way, seen = threading.Event(), []
-
-    def beat(_):
-        under_way.set()
-        time.sleep(0.3)
-        seen.append(one.mirror.is_open)
-
-    one.mirror.tables.beat = beat
-    assert under_way.wait(PATIENCE_S)
-    one.crew.close()
-    assert seen
-    assert all(seen), "its connection would have stayed open"
-
-
-def test_who_leaves_while_the_database_is_away_says_so_and_does_not_hang(crews, join, monkeypatch):
-    one = join()
-    claim(one.mirror, one.name)
-    one.mirror.set_trial_user_attr(one.mirror.running[0], "a", 1)
-    monkeypatch.setattr(one.mirror, "give_back", lambda: (_ for _ in ()).throw(away()))
-
-    def write(_):
-        raise away()
-
-    one.mirror.tables.write = write
-    begun = time.monotonic()
-    with pytest.raises(SQLAlchemyError):
-        one.crew.close()
-    assert time.monotonic() - begun < 5
-    one.crew.close()
-    assert not one.mirror.is_open
