@@ -18,7 +18,10 @@ from features.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from commands import Said
+    from made_crew import Crews, Process
+    from made_mirrors import Mirrors
     from made_pictures import World
+    from optuna.storages import RDBStorage
 
     from features.extraction.backbone_spec import BackboneSpec
     from features.extraction.backbones import Backbone
@@ -179,3 +182,58 @@ def _shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no ../shared/data/{name} beside the project")
     return folder
+
+
+# --- studies in databases: their tests alone import what these do -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url(request, tmp_path_factory) -> Iterator[str]:
+    """A database of a module's tests: SQLite, or what an indirect parameter names."""
+    from made_database import database
+
+    with database(getattr(request, "param", "sqlite"), tmp_path_factory.mktemp("database")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def storage(url) -> Iterator[RDBStorage]:
+    from made_database import connected
+
+    storage = connected(url)
+    yield storage
+    storage.engine.dispose()
+
+
+@pytest.fixture
+def mirrors(storage, url) -> Iterator[Mirrors]:
+    from made_mirrors import Mirrors
+
+    made = Mirrors(storage, url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def crews(storage, url) -> Iterator[Crews]:
+    from made_crew import Crews
+
+    made = Crews(storage, url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def join(crews) -> Callable[..., Process]:
+    """Lets a process join those that work on a study together."""
+    return crews.process
+
+
+@pytest.fixture
+def patience(monkeypatch) -> None:
+    """Who else is there is looked for each time, and nobody is waited for."""
+    from search.record import crew, owner
+
+    monkeypatch.setattr(owner, "WATCH_S", 0.05)
+    monkeypatch.setattr(crew, "_LOOK_S", -1)
+    monkeypatch.setattr(crew, "WAIT_S", 0)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_crew import DEAD, ELSEWHERE, Crews, Process
-from made_database import connected, database
+from made_crew import DEAD, ELSEWHERE
 from made_mirrors import Clock
 from made_study import make_config
 from optuna.samplers import RandomSampler
-from optuna.storages import RDBStorage
 
 from features.runtime.errors import BottleneckError, InputError
 from search.record import crew as module
@@ -35,40 +32,9 @@ from search.record.crew import (
 from search.record.owner import ATTRIBUTE, Ownership
 from search.record.summary import SUMMARY_FILE
 
+pytestmark = pytest.mark.usefixtures("patience")
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 """For tests of what two do in the database at once: the others are the same in every one."""
-
-
-@pytest.fixture(scope="module")
-def url(request, tmp_path_factory) -> Iterator[str]:
-    with database(getattr(request, "param", "sqlite"), tmp_path_factory.mktemp("crew")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    monkeypatch.setattr(owner, "WATCH_S", 0.05)
-    monkeypatch.setattr(module, "_LOOK_S", -1)  # who else is there is looked for each time
-    monkeypatch.setattr(module, "WAIT_S", 0)
-
-
-@pytest.fixture
-def crews(storage, url) -> Iterator[Crews]:
-    made = Crews(storage, url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def join(crews) -> Callable[..., Process]:
-    return crews.process
 
 
 # --- who is there -----------------------------------------------------------------------------------------------------

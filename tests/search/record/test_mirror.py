@@ -10,10 +10,9 @@ from itertools import pairwise
 
 import optuna
 import pytest
-from made_database import commits, connected, database
-from made_mirrors import PATIENCE_S, Clock, Gate, Mirrors, claim, view
+from made_database import commits, database
+from made_mirrors import PATIENCE_S, Clock, Gate, claim, view
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.record import mirror as module
@@ -28,20 +27,6 @@ RATE = FloatDistribution(0, 1)
 def url(request, tmp_path_factory) -> Iterator[str]:
     with database(request.param, tmp_path_factory.mktemp("mirror")) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
-
-
-@pytest.fixture
-def mirrors(storage, url) -> Iterator[Mirrors]:
-    made = Mirrors(storage, url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

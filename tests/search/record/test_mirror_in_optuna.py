@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from made_database import at_once, connected, database
+from made_database import at_once, database
 from made_mirrors import Mirrors, view
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search.record.mirror import Mirror
@@ -19,20 +18,6 @@ from search.trials.notes import TrialNotes
 def url(request, tmp_path_factory) -> Iterator[str]:
     with database(request.param, tmp_path_factory.mktemp("asked")) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
-
-
-@pytest.fixture
-def mirrors(storage, url) -> Iterator[Mirrors]:
-    made = Mirrors(storage, url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import sqlalchemy
-from made_database import connected, database
+from made_database import connected
 from made_mirrors import PATIENCE_S, Clock, Gate, Mirrors, away, claim, view
 from optuna.distributions import FloatDistribution
 from optuna.exceptions import StorageInternalError
@@ -21,26 +21,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from search.record import mirror as module
 from search.record import outages
 from search.record.mirror import Mirror, StudyGoneError
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    with database("sqlite", tmp_path_factory.mktemp("outages")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
-
-
-@pytest.fixture
-def mirrors(storage, url) -> Iterator[Mirrors]:
-    made = Mirrors(storage, url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

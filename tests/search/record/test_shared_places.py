@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import optuna
 import pytest
-from made_crew import DEAD, Crews, Process
-from made_database import at_once, connected, database
+from made_crew import DEAD
+from made_database import at_once
 from made_mirrors import claim, view
 from optuna.samplers import RandomSampler
-from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from search.record import crew as module
 from search.record.crew import MEMBER, SharedPlaces
 from search.setup.optuna_internals import fixed_parameters
 from search.trials.notes import TrialNotes
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    with database("sqlite", tmp_path_factory.mktemp("places")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +26,6 @@ def pauses(monkeypatch) -> list[float]:
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=made.append))
     monkeypatch.setattr(module, "_LOOK_S", -1)  # who else is there is looked for each time
     return made
-
-
-@pytest.fixture
-def crews(storage, url) -> Iterator[Crews]:
-    made = Crews(storage, url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def join(crews) -> Callable[..., Process]:
-    return crews.process
 
 
 def sampler_of(place: int) -> RandomSampler:

@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 from made_crew import DEAD, ELSEWHERE, Crews, Process
-from made_database import GRACE_S, connected, database
+from made_database import GRACE_S
 from made_mirrors import PATIENCE_S, Clock, away, claim
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.record import crew as module
-from search.record import owner
 from search.record.crew import FINISHER, MEMBER
 from search.record.owner import Owner
 from search.trials.notes import TrialNotes
 
+pytestmark = pytest.mark.usefixtures("patience")
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 """For tests of what two do in the database at once: the others are the same in every one."""
-
-
-@pytest.fixture(scope="module")
-def url(request, tmp_path_factory) -> Iterator[str]:
-    with database(getattr(request, "param", "sqlite"), tmp_path_factory.mktemp("crew")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    monkeypatch.setattr(owner, "WATCH_S", 0.05)
-    monkeypatch.setattr(module, "_LOOK_S", -1)  # who else is there is looked for each time
-    monkeypatch.setattr(module, "WAIT_S", 0)
-
-
-@pytest.fixture
-def crews(storage, url) -> Iterator[Crews]:
-    made = Crews(storage, url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def join(crews) -> Callable[..., Process]:
-    return crews.process
 
 
 @BOTH

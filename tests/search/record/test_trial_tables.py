@@ -12,7 +12,6 @@ import sqlalchemy
 from made_database import at_once, commits, connected, database, new_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
@@ -25,13 +24,6 @@ from search.trials.notes import TrialNotes
 def url(request, tmp_path_factory) -> Iterator[str]:
     with database(request.param, tmp_path_factory.mktemp("tables")) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def storage(url) -> Iterator[RDBStorage]:
-    storage = connected(url)
-    yield storage
-    storage.engine.dispose()
 
 
 @pytest.fixture
