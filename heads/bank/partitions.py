@@ -16,8 +16,8 @@ from heads.bank.state import Settings
 
 T = TypeVar("T")
 PARTITIONS_AT_ONCE = 2
-"""Partitions that a CPU takes through a batch at once, at most. Steps of one have pieces that run on one core; a third
-one at once finds no idle core."""
+"""Partitions that a CPU takes through a batch at once, at most. Steps of one have pieces that run on one core; four at
+once were no faster than two, on two cores (docs/benchmarks.md)."""
 _OF_PARTITIONS = ("learning_rate", "seed")
 """Settings that each partition has of its own."""
 
