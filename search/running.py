@@ -33,15 +33,8 @@ from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
 from search.record.damage import note_made_of
-from search.record.opened_study import OpenedStudy
-from search.record.storage import (
-    check_record,
-    config_in_storage,
-    held,
-    join_record,
-    open_record,
-    place_of,
-)
+from search.record.opened_study import OpenedStudy, held
+from search.record.storage import check_record, config_in_storage, join_record, open_record, place_of
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows

@@ -32,9 +32,9 @@ from search.finish.searched import Searched
 from search.record.crew import Crew
 from search.record.damage import note_made_of
 from search.record.head_files import FINALISTS
-from search.record.opened_study import OpenedStudy
+from search.record.opened_study import OpenedStudy, held
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
-from search.record.storage import check_record, held, join_record, open_inner_record, place_of
+from search.record.storage import check_record, join_record, open_inner_record, place_of
 from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import optuna
 
+from features.runtime.command import say
+from features.runtime.errors import BottleneckError
 from search.record.crew import Crew
+from search.record.database import in_words, storage_errors
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
+from search.record.outages import DATABASE_ERRORS
 from search.record.owner import Ownership
 
 
@@ -90,21 +95,30 @@ class JournalRecord(OpenedStudy):
 
 
 class DatabaseRecord(OpenedStudy):
-    """A study in a database that this process works on alone, that belongs to such a one, or that is looked at."""
+    """A study in a database, worked on by this process alone or with others, or looked at."""
 
-    def __init__(self, study: optuna.Study, mirror: Mirror, *, owner: Ownership | None = None) -> None:
-        """Takes over the open mirror of a study; ``owner`` says whether that is this process's, where others ask."""
-        super().__init__(study)
+    def __init__(
+        self, study: optuna.Study, mirror: Mirror, *, owner: Ownership | None = None, crew: Crew | None = None
+    ) -> None:
+        """Takes over the open mirror of a study.
+
+        Args:
+            study: The study.
+            mirror: Its mirror.
+            owner: Says whether the study is this process's alone; None where nobody asks.
+            crew: This process's place among those that work on it together.
+        """
+        super().__init__(study, crew=crew)
         self._mirror = mirror
         self._owner = owner
 
     def flush(self) -> Collection[int]:
-        """Says whether the study is still this process's, and writes everything recorded so far."""
+        """Says whether the study is still this process's, writes everything recorded so far, and hears of others."""
         self._check()
         return self._mirror.flush()
 
     def hand_over(self) -> Collection[int]:
-        """Says whether the study is still this process's, and begins to write what was recorded."""
+        """Says whether the study is still this process's, begins to write, and hears of others now and then."""
         self._check()
         return self._mirror.hand_over()
 
@@ -113,9 +127,12 @@ class DatabaseRecord(OpenedStudy):
         self._mirror.patience.hurry(at_once=at_once)
 
     def close(self) -> None:
-        """Flushes, and leaves the study to others."""
+        """Flushes, and leaves the study to others: also what this process still ran, where some work together."""
         try:
-            self._mirror.close()
+            if self.crew is not None:
+                self.crew.close()
+            else:
+                self._mirror.close()
         finally:
             if self._owner is not None:
                 self._owner.close()
@@ -125,28 +142,24 @@ class DatabaseRecord(OpenedStudy):
             self._owner.check()
 
 
-class SharedRecord(OpenedStudy):
-    """A study in a database that this process works on together with others."""
+@contextmanager
+def held(opened: OpenedStudy, url: str | None) -> Iterator[None]:
+    """Closes a study where its context ends, and makes what a database raises the one line of an error.
 
-    crew: Crew
+    What fails in the context comes first; of a stop it is said what closing, which then has little patience, has lost.
 
-    def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew) -> None:
-        """Takes over the open mirror of a study, and this process's place among those that work on it."""
-        super().__init__(study, crew=crew)
-        self._mirror = mirror
-
-    def flush(self) -> Collection[int]:
-        """Writes everything recorded so far, and hears what others have made of the study."""
-        return self._mirror.flush()
-
-    def hand_over(self) -> Collection[int]:
-        """Begins to write what was recorded; hears of others now and then."""
-        return self._mirror.hand_over()
-
-    def hurry(self, *, at_once: bool = False) -> None:
-        """Waits no longer for a database that is away."""
-        self._mirror.patience.hurry(at_once=at_once)
-
-    def close(self) -> None:
-        """Flushes and leaves: what this process still ran goes to others."""
-        self.crew.close()
+    Raises:
+        BottleneckError: The database cannot be reached, or refused something.
+    """
+    with storage_errors(url):
+        try:
+            yield
+        except BaseException as error:
+            opened.hurry()
+            try:
+                opened.close()
+            except (BottleneckError, *DATABASE_ERRORS) as lost:
+                if isinstance(error, KeyboardInterrupt):
+                    say(f"note: what was noted last is lost: {in_words(lost, url)}")
+            raise
+        opened.close()

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import random
-import re
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import optuna
-import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from features.runtime.command import say
-from features.runtime.errors import BottleneckError, InputError
-from features.runtime.text import listed
-from search.record.crew import Crew, beat_every, noted_config, refuse_beside_crew
+from features.runtime.errors import InputError
+from search.record.crew import Crew, noted_config, refuse_beside_crew
 from search.record.damage import check_made_of, reading
+from search.record.database import (
+    database_for,
+    existing_database,
+    no_record,
+    once_reached,
+    require_study,
+    storage_errors,
+)
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
-from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy, SharedRecord
-from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, passes, patiently, set_up_sessions
+from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
-from search.setup.storage_url import VARIABLE, has_secrets, hidden, opened, scrubbed, sqlite_file
+from search.setup.storage_url import hidden, opened, sqlite_file
 from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
-T = TypeVar("T")
-_REACHED: set[str] = set()
-"""URLs of the databases that this process has opened for a search, or that are known to be there."""
 
 
 def open_record(
@@ -67,12 +63,9 @@ def open_record(
             _require_journal(folder / JOURNAL, name)
         journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
         return _in_journal(journal, name, direction=direction, made=not resume, there=resume)
-    database = _existing(url, name) if resume else _remote(url, None)
-    with storage_errors(url), ExitStack() as undone:
-        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction, made=not resume)))
-        study = optuna.load_study(study_name=name, storage=mirror)
+    database = existing_database(url, name) if resume else database_for(url)
+    with _mirrored(database, url, name, direction=direction, made=not resume) as (study, mirror):
         owner = _alone(study, url, mirror.tables.study_id, name)
-        undone.pop_all()
     return DatabaseRecord(study, mirror, owner=owner)
 
 
@@ -86,15 +79,11 @@ def open_inner_record(
     if not url:
         journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
         return _in_journal(journal, name, direction=direction)
-    database = _remote(url, None)
-    with storage_errors(url), ExitStack() as undone:
-        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction)))
-        study = optuna.load_study(study_name=name, storage=mirror)
-        undone.pop_all()
-    return DatabaseRecord(study, mirror)
+    with _mirrored(database_for(url), url, name, direction=direction) as (study, mirror):
+        return DatabaseRecord(study, mirror)
 
 
-def join_record(url: str, name: str, *, direction: Direction, grace: float) -> SharedRecord:
+def join_record(url: str, name: str, *, direction: Direction, grace: float) -> OpenedStudy:
     """Opens a study to work on together with other processes; whichever comes first makes it.
 
     Args:
@@ -107,13 +96,10 @@ def join_record(url: str, name: str, *, direction: Direction, grace: float) -> S
         InputError: The storage cannot be opened, or the study has another direction.
         BottleneckError: A process searches it alone.
     """
-    database = _remote(url, grace)
-    with storage_errors(url), ExitStack() as undone:
-        mirror = undone.enter_context(closing(_mirror(database, url, name, direction=direction, shared=True)))
-        study = optuna.load_study(study_name=name, storage=mirror)
+    database = database_for(url, grace=grace)
+    with _mirrored(database, url, name, direction=direction, shared=True) as (study, mirror):
         crew = Crew(url, mirror.tables.study_id, name, mirror, grace=grace)
-        undone.pop_all()
-    return SharedRecord(study, mirror, crew)
+    return DatabaseRecord(study, mirror, crew=crew)
 
 
 def watch_record(url: str, name: str) -> OpenedStudy | None:
@@ -127,12 +113,8 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
     """
     if config_in_storage(url, name) is None:
         return None
-    database = _existing(url, name)
-    with storage_errors(url):
-        number = database.get_study_id_from_name(name)
-        mirror = Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=True)
-        study = optuna.load_study(study_name=name, storage=mirror)
-    return DatabaseRecord(study, mirror)
+    with _mirrored(existing_database(url, name), url, name, shared=True) as (study, mirror):
+        return DatabaseRecord(study, mirror)
 
 
 def _in_journal(
@@ -143,7 +125,7 @@ def _in_journal(
         with reading(journal.path):
             storage = JournalStorage(journal)
             if there:
-                _require(storage, f"{journal.path}", name)
+                require_study(storage, f"{journal.path}", name)
             if made and not any(study.n_trials for study in optuna.get_all_study_summaries(storage)):
                 journal.begin_anew()  # a run that was killed at its start has left it, and may have been told otherwise
                 storage = JournalStorage(journal)
@@ -156,17 +138,32 @@ def _in_journal(
     return JournalRecord(study, journal)
 
 
-def _mirror(
-    database: RDBStorage, url: str, name: str, *, direction: Direction, made: bool = False, shared: bool = False
-) -> Mirror:
-    """Opens the study of a database: one to be ``made``, or whichever it is."""
+@contextmanager
+def _mirrored(
+    database: RDBStorage,
+    url: str,
+    name: str,
+    *,
+    direction: Direction | None = None,
+    made: bool = False,
+    shared: bool = False,
+) -> Iterator[tuple[optuna.Study, Mirror]]:
+    """Opens the study of a database; what fails in the context lets go of it again.
 
-    def create() -> int:
-        _create(database, hidden(url), name, direction=direction, made=made)
+    It is one to be ``made``, or whichever it is; without a ``direction`` it is there.
+    """
+    where = hidden(url)
+
+    def find() -> int:
+        if direction is not None:
+            _create(database, where, name, direction=direction, made=made)
         return int(database.get_study_id_from_name(name))
 
-    number = _once_reached(create, url)
-    return Mirror(database, number, f"{hidden(url)}: study {name!r}", shared=shared)
+    with storage_errors(url), ExitStack() as undone:
+        number = once_reached(find, url)
+        mirror = undone.enter_context(closing(Mirror(database, number, f"{where}: study {name!r}", shared=shared)))
+        yield optuna.load_study(study_name=name, storage=mirror), mirror
+        undone.pop_all()
 
 
 def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
@@ -219,7 +216,7 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         return None
-    database = _remote(url, None)
+    database = database_for(url)
 
     def read() -> StudyConfig | None:
         if name not in [study.study_name for study in database.get_all_studies()]:
@@ -229,7 +226,7 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
 
     try:
         with storage_errors(url):
-            return _once_reached(read, url)
+            return once_reached(read, url)
     finally:
         database.engine.dispose()
 
@@ -281,163 +278,18 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         InputError: There is no journal or no database, the study is not in it, or it is damaged.
     """
     if url:
-        return optuna.storages.get_storage(_existing(opened(folder, url), name, reading=True))
+        return optuna.storages.get_storage(existing_database(opened(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
     with reading(path):
         storage = JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-        _require(storage, f"{path}", name)
+        require_study(storage, f"{path}", name)
         return storage
-
-
-@contextmanager
-def storage_errors(url: str | None) -> Iterator[None]:
-    """Makes what a database raises the one line of an error, without the secrets of its URL.
-
-    Raises:
-        BottleneckError: The database cannot be reached, or refused something.
-    """
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        raise BottleneckError(_in_words(error, url)) from None
-
-
-@contextmanager
-def held(opened: OpenedStudy, url: str | None) -> Iterator[None]:
-    """Closes a study where its context ends, and makes what a database raises the one line of an error.
-
-    What fails in the context comes first; of a stop it is said what closing, which then has little patience, has lost.
-
-    Raises:
-        BottleneckError: The database cannot be reached, or refused something.
-    """
-    with storage_errors(url):
-        try:
-            yield
-        except BaseException as error:
-            opened.hurry()
-            try:
-                opened.close()
-            except (BottleneckError, *DATABASE_ERRORS) as lost:
-                if isinstance(error, KeyboardInterrupt):
-                    say(f"note: what was noted last is lost: {_in_words(lost, url)}")
-            raise
-        opened.close()
-
-
-def _in_words(error: Exception, url: str | None) -> str:
-    if isinstance(error, BottleneckError):
-        return str(error)
-    where, file = "the study's storage" if url is None else hidden(url), sqlite_file(url) if url else None
-    gone = file is not None and not file.is_file()
-    return f"{where}: {'the file is not there any more' if gone else _reason(error.__cause__ or error, url or '')}"
 
 
 def _require_journal(path: Path, name: str | None) -> None:
     """Refuses a journal that is not there or empty, which Optuna would make or begin."""
     if not path.is_file():
-        raise _no_record(f"{path}", name, "a folder" if path.is_dir() else "no such file")
+        raise no_record(f"{path}", name, "a folder" if path.is_dir() else "no such file")
     if not path.stat().st_size:
-        raise _no_record(f"{path}", name, "an empty file")
-
-
-def _require(storage: BaseStorage, where: str, name: str | None) -> None:
-    """Refuses a storage that does not hold a study."""
-    there = [study.study_name for study in storage.get_all_studies()]
-    if name not in there if name else not there:
-        raise _no_record(where, name, f"only {listed(map(repr, there), 5)}" if there else "no study")
-
-
-def _no_record(where: str, name: str | None, found: str) -> InputError:
-    hint = "nothing was made in its place"
-    expected = "a study's database" if "://" in where else "a study's journal"
-    return InputError(where, field=name and f"study {name!r}", expected=expected, found=found, hint=hint)
-
-
-def _existing(url: str, name: str | None, grace: float | None = None, *, reading: bool = False) -> RDBStorage:
-    """Opens a database that holds a study; makes neither the database nor a table."""
-    where, file = hidden(url), sqlite_file(url)
-    if file is not None and not file.is_file():
-        raise _no_record(where, name, "no such file")
-
-    def find() -> RDBStorage:
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # which holds on to no connection
-        tables = sqlalchemy.inspect(engine).get_table_names()
-        if "studies" not in tables:
-            raise _no_record(where, name, "a database without studies" if tables else "an empty database")
-        database = _database(url, grace, skip_table_creation=True, stays_open=not reading)
-        _require(database, where, name)
-        return database
-
-    with _opening(url):
-        return _once_reached(find, url)
-
-
-def _remote(url: str, grace: float | None) -> RDBStorage:
-    """Opens a database, and makes its tables where there are none; of several that do so at once one is faster."""
-
-    def make() -> RDBStorage:
-        for pause in (0.5, 1.0, 2.0):
-            try:
-                return _database(url, grace)
-            except (IntegrityError, ProgrammingError, OperationalError) as error:
-                if not isinstance(error, IntegrityError) and not re.search("exist|locked", f"{error}"):
-                    raise
-                time.sleep(pause * (0.5 + random.random()))
-        return _database(url, grace)
-
-    with _opening(url):
-        database = _once_reached(make, url)
-        note_reached(url)
-        return database
-
-
-def note_reached(url: str) -> None:
-    """Notes of a database that it has answered somebody: one that is away is waited for then, also at first."""
-    _REACHED.add(url)
-
-
-def _once_reached(work: Callable[[], T], url: str) -> T:
-    """Does something in a database; waits for one that was there and is not: one that never was may not exist."""
-    return patiently(work, hidden(url), passing=passes if url in _REACHED else broke_off)
-
-
-def _database(
-    url: str, grace: float | None, *, skip_table_creation: bool = False, stays_open: bool = True
-) -> RDBStorage:
-    """Opens a database, with one connection that stays open, or none: many processes may share it."""
-    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 4} if stays_open else {"poolclass": sqlalchemy.NullPool}
-    beats: dict[str, Any] = {} if grace is None else {"heartbeat_interval": max(1, round(beat_every(grace)))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
-    set_up_sessions(database.engine)
-    keep_to(database.engine, sqlite_file(url))
-    return database
-
-
-@contextmanager
-def _opening(url: str) -> Iterator[None]:
-    try:
-        yield
-    except BottleneckError:
-        raise
-    except ImportError as error:
-        raise BottleneckError(f"--storage {hidden(url)}: its driver is not installed ({error})") from None
-    except Exception as error:  # SQLAlchemy and the drivers raise errors of many kinds, some with the URL in them
-        told, hint = f"{hidden(url)} ({_reason(error, url)})", _hint(url)
-        if passes(error):
-            raise BottleneckError(f"--storage: cannot be reached: {told}{f'; {hint}' if hint else ''}") from None
-        raise InputError("--storage", expected="an Optuna storage URL", found=told, hint=hint) from None
-
-
-def _reason(error: BaseException, url: str) -> str:
-    return scrubbed(str(error).strip().split("\n", maxsplit=1)[0], url)
-
-
-def _hint(url: str) -> str | None:
-    """What to do where a database was asked without a password: ``study.json`` keeps none."""
-    if has_secrets(url) or sqlite_file(url) is not None or "://" not in url:
-        return None
-    return f"a study keeps no password: where it needs one, set {VARIABLE} to the whole URL, or resume with --storage"
+        raise no_record(f"{path}", name, "an empty file")

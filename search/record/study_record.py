@@ -17,9 +17,10 @@ from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import lower_is_better
 from search.record.crew import ended_for, members, noted_config
+from search.record.database import storage_errors
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
-from search.record.storage import check_record, find_study, open_storage, place_of, storage_errors
+from search.record.storage import check_record, find_study, open_storage, place_of
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
 from search.setup.new_study import creation_unseen

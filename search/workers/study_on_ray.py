@@ -21,8 +21,9 @@ from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
 from search.record.crew import CONFIG
+from search.record.database import storage_errors
 from search.record.opened_study import OpenedStudy
-from search.record.storage import config_in_storage, storage_errors, watch_record
+from search.record.storage import config_in_storage, watch_record
 from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words

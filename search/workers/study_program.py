@@ -10,7 +10,7 @@ import threading
 import time
 
 from features.runtime.allocator import keep_freed_memory
-from search.record.storage import note_reached
+from search.record.database import note_reached
 from search.setup.storage_url import VARIABLE
 
 ANSWERED = "BOTTLENECK_STORAGE_ANSWERED"

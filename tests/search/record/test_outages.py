@@ -15,8 +15,9 @@ from sqlalchemy.exc import OperationalError
 from features.runtime.errors import BottleneckError
 from search.record import outages
 from search.record.crew import members
-from search.record.opened_study import SharedRecord
-from search.record.storage import config_in_storage, join_record, note_reached, open_record
+from search.record.database import note_reached
+from search.record.opened_study import DatabaseRecord
+from search.record.storage import config_in_storage, join_record, open_record
 
 
 class Breaking:
@@ -58,7 +59,7 @@ def url(tmp_path) -> str:
     return study_database(tmp_path)
 
 
-def join(url: str) -> SharedRecord:
+def join(url: str) -> DatabaseRecord:
     return join_record(url, "s", direction="maximize", grace=60)
 
 

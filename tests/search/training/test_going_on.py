@@ -16,8 +16,8 @@ from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
 from search.record.mirror import Mirror
-from search.record.opened_study import DatabaseRecord, OpenedStudy
-from search.record.storage import JOURNAL, held, load_study, open_record
+from search.record.opened_study import DatabaseRecord, OpenedStudy, held
+from search.record.storage import JOURNAL, load_study, open_record
 from search.training import throughput
 from search.training.going_on import taken_up
 from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
