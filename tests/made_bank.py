@@ -152,7 +152,7 @@ class MadeModel:
 
 
 class MadeHead(NamedTuple):
-    """Stands for ``heads.files.head_file.LoadedHead``."""
+    """Stands for ``heads.files.head_file.Head``."""
 
     model: MadeModel
     metadata: Any

@@ -26,7 +26,6 @@ from search.setup.config import StudyConfig
 from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
-    from search.record.results import TrialResult
     from search.record.study_record import StudyRecord
 
 
@@ -102,18 +101,18 @@ def on_images(out: Path, metadata: HeadMetadata) -> str | None:
     return f"{out}: {'; '.join(remarks)}" if remarks else None
 
 
-def chosen_head(folder: Path, *, backend: str | None = None) -> Head:
+def chosen_head(folder: Path) -> Head:
     """Reads what a study recommends; the single winner where that is an average that no file can hold.
+
+    Keras' backend is the one that runs or that ``KERAS_BACKEND`` names, else the study's where it is installed.
 
     Args:
         folder: The study directory.
-        backend: Keras backend to read it with; None for the one that runs or that ``KERAS_BACKEND`` names, else the
-            study's where it is installed.
 
     Raises:
         InputError: No trial has completed, or its head was not kept.
     """
-    use_backend(backend, rather=StudyConfig.read(folder).backend)
+    use_backend(None, rather=StudyConfig.read(folder).backend)
     record = _read(folder)
     leaving = what_leaves(record, ExportOptions())
     if leaving.said:
@@ -206,11 +205,6 @@ def _read(folder: Path) -> StudyRecord:
     from search.record.study_record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
 
     record = read_record(folder)
-    _best(record)
-    return record
-
-
-def _best(record: StudyRecord) -> TrialResult:
     if record.summary.best is None:
         raise InputError(record.folder, field="trials", expected="one that completed", found="none")
-    return record.summary.best
+    return record

@@ -306,30 +306,24 @@ class Mirror(BaseStorage):
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Notes an intermediate value."""
+        self._add(trial_id, "intermediate_values", step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Notes an attribute of ours."""
+        self._add(trial_id, "user_attrs", key, json.loads(json.dumps(value)))  # as who reads it will see it
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Notes an attribute of Optuna's."""
+        self._add(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
+
+    def _add(self, trial_id: int, field: str, key: str | int, value: Any) -> None:
+        """Adds to one of a trial's mappings, which ``FrozenTrial`` and ``Noted`` call alike."""
         with self._lock:
             if trial_id in self._gone:
                 return
             trial = self._writable(trial_id)
-            self._edit(trial_id, intermediate_values={**trial.intermediate_values, step: intermediate_value})
-            self._note(trial_id).steps[step] = intermediate_value
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Notes an attribute of ours."""
-        with self._lock:
-            if trial_id in self._gone:
-                return
-            trial, value = self._writable(trial_id), json.loads(json.dumps(value))  # as who reads it will see it
-            self._edit(trial_id, user_attrs={**trial.user_attrs, key: value})
-            self._note(trial_id).user_attrs[key] = value
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Notes an attribute of Optuna's."""
-        with self._lock:
-            if trial_id in self._gone:
-                return
-            trial, value = self._writable(trial_id), json.loads(json.dumps(value))
-            self._edit(trial_id, system_attrs={**trial.system_attrs, key: value})
-            self._note(trial_id).system_attrs[key] = value
+            self._edit(trial_id, **{field: {**getattr(trial, field), key: value}})
+            getattr(self._note(trial_id), field)[key] = value
 
     def _read_others(self, among: Collection[int] = ()) -> None:
         """Reads the trials that others have made since; and some others."""

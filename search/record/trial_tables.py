@@ -41,7 +41,7 @@ class Noted:
     """What was noted of a trial and is not in the database yet.
 
     Attributes:
-        steps: Intermediate values, by step.
+        intermediate_values: Intermediate values, by step.
         params: Parameters as Optuna stores them, with their distributions.
         user_attrs: Attributes of ours.
         system_attrs: Attributes of Optuna's.
@@ -50,7 +50,7 @@ class Noted:
         ended: With it, when.
     """
 
-    steps: dict[int, float] = field(default_factory=dict)
+    intermediate_values: dict[int, float] = field(default_factory=dict)
     params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
     user_attrs: dict[str, Any] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Noted:
 
     def update(self, later: Noted) -> None:
         """Takes in what was noted after this."""
-        self.steps |= later.steps
+        self.intermediate_values |= later.intermediate_values
         self.params |= later.params
         self.user_attrs |= later.user_attrs
         self.system_attrs |= later.system_attrs
@@ -306,7 +306,7 @@ def _put_steps(session: Session, noted: Mapping[int, Noted]) -> None:
         stored, kind = table.intermediate_value_to_stored_repr(value)
         return {"trial_id": number, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
-    _put(session, table, table.step, {number: one.steps for number, one in noted.items()}, row)
+    _put(session, table, table.step, {number: one.intermediate_values for number, one in noted.items()}, row)
 
 
 def _put_params(session: Session, noted: Mapping[int, Noted]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from search.setup.options import AUTO, RunOptions
 from search.setup.space import Space
 
 FILE = "projection.h5"
-Say = Callable[[str], object]
 
 
 class StudyProjection(BaseModel):

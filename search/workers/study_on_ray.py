@@ -46,7 +46,6 @@ LOOK_S = 0.5
 """Seconds between two looks at workers and study."""
 STOPPING_S = 120.0
 """Seconds that workers have for a snapshot and for giving their trials back, where somebody stops the driver."""
-STOPPED = (130, 143)
 
 
 @dataclass(frozen=True)

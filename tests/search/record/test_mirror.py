@@ -107,7 +107,7 @@ def test_handing_over_never_waits_and_what_is_noted_meanwhile_goes_with_the_next
     real = one.tables.write
 
     def write(noted):
-        written.append(noted[number].steps)
+        written.append(noted[number].intermediate_values)
         return real(noted)
 
     one.tables.write = gate = Gate(write)

@@ -132,7 +132,7 @@ def test_a_trial_that_is_taken_back_is_run_again_in_its_place_as_it_was_drawn(ta
     trial = claim(tables)
     number = id_of_trial(trial)
     params = {"width": (3.0, IntDistribution(1, 9)), "pooling": (1.0, CategoricalDistribution(["average", "max"]))}
-    tables.write({number: Noted(params=params, user_attrs={"spec": {"any": 1}}, steps={1: 0.5})})
+    tables.write({number: Noted(params=params, user_attrs={"spec": {"any": 1}}, intermediate_values={1: 0.5})})
     tables.take_back([number])
     gone, again = trials_of(tables)
     assert (gone.state, TrialNotes.of(gone).failure) == (TrialState.FAIL, "interrupted")
@@ -232,7 +232,10 @@ def test_what_is_noted_of_many_trials_goes_in_as_one(tables, storage):
     done = commits(storage)
     odd = {1: math.nan, 2: math.inf, 3: -math.inf, 4: 0.25}
     params = {"rate": (0.5, FloatDistribution(0, 1))}
-    noted = {n: Noted(steps=odd, params=params, user_attrs={"a": [1]}, system_attrs={"b": "c"}) for n in numbers}
+    noted = {
+        n: Noted(intermediate_values=odd, params=params, user_attrs={"a": [1]}, system_attrs={"b": "c"})
+        for n in numbers
+    }
     noted[numbers[0]].state, noted[numbers[0]].values, noted[numbers[0]].ended = TrialState.COMPLETE, [math.inf], None
     assert tables.write(noted) == set()
     assert len(done) == 1
@@ -251,8 +254,10 @@ def test_what_is_noted_again_replaces_what_was(tables):
     number = id_of_trial(claim(tables))
     first = {"rate": (0.5, FloatDistribution(0, 1))}
     later = {"rate": (1.5, FloatDistribution(0, 2))}
-    tables.write({number: Noted(steps={1: 0.1, 2: math.nan}, params=first, user_attrs={"a": 1, "worker": "other"})})
-    tables.write({number: Noted(steps={2: 0.2, 3: 0.3}, params=later, user_attrs={"a": {"b": None}})})
+    tables.write(
+        {number: Noted(intermediate_values={1: 0.1, 2: math.nan}, params=first, user_attrs={"a": 1, "worker": "other"})}
+    )
+    tables.write({number: Noted(intermediate_values={2: 0.2, 3: 0.3}, params=later, user_attrs={"a": {"b": None}})})
     (trial,) = trials_of(tables)
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
     assert (trial.params, trial.distributions) == ({"rate": 1.5}, {"rate": FloatDistribution(0, 2)})
@@ -263,7 +268,9 @@ def test_what_is_no_longer_this_processs_is_refused_and_the_rest_goes_in(tables)
     mine, lost = id_of_trial(claim(tables)), id_of_trial(claim(tables))
     tables.take_back([lost])
     before = trials_of(tables)
-    noted = Noted(steps={1: 0.5}, user_attrs={"a": 1}, state=TrialState.COMPLETE, values=[1.0], ended=datetime.now())
+    noted = Noted(
+        intermediate_values={1: 0.5}, user_attrs={"a": 1}, state=TrialState.COMPLETE, values=[1.0], ended=datetime.now()
+    )
     unknown = 10**6
     assert tables.write({mine: noted, lost: noted, unknown: noted}) == {lost, unknown}
     after = trials_of(tables)
@@ -279,7 +286,9 @@ def test_a_transaction_that_fails_changes_nothing(tables, storage):
         raise sqlalchemy.exc.OperationalError("COMMIT", {}, Exception("away"))
 
     sqlalchemy.event.listen(storage.engine, "commit", refuse)
-    noted = Noted(steps={1: 0.5}, user_attrs={"a": 1}, state=TrialState.COMPLETE, values=[1.0], ended=datetime.now())
+    noted = Noted(
+        intermediate_values={1: 0.5}, user_attrs={"a": 1}, state=TrialState.COMPLETE, values=[1.0], ended=datetime.now()
+    )
     works = [lambda: tables.write({number: noted}), lambda: tables.claim(9, "me"), lambda: tables.take_back([number])]
     for work in works:
         with pytest.raises(StorageInternalError):
