@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from search.setup.classes import (
     require_usable,
 )
 from search.setup.seeds import derive_seed
+
+RowsOf = tuple[FeatureSource, Rows]
+"""Rows of a part, and the store that they are of."""
 
 
 @dataclass(frozen=True)
@@ -157,18 +161,9 @@ def load_data(
     require_two_classes(store)
     validation_store = _fitting(store, validation)
     test_store = _fitting(store, test)
-    if folds and validation:
-        raise InputError("--folds", expected="no --validation STORE beside it", found=folds)
-    shares = {"validation": 0.0 if validation or folds else validation_share, "test": 0.0 if test else test_share}
-    if not validation and not folds and not validation_share:
-        raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
-    if shares["validation"] + shares["test"] >= 1:
-        least, most = sorted(shares, key=lambda name: shares[name])
-        found = f"{shares[most]:g}, beside --{least}-fraction {shares[least]:g}"
-        raise InputError(f"--{most}-fraction", expected="shares that leave rows to train on", found=found)
+    shares = _checked_shares(
+        {"validation": validation_share, "test": test_share}, {"validation": validation, "test": test}, folds
+    )
     if not ignore_parts:
         _refuse_twice(store, {"validation": validation, "test": test})
     try:
@@ -179,20 +174,12 @@ def load_data(
     require_usable(store)
     remarks = [*_patient_remarks(store), *parted.remarks(store.path.name)]
 
-    tested: tuple[FeatureSource, Rows] = (store, split.test)
-    if test_store:
-        tested = (test_store, test_store.usable)
-    validated: tuple[FeatureSource, Rows] = (store, split.validation)
-    if validation_store:
-        validated = (validation_store, validation_store.usable)
-    kept_validated = without_patients_of(*validated, [tested])
-    remarks += describe_left_out(validated[0].path.name, {"validation": len(validated[1]) - len(kept_validated)})
-    validated = (validated[0], kept_validated)
-    trained = without_patients_of(store, split.train, [tested, validated])
-    remarks += describe_left_out(store.path.name, {"training": len(split.train) - len(trained)})
-    checked: dict[str, tuple[FeatureSource, Rows]] = {"training": (store, trained)} | (
-        {} if folds else {"validation": validated}
-    )
+    tested: RowsOf = (test_store, test_store.usable) if test_store else (store, split.test)
+    validated: RowsOf = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
+    validated, lost = _without_patients_of([tested], "validation", validated)
+    (_, trained), lost_too = _without_patients_of([tested, validated], "training", (store, split.train))
+    remarks += [*lost, *lost_too]
+    checked: dict[str, RowsOf] = {"training": (store, trained)} | ({} if folds else {"validation": validated})
     for name, (part_store, rows) in checked.items():
         if not len(rows):
             hint = "its patients are all in another part: use stores of different patients"
@@ -215,6 +202,32 @@ def load_data(
     absent = absent_classes(data.judging | {"test": tested})
     told = (*data.remarks, *describe_absent(absent), *describe_sat_out(store, trained, data.folds))
     return replace(data, split=record | {"absent_classes": absent}, remarks=told)
+
+
+def _checked_shares(given: dict[str, float], stores: dict[str, Path | None], folds: int) -> dict[str, float]:
+    """The shares of the rows to split off: none for a part with a store of its own, nor to validate beside folds."""
+    if folds and stores["validation"]:
+        raise InputError("--folds", expected="no --validation STORE beside it", found=folds)
+    shares = {name: 0.0 if stores[name] else share for name, share in given.items()}
+    if folds:
+        shares["validation"] = 0.0
+    elif not stores["validation"] and not shares["validation"]:
+        raise InputError("--validation-fraction", expected="a share above 0, or --validation STORE", found=0)
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise InputError(f"--{name}-fraction", expected="a number in [0, 1)", found=share)
+    if sum(shares.values()) >= 1:
+        least, most = sorted(shares, key=lambda name: shares[name])
+        found = f"{shares[most]:g}, beside --{least}-fraction {shares[least]:g}"
+        raise InputError(f"--{most}-fraction", expected="shares that leave rows to train on", found=found)
+    return shares
+
+
+def _without_patients_of(others: Sequence[RowsOf], name: str, part: RowsOf) -> tuple[RowsOf, list[str]]:
+    """A part without the rows of patients who are in others, and what there is to say of that."""
+    store, rows = part
+    kept = without_patients_of(store, rows, others)
+    return (store, kept), describe_left_out(store.path.name, {name: len(rows) - len(kept)})
 
 
 def _fold(store: FeatureStore, rows: Rows, folds: int, seed: int) -> tuple[Rows, ...]:
