@@ -19,6 +19,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def capitalized(text: str) -> str:
+    """Returns a text with a capital first letter, as a sentence begins; the others stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def abridged(text: str, most: int) -> str:
     """Returns a text, of a longer one its two ends with ``...`` between: where its end says what is wrong."""
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"

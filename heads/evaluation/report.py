@@ -12,7 +12,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from features.runtime.files import write_text
-from features.runtime.text import decimal, listed, printable
+from features.runtime.text import capitalized, decimal, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
@@ -248,7 +248,7 @@ def _class_table(metrics: Metrics) -> list[str]:
     head = ("", "rows", "sensitivity", "specificity", "precision", "AUC")
     parts: list[str] = [table(head, rows, named_rows=True)]
     if told:
-        parts.insert(0, note(f"{told[0].upper()}{told[1:]}; --json has all."))
+        parts.insert(0, note(f"{capitalized(told)}; --json has all."))
     if metrics.rows and metrics.absent:
         parts.insert(0, note(f"Classes without rows: {listed(map(printable, metrics.absent), _NAMED)}."))
     return parts

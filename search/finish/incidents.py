@@ -24,10 +24,7 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
         study: The study, ended.
         summary: What was concluded.
     """
-    failed: dict[str, list[str]] = {}
-    for number, reason in summary.failures.items():
-        failed.setdefault(reason, []).append(number)
-    for reason, numbers in failed.items():
+    for reason, numbers in summary.failures_by_reason.items():
         yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
     repeats = summary.finalists.cost.interrupted if summary.finalists else 0
     for left, what in ((summary.interrupted, "trial"), (repeats, "repeat")):

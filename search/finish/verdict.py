@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.runtime.text import counted, percent
+from features.runtime.text import capitalized, counted, percent
 from heads.metrics.patients import of_patients
 from search.record.recommended import ARTICLE, REPEATS
 from search.record.results import HeldOutTest
@@ -38,8 +38,7 @@ def verdict(test: HeldOutTest | None) -> str:
     if not difference.larger_than_chance:
         return f"{both}. No difference shown: {points:+.1f} points may well be chance ({span})."
     word = "better" if points > 0 else "worse"
-    what = found[0].upper() + found[1:]
-    return f"{both}. {what} is {word} by {abs(points):.1f} points, more than chance explains ({span})."
+    return f"{both}. {capitalized(found)} is {word} by {abs(points):.1f} points, more than chance explains ({span})."
 
 
 def _name(test: HeldOutTest) -> str:

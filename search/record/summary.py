@@ -123,6 +123,14 @@ class Summary(Recorded):
         found: dict[str, list[str]] = self.split.get("absent_classes", {})
         return found
 
+    @property
+    def failures_by_reason(self) -> dict[str, list[str]]:
+        """Numbers of the trials that failed, by why they did."""
+        found: dict[str, list[str]] = {}
+        for number, reason in self.failures.items():
+            found.setdefault(reason, []).append(number)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of summary.json."""
         told = super().to_dict()

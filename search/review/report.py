@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.files import write_text
-from features.runtime.text import counted, decimal, duration, listed, numbered, percent, printable
+from features.runtime.text import capitalized, counted, decimal, duration, listed, numbered, percent, printable
 from heads.html.document import Document, facts, note, plain, prose, strong, table
 from heads.metrics.scoring import lower_is_better
 from search.record.recommended import NAMES
@@ -299,10 +299,7 @@ def _cost(record: StudyRecord) -> Iterable[str]:
     yield facts(rows)
     if concluded and concluded.trials != summary.trials:
         yield note(f"What was measured is of the last finished run, after {concluded.trials} trials.")
-    reasons: dict[str, list[str]] = {}
-    for number, reason in summary.failures.items():
-        reasons.setdefault(reason, []).append(number)
-    if reasons:
+    if reasons := summary.failures_by_reason:
         yield table(("why trials failed", "trials"), [(why, listed(numbers, 12)) for why, numbers in reasons.items()])
 
 
@@ -328,7 +325,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     parts = [(name, f"{count:,}", f"{patients[name]:,}") for name, count in config.split["counts"].items()]
     yield table(("part", "rows", "known patients"), parts)
     for line in describe_absent(record.summary.absent_classes):
-        yield note(f"{line[0].upper()}{line[1:]}.")
+        yield note(f"{capitalized(line)}.")
     paths = [
         (f"{name} {part} store".strip(), f"{store['path']}, fingerprint {store['fingerprint']}")
         for name, parts_of_one in config.stores_by_name.items()
@@ -373,7 +370,7 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     }
     if lines := {what: line for what, line in exports.items() if line}:
         words = "; ".join(lines)
-        yield prose(f"{words[0].upper()}{words[1:]}, as a Keras file:")
+        yield prose(f"{capitalized(words)}, as a Keras file:")
         yield plain("\n".join(lines.values()))
     yield prose("The study in the Optuna dashboard, without touching its record:")
     yield plain(f"python -m search.dashboard {folder}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from features.leaks.leaks import parts_in_words
-from features.runtime.text import counted, decimal, duration, percent, printable
+from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
@@ -42,7 +42,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
     if record.summary.recommendation:
         told = describe_rule(record.summary.recommendation, record.config.objective)
-        yield prose(f"{told[0].upper()}{told[1:]}. The simplest within one standard error of the best is recommended.")
+        yield prose(f"{capitalized(told)}. The simplest within one standard error of the best is recommended.")
     if finalists.plan:
         yield prose(describe_plan(finalists.plan))
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
@@ -109,11 +109,11 @@ def tested(record: StudyRecord) -> Iterable[str]:
     )
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):
-        yield note(f"{line[0].upper()}{line[1:]}.")
+        yield note(f"{capitalized(line)}.")
     of = test.of_recommended
     shown, told = worst_classes(of.per_class)
     if told:
-        yield note(f"{told[0].upper()}{told[1:]}; summary.json has all.")
+        yield note(f"{capitalized(told)}; summary.json has all.")
     yield table(
         ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
         [
