@@ -52,7 +52,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """As ``replacing``, for a folder: yields a folder beside it that is not there yet.
 
     A folder cannot take the place of another in one step: the old one is moved aside first, and back where that step is
-    the last one taken. A process that is killed just there leaves it as ``.NAME.old``.
+    the last one taken. A process that is killed just there leaves it as ``.NAME.old``, and the next one takes it back.
 
     Args:
         path: The folder to make, or to replace with all that is in it.
@@ -61,8 +61,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
     temporary, aside = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed, as what lies aside
     try:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():

@@ -14,7 +14,9 @@ from typing import Any
 import optuna
 import optuna.samplers._qmc as qmc
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.pruners import HyperbandPruner
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -25,6 +27,7 @@ from sqlalchemy.orm import Session
 __all__ = [
     "FrozenStudy",
     "PlacedHyperband",
+    "PlacedSequence",
     "fixed_parameters",
     "id_of_study",
     "id_of_trial",
@@ -83,6 +86,29 @@ def warn_of_conditions(wanted: bool) -> None:
     spaces without conditions, too.
     """
     qmc._logger.setLevel(logging.NOTSET if wanted else logging.ERROR)
+
+
+class PlacedSequence(qmc.QMCSampler):
+    """Optuna's scrambled Sobol sequence, of which a trial gets the point of its own place.
+
+    Optuna counts in the study how many points were given out, those of trials among them that were stopped while they
+    were drawn: whoever drew them again would get others.
+    """
+
+    def __init__(self, place: int, *, seed: int, beside: BaseSampler) -> None:
+        """Prepares.
+
+        Args:
+            place: Which point of the sequence (0-based).
+            seed: Of the sequence.
+            beside: Draws what the sequence has not.
+        """
+        super().__init__(scramble=True, seed=seed, independent_sampler=beside, warn_independent_sampling=False)
+        self._place = place
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
+        del study, search_space
+        return self._place
 
 
 class PlacedHyperband(HyperbandPruner):

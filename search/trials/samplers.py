@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.search_space import intersection_search_space
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.setup.new_study import new_study
+from search.setup.optuna_internals import PlacedSequence
 from search.setup.seeds import derive_seed
 from search.trials.pruning import rungs, standing
 from search.trials.ranking import is_interrupted, ranking_score_of
@@ -42,22 +43,12 @@ class JointSampler(TPESampler):
         return {name: domain for name, domain in found.items() if not domain.single()}
 
 
-class SequenceSampler(QMCSampler):
+class SequenceSampler(PlacedSequence):
     """Optuna's quasi-random sequence, which a first trial without parameters does not make one of nothing.
 
     Its space is that of the first trial that ended, which beside somebody's own function is the article's head. What a
     trial has beyond that space is drawn at random.
     """
-
-    def __init__(self, *, seed: int, trial_seed: int) -> None:
-        """Prepares.
-
-        Args:
-            seed: Of the sequence, one for the whole study.
-            trial_seed: Decides what is drawn for one trial beside the sequence.
-        """
-        beside = RandomSampler(seed=trial_seed)
-        super().__init__(scramble=True, seed=seed, independent_sampler=beside, warn_independent_sampling=False)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See ``BaseSampler``."""
@@ -178,9 +169,9 @@ def _reached(study: optuna.Study, trial: FrozenTrial, rung_epochs: Sequence[int]
 def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSampler:
     """Returns the sampler for one trial.
 
-    All but one keep no state but their generator, so a sampler of its own for each trial costs nothing and
-    depends on nothing but its arguments and the study's finished and running trials. A quasi-random sequence is one
-    for the whole study: its position is kept in the study itself.
+    They keep no state but their generator, so a sampler of its own for each trial costs nothing and depends on nothing
+    but its arguments and the study's finished and running trials. A quasi-random sequence is one for the whole study,
+    and a trial's point in it that of its ordinal.
 
     Args:
         name: ``tpe``, ``bohb``, ``random`` or ``qmc``.
@@ -192,7 +183,7 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
     if name == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return SequenceSampler(seed=derive_seed(seed, "qmc"), trial_seed=trial_seed)
+            return SequenceSampler(ordinal, seed=derive_seed(seed, "qmc"), beside=RandomSampler(seed=trial_seed))
     if name == "tpe":
         return JointSampler(seed=trial_seed)
     if name == "random" or np.random.default_rng(trial_seed).random() < EXPLORED:

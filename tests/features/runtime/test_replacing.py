@@ -9,7 +9,7 @@ import pytest
 from meeting import meet
 
 from features.runtime.errors import BottleneckError, DiskFullError
-from features.runtime.files import replacing, write_array, write_json, write_text
+from features.runtime.files import replacing, replacing_folder, write_array, write_json, write_text
 
 
 def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path, monkeypatch):
@@ -52,3 +52,17 @@ def test_an_array_that_finds_no_room_says_that_the_disk_is_full(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert np.load(path).tolist() == [0, 1, 2, 3]
     assert [one.name for one in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_folder_that_a_killed_process_has_moved_aside_is_taken_back_and_nothing_stays(tmp_path):
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old" / "model").write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "out"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "out" / "model").read_text() == "old"
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    with replacing_folder(tmp_path / "out") as temporary:
+        temporary.mkdir()
+        (temporary / "model").write_text("new")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/model"]
+    assert (tmp_path / "out" / "model").read_text() == "new"

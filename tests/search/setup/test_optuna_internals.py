@@ -263,6 +263,29 @@ def test_of_conditions_is_warned_where_that_is_wanted(wanted, caplog, request):
     assert found == wanted, "optuna.samplers._qmc._logger"
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_points_of_a_sequence_are_optunas_and_a_place_has_one():
+    def point(study: optuna.Study, sampler: optuna.samplers.BaseSampler) -> tuple[float, int]:
+        study.sampler = sampler
+        trial = study.ask()
+        return trial.suggest_float("x", 0, 1), trial.suggest_int("n", 1, 64)
+
+    def begun() -> optuna.Study:
+        study = optuna.create_study()
+        point(study, optuna.samplers.RandomSampler(seed=0))
+        study.tell(0, 0.0)
+        return study
+
+    beside = optuna.samplers.RandomSampler(seed=0)
+    theirs, optunas = begun(), optuna.samplers.QMCSampler(scramble=True, seed=5)
+    one_after_the_other = [point(theirs, optunas) for _ in range(4)]
+    ours = begun()
+    placed = [point(ours, internals.PlacedSequence(place, seed=5, beside=beside)) for place in (3, 0, 1, 3, 2)]
+    found = dict(zip((3, 0, 1, 2), (placed[3], *placed[1:3], placed[4]), strict=True))
+    assert placed[0] == placed[3]
+    assert [found[place] for place in range(4)] == one_after_the_other, "QMCSampler._find_sample_id"
+
+
 def test_brackets_follow_from_a_number_of_ours(study):
     numbers = {0: 7, 1: None, 2: 5}
     placed = internals.PlacedHyperband(lambda one: numbers.get(one.number, one.number), least=1, most=81, reduction=3)

@@ -104,7 +104,7 @@ def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tup
 
 
 @pytest.mark.slow
-@given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "bohb", "random"]))
+@given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "bohb", "random", "qmc"]))
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_factory, kills, sampler):
     folder = tmp_path_factory.mktemp("book")
     config = make_config(trials=18, sampler=sampler)
@@ -134,10 +134,12 @@ def test_every_trial_is_told_and_none_is_left_running(tmp_path):
     assert {row[1] for row in rows} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
 
 
-@pytest.mark.parametrize("stopped_at", [0, 3])
-def test_a_trial_that_was_stopped_while_it_was_drawn_leaves_its_place_to_the_next(tmp_path, monkeypatch, stopped_at):
+@pytest.mark.parametrize(("stopped_at", "sampler"), [(0, "random"), (3, "random"), (3, "qmc")])
+def test_a_trial_that_was_stopped_while_it_was_drawn_leaves_its_place_to_the_next(
+    tmp_path, monkeypatch, stopped_at, sampler
+):
     """Somebody's own function may take its time there."""
-    config = make_config(trials=6, sampler="random")
+    config = make_config(trials=6, sampler=sampler)
     undisturbed = run_through(tmp_path / "plain", config, [])
     (tmp_path / "s").mkdir()
     opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=False)
