@@ -265,9 +265,6 @@ def _check_together(given: RunOptions) -> None:
     ):
         if value is not None:
             raise InputError(option, expected=instead, found=value)
-    if given.sampler == "qmc":
-        hint = "processes would draw the same points of its one sequence"
-        raise InputError("--sampler", expected="tpe, bohb or random beside --join", found="qmc", hint=hint)
 
 
 def _place_of(given: RunOptions) -> Path | None:

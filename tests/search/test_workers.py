@@ -447,7 +447,6 @@ def test_a_search_alone_and_one_with_others_exclude_each_other(start, url, tmp_p
         ({"features": None}, "--join: expected --features"),
         ({"channels": 4}, "--channels: expected none beside --join"),
         ({"head": "some:function"}, "--head: expected none beside --join"),
-        ({"sampler": "qmc"}, "--sampler: expected tpe, bohb or random beside --join"),
     ],
 )
 def test_what_does_not_go_with_others_is_refused(tmp_path, store, changed, said):

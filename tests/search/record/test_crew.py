@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pytest
-from made_crew import DEAD, ELSEWHERE
+from made_crew import DEAD, ELSEWHERE, Process
 from made_mirrors import Clock
 from made_study import make_config
 from optuna.samplers import RandomSampler
@@ -31,6 +32,7 @@ from search.record.crew import (
 )
 from search.record.owner import ATTRIBUTE, Ownership
 from search.record.summary import SUMMARY_FILE
+from search.trials.samplers import make_sampler
 
 pytestmark = pytest.mark.usefixtures("patience")
 BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
@@ -241,6 +243,29 @@ def test_a_config_that_is_damaged_is_named(crews, join):
 
 
 @BOTH
+def test_a_quasi_random_sequence_is_drawn_together_as_by_one_alone(crews):
+    def drawn(processes: list[Process], most: int) -> dict[int, float]:
+        points = {}
+        all_places = [process.places(most) for process in processes]
+        for turn in range(most):
+            process, places = processes[turn % len(processes)], all_places[turn % len(processes)]
+            found = places.next(lambda place: make_sampler("qmc", seed=0, ordinal=place, epochs=1))
+            assert found is not None
+            trial, place = found
+            points[place] = trial.suggest_float("x", 0, 1)
+            process.complete(trial)
+        return points
+
+    together = drawn([crews.process(), crews.process()], 8)
+    assert len(set(together.values())) == 8
+    study = optuna.create_study()
+    for place in range(8):
+        study.sampler = make_sampler("qmc", seed=0, ordinal=place, epochs=1)
+        trial = study.ask()
+        assert trial.suggest_float("x", 0, 1) == together[place]
+        study.tell(trial, 0.5)
+
+
 def test_one_is_elected_until_it_leaves(crews, join):
     one, two = join(), join()
     assert [process.crew.elect() for process in (one, two, one, two)] == [True, False, True, False]

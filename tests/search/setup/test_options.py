@@ -205,11 +205,11 @@ def test_images_that_are_no_path_are_refused():
 
 
 def test_a_study_file_too_is_told_what_does_not_go_with_others(tmp_path):
-    (tmp_path / "t.toml").write_text(STUDY.replace("[run]", '[run]\nsampler = "qmc"'))
+    (tmp_path / "t.toml").write_text(STUDY.replace("[run]", "[run]\nchannels = 4"))
     told = {"study": tmp_path / "t.toml", "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db"}
-    assert resolve(RunOptions.given(told)).options.sampler == "qmc"
+    assert resolve(RunOptions.given(told)).options.channels == 4
     for refuse in (lambda: resolve(RunOptions.given(told | {"join": True})), lambda: study_of(RunOptions.given(told))):
-        with pytest.raises(InputError, match="--sampler: expected tpe, bohb or random beside --join, found qmc"):
+        with pytest.raises(InputError, match=r"--channels: expected none beside --join.*found 4"):
             refuse()
 
 
