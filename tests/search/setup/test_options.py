@@ -204,13 +204,14 @@ def test_images_that_are_no_path_are_refused():
         take_images({"images": 5})
 
 
-def test_a_study_file_too_is_told_what_does_not_go_with_others(tmp_path):
-    (tmp_path / "t.toml").write_text(STUDY.replace("[run]", "[run]\nchannels = 4"))
+def test_processes_together_are_told_what_does_not_go_with_others(tmp_path):
+    (tmp_path / "t.toml").write_text(STUDY.replace("[run]", '[run]\nsampler = "qmc"'))
     told = {"study": tmp_path / "t.toml", "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db"}
-    assert resolve(RunOptions.given(told)).options.channels == 4
-    for refuse in (lambda: resolve(RunOptions.given(told | {"join": True})), lambda: study_of(RunOptions.given(told))):
+    assert study_of(RunOptions.given(told)) == ("t", tmp_path / "study")
+    assert resolve(RunOptions.given(told | {"join": True})).options.sampler == "qmc"
+    for ask, more in ((resolve, {"join": True, "channels": 4}), (study_of, {"channels": 4})):
         with pytest.raises(InputError, match=r"--channels: expected none beside --join.*found 4"):
-            refuse()
+            ask(RunOptions.given(told | more))
 
 
 def test_a_process_may_name_the_database_of_a_study_otherwise_than_the_others(tmp_path):
