@@ -42,7 +42,8 @@ from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, help_of
-from search.setup.own_head import Build, OwnFunction, OwnHead, changed_since, find_function, name_of
+from search.setup.own_function import Build, OwnFunction, find_function, name_of
+from search.setup.own_head import OwnHead, changed_since
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import DEMONSTRATION, Resolved, resolve

@@ -32,7 +32,7 @@ from search.review.words import (
     value_in_words,
 )
 from search.setup.classes import describe_absent
-from search.setup.own_head import has_command
+from search.setup.own_function import has_command
 from search.setup.reproduce import command_line, going_on, python_call, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes

@@ -18,7 +18,7 @@ from features.runtime.text import counted
 from heads.metrics.scoring import lower_is_better
 from search.setup.left_open import SHARE_IN_WORDS
 from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
-from search.setup.own_head import OwnHeadRecord
+from search.setup.own_function import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
 from search.setup.storage_url import bare, hidden

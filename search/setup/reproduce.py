@@ -11,7 +11,7 @@ from typing import Any
 from features.runtime.options import option_name
 from search.setup.config import StudyConfig
 from search.setup.options import study_options
-from search.setup.own_head import has_command
+from search.setup.own_function import has_command
 
 
 def to_toml(config: StudyConfig) -> str:

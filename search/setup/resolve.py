@@ -17,7 +17,7 @@ from search.setup.config import STUDY_FILE, StudyConfig, package_versions
 from search.setup.data import SearchData
 from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
-from search.setup.own_head import OwnHeadRecord
+from search.setup.own_function import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import ALIKE, POOLING, Space, StudyFile, read_study_file
 from search.setup.storage_url import (

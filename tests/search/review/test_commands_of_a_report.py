@@ -16,7 +16,7 @@ from search.record.study_record import StudyRecord, read_record
 from search.review import exports
 from search.review.exports import export_of_ensemble, export_of_recommended
 from search.review.report import make_report
-from search.setup.own_head import OwnHeadRecord, has_command
+from search.setup.own_function import OwnHeadRecord, has_command
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.record.study_record import read_record
 from search.review.tables import trials_frame
-from search.setup.own_head import OwnHeadRecord
+from search.setup.own_function import OwnHeadRecord
 from search.trials.notes import TrialNotes
 
 

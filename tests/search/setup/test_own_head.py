@@ -19,7 +19,8 @@ from features.runtime.errors import InputError
 from heads.model.own import OwnSpec
 from search.setup.config import StudyConfig
 from search.setup.options import RunOptions
-from search.setup.own_head import BuildError, OwnHead, changed_since, find_function, name_of
+from search.setup.own_function import find_function, name_of
+from search.setup.own_head import BuildError, OwnHead, changed_since
 from search.setup.resolve import resolve
 
 SHAPE = (2, 2, 8)
