@@ -22,7 +22,7 @@ from search.setup.optuna_internals import note_beside
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
 
-SCORE = Score(0.5, 0.5)
+SCORE = Score(0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
