@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ _NUMBERS = ("alpha", "value", "temperature")
 TAKEN = ("views", "dtype")
 """How a head takes the features of its kind; what is averaged over other views, or rounded otherwise, is no input of
 one file of heads."""
+WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
+"""What several heads in one file say of themselves only where all of them say the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,22 @@ class HeadMetadata(FeatureKind):
         yield from self.differences(other)
         if self.backbone == other.backbone == UNKNOWN and self.store_fingerprint != other.store_fingerprint:
             yield "store_fingerprint", self.store_fingerprint, other.store_fingerprint
+
+
+def shared(members: Sequence[HeadMetadata], names: Iterable[str]) -> dict[str, Any]:
+    """Returns those of some fields of which all members say the same."""
+    first = members[0]
+    return {
+        name: getattr(first, name)
+        for name in names
+        if all(getattr(one, name) == getattr(first, name) for one in members)
+    }
+
+
+def trials_of(members: Sequence[HeadMetadata]) -> tuple[int, ...]:
+    """Returns the members' trials; none where one has none."""
+    trials = tuple(one.trial for one in members if one.trial is not None)
+    return trials if len(trials) == len(members) else ()
 
 
 def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:
