@@ -285,7 +285,7 @@ class _SleepingBanks:
         return [[np.zeros(1, np.float32)]]
 
     def predict_exactly(self, store: str, heads: Sequence[Any]) -> list[tuple[Probabilities, Score]]:
-        return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5)) for _ in heads]
+        return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5)) for _ in heads]
 
     def place_of(self, member: Member) -> Any:
         return (member.slot, (member.slot,))

@@ -319,12 +319,15 @@ class LoadedHead:
             store: A store, or its file.
             part: ``all``, or ``train``, ``validation`` or ``test``: as the head's study split this very store, or as
                 the store itself says where it is another.
-            progress: Whether a bar shows how far it is.
+            progress: Whether a bar shows how far it is, and a line what has to be known of the rows.
 
         Raises:
             InputError: The store does not fit the head, or cannot be split as it was.
         """
-        return self.score(self.choose_rows(store, part), progress=progress).metrics
+        chosen = self.choose_rows(store, part)
+        if progress and chosen.caveat:
+            say(f"{chosen.store.path}: {chosen.caveat}")
+        return self.score(chosen, progress=progress).metrics
 
     def choose_rows(self, store: str | os.PathLike[str] | FeatureStore, part: str = "all") -> ChosenRows:
         """Opens a store, makes sure that it fits, and chooses the rows that ``evaluate`` scores."""

@@ -65,7 +65,7 @@ def main(
     elif occlusion:
         raise InputError("--occlusion", expected="--heatmaps DIR, where the maps go", found="none")
     say(f"{head}: {described}")
-    predicted = loaded.predict_each(images, chosen, maps=heatmaps, occlusion=occlusion)
+    predicted = loaded.predict_each(images if store is None else store, chosen, maps=heatmaps, occlusion=occlusion)
     predictions, problem = predicted.rows, predicted.problem
     if problem and not predictions:
         raise problem

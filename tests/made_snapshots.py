@@ -52,7 +52,7 @@ def leave_snapshot(
 ) -> Path:
     """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    best = EpochRecord(1, 0.5, Score(0.5, 0.75), 0.01)
+    best = EpochRecord(1, 0.5, Score(0.5, 0.75, 0.75), 0.01)
     members = [
         Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
         for number, epochs in trials.items()

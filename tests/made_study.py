@@ -114,7 +114,7 @@ class MadeStudy:
                 self.book.prune(asked, epochs=end)
             else:
                 accuracy = self.accuracy(asked, end)
-                best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy), 1e-3)
+                best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy, accuracy), 1e-3)
                 TrialNotes.write(asked.trial, learning_rates=[asked.spec.learning_rate] * end)
                 parameters = sum(array.size for array in initial_weights(asked.spec, (2, 2, 64), 4, seed=0))
                 self.book.complete(asked, best, epochs=end, parameters=parameters)

@@ -131,7 +131,8 @@ def _fill(writer: StoreWriter, projected: ProjectedStore, store: FeatureStore, o
         inside = slice(start, start + len(features))
         there = settled[inside]
         if not known:
-            mine, theirs = (one[there].astype(np.float32) for one in (made.features[inside], features))
+            both = made.take(start + np.flatnonzero(there)), features[there]
+            mine, theirs = (some.astype(np.float32) for some in both)
             near = not there.any() or float(np.abs(mine - theirs).max()) <= _ALIKE * float(np.abs(theirs).max())
             _require_same(writer.path, "features", near)
         if not there.all():

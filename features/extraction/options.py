@@ -21,7 +21,7 @@ from features.images.views import View, parse_views
 from features.runtime.backend import UNLESS_TOLD, Backend
 from features.runtime.errors import InputError
 from features.runtime.options import ShownAs, joined, option_name, text_of
-from features.runtime.text import composed
+from features.store.class_names import split_names
 from features.store.intensity import Intensity, parse_intensity
 
 
@@ -230,4 +230,4 @@ class ExtractionOptions(BaseModel):
 
 
 def _names(told: str | None) -> tuple[str, ...]:
-    return () if told is None else tuple(composed(name).strip() for name in told.split(","))
+    return () if told is None else split_names(told)

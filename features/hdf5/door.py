@@ -43,13 +43,15 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         expected: What it has to be.
 
     Raises:
-        InputError: In place of any exception but our own.
-        BottleneckError: The system has no room for another open file.
+        InputError: In place of any exception but our own, and failed assertions, which say nothing of the file.
+        BottleneckError: The system has no room for another open file, or no memory for what is in it.
     """
     try:
         yield
-    except BottleneckError:
+    except (BottleneckError, AssertionError):
         raise
+    except MemoryError as error:
+        raise BottleneckError(f"{path}: not enough memory to read it") from error
     except DamagedError as error:
         raise InputError(path, expected=expected, found=error) from error
     except FileNotFoundError as error:
@@ -59,7 +61,8 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _SHORT:
             raise BottleneckError(f"{path}: cannot be opened: {os.strerror(error.errno)}") from error
-        reason = printable(str(error).strip("'\"") or type(error).__name__)
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes what it says
+        reason = printable(str(said) or type(error).__name__)
         raise InputError(path, expected=expected, found=f"a damaged file ({shortened(reason, 160)})") from error
 
 

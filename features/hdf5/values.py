@@ -43,12 +43,13 @@ class Attributes:
         """Returns what to raise where an attribute is not what it has to be."""
         return InputError(self._path, field=name, expected=expected, found=found)
 
-    def value(self, name: str, expected: str = "an attribute of that name") -> Any:
+    def value(self, name: str) -> Any:
         """Returns an attribute: text, a number or a truth value, or an array of one of these; not larger than the file.
 
         Raises:
             InputError: It is not there, is of another type, or too large.
         """
+        expected = "an attribute of that name"
         if name not in self._node.attrs:
             raise self.refusal(name, expected, "none")
         try:

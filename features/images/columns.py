@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from features.images.label_file import names_of, shown, texts_of
 from features.runtime.errors import InputError
 from features.runtime.text import composed, listed, printable
+from features.store.class_names import why_no_names
 from features.store.parts import KNOWN_AS, part_named
 from features.store.patient_names import as_one_spelling, without_point
 
@@ -51,8 +52,8 @@ class ColumnChoice:
 
     def __post_init__(self) -> None:
         for option, names in (("--classes", self.classes), ("--label-columns", self.one_hot)):
-            if len(set(names)) != len(names) or not all(names):
-                raise InputError(option, expected="different names, joined by commas", found=",".join(names))
+            if names and (unfit := why_no_names(names)):
+                raise InputError(option, expected=unfit[0], found=unfit[1])
         if self.one_hot and (self.label or self.classes):
             option = "--label-column" if self.label else "--classes"
             raise InputError(option, expected="none beside --label-columns", found=self.label or ",".join(self.classes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -137,14 +137,13 @@ def file_of(path: str) -> str:
     return match["file"] if match and not is_image_name(path) else path
 
 
-def with_all_pages(table: ImageTable, on_file: Callable[[], object] = lambda: None) -> ImageTable:
+def with_all_pages(table: ImageTable) -> ImageTable:
     """Returns the table with a row for each page of a file that has several: ``scan.tif#1``, ``scan.tif#2``.
 
     All pages of a file are of one patient: where the patient is unknown, the file's path stands for one.
 
     Args:
         table: A row a file.
-        on_file: Called after each file was looked at.
     """
     sources = [table.folder / path for path in table.paths]
     rows: list[int] = []
@@ -153,7 +152,6 @@ def with_all_pages(table: ImageTable, on_file: Callable[[], object] = lambda: No
     nameless = 0
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="pages") as pool:
         for row, numbers in enumerate(pool.map(page_numbers, sources)):
-            on_file()
             path, patient = table.paths[row], table.patients[row]
             several = len(numbers) > 1
             nameless += several and not patient

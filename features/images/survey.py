@@ -49,7 +49,6 @@ class Numbers:
     """Numbers of one type in some images.
 
     Attributes:
-        images: How many were decoded.
         low: The least number.
         high: The largest.
         usual_low: What all but a thousandth of each image's numbers are above.
@@ -57,7 +56,6 @@ class Numbers:
         bits: How many bits the files declare; None among them where one declares nothing below its type's.
     """
 
-    images: int
     low: float
     high: float
     usual_low: float
@@ -66,7 +64,6 @@ class Numbers:
 
     def __add__(self, other: Numbers) -> Numbers:
         return Numbers(
-            self.images + other.images,
             min(self.low, other.low),
             max(self.high, other.high),
             min(self.usual_low, other.usual_low),
@@ -266,7 +263,7 @@ def _numbers_of(source: Source, max_pixels: int) -> tuple[bool, Numbers] | None:
     few = values.reshape(-1)[:: -(-values.size // _SAMPLE)]
     few = few[np.isfinite(few)]
     usual = np.quantile(few, _USUAL) if few.size else np.array((low, high))
-    numbers = Numbers(1, low, high, float(usual[0]), float(usual[1]), frozenset((bits,)))
+    numbers = Numbers(low, high, float(usual[0]), float(usual[1]), frozenset((bits,)))
     return values.dtype.kind == "f", numbers
 
 

@@ -25,6 +25,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
 from features.store.array_files import FileArray, array_in, is_archive, keys_of
+from features.store.class_names import split_names
 from features.store.given import (
     Given,
     HeldArray,
@@ -203,7 +204,7 @@ class ArrayFiles:
         if self.classes is not None:
             if "classes" in given:
                 raise InputError("--classes", expected=f"none beside those in {self.source}", found=self.classes)
-            given["classes"] = HeldArray("--classes", [name.strip() for name in self.classes.split(",")])
+            given["classes"] = HeldArray("--classes", split_names(self.classes))
         features, labels = given.pop(FEATURES), given.pop(LABELS)
         return Arrays.of(features, labels, given, created=utc_text(self.source.stat().st_mtime))
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from features.runtime.errors import InputError
-from features.runtime.text import printable
+from features.runtime.text import composed, listed, printable
 from features.store.limits import why_not_kept
 
 ARTICLE_CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ARTICLE_SHAPE = (8, 8, 2048)
 """Of the article's bottlenecks: InceptionV3's, of 299 x 299 pixels."""
+_NAMED = 8
 
 
 def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bool = True) -> tuple[str, ...]:
-    """Returns the class names in label order: those given, the article's four, or ``class-<i>``.
+    """Returns the class names in label order: those given, composed, the article's four, or ``class-<i>``.
 
     Args:
         given: The names, or one text of them with commas between; None where they are not told.
@@ -27,14 +27,28 @@ def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bo
     """
     if given is None:
         return ARTICLE_CLASSES if of_article and count == len(ARTICLE_CLASSES) else numbered_classes(count)
-    listed: list[Any] = given.split(",") if isinstance(given, str) else [*given]
-    names = tuple(f"{name}".strip() for name in listed)
-    if len(names) != count or len(set(names)) != count or not all(names):
-        expected = f"{count} different names, in label order"
-        raise InputError("--classes", expected=expected, found=printable(",".join(names)) or "none")
-    if unfit := next(filter(None, map(why_not_kept, names)), None):
+    names = split_names(given) if isinstance(given, str) else tuple(composed(f"{name}").strip() for name in given)
+    if unfit := why_no_names(names, count):
         raise InputError("--classes", expected=unfit[0], found=unfit[1])
     return names
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Returns the names that one text has with commas between, composed."""
+    return tuple(composed(name).strip() for name in text.split(","))
+
+
+def why_no_names(names: Sequence[str], count: int | None = None) -> tuple[str, str] | None:
+    """Returns what names of classes would have to be, and what they are; None for those that classes can have.
+
+    Args:
+        names: In label order, composed: two spellings of one name are no two names.
+        count: How many there have to be; None where that is free.
+    """
+    if not names or not all(names) or len(set(names)) < len(names) or count not in (None, len(names)):
+        number = "" if count is None else f"{count} "
+        return f"{number}different names, in label order", listed(map(printable, names), _NAMED) or "none"
+    return next(filter(None, map(why_not_kept, names)), None)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:

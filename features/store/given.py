@@ -11,7 +11,7 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable, shortened
 from features.store.array_files import OBJECTS
-from features.store.class_names import numbered_classes
+from features.store.class_names import numbered_classes, why_no_names
 from features.store.limits import MOST_CLASSES, why_not_kept
 from features.store.parts import KNOWN_AS, part_named
 from features.store.patient_names import as_one_spelling
@@ -172,9 +172,8 @@ def class_names(classes: Given) -> tuple[str, ...]:
         InputError: They are not different, or too many.
     """
     names = tuple(composed(name) for name in texts_of(classes, None))
-    if not names or len(set(names)) < len(names) or "" in names:
-        shown = listed(map(printable, names), _NAMED) or "none"
-        raise classes.refusal("different names, in label order", shown)
+    if unfit := why_no_names(names):
+        raise classes.refusal(*unfit)
     if len(names) > MOST_CLASSES:
         raise classes.refusal(f"at most {MOST_CLASSES:,} names", f"{len(names):,}")
     return names

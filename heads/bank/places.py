@@ -22,8 +22,6 @@ Sizes = dict[str, tuple[int, ...]]
 class Each(Protocol):
     """Applies a function to places."""
 
-    one_by_one: bool
-
     def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
         """Returns what the function makes of each place in use, float32; of others anything finite or their own.
 
@@ -37,8 +35,6 @@ class Each(Protocol):
 
 class OneByOne:
     """One place after the other; free ones are left at zeros."""
-
-    one_by_one = True
 
     def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
         """See ``Each``."""
@@ -56,8 +52,6 @@ class OneByOne:
 
 class AllAtOnce:
     """All places as one."""
-
-    one_by_one = False
 
     def run(self, function: Callable[[Arrays], Arrays], arrays: Arrays, used: Used, results: Sizes) -> Arrays:
         """See ``Each``."""

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from heads.model.functions import POOLINGS, pooled_values
+from heads.model.functions import POOLINGS
 from heads.model.spec import PAGE, HeadSpec
+from heads.model.weights import multiplications
 
 STATISTICS = ("mean", "variance")
 """Those that are not trained."""
@@ -264,13 +265,8 @@ class BankShape:
         return 2 * self.batch * max(1, self.folds - 1) * sum(map(self._step_products, specs))
 
     def _step_products(self, spec: HeadSpec) -> int:
-        width, units = spec.conv_width, first_units(spec, self.classes)
-        first = 2 * width * self.positions * self.feature_shape[2]
-        dense = 3 * width * pooled_values(spec.pooling, self.positions) * units
-        deeper = 0
-        if spec.dense_layers:
-            deeper = 3 * units * ((spec.dense_layers - 1) * units + self.classes)
-        return first + dense + deeper
+        first, dense = multiplications(spec, self.feature_shape, self.classes)
+        return 2 * first + 3 * dense
 
 
 def pages_of(spec: HeadSpec) -> int:

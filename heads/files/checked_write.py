@@ -16,9 +16,10 @@ from features.runtime.lock import WriterLock
 from features.runtime.portable import DISK_FULL
 from features.runtime.text import abridged
 from features.runtime.unseen import stderr_unseen, warnings_unseen
-from heads.files.formats import Format, Probabilities, Rows, probabilities_of
+from heads.files.formats import Format, Inputs, probabilities_of
 from heads.files.head_file import what_is_no_model
 from heads.files.keras_archive import is_archive, opened_archive
+from heads.metrics.scoring import Probabilities
 
 TOLERANCE = 1e-4
 """Of probabilities in [0, 1], between one runtime's float32 and another's."""
@@ -50,7 +51,7 @@ def check_place(out: Path, form: Format) -> None:
             raise InputError(out, expected="a new folder, or a SavedModel to replace", found=found)
 
 
-def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any], rows: Rows) -> float:
+def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any], rows: Inputs) -> float:
     """Writes a model, and lets rows go through what was written before it takes its place.
 
     Another runtime computes with other instructions, so probabilities may differ by ``TOLERANCE``; the class is then

@@ -15,14 +15,12 @@ import keras
 
 from features.runtime.errors import InputError
 from heads.files.head_file import Head
-from heads.files.metadata import TAKEN, HeadMetadata
+from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, shared, trials_of
 from heads.files.plain_layers import PlainModel, parse_model
 
 _AVERAGE = "average"
 _ALIKE = ("classes", *TAKEN)
 """What members must agree on beside the kind of features: with others an average means nothing."""
-_WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
-"""What an ensemble says of itself only where all its members say the same."""
 
 
 def build_ensemble(models: Sequence[Any]) -> Any:
@@ -59,37 +57,34 @@ def build_ensemble(models: Sequence[Any]) -> Any:
     return ensemble
 
 
-def join_heads(heads: Sequence[Head], *, value: float | None = None, versions: dict[str, str] | None = None) -> Head:
+def join_heads(heads: Sequence[Head], *, temperature: float | None = None) -> Head:
     """Joins heads and what is known of them, ready for ``heads.files.head_file.save_head``.
 
     Args:
         heads: The members, at least one.
-        value: The ensemble's own validation value.
-        versions: Package versions that make it; else those of the first member.
+        temperature: What calibrates the average.
 
     Returns:
-        The ensemble. Its metadata are what holds of every member; ``trials`` are theirs, where each has one.
+        The ensemble. Its metadata are what holds of every member; ``trials`` are theirs, where each has one, and
+        ``versions`` the first one's.
 
     Raises:
         InputError: As ``build_ensemble``; or two heads were trained on features, or for classes, of different kinds,
             or on those of two stores whose backbone is unknown.
     """
-    first, *others = (head.metadata for head in heads)
+    first, *others = members = [head.metadata for head in heads]
     for number, other in enumerate(others, start=1):
         own = ((name, getattr(first, name), getattr(other, name)) for name in _ALIKE)
         for name, expected, found in (*own, *first.other_features(other)):
             if expected != found:
                 raise InputError(f"head {number}", field=name, expected=f"{expected} as head 0", found=found)
-    shared = {name: getattr(first, name) for name in ("feature_shape", *first.origin, *_ALIKE, *_WHERE_ALIKE)}
-    for name in _WHERE_ALIKE:
-        if any(getattr(other, name) != getattr(first, name) for other in others):
-            del shared[name]
-    trials = tuple(head.metadata.trial for head in heads if head.metadata.trial is not None)
+    kind = {name: getattr(first, name) for name in ("feature_shape", *first.origin, *_ALIKE) if name != "weights"}
     metadata = HeadMetadata(
-        **shared,
-        trials=trials if len(trials) == len(heads) else (),
-        value=value,
-        versions=first.versions if versions is None else versions,
+        **kind,
+        **shared(members, WHERE_ALIKE),
+        trials=trials_of(members),
+        temperature=temperature,
+        versions=first.versions,
     )
     return Head(build_ensemble([head.model for head in heads]), metadata)
 

@@ -19,11 +19,10 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from heads.files.head_file import file_image
 from heads.files.metadata_json import NAME, to_json
+from heads.metrics.scoring import Probabilities
 
-Rows = npt.NDArray[np.float32]
+Inputs = npt.NDArray[np.float32]
 """(rows, height, width, channels): features or images."""
-Probabilities = npt.NDArray[np.float32]
-"""(rows, classes)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Format:
     title: str
     suffixes: tuple[str, ...]
     write: Callable[[Path, Any, dict[str, Any]], None]
-    predict: Callable[[Path, Rows], Probabilities]
+    predict: Callable[[Path, Inputs], Probabilities]
     tensorflow: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
@@ -104,13 +103,13 @@ def _add_member(path: Path, attributes: dict[str, Any]) -> None:
         archive.writestr(NAME, to_json(attributes))
 
 
-def _load(path: Path, rows: Rows) -> Probabilities:
+def _load(path: Path, rows: Inputs) -> Probabilities:
     import keras  # noqa: PLC0415  the command chooses the backend first
 
     return probabilities_of(keras.saving.load_model(path, compile=False), rows)
 
 
-def probabilities_of(model: Any, rows: Rows) -> Probabilities:
+def probabilities_of(model: Any, rows: Inputs) -> Probabilities:
     """Returns what a keras.Model in memory gives for rows."""
     import keras  # noqa: PLC0415
 
@@ -126,7 +125,7 @@ def _write_onnx(path: Path, model: Any, attributes: dict[str, Any]) -> None:
     onnx.save(written, path)
 
 
-def _run_onnx(path: Path, rows: Rows) -> Probabilities:
+def _run_onnx(path: Path, rows: Inputs) -> Probabilities:
     import onnxruntime  # noqa: PLC0415  an extra
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -140,7 +139,7 @@ def _write_tflite(path: Path, model: Any, attributes: dict[str, Any]) -> None:
     _add_member(path, attributes)
 
 
-def _run_tflite(path: Path, rows: Rows) -> Probabilities:
+def _run_tflite(path: Path, rows: Inputs) -> Probabilities:
     from heads.files.on_tensorflow import run_tflite  # noqa: PLC0415
 
     return run_tflite(path, rows)
@@ -153,7 +152,7 @@ def _write_saved_model(path: Path, model: Any, attributes: dict[str, Any]) -> No
     (extra / NAME).write_text(to_json(attributes) + "\n", encoding="utf-8")
 
 
-def _serve_saved_model(path: Path, rows: Rows) -> Probabilities:
+def _serve_saved_model(path: Path, rows: Inputs) -> Probabilities:
     from heads.files.on_tensorflow import serve_saved_model  # noqa: PLC0415
 
     return serve_saved_model(path, rows)

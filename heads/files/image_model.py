@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import keras
 
 from features.extraction.backbones import Backbone
+from features.store.kind import FeatureKind
 from heads.files.head_file import Head
-from heads.files.metadata import HeadMetadata
+from heads.files.metadata import WHERE_ALIKE, HeadMetadata, shared, trials_of
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,22 @@ def largest_side(branches: Sequence[Branch]) -> int:
 def ensemble_metadata(branches: Sequence[Branch], temperature: float | None) -> HeadMetadata:
     """Returns what the file of an ensemble says of itself: what holds of all members, and what they take.
 
+    What they differ in is unknown of the whole: of features of different shapes, the shape is (0, 0, 0).
+
     Args:
         branches: As for ``build_image_ensemble``.
         temperature: What calibrates the average.
     """
-    heads = [head.metadata for branch in branches for head in branch.heads]
-    trials = [one.trial for one in heads if one.trial is not None]
-    return replace(
-        heads[0],
-        backbone=", ".join(branch.backbone.spec.title for branch in branches),
-        image_size=largest_side(branches),
-        weights=", ".join(dict.fromkeys(branch.backbone.weights_name for branch in branches)),
-        weights_sha256="",
-        views=tuple(dict.fromkeys(view for one in heads for view in one.views)),
-        dtype=", ".join(dict.fromkeys(one.dtype for one in heads)),
-        store_fingerprint="",
-        trial=None,
-        trials=tuple(trials) if len(trials) == len(heads) else (),
-        spec=None,
-        value=None,
-        refit=None,
-        split=None,
-        projection="",
-        temperature=temperature,
-    )
+    members = [head.metadata for branch in branches for head in branch.heads]
+    told = {
+        "backbone": ", ".join(branch.backbone.spec.title for branch in branches),
+        "image_size": largest_side(branches),
+        "weights": ", ".join(dict.fromkeys(branch.backbone.weights_name for branch in branches)),
+        "views": tuple(dict.fromkeys(view for one in members for view in one.views)),
+        "dtype": ", ".join(dict.fromkeys(one.dtype for one in members)),
+        "trials": trials_of(members),
+        "temperature": temperature,
+        "versions": members[0].versions,
+    }
+    names = ("classes", *(field.name for field in fields(FeatureKind)), *WHERE_ALIKE)
+    return HeadMetadata(**({"feature_shape": (0, 0, 0)} | shared(members, names) | told))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
-from features.runtime.text import composed, printable
+from features.runtime.text import printable
 from features.store.class_names import ARTICLE_SHAPE, class_names
 from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
@@ -32,6 +32,8 @@ _NUMBERS = ("alpha", "value", "temperature")
 TAKEN = ("views", "dtype")
 """How a head takes the features of its kind; what is averaged over other views, or rounded otherwise, is no input of
 one file of heads."""
+WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
+"""What several heads in one file say of themselves only where all of them say the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,22 @@ class HeadMetadata(FeatureKind):
             yield "store_fingerprint", self.store_fingerprint, other.store_fingerprint
 
 
+def shared(members: Sequence[HeadMetadata], names: Iterable[str]) -> dict[str, Any]:
+    """Returns those of some fields of which all members say the same."""
+    first = members[0]
+    return {
+        name: getattr(first, name)
+        for name in names
+        if all(getattr(one, name) == getattr(first, name) for one in members)
+    }
+
+
+def trials_of(members: Sequence[HeadMetadata]) -> tuple[int, ...]:
+    """Returns the members' trials; none where one has none."""
+    trials = tuple(one.trial for one in members if one.trial is not None)
+    return trials if len(trials) == len(members) else ()
+
+
 def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:
     """Returns the HDF5 attributes of a whole file: what it is (``KIND`` or ``IMAGE_MODEL``), and its metadata."""
     return {"kind": kind, "schema": SCHEMA, **metadata_attributes(metadata)}
@@ -151,8 +169,7 @@ def parse_metadata(
     if "kind" not in attributes and plain is not None:
         keras_version = {"keras": attributes.text("keras_version")} if "keras_version" in attributes else {}
         names = class_names(classes, plain.classes, of_article=plain.feature_shape == ARTICLE_SHAPE)
-        known = tuple(map(composed, names))
-        return HeadMetadata(classes=known, feature_shape=plain.feature_shape, versions=keras_version)
+        return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
     if classes is not None:
         told = classes if isinstance(classes, str) else ",".join(map(str, classes))
         raise InputError("--classes", expected=f"none, as {path} names its classes", found=printable(told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from features.rows.split import groups_of
 from features.runtime.errors import BottleneckError
 from heads.metrics.intervals import accuracy_interval, wilson_interval
-from heads.metrics.scoring import score
+from heads.metrics.scoring import class_areas, score
 
 MOST_COUNTED = 200
 """Classes up to which the whole confusion matrix is kept: of 5,000 it would have 25 million numbers."""
@@ -127,7 +128,8 @@ def measure(
         raise BottleneckError("the head's probabilities are not finite")
     called = probabilities.argmax(1)
     counts = _Counts.of(labels, called, len(classes))
-    per_class = tuple(_of_class(label, name, probabilities, labels, counts) for label, name in enumerate(classes))
+    areas = class_areas(probabilities[None], labels)[:, 0].tolist()
+    per_class = tuple(_of_class(label, name, areas[label], counts) for label, name in enumerate(classes))
     recalls = [one.sensitivity for one in per_class if one.sensitivity is not None]
     correct, rows = int(counts.right.sum()), len(labels)
     groups = None if patients is None else groups_of(patients)
@@ -176,27 +178,16 @@ def _pairs(labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequence
     )
 
 
-def _of_class(
-    label: int,
-    name: str,
-    probabilities: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    counts: _Counts,
-) -> ClassMetrics:
+def _of_class(label: int, name: str, area: float, counts: _Counts) -> ClassMetrics:
     rows, called, hits = (int(some[label]) for some in (counts.true, counts.called, counts.right))
-    others = len(labels) - rows
-    area = None
-    if rows and others:
-        from sklearn.metrics import roc_auc_score  # noqa: PLC0415  slow to import, and results are read without it
-
-        area = float(roc_auc_score(labels == label, probabilities[:, label]))
+    others = int(counts.true.sum()) - rows
     return ClassMetrics(
         name=name,
         rows=rows,
         sensitivity=_share(hits, rows),
         specificity=_share(others - (called - hits), others),
         precision=_share(hits, called),
-        auc=area,
+        auc=None if math.isnan(area) else area,
     )
 
 

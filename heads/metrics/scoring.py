@@ -54,17 +54,12 @@ class Score:
     Attributes:
         loss: Mean of -log(probability of the true class), not smoothed, in nats.
         accuracy: Share of the rows whose most probable class is the true one, in [0, 1].
-        ranking_score: What heads are ranked by, higher is better: the objective, of ``loss`` its negative. Where it is
-            not given, the accuracy.
+        ranking_score: What heads are ranked by, higher is better: the objective, of ``loss`` its negative.
     """
 
     loss: float
     accuracy: float
-    ranking_score: float = np.nan
-
-    def __post_init__(self) -> None:
-        if np.isnan(self.ranking_score):
-            object.__setattr__(self, "ranking_score", self.accuracy)
+    ranking_score: float
 
     @property
     def finite(self) -> bool:
@@ -72,12 +67,8 @@ class Score:
         return bool(np.isfinite([self.loss, self.accuracy, self.ranking_score]).all())
 
     def better_than(self, other: Score | None) -> bool:
-        """The higher ranking score is better, of equal ones the lower loss; a score with NaN is better than nothing."""
-        if not self.finite:
-            return False
-        if other is None or not other.finite:
-            return True
-        return (self.ranking_score, -self.loss) > (other.ranking_score, -other.loss)
+        """Whether it is better by the rule of ``better``, or the first that is a score at all."""
+        return self.finite if other is None else bool(better(self, other))
 
     @classmethod
     def mean(cls, scores: Sequence[Score]) -> Score:
@@ -85,6 +76,17 @@ class Score:
         return cls(
             *(float(np.mean([getattr(s, name) for s in scores])) for name in ("loss", "accuracy", "ranking_score"))
         )
+
+
+def better(new: Score | Scores, best: Score | Scores) -> npt.NDArray[np.bool_]:
+    """Where a score is better than another: by a higher ranking score, of equal ones by a lower loss.
+
+    One with NaN is never better, and any other is better than one with NaN.
+    """
+    higher = np.greater(new.ranking_score, best.ranking_score)
+    equal = np.equal(new.ranking_score, best.ranking_score)
+    wins = np.logical_not(best.finite) | higher | (equal & np.less(new.loss, best.loss))
+    return np.asarray(new.finite & wins)
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,7 @@ class BestEpochs:
             here: Where there is a head, of the same shape.
         """
         best = self._best or Scores(*np.full((3, *here.shape), np.nan))
-        higher = scores.ranking_score > best.ranking_score
-        equal = scores.ranking_score == best.ranking_score
-        better = ~best.finite | higher | (equal & (scores.loss < best.loss))
-        replaced: npt.NDArray[np.bool_] = here & (self._last_counts | (scores.finite & better))
+        replaced: npt.NDArray[np.bool_] = here & (self._last_counts | better(scores, best))
         self._best = Scores(*(np.where(replaced, new, old) for new, old in zip(scores, best, strict=True)))
         return replaced
 
@@ -169,7 +168,7 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
         (heads,) each.
     """
     assert objective in OBJECTIVES, objective
-    heads, rows, classes = probabilities.shape
+    heads, rows, _ = probabilities.shape
     sound = ~np.isnan(probabilities).any(axis=(1, 2)) if rows else np.zeros(heads, bool)
     if not sound.any():
         return Scores(*np.full((3, heads), np.nan))
@@ -181,7 +180,7 @@ def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objecti
         ranking_score = np.mean([right[:, labels == label].mean(axis=1) for label in np.unique(labels)], axis=0)
     elif objective == "auc":
         ranking_score = np.full(heads, np.nan)
-        ranking_score[sound] = _areas(probabilities[sound], labels, classes)
+        ranking_score[sound] = _mean_area(probabilities[sound], labels)
     else:
         ranking_score = -loss if lower_is_better(objective) else accuracy
     return Scores(*(np.where(sound, numbers, np.nan) for numbers in (loss, accuracy, ranking_score)))
@@ -201,22 +200,37 @@ def true_logarithms(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -
     return np.log(np.clip(true, PROBABILITY_FLOOR, None))
 
 
-def _areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:
-    """Mean area under the ROC curves of the classes, (heads,): Mann and Whitney's U by ranks, ties shared.
+def class_areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Area under the ROC curve of each class' probability: Mann and Whitney's U by ranks, ties shared.
 
     As ``sklearn.metrics.roc_auc_score``, for all heads at once.
+
+    Args:
+        probabilities: (heads, rows, classes).
+        labels: (rows,) index of the true class.
+
+    Returns:
+        (classes, heads); NaN of a class that no row is of, or every row.
     """
     from scipy.stats import rankdata  # noqa: PLC0415  slow to import, and seldom needed
 
-    areas = []
+    heads, _, classes = probabilities.shape
+    areas = np.full((classes, heads), np.nan)
     for label in range(classes):
         own = labels == label
         positives, negatives = int(own.sum()), int((~own).sum())
         if positives and negatives:
             ranks = rankdata(probabilities[:, :, label], axis=1)
             above = ranks[:, own].sum(axis=1) - positives * (positives + 1) / 2
-            areas.append(above / (positives * negatives))
-    return np.mean(areas, axis=0) if areas else np.full(len(probabilities), np.nan)
+            areas[label] = above / (positives * negatives)
+    return areas
+
+
+def _mean_area(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Mean over the classes that have an area, (heads,)."""
+    areas = class_areas(probabilities, labels)
+    counted = areas[~np.isnan(areas).any(axis=1)]
+    return np.asarray(counted.mean(axis=0)) if len(counted) else areas[0]
 
 
 def predict_probabilities(

@@ -113,7 +113,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def head_trainee(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int, *, seed: int) -> Trainee:
-    """Returns one of our heads as ``heads.model.fit.train_solo`` trains it."""
+    """Returns one of our heads as ``heads.model.fit.train_solo`` trains it, if a plateau cuts its rate.
+
+    ``train_together`` knows no cosine: it would pick such a head's best epoch, at rates of another schedule.
+    """
+    assert spec.schedule == "plateau", spec.schedule
     model = build_head(spec, feature_shape, classes, seed=seed)
     model.set_weights(without_statistics(spec, model.get_weights()))
     compile_head(model, spec)

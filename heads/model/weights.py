@@ -27,6 +27,12 @@ def dense_shapes(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: i
     return list(zip([inputs, *units[:-1]], units, strict=True))
 
 
+def multiplications(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int) -> tuple[int, int]:
+    """Returns the multiplications of a head's products for one row: of its first layer, and of its dense layers."""
+    dense = sum(inputs * units for inputs, units in dense_shapes(spec, feature_shape, classes))
+    return math.prod(feature_shape) * spec.conv_width, dense
+
+
 def initial_weights(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int, *, seed: int) -> Weights:
     """Draws a head's first weights with NumPy, so that they are the same on every backend and in the fused bank.
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from heads.bank.shape import first_units
 from heads.metrics.scoring import predict_batch
-from heads.model.functions import pooled_values
 from heads.model.spec import HeadSpec
+from heads.model.weights import multiplications
 
 MOST_ROWS = 32
 """In a batch: as many images as ``heads.predict`` takes at once."""
@@ -45,13 +43,7 @@ def milliseconds_per_row(model: Any, feature_shape: tuple[int, int, int]) -> flo
 
 def multiply_adds(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int) -> int:
     """Returns the multiplications of a head's products for one row; what else it computes is little beside them."""
-    height, width, channels = feature_shape
-    places = height * width
-    units = first_units(spec, classes)
-    found = places * channels * spec.conv_width + spec.conv_width * pooled_values(spec.pooling, places) * units
-    if spec.dense_layers:
-        found += units * ((spec.dense_layers - 1) * units + classes)
-    return found
+    return sum(multiplications(spec, feature_shape, classes))
 
 
 class Pace(NamedTuple):
@@ -73,13 +65,11 @@ class Pace(NamedTuple):
             measured: Milliseconds by multiplications; one at least.
         """
         sizes, times = np.array([*measured]) / 1e6, np.array([*measured.values()])
-        spread = float(((sizes - sizes.mean()) ** 2).sum())
-        each = float(((sizes - sizes.mean()) * (times - times.mean())).sum()) / spread if spread else 0.0
-        start = mean(times.tolist()) - each * float(sizes.mean())
-        if each <= 0:
-            return cls(mean(times.tolist()), 0.0)
-        if start < 0:
-            return cls(0.0, float((sizes * times).sum() / (sizes**2).sum()))
+        if len(measured) == 1:
+            return cls(float(times[0]), 0.0)
+        from scipy.optimize import nnls  # noqa: PLC0415  slow to import, and needed once a study
+
+        start, each = nnls(np.column_stack([np.ones(len(sizes)), sizes]), times)[0].tolist()
         return cls(start, each)
 
     def of(self, size: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,8 +178,7 @@ def _joined(leaving: Leaving) -> Head:
         return heads[0]
     from heads.files.ensemble import join_heads  # noqa: PLC0415  beside Keras
 
-    joined = join_heads(heads)
-    return replace(joined, metadata=replace(joined.metadata, temperature=leaving.temperature))
+    return join_heads(heads, temperature=leaving.temperature)
 
 
 def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:

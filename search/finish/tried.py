@@ -9,7 +9,7 @@ import numpy as np
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from heads.files.formats import Rows
+from heads.files.formats import Inputs
 from heads.files.metadata import HeadMetadata
 from search.setup.config import StudyConfig
 
@@ -27,7 +27,7 @@ class Tried(NamedTuple):
         what: What they are, in words.
     """
 
-    rows: Rows
+    rows: Inputs
     what: str
 
 
@@ -56,7 +56,7 @@ def _store(config: StudyConfig, fingerprint: str | None) -> FeatureStore | None:
         return None
 
 
-def made_images(size: int) -> Rows:
+def made_images(size: int) -> Inputs:
     """Returns images of squares in random colours: (images, size, size, 3), 0 to 255."""
     cells = np.random.default_rng(0).integers(0, 256, (IMAGES, _CELLS, _CELLS, 3))
     places = np.arange(size) * _CELLS // size

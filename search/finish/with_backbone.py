@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,7 @@ def image_model_of(leaving: Leaving, choice: ExportOptions) -> tuple[Any, HeadMe
     (branch,) = branches
     head = branch.heads[0]
     if len(branch.heads) > 1:
-        joined = join_heads(branch.heads)
-        head = replace(joined, metadata=replace(joined.metadata, temperature=leaving.temperature))
+        head = join_heads(branch.heads, temperature=leaving.temperature)
     return build_image_model(branch.backbone, head), head.metadata
 
 

@@ -233,7 +233,8 @@ def _check_state(member: Member, state: HeadState) -> None:
 
 def _record(noted: dict[str, Any]) -> EpochRecord:
     told = noted["validation"]
-    return EpochRecord(**{**noted, "validation": Score(told["loss"], told["accuracy"], told.get("merit", np.nan))})
+    score = Score(told["loss"], told["accuracy"], told.get("merit", told["accuracy"]))
+    return EpochRecord(**{**noted, "validation": score})
 
 
 def _noted(record: EpochRecord) -> dict[str, Any]:

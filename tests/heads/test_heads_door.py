@@ -297,6 +297,15 @@ class TestEvaluate:
             metrics = loaded.evaluate(store, progress=False).to_dict()
             assert {name: told[name] for name in metrics} == json.loads(json.dumps(metrics))
 
+    def test_who_scores_training_rows_is_told(
+        self, loaded: LoadedHead, made_world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        loaded.evaluate(made_world.store)
+        said = capsys.readouterr().err
+        assert f"{made_world.store}: includes the rows that the head was trained on" in said
+        loaded.evaluate(made_world.store, progress=False)
+        assert not capsys.readouterr().err
+
     def test_how_a_script_has_numpy_treat_underflow_decides_nothing(self, made_world: World, image: Path) -> None:
         head = load_head(made_world.head)
         head.metadata = replace(head.metadata, temperature=1e-3)  # which leaves all but one probability at 0

@@ -299,8 +299,8 @@ def test_a_folder_without_any_of_the_files_is_refused_with_an_example_of_both(fo
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"classes": ("a", "a")}, "--classes: expected different names, joined by commas, found a,a"),
-        ({"one_hot": ("a", "")}, "--label-columns: expected different names, joined by commas, found a,"),
+        ({"classes": ("a", "a")}, "--classes: expected different names, in label order, found a, a"),
+        ({"one_hot": ("a", "")}, "--label-columns: expected different names, in label order, found a,"),
         ({"one_hot": ("a",), "label": "x"}, "--label-column: expected none beside --label-columns, found x"),
         ({"one_hot": ("a",), "classes": ("x",)}, "--classes: expected none beside --label-columns, found x"),
     ],

@@ -223,8 +223,8 @@ def test_class_names_are_those_given_the_articles_or_numbers(tmp_path):
         article_to_store(source, path, classes=given_names)
         assert FeatureStore(path).classes == expected
         path.unlink()
-    for wrong in ("a,b", "a,b,b", "a,,c"):
-        with pytest.raises(InputError, match=f"--classes: expected 3 different names, in label order, found {wrong}"):
+    for wrong in ("a, b", "a, b, b", "a, , c", "a, \u00e9, e\u0301"):
+        with pytest.raises(InputError, match="--classes: expected 3 different names, in label order, found a, "):
             article_to_store(three, tmp_path / "store.h5", classes=wrong)
     with pytest.raises(InputError, match="--classes: expected text in Unicode, found something else"):
         article_to_store(three, tmp_path / "store.h5", classes="a,b,\udcff")

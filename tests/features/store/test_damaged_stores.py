@@ -14,7 +14,7 @@ from conftest import ROOT, build_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.hdf5.door import opened
+from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
 from features.store import reader
 from features.store.reader import FeatureStore
@@ -204,3 +204,24 @@ def test_a_damaged_store_is_refused_naming_what_is_wrong(small_store, tmp_path, 
     with pytest.raises(InputError, match=message) as caught:
         FeatureStore(path)
     assert caught.value.field in (name, None)
+
+
+def test_what_says_nothing_of_the_file_is_no_damage(tmp_path):
+    with pytest.raises(BottleneckError, match="not enough memory to read it") as caught, reading(tmp_path, "a store"):
+        raise MemoryError("Unable to allocate 3.00 GiB")
+    assert not isinstance(caught.value, InputError)
+    with pytest.raises(AssertionError), reading(tmp_path, "a store"):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("no such object"), r"\(no such object\)"),
+        (TypeError("'NoneType' object is not iterable"), r"\('NoneType' object is not iterable\)"),
+        (ValueError(), r"\(ValueError\)"),
+    ],
+)
+def test_damage_is_said_in_the_words_of_the_library(tmp_path, error, said):
+    with pytest.raises(InputError, match=said), reading(tmp_path, "a store"):
+        raise error

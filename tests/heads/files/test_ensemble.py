@@ -208,8 +208,8 @@ class TestMetadata:
 
     def test_what_holds_of_all_members_travels(self, tmp_path: Path) -> None:
         heads = self.heads()
-        joined = join_heads(heads, value=0.95, versions={"keras": "4"})
-        expected = replace(heads[0].metadata, spec=None, trial=None, trials=(3, 8), value=0.95, versions={"keras": "4"})
+        joined = join_heads(heads, temperature=1.5)
+        expected = replace(heads[0].metadata, spec=None, trial=None, trials=(3, 8), value=None, temperature=1.5)
         assert joined.metadata == expected
         save_head(tmp_path / "e.hdf5", joined.model, joined.metadata)
         assert read_metadata(tmp_path / "e.hdf5") == read_head(tmp_path / "e.hdf5").metadata == expected
@@ -391,7 +391,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Head(random_head(spec, seed, shape=store.header.feature_shape, classes=3), replace(metadata, trial=seed))
         for seed, spec in enumerate(THREE[:2])
     ]
-    joined = join_heads(heads, value=0.5)
+    joined = join_heads(heads)
     for name, head in {"0": heads[0], "1": heads[1], "ensemble": joined}.items():
         save_head(folder / f"{name}.hdf5", head.model, head.metadata)
     return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import keras
 import numpy as np
@@ -73,6 +75,22 @@ def test_it_leaves_as_a_plain_keras_file(branches, images, name, tmp_path):
         with h5py.File(out) as file:
             assert file.attrs["trials"].tolist() == [10, 20, 21]
             assert (file.attrs["temperature"], file.attrs["image_size"]) == (1.5, 64)
+
+
+def test_what_holds_of_one_member_alone_is_not_said_of_the_whole(branches):
+    whole = ensemble_metadata(
+        [replaced(branches[0], layer="conv_pw_6_relu", backbone_sha256="0" * 64), branches[1]], 1.5
+    )
+    assert (whole.alpha, whole.preprocessing, whole.classes) == (0.25, "backbone", CLASSES)
+    assert (whole.layer, whole.backbone_sha256, whole.feature_shape) == ("", "", (0, 0, 0))
+    other = replaced(branches[1], alpha=1.0, preprocessing="tf", intensity="8 bits", own={"function": "a.py:head"})
+    whole = ensemble_metadata([other, branches[0]], None)
+    assert (whole.alpha, whole.preprocessing, whole.intensity, whole.own) == (None, "unknown", "unknown", None)
+
+
+def replaced(branch: Branch, **changes) -> Branch:
+    """The branch of a network that says something else of itself."""
+    return Branch(branch.backbone, [replace(head, metadata=replace(head.metadata, **changes)) for head in branch.heads])
 
 
 def test_one_backbone_and_one_head_are_what_they_are_alone(branches, images):

@@ -48,7 +48,9 @@ def test_who_has_it_names_them(own: Path, told: object) -> None:
     assert read_head(own, CLASSES).metadata == head.metadata
 
 
-@pytest.mark.parametrize("told", ["cat,cow,dog", "cat,cow,dog,dog", ["cat", "cow", "dog", ""], []])
+@pytest.mark.parametrize(
+    "told", ["cat,cow,dog", "cat,cow,dog,dog", ["cat", "cow", "dog", ""], ["cat", "cow", "\u00e9", "e\u0301"], []]
+)
 def test_names_that_are_not_one_for_each_output_are_refused(own: Path, told: object) -> None:
     with pytest.raises(InputError, match="--classes: expected 4 different names, in label order, found "):
         load_head(own, classes=told)

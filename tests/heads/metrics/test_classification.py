@@ -51,6 +51,7 @@ def test_agrees_with_scikit_learn(seed: int, rows: int, classes: int) -> None:
     for one, precision, auc in zip(metrics.per_class, precisions, aucs, strict=True):
         assert (one.precision or 0) == pytest.approx(precision)
         assert one.auc == pytest.approx(auc)
+    assert score(probabilities, labels, "auc").ranking_score == np.mean([one.auc for one in metrics.per_class])
     assert sum(map(sum, metrics.confusion)) == len(labels)
 
 

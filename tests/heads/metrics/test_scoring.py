@@ -70,7 +70,7 @@ def test_the_best_epochs_of_many_heads_are_those_of_each(epochs, last_counts):
     many = BestEpochs(np.array([last_counts, False, True]))
     best = None
     for number, (loss, accuracy) in enumerate(epochs, 1):
-        record = EpochRecord(number, 0.0, Score(loss, accuracy), 1e-3)
+        record = EpochRecord(number, 0.0, Score(loss, accuracy, accuracy), 1e-3)
         replaced = many.update(Scores(*(np.full(3, value) for value in (loss, accuracy, accuracy))), np.arange(3) != 1)
         replaces = record.replaces(best, last_counts=last_counts)
         assert replaced.tolist() == [replaces, False, True]
@@ -78,7 +78,7 @@ def test_the_best_epochs_of_many_heads_are_those_of_each(epochs, last_counts):
 
 
 def test_of_equal_scores_the_lower_loss_and_of_equals_the_first_epoch_is_kept():
-    first, lower = (EpochRecord(number, 0.0, Score(loss, 0.9), 1e-3) for number, loss in ((1, 0.4), (2, 0.3)))
+    first, lower = (EpochRecord(number, 0.0, Score(loss, 0.9, 0.9), 1e-3) for number, loss in ((1, 0.4), (2, 0.3)))
     assert first.replaces(None, last_counts=False)
     assert lower.replaces(first, last_counts=False)
     assert not first.replaces(lower, last_counts=False)
@@ -99,7 +99,15 @@ def test_a_head_with_nan_has_no_score_and_takes_none_from_the_others(objective):
     assert not score(broken[1, :0], labels[:0], objective).finite
 
 
-def test_better_is_by_merit_then_loss():
+def test_rows_of_one_class_have_no_area_to_be_ranked_by():
+    probabilities, _ = drawn(1, 12)
+    alone = score(probabilities[0], np.zeros(12, int), "auc")
+    assert np.isnan(alone.ranking_score)
+    assert not alone.finite
+    assert np.isnan(Score.mean([alone, Score(0.5, 0.5, 0.5)]).ranking_score)
+
+
+def test_better_is_by_ranking_score_then_loss():
     worse, better = Score(0.4, 0.9, -0.4), Score(0.3, 0.8, -0.3)
     assert better.better_than(worse)
     assert not worse.better_than(better)

@@ -206,12 +206,12 @@ def test_memory_does_not_grow(feeds) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "better"),
     [
-        (Score(0.5, 0.9), None, True),
-        (Score(0.5, 0.9), Score(0.4, 0.8), True),
-        (Score(0.4, 0.9), Score(0.5, 0.9), True),
-        (Score(0.5, 0.9), Score(0.5, 0.9), False),
-        (Score(float("nan"), 0.9), None, False),
-        (Score(0.5, 0.1), Score(float("nan"), float("nan")), True),
+        (Score(0.5, 0.9, 0.9), None, True),
+        (Score(0.5, 0.9, 0.9), Score(0.4, 0.8, 0.8), True),
+        (Score(0.4, 0.9, 0.9), Score(0.5, 0.9, 0.9), True),
+        (Score(0.5, 0.9, 0.9), Score(0.5, 0.9, 0.9), False),
+        (Score(float("nan"), 0.9, 0.9), None, False),
+        (Score(0.5, 0.1, 0.1), Score(float("nan"), float("nan"), float("nan")), True),
     ],
 )
 def test_which_score_is_better(first: Score, second: Score | None, better: bool) -> None:

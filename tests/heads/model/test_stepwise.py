@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import keras
@@ -81,6 +82,11 @@ def test_epoch_by_epoch_is_one_call_of_fit_bit_by_bit(feeds):
     for mine, theirs in zip(steps.weights[0], whole.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(steps.probabilities[0], whole.probabilities)
+
+
+def test_a_head_that_ends_with_its_cosine_is_not_trained_epoch_by_epoch():
+    with pytest.raises(AssertionError, match="cosine"):
+        head_trainee(replace(SPEC, schedule="cosine"), SHAPE, 4, seed=7)
 
 
 def test_models_of_folds_sit_out_their_own_and_are_judged_by_their_mean(feeds):
@@ -166,7 +172,7 @@ def test_a_seed_decides_what_layers_draw_and_disturbs_nobody():
     np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     np.testing.assert_array_equal(keras.random.uniform((3,)), drawn[1])
-    assert Score.mean([Score(1.0, 0.5), Score(2.0, 1.0)]).accuracy == 0.75
+    assert Score.mean([Score(1.0, 0.5, 0.5), Score(2.0, 1.0, 1.0)]).accuracy == 0.75
 
 
 def test_an_own_spec_is_its_function_and_its_parameters():

@@ -18,6 +18,7 @@ from heads.loaded import load_head
 from heads.metrics.calibration import with_temperature
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
+from heads.prediction import stored
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def test_rows_have_the_probabilities_of_the_model(place):
     said = invoke("heads.predict", place / "head.hdf5", place / "v.h5", "--json")
     assert said.status == 0
     assert [row["class"] for row in json.loads(said.out)] == table["class"].tolist()
+
+
+def test_the_store_that_was_checked_is_the_one_that_is_predicted(place, monkeypatch):
+    opened = []
+
+    class Opened(FeatureStore):
+        def __init__(self, path):
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(stored, "FeatureStore", Opened)
+    assert invoke("heads.predict", place / "head.hdf5", place / "v.h5").status == 0
+    assert opened == [str(place / "v.h5")]
 
 
 def test_rows_are_calibrated_as_images_are(place, tmp_path):

@@ -37,7 +37,7 @@ def end_trial(study, accuracy: float, *, folds: int = 1, asked: Asked | None = N
     """Runs a trial to its end, its head offered and told as the pool does."""
     made, checkpoints, data = study
     asked = asked or made.book.ask()
-    score = Score(1 - accuracy, accuracy)
+    score = Score(1 - accuracy, accuracy, accuracy)
     weights = drawn_weights(asked.spec, data, seed=asked.number)
     checkpoints.offer(asked, [weights] * folds, score, ())
     asked.trial.report(accuracy, 1)

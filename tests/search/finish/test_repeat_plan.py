@@ -30,7 +30,7 @@ class Searched:
     def trial(self, value: float, best_epoch: int = EPOCHS, epochs: int = EPOCHS) -> None:
         asked = self.made.book.ask()
         TrialNotes.write(asked.trial, learning_rates=[1e-3] * best_epoch)
-        record = EpochRecord(best_epoch, 0.1, Score(1 - value, value), 1e-3)
+        record = EpochRecord(best_epoch, 0.1, Score(1 - value, value, value), 1e-3)
         self.made.book.complete(asked, record, epochs=epochs, parameters=1)
 
     def plan(self, **changes) -> RepeatPlan:

@@ -22,7 +22,7 @@ from search.setup.optuna_internals import note_beside
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
 
-SCORE = Score(0.5, 0.5)
+SCORE = Score(0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,17 @@ def test_what_is_in_the_record_is_seen_from_another_folder(tmp_path, data, study
     Predictions(tmp_path / "here", data, "accuracy", in_record=True).offer(ask(study), [], SCORE, [made])
     there = Predictions(tmp_path / "there", data, "accuracy", in_record=True)
     assert there.scores(there.read(told(study)))[0].accuracy == 5 / len(made)
+
+
+def test_a_header_that_asks_for_more_memory_than_there_is_counts_as_damage(tmp_path, data, study):
+    kept = Predictions(tmp_path / "kept", data, "accuracy", in_record=False)
+    kept.offer(ask(study), [], SCORE, [probabilities(data, 5)])
+    (file,) = (tmp_path / "kept").iterdir()
+    with file.open("wb") as raw:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 4)}
+        np.lib.format.write_array_header_1_0(raw, header)
+    with pytest.raises(InputError, match="a damaged file"):
+        kept.read(told(study))
 
 
 def _text(array: np.ndarray) -> str:

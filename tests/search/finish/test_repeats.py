@@ -74,7 +74,7 @@ class MadeBank:
                 continue
             best = 2 + run
             TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * best)
-            record = EpochRecord(best, 0.1, Score(score.loss, score.accuracy), 1e-3)
+            record = EpochRecord(best, 0.1, Score(score.loss, score.accuracy, score.accuracy), 1e-3)
             book.complete(asked, record, epochs=epochs, parameters=1)
         recording.opened.flush()
         return Throughput()

@@ -51,7 +51,7 @@ def record_of(asked: Asked, epoch: int) -> EpochRecord:
     """A made-up curve that depends on the head alone."""
     quality = asked.seed % 1000 / 1000
     accuracy = round(quality * (1 - 0.5**epoch), 6)
-    return EpochRecord(epoch, 1 - accuracy, Score(loss=1 - accuracy, accuracy=accuracy), asked.spec.learning_rate)
+    return EpochRecord(epoch, 1 - accuracy, Score(1 - accuracy, accuracy, accuracy), asked.spec.learning_rate)
 
 
 class KilledError(Exception):
@@ -172,7 +172,8 @@ def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(t
     assert first.trial.params == {"conv_width": 32, "dropout": 0.1}  # the nearest of the space, not drawn ones
     others = [book.ask() for _ in range(8)]
     for asked in [first, *others]:
-        book.report(asked, EpochRecord(1, 1.0, Score(1.0, 0.1 if asked is first else 0.9), 1e-3))
+        accuracy = 0.1 if asked is first else 0.9
+        book.report(asked, EpochRecord(1, 1.0, Score(1.0, accuracy, accuracy), 1e-3))
     assert not book.should_prune(first)
     opened.close()
 
@@ -182,7 +183,8 @@ def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
     book = Book(opened.study, make_config(trials=5), HEADS)
     article, *others, weakest = [book.ask() for _ in range(5)]
     for place, asked in enumerate((article, *others, weakest)):
-        book.report(asked, EpochRecord(1, 1.0, Score(1.0, 0.9 - place / 10), 1e-3))
+        accuracy = 0.9 - place / 10
+        book.report(asked, EpochRecord(1, 1.0, Score(1.0, accuracy, accuracy), 1e-3))
     book.fail(article, "diverged", epochs=1)
     assert book.should_prune(weakest)
     for asked in others:
@@ -193,7 +195,7 @@ def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
 
 def test_a_trial_is_through_after_all_epochs_or_as_many_without_a_better_one_as_it_may_wait(tmp_path):
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    config, best = make_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5), 1e-3)
+    config, best = make_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5, 0.5), 1e-3)
     patient = Book(opened.study, config.model_copy(update={"patience": 3}), HEADS)
     assert [patient.is_through(epochs, best) for epochs in (2, 4, 5)] == [False, False, True]
     endless = Book(opened.study, config, HEADS)
@@ -221,7 +223,7 @@ def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
     for accuracy, loss in scores:
         asked = book.ask()
         assert asked is not None
-        book.complete(asked, EpochRecord(2, 0.1, Score(loss, accuracy), 1e-3), epochs=3, parameters=1)
+        book.complete(asked, EpochRecord(2, 0.1, Score(loss, accuracy, accuracy), 1e-3), epochs=3, parameters=1)
     assert book.ask() is None
     assert [trial.number for trial in ranking(opened.study)] == [2, 1, 3, 0, 4]
     article = article_trial(opened.study)
