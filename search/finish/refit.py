@@ -31,6 +31,8 @@ from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.sizing import BankRequest, memory_for, whole_bank
 
+_DIVERGED = "it diverged"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -91,20 +93,26 @@ class Refit:
 
 def refit(
     candidates: Sequence[Candidate], config: StudyConfig, data: StudyData, own: OwnHead | None = None
-) -> dict[int, Refit]:
+) -> tuple[dict[int, Refit], dict[int, str]]:
     """Trains heads in one bank per store, each for its own number of epochs; in several where memory asks for it.
 
     Those of somebody's own function are trained one after the other.
 
     Returns:
-        By trial number; a head that diverged is left out.
+        The heads, and of each that could not be trained the reason; both by trial number.
     """
-    alone = [one for one in candidates if isinstance(one.head, OwnSpec)]
-    found = {made.trial: made for one in alone if (made := _train_alone(one, own, config, data.first)) is not None}
+    found: dict[int, Refit] = {}
+    lost: dict[int, str] = {}
+    for one in candidates:
+        if isinstance(one.head, OwnSpec):
+            try:
+                found[one.trial] = _train_alone(one, own, config, data.first)
+            except (BuildError, TrainingError) as error:
+                lost[one.trial] = str(error)
     for store, rows in data.named.items():
         left = [one for one in candidates if isinstance(one.head, HeadSpec) and one.store == store]
         found |= _in_banks(left, config, rows)
-    return found
+    return found, {one.trial: _DIVERGED for one in candidates if one.trial not in found} | lost
 
 
 def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
@@ -136,8 +144,13 @@ def _feed(data: SearchData) -> Feed:
     return Feed(*data.all_but_test, memory_bytes=0)
 
 
-def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit | None:
-    """Trains a head of somebody's own function; None where it diverged, or could not be trained."""
+def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
+    """Trains a head of somebody's own function.
+
+    Raises:
+        BuildError: The function does not make it any more.
+        TrainingError: It diverged, or could not be trained.
+    """
     assert own is not None
     assert isinstance(one.head, OwnSpec)
     source, rows = data.all_but_test
@@ -147,16 +160,14 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
         epochs=one.epochs, batch_size=config.batch_size, plan_seed=derive_seed(config.seed, "refit batches")
     )
     counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
-    try:
-        with session_apart():
-            trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
-            batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
-            with seeded(seed):
-                weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
-    except (BuildError, TrainingError):
-        return None
-    sound = all(np.isfinite(array).all() for array in weights)
-    return Refit(one.trial, one.head, weights, one.epochs, len(rows)) if sound else None
+    with session_apart():
+        trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
+        batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
+        with seeded(seed):
+            weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
+    if not all(np.isfinite(array).all() for array in weights):
+        raise TrainingError(_DIVERGED)
+    return Refit(one.trial, one.head, weights, one.epochs, len(rows))
 
 
 def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidate]:
