@@ -75,9 +75,14 @@ def many_parameters(trials: int) -> list[optuna.trial.FrozenTrial]:
     return made
 
 
+def together(trials: list[optuna.trial.FrozenTrial]) -> tuple[list[str], str]:
+    sets = parameter_figures.scored_sets(trials, "accuracy")
+    return parameter_figures.parameters_together(trials, lambda: parameter_figures.importances(sets, "accuracy"))
+
+
 def test_of_many_parameters_the_most_important_are_drawn_together():
     trials = many_parameters(22)
-    names, which = parameter_figures.parameters_together(trials, trials)
+    names, which = together(trials)
     assert len(names) == parameter_figures.MOST_AXES
     assert "p27" in names
     assert names == sorted(names, key=lambda name: int(name[1:]))
@@ -88,14 +93,14 @@ def test_of_many_parameters_the_most_important_are_drawn_together():
 
 def test_of_many_parameters_of_few_trials_those_that_most_have():
     trials = many_parameters(4)
-    names, which = parameter_figures.parameters_together(trials, trials)
+    names, which = together(trials)
     assert names == [f"p{at}" for at in range(25) if at != 3]
     assert which == "24 of 30 parameters, those that most trials have."
 
 
 def test_few_parameters_are_all_drawn_together():
     trials = [optuna.trial.create_trial(value=0.5), optuna.trial.create_trial(value=0.4)]
-    assert parameter_figures.parameters_together(trials, trials) == ([], "")
+    assert together(trials) == ([], "")
 
 
 def test_long_names_leave_room_for_the_plot():

@@ -20,10 +20,12 @@ from meeting import meet
 from optuna.trial import TrialState
 
 from heads.model.spec import HeadSpec
+from search import open_study
 from search.record.costs import CostOfUse, StoreCost
 from search.record.results import LeakCounts
 from search.record.study_record import StudyRecord, read_record
 from search.review import figures, parameter_figures
+from search.review.gallery import Gallery
 from search.review.outcome import show_outcome
 from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
@@ -338,11 +340,36 @@ def test_figures_read_as_the_tables_do():
 
 
 def test_the_parameter_that_decides_is_the_most_important(finished):
-    figure = parameter_figures.importance(read_record(finished).trials)
-    assert figure is not None
+    trials = read_record(finished).trials
+    sets = parameter_figures.scored_sets(trials, "accuracy")
+    figure = parameter_figures.importance(parameter_figures.importances(sets, "accuracy"))
     assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
     assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
-    assert parameter_figures.importance(read_record(finished).trials[:3]) is None
+    assert parameter_figures.scored_sets(trials[:3], "accuracy") == {}
+
+
+def test_figures_are_computed_when_they_are_asked_for_and_once(finished, monkeypatch):
+    asked, real = [], parameter_figures.importances
+
+    def importances(*given):
+        asked.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(parameter_figures, "importances", importances)
+    monkeypatch.setattr(parameter_figures, "MOST_AXES", 3)
+    gallery = Gallery(read_record(finished))
+    assert {"importance", "parameters-together"} <= set(gallery)
+    assert asked == []
+    across = gallery["parameters-together"]
+    assert [axis.label for axis in across.data[0].dimensions[1:]] == gallery.together[0]
+    assert gallery["importance"] is gallery["importance"]
+    assert len(asked) == 1
+
+
+def test_figures_of_a_notebook_have_a_template_and_those_of_a_report_none(finished):
+    figure = open_study(finished).figures()["history"]
+    assert figure.layout.template.layout.xaxis.gridcolor
+    assert Gallery(read_record(finished))["history"].layout.template.layout.xaxis.gridcolor is None
 
 
 @pytest.fixture(scope="module")
