@@ -10,12 +10,11 @@ from typing import Any
 import optuna
 import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.text import abridged, counted
 from heads.html.document import in_figure
 from heads.metrics.scoring import lower_is_better
-from search.record.storage import Direction
 from search.record.study_record import best_by, epochs_of
 from search.review.plotting import (
     COLOURS,
@@ -30,7 +29,7 @@ from search.review.plotting import (
     thinned,
     value_of,
 )
-from search.setup.new_study import new_study
+from search.trials.given import study_of
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
@@ -236,17 +235,9 @@ def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> 
 
 
 def _importances(scored: Scored, objective: str) -> dict[str, float]:
-    study = _study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
+    study = study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-
-
-def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction) -> optuna.Study:
-    """A study in memory of completed trials with the given values, for Optuna's own functions to look at."""
-    study = new_study(direction=direction)
-    for trial, value in scored:
-        study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=value))
-    return study
 
 
 def _has_effect(trial: FrozenTrial, name: str) -> bool:
