@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, best_of
 from search.record.crew import ended_for, members, noted_config
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
@@ -199,9 +199,9 @@ def epochs_of(trial: FrozenTrial) -> int:
     return TrialNotes.of(trial).epochs or max(trial.intermediate_values, default=0)
 
 
-def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> float | None:
+def best_by(trial: FrozenTrial, epoch: int, objective: Objective) -> float | None:
     """Returns a trial's best value in its first epochs; None where it has not got so far, or was NaN there."""
     if epochs_of(trial) < epoch:
         return None
     reached = [value for at, value in trial.intermediate_values.items() if at <= epoch and not math.isnan(value)]
-    return (min if lower_is_better(objective) else max)(reached, default=None)
+    return best_of(reached, objective) if reached else None

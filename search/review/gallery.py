@@ -78,7 +78,7 @@ class Gallery(Mapping[str, Figure]):
 
     @cached_property
     def _shares(self) -> dict[str, dict[str, float]]:
-        return parameter_figures.importances(self._sets, self._record.config.objective)
+        return parameter_figures.importances(self._sets)
 
     def _of_parameters(self, record: StudyRecord) -> dict[str, Callable[[], Figure]]:
         ranked, objective = record.ranked, record.config.objective

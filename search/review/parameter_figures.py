@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.text import abridged, counted
 from heads.html.document import in_figure
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, ranking_score
 from search.record.study_record import best_by, epochs_of
 from search.review.plotting import (
     COLOURS,
@@ -43,42 +43,41 @@ _MOST_IN_NAME, _MOST_IN_TICK = 32, 16
 
 
 Scored = list[tuple[FrozenTrial, float]]
-"""Trials, and what each is judged by."""
+"""Trials, and the ranking score that each is judged by."""
 
 
-def scored_sets(trials: Sequence[FrozenTrial], objective: str) -> dict[str, Scored]:
+def scored_sets(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str, Scored]:
     """Returns the sets of trials that importances are told of, by what they are called; none of too few trials.
 
-    Completed trials are few and all good, where weak ones are pruned. So there are two sets: the objective after the
-    epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or of equal
-    values, is left out.
+    Completed trials are few and all good, where weak ones are pruned. So there are two sets: by the objective after the
+    epochs that every trial trained, and by that at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or of
+    equal values, is left out.
     """
     sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
     completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
-    sets: dict[str, Scored] = {}
+    valued: dict[str, Scored] = {}
     early = min((epochs_of(trial) for trial in sound), default=0)
     if early and len(completed) < len(sound):
-        scored = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
-        sets[f"after {counted(early, 'epoch')}, {counted(len(scored), 'trial')}"] = scored
-    sets[f"at the end, {counted(len(completed), 'trial')}"] = [(trial, value_of(trial)) for trial in completed]
-    return {name: scored for name, scored in sets.items() if _tells_something(scored)}
+        got_so_far = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
+        valued[f"after {counted(early, 'epoch')}, {counted(len(got_so_far), 'trial')}"] = got_so_far
+    valued[f"at the end, {counted(len(completed), 'trial')}"] = [(trial, value_of(trial)) for trial in completed]
+    return {
+        name: [(trial, ranking_score(value, objective)) for trial, value in some]
+        for name, some in valued.items()
+        if len(some) >= FEWEST_FOR_IMPORTANCE and len({value for _, value in some}) > 1
+    }
 
 
-def _tells_something(scored: Scored) -> bool:
-    return len(scored) >= FEWEST_FOR_IMPORTANCE and len({value for _, value in scored}) > 1
-
-
-def importances(sets: Mapping[str, Scored], objective: str) -> dict[str, dict[str, float]]:
+def importances(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
     """Computes how much each parameter decides, by PED-ANOVA (Watanabe et al. 2023, doi:10.24963/ijcai.2023/488).
 
     Args:
         sets: See ``scored_sets``.
-        objective: What the trials are judged by.
 
     Returns:
         The parameters' shares, whose sum is 1, for each of the sets.
     """
-    return {name: _importances(scored, objective) for name, scored in sets.items()}
+    return {name: _importances(scored) for name, scored in sets.items()}
 
 
 def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
@@ -114,7 +113,7 @@ def parameters_together(
 
 
 def parallel_coordinates(
-    ranked: Sequence[FrozenTrial], objective: str = "accuracy", names: Sequence[str] | None = None
+    ranked: Sequence[FrozenTrial], objective: Objective, names: Sequence[str] | None = None
 ) -> go.Figure:
     """At most ``MOST_POINTS`` completed trials as lines over parameters.
 
@@ -127,7 +126,7 @@ def parallel_coordinates(
     """
     shown = thinned(ranked, MOST_POINTS, objective)
     values = [short_score(value_of(trial)) for trial in shown]
-    scores = [-value for value in values] if lower_is_better(objective) else values
+    scores = [ranking_score(value, objective) for value in values]
     drawn = [name for name in parameter_names(shown) if names is None or name in names]
     most = _MOST_IN_NAME if len(drawn) <= MOST_AXES // 2 else _MOST_IN_TICK
     axes = [_axis(shown, name) | {"label": abridged(name, most)} for name in drawn]
@@ -147,7 +146,7 @@ def parameter_names(trials: Iterable[FrozenTrial]) -> list[str]:
     return [name for name in names if name.removeprefix("use_") not in names or not name.startswith("use_")]
 
 
-def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accuracy") -> go.Figure:
+def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: Objective) -> go.Figure:
     """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
     shown = thinned(ranked, MOST_POINTS, objective)
     shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
@@ -234,10 +233,9 @@ def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> 
     return [zero if is_off else value if value is None else short(value) for value, is_off in told]
 
 
-def _importances(scored: Scored, objective: str) -> dict[str, float]:
-    study = study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
+def _importances(scored: Scored) -> dict[str, float]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    return dict(optuna.importance.get_param_importances(study_of(scored), evaluator=evaluator))
 
 
 def _has_effect(trial: FrozenTrial, name: str) -> bool:

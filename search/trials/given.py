@@ -45,9 +45,9 @@ class GivenTrials(InMemoryStorage):
     get_trial_param = BaseStorage.get_trial_param
 
 
-def study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: str) -> optuna.Study:
-    """Returns a study of trials as of ones that have come to their ends with the values that are given here."""
-    return new_study(storage=GivenTrials(_ended(*one) for one in scored), direction=direction)
+def study_of(scored: Iterable[tuple[FrozenTrial, float]]) -> optuna.Study:
+    """Returns a study of trials as of ones that have come to their ends with the scores given here; more is better."""
+    return new_study(storage=GivenTrials(_ended(*one) for one in scored), direction="maximize")
 
 
 def _ended(trial: FrozenTrial, value: float) -> FrozenTrial:

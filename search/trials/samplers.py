@@ -111,7 +111,7 @@ class RungSampler(BaseSampler):
             heights = heights_of(study, trials, self._rung_epochs)
             ranks = {height: float(rank) for rank, height in enumerate(sorted(set(heights.values())))}
             ranked = ((one, ranks[heights[one.number]]) for one in trials if one.number in heights)
-            self._ranked = study_of(ranked, "maximize")
+            self._ranked = study_of(ranked)
         return self._ranked
 
 

@@ -53,7 +53,7 @@ def test_they_are_copied_only_for_who_asks_for_copies(study):
 
 
 def test_trials_of_other_values_leave_those_that_they_are_of_as_they_are(study):
-    other = study_of([(study.trials[3], 2.0), (study.trials[0], 1.0)], "maximize")
+    other = study_of([(study.trials[3], 2.0), (study.trials[0], 1.0)])
     assert other.best_trial.number == 3
     assert {trial.state for trial in other.trials} == {TrialState.COMPLETE}
     assert study.trials[3].state == TrialState.FAIL
