@@ -27,7 +27,7 @@ from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
-from search.setup.seeds import derive_seed
+from search.setup.seeds import refit_batches_seed, refit_seed
 from search.setup.stores import StudyData
 from search.training.sizing import BankRequest, memory_for, whole_bank
 
@@ -155,10 +155,8 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
     assert isinstance(one.head, OwnSpec)
     source, rows = data.all_but_test
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
-    seed = derive_seed(config.seed, "refit", one.ordinal)
-    schedule = Schedule(
-        epochs=one.epochs, batch_size=config.batch_size, plan_seed=derive_seed(config.seed, "refit batches")
-    )
+    seed = refit_seed(config.seed, one.ordinal)
+    schedule = Schedule(epochs=one.epochs, batch_size=config.batch_size, plan_seed=refit_batches_seed(config.seed))
     counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
     with session_apart():
         trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
@@ -193,9 +191,12 @@ def _train(
         class_weights=data.class_weights(config.class_weights),
     )
     copies = [(one, copy) for one in candidates for copy in range(one.copies)]
-    newcomers = [Newcomer(spec=one.spec, seeds=(_seed(config, one, copy),), epochs=one.epochs) for one, copy in copies]
+    newcomers = [
+        Newcomer(spec=one.spec, seeds=(refit_seed(config.seed, one.ordinal, copy),), epochs=one.epochs)
+        for one, copy in copies
+    ]
     slots = dict(zip(engine.insert(newcomers), copies, strict=True))
-    plan_seed = derive_seed(config.seed, "refit batches")
+    plan_seed = refit_batches_seed(config.seed)
     found: dict[tuple[int, int], Weights] = {}
     with heeding_stops(at_once=True) as stop:
         for epoch in range(max(candidate.epochs for candidate in candidates)):
@@ -214,10 +215,6 @@ def _train(
             engine.remove(done)
             stop.take_effect()
     return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
-
-
-def _seed(config: StudyConfig, one: Candidate, copy: int) -> int:
-    return derive_seed(config.seed, f"refit copy {copy}" if copy else "refit", one.ordinal)
 
 
 def _refit(one: Candidate, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:

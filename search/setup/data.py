@@ -30,7 +30,7 @@ from search.setup.classes import (
     require_two_classes,
     require_usable,
 )
-from search.setup.seeds import derive_seed
+from search.setup.seeds import batches_seed
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def _describe(
 
 def plan_of(data: SearchData, batch_size: int, seed: int, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:
     """Plans an epoch of the pool: the batches, and with folds the fold of each."""
-    batches = derive_seed(seed, "batches")
+    batches = batches_seed(seed)
     rows, views = data.train.rows, data.train.views
     if data.folds:
         return plan_fold_epoch(data.folds, batch_size=batch_size, views=views, seed=batches, epoch=epoch)
