@@ -245,12 +245,7 @@ def _has_effect(trial: FrozenTrial, name: str) -> bool:
     """
     if TrialNotes.of(trial).has_spec:
         spec = TrialNotes.of(trial).spec
-        of = {
-            ("dense_units", "dense_dropout"): spec.dense_layers > 0,
-            ("plateau_factor", "plateau_patience"): spec.schedule == "plateau",
-            ("momentum",): spec.optimizer == "sgd",
-        }
-        if not all(has for names, has in of.items() if name in names):
+        if name in spec.idle - {"optimizer"}:  # which is itself no matter of something that a head has not
             return False
         if getattr(spec, name, trial.params[name]) != trial.params[name]:
             return False
