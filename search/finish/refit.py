@@ -29,7 +29,7 @@ from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import refit_batches_seed, refit_seed
 from search.setup.stores import StudyData
-from search.training.sizing import BankRequest, memory_for, whole_bank
+from search.training.sizing import BankRequest, has_room_for, memory_for, whole_bank
 
 _DIVERGED = "it diverged"
 
@@ -157,7 +157,7 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
     seed = refit_seed(config.seed, one.ordinal)
     schedule = Schedule(epochs=one.epochs, batch_size=config.batch_size, plan_seed=refit_batches_seed(config.seed))
-    counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
+    counted = np.asarray(data.class_weights(config.class_weights), np.float32)
     with session_apart():
         trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
         batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
@@ -181,13 +181,11 @@ def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidat
 def _train(
     candidates: Sequence[Candidate], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
 ) -> dict[int, Refit]:
-    size = 2 if (config.dtype or default_dtype()) == "bfloat16" else 4
-    held = len(feed.rows) * feed.store.header.row_values * size
     engine = Engine(
         shape,
         train=feed,
         dtype=config.dtype,
-        resident=held <= resident_budget(),
+        resident=has_room_for([feed], config.dtype),
         class_weights=data.class_weights(config.class_weights),
     )
     copies = [(one, copy) for one in candidates for copy in range(one.copies)]

@@ -98,10 +98,10 @@ class SearchData:
             return first, self.train.rows
         return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
 
-    def class_weights(self, kind: str) -> list[float] | None:
+    def class_weights(self, kind: str) -> list[float]:
         """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
         if kind == "none":
-            return None
+            return [1.0] * len(self.store.classes)
         counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
         return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
 

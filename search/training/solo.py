@@ -112,7 +112,7 @@ class OneAtATime:
         if isinstance(asked.head, HeadSpec) and not data.folds:
             whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
-        weights = np.asarray(schedule.class_weights or [1] * len(data.store.classes), np.float32)
+        weights = np.asarray(schedule.class_weights, np.float32)
         with session_apart():
             trainees = [self._trainee(asked, seed) for seed in fold_seeds(asked.seed, max(1, len(data.folds)))]
             batches = [

@@ -93,7 +93,7 @@ def test_each_head_has_its_own_shapes(made):
 
 
 def test_rows_of_rare_classes_count_as_they_did_in_the_search(ended, made, monkeypatch):
-    weights = {"none": None, "balanced": [9.0, 1.0, 1.0, 1.0]}
+    weights = {"none": [1.0] * 4, "balanced": [9.0, 1.0, 1.0, 1.0]}
     monkeypatch.setattr(SearchData, "class_weights", lambda _, kind: weights[kind])
     config = ended.config.model_copy(update={"class_weights": "balanced"})
     found, _ = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data)
