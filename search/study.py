@@ -88,7 +88,7 @@ class Study:
         """
         from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
 
-        return Gallery(self.record)
+        return Gallery(self.record, template="plotly_white")
 
     @as_numpy_comes
     def best_head(self) -> keras.Model:

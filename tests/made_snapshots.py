@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +13,7 @@ import numpy as np
 
 from heads.bank.engine import HeadState
 from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
-from heads.bank.shape import BankShape
+from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
 from search.record.journal import BufferedJournal
@@ -23,6 +25,8 @@ from search.trials.ask_tell import Asked
 
 SPEC = HeadSpec(conv_width=16, learning_rate=0.01)
 OTHER = HeadSpec(conv_width=32, learning_rate=0.01)
+WIDE = HeadSpec(conv_width=4096, learning_rate=0.01)
+"""Whose arrays are not read to their ends where only their headers are asked for."""
 METER = Throughput(epochs=7, head_epochs=14, page_epochs=20, room=28, training_seconds=1.5, compilations=2)
 
 
@@ -57,10 +61,23 @@ def leave_snapshot(
         Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
         for number, epochs in trials.items()
     ]
-    shape = BankShape.covering([spec], pages=8, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
+    pages = max(8, pages_of(spec))
+    shape = BankShape.covering([spec], pages=pages, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
     states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
     snapshots = Snapshots(folder, journal, every=0)
-    snapshots.save(Snapshot(epoch, BankShapes({"": shape}, 8), members, [], throughput, [None] * len(members), states))
+    snapshots.save(
+        Snapshot(epoch, BankShapes({"": shape}, pages), members, [], throughput, [None] * len(members), states)
+    )
     snapshots.wait()
     snapshots.close()
     return snapshots.path
+
+
+def damage(path: Path, part: str) -> None:
+    """Changes the last byte of an array of a snapshot."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{part}.npy")
+    whole = bytearray(path.read_bytes())
+    names = sum(struct.unpack_from("<HH", whole, info.header_offset + 26))
+    whole[info.header_offset + 30 + names + info.file_size - 1] ^= 1
+    path.write_bytes(whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -45,6 +45,20 @@ class Scores(NamedTuple):
 def lower_is_better(objective: str) -> bool:
     """Whether less of an objective is better."""
     return objective == "loss"
+
+
+def ranking_score(value: float, objective: Objective) -> float:
+    """What heads are ranked by, higher is better: an objective's value, of a loss its negative. It undoes itself."""
+    return -value if lower_is_better(objective) else value
+
+
+def best_of(values: Iterable[float], objective: Objective) -> float:
+    """Returns the best of some values of an objective.
+
+    Raises:
+        ValueError: There are none.
+    """
+    return max(values, key=lambda value: ranking_score(value, objective))
 
 
 @dataclass(frozen=True)

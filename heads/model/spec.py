@@ -118,12 +118,17 @@ class HeadSpec:
         return self.schedule == "cosine"
 
     @property
-    def in_effect(self) -> HeadSpec:
-        """The same head, the fields that have no effect on it as the article's head has them."""
+    def idle(self) -> frozenset[str]:
+        """Fields that have no effect on it."""
         idle = [] if self.dense_layers else ["dense_units", "dense_dropout"]
         idle += ["plateau_factor", "plateau_patience"] if self.schedule == "cosine" else []
         idle += [] if self.optimizer == "sgd" else ["optimizer", "momentum"]
-        return replace(self, **{name: getattr(HeadSpec, name) for name in idle})
+        return frozenset(idle)
+
+    @property
+    def in_effect(self) -> HeadSpec:
+        """The same head, the fields that have no effect on it as the article's head has them."""
+        return replace(self, **{name: getattr(HeadSpec, name) for name in self.idle})
 
     @property
     def identity(self) -> str:

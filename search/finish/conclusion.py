@@ -111,8 +111,8 @@ def finish_study(
         The content of summary.json.
 
     Raises:
-        BottleneckError: No trial completed; the chosen head diverged when it was trained on all rows; or the directory
-            is another search's by now, or the end another process's.
+        BottleneckError: No trial completed; the chosen head could not be trained on all rows; or the directory is
+            another search's by now, or the end another process's.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
     searched = checkpoints.searched
@@ -195,11 +195,11 @@ def conclude(
         on_stage: Told of each stage as it begins.
 
     Returns:
-        ``counted`` with finalists, ensemble, refit, calibration, test and verdict, and a note where the average of the
-        finalists was no candidate.
+        ``counted`` with finalists, ensemble, refit, calibration, test and verdict, and notes: of each other head that
+        could not be trained on all rows, and where the average of the finalists was no candidate.
 
     Raises:
-        BottleneckError: The chosen head diverged when it was trained on all rows.
+        BottleneckError: The chosen head could not be trained on all rows.
     """
     searched = checkpoints.searched
     folder, study, config, data = searched.folder, searched.study, searched.config, searched.data
@@ -207,9 +207,10 @@ def conclude(
     candidates = _candidates(choice, checkpoints)
     if candidates:
         on_stage(Stage.REFIT)
-    refits = refit(candidates, config, data, searched.own) if candidates else {}
-    if candidates:
-        require_refit(refits, choice.trial)
+    refits, lost = refit(candidates, config, data, searched.own) if candidates else ({}, {})
+    untrained = {trial: f"trial {trial}: its head could not be trained on all rows: {lost[trial]}" for trial in lost}
+    if choice.trial in lost:
+        raise BottleneckError(untrained[choice.trial])
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
@@ -257,7 +258,7 @@ def conclude(
         calibration=_calibration(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
         test=test,
         verdict=verdict(test),
-        notes=(f"{_NO_CANDIDATE}, as {apart}",) if apart else (),
+        notes=(*untrained.values(), *([f"{_NO_CANDIDATE}, as {apart}"] if apart else [])),
     )
 
 
@@ -388,14 +389,3 @@ def _describe_refit(made: Refit | None, data: SearchData) -> RefitRecord | None:
     if made is None:
         return None
     return RefitRecord(trial=made.trial, rows=made.rows, epochs=made.epochs, parts=data.parts_but_test)
-
-
-def require_refit(refits: dict[int, Refit], trial: int) -> Refit:
-    """Returns the refit of a trial's head.
-
-    Raises:
-        BottleneckError: It diverged.
-    """
-    if trial not in refits:
-        raise BottleneckError(f"trial {trial}: its head diverged when it was trained on all rows")
-    return refits[trial]

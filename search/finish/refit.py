@@ -27,9 +27,11 @@ from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
-from search.setup.seeds import derive_seed
+from search.setup.seeds import refit_batches_seed, refit_seed
 from search.setup.stores import StudyData
-from search.training.sizing import BankRequest, memory_for, whole_bank
+from search.training.sizing import BankRequest, has_room_for, memory_for, whole_bank
+
+_DIVERGED = "it diverged"
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,26 @@ class Refit:
 
 def refit(
     candidates: Sequence[Candidate], config: StudyConfig, data: StudyData, own: OwnHead | None = None
-) -> dict[int, Refit]:
+) -> tuple[dict[int, Refit], dict[int, str]]:
     """Trains heads in one bank per store, each for its own number of epochs; in several where memory asks for it.
 
     Those of somebody's own function are trained one after the other.
 
     Returns:
-        By trial number; a head that diverged is left out.
+        The heads, and of each that could not be trained the reason; both by trial number.
     """
-    alone = [one for one in candidates if isinstance(one.head, OwnSpec)]
-    found = {made.trial: made for one in alone if (made := _train_alone(one, own, config, data.first)) is not None}
+    found: dict[int, Refit] = {}
+    lost: dict[int, str] = {}
+    for one in candidates:
+        if isinstance(one.head, OwnSpec):
+            try:
+                found[one.trial] = _train_alone(one, own, config, data.first)
+            except (BuildError, TrainingError) as error:
+                lost[one.trial] = str(error)
     for store, rows in data.named.items():
         left = [one for one in candidates if isinstance(one.head, HeadSpec) and one.store == store]
         found |= _in_banks(left, config, rows)
-    return found
+    return found, {one.trial: _DIVERGED for one in candidates if one.trial not in found} | lost
 
 
 def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
@@ -136,27 +144,28 @@ def _feed(data: SearchData) -> Feed:
     return Feed(*data.all_but_test, memory_bytes=0)
 
 
-def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit | None:
-    """Trains a head of somebody's own function; None where it diverged, or could not be trained."""
+def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
+    """Trains a head of somebody's own function.
+
+    Raises:
+        BuildError: The function does not make it any more.
+        TrainingError: It diverged, or could not be trained.
+    """
     assert own is not None
     assert isinstance(one.head, OwnSpec)
     source, rows = data.all_but_test
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
-    seed = derive_seed(config.seed, "refit", one.ordinal)
-    schedule = Schedule(
-        epochs=one.epochs, batch_size=config.batch_size, plan_seed=derive_seed(config.seed, "refit batches")
-    )
-    counted = np.asarray(data.class_weights(config.class_weights) or [1] * len(source.classes), np.float32)
-    try:
-        with session_apart():
-            trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
-            batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
-            with seeded(seed):
-                weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
-    except (BuildError, TrainingError):
-        return None
-    sound = all(np.isfinite(array).all() for array in weights)
-    return Refit(one.trial, one.head, weights, one.epochs, len(rows)) if sound else None
+    seed = refit_seed(config.seed, one.ordinal)
+    schedule = Schedule(epochs=one.epochs, batch_size=config.batch_size, plan_seed=refit_batches_seed(config.seed))
+    counted = np.asarray(data.class_weights(config.class_weights), np.float32)
+    with session_apart():
+        trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
+        batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
+        with seeded(seed):
+            weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
+    if not all(np.isfinite(array).all() for array in weights):
+        raise TrainingError(_DIVERGED)
+    return Refit(one.trial, one.head, weights, one.epochs, len(rows))
 
 
 def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidate]:
@@ -172,19 +181,20 @@ def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidat
 def _train(
     candidates: Sequence[Candidate], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
 ) -> dict[int, Refit]:
-    size = 2 if (config.dtype or default_dtype()) == "bfloat16" else 4
-    held = len(feed.rows) * feed.store.header.row_values * size
     engine = Engine(
         shape,
         train=feed,
         dtype=config.dtype,
-        resident=held <= resident_budget(),
+        resident=has_room_for([feed], config.dtype),
         class_weights=data.class_weights(config.class_weights),
     )
     copies = [(one, copy) for one in candidates for copy in range(one.copies)]
-    newcomers = [Newcomer(spec=one.spec, seeds=(_seed(config, one, copy),), epochs=one.epochs) for one, copy in copies]
+    newcomers = [
+        Newcomer(spec=one.spec, seeds=(refit_seed(config.seed, one.ordinal, copy),), epochs=one.epochs)
+        for one, copy in copies
+    ]
     slots = dict(zip(engine.insert(newcomers), copies, strict=True))
-    plan_seed = derive_seed(config.seed, "refit batches")
+    plan_seed = refit_batches_seed(config.seed)
     found: dict[tuple[int, int], Weights] = {}
     with heeding_stops(at_once=True) as stop:
         for epoch in range(max(candidate.epochs for candidate in candidates)):
@@ -203,10 +213,6 @@ def _train(
             engine.remove(done)
             stop.take_effect()
     return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
-
-
-def _seed(config: StudyConfig, one: Candidate, copy: int) -> int:
-    return derive_seed(config.seed, f"refit copy {copy}" if copy else "refit", one.ordinal)
 
 
 def _refit(one: Candidate, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:

@@ -32,6 +32,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
 from search.record.outages import DATABASE_ERRORS, keep_to, patiently, set_up_sessions
+from search.setup.optuna_internals import says_it_is_gone
 from search.setup.storage_url import hidden, sqlite_file
 
 ATTRIBUTE = "owner"
@@ -220,21 +221,17 @@ class Ownership:
                 return text
             self._refuse(self._read())
         owner = _owner(there)
-        if owner is not None and (owner.is_alive or self._stirs(owner, there)):
-            self._refuse(there)
+        if alive_among(self._owners, self._where):
+            self._refuse(self._read())
         if not self._replace(there, text):
             self._refuse(self._read())
         if owner is not None:
             say(f"note: {self._where}: going on in the place of {owner}, which has ended")
         return text
 
-    def _stirs(self, owner: Owner, there: str) -> bool:
-        """Watches an owner on another host, whose last sign seems old."""
-        if owner.is_here:
-            return False
-        say(f"note: {self._where}: looking for {WATCH_S:.0f} s whether {owner} is still at it")
-        self._ended.wait(WATCH_S)
-        return self._read() != there
+    def _owners(self) -> list[Owner]:
+        owner = _owner(self._read())
+        return [] if owner is None else [owner]
 
     def _refuse(self, there: str | None) -> NoReturn:
         owner = _owner(there)
@@ -248,11 +245,19 @@ class Ownership:
         raise BottleneckError(f"{told}; {wait}")
 
     def _live(self) -> None:
+        said = ""
         while not self._ended.wait(self._every):
-            # The next sign may get through; of a study that is gone whoever works on it hears.
-            with suppress(*DATABASE_ERRORS, KeyError):
+            try:
                 self.beat()
                 self._also()
+            except DATABASE_ERRORS:
+                continue  # the next sign may get through
+            except Exception as error:  # others must not take this process for dead
+                told = f"{type(error).__name__}: {error}"
+                if told == said or (isinstance(error, KeyError) and says_it_is_gone(error)):
+                    continue  # of a study that is gone whoever works on it hears
+                said = told
+                say(f"note: {self._where}: {told}, in the midst of a sign of life; the next one tries again")
 
     def beat(self) -> None:
         """Gives a sign of life.

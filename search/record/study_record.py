@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, best_of
 from search.record.crew import ended_for, members, noted_config
 from search.record.database import storage_errors
 from search.record.owner import ATTRIBUTE, Owner
@@ -23,7 +23,8 @@ from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
-from search.setup.new_study import creation_unseen
+from search.setup.new_study import new_study
+from search.trials.given import GivenTrials
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 
@@ -134,7 +135,8 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
             config = config.model_copy(update={"trials": noted.trials})
         running = running or (owner is not None and owner.is_alive) or _is_worked_on(study, config.trials)
         joined, ended_in = noted is not None, ended_for(study.user_attrs, config.trials)
-        study = _copy(study, config)
+        trials = GivenTrials(study.get_trials(deepcopy=False))  # all is of one moment, and nothing is read twice
+        study = new_study(storage=trials, study_name=config.name, directions=study.directions)
     concluded = read_summary(folder)
     chosen = _chosen(study, concluded)
     summary = summarise(study, config, chosen=chosen)
@@ -198,19 +200,9 @@ def epochs_of(trial: FrozenTrial) -> int:
     return TrialNotes.of(trial).epochs or max(trial.intermediate_values, default=0)
 
 
-def best_by(trial: FrozenTrial, epoch: int, objective: str = "accuracy") -> float | None:
+def best_by(trial: FrozenTrial, epoch: int, objective: Objective) -> float | None:
     """Returns a trial's best value in its first epochs; None where it has not got so far, or was NaN there."""
     if epochs_of(trial) < epoch:
         return None
     reached = [value for at, value in trial.intermediate_values.items() if at <= epoch and not math.isnan(value)]
-    return (min if lower_is_better(objective) else max)(reached, default=None)
-
-
-def _copy(study: optuna.Study, config: StudyConfig) -> optuna.Study:
-    """Copies a study as it stands into memory, so that all figures are of one moment and nothing is read twice."""
-    storage = optuna.storages.InMemoryStorage()
-    with creation_unseen():
-        copied = storage.create_new_study(study.directions, config.name)
-    for trial in study.get_trials(deepcopy=False):
-        storage.create_new_trial(copied, template_trial=trial)
-    return optuna.load_study(study_name=config.name, storage=storage)
+    return best_of(reached, objective) if reached else None

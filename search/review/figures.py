@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from heads.html.document import in_figure
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, best_of, ranking_score
 from search.record.results import FinalistRecord
 from search.record.study_record import curve, epochs_of, state_of
 from search.review.plotting import (
@@ -52,12 +52,12 @@ class Point(NamedTuple):
     value: float
 
 
-def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: str = "accuracy") -> go.Figure:
+def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: Objective) -> go.Figure:
     """Values of the completed trials, the best so far, and the article's head as a line."""
     trials = sorted(ranked, key=lambda trial: trial.number)
     numbers = [trial.number for trial in trials]
     values = [short_score(value_of(trial)) for trial in trials]
-    best = list(accumulate(values, min if lower_is_better(objective) else max))
+    best = list(accumulate(values, lambda *two: best_of(two, objective)))
     figure = blank_figure("trial", in_words(objective))
     figure.add_scatter(x=numbers, y=values, mode="markers", name="completed", marker=dots("completed"))
     figure.add_scatter(
@@ -80,7 +80,7 @@ def curves(
     trials: Sequence[FrozenTrial],
     best: FrozenTrial | None,
     article: FrozenTrial | None,
-    objective: str = "accuracy",
+    objective: Objective,
 ) -> go.Figure:
     """The objective after each epoch, of at most ``MOST_CURVES`` trials chosen evenly by rank."""
     figure = blank_figure("epoch", in_words(objective))
@@ -105,7 +105,7 @@ def curves(
     return figure
 
 
-def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: str = "accuracy") -> go.Figure:
+def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective: Objective) -> go.Figure:
     """The objective against the number of parameters, with the heads that no smaller one beats joined by a line."""
     front = pareto_front(points(ranked), objective)
     others = points(thinned(ranked, MOST_POINTS, objective))
@@ -130,9 +130,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
     return figure
 
 
-def costs(
-    of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point], objective: str = "accuracy"
-) -> go.Figure:
+def costs(of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point], objective: Objective) -> go.Figure:
     """The objective against what an image costs, with the heads that no cheaper one beats joined by a line.
 
     Args:
@@ -223,12 +221,12 @@ def points(trials: Iterable[FrozenTrial]) -> list[Point]:
     return [Point(t.number, max(1, TrialNotes.of(t).parameters), value_of(t)) for t in trials]
 
 
-def pareto_front(all_points: Iterable[Point], objective: str = "accuracy") -> list[Point]:
+def pareto_front(all_points: Iterable[Point], objective: Objective) -> list[Point]:
     """Returns the points that no other beats or equals at the same cost or a lower one, cheapest first."""
-    sign = -1 if lower_is_better(objective) else 1
+    score = {point: ranking_score(point.value, objective) for point in all_points}
     front: list[Point] = []
-    for point in sorted(all_points, key=lambda p: (p.cost, -sign * p.value, p.number)):
-        if not front or sign * point.value > sign * front[-1].value:
+    for point in sorted(score, key=lambda point: (point.cost, -score[point], point.number)):
+        if not front or score[point] > score[front[-1]]:
             front.append(point)
     return front
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from heads.metrics.intervals import is_within
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import ranking_score
 from search.record.results import FinalistRecord
 from search.record.study_record import StudyRecord
 from search.review.plotting import value_of
@@ -74,7 +74,6 @@ def frugal(record: StudyRecord) -> Frugal | None:
     if margin is None:
         return None
     means = {one.trial: one.mean for one in record.finalists if one.mean is not None}
-    sign = -1 if lower_is_better(record.config.objective) else 1
 
     def behind(one: Costed) -> float:
         number = one.trial.number
@@ -82,7 +81,7 @@ def frugal(record: StudyRecord) -> Frugal | None:
             mine, theirs = means[number], means[best.trial.number]
         else:
             mine, theirs = value_of(one.trial), value_of(best.trial)
-        return sign * (theirs - mine)
+        return ranking_score(theirs - mine, record.config.objective)
 
     within = [one for one in heads if is_within(behind(one), margin)]
     least = min(one.milliseconds for one in within)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 
 from plotly.graph_objects import Figure
 
@@ -38,23 +38,28 @@ class Gallery(Mapping[str, Figure]):
     """The figures that a study has enough trials for."""
 
     def __init__(
-        self, record: StudyRecord, *, most_curves: int = figures.MOST_CURVES, with_parameters: bool = True
+        self, record: StudyRecord, *, most_curves: int = figures.MOST_CURVES, template: str | None = None
     ) -> None:
-        """Finds out which there are.
+        """Finds out which there are, without drawing them.
 
         Args:
             record: The study's.
             most_curves: Learning curves that are drawn, at most.
-            with_parameters: Whether those of parameters come, too: of some it takes the whole computation to know
-                whether there is anything to draw.
+            template: Plotly's name of what the figures are to look like; None where something else decides that.
         """
-        ways = _of_trials(record, most_curves) | (_of_parameters(record) if with_parameters else {})
+        self._record = record
+        self._template = template
+        self._sets = parameter_figures.scored_sets(record.trials, record.config.objective)
+        ways = _of_trials(record, most_curves) | self._of_parameters(record)
         self._ways = {str(name): way for name, way in ways.items()}
         self._drawn: dict[str, Figure] = {}
 
     def __getitem__(self, name: str) -> Figure:
         if name not in self._drawn:
-            self._drawn[name] = self._ways[name]()
+            figure = self._ways[name]()
+            if self._template:
+                figure.layout.template = self._template
+            self._drawn[name] = figure
         return self._drawn[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -65,6 +70,28 @@ class Gallery(Mapping[str, Figure]):
 
     def __repr__(self) -> str:
         return f"Gallery({', '.join(self)})"
+
+    @cached_property
+    def together(self) -> tuple[list[str], str]:
+        """The parameters that are drawn together, and which they are where that is not all."""
+        return parameter_figures.parameters_together(self._record.ranked, lambda: self._shares)
+
+    @cached_property
+    def _shares(self) -> dict[str, dict[str, float]]:
+        return parameter_figures.importances(self._sets)
+
+    def _of_parameters(self, record: StudyRecord) -> dict[str, Callable[[], Figure]]:
+        ranked, objective = record.ranked, record.config.objective
+        ways: dict[str, Callable[[], Figure]] = {}
+        if self._sets:
+            ways[FigureName.IMPORTANCE] = lambda: parameter_figures.importance(self._shares)
+        if len(ranked) > 1:
+            for name in parameter_figures.parameter_names(ranked):
+                ways[name_of_parameter(name)] = partial(parameter_figures.slice_of, ranked, name, objective)
+            ways[FigureName.PARAMETERS_TOGETHER] = lambda: parameter_figures.parallel_coordinates(
+                ranked, objective, self.together[0]
+            )
+        return ways
 
 
 def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], Figure]]:
@@ -84,22 +111,6 @@ def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], 
         ways[FigureName.VALUE_AND_SIZE] = partial(figures.sizes, ranked, article, objective)
         if any(record.config.stores_by_name) and costed(record):
             ways[FigureName.VALUE_AND_COST] = partial(_costs_of, record)
-    return ways
-
-
-def _of_parameters(record: StudyRecord) -> dict[str, Callable[[], Figure]]:
-    ranked, objective = record.ranked, record.config.objective
-    ways: dict[str, Callable[[], Figure]] = {}
-    importance = parameter_figures.importance(record.trials, objective)
-    if importance is not None:
-        ways[FigureName.IMPORTANCE] = lambda: importance
-    if len(ranked) > 1:
-        for name in parameter_figures.parameter_names(ranked):
-            ways[name_of_parameter(name)] = partial(parameter_figures.slice_of, ranked, name, objective)
-        together, _ = parameter_figures.parameters_together(record.trials, ranked, objective)
-        across = parameter_figures.parallel_coordinates(ranked, objective, together)
-        if across is not None:
-            ways[FigureName.PARAMETERS_TOGETHER] = lambda: across
     return ways
 
 

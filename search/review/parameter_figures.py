@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.text import abridged, counted
 from heads.html.document import in_figure
-from heads.metrics.scoring import lower_is_better
-from search.record.storage import Direction
+from heads.metrics.scoring import Objective, ranking_score
 from search.record.study_record import best_by, epochs_of
 from search.review.plotting import (
     COLOURS,
@@ -30,7 +29,7 @@ from search.review.plotting import (
     thinned,
     value_of,
 )
-from search.setup.new_study import new_study
+from search.trials.given import study_of
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
@@ -43,17 +42,48 @@ _MOST_IN_NAME, _MOST_IN_TICK = 32, 16
 """Characters: own heads may have parameters and choices of any length, and Plotly makes room by shrinking the plot."""
 
 
-def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go.Figure | None:
-    """How much each parameter decides, by PED-ANOVA (Watanabe et al. 2023, doi:10.24963/ijcai.2023/488).
+Scored = list[tuple[FrozenTrial, float]]
+"""Trials, and the ranking score that each is judged by."""
 
-    Completed trials are few and all good, where weak ones are pruned. So there are two sets of bars: the objective
-    after the epochs that every trial trained, and at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or
-    of equal values, is left out; ``None`` where nothing is left.
+
+def scored_sets(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str, Scored]:
+    """Returns the sets of trials that importances are told of, by what they are called; none of too few trials.
+
+    Completed trials are few and all good, where weak ones are pruned. So there are two sets: by the objective after the
+    epochs that every trial trained, and by that at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or of
+    equal values, is left out.
     """
-    shares = _shares(trials, objective)
-    if not shares:
-        return None
-    order = sorted(next(iter(shares.values())), key=lambda name: next(iter(shares.values()))[name])
+    sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
+    completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
+    valued: dict[str, Scored] = {}
+    early = min((epochs_of(trial) for trial in sound), default=0)
+    if early and len(completed) < len(sound):
+        got_so_far = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
+        valued[f"after {counted(early, 'epoch')}, {counted(len(got_so_far), 'trial')}"] = got_so_far
+    valued[f"at the end, {counted(len(completed), 'trial')}"] = [(trial, value_of(trial)) for trial in completed]
+    return {
+        name: [(trial, ranking_score(value, objective)) for trial, value in some]
+        for name, some in valued.items()
+        if len(some) >= FEWEST_FOR_IMPORTANCE and len({value for _, value in some}) > 1
+    }
+
+
+def importances(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
+    """Computes how much each parameter decides, by PED-ANOVA (Watanabe et al. 2023, doi:10.24963/ijcai.2023/488).
+
+    Args:
+        sets: See ``scored_sets``.
+
+    Returns:
+        The parameters' shares, whose sum is 1, for each of the sets.
+    """
+    return {name: _importances(scored) for name, scored in sets.items()}
+
+
+def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
+    """How much each parameter decides, see ``importances``: a set of bars for each set of trials."""
+    first = next(iter(shares.values()))
+    order = sorted(first, key=lambda name: first[name])
     figure = blank_figure("importance (sum: 1)", "")
     for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
         x = [short(share.get(parameter, 0.0)) for parameter in order]
@@ -63,34 +93,19 @@ def importance(trials: Sequence[FrozenTrial], objective: str = "accuracy") -> go
     return figure
 
 
-def _shares(trials: Sequence[FrozenTrial], objective: str) -> dict[str, dict[str, float]]:
-    """The sets of ``importance`` by what they are called, each the share of every parameter."""
-    sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
-    completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
-    shares = {}
-    early = min((epochs_of(trial) for trial in sound), default=0)
-    if early and len(completed) < len(sound):
-        scored = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
-        shares[f"after {counted(early, 'epoch')}, {counted(len(scored), 'trial')}"] = _importances(scored, objective)
-    at_end = [(trial, value_of(trial)) for trial in completed]
-    shares[f"at the end, {counted(len(completed), 'trial')}"] = _importances(at_end, objective)
-    return {name: share for name, share in shares.items() if share}
-
-
 def parameters_together(
-    trials: Sequence[FrozenTrial], ranked: Sequence[FrozenTrial], objective: str = "accuracy"
+    ranked: Sequence[FrozenTrial], shares: Callable[[], Mapping[str, Mapping[str, float]]]
 ) -> tuple[list[str], str]:
     """Returns the parameters that ``parallel_coordinates`` has room for, and which they are where that is not all.
 
     Args:
-        trials: All of the study, which say what is important.
-        ranked: Those that are drawn.
-        objective: What they are judged by.
+        ranked: The trials that are drawn.
+        shares: Says what is important, see ``importances``; asked only where there is not room for all.
     """
     names = parameter_names(ranked)
     if len(names) <= MOST_AXES:
         return names, ""
-    share = next(iter(_shares(trials, objective).values()), {})
+    share = next(iter(shares().values()), {})
     held = Counter(name for trial in ranked for name in trial.params)
     kept = {*sorted(names, key=lambda name: (-share.get(name, 0.0), -held[name]))[:MOST_AXES]}
     which = "of the highest importance" if share else "that most trials have"
@@ -98,9 +113,9 @@ def parameters_together(
 
 
 def parallel_coordinates(
-    ranked: Sequence[FrozenTrial], objective: str = "accuracy", names: Sequence[str] | None = None
-) -> go.Figure | None:
-    """At most ``MOST_POINTS`` completed trials as lines over parameters; ``None`` for fewer than two.
+    ranked: Sequence[FrozenTrial], objective: Objective, names: Sequence[str] | None = None
+) -> go.Figure:
+    """At most ``MOST_POINTS`` completed trials as lines over parameters.
 
     One trace, whose axes can be brushed: by Plotly with WebGL, or without it by ``heads/html/files/parallel.js``.
 
@@ -110,10 +125,8 @@ def parallel_coordinates(
         names: The parameters; all where None.
     """
     shown = thinned(ranked, MOST_POINTS, objective)
-    if len(shown) < 2:
-        return None
     values = [short_score(value_of(trial)) for trial in shown]
-    scores = [-value for value in values] if lower_is_better(objective) else values
+    scores = [ranking_score(value, objective) for value in values]
     drawn = [name for name in parameter_names(shown) if names is None or name in names]
     most = _MOST_IN_NAME if len(drawn) <= MOST_AXES // 2 else _MOST_IN_TICK
     axes = [_axis(shown, name) | {"label": abridged(name, most)} for name in drawn]
@@ -133,7 +146,7 @@ def parameter_names(trials: Iterable[FrozenTrial]) -> list[str]:
     return [name for name in names if name.removeprefix("use_") not in names or not name.startswith("use_")]
 
 
-def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: str = "accuracy") -> go.Figure:
+def slice_of(ranked: Sequence[FrozenTrial], name: str, objective: Objective) -> go.Figure:
     """The objective against one parameter: at most ``MOST_POINTS`` completed trials in which it had an effect."""
     shown = thinned(ranked, MOST_POINTS, objective)
     shown = [trial for trial in shown if name in trial.params and _has_effect(trial, name)]
@@ -220,20 +233,9 @@ def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> 
     return [zero if is_off else value if value is None else short(value) for value, is_off in told]
 
 
-def _importances(scored: Sequence[tuple[FrozenTrial, float]], objective: str) -> dict[str, float]:
-    if len(scored) < FEWEST_FOR_IMPORTANCE or len({value for _, value in scored}) < 2:
-        return {}
-    study = _study_of(scored, "minimize" if lower_is_better(objective) else "maximize")
+def _importances(scored: Scored) -> dict[str, float]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-
-
-def _study_of(scored: Iterable[tuple[FrozenTrial, float]], direction: Direction) -> optuna.Study:
-    """A study in memory of completed trials with the given values, for Optuna's own functions to look at."""
-    study = new_study(direction=direction)
-    for trial, value in scored:
-        study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=value))
-    return study
+    return dict(optuna.importance.get_param_importances(study_of(scored), evaluator=evaluator))
 
 
 def _has_effect(trial: FrozenTrial, name: str) -> bool:
@@ -243,12 +245,7 @@ def _has_effect(trial: FrozenTrial, name: str) -> bool:
     """
     if TrialNotes.of(trial).has_spec:
         spec = TrialNotes.of(trial).spec
-        of = {
-            ("dense_units", "dense_dropout"): spec.dense_layers > 0,
-            ("plateau_factor", "plateau_patience"): spec.schedule == "plateau",
-            ("momentum",): spec.optimizer == "sgd",
-        }
-        if not all(has for names, has in of.items() if name in names):
+        if name in spec.idle - {"optimizer"}:  # which is itself no matter of something that a head has not
             return False
         if getattr(spec, name, trial.params[name]) != trial.params[name]:
             return False

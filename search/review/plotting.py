@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, ranking_score
 from search.record.study_record import best_by, epochs_of
 
 MOST_POINTS = 400
@@ -17,26 +17,21 @@ COLOURS = {"completed": "#1f5fa8", "pruned": "#c9862b", "failed": "#b3261e", "ru
 ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
 _ROUNDING = 1e-9
 _LAYOUT: dict[str, Any] = {
-    "template": "plotly_white",
+    "template": {},  # whoever shows a figure gives it one: Plotly's own would take as long as all the rest
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
+    "height": 400,
+    "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    "hovermode": "closest",
 }
 
 
 def blank_figure(x: str, y: str) -> go.Figure:
-    """Returns a figure without data, with titles for its axes."""
-    figure = go.Figure()
-    figure.update_layout(
-        **_LAYOUT,
-        height=400,
-        margin={"l": 56, "r": 16, "t": 16, "b": 48},
-        xaxis={"title": {"text": x}},
-        yaxis={"title": {"text": y}},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="closest",
-    )
-    return figure
+    """Returns a figure without data and without a template, with titles for its axes."""
+    titles = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+    return go.Figure(layout=_LAYOUT | titles)
 
 
 def dots(state: str) -> dict[str, Any]:
@@ -99,21 +94,20 @@ def value_of(trial: FrozenTrial) -> float:
     return trial.value
 
 
-def thinned(trials: Sequence[FrozenTrial], most: int, objective: str = "accuracy") -> list[FrozenTrial]:
+def thinned(trials: Sequence[FrozenTrial], most: int, objective: Objective) -> list[FrozenTrial]:
     """Returns at most ``most`` trials, best and worst among them, the others chosen evenly by rank.
 
     Trials of equal value stay in the order that they come in: that of the loss, where they are ranked.
     """
     if len(trials) <= most:
         return list(trials)
-    sign = -1 if lower_is_better(objective) else 1
-    ranked = sorted(trials, key=lambda trial: -sign * _reached(trial, objective))
+    ranked = sorted(trials, key=lambda trial: -_reached(trial, objective))
     return [ranked[place * (len(ranked) - 1) // (most - 1)] for place in range(most)]
 
 
-def _reached(trial: FrozenTrial, objective: str) -> float:
-    """A trial's value, or the best that it came to before it was stopped."""
-    if trial.value is not None and not math.isnan(trial.value):
-        return trial.value
-    best = best_by(trial, epochs_of(trial), objective)
-    return best if best is not None else math.inf if lower_is_better(objective) else 0.0
+def _reached(trial: FrozenTrial, objective: Objective) -> float:
+    """What a trial is ranked by: its value, or the best that it came to before it was stopped."""
+    value = trial.value
+    if value is None or math.isnan(value):
+        value = best_by(trial, epochs_of(trial), objective)
+    return -math.inf if value is None else ranking_score(value, objective)

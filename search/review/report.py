@@ -248,7 +248,7 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
         prose("Only trials in which the parameter had an effect."),
     )
     across = document.figure(gallery[FigureName.PARAMETERS_TOGETHER], "parameters of completed trials", wide=True)
-    _, which = parameter_figures.parameters_together(record.trials, ranked, objective)
+    _, which = gallery.together
     picked = prose("Drag along an axis to pick a range; the darker, the better.")
     document.add("Parameters together", across, remark, note(which) if which else "", picked)
     sizes = document.figure(gallery[FigureName.VALUE_AND_SIZE], f"{objective} against parameters")

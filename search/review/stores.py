@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.text import counted, milliseconds, printable
 from heads.html.document import Document, note, prose, table
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, best_of
 from search.record.study_record import StudyRecord, epochs_of, state_of
 from search.review.frugal import Costed, Frugal, costed, frugal
 from search.review.gallery import FigureName, Gallery
@@ -67,12 +67,12 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
     )
 
 
-def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objective: str) -> Sequence[str]:
+def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objective: Objective) -> Sequence[str]:
     cost = record.summary.cost_of_use
     told = cost.of_store(name) if cost else None
     members = [trial for trial in record.trials if is_counted(trial) and TrialNotes.of(trial).store == name]
     completed = [trial for trial in members if state_of(trial) == "completed"]
-    best = (min if lower_is_better(objective) else max)(map(value_of, completed), default=None)
+    best = best_of(map(value_of, completed), objective) if completed else None
     of_article = value_of(article) if article is not None and state_of(article) == "completed" else None
     shown = ("-", "-", "-", "-", "-")
     if told:

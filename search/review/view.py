@@ -193,7 +193,7 @@ def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
 
 def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
     """Returns the figures that the dashboard has not itself, and their names: few points, few digits."""
-    gallery = Gallery(record, most_curves=CURVES, with_parameters=False)
+    gallery = Gallery(record, most_curves=CURVES)
     return ((name, gallery[name]) for name in gallery if name in _OF_OUR_OWN)
 
 

@@ -31,7 +31,7 @@ from search.setup.classes import (
     require_two_classes,
     require_usable,
 )
-from search.setup.seeds import derive_seed
+from search.setup.seeds import batches_seed
 
 RowsOf = tuple[FeatureSource, Rows]
 """Rows of a part, and the store that they are of."""
@@ -102,10 +102,10 @@ class SearchData:
             return first, self.train.rows
         return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
 
-    def class_weights(self, kind: str) -> list[float] | None:
+    def class_weights(self, kind: str) -> list[float]:
         """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
         if kind == "none":
-            return None
+            return [1.0] * len(self.store.classes)
         counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
         return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
 
@@ -295,7 +295,7 @@ def _describe(
 
 def plan_of(data: SearchData, batch_size: int, seed: int, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:
     """Plans an epoch of the pool: the batches, and with folds the fold of each."""
-    batches = derive_seed(seed, "batches")
+    batches = batches_seed(seed)
     rows, views = data.train.rows, data.train.views
     if data.folds:
         return plan_fold_epoch(data.folds, batch_size=batch_size, views=views, seed=batches, epoch=epoch)

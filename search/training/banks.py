@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.runtime.memory import resident_budget
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import BankShape, pages_of
@@ -20,6 +19,7 @@ from search.setup.data import SearchData, plan_of
 from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
+from search.training.sizing import has_room_for
 
 
 @dataclass(frozen=True)
@@ -220,12 +220,7 @@ def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
         validation=data.validation,
         validation_rows=data.folds or None,
         dtype=config.dtype,
-        resident=_bytes(data, config.dtype) <= resident_budget(),
+        resident=has_room_for([data.train] if data.folds else [data.train, data.validation], config.dtype),
         objective=config.objective,
         class_weights=data.class_weights(config.class_weights),
     )
-
-
-def _bytes(data: SearchData, dtype: str | None) -> int:
-    rows = len(data.train.rows) + (0 if data.folds else len(data.validation.rows))
-    return rows * data.store.header.row_values * (2 if dtype == "bfloat16" else 4)

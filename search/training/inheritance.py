@@ -59,7 +59,7 @@ class Inheritance:
         """
         for number, notes in self._forerunners(asked):
             saved = self._of_worker(notes.worker) if notes.worker else None
-            if saved is not None and (found := self._in(saved, number, asked)):
+            if saved is not None and saved.has(number) and (found := self._taken(saved, number, asked)):
                 return found
         return None
 
@@ -79,19 +79,21 @@ class Inheritance:
             yield number, notes
             number = notes.rerun_of
 
-    def _in(self, saved: Saved, number: int, asked: Asked) -> Inherited | None:
+    def _taken(self, saved: Saved, number: int, asked: Asked) -> Inherited | None:
+        """Reads a trial's heads; its process, if it is alive, may have written another snapshot since."""
         try:
-            found = saved.member(number, asked)
+            whole = read_snapshot(saved.path.parent, of=(number,))
+            found = whole.member(number, asked) if whole is not None else None
         except InputError as error:
             say(f"note: trial {asked.number} begins anew: {error}")
             return None
-        if found is None or not found[0].epochs:
+        if whole is None or found is None or not found[0].epochs:
             return None
         member, states = found
-        return Inherited(number, member, states, int(saved.content["epoch"]))
+        return Inherited(number, member, states, int(whole.content["epoch"]))
 
     def _of_worker(self, name: str) -> Saved | None:
-        """The last snapshot of a process; it may be alive and write another."""
+        """What the last snapshot of a process says, without the heads; it may be alive and write another."""
         if name == ".." or Path(name).name != name:  # it comes from a record: no path
             return None
         folder = self._folder / name
@@ -106,7 +108,7 @@ class Inheritance:
 
 def _snapshot(folder: Path) -> Saved | None:
     try:
-        return read_snapshot(folder)
+        return read_snapshot(folder, of=())
     except InputError as error:
         say(f"note: {error}")
         return None

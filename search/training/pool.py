@@ -19,7 +19,7 @@ from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
 from search.record.outages import DATABASE_ERRORS
-from search.setup.seeds import derive_seed
+from search.setup.seeds import fold_seeds
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Arrival, Banks, Trained
 from search.training.checkpoint_sink import CheckpointSink
@@ -240,12 +240,8 @@ class Pool:
         if left is not None:
             return Arrival(asked.store, Newcomer(spec=asked.spec, states=left.states))
         epochs = self.book.config.epochs
-        return Arrival(asked.store, Newcomer(spec=asked.spec, seeds=self._seeds(asked), epochs=epochs))
-
-    def _seeds(self, asked: Asked) -> tuple[int, ...]:
-        """One seed for each fold; the first is that of a trial without folds."""
-        folds = range(self.banks.folds)
-        return tuple(asked.seed if fold == 0 else derive_seed(asked.seed, "fold", fold) for fold in folds)
+        seeds = fold_seeds(asked.seed, self.banks.folds)
+        return Arrival(asked.store, Newcomer(spec=asked.spec, seeds=seeds, epochs=epochs))
 
     # --- an epoch -----------------------------------------------------------------------------------------------
 

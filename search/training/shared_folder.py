@@ -33,7 +33,7 @@ def together(folder: Path) -> Throughput:
     """
     total = Throughput()
     for place in _places(folder):
-        saved = read_snapshot(place)
+        saved = read_snapshot(place, of=())
         total += saved.throughput if saved is not None else Throughput.read(place)
     return total
 
@@ -46,7 +46,7 @@ def clear_away(folder: Path, at_work: Collection[str]) -> None:
         at_work: Names of the other processes that are at work: each clears its own place, and may be at it just now.
     """
     for place in _places(folder):
-        saved = read_snapshot(place) if place.name not in at_work else None
+        saved = read_snapshot(place, of=()) if place.name not in at_work else None
         if saved is not None:
             saved.throughput.write(place)
             (place / SNAPSHOT_FILE).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from statistics import mean
 
 import numpy as np
 
+from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
@@ -227,11 +228,20 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
         shape.places[sort] * int(np.prod(size)) for sort, arrays in shape.arrays.items() for size in arrays.values()
     )
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
-    item = 2 if dtype == "bfloat16" else 4
     places = max(shape.pages, shape.tiles)
     at_once = min(PARTITIONS_AT_ONCE, training(shape.folds))
-    step = at_once * _COPIES * item * shape.batch * shape.positions * PAGE * places
+    step = at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
     return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
+
+
+def _item_bytes(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else 4
+
+
+def has_room_for(feeds: Sequence[Feed], dtype: str | None) -> bool:
+    """Whether the features of some rows may be on the device as a whole, in a bank's dtype; None for the default."""
+    values = sum(len(feed.rows) * feed.store.header.row_values for feed in feeds)
+    return values * _item_bytes(dtype or default_dtype()) <= resident_budget()
 
 
 @contextmanager

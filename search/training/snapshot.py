@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
@@ -32,6 +31,7 @@ from search.record.journal import BufferedJournal
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
+from search.training.snapshot_content import Content
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
@@ -74,7 +74,7 @@ class Saved:
 
     Attributes:
         content: The JSON part.
-        arrays: The heads' arrays by name.
+        arrays: The heads' arrays by name, or those of some of them: see ``read_snapshot``.
         path: The file, for messages.
     """
 
@@ -122,6 +122,10 @@ class Saved:
             ValueError: It is damaged.
         """
         return Throughput.of(self.content["meter"])
+
+    def has(self, number: int) -> bool:
+        """Whether a trial was in the bank."""
+        return any(one["number"] == number for one in self.content["members"])
 
     def member(self, number: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]] | None:
         """Returns a trial that was in the bank, and the state of each fold's head; None where it was not.
@@ -251,65 +255,6 @@ def _several(banks: BankShapes) -> dict[str, Any]:
     return {"shapes": {name: asdict(shape) for name, shape in banks.shapes.items()}}
 
 
-def _is_time(told: str) -> str:
-    if datetime.fromisoformat(told).tzinfo is not None:
-        raise ValueError(f"expected a time without a zone, found {told!r}")
-    return told
-
-
-class _Score(BaseModel):
-    loss: float
-    accuracy: float
-    merit: float = math.nan
-
-
-class _Best(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    epoch: PositiveInt
-    train_loss: float
-    validation: _Score
-    learning_rate: float
-
-
-class _Member(BaseModel):
-    number: NonNegativeInt
-    first_epoch: NonNegativeInt
-    epochs: NonNegativeInt
-    best: _Best | None
-    rates: list[float]
-    place: tuple[NonNegativeInt, list[NonNegativeInt]] | None
-
-
-class _Content(BaseModel):
-    """What has to stand in the JSON part."""
-
-    schema_: Literal[1] = Field(alias="schema")
-    journal_bytes: NonNegativeInt
-    journal_sha256: str | None = None
-    finished: NonNegativeInt | None = None
-    epoch: NonNegativeInt
-    shape: BankShape
-    shapes: dict[str, BankShape] | None = None
-    folds: PositiveInt
-    waiting: list[NonNegativeInt]
-    taken: Annotated[str, AfterValidator(_is_time)] | None = None
-    meter: dict[str, float]
-    members: list[_Member]
-
-    @field_validator("shapes", mode="after")
-    @classmethod
-    def _at_least_one(cls, value: dict[str, BankShape]) -> dict[str, BankShape]:
-        if not value:
-            raise ValueError("expected the shape of a bank, found none")
-        return value
-
-    @field_validator("shape", mode="before")
-    @classmethod
-    def _from_before_tiles(cls, value: Any) -> Any:
-        return {"tiles": 0, **value} if isinstance(value, dict) else value
-
-
 class Snapshots:
     """Writes snapshots beside a study's record, one at a time, in a thread of its own.
 
@@ -396,8 +341,12 @@ class Snapshots:
         self._writer.shutdown()
 
 
-def read_snapshot(folder: Path) -> Saved | None:
+def read_snapshot(folder: Path, *, of: Collection[int] | None = None) -> Saved | None:
     """Reads the snapshot of a study directory, if there is one.
+
+    Args:
+        folder: The study directory.
+        of: Numbers of the trials whose arrays are read, which are nearly all of the file; None for all trials.
 
     Raises:
         InputError: It is damaged.
@@ -409,8 +358,9 @@ def read_snapshot(folder: Path) -> Saved | None:
         _check_archive(path)
         with np.load(path) as file:
             content = parse_json(str(file["content"]), finite=False)
-            arrays = {name: file[name] for name in file.files if name != "content"}
-            _Content.model_validate(content)
+            Content.model_validate(content)
+            wanted = _names_of(content, of, set(file.files) - {"content"})
+            arrays = {name: file[name] for name in wanted}
             if any(array.dtype.kind not in "biufU" for array in arrays.values()):
                 raise ValueError("arrays of other things than numbers")
             saved = Saved(content, arrays, path)
@@ -420,6 +370,14 @@ def read_snapshot(folder: Path) -> Saved | None:
         return None
     except Exception as error:  # zipfile and NumPy raise whatever a damaged archive makes them stumble over
         raise _damaged(path, error) from error
+
+
+def _names_of(content: dict[str, Any], of: Collection[int] | None, names: set[str]) -> set[str]:
+    """Which of a snapshot's arrays are those of some trials."""
+    if of is None:
+        return names
+    places = {f"{place}" for place, member in enumerate(content["members"]) if member["number"] in of}
+    return {name for name in names if name.partition("/")[0] in places}
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -29,7 +29,7 @@ from heads.model.stepwise import (
 )
 from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
-from search.setup.seeds import derive_seed
+from search.setup.seeds import batches_seed, fold_seeds
 from search.setup.stores import StudyData
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
@@ -93,7 +93,7 @@ class OneAtATime:
         schedule = Schedule(
             epochs=config.epochs,
             batch_size=config.batch_size,
-            plan_seed=derive_seed(config.seed, "batches"),
+            plan_seed=batches_seed(config.seed),
             objective=config.objective,
             class_weights=self.data.first.class_weights(config.class_weights),
         )
@@ -112,15 +112,12 @@ class OneAtATime:
         if isinstance(asked.head, HeadSpec) and not data.folds:
             whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
-        weights = np.asarray(schedule.class_weights or [1] * len(data.store.classes), np.float32)
-        folds = range(max(1, len(data.folds)))
+        weights = np.asarray(schedule.class_weights, np.float32)
         with session_apart():
-            trainees = [
-                self._trainee(asked, derive_seed(asked.seed, "fold", fold) if fold else asked.seed) for fold in folds
-            ]
+            trainees = [self._trainee(asked, seed) for seed in fold_seeds(asked.seed, max(1, len(data.folds)))]
             batches = [
                 Batches(data.train, weights, schedule, folds=data.folds, left_out=fold, one_hot=one.one_hot)
-                for fold, one in zip(folds, trainees, strict=True)
+                for fold, one in enumerate(trainees)
             ]
             with seeded(asked.seed):
                 return train_together(

@@ -17,7 +17,7 @@ from heads.model.spec import HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import running_trial, warn_of_conditions
 from search.setup.own_head import OwnHead
-from search.setup.seeds import derive_seed
+from search.setup.seeds import head_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
 from search.trials.places import Places, SolePlaces
@@ -89,8 +89,7 @@ def trial_back(study: optuna.Study, number: int, *, seed: int) -> Asked:
     if frozen.state != TrialState.RUNNING:
         raise ValueError(f"trial {number}: expected it to be running, found {frozen.state.name}")
     notes = TrialNotes.of(frozen)
-    derived = derive_seed(seed, "head", notes.ordinal)
-    return Asked(running_trial(study, frozen), notes.ordinal, notes.head, derived, notes.store)
+    return Asked(running_trial(study, frozen), notes.ordinal, notes.head, head_seed(seed, notes.ordinal), notes.store)
 
 
 class Book:
@@ -136,7 +135,7 @@ class Book:
         if found is None:
             return None
         trial, ordinal = found
-        seed = derive_seed(self.config.seed, "head", ordinal)
+        seed = head_seed(self.config.seed, ordinal)
         store = self._store(trial, ordinal)
         head, problem = self._head(trial, ordinal, seed)
         if store:

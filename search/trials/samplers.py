@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Sequence
-from copy import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.search_space import intersection_search_space
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from search.setup.new_study import new_study
 from search.setup.optuna_internals import PlacedSequence
 from search.setup.seeds import derive_seed
+from search.trials.given import study_of
 from search.trials.pruning import rungs, standing
 from search.trials.ranking import is_interrupted, ranking_score_of
 
@@ -103,31 +101,9 @@ class RungSampler(BaseSampler):
             trials = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
             heights = heights_of(study, trials, self._rung_epochs)
             ranks = {height: float(rank) for rank, height in enumerate(sorted(set(heights.values())))}
-            ranked = [_ranked(one, ranks[heights[one.number]]) for one in trials if one.number in heights]
-            self._ranked = new_study(storage=_Given(ranked), direction="maximize")
+            ranked = ((one, ranks[heights[one.number]]) for one in trials if one.number in heights)
+            self._ranked = study_of(ranked)
         return self._ranked
-
-
-class _Given(InMemoryStorage):
-    """Holds trials as they are: added one by one, each would be checked and copied, in every trial that is drawn."""
-
-    def __init__(self, trials: list[FrozenTrial]) -> None:
-        super().__init__()
-        self._given = trials
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """See ``BaseStorage``."""
-        del study_id, deepcopy
-        return [one for one in self._given if states is None or one.state in states]
-
-
-def _ranked(trial: FrozenTrial, rank: float) -> FrozenTrial:
-    """A trial as one that has come to its end with its rank as its value."""
-    ranked = copy(trial)
-    ranked.state, ranked.value = TrialState.COMPLETE, rank
-    return ranked
 
 
 def heights_of(study: optuna.Study, trials: Iterable[FrozenTrial], rung_epochs: Sequence[int]) -> dict[int, Height]:

@@ -42,12 +42,11 @@ def test_a_study_is_copied_wherever_its_state_changes_hands(ended):
         assert any(one["stopped_after"] for one in ended.found["summary"]["finalists"]["heads"])
 
 
+@pytest.mark.parametrize("ended", ["solo"], indirect=True)
 def test_finalists_that_were_left_open_are_told(ended):
-    finalists = ended.found["summary"]["finalists"]
-    if finalists and ended.options.get("finalists") is None:
-        plan = finalists["plan"]
-        assert (plan["chosen"], plan["heads"], plan["runs"]) == (True, 2, 2)
-        assert len(ended.found["repeats"]) == 4
+    plan = ended.found["summary"]["finalists"]["plan"]
+    assert (plan["chosen"], plan["heads"], plan["runs"]) == (True, 2, 2)
+    assert len(ended.found["repeats"]) == 4
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ from heads.metrics.scoring import (
     EpochRecord,
     Score,
     Scores,
+    best_of,
     predict_probabilities,
+    ranking_score,
     score,
     score_all,
 )
@@ -112,6 +114,15 @@ def test_better_is_by_ranking_score_then_loss():
     assert better.better_than(worse)
     assert not worse.better_than(better)
     assert Score(0.3, 0.9, 0.5).better_than(Score(0.4, 0.9, 0.5))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_of_a_loss_less_is_better_and_of_all_others_more(objective):
+    values = [0.5, 0.2, 0.9]
+    assert best_of(values, objective) == (0.2 if objective == "loss" else 0.9)
+    assert max(ranking_score(value, objective) for value in values) == ranking_score(
+        best_of(values, objective), objective
+    )
 
 
 def test_the_mean_over_folds():

@@ -162,7 +162,7 @@ def made(tmp_path, monkeypatch) -> EndedStudy:
         for one in candidates:
             first, *more = (drawn_weights(one.spec, data.first, seed=10 * one.trial + n) for n in range(one.copies))
             found[one.trial] = Refit(one.trial, one.spec, first, one.epochs, 9, more=tuple(more))
-        return found
+        return found, {}
 
     monkeypatch.setattr(conclusion, "refit", refit)
     return ended

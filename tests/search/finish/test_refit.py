@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from ended_study import end_study
 
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.finish.refit import Candidate, refit
 from search.setup.data import SearchData
+from search.setup.own_head import OwnFunction, OwnHead, OwnHeadRecord
 
 PLAIN = HeadSpec(conv_width=16, batch_norm=False, dropout=0.0, pooling="average")
 RATE = 3e-3
@@ -20,7 +22,7 @@ def ended(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(ended):
+def trained(ended):
     """One bank for all: a candidate's number says what it is."""
     candidates = [
         Candidate(1, 5, PLAIN, 1, [RATE]),
@@ -32,6 +34,11 @@ def made(ended):
         Candidate(7, 5, PLAIN, 1, [RATE], copies=2),
     ]
     return refit(candidates, ended.config, ended.study_data)
+
+
+@pytest.fixture(scope="module")
+def made(trained):
+    return trained[0]
 
 
 def same(one, other) -> bool:
@@ -54,8 +61,22 @@ def test_copies_are_from_other_seeds_and_the_first_is_the_head_alone(made):
     assert not np.array_equal(copy[0], made[7].weights[0])
 
 
-def test_one_that_diverged_is_left_out(made):
+def test_one_that_diverged_is_left_out_and_named(trained):
+    made, lost = trained
     assert made.keys() == {1, 2, 3, 4, 6, 7}
+    assert lost == {5: "it diverged"}
+
+
+def test_what_a_function_of_ones_own_stumbles_over_is_the_reason(ended):
+    def build(trial, feature_shape, classes):
+        raise FileNotFoundError("no settings.json")
+
+    function = OwnFunction(build, OwnHeadRecord(function="mine:build"))
+    own = OwnHead.for_data(function, ended.data)
+    candidates = [Candidate(1, 5, OwnSpec("mine:build", {}), 1, [RATE])]
+    made, lost = refit(candidates, ended.config, ended.study_data, own)
+    assert made == {}
+    assert lost[1].endswith("expected a keras.Model, found FileNotFoundError (no settings.json)")
 
 
 def test_it_trains_on_all_rows_but_those_of_the_test(made, ended):
@@ -72,8 +93,8 @@ def test_each_head_has_its_own_shapes(made):
 
 
 def test_rows_of_rare_classes_count_as_they_did_in_the_search(ended, made, monkeypatch):
-    weights = {"none": None, "balanced": [9.0, 1.0, 1.0, 1.0]}
+    weights = {"none": [1.0] * 4, "balanced": [9.0, 1.0, 1.0, 1.0]}
     monkeypatch.setattr(SearchData, "class_weights", lambda _, kind: weights[kind])
     config = ended.config.model_copy(update={"class_weights": "balanced"})
-    (weighted,) = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data).values()
-    assert not same(weighted, made[1])
+    found, _ = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data)
+    assert not same(found[1], made[1])

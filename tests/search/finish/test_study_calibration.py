@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 
+from features.runtime.errors import BottleneckError
 from heads.files.head_file import read_head
 from heads.metrics.calibration import fit_temperature
 from heads.metrics.scoring import average_views, predict_probabilities
@@ -30,12 +31,13 @@ def ended(tmp_path, monkeypatch):
     ended = end_study(tmp_path)
 
     def refit(candidates, _config, data, _own):
-        return {
+        found = {
             one.trial: Refit(
                 one.trial, one.spec, drawn_weights(one.spec, data.first, seed=100 + one.trial), one.epochs, 9
             )
             for one in candidates
         }
+        return found, {}
 
     monkeypatch.setattr(conclusion, "refit", refit)
     return ended
@@ -138,9 +140,19 @@ def test_an_average_with_a_member_that_was_stopped_is_calibrated_by_what_that_on
     assert read_head(refit_path_of(ended.folder, found[1].trial)).metadata.temperature is None  # alone it is another
 
 
-def test_one_that_diverged_on_all_rows_is_told(ended, monkeypatch):
-    from features.runtime.errors import BottleneckError
+def test_why_a_head_could_not_be_trained_on_all_rows_is_told(ended, monkeypatch):
+    found, real = finalists(ended), conclusion.refit
+    chosen, other, *_ = (one.trial for one in found)
 
-    monkeypatch.setattr(conclusion, "refit", lambda *_: {})
-    with pytest.raises(BottleneckError, match="its head diverged when it was trained on all rows"):
-        concluded(ended, finalists(ended))
+    def without(lost: int):
+        def refit(candidates, *given):
+            return real([one for one in candidates if one.trial != lost], *given)[0], {lost: "found no settings.json"}
+
+        monkeypatch.setattr(conclusion, "refit", refit)
+
+    said = "its head could not be trained on all rows: found no settings.json"
+    without(other)
+    assert f"trial {other}: {said}" in concluded(ended, found).notes
+    without(chosen)
+    with pytest.raises(BottleneckError, match=f"trial {chosen}: {said}"):
+        concluded(ended, found)

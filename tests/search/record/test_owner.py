@@ -22,6 +22,7 @@ from features.runtime.errors import BottleneckError
 from search.record import owner as module
 from search.record.owner import ATTRIBUTE, Owner, Ownership
 from search.record.storage import load_study, open_record
+from search.setup.optuna_internals import tables
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -188,6 +189,26 @@ def test_signs_come_by_themselves(study, url, monkeypatch):
         time.sleep(0.01)
     assert noted(study).beat > first
     ownership.close()
+
+
+def test_an_error_beside_the_signs_is_said_once_and_ends_none_of_them(study, url, monkeypatch):
+    said, beats = [], []
+    errors = iter([KeyError("a bug"), KeyError("a bug"), KeyError(tables.NOT_FOUND_MSG)])
+
+    def also() -> None:
+        beats.append(noted(study).beat)
+        raise next(errors, ValueError("another"))
+
+    monkeypatch.setattr(module, "say", said.append)
+    ownership = Ownership(url, study._study_id, "s", every=0.02, also=also)
+    until = time.monotonic() + 20
+    while len(beats) < 6 and time.monotonic() < until:
+        time.sleep(0.01)
+    ownership.close()
+    assert len(set(beats)) >= 6
+    assert len(said) == 2
+    assert "study 's': KeyError: 'a bug', in the midst of a sign of life" in said[0]
+    assert "study 's': ValueError: another, in" in said[1]
 
 
 @pytest.mark.parametrize("dead", [False, True])

@@ -15,7 +15,7 @@ def axis_of(params: list[dict[str, float]], distribution: FloatDistribution) -> 
         optuna.trial.create_trial(params=one, distributions=dict.fromkeys(one, distribution), value=0.5)
         for one in params
     ]
-    figure = parameter_figures.parallel_coordinates(told)
+    figure = parameter_figures.parallel_coordinates(told, "accuracy")
     return next(axis for axis in figure.data[0].dimensions if axis.label == "rate").to_plotly_json()
 
 
@@ -43,7 +43,7 @@ def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
 
 def test_a_head_without_parameters_has_a_place_among_sizes():
     told = {"epochs": 1, "best_epoch": 1, "validation_loss": 0.5, "validation_accuracy": 0.5, "parameters": 0}
-    figure = figures.sizes([optuna.trial.create_trial(value=0.5, user_attrs=told)], None)
+    figure = figures.sizes([optuna.trial.create_trial(value=0.5, user_attrs=told)], None, "accuracy")
     assert list(figure.data[0].x) == [1]
 
 
@@ -54,12 +54,12 @@ def test_names_in_figures_are_no_markup():
     trials = [
         optuna.trial.create_trial(params={name: name}, distributions=distribution, value=value) for value in (0.1, 0.2)
     ]
-    figure = parameter_figures.slice_of(trials, name)
+    figure = parameter_figures.slice_of(trials, name, "accuracy")
     assert figure.layout.xaxis.title.text == shown
     assert list(figure.layout.xaxis.categoryarray) == [shown, "b"]
     assert set(figure.data[0].x) == {shown}
     point = figures.Point(0, 1.0, 0.5)
-    assert figures.costs({name: [point]}, {}).data[0].name == shown
+    assert figures.costs({name: [point]}, {}, "accuracy").data[0].name == shown
 
 
 def many_parameters(trials: int) -> list[optuna.trial.FrozenTrial]:
@@ -72,30 +72,36 @@ def many_parameters(trials: int) -> list[optuna.trial.FrozenTrial]:
             del params["p3"]
         own = dict.fromkeys(params, distribution)
         made.append(optuna.trial.create_trial(params=params, distributions=own, value=0.9 - 0.5 * place / trials))
+        made[-1]._trial_id = place  # which tells them apart
     return made
+
+
+def together(trials: list[optuna.trial.FrozenTrial]) -> tuple[list[str], str]:
+    sets = parameter_figures.scored_sets(trials, "accuracy")
+    return parameter_figures.parameters_together(trials, lambda: parameter_figures.importances(sets))
 
 
 def test_of_many_parameters_the_most_important_are_drawn_together():
     trials = many_parameters(22)
-    names, which = parameter_figures.parameters_together(trials, trials)
+    names, which = together(trials)
     assert len(names) == parameter_figures.MOST_AXES
     assert "p27" in names
     assert names == sorted(names, key=lambda name: int(name[1:]))
     assert which == "24 of 30 parameters, those of the highest importance."
-    figure = parameter_figures.parallel_coordinates(trials, names=names)
+    figure = parameter_figures.parallel_coordinates(trials, "accuracy", names)
     assert [axis.label for axis in figure.data[0].dimensions] == ["accuracy", *names]
 
 
 def test_of_many_parameters_of_few_trials_those_that_most_have():
     trials = many_parameters(4)
-    names, which = parameter_figures.parameters_together(trials, trials)
+    names, which = together(trials)
     assert names == [f"p{at}" for at in range(25) if at != 3]
     assert which == "24 of 30 parameters, those that most trials have."
 
 
 def test_few_parameters_are_all_drawn_together():
     trials = [optuna.trial.create_trial(value=0.5), optuna.trial.create_trial(value=0.4)]
-    assert parameter_figures.parameters_together(trials, trials) == ([], "")
+    assert together(trials) == ([], "")
 
 
 def test_long_names_leave_room_for_the_plot():
@@ -105,10 +111,10 @@ def test_long_names_leave_room_for_the_plot():
         optuna.trial.create_trial(params={name: choice}, distributions=distribution, value=value)
         for choice, value in ((long, 0.1), ("b", 0.2), (long, 0.3))
     ]
-    figure = parameter_figures.slice_of(trials, name)
+    figure = parameter_figures.slice_of(trials, name, "accuracy")
     assert figure.layout.xaxis.title.text == "the name of a pa...s on &amp; on and on"
     assert figure.layout.xaxis.ticktext == ("a long c...the end&gt;", "b")
     escaped = long.replace("<", "&lt;").replace(">", "&gt;")
     assert set(figure.data[0].x) == set(figure.layout.xaxis.tickvals) == {escaped, "b"}
-    axis = parameter_figures.parallel_coordinates(trials).data[0].dimensions[1]
+    axis = parameter_figures.parallel_coordinates(trials, "accuracy").data[0].dimensions[1]
     assert max(map(len, (axis.label, *axis.ticktext))) <= 35

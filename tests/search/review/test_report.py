@@ -20,10 +20,12 @@ from meeting import meet
 from optuna.trial import TrialState
 
 from heads.model.spec import HeadSpec
+from search import open_study
 from search.record.costs import CostOfUse, StoreCost
 from search.record.results import LeakCounts
 from search.record.study_record import StudyRecord, read_record
 from search.review import figures, parameter_figures
+from search.review.gallery import Gallery
 from search.review.outcome import show_outcome
 from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
@@ -283,8 +285,8 @@ def test_the_front_is_what_no_smaller_head_beats():
         point(4, 20, 0.6),
         point(5, 40, 0.9),
     ]
-    assert [one.number for one in figures.pareto_front(several)] == [0, 1, 5]
-    assert figures.pareto_front([]) == []
+    assert [one.number for one in figures.pareto_front(several, "accuracy")] == [0, 1, 5]
+    assert figures.pareto_front([], "accuracy") == []
 
 
 def test_the_best_loss_so_far_is_the_least(finished):
@@ -297,11 +299,11 @@ def test_the_best_loss_so_far_is_the_least(finished):
 
 def test_thinning_keeps_the_best_and_the_worst(finished):
     ranked = ranking(read_record(finished).study)
-    few = thinned(ranked, 5)
+    few = thinned(ranked, 5, "accuracy")
     assert len(few) == 5
     assert few[0].number == ranked[0].number
     assert few[-1].number == ranked[-1].number
-    assert thinned(ranked, 1000) == ranked
+    assert thinned(ranked, 1000, "accuracy") == ranked
 
 
 def test_thinning_keeps_the_winner_of_equal_values():
@@ -309,24 +311,24 @@ def test_thinning_keeps_the_winner_of_equal_values():
     trials = [optuna.trial.create_trial(value=0.9) for _ in range(9)]
     for number, trial in enumerate(reversed(trials)):
         trial.number = number
-    assert thinned(trials, 3)[0].number == 8
+    assert thinned(trials, 3, "accuracy")[0].number == 8
 
 
 def test_a_parameter_is_shown_only_where_it_had_an_effect(finished):
     ranked = read_record(finished).ranked
-    shown = parameter_figures.slice_of(ranked, "dense_units").data[0]
+    shown = parameter_figures.slice_of(ranked, "dense_units", "accuracy").data[0]
     deep = [trial for trial in ranked if trial.user_attrs["spec"]["dense_layers"]]
     assert 0 < len(deep) < len(ranked)
     assert set(shown.text) == {f"trial {trial.number}" for trial in deep}
     assert "use_weight_decay" not in parameter_figures.parameter_names(ranked)
     plateau = [trial for trial in ranked if trial.user_attrs["spec"].get("schedule", "plateau") == "plateau"]
     assert 0 < len(plateau) < len(ranked)
-    assert len(parameter_figures.slice_of(ranked, "plateau_factor").data[0].x) == len(plateau)
+    assert len(parameter_figures.slice_of(ranked, "plateau_factor", "accuracy").data[0].x) == len(plateau)
     another = copy.deepcopy(ranked[0])
     another.user_attrs["spec"]["conv_width"] += 16
-    widths = parameter_figures.slice_of([another, *ranked[1:]], "conv_width").data[0].x
-    assert len(widths) == len(parameter_figures.slice_of(ranked, "conv_width").data[0].x) - 1
-    decayed = parameter_figures.slice_of(ranked, "weight_decay")
+    widths = parameter_figures.slice_of([another, *ranked[1:]], "conv_width", "accuracy").data[0].x
+    assert len(widths) == len(parameter_figures.slice_of(ranked, "conv_width", "accuracy").data[0].x) - 1
+    decayed = parameter_figures.slice_of(ranked, "weight_decay", "accuracy")
     assert len(decayed.data[0].x) == sum(trial.params["use_weight_decay"] for trial in ranked)
 
 
@@ -338,11 +340,36 @@ def test_figures_read_as_the_tables_do():
 
 
 def test_the_parameter_that_decides_is_the_most_important(finished):
-    figure = parameter_figures.importance(read_record(finished).trials)
-    assert figure is not None
+    trials = read_record(finished).trials
+    sets = parameter_figures.scored_sets(trials, "accuracy")
+    figure = parameter_figures.importance(parameter_figures.importances(sets))
     assert figure.data[0].y[-1] == "conv_width"  # see MadeStudy.accuracy
     assert [bars.name for bars in figure.data] == ["after 4 epochs, 36 trials", "at the end, 28 trials"]
-    assert parameter_figures.importance(read_record(finished).trials[:3]) is None
+    assert parameter_figures.scored_sets(trials[:3], "accuracy") == {}
+
+
+def test_figures_are_computed_when_they_are_asked_for_and_once(finished, monkeypatch):
+    asked, real = [], parameter_figures.importances
+
+    def importances(*given):
+        asked.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(parameter_figures, "importances", importances)
+    monkeypatch.setattr(parameter_figures, "MOST_AXES", 3)
+    gallery = Gallery(read_record(finished))
+    assert {"importance", "parameters-together"} <= set(gallery)
+    assert asked == []
+    across = gallery["parameters-together"]
+    assert [axis.label for axis in across.data[0].dimensions[1:]] == gallery.together[0]
+    assert gallery["importance"] is gallery["importance"]
+    assert len(asked) == 1
+
+
+def test_figures_of_a_notebook_have_a_template_and_those_of_a_report_none(finished):
+    figure = open_study(finished).figures()["history"]
+    assert figure.layout.template.layout.xaxis.gridcolor
+    assert Gallery(read_record(finished))["history"].layout.template.layout.xaxis.gridcolor is None
 
 
 @pytest.fixture(scope="module")

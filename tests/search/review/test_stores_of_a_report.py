@@ -116,7 +116,7 @@ def test_the_figure_has_a_colour_a_store_and_the_front_of_all(record):
         own = {trial.number for trial in record.ranked if store_of(trial) == name}
         assert set(traces[name].text) == {f"trial {number}" for number in own}
     heads = [figures.Point(one.trial.number, one.milliseconds, one.trial.value) for one in costed(record)]
-    front = figures.pareto_front(heads)
+    front = figures.pareto_front(heads, "accuracy")
     assert list(traces["no cheaper head is better"].text) == [f"trial {point.number}" for point in front]
     assert max(traces["small"].x) < 3
     assert min(traces["large"].x) > 30

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from made_snapshots import OTHER, asked, leave_snapshot
+from made_snapshots import OTHER, WIDE, asked, damage, leave_snapshot
 from optuna.trial import TrialState, create_trial
 
 from search.training import inheritance as module
@@ -103,10 +103,15 @@ def test_it_is_known_when_a_trial_had_begun_that_runs_again():
 # --- read once, and anew ----------------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_is_read_once_until_it_is_written_anew(workers, monkeypatch):
+def test_a_snapshot_is_looked_through_once_until_it_is_written_anew(workers, monkeypatch):
     read = []
     real = module.read_snapshot
-    monkeypatch.setattr(module, "read_snapshot", lambda folder: read.append(folder.name) or real(folder))
+
+    def read_snapshot(folder, *, of):
+        read.extend([folder.name] * (not of))
+        return real(folder, of=of)
+
+    monkeypatch.setattr(module, "read_snapshot", read_snapshot)
     path = leave_snapshot(workers / "one", {0: 3})
     inheritance = Inheritance(workers, rerun("one"))
     for _ in range(3):
@@ -121,6 +126,17 @@ def test_a_snapshot_is_read_once_until_it_is_written_anew(workers, monkeypatch):
     assert read == ["one", "one"]
     path.unlink()
     assert inheritance.of(asked(1)) is None
+
+
+def test_of_a_snapshot_only_the_heads_of_the_trial_are_read(workers, capsys):
+    damage(leave_snapshot(workers / "one", {4: 2, 0: 3}, spec=WIDE), "0/0/weights/kernel")
+    found = Inheritance(workers, rerun("one")).of(asked(1, spec=WIDE))
+    assert found is not None
+    assert found.member.epochs == 3
+    assert capsys.readouterr().err == ""
+    damage(leave_snapshot(workers / "one", {4: 2, 0: 3}, spec=WIDE), "1/0/weights/kernel")
+    assert Inheritance(workers, rerun("one")).of(asked(1, spec=WIDE)) is None
+    assert "note: trial 1 begins anew: " in capsys.readouterr().err
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

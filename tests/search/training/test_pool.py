@@ -220,17 +220,42 @@ def test_diverging_heads_fail_with_their_reason_and_the_others_go_on(store, tmp_
     assert all(t.value is not None for t in trials if t.params["learning_rate"] == 1e-3)
 
 
-@pytest.mark.slow
-def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path):
+@pytest.mark.parametrize("made", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path, monkeypatch, made):
+    if made:
+        use_made_banks(monkeypatch)
+    reported: dict[tuple[int, int], np.ndarray] = {}
+    finished: dict[int, list[np.ndarray]] = {}
+    train, offer = Banks.train, TopCheckpoints.offer
+
+    def training(banks, epoch, members):
+        trained = train(banks, epoch, members)
+        for one in members:
+            reported[one.asked.number, one.epochs + 1] = trained[one.store].scores.accuracy[:, one.slot].copy()
+        return trained
+
+    def offering(checkpoints, asked, weights, score, probabilities):
+        finished[asked.number] = probabilities
+        offer(checkpoints, asked, weights, score, probabilities)
+
+    monkeypatch.setattr(Banks, "train", training)
+    monkeypatch.setattr(TopCheckpoints, "offer", offering)
     found = search(store, tmp_path / "study", SPACE, folds=3, trials=6, epochs=3, pruner="none")
     data = found.data
     rows = np.concatenate(data.folds)
     assert sorted(rows.tolist()) == data.train.rows.tolist()
     patients = [set(data.store.patients[fold].tolist()) for fold in data.folds]
     assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
-    values = [trial.value for trial in found.study.get_trials()]
-    assert all(0 <= value <= 1 for value in values)
-    assert len(set(values)) > 1
+    labels = [data.store.labels[fold] for fold in data.folds]
+    for trial in found.study.get_trials():
+        for epoch, value in trial.intermediate_values.items():
+            assert value == pytest.approx(reported[trial.number, epoch].mean())
+        pairs = zip(finished[trial.number], labels, strict=True)
+        of_folds = [score(probabilities, true) for probabilities, true in pairs]
+        assert len({one.loss for one in of_folds}) == 3
+        assert trial.value == pytest.approx(np.mean([one.accuracy for one in of_folds]))
+        assert trial.user_attrs["validation_loss"] == pytest.approx(np.mean([one.loss for one in of_folds]))
+    assert max(np.ptp(of_folds) for of_folds in reported.values()) > 0
     assert json.dumps(found.bank.to_dict())
 
 

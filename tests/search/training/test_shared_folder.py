@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from made_mirrors import Clock
-from made_snapshots import METER, leave_snapshot
+from made_snapshots import METER, WIDE, damage, leave_snapshot
 
 from features.runtime.errors import InputError
 from search.training import shared_folder as module
@@ -67,6 +67,15 @@ def test_a_snapshot_of_theirs_that_is_damaged_is_named(tmp_path):
     (worker_folder(tmp_path, "one") / SNAPSHOT_FILE).write_bytes(b"damaged")
     with pytest.raises(InputError, match=f"one/{SNAPSHOT_FILE}: "):
         together(tmp_path)
+
+
+def test_of_snapshots_only_what_they_say_of_the_time_is_read(tmp_path):
+    path = leave_snapshot(worker_folder(tmp_path, "killed"), {0: 1}, spec=WIDE)
+    damage(path, "0/0/weights/kernel")
+    assert together(tmp_path) == METER
+    clear_away(tmp_path, ())
+    assert together(tmp_path) == METER
+    assert not path.exists()
 
 
 # --- waiting for the end ----------------------------------------------------------------------------------------------
