@@ -70,13 +70,63 @@ def test_parts_may_be_a_word_of_their_folders_names_where_all_hold_the_same_clas
     [
         ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/cats/1.png"),
         ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/1.png"),
-        ("training_set/training_set/1.png", "test_set/test_set/1.png"),
         *[[f"{part}/{name}/1.png" for part in ("train_a", "train_b", "test_a") for name in ("x", "y")]],
     ],
 )
 def test_folders_called_like_parts_are_no_classes(tmp_path, names):
     with pytest.raises(InputError, match="folders in folders"):
         scan_folder(fill(tmp_path, *names))
+
+
+def files_of(**folders: str) -> list[str]:
+    """The names of two files in each folder of a tree: ``a="b c"`` stands for a/b/1.png, a/b/2.png and a/c/1.png, ...
+
+    A file lies in the folder itself for ``.``.
+    """
+    return [f"{top}/{own}/{n}.png" for top, owns in folders.items() for own in owns.split() for n in "12"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ({"train": "train/a train/b", "test": "test/a test/b"}, "test/test alone in test, train/train alone in train"),
+        ({"train": "train/a", "validation": "val/a", "test": "a b"}, "train/train alone in train"),
+        ({"train": "a b", "test": "test/a test/b"}, "test/test alone in test"),
+        ({"train": "train", "test": "test"}, "test/test alone in test, train/train alone in train"),
+        ({"training_set": "training_set", "test_set": "test_set"}, "training_set/training_set alone in training_set"),
+        (
+            {"seg_train": "seg_train/a seg_train/b", "seg_test": "seg_test/a seg_test/b", "seg_pred": "seg_pred"},
+            "seg_test/seg_test alone in seg_test, seg_train/seg_train alone in seg_train",
+        ),
+    ],
+)
+def test_parts_that_hold_themselves_again_are_refused(tmp_path, folders, said):
+    with pytest.raises(InputError) as caught:
+        scan_folder(fill(tmp_path, *files_of(**folders)))
+    assert said in str(caught.value)
+    assert "; move what is in " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        ({"train": ".", "plane": ".", "boat": "."}, "boat plane train"),
+        ({"train": ".", "plane": ".", "test": "."}, "plane test train"),
+        ({"train": "Smith Jones", "plane": "Brown", "boat": "Jones"}, "boat plane train"),
+        ({"train": "train", "plane": "plane", "boat": "boat"}, "boat plane train"),  # each class an archive of its own
+        ({"training": "Smith Jones", "stress_test": "Smith", "rest": "Brown"}, "rest stress_test training"),
+        ({"training_shoes": "red blue", "test_tubes": "glass", "mugs": "blue"}, "mugs test_tubes training_shoes"),
+        ({"train_front": "train_front", "test_bench": "wood", "mug": "blue"}, "mug test_bench train_front"),
+        ({"train": "train plane boat", "test": "train plane boat"}, "boat plane train"),
+        ({"train": "train plane", "test": "train"}, "plane train"),
+        ({"train": "train plane", "test": "plane"}, "plane train"),
+        ({"train": "train", "test": "train plane"}, "plane train"),
+        ({"train": "train/p1 train/p2 boat/p3", "val": "train/p4 boat/p5"}, "boat train"),
+    ],
+)
+def test_classes_that_are_called_as_parts_are_stay_classes(tmp_path, folders, classes):
+    fill(tmp_path, *files_of(**folders))
+    assert scan_folder(tmp_path).classes == tuple(classes.split())
 
 
 def test_classes_with_a_word_of_a_part_and_folders_of_patients_stay_classes(tmp_path):
