@@ -19,6 +19,7 @@ _DATE = re.compile(rf"(?:{_YEAR}([-_.]?){_MONTH}\1{_DAY}|{_DAY}([-_.]?){_MONTH}\
 _DATE_INSIDE = re.compile(rf"(?<!\d)(?:{_YEAR}-{_MONTH}-{_DAY}|{_DAY}-{_MONTH}-{_YEAR})(?!\d)")
 _RECENT_YEAR = re.compile(r"(?:199\d|20[0-3]\d)")
 _KIND = "the kind of image"
+_DIGITS = frozenset("0123456789")
 _NAMES, _FOLDERS, _PATTERN = "the file names", "the first folder below each class", "--group-pattern"
 
 
@@ -40,9 +41,13 @@ class Patients:
 def compile_group_pattern(pattern: str) -> re.Pattern[str]:
     """Compiles ``--group-pattern``: a regular expression whose group ``patient``, or first group, is the patient.
 
+    Nothing, '', says that neither names nor folders hold a patient.
+
     Raises:
         InputError: It is not a regular expression, or has no group.
     """
+    if not pattern:
+        return re.compile("()")
     try:
         compiled = re.compile(composed(pattern))
     except re.error as error:
@@ -59,7 +64,7 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     their class, in the path below the class first, then in the whole path, then in the name. Without one, a patient is
     the first folder below the class where there is one, unless every name there is ``<CLASS>-<patient>-<image>``; and
     the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken; neither are
-    folders that all classes have, if their names hold no number.
+    folders that all classes have, if their names hold no number, nor one word in all names of a class.
 
     Args:
         paths: Each image relative to the image folder, with ``/``.
@@ -112,7 +117,28 @@ def _doubtful(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) 
     if 2 * len({found[row][0] for row in dated}) > len({who for who, _ in found if who}):
         return dict.fromkeys(dated, "a date")
     classes = [row for row, (who, _) in enumerate(found) if who.casefold() == paths[row].parts[0].casefold()]
-    return dict.fromkeys(classes, "the class") if 2 * len(classes) > sum(bool(who) for who, _ in found) else {}
+    if 2 * len(classes) > sum(bool(who) for who, _ in found):
+        return dict.fromkeys(classes, "the class")
+    return _one_word(paths, found)
+
+
+def _one_word(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """Rows of classes whose names have all one word, without a number: ``cats/img-cat-7``, ``cats/cats-photo-7``.
+
+    Where each class has a word of its own, names that begin with the class say that it is the patient.
+    """
+    words: dict[str, set[str]] = defaultdict(set)
+    for path, (who, source) in zip(paths, found, strict=True):
+        words[path.parts[0]].add(who if source == _NAMES else "")
+    every = set().union(*words.values())
+    if len(paths) <= len(words) or len(words) < 2 or any(len(own) > 1 for own in words.values()):
+        return {}
+    if "" in every or any(_DIGITS & set(who) for who in every):
+        return {}
+    if len(every) == 1:
+        return dict.fromkeys(range(len(paths)), "a word that all have")
+    begun = all(path.stem.startswith(f"{path.parts[0]}-") for path in paths)
+    return {} if begun or len(every) < len(words) else dict.fromkeys(range(len(paths)), "the class")
 
 
 def _same_everywhere(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -121,7 +147,7 @@ def _same_everywhere(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, 
     for path, (who, source) in zip(paths, found, strict=True):
         folders[path.parts[0]].add(who if source == _FOLDERS else "")
     first, *others = folders.values()
-    if not others or any(names != first for names in others) or any(set(name) & set("0123456789") for name in first):
+    if not others or any(names != first for names in others) or any(_DIGITS & set(name) for name in first):
         return {}
     kind = _KIND if len(first) > 1 else "images of all patients"
     return {row: kind for row, (who, source) in enumerate(found) if who and source == _FOLDERS}
