@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from features.runtime.errors import InputError
 from features.runtime.text import composed, printable
+from features.store.parts import part_named
 
 GROUP_PATTERN = r"^[^-]+-(?P<patient>[^-]+)-[^-]+$"
 """Fits OCT2017's ``<CLASS>-<patient>-<image>`` (the file name without its ending)."""
@@ -18,8 +20,15 @@ _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d
 _DATE = re.compile(rf"(?:{_YEAR}([-_.]?){_MONTH}\1{_DAY}|{_DAY}([-_.]?){_MONTH}\2{_YEAR})(?:[T_.-]?\d{{4,9}})?")
 _DATE_INSIDE = re.compile(rf"(?<!\d)(?:{_YEAR}-{_MONTH}-{_DAY}|{_DAY}-{_MONTH}-{_YEAR})(?!\d)")
 _RECENT_YEAR = re.compile(r"(?:199\d|20[0-3]\d)")
-_KIND = "the kind of image"
+_KIND, _PART = "the kind of image", "the part of the data set"
 _DIGITS = frozenset("0123456789")
+_INSTEAD: Mapping[str, str] = MappingProxyType(
+    {
+        _KIND: "should these be the classes, put them into the image folder itself, or give a --table",
+        _PART: "to have parts, put their folders above those of the classes, or give a --table with a column split",
+    }
+)
+"""What to do about folders that hold something else than patients."""
 _NAMES, _FOLDERS, _PATTERN = "the file names", "the first folder below each class", "--group-pattern"
 
 
@@ -64,7 +73,8 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     their class, in the path below the class first, then in the whole path, then in the name. Without one, a patient is
     the first folder below the class where there is one, unless every name there is ``<CLASS>-<patient>-<image>``; and
     the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken; neither are
-    folders that all classes have, if their names hold no number, nor one word in all names of a class.
+    folders that all classes have, if their names hold no number, or those of parts (``train``, ``test``), nor one word
+    in all names of a class.
 
     Args:
         paths: Each image relative to the image folder, with ``/``.
@@ -87,7 +97,7 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
         (path.parts[1], _FOLDERS) if deep and not told else (who, _NAMES)
         for who, path, deep in zip(named, spelled, nested, strict=True)
     ]
-    doubtful = _doubtful(spelled, found) | _same_everywhere(spelled, found)
+    doubtful = _doubtful(spelled, found) | _same_everywhere(spelled, found) | _of_parts(found)
     kept = [("", "") if row in doubtful else one for row, one in enumerate(found)]
     return Patients(tuple(who for who, _ in kept), _source(told_as, kept), tuple(_remarks(told_as, found, doubtful)))
 
@@ -153,6 +163,13 @@ def _same_everywhere(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, 
     return {row: kind for row, (who, source) in enumerate(found) if who and source == _FOLDERS}
 
 
+def _of_parts(found: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """Rows whose folder is no patient's, as all are called as parts are, one of them to train on."""
+    rows = [row for row, (who, source) in enumerate(found) if who and source == _FOLDERS]
+    parts = {part_named(found[row][0]) for row in rows}
+    return dict.fromkeys(rows, _PART) if {"train"} < parts and None not in parts else {}
+
+
 def _is_date(who: str, path: PurePosixPath, source: str) -> bool:
     if _DATE.fullmatch(who):
         return True
@@ -175,11 +192,10 @@ def _remarks(paths: Sequence[str], found: Sequence[tuple[str, str]], doubtful: d
     for what in dict.fromkeys(doubtful.values()):
         rows = [row for row, reason in doubtful.items() if reason == what]
         place = "folders" if found[rows[0]][1] == _FOLDERS else "names"
-        or_classes = "; should these be the classes, put them into the image folder itself, or give a --table"
         remarks.append(
             f"the {place} of {len(rows)} images seem to hold {what}, not a patient, and none was taken from them:"
             f" {_example(found[rows[0]][0], paths[rows[0]])}; --group-pattern says where the patient is"
-            f"{or_classes if what == _KIND else ''}"
+            + (f"; {_INSTEAD[what]}" if what in _INSTEAD else "")
         )
     return remarks
 

@@ -183,6 +183,22 @@ def test_folders_that_all_classes_have_are_no_patients_unless_they_are_numbered(
     assert scan_folder(others).patients == ("Jones", "Smith", "Brown", "Jones")
 
 
+@pytest.mark.parametrize("lacking", [None, "B/val"])
+def test_parts_below_the_classes_are_told_and_are_no_patients(tmp_path, lacking):
+    names = [f"{name}/{part}" for name in "AB" for part in ("train", "val", "Test")]
+    table = scan_folder(fill(tmp_path, *(f"{name}/{n}.png" for name in names if name != lacking for n in "12")))
+    assert (table.classes, table.parts, set(table.patients)) == (("A", "B"), (), {""})
+    assert "seem to hold the part of the data set, not a patient" in table.remarks[0]
+    assert "put their folders above those of the classes, or give a --table with a column split" in table.remarks[0]
+
+
+def test_patients_may_be_called_as_parts_are(tmp_path):
+    some = scan_folder(fill(tmp_path / "some", "A/Val/1.png", "A/Train/1.png", "B/Smith/1.png"))
+    assert some.patients == ("Train", "Val", "Smith")
+    others = scan_folder(fill(tmp_path / "others", "A/Val/1.png", "A/Test/1.png", "B/Val/1.png"))
+    assert others.patients == ("Test", "Val", "Val")
+
+
 def test_a_table_may_name_what_lies_in_a_folder_of_masks(tmp_path):
     fill(tmp_path, "scans/images/1.png", "scans/masks/1.png")
     labels = pd.DataFrame({"path": ["scans/images/1.png", "scans/masks/1.png"], "label": ["x", "y"]})
