@@ -242,7 +242,9 @@ def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
         InputError: As ``features.extract``; where nobody named the store, it may be that of a folder of the same name.
     """
     from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
+    from features.images.walk import Seen, entries_of  # noqa: PLC0415
 
+    entries_of(given.images, Seen())  # what is no folder is refused before anything is made or said
     (store,) = resolved.paths.values()
     store.parent.mkdir(parents=True, exist_ok=True)
     say(f"{given.images}: extracted into {store}")

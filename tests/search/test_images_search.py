@@ -65,6 +65,14 @@ def test_the_store_lies_beside_the_study_by_the_name_of_the_folder(tmp_path, mon
     assert store_of_images(tmp_path / "one", tmp_path / ".").name == f"{tmp_path.name}.h5"
 
 
+def test_a_store_in_the_place_of_images_is_refused_before_anything_is_made(tmp_path, capfd):
+    (tmp_path / "scans.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"found a file; a store .* takes it as --features"):
+        run_study(images=tmp_path / "scans.h5", out=tmp_path / "studies" / "one", trials=2)
+    assert "extracted into" not in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["scans.h5"]
+
+
 @pytest.mark.slow
 def test_one_call_finds_what_two_find_and_goes_on_when_it_is_called_again(world):
     paths = [name_of(kind, number) for kind in KINDS for number in range(12)]

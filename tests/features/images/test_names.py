@@ -248,6 +248,17 @@ def test_found_none_says_what_there_is_and_what_to_do(tmp_path):
     assert source.reason.startswith("a folder without images, but 12 .nii, 3 .svs, 2 without an ending; ")
 
 
+def test_a_file_in_the_place_of_a_folder_says_what_to_do(tmp_path):
+    for name, hint in (
+        ("a.ZIP", "; unpack the archives first"),
+        ("a.h5", "; a store .* as --features"),
+        ("a.png", "$"),
+    ):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(InputError, match=f"expected an image folder, found a file{hint}"):
+            scan_folder(tmp_path / name)
+
+
 def test_files_without_an_ending_are_looked_into(tmp_path):
     (tmp_path / "A").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "A" / "one", "PNG")
