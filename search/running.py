@@ -186,7 +186,7 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
 def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_stage: OnStage) -> Study:
     resolved = resolve(given, config_in_storage)
     if images is not None:
-        _extract(images, resolved)
+        _extract(images, resolved, named=bool(given.features))
     with _going_on_when_there_is_room(resolved.folder):
         return _carry_out(resolved, build, on_stage)
 
@@ -229,15 +229,27 @@ def _open(resolved: Resolved, config: StudyConfig, *, keep_bytes: int | None) ->
     return open_record(resolved.folder, name, url, direction=direction, resume=options.resume, keep_bytes=keep_bytes)
 
 
-def _extract(given: ImagesGiven, resolved: Resolved) -> None:
-    """Makes the store of the images, or finishes it; where it is whole already, makes sure that it is theirs."""
-    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
+def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
+    """Makes the store of the images, or finishes it; where it is whole already, makes sure that it is theirs.
 
+    Raises:
+        InputError: As ``features.extract``; where nobody named the store, it may be that of a folder of the same name.
+    """
+    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
+    from features.images.walk import Seen, entries_of  # noqa: PLC0415
+
+    entries_of(given.images, Seen())  # what is no folder is refused before anything is made or said
     (store,) = resolved.paths.values()
     store.parent.mkdir(parents=True, exist_ok=True)
     say(f"{given.images}: extracted into {store}")
     told = {**given.options, "backend": resolved.options.backend}
-    for line in extraction_in_words(extract_as_told(given.images, store, told)):
+    try:
+        summaries = extract_as_told(given.images, store, told)
+    except InputError as error:
+        if error.where == str(store) and not named:
+            raise error.advising("--features FILE names another store for these images") from error
+        raise
+    for line in extraction_in_words(summaries):
         say(line)
     if resolved.recorded is not None:
         say(f"{resolved.folder}: has been begun, and goes on")

@@ -90,7 +90,7 @@ class Changes:
             field="paths" if self.added or self.gone else "sizes" if self.resized else "contents",
             expected=f"the store of the images in {folder} as they are",
             found=", ".join(found),
-            hint=hint if self.kept else "choose another store, or remove this one",
+            hint=hint if self.kept else "choose another store: this one is of other images",
         )
 
 

@@ -30,7 +30,7 @@ from features.images.views import View
 from features.runtime.backend import start_backend
 from features.runtime.progress import OnProgress, unwatched
 from features.store.intensity import parse_intensity
-from features.store.limits import require_storable
+from features.store.limits import require_own_name, require_storable
 from features.store.reader import FeatureStore
 from features.store.schema import StoreHeader
 from features.store.writer import StoreWriter
@@ -125,6 +125,9 @@ def extract_stores(
     reading = cache(lambda intensity: Reading(parse_intensity(intensity), options.max_pixels, options.resize))
     # behind a link, a store stays where it is: an update takes the place of the file, not of the link
     stores = {path.resolve() if path.is_symlink() else path: spec for path, spec in stores.items()}
+    for path in stores:
+        if not path.exists():
+            require_own_name(path)
     there = {path: FeatureStore(path) for path in stores if path.exists()}
     views = options.variants or views_by_images(len(table), [stored.header.views for stored in there.values()])
     plans = []

@@ -81,7 +81,8 @@ class ExtractionOptions(BaseModel):
     batch_size: int = Field(default=32, ge=1, le=65536, description="Images in a forward pass.")
     group_pattern: Annotated[str, ShownAs("of names as CLASS-PATIENT-IMAGE")] = Field(
         default=GROUP_PATTERN,
-        description="Regular expression whose group is the patient in a file's name or path, ending left off.",
+        description="Regular expression whose group is the patient in a file's name or path, ending left off; "
+        "'' for none.",
     )
     table: Path | None = Field(
         default=None,

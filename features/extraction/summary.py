@@ -13,7 +13,7 @@ import numpy.typing as npt
 from features.extraction.changes import Changes
 from features.extraction.skipped import skipped_path
 from features.images.folder import ImageTable
-from features.runtime.text import counted, printable
+from features.runtime.text import counted, listed, printable
 from features.store.parts import PARTS
 from features.store.schema import RowState
 
@@ -41,6 +41,7 @@ class ExtractionSummary:
         ignored: Number of files and folders that were passed over, by reason.
         notes: What was noticed of the images that this run decoded, a line each.
         parts: Usable images of each part, where folders or a table say it.
+        untrained: Classes whose usable images are all given for other parts than to train on.
         update: Numbers of images ``changed``, ``added``, ``gone`` and ``kept`` by an update; empty for none.
     """
 
@@ -59,6 +60,7 @@ class ExtractionSummary:
     ignored: dict[str, int]
     update: dict[str, int]
     parts: dict[str, int] = field(default_factory=dict)
+    untrained: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -103,6 +105,7 @@ def summarize(
         ignored=table.ignored,
         update={} if changes is None else _update(changes),
         parts=_count_parts(table, usable),
+        untrained=_untrained(table, usable),
     )
 
 
@@ -111,6 +114,14 @@ def _count_parts(table: ImageTable, usable: list[int]) -> dict[str, int]:
         return {}
     found = Counter(table.parts[row] for row in usable)
     return {name: found[name] for name in PARTS if found[name]}
+
+
+def _untrained(table: ImageTable, usable: list[int]) -> tuple[str, ...]:
+    if not table.parts:
+        return ()
+    trained = {table.labels[row] for row in usable if table.parts[row] == "train"}
+    others = {table.labels[row] for row in usable} - trained
+    return tuple(table.classes[label] for label in sorted(others)) if trained else ()
 
 
 def _update(changes: Changes) -> dict[str, int]:
@@ -128,7 +139,7 @@ def describe(*summaries: ExtractionSummary) -> Iterator[str]:
         yield from _describe_store(*summaries)
     else:
         yield from _describe_stores(summaries)
-    first, listed = summaries[0], max(summaries, key=lambda one: len(one.skipped))
+    first, longest = summaries[0], max(summaries, key=lambda one: len(one.skipped))
     yield from _describe_images(first)
     yield from (f"note: {note}" for note in dict.fromkeys(note for one in summaries for note in one.notes))
     missing = [printable(name) for name, count in first.counts.items() if not count]
@@ -136,10 +147,10 @@ def describe(*summaries: ExtractionSummary) -> Iterator[str]:
         yield f"warning: no image left of {', '.join(missing)}"
     if first.ignored:
         yield "ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in first.ignored.items())
-    for path, reason in list(listed.skipped.items())[:_LISTED]:
+    for path, reason in list(longest.skipped.items())[:_LISTED]:
         yield f"skipped {printable(path)}: {reason}"
-    if len(listed.skipped) > _LISTED:
-        yield f"skipped {len(listed.skipped) - _LISTED:,} more: {skipped_path(listed.store)}"
+    if len(longest.skipped) > _LISTED:
+        yield f"skipped {len(longest.skipped) - _LISTED:,} more: {skipped_path(longest.store)}"
 
 
 def _describe_store(summary: ExtractionSummary) -> Iterator[str]:
@@ -189,6 +200,8 @@ def _describe_images(summary: ExtractionSummary) -> Iterator[str]:
     if summary.parts:
         told = ", ".join(f"{name} {count:,}" for name, count in summary.parts.items())
         yield f"parts as given: {told}; search.run uses them"
+    if summary.untrained:
+        yield f"warning: train has no image of {listed(map(printable, summary.untrained), _LISTED)}"
     if summary.known:
         yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
     if summary.unknown:

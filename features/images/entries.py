@@ -118,6 +118,13 @@ def what_is_there(folder: Path) -> tuple[str, str | None]:
     return (f"none, but {told}{' and others' if len(counts) > 6 else ''}" if files else "none"), hint or None
 
 
+def advice_on(file: Path) -> str | None:
+    """Returns what to do about a file where a folder of images belongs; None where that is not known."""
+    if file.suffix.lower() in (".h5", ".hdf5"):
+        return "a store of features is extracted already: search.run takes it as --features"
+    return (_ADVICE | remedies()).get(_ending(file))
+
+
 def to_install(names: Iterable[str]) -> list[str]:
     """Returns, for files that were passed over, what would have them read: a line for each way.
 

@@ -169,7 +169,7 @@ def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, s
     """The part of each folder that holds images, where they are those of parts, one of them to train on; else nothing.
 
     Raises:
-        InputError: Another folder with images stands beside them, or a part has no folders of classes.
+        InputError: Another folder with images stands beside them, a part has no folders of classes, or they lie deeper.
     """
     named = {own: part_named(own) for owns in folders.values() for own in owns}
     plain = _are_parts(named)
@@ -181,7 +181,10 @@ def _part_folders(folder: Path, folders: Mapping[str, list[str]]) -> dict[str, s
     nested = {own: any(file.nested for file in files) for own, files in every.items() if files}
     parts = {own: part for own in nested if (part := named[own]) is not None}
     training = any(nested[own] for own, part in parts.items() if part == "train")
-    if not training or len(set(parts.values())) < 2 or not (plain or _are_alike(parts, every)):
+    if not training or len(set(parts.values())) < 2:
+        return {}
+    _refuse_doubled(folder, parts, every, plain=plain)
+    if not plain and not _are_alike(parts, every):
         return {}
     flat = [f"images without a class folder in {printable(own)}" for own in parts if not nested[own]]
     beside = [printable(own) for own in nested if own not in parts]
@@ -201,9 +204,41 @@ def _are_parts(named: Mapping[str, str | None]) -> bool:
     return {"train"} < {part for part in named.values() if part is not None}
 
 
+def _folders_in(files: Iterable[File]) -> set[str]:
+    """The names of the folders with images in the folder that these files lie in."""
+    return {file.path.split("/")[1] for file in files if file.nested}
+
+
+def _refuse_doubled(
+    folder: Path, parts: Mapping[str, str], every: Mapping[str, Sequence[File]], *, plain: bool
+) -> None:
+    """Refuses parts that hold one folder each, of the same part again, as archives unpack: ``train/train``.
+
+    A folder that another part has as well is a class. Where names say less, it takes two such parts.
+    """
+    inner = {own: _folders_in(every[own]) for own in parts}
+    doubled = {}
+    for own, part in parts.items():
+        elsewhere = set[str]().union(*(inner[other] for other in parts if parts[other] != part))
+        if len(inner[own]) == 1 and not inner[own] & elsewhere:
+            (name,) = inner[own]
+            if part_within(name) == part:
+                doubled[own] = f"{own}/{name}"
+    if not doubled or not (plain or _are_parts({own: parts[own] for own in doubled})):
+        return
+    alone = [f"{printable(deeper)} alone in {printable(own)}" for own, deeper in doubled.items()]
+    own, deeper = next(iter(doubled.items()))
+    raise InputError(
+        folder,
+        expected="folders of parts of a data set, each with one sub-folder per class",
+        found=listed(alone, _NAMED),
+        hint=f"move what is in {printable(deeper)} up into {printable(own)}{', and so on' * (len(doubled) > 1)}",
+    )
+
+
 def _are_alike(parts: Mapping[str, str], every: Mapping[str, Sequence[File]]) -> bool:
     """Whether folders are a part each and hold the same folders, more than one: it takes that where names say less."""
-    first, *others = ({file.path.split("/")[1] for file in every[own] if file.nested} for own in parts)
+    first, *others = (_folders_in(every[own]) for own in parts)
     return len(parts) == len(set(parts.values())) and len(first) > 1 and all(names == first for names in others)
 
 
@@ -231,7 +266,7 @@ def _refuse_parts(folder: Path, found: Mapping[str, list[File]]) -> None:
 
     What looks like patients is not proposed as classes.
     """
-    below = {name: {file.path.split("/")[1] for file in files if file.nested} for name, files in found.items()}
+    below = {name: _folders_in(files) for name, files in found.items()}
     parts = [name for name in found if below[name]]
     if not parts:
         return

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
+from features.runtime.files import read_text
 from features.runtime.text import composed, printable, shortened
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def read_label_file(path: Path) -> pd.DataFrame:
 def _read_text(path: Path) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415  half a second that an extraction without a table need not spend
 
+    try:
+        read_text(path)
+    except InputError as error:
+        raise error.advising("a spreadsheet does as 'CSV UTF-8'") from error
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
     counts = {separator: first.count(separator) for separator in _SEPARATORS}

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.images.entries import is_image, is_left_out, is_litter
+from features.images.entries import advice_on, is_image, is_left_out, is_litter
 from features.runtime.errors import InputError
 
 HIDDEN, LITTER, OTHERS, BESIDE = "hidden", "left behind by systems", "no images", "images beside those of a class"
@@ -97,7 +97,7 @@ def entries_of(folder: Path, seen: Seen) -> list[os.DirEntry[str]]:
     except FileNotFoundError as error:
         raise InputError(folder, expected="an image folder", found="no such folder") from error
     except NotADirectoryError as error:
-        raise InputError(folder, expected="an image folder", found="a file") from error
+        raise InputError(folder, expected="an image folder", found="a file", hint=advice_on(folder)) from error
     except OSError as error:
         raise InputError(folder, expected="a folder that can be read", found=error.strerror) from error
     for entry in found:

@@ -186,7 +186,9 @@ def _require_patients(rows: Rows, found: int, table: _Table, need: _Need) -> Non
     told = f"{counted(found, 'patient')} of {counted(len(rows), 'image')}"
     hints = [f"use {need.otherwise}"]
     if found < len(rows):
-        hints.insert(0, "see whether --group-pattern of features.extract takes a patient's id from the names")
+        hints.insert(
+            0, "see whether --group-pattern of features.extract takes a patient's id from the names ('' where none is)"
+        )
     if found == 1 and len(rows) > 1:
         told = f"1 patient, {printable(str(table.patients[rows[0]]))!r}, of all {len(rows):,} images"
     raise InputError(

@@ -65,6 +65,10 @@ class InputError(BottleneckError):
         expected: The rule, in words.
         found: What was there instead; shown as it is.
         hint: What to do about it, if there is something to do.
+
+    Attributes:
+        where: As given, as text.
+        field: As given.
     """
 
     exit_status = 2
@@ -81,7 +85,7 @@ class InputError(BottleneckError):
         place = f"{where}: {field}" if field else f"{where}"
         tail = "" if found is _NOTHING else f", found {found}"
         super().__init__(f"{place}: expected {expected}{tail}" + (f"; {hint}" if hint else ""))
-        self.field = field
+        self.where, self.field = str(where), field
 
     def within(self, where: str | PathLike[str]) -> InputError:
         """Returns the same refusal with the file that it is about in front."""

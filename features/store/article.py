@@ -29,7 +29,7 @@ from features.runtime.text import utc_text
 from features.store.class_names import class_names
 from features.store.contiguous import allocated, declare, write_at
 from features.store.kind import UNKNOWN
-from features.store.limits import require_storable, rows_in_batch, why_too_large
+from features.store.limits import require_own_name, require_storable, rows_in_batch, why_too_large
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES
@@ -274,10 +274,13 @@ def store_to_article(
         on_progress: Told of the progress.
 
     Raises:
-        InputError: The source is not a finished store, an option is wrong, or the destination exists.
+        InputError: The source is not a finished store, an option is wrong, or the destination exists or is called as
+            what it will not be.
         BottleneckError: The disk is full or failed, or another process writes the destination.
     """
     destination = Path(destination)
+    hint = "a store becomes the article's layout; FeatureStore(...).take reads arrays"
+    require_own_name(destination, hint=hint)
     store = FeatureStore(source)
     store.require_complete()
     converted = store.header.backbone == UNKNOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,24 @@ MOST_CLASSES = 4_000
 """Class names of a store and of a head: HDF5 keeps an attribute of at most 64 KiB, 16 bytes a name."""
 MOST_IN_BATCH = 2**31 - 1
 """Rows in a batch: a number that a file can hold, and more than anybody has."""
+
+
+_OF_OTHERS = (".npz", ".npy", ".keras", ".csv", ".parquet", ".zip")
+"""Endings that say that a file is none of HDF5."""
+
+
+def require_own_name(path: Path, *, hint: str | None = None) -> None:
+    """Refuses to make an HDF5 file under a name that says that it is something else.
+
+    Args:
+        path: The file.
+        hint: What to do instead, where that is not only to take another name.
+
+    Raises:
+        InputError: Its ending is another format's.
+    """
+    if path.suffix.lower() in _OF_OTHERS:
+        raise InputError(path, expected="a name that ends in .h5, as that is what is made", found=path.name, hint=hint)
 
 
 def require_storable(where: str | PathLike[str], classes: Sequence[str]) -> None:

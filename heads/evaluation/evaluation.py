@@ -80,12 +80,20 @@ class ChosenRows:
 
 
 def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
-    """What to know about the rows and their features, or ''."""
+    """What to know about the rows and their features, or ''.
+
+    A store that was updated, or made in other views, is another one than the head's, of images that it was trained on.
+    """
     refit, own = metadata.refit or {}, is_trained_on(metadata, store)
     again = part is Part.VALIDATION and part.value in refit.get("parts", ())
     told, projection = [], store.header.projection
     if (own and (part is Part.ALL or again)) or (not own and is_one_of(refit.get("stores", ()), store)):
         told.append("includes the rows that the head was trained on: its score on new images will be lower")
+    elif not own and metadata.store_fingerprint:
+        told.append(
+            "is not the store that the head was trained on: if it holds images of that one, its score on new images"
+            " will be lower"
+        )
     if projection is not None and projection.digest != metadata.projection:
         told.append(
             f"holds {projection}, other directions than the head was trained in: what it makes of the rest is lost"

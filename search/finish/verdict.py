@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import capitalized, counted, percent
-from heads.metrics.patients import of_patients
+from heads.metrics.patients import all_unknown, of_patients
 from search.record.recommended import ARTICLE, REPEATS
 from search.record.results import HeldOutTest
 
@@ -17,8 +17,12 @@ def verdict(test: HeldOutTest | None) -> str:
     if test is None:
         return "There were no test rows, so nothing is known about new patients."
     recommended = test.recommended
-    of_whom = of_patients(test.patients, test.patients_unknown)
-    where = f"On {counted(test.rows, 'test image')}{of_whom} that no head had seen"
+    if all_unknown(test.patients, test.patients_unknown):
+        unknown = "their patients are not known, so other images of theirs may have been trained on"
+        where = f"On {counted(test.rows, 'test image')} that no head had seen ({unknown})"
+    else:
+        of_whom = of_patients(test.patients, test.patients_unknown)
+        where = f"On {counted(test.rows, 'test image')}{of_whom} that no head had seen"
     told = test.of_recommended
     low, high = told.accuracy_interval
     mine = f"{percent(told.accuracy, 1)} correctly (95% interval {percent(low, 1)} to {percent(high, 1)})"

@@ -63,7 +63,7 @@ def make_report(record: StudyRecord) -> str:
     if record.finalists:
         document.add("Repeats", *trust.repeats(document, record))
     if record.summary.best:
-        document.add("On new patients", *trust.tested(record))
+        document.add(trust.heading(record), *trust.tested(record))
     if leaks := list(trust.leaks(record)):
         document.add("Leaks", *leaks)
     if record.finalists and record.summary.calibration:

@@ -9,7 +9,7 @@ from features.runtime.text import capitalized, counted, decimal, duration, perce
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
-from heads.metrics.patients import of_patients
+from heads.metrics.patients import all_unknown, of_patients
 from heads.metrics.scoring import lower_is_better
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import NAMES, describe_rule
@@ -70,6 +70,12 @@ def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapp
         ", ".join("-" if epoch is None else f"{epoch}" for epoch in finalist.best_epochs),
         ", ".join(value_in_words(objective, value) for value in finalist.values),
     )
+
+
+def heading(record: StudyRecord) -> str:
+    """What the rows of ``tested`` are: new patients only where somebody knows the patients."""
+    test = record.summary.test
+    return "On test rows" if test and all_unknown(test.patients, test.patients_unknown) else "On new patients"
 
 
 def tested(record: StudyRecord) -> Iterable[str]:
@@ -139,7 +145,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
 def _drawn(test: ScoresOnTest) -> str:
     if not test.patients_unknown:
         return "patients, with all of their images"
-    if test.patients_unknown == test.patients:
+    if all_unknown(test.patients, test.patients_unknown):
         return "images, as if each were of another patient"
     return "patients, with all of their images, an image of an unknown one by itself"
 

@@ -119,10 +119,13 @@ def _in_parts(options: RunOptions, load: Callable[[int], StudyData]) -> tuple[St
         return _folded_instead(options, load, refusal)
     rows = len(data.first.validation.rows)
     folds = folds_for(rows)
-    if not folds or _is_told_apart(options, data.first):
+    if not folds or _is_asked_for(options):
         return data, ()
     part = f"{counted(rows, 'row')}, of which one is {100 / rows:.1f} points"
     reason = _why_one_part(options, folds)
+    if _is_given(options, data.first):
+        instead = reason or f"--folds {folds} trains on them, too, and judges on all"
+        return data, (f"validation as given has {part}; {instead}",)
     if not reason:
         try:
             told = f"--folds auto took {folds}: one validation part would have {part}; --folds 0 takes it"
@@ -151,10 +154,8 @@ def _folded_instead(
     return data, (f"--folds auto took {FOLDS}: one validation part cannot be had: {refusal}",)
 
 
-def _is_told_apart(options: RunOptions, data: SearchData) -> bool:
-    """Whether somebody said which rows, or how many, are to validate on."""
-    if _is_asked_for(options):
-        return True
+def _is_given(options: RunOptions, data: SearchData) -> bool:
+    """Whether the store says which rows are to validate on."""
     parts = data.validation.store.header.parts
     return bool(parts) and not options.ignore_parts and parts[data.validation.rows[0]] == "validation"
 

@@ -57,8 +57,13 @@ def _why_none(images: int) -> str:
     return f"{counted(images, 'image')} that could not be decoded" if images else "no image"
 
 
-def require_trainable(store: FeatureSource, rows: Rows) -> None:
+def require_trainable(store: FeatureSource, rows: Rows, *, as_given: bool) -> None:
     """Refuses training rows that lack a class of their store: its images have all gone into other parts.
+
+    Args:
+        store: The rows.
+        rows: To train on.
+        as_given: Whether they are those that the store gives, and no split of all.
 
     Raises:
         InputError: Naming the classes, their images and patients.
@@ -66,13 +71,25 @@ def require_trainable(store: FeatureSource, rows: Rows) -> None:
     missing = store.lacking(rows)
     if not missing:
         return
-    found = f"none of {listed((_size(store, name) for name in missing), _NAMED)}"
-    hint = (
-        "patients of the test and the validation rows are not trained on: add patients of the class, see whether"
-        " --group-pattern of features.extract takes a patient's id from the names, or use --test-fraction 0 or another"
-        " --seed"
-    )
+    elsewhere = {name: _given_elsewhere(store, name) if as_given else "" for name in missing}
+    told = (_size(store, name) + (f", given as {elsewhere[name]}" if elsewhere[name] else "") for name in missing)
+    found = f"none of {listed(told, _NAMED)}"
+    if all(elsewhere.values()):
+        hint = "call a class's folder the same in each part; or --ignore-parts splits all rows anew"
+    else:
+        hint = (
+            "patients of the test and the validation rows are not trained on: add patients of the class, see whether"
+            " --group-pattern of features.extract takes a patient's id from the names, or use --test-fraction 0 or"
+            " another --seed"
+        )
     raise InputError(store.path, field="labels", expected="training rows of every class", found=found, hint=hint)
+
+
+def _given_elsewhere(store: FeatureSource, name: str) -> str:
+    """The parts that all usable images of a class are given for; '' where some are to train on."""
+    own = store.usable[store.labels[store.usable] == store.classes.index(name)]
+    parts = {store.header.parts[row] for row in own}
+    return "" if parts - {"validation", "test"} else " and ".join(sorted(parts))
 
 
 def _size(store: FeatureSource, name: str) -> str:

@@ -184,7 +184,7 @@ def load_data(
         if not len(rows):
             hint = "its patients are all in another part: use stores of different patients"
             raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
-    require_trainable(store, trained)
+    require_trainable(store, trained, as_given=bool(parted.given))
 
     kept = Split(trained, validated[1], tested[1])
     record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from made_pictures import KINDS, draw
 from made_study import make_config
+from PIL import Image
 from tiny_study import STUDY, table
 
 from features import FeatureStore, extract
@@ -64,6 +65,14 @@ def test_the_store_lies_beside_the_study_by_the_name_of_the_folder(tmp_path, mon
     assert store_of_images(tmp_path / "one", tmp_path / ".").name == f"{tmp_path.name}.h5"
 
 
+def test_a_store_in_the_place_of_images_is_refused_before_anything_is_made(tmp_path, capfd):
+    (tmp_path / "scans.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"found a file; a store .* takes it as --features"):
+        run_study(images=tmp_path / "scans.h5", out=tmp_path / "studies" / "one", trials=2)
+    assert "extracted into" not in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["scans.h5"]
+
+
 @pytest.mark.slow
 def test_one_call_finds_what_two_find_and_goes_on_when_it_is_called_again(world):
     paths = [name_of(kind, number) for kind in KINDS for number in range(12)]
@@ -86,6 +95,16 @@ def test_another_store_or_another_study_is_refused_by_name(world):
     extract(world / "scans", world / "made" / "scans.h5", progress=False, **HOW)
     with pytest.raises(InputError, match=r"scans\.h5: image_size: expected 64, found 32"):
         run_study(out=world / "made" / "other", **{**options, "image_size": 64})
+    for number, kind in enumerate(KINDS):  # others' images in a folder of the same name
+        (world / "theirs" / "scans" / kind).mkdir(parents=True)
+        Image.new("L", (8, 8), 10 * number).save(world / "theirs" / "scans" / kind / "x.png")
+    with pytest.raises(InputError) as caught:
+        run_study(out=world / "made" / "other", **{**options, "images": world / "theirs" / "scans"})
+    assert "choose another store: this one is of other images; --features FILE names another store" in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        there = {"images": world / "theirs" / "scans", "features": world / "made" / "scans.h5"}
+        run_study(out=world / "made" / "other", **{**options, **there})
+    assert str(caught.value).endswith("this one is of other images")
     (world / "made" / "one").mkdir()
     stores = {"features": {"path": str(world / "made" / "scans.h5"), "fingerprint": "0" * 8}}
     make_config(stores=stores | {"validation": None, "test": None}).write(world / "made" / "one")

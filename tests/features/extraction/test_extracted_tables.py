@@ -84,6 +84,14 @@ def test_file_and_frame_make_the_same_store(images, tmp_path):
     assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
+def test_a_class_that_is_not_in_the_training_part_is_told(images, tmp_path):
+    told = "warning: train has no image of b"
+    for number, parts in enumerate((["train"] * 6 + ["test"] * 6, ["train", "test"] * 6)):
+        frame_of().assign(split=parts).to_csv(tmp_path / f"{number}.csv", index=False)
+        words = (images, tmp_path / f"{number}.h5", "--table", tmp_path / f"{number}.csv", *WORDS)
+        assert (told in commands.succeed("features.extract", *words).err) == (number == 0)
+
+
 def test_a_stopped_extraction_goes_on(images, tmp_path):
     store, whole = tmp_path / "s.h5", tmp_path / "whole.h5"
     extract(images, whole, table=frame_of(), progress=False, **OPTIONS)

@@ -368,6 +368,7 @@ def test_wrong_input_is_one_line_and_makes_nothing(images, tmp_path):
         ((tmp_path / "empty", store), "expected one sub-folder per class, with images in it, found none"),
         ((tmp_path / "flat", store), "found images without a class folder"),
         ((images, images, *OPTIONS), "found a folder"),
+        ((images, tmp_path / "new.keras", *OPTIONS), "expected a name that ends in .h5"),
         ((images, store, "--backbone", "resnet"), "--backbone: expected one of convnext_base"),
         ((images, store, "--weights", "absent.h5"), "no such file"),
         ((images, store, "--backbone", "mobilenet", "--weights", tmp_path / "text.h5"), "a file that is no HDF5"),

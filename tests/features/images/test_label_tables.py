@@ -17,6 +17,8 @@ from features.images.pages import with_all_pages
 from features.images.tabled import scan_table
 from features.runtime.errors import InputError
 
+SAVED = "save it as UTF-8; a spreadsheet does as 'CSV UTF-8'"
+
 
 def images_in(folder: Path, *paths: str) -> Path:
     for path in paths:
@@ -354,7 +356,8 @@ def test_parquet_as_pyarrow_writes_it(tmp_path):
         ("a.xlsx", b"", "expected a table, one of .csv, .tsv, .parquet, found .xlsx"),
         ("labels", b"", "expected a table, one of .csv, .tsv, .parquet, found no ending"),
         ("a.csv", b"", "expected a table that can be read, found none (No columns to parse from file)"),
-        ("a.csv", b"path,label\n\xff\xfe,x\n", "expected a table that can be read, found none ('utf-8' codec"),
+        ("a.csv", b"path;label\nt\xfcr.png;x\n", f"expected text in UTF-8, found other bytes in line 2; {SAVED}"),
+        ("a.tsv", "path\tlabel\n1\tx\n".encode("utf-16"), "expected text in UTF-8, found UTF-16; save it as UTF-8; "),
         ("a.csv", b"path,label\na,b\nc,d,e\n", "expected a table that can be read, found none ("),
     ],
 )

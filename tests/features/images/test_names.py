@@ -178,6 +178,37 @@ def test_a_class_in_the_patients_place_and_dated_folders_are_no_patients(tmp_pat
     assert set(scan_folder(dated).patients) == {""}
 
 
+@pytest.mark.parametrize(
+    ("stem", "what"),
+    [("img-{}-00{}", "the class"), ("{}s-photo-{}", "a word that all have"), ("x-photo-{1}", "a word that all have")],
+)
+def test_one_word_in_all_names_of_a_class_is_no_patient(tmp_path, stem, what):
+    fill(tmp_path, *(f"{name}s/{stem.format(name, number)}.png" for name in ("cat", "dog", "bird") for number in "123"))
+    table = scan_folder(tmp_path)
+    assert set(table.patients) == {""}
+    assert f"the names of 9 images seem to hold {what}, not a patient" in table.remarks[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("A/A-Smith-1", "A/A-Smith-2", "B/B-Jones-1"),  # the form says that it is the patient
+        ("A/x-p1-1", "A/x-p1-2", "B/x-p2-1"),
+        ("A/x-Smith-1", "A/x-Brown-2", "B/x-Jones-1"),
+        ("A/x-Smith-1", "A/x-Smith-2", "B/x-Smith-1", "C/x-Jones-1"),
+        ("A/x-Smith-1", "B/x-Jones-1"),
+        ("A/x-Smith-1", "A/x-Smith-2"),
+    ],
+)
+def test_what_may_be_the_one_patient_of_a_class_is_taken(tmp_path, names):
+    assert "" not in scan_folder(fill(tmp_path, *(f"{name}.png" for name in names))).patients
+
+
+def test_nothing_for_a_pattern_takes_no_patient(tmp_path):
+    table = scan_folder(fill(tmp_path, "A/A-1-1.png", "A/p2/A-2-2.png", "B/B-3-1.png"), group_pattern="")
+    assert set(table.patients) == {""}
+
+
 def test_numbers_that_look_like_dates_by_chance_are_patients(tmp_path):
     fill(
         tmp_path,
@@ -215,6 +246,17 @@ def test_found_none_says_what_there_is_and_what_to_do(tmp_path):
     assert "OpenSlide" in str(caught.value)
     (source,) = find_sources([str(tmp_path)], tmp_path)
     assert source.reason.startswith("a folder without images, but 12 .nii, 3 .svs, 2 without an ending; ")
+
+
+def test_a_file_in_the_place_of_a_folder_says_what_to_do(tmp_path):
+    for name, hint in (
+        ("a.ZIP", "; unpack the archives first"),
+        ("a.h5", "; a store .* as --features"),
+        ("a.png", "$"),
+    ):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(InputError, match=f"expected an image folder, found a file{hint}"):
+            scan_folder(tmp_path / name)
 
 
 def test_files_without_an_ending_are_looked_into(tmp_path):

@@ -70,13 +70,63 @@ def test_parts_may_be_a_word_of_their_folders_names_where_all_hold_the_same_clas
     [
         ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/cats/1.png"),
         ("training_set/cats/1.png", "training_set/dogs/1.png", "test_set/1.png"),
-        ("training_set/training_set/1.png", "test_set/test_set/1.png"),
         *[[f"{part}/{name}/1.png" for part in ("train_a", "train_b", "test_a") for name in ("x", "y")]],
     ],
 )
 def test_folders_called_like_parts_are_no_classes(tmp_path, names):
     with pytest.raises(InputError, match="folders in folders"):
         scan_folder(fill(tmp_path, *names))
+
+
+def files_of(**folders: str) -> list[str]:
+    """The names of two files in each folder of a tree: ``a="b c"`` stands for a/b/1.png, a/b/2.png and a/c/1.png, ...
+
+    A file lies in the folder itself for ``.``.
+    """
+    return [f"{top}/{own}/{n}.png" for top, owns in folders.items() for own in owns.split() for n in "12"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ({"train": "train/a train/b", "test": "test/a test/b"}, "test/test alone in test, train/train alone in train"),
+        ({"train": "train/a", "validation": "val/a", "test": "a b"}, "train/train alone in train"),
+        ({"train": "a b", "test": "test/a test/b"}, "test/test alone in test"),
+        ({"train": "train", "test": "test"}, "test/test alone in test, train/train alone in train"),
+        ({"training_set": "training_set", "test_set": "test_set"}, "training_set/training_set alone in training_set"),
+        (
+            {"seg_train": "seg_train/a seg_train/b", "seg_test": "seg_test/a seg_test/b", "seg_pred": "seg_pred"},
+            "seg_test/seg_test alone in seg_test, seg_train/seg_train alone in seg_train",
+        ),
+    ],
+)
+def test_parts_that_hold_themselves_again_are_refused(tmp_path, folders, said):
+    with pytest.raises(InputError) as caught:
+        scan_folder(fill(tmp_path, *files_of(**folders)))
+    assert said in str(caught.value)
+    assert "; move what is in " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        ({"train": ".", "plane": ".", "boat": "."}, "boat plane train"),
+        ({"train": ".", "plane": ".", "test": "."}, "plane test train"),
+        ({"train": "Smith Jones", "plane": "Brown", "boat": "Jones"}, "boat plane train"),
+        ({"train": "train", "plane": "plane", "boat": "boat"}, "boat plane train"),  # each class an archive of its own
+        ({"training": "Smith Jones", "stress_test": "Smith", "rest": "Brown"}, "rest stress_test training"),
+        ({"training_shoes": "red blue", "test_tubes": "glass", "mugs": "blue"}, "mugs test_tubes training_shoes"),
+        ({"train_front": "train_front", "test_bench": "wood", "mug": "blue"}, "mug test_bench train_front"),
+        ({"train": "train plane boat", "test": "train plane boat"}, "boat plane train"),
+        ({"train": "train plane", "test": "train"}, "plane train"),
+        ({"train": "train plane", "test": "plane"}, "plane train"),
+        ({"train": "train", "test": "train plane"}, "plane train"),
+        ({"train": "train/p1 train/p2 boat/p3", "val": "train/p4 boat/p5"}, "boat train"),
+    ],
+)
+def test_classes_that_are_called_as_parts_are_stay_classes(tmp_path, folders, classes):
+    fill(tmp_path, *files_of(**folders))
+    assert scan_folder(tmp_path).classes == tuple(classes.split())
 
 
 def test_classes_with_a_word_of_a_part_and_folders_of_patients_stay_classes(tmp_path):
@@ -131,6 +181,22 @@ def test_folders_that_all_classes_have_are_no_patients_unless_they_are_numbered(
     assert scan_folder(numbered).patients == ("p1", "p2", "p1", "p2")
     others = fill(tmp_path / "others", "A/Smith/1.png", "A/Jones/1.png", "B/Jones/1.png", "B/Brown/1.png")
     assert scan_folder(others).patients == ("Jones", "Smith", "Brown", "Jones")
+
+
+@pytest.mark.parametrize("lacking", [None, "B/val"])
+def test_parts_below_the_classes_are_told_and_are_no_patients(tmp_path, lacking):
+    names = [f"{name}/{part}" for name in "AB" for part in ("train", "val", "Test")]
+    table = scan_folder(fill(tmp_path, *(f"{name}/{n}.png" for name in names if name != lacking for n in "12")))
+    assert (table.classes, table.parts, set(table.patients)) == (("A", "B"), (), {""})
+    assert "seem to hold the part of the data set, not a patient" in table.remarks[0]
+    assert "put their folders above those of the classes, or give a --table with a column split" in table.remarks[0]
+
+
+def test_patients_may_be_called_as_parts_are(tmp_path):
+    some = scan_folder(fill(tmp_path / "some", "A/Val/1.png", "A/Train/1.png", "B/Smith/1.png"))
+    assert some.patients == ("Train", "Val", "Smith")
+    others = scan_folder(fill(tmp_path / "others", "A/Val/1.png", "A/Test/1.png", "B/Val/1.png"))
+    assert others.patients == ("Test", "Val", "Val")
 
 
 def test_a_table_may_name_what_lies_in_a_folder_of_masks(tmp_path):

@@ -180,7 +180,7 @@ def test_folds_share_no_patient_and_are_all_of_the_rows(table, folds, seed):
     assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
 
 
-GROUPS = "see whether --group-pattern of features.extract takes a patient's id from the names"
+GROUPS = "see whether --group-pattern of features.extract takes a patient's id from the names ('' where none is)"
 REFUSED = {
     "fewer patients than folds": (
         [0, 0, 1, 1, 1, 0],
@@ -293,6 +293,7 @@ def test_a_share_near_everything_leaves_rows_to_train_on():
         ("scan_17_b", r"_(\d+)_", "17"),
         ("17b", r"(?P<eye>[a-z])|(?P<patient>\d+)", "17"),
         ("b", r"(?P<eye>[a-z])|(?P<patient>\d+)", ""),
+        ("CNV-1016042-1", "", ""),
     ],
 )
 def test_the_patient_is_where_the_pattern_says(stem, pattern, patient):

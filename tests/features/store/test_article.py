@@ -245,6 +245,16 @@ def test_neither_layout_is_refused(tmp_path):
             is_article(tmp_path / name)
 
 
+def test_no_article_is_made_under_the_name_of_arrays(tmp_path):
+    store = build_store(tmp_path / "store.h5")
+    for name in ("out.npz", "out.NPY"):
+        refused = invoke("features.convert", store, tmp_path / name)
+        assert refused.status == 2
+        assert f"{name}: expected a name that ends in .h5, as that is what is made, found {name}" in refused.err
+        assert "a store becomes the article's layout" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == ["store.h5"]
+
+
 def test_an_existing_file_and_a_second_conversion_are_refused(tmp_path):
     store = build_store(tmp_path / "store.h5")
     (tmp_path / "mine.h5").write_text("precious")

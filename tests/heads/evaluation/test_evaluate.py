@@ -93,6 +93,17 @@ def test_another_store_of_the_same_kind(head: Path, tmp_path: Path) -> None:
     other = build_store(tmp_path / "other.h5", rows=24, views=("identity",))
     status, out, err = run(head, other, "--json")
     assert (status, json.loads(out)["rows"]) == (0, 24)
+    assert "is not the store that the head was trained on: if it holds images of that one, its score" in err
+    assert "includes the rows" not in err
+
+
+def test_of_a_head_that_does_not_say_where_it_was_trained_nothing_is_supposed(
+    head: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    loaded, path = read_head(head), tmp_path / "head.hdf5"
+    save_head(path, loaded.model, replace(loaded.metadata, store_fingerprint="", split=None))
+    status, _, err = run(path, store.path, "--json")
+    assert status == 0
     assert "trained on" not in err
 
 

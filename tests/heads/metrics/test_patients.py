@@ -12,7 +12,7 @@ WORDS = {
     ("a", "b", "b"): " of 2 patients",
     ("a", "a", "a"): " of 1 patient",
     ("a", "", "b", ""): " of 2 patients and 2 unknown",
-    ("", "", ""): " of unknown patients",
+    ("", "", ""): " whose patients are not known",
 }
 
 

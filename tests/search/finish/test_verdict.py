@@ -44,6 +44,14 @@ def test_other_ends_are_said_as_they_are():
     assert "98 test images that no head" in verdict(told(0, 0, 0, patients=None))
 
 
+def test_nobody_is_called_new_whose_patients_are_not_known():
+    sentence = verdict(told(0, 0, 0, patients_unknown=64))
+    assert sentence.startswith(
+        "On 98 test images that no head had seen (their patients are not known, so other images of theirs may have been"
+        " trained on), the found head "
+    )
+
+
 @pytest.mark.parametrize("value", [0.1, 0.0])
 def test_the_articles_own_head_from_several_seeds_is_no_find_of_the_search(value):
     test = told(value, value - 0.05, value + 0.05, is_article=True)

@@ -195,6 +195,11 @@ def test_its_words_fit_the_study(finished):
         audited = replace(record.summary, audit=LeakCounts(patients_shared=shared, near_identical=0))
         assert words in told(replace(record, summary=audited))
     assert "As the best of its epochs" in told(replace(record, summary=replace(record.summary, trials=1)))
+    assert "On new patients" in usual
+    of_strangers = replace(record.summary.test, patients_unknown=record.summary.test.patients)
+    of_strangers = told(replace(record, summary=replace(record.summary, test=of_strangers)))
+    assert "On new patients" not in of_strangers
+    assert "On test rows" in of_strangers
     assert "found head" in usual
     of_article = replace(record.summary.test, is_article=True, recommended=None)
     assert "found head" not in told(replace(record, summary=replace(record.summary, test=of_article, verdict="")))

@@ -142,7 +142,11 @@ def test_rows_that_somebody_chose_to_validate_on_are_kept(path, tmp_path):
     header = replace(build_header(rows=72), parts=("train",) * 48 + ("validation",) * 12 + ("test",) * 12)
     with_parts = filled(tmp_path / "parts.h5", header)
     given_part = decide(with_parts, {})
-    assert (given_part.data.first.folds, given_part.remarks) == ((), ())
+    said = (
+        "validation as given has 12 rows, of which one is 8.3 points; --folds 5 trains on them, too, and judges on all"
+    )
+    assert (given_part.data.first.folds, given_part.remarks) == ((), (said,))
+    assert sorted(np.concatenate(decide(with_parts, {"folds": 5}).data.first.folds)) == list(range(60))
     assert len(decide(with_parts, {"ignore_parts": True}, ignore_parts=True).data.first.folds) == FOLDS
     only_test = filled(tmp_path / "test.h5", replace(header, parts=("train",) * 60 + ("test",) * 12))
     assert len(decide(only_test, {}).data.first.folds) == FOLDS

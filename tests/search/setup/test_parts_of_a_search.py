@@ -65,6 +65,20 @@ def test_a_refusal_names_the_store_once(tmp_path: Path) -> None:
         assert str(caught.value) == said
 
 
+def test_a_class_that_is_given_for_other_parts_only_is_told_as_that(tmp_path: Path) -> None:
+    path, header = tmp_path / "store.h5", build_header(rows=72)
+    parts = ("test" if label == 1 else "train" for label in header.labels)
+    header = replace(header, parts=tuple(parts))
+    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    told = f"none of {header.classes[1]}, 18 images of 6 patients, given as test; call a class's folder the same"
+    assert told in str(caught.value)
+    assert "--ignore-parts" in str(caught.value)
+    assert "--seed" not in str(caught.value)
+    load(path, ignore_parts=True)
+
+
 def test_folds_are_of_all_rows_but_those_of_the_test(path: Path) -> None:
     data = load(path, folds=3)
     assert data.train.rows.tolist() == list(range(60))
