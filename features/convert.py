@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from features.runtime.command import progress, run_command, say
+from features.runtime.command import bars, run_command, say
 from features.runtime.errors import InputError
 from features.runtime.text import counted, listed, printable
 from features.store.array_files import is_array_file
@@ -83,12 +83,8 @@ def main(
         if not of_arrays and path is not None:
             raise InputError(option, expected="a source X.npy", found=source)
     files = ArrayFiles(source, labels, paths, patients, classes, parts)
-    with progress("images") as display:
-        task = display.add_task("converting", total=None)
-
-        def on_progress(rows: int, total: int) -> None:
-            display.update(task, completed=rows, total=total)
-
+    with bars("images") as bar:
+        on_progress = bar("converting")
         if of_arrays:
             arrays_to_store(files.read(), destination, dtype=dtype, batch_size=batch_size, on_progress=on_progress)
         elif to_store:

@@ -16,6 +16,7 @@ from features.images.reading import ImageFile, Reading
 from features.images.views import View
 from features.images.walk import is_text
 from features.runtime.errors import BottleneckError
+from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import told_apart
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
@@ -163,7 +164,7 @@ def predict(
     *,
     batch_size: int,
     reading: Reading | None = None,
-    on_batch: Callable[[int], object] = lambda count: None,
+    on_progress: OnProgress = unwatched,
     draw: Draw | None = None,
 ) -> Iterator[Prediction]:
     """Yields the prediction of each source, in order; one that cannot be used has its reason and stops no other.
@@ -178,7 +179,7 @@ def predict(
         sources: The images.
         batch_size: Images in a forward pass.
         reading: How image files are read; its tally is told what is noticed.
-        on_batch: Called after every batch with the number of images in it.
+        on_progress: Told how many images of how many are predicted.
         draw: Draws maps of an image that could be used: given its name, its file, its probabilities (classes,) and the
             features of the image as it is, it returns the pictures' paths by kind.
 
@@ -188,9 +189,10 @@ def predict(
     usable = [source for source in sources if not source.reason]
     how = _How(views, batch_size, reading or Reading(), draw is not None)
     made = _outcomes(head, backbone, [source.path for source in usable], how)
-    for source in sources:
+    on_progress(0, len(sources))
+    for done, source in enumerate(sources, start=1):
         outcome = _Outcome(reason=source.reason) if source.reason else next(made)
-        on_batch(1)
+        on_progress(done, len(sources))
         if outcome.reason:
             yield Prediction(source.name, reason=outcome.reason)
             continue
