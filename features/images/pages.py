@@ -19,7 +19,7 @@ from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import ImageTable
 from features.images.pillow_internals import cut_is_damaged
-from features.images.reading import ImageFile, Page, Source, open_file
+from features.images.reading import ImageFile, Page, Source, file_holding, open_file
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 
@@ -35,17 +35,19 @@ _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
 
 @contextmanager
 def open_image(source: Source) -> Iterator[Image.Image]:
-    """Opens a file or a content; of a page, the file that it is in. Within, an image that is cut short is damaged.
+    """Opens a file, at a page where it is one, or a content. Within, an image that is cut short is damaged.
 
     Raises:
         Exception: Whatever Pillow raises.
     """
     with cut_is_damaged(), _image_of(source) as image:
+        if isinstance(source, Page) and source.number > 1:
+            image.seek(source.number - 1)
         yield image
 
 
 def _image_of(source: Source) -> Image.Image:
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source.path if isinstance(source, Page) else source
+    opened = io.BytesIO(source) if isinstance(source, bytes) else file_holding(source)
     start = start_of(source)
     if dicom.is_dicom(start):
         return dicom.DicomImage(opened)
@@ -68,7 +70,7 @@ def start_of(source: Source, count: int = HEAD) -> bytes:
     """
     if isinstance(source, bytes):
         return source[:count]
-    with open_file(source.path if isinstance(source, Page) else source) as file:
+    with open_file(file_holding(source)) as file:
         return file.read(count)
 
 
