@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
-from features.images.folder import ImageTable
+from features.images.folder import ROW_FIELDS, ImageTable
 from features.images.pillow_internals import cut_is_damaged
 from features.images.reading import ImageFile, Page, Source, file_holding, open_file
 from features.runtime.portable import cpu_count
@@ -27,7 +27,6 @@ Pages = Literal["first", "all"]
 """What ``--pages`` takes."""
 _PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "DICOM", "FLI", "IM", "SPIDER"))
 """Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
-_NOT_COPIED = ("classes", "remarks", "paths", "patients", "left_out")
 _SUBFILE = 254
 _REDUCED, _MASK = 1, 4
 _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
@@ -160,18 +159,11 @@ def with_all_pages(table: ImageTable) -> ImageTable:
             rows += [row] * len(numbers)
             paths += [f"{path}#{number}" for number in numbers] if several else [path]
             patients += [patient or (path if several else "")] * len(numbers)
-    changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in _of_rows(table)}
+    said = {name: values for name in ROW_FIELDS if (values := getattr(table, name))}
+    changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in said.items()}
     told = [table.patient_source, *(["the files of several pages whose patient is unknown"] if nameless else [])]
     changed |= {"paths": tuple(paths), "patients": tuple(patients), "patient_source": "; ".join(filter(None, told))}
     return replace(table, **changed, remarks=(*table.remarks, *_remarks(table.paths, paths, nameless)))
-
-
-def _of_rows(table: ImageTable) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """What the table says of each file and is the same for each of its pages."""
-    for field in fields(table):
-        value = getattr(table, field.name)
-        if isinstance(value, tuple) and value and field.name not in _NOT_COPIED:
-            yield field.name, value
 
 
 def _remarks(files: Sequence[str], pages: Sequence[str], nameless: int) -> Iterator[str]:
