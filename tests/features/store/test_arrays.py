@@ -16,6 +16,7 @@ from commands import succeed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import features
 from features.runtime.errors import InputError
 from features.store import arrays as module
 from features.store.arrays import ArrayFiles, Arrays, arrays_to_store
@@ -106,6 +107,8 @@ def test_the_command_and_python_make_the_same_of_the_same(tmp_path):
     np.savez(tmp_path / "e.npz", X=vectors(), y=NAMES[LABELS], meta=np.array([{}], object), **known)
     said = succeed("features.convert", tmp_path / "e.npz", tmp_path / "one.h5")
     assert said.err.endswith("left out, as a store has no place for them: meta\n")
+    assert features.convert(f"{tmp_path / 'e.npz'}", tmp_path / "three.h5") == [said.err.rpartition(".h5: ")[2].strip()]
+    assert (tmp_path / "three.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
     table = pd.DataFrame({"label": NAMES[LABELS], "path": known["paths"], "patient": known["patients"]})
     two = FeatureStore.from_arrays(
         tmp_path / "two.h5", vectors(), table["label"], paths=table["path"], patients=table["patient"]
