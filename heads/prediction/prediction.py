@@ -21,7 +21,7 @@ from features.runtime.text import told_apart
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, predict_batch
-from heads.prediction.sources import Source
+from heads.prediction.sources import NamedImage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +141,7 @@ def predict(
     head: Head,
     backbone: FeatureMaker,
     views: Sequence[View],
-    sources: Sequence[Source],
+    sources: Sequence[NamedImage],
     *,
     batch_size: int,
     reading: Reading | None = None,
