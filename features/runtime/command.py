@@ -233,8 +233,8 @@ def bars(unit: str, *, shown: bool = True) -> Iterator[Callable[[str], OnProgres
     """Shows how far some work is: count, rate (``unit`` per second) and time left, in a bar for each thing done.
 
     A bar appears when something is first told of it that is left to do: what is refused before is said in one line,
-    and what was finished before needs none. It is drawn on standard error, in a notebook below the cell that runs;
-    nowhere where remarks are not wanted, or it is not to be ``shown``.
+    and what was finished before, or is done in one step, needs none. It is drawn on standard error, in a notebook below
+    the cell that runs; nowhere where remarks are not wanted, or it is not to be ``shown``.
 
     Yields:
         What makes an ``OnProgress`` for a thing that is done.

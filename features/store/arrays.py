@@ -258,6 +258,7 @@ def arrays_to_store(
     header = arrays.header(digest.hexdigest(), dtype=kind, batch_size=in_batch)
     with StoreWriter(destination, header) as writer:
         if writer.complete:
+            on_progress(rows, rows)
             return
         try:
             _fill(writer, arrays, on_progress)

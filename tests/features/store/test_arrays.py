@@ -178,6 +178,8 @@ def test_a_conversion_that_was_stopped_goes_on_and_ends_in_the_same_bytes(tmp_pa
         arrays_to_store(held(vectors(seed=1), LABELS), tmp_path / "s.h5")
     arrays_to_store(held(vectors(), LABELS), tmp_path / "s.h5")
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    arrays_to_store(held(vectors(), LABELS), tmp_path / "s.h5", on_progress=lambda *told: written.append(told))
+    assert written[-1] == (12, 12)  # what is there already is done
     with pytest.raises(InputError, match="labels: expected"):
         FeatureStore.from_arrays(tmp_path / "s.h5", vectors(), LABELS[::-1])
 
