@@ -31,7 +31,7 @@ from views import SomeViews
 from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
+from features.store.schema import ROW_FIELDS, RowState
 from features.store.writer import StoreWriter
 from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.finish.export_choice import what_leaves
@@ -43,7 +43,6 @@ from search.study import open_study
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
-OF_ROWS = ("paths", "sizes", "labels", "patients", "modified")
 ARTICLE, WINNER, RECOMMENDED = "the article's head", "single winner", "recommended"
 ASKED = {
     ARTICLE: "article",
@@ -124,7 +123,8 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
     if path.exists():
         return path
     header = store.header
-    chosen = {name: tuple(values[row] for row in rows) for name in OF_ROWS if (values := getattr(header, name))}
+    names = [*ROW_FIELDS, *(["modified"] if header.modified else [])]
+    chosen = {name: tuple(getattr(header, name)[row] for row in rows) for name in names}
     with StoreWriter(path, replace(header, **chosen, parts=())) as writer:  # the outer folds are the parts here
         for batch in writer.pending():
             features = np.stack([store.take(rows[list(batch)], view) for view in range(len(header.views))], axis=1)

@@ -25,33 +25,25 @@ from features.runtime.allocator import keep_freed_memory
 from features.runtime.backend import start_backend, use_backend
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
-from features.store.source import CHUNK_BYTES, Features, FeatureSource
+from features.store.source import CHUNK_BYTES, DerivedSource, Features, FeatureSource
 
 
-class SomeViews(FeatureSource):
+class SomeViews(DerivedSource):
     """Rows of a source, in some of its views."""
 
     def __init__(self, source: FeatureSource, views: Sequence[str]) -> None:
-        self.path, self.fingerprint = source.path, source.fingerprint
-        self.header = replace(source.header, views=tuple(views))
-        self.labels, self.patients = source.labels, source.patients
-        self.done, self.complete = source.done, source.complete
-        self._source = source
+        super().__init__(source, replace(source.header, views=tuple(views)))
         self._views = np.array([source.header.views.index(view) for view in views])
 
     def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
         """See ``FeatureSource``."""
         if views is None:
-            return self._source.take(rows)[:, self._views]
-        return self._source.take(rows, self._views[np.broadcast_to(views, len(rows))])
-
-    def require_unchanged(self) -> None:
-        """See ``FeatureSource``."""
-        self._source.require_unchanged()
+            return self.source.take(rows)[:, self._views]
+        return self.source.take(rows, self._views[np.broadcast_to(views, len(rows))])
 
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
-        for start, features in self._source.chunks(limit):
+        for start, features in self.source.chunks(limit):
             yield start, features[:, self._views]
 
 

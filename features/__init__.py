@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from features.extraction.options import ExtractionOptions
     from features.runtime.errors import BottleneckError, InputError
     from features.store.article import article_to_store, store_to_article
+    from features.store.conversion import convert
     from features.store.kind import FeatureKind
     from features.store.reader import FeatureStore
     from features.store.source import FeatureSource
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "article_to_store",
     "compress",
+    "convert",
     "extract",
     "extract_several",
     "make_scans",
@@ -46,6 +48,7 @@ _HOME = {
     "InputError": "features.runtime.errors",
     "article_to_store": "features.store.article",
     "compress": "features.compression.door",
+    "convert": "features.store.conversion",
     "extract": "features.extraction.door",
     "extract_several": "features.extraction.door",
     "make_scans": "features.extraction.demonstration",
@@ -67,10 +70,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package, whose functions stay when somebody imports the commands ``extract`` and ``compress``."""
+    """This package, whose functions stay when somebody imports the commands that are called like them."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in ("extract", "compress") and isinstance(value, ModuleType)):
+        if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from features.leaks.leaks import Leaks, Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
-from features.runtime.command import progress, run_command, show, tell
+from features.runtime.command import bars, run_command, show, tell
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from features.store.check import LISTED, describe, find_problems
@@ -106,11 +105,12 @@ def main(
     """
     opened = FeatureStore(store)
     parts, reason = split_parts(opened)
-    with progress("rows") as display:
-        task = display.add_task("checking", total=len(opened), visible=not quick)
-        problems = find_problems(opened, features=not quick, advance=lambda rows: display.advance(task, rows))
-        compared = len(opened.usable) and not quick and not problems
-        found = _leaks(parts, display) if compared else count_patients(parts)
+    with bars("rows") as bar:
+        problems = find_problems(opened, features=not quick, on_progress=bar("checking"))
+        if len(opened.usable) and not quick and not problems:
+            found = find_leaks(parts, within_parts=True, on_progress=bar("comparing"))
+        else:
+            found = count_patients(parts)
     split = {"seed": SEED, "validation": VALIDATION_FRACTION, "test": TEST_FRACTION}
     leaks = {"split": None if reason else split, **found.to_dict()}
     told = describe(opened) | {"leaks": leaks, "problems": problems}
@@ -120,13 +120,6 @@ def main(
         show(_table(opened, told, problems, found, reason))
     if problems:
         raise BottleneckError(f"{store}: {len(problems)} {'problems' if len(problems) > 1 else 'problem'} found")
-
-
-def _leaks(parts: list[Part], display: Progress) -> Leaks:
-    task = display.add_task("comparing")
-    return find_leaks(
-        parts, within_parts=True, on_progress=lambda done, total: display.update(task, completed=done, total=total)
-    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from features.images.pillow_internals import raise_pixel_limit
 from features.images.reading import ImageFile
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import progress as progress_display
-from features.runtime.command import say
+from features.runtime.command import bars, say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import from_here, identity
 from features.runtime.keras_settings import drawn_as_before
@@ -159,11 +158,10 @@ class LoadedHead:
         problem: BottleneckError | None = None
         backbone, reading = self.backbone(options), options.reading_for(self.metadata)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
-        display = progress_display("images", shown=progress)
-        with TemporaryDirectory(prefix="predict-") as downloads, display, heeding_stops(at_once=True) as stop:
+        shown = bars("images", shown=progress)
+        with TemporaryDirectory(prefix="predict-") as downloads, shown as bar, heeding_stops(at_once=True) as stop:
             raise_pixel_limit(options.max_pixels)
             sources = find_sources(texts_of(named), Path(downloads), leave_out=maps, pages=options.pages)
-            task = display.add_task("predicting", total=len(sources))
             made = predict(
                 self.head,
                 backbone,
@@ -171,7 +169,7 @@ class LoadedHead:
                 sources,
                 batch_size=options.batch_size,
                 reading=reading,
-                on_batch=lambda count: display.advance(task, count),
+                on_progress=bar("predicting"),
                 draw=draw,
             )
             try:
@@ -200,9 +198,8 @@ class LoadedHead:
         store.require_complete()
         require_same_kind(self.path, self.metadata, store)
         model = self.model_for(store)
-        with progress_display("rows", shown=progress) as display:
-            task = display.add_task("predicting", total=len(store.usable) * len(store.header.views))
-            made = predict_stored(model, self.metadata, store, on_batch=lambda count: display.advance(task, count))
+        with bars("rows", shown=progress) as bar:
+            made = predict_stored(model, self.metadata, store, on_progress=bar("predicting"))
             return Predictions(self.classes, tuple(made))
 
     def check_options(self, options: PredictOptions) -> BackboneSpec:
@@ -346,10 +343,8 @@ class LoadedHead:
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
         """Scores the head on chosen rows."""
         model = self.model_for(chosen.store)
-        display = progress_display("rows", shown=progress)
-        with display:
-            task = display.add_task("scoring", total=len(chosen.rows) * len(chosen.store.header.views))
-            return chosen.evaluate(model, self.metadata.temperature, lambda count: display.advance(task, count))
+        with bars("rows", shown=progress) as bar:
+            return chosen.evaluate(model, self.metadata.temperature, bar("scoring"))
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())

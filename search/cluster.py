@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from features.extraction.door import ProgressShown
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
-from features.runtime.command import run_commands, say
+from features.runtime.command import bars, run_commands, say
 from features.runtime.options import checked, with_options
 from search.on_ray import NOT_HERE, run_study_on_ray
 from search.review.outcome import show_outcome
@@ -59,7 +58,7 @@ def extract(
 ) -> None:
     """Extracts an image folder into a feature store with several workers: byte for byte that of features.extract."""
     chosen = checked(ExtractionOptions, options, of="an extraction")
-    with ProgressShown(shown=True) as display:
+    with bars("images") as bar:
         summary = extract_on_ray(
             images,
             store,
@@ -68,7 +67,7 @@ def extract(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             say=say,
-            on_progress=display,
+            on_progress=bar("extracting"),
         )
     for line in describe(summary):
         say(line)

@@ -21,14 +21,12 @@ from typing import Any
 from features.extraction.summary import describe as extraction_in_words
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import console, say
-from features.runtime.command import progress as progress_bar
+from features.runtime.command import bars, console, say
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.files import write_json
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
-from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
@@ -317,7 +315,8 @@ def _projected(data: StudyData, resolved: Resolved) -> tuple[StudyData, StudyPro
         if options.channels == AUTO:
             start_backend()
             say("--channels auto: a few heads are cross-validated to find how many channels they need")
-        with _bar("finding directions", "rows", visible=False) as on_progress:
+        with bars("rows") as bar:
+            on_progress = bar("finding directions")
             told = find_directions(resolved.folder, data.first, options, resolved.space, on_progress=on_progress)
     resident = options.engine == "solo"
     return data.each(lambda one: in_directions(resolved.folder, one, told, resident=resident)), told
@@ -336,16 +335,9 @@ def make_demonstration_in(folder: Path) -> Path:
     from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
 
     say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
-    with _bar("making the demonstration", "scans") as on_progress:
+    with bars("scans") as bar:
+        on_progress = bar("making the demonstration")
         return make_demonstration(folder / DEMONSTRATION, seed=DEMONSTRATION_SEED, on_progress=on_progress)
-
-
-@contextmanager
-def _bar(what: str, unit: str, *, visible: bool = True) -> Iterator[OnProgress]:
-    """Shows a bar, from the beginning or once there is progress."""
-    with progress_bar(unit) as display:
-        task = display.add_task(what, total=None, visible=visible)
-        yield lambda done, total: display.update(task, completed=done, total=total, visible=True)
 
 
 def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequence[str]) -> None:
@@ -354,8 +346,8 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     for name, one in data.named.items():
         shape, views = " x ".join(map(str, one.store.header.feature_shape)), one.store.header.views
         say(f"{f'{name}: ' if name else ''}{one.store.path}: {shape}, {counted(len(views), 'view')}")
-    with _bar("comparing", "images", visible=False) as on_progress:  # not where an earlier run has done it
-        found = audit_study(folder, data.first, on_progress=on_progress)
+    with bars("images") as bar:
+        found = audit_study(folder, data.first, on_progress=bar("comparing"))
     for line in describe(found):
         say(line)
     if config.storage and has_secrets(config.storage) and in_full(bare(config.storage)) != config.storage:

@@ -13,6 +13,7 @@ class Mosaic:
 
     feature_shape = (4, 4, 6)
     weights_sha256 = "cd" * 32
+    remark = ""
 
     def __init__(self, spec: BackboneSpec) -> None:
         self.image_size = spec.size

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from features.compression.directions import default_training_rows, principal_directions, require_channels
+from features.runtime.ahead import ahead
 from features.runtime.errors import InputError
 from features.runtime.progress import OnProgress, unwatched
 from features.store.projected import ProjectedStore
 from features.store.projection import Projection
 from features.store.reader import FeatureStore
 from features.store.schema import Rows, RowState, StoreHeader
-from features.store.source import CHUNK_BYTES, Features
+from features.store.source import CHUNK_BYTES
 from features.store.writer import StoreWriter
 
 _ALIKE = 0.01
@@ -127,7 +126,7 @@ def _fill(writer: StoreWriter, projected: ProjectedStore, store: FeatureStore, o
         writer.finish()
         return 0
     written = 0
-    for start, features in _ahead(projected):
+    for start, features in ahead(projected.chunks(CHUNK_BYTES)):
         inside = slice(start, start + len(features))
         there = settled[inside]
         if not known:
@@ -149,13 +148,3 @@ def _require_same(path: Path, field: str, same: bool) -> None:
     if not same:
         hint = "the source is another one now: choose another OUT, or remove this one"
         raise InputError(path, field=field, expected="those of the source", found="others", hint=hint)
-
-
-def _ahead(source: ProjectedStore) -> Iterator[tuple[int, Features]]:
-    """The chunks of a source, the next one read and projected while this one is written."""
-    chunks = source.chunks(CHUNK_BYTES)
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(next, chunks, None)
-        while (found := following.result()) is not None:
-            following = reader.submit(next, chunks, None)
-            yield found

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-from rich.progress import TaskID
 
 from features.compression.compression import Compressed, compress_store
 from features.compression.options import CompressionOptions
 from features.runtime.arithmetic import as_numpy_comes
-from features.runtime.command import progress as progress_bar
+from features.runtime.command import bars
 from features.runtime.options import checked, described, takes_options
-from features.runtime.progress import OnProgress
 from features.runtime.text import percent
 from features.store.reader import FeatureStore
 
@@ -59,21 +55,8 @@ def run_compression(store: Path, out: Path, options: CompressionOptions, *, prog
         InputError: As ``compress``.
         BottleneckError: As ``compress``.
     """
-    display = progress_bar("rows", shown=progress)
-    tasks: dict[str, TaskID] = {}
-    with ExitStack() as ends:
-
-        def bar(what: str) -> OnProgress:
-            def told(done: int, total: int) -> None:
-                if not tasks:  # only now: what is refused is said in one line
-                    ends.enter_context(display)
-                if what not in tasks:
-                    tasks[what] = display.add_task(what, total=total)
-                display.update(tasks[what], completed=done)
-
-            return told
-
-        channels = options.channels
+    channels = options.channels
+    with bars("rows", shown=progress) as bar:
         directions, rows = bar("finding directions"), bar("projecting")
         return compress_store(store, out, channels=channels, on_basis=directions, on_progress=rows)
 

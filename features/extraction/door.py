@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-
-from rich.progress import TaskID
+from typing import TYPE_CHECKING, Any
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import list_layers
@@ -19,8 +16,7 @@ from features.extraction.options import ExtractionOptions
 from features.extraction.summary import ExtractionSummary
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
-from features.runtime.command import progress as progress_bar
-from features.runtime.command import say
+from features.runtime.command import bars, say
 from features.runtime.errors import InputError
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, described, takes_options
@@ -190,31 +186,5 @@ def run_extraction(
     """
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
-    with ProgressShown(shown=progress) as display, drawn_as_before():
-        return extract_stores(images, stores, options, frame=frame, say=told, on_progress=display)
-
-
-class ProgressShown:
-    """An ``OnProgress`` for people; nothing where there is nothing to do. Use as a context manager."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._display = progress_bar("images")
-        self._shown = shown
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __call__(self, settled: int, total: int) -> None:
-        """Shows how many images of how many are done."""
-        if self._task is not None:
-            self._display.update(self._task, completed=settled)
-        elif self._shown and settled < total:
-            self._display.start()
-            self._task = self._display.add_task("extracting", total=total, completed=settled, already=settled)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._display.stop()
+    with bars("images", shown=progress) as bar, drawn_as_before():
+        return extract_stores(images, stores, options, frame=frame, say=told, on_progress=bar("extracting"))

@@ -142,8 +142,8 @@ def extract_stores(
         say(f"note: {remark}")
     maker = build([plan.spec for plan in plans])
     for backbone in maker.built:
-        if remark := getattr(backbone, "remark", ""):  # which what stands in for a backbone need not have
-            say(f"note: {remark}")
+        if backbone.remark:
+            say(f"note: {backbone.remark}")
     if options.variants is None and len(views) > 1 and not there:
         say(f"note: {remark_on(views, len(table))}")
     with ExitStack() as held:

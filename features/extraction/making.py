@@ -17,7 +17,7 @@ from features.runtime.errors import InputError
 
 
 class Built(Protocol):
-    """What a store records of a backbone once that is built; it may have a ``remark``, for the user."""
+    """What a store records of a backbone once that is built, and what there is to say of it."""
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -27,6 +27,11 @@ class Built(Protocol):
     @property
     def weights_sha256(self) -> str:
         """Hash of the weights."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What the user should know of it; '' for nothing."""
         ...
 
 
@@ -51,6 +56,7 @@ class BuiltHere(FeatureMaker, Protocol):
     """A backbone of this process."""
 
     weights_sha256: str
+    remark: str
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from features.runtime.lock import WriterLock
 from features.runtime.portable import sync_folder
 from features.store.kind import EIGHT_BITS
 from features.store.reader import FeatureStore
-from features.store.schema import DIGEST_BYTES, RowState, StoreHeader
+from features.store.schema import DIGEST_BYTES, ROW_FIELDS, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES, rows_within
 from features.store.writer import StoreWriter
 
-_OF_FILES = ("classes", "paths", "sizes", "labels", "patients", "parts")
+_OF_FILES = ("classes", *ROW_FIELDS, "parts")
 """Fields of a header that follow from the images and may be others after an update."""
 
 

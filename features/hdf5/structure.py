@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from struct import pack, unpack_from
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import h5py
@@ -105,9 +104,7 @@ class _Walk:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def look_through(self) -> None:

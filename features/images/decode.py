@@ -31,7 +31,7 @@ from features.images.pillow_internals import (
     read_planes,
 )
 from features.images.plugins import remedy_for
-from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally, open_file
+from features.images.reading import MAX_PIXELS, Noticed, Page, Reading, Source, Tally, file_holding, open_file
 from features.images.resizing import resized
 from features.runtime.errors import BottleneckError
 from features.store.intensity import WHOLE, value_range
@@ -204,8 +204,7 @@ def _without_metadata(source: Source, size: int | None, reading: Reading) -> _Up
     """The image where only what surrounds its pixels is damaged, too large or unheard of; else None."""
     if isinstance(source, Page) and source.number > 1:
         return None
-    path = source.path if isinstance(source, Page) else source
-    with io.BytesIO(path) if isinstance(path, bytes) else open_file(path) as file:
+    with io.BytesIO(source) if isinstance(source, bytes) else open_file(file_holding(source)) as file:
         for content in without_metadata(file):
             try:
                 return _noted(content, size, reading)
@@ -233,8 +232,6 @@ def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
     """An image whose header is read, at the right page, of a size that is allowed."""
     raise_pixel_limit(max_pixels)
     with open_image(source) as image:
-        if isinstance(source, Page) and source.number > 1:
-            image.seek(source.number - 1)
         if image.width * image.height > max_pixels:  # Pillow itself only warns up to twice its limit
             raise Image.DecompressionBombError
         read_planes(image)

@@ -13,14 +13,14 @@ from features.images.patients import GROUP_PATTERN, Patients, compile_group_patt
 from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable, utc_text
-from features.store.parts import part_named, part_within, words_of
+from features.store.parts import KNOWN_AS, part_named, part_within, words_of
 from features.store.patient_names import without_point
 
+ROW_FIELDS = ("paths", "sizes", "modified", "labels", "patients", "parts")
+"""Fields of an ``ImageTable`` with a value for each image, or for none."""
 _NAMED = 3
 """How many of the ignored files a remark names."""
-_PARTS = frozenset(
-    ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
-)
+_PARTS = KNOWN_AS.keys() | {"dev", "eval", "evaluation", "holdout"}
 """Folders of these names are parts of a data set, not classes, where there are folders in them."""
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
-from features.images.folder import ImageTable
+from features.images.folder import ROW_FIELDS, ImageTable
 from features.images.pillow_internals import cut_is_damaged
-from features.images.reading import ImageFile, Page, Source, open_file
+from features.images.reading import ImageFile, Page, Source, file_holding, open_file
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 
@@ -27,7 +27,6 @@ Pages = Literal["first", "all"]
 """What ``--pages`` takes."""
 _PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "DICOM", "FLI", "IM", "SPIDER"))
 """Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
-_NOT_COPIED = ("classes", "remarks", "paths", "patients", "left_out")
 _SUBFILE = 254
 _REDUCED, _MASK = 1, 4
 _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
@@ -35,17 +34,19 @@ _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
 
 @contextmanager
 def open_image(source: Source) -> Iterator[Image.Image]:
-    """Opens a file or a content; of a page, the file that it is in. Within, an image that is cut short is damaged.
+    """Opens a file, at a page where it is one, or a content. Within, an image that is cut short is damaged.
 
     Raises:
         Exception: Whatever Pillow raises.
     """
     with cut_is_damaged(), _image_of(source) as image:
+        if isinstance(source, Page) and source.number > 1:
+            image.seek(source.number - 1)
         yield image
 
 
 def _image_of(source: Source) -> Image.Image:
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source.path if isinstance(source, Page) else source
+    opened = io.BytesIO(source) if isinstance(source, bytes) else file_holding(source)
     start = start_of(source)
     if dicom.is_dicom(start):
         return dicom.DicomImage(opened)
@@ -68,7 +69,7 @@ def start_of(source: Source, count: int = HEAD) -> bytes:
     """
     if isinstance(source, bytes):
         return source[:count]
-    with open_file(source.path if isinstance(source, Page) else source) as file:
+    with open_file(file_holding(source)) as file:
         return file.read(count)
 
 
@@ -158,18 +159,11 @@ def with_all_pages(table: ImageTable) -> ImageTable:
             rows += [row] * len(numbers)
             paths += [f"{path}#{number}" for number in numbers] if several else [path]
             patients += [patient or (path if several else "")] * len(numbers)
-    changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in _of_rows(table)}
+    said = {name: values for name in ROW_FIELDS if (values := getattr(table, name))}
+    changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in said.items()}
     told = [table.patient_source, *(["the files of several pages whose patient is unknown"] if nameless else [])]
     changed |= {"paths": tuple(paths), "patients": tuple(patients), "patient_source": "; ".join(filter(None, told))}
     return replace(table, **changed, remarks=(*table.remarks, *_remarks(table.paths, paths, nameless)))
-
-
-def _of_rows(table: ImageTable) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """What the table says of each file and is the same for each of its pages."""
-    for field in fields(table):
-        value = getattr(table, field.name)
-        if isinstance(value, tuple) and value and field.name not in _NOT_COPIED:
-            yield field.name, value
 
 
 def _remarks(files: Sequence[str], pages: Sequence[str], nameless: int) -> Iterator[str]:

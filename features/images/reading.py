@@ -47,6 +47,11 @@ Source = ImageFile | bytes
 """A file, a page of one, or a file's content."""
 
 
+def file_holding(source: ImageFile) -> Path:
+    """Returns the file itself; of a page, the one that it is in."""
+    return source.path if isinstance(source, Page) else source
+
+
 def open_file(path: Path) -> io.BufferedReader:
     """Opens an image's file to read it.
 

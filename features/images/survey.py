@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from features.images.dicom import DicomImage
 from features.images.metadata import PNG, png_significant_bits
 from features.images.pages import open_image, start_of
 from features.images.pillow_internals import raise_pixel_limit
-from features.images.reading import ImageFile, Page, Source, described, open_file
+from features.images.reading import Source, described, file_holding, open_file
 from features.runtime.errors import BottleneckError
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
@@ -235,17 +234,11 @@ def _looked_at(source: Source) -> _Scaled:
         if start.startswith(_EIGHT_BIT_STARTS) or (start.startswith(PNG) and start[24:25] != b"\x10"):
             return _Scaled.NOT
         with open_image(source) as image:
-            if isinstance(source, Page) and source.number > 1:
-                image.seek(source.number - 1)
             if isinstance(image, DicomImage) and image.has_window:
                 return _Scaled.BY_WINDOW
             return _Scaled.BY_ALL if is_deep(image) else _Scaled.NOT
     except Exception:  # whatever is wrong with it is said where it is decoded
         return _Scaled.NOT
-
-
-def _file(source: ImageFile) -> Path:
-    return source.path if isinstance(source, Page) else source
 
 
 def _numbers_of(source: Source, max_pixels: int) -> tuple[bool, Numbers] | None:
@@ -271,11 +264,9 @@ def _declared_bits(source: Source) -> int | None:
     """How many of its bits an image says that it uses: TIFF in two tags, PNG in ``sBIT``."""
     try:
         if start_of(source, _HEAD).startswith(PNG):
-            with io.BytesIO(source) if isinstance(source, bytes) else open_file(_file(source)) as file:
+            with io.BytesIO(source) if isinstance(source, bytes) else open_file(file_holding(source)) as file:
                 return png_significant_bits(file)
         with open_image(source) as image:
-            if isinstance(source, Page) and source.number > 1:
-                image.seek(source.number - 1)
             if isinstance(image, DicomImage):
                 return image.bits
             tags: Any = getattr(image, "tag_v2", {})

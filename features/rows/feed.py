@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.ahead import ahead
 from features.store.schema import Rows
 from features.store.source import Features, FeatureSource
 
@@ -130,15 +130,8 @@ class Feed:
 
     def train_batches(self, plan: EpochPlan) -> Iterator[tuple[Features, npt.NDArray[np.int32]]]:
         """Yields (features, labels) of every step of a plan, the next one read while this one is used."""
-        with ThreadPoolExecutor(1) as reader:
-            ahead = None
-            for rows, views in zip(plan.rows, plan.views, strict=True):
-                following = reader.submit(self.take, rows, views)
-                if ahead is not None:
-                    yield ahead[0].result(), self.store.labels[ahead[1]]
-                ahead = (following, rows)
-            if ahead is not None:
-                yield ahead[0].result(), self.store.labels[ahead[1]]
+        steps = zip(plan.rows, plan.views, strict=True)
+        return ahead((self.take(rows, views), self.store.labels[rows]) for rows, views in steps)
 
     def score_batches(self, batch_size: int, view: int) -> Iterator[Features]:
         """Yields the features of all rows in one view, in the order of ``self.rows``; the last batch may be short."""

@@ -13,13 +13,23 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleDimensions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from features.runtime.collector import end_with_command
 from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
 from features.runtime.portable import DISK_FULL
+from features.runtime.progress import OnProgress
 from features.runtime.streams import drop_output, settle_streams, use_utf8
 
 INTERRUPTED = 130
@@ -213,19 +223,24 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Returns e.g. ``41.2 images/s``."""
-        done = task.completed - task.fields.get("already", 0)
+        done = task.completed - task.fields["already"]
         rate = done / task.elapsed if task.elapsed else 0.0
         return Text(f"{rate:.1f} {self.unit}/s")
 
 
-def progress(unit: str, *, shown: bool = True) -> Progress:
-    """Returns a progress display with count, rate (``unit`` per second) and time left.
+@contextmanager
+def bars(unit: str, *, shown: bool = True) -> Iterator[Callable[[str], OnProgress]]:
+    """Shows how far some work is: count, rate (``unit`` per second) and time left, in a bar for each thing done.
 
-    It is drawn on standard error, in a notebook below the cell that runs; nowhere where remarks are not wanted, or it
-    is not to be ``shown``.
+    A bar appears when something is first told of it that is left to do: what is refused before is said in one line,
+    and what was finished before, or is done in one step, needs none. It is drawn on standard error, in a notebook below
+    the cell that runs; nowhere where remarks are not wanted, or it is not to be ``shown``.
+
+    Yields:
+        What makes an ``OnProgress`` for a thing that is done.
     """
     kind = NotebookProgress if console.is_jupyter else Progress
-    return kind(
+    display = kind(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -235,3 +250,20 @@ def progress(unit: str, *, shown: bool = True) -> Progress:
         transient=False,
         disable=console.quiet or not shown,
     )
+    tasks: dict[str, TaskID] = {}
+
+    def bar(what: str) -> OnProgress:
+        def told(done: int, total: int) -> None:
+            if what in tasks:
+                display.update(tasks[what], completed=done, total=total)
+            elif done < total:
+                display.start()
+                tasks[what] = display.add_task(what, total=total, completed=done, already=done)
+
+        return told
+
+    try:
+        yield bar
+    finally:
+        if tasks:
+            display.stop()

@@ -96,7 +96,7 @@ def is_array_file(path: Path) -> bool:
     return _begins(path).startswith((NPZ, NPY))
 
 
-def is_archive(path: Path) -> bool:
+def is_npz(path: Path) -> bool:
     """Tells an ``.npz`` (True) from an ``.npy``.
 
     Raises:

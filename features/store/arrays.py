@@ -24,7 +24,7 @@ from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
-from features.store.array_files import FileArray, array_in, is_archive, keys_of
+from features.store.array_files import FileArray, array_in, is_npz, keys_of
 from features.store.class_names import split_names
 from features.store.given import (
     Given,
@@ -188,7 +188,7 @@ class ArrayFiles:
         """
         beside = {"labels": self.labels, "paths": self.paths, "patients": self.patients, "parts": self.parts}
         given: dict[str, Given]
-        if is_archive(self.source):
+        if is_npz(self.source):
             for name, path in beside.items():
                 if path is not None:
                     raise InputError(f"--{name}", expected=f"none beside {self.source}, which has its own", found=path)
@@ -210,13 +210,13 @@ class ArrayFiles:
 
     def left_out(self) -> tuple[str, ...]:
         """Returns the names of the arrays in an ``.npz`` that a store has no use for."""
-        if not is_archive(self.source):
+        if not is_npz(self.source):
             return ()
         return tuple(key for key in keys_of(self.source) if key not in (FEATURES, LABELS, *OPTIONAL))
 
 
 def _alone(path: Path) -> FileArray:
-    if is_archive(path):
+    if is_npz(path):
         raise InputError(path, expected="an .npy, one array", found="an .npz")
     return array_in(path)
 
@@ -258,6 +258,7 @@ def arrays_to_store(
     header = arrays.header(digest.hexdigest(), dtype=kind, batch_size=in_batch)
     with StoreWriter(destination, header) as writer:
         if writer.complete:
+            on_progress(rows, rows)
             return
         try:
             _fill(writer, arrays, on_progress)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from features.hdf5.door import opened
+from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import listed, numbered
 from features.store.projection import DATASET, SOURCE, Projection
 from features.store.reader import FeatureStore
@@ -67,9 +68,7 @@ def _compression(projection: Projection | None) -> dict[str, Any]:
     return {SOURCE: projection.compressed_from, "channels": projection.channels, DATASET: projection.digest}
 
 
-def find_problems(
-    store: FeatureStore, *, features: bool = True, advance: Callable[[int], object] = lambda rows: None
-) -> list[str]:
+def find_problems(store: FeatureStore, *, features: bool = True, on_progress: OnProgress = unwatched) -> list[str]:
     """Checks a store against itself.
 
     That labels are in range and the file is long enough was checked when it was opened.
@@ -77,14 +76,14 @@ def find_problems(
     Args:
         store: The store, finished or not.
         features: Whether to read every bottleneck too (bounded memory, whatever the store's size).
-        advance: Called with the number of rows checked since the last call.
+        on_progress: Told how many rows of how many are checked.
 
     Returns:
         One line for each problem: the field, what was expected, what was found. Empty for a sound store.
     """
     problems = list(_header_problems(store))
     if features:
-        problems += _feature_problems(store, advance)
+        problems += _feature_problems(store, on_progress)
     return problems
 
 
@@ -113,13 +112,14 @@ def _header_problems(store: FeatureStore) -> Iterator[str]:
         yield f"paths: expected every file once, found {path} {times} times"
 
 
-def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> list[str]:
+def _feature_problems(store: FeatureStore, on_progress: OnProgress) -> list[str]:
     """Reads all rows that are settled, in file order, and names those whose features cannot be right."""
     not_finite: list[int] = []
     all_zero: list[int] = []
     not_zero: list[int] = []
     of_arrays = store.header.arrays_sha256 and store.header.projection is None and store.complete
     digest = hashlib.sha256()
+    on_progress(0, len(store))
     for start, features in store.chunks(CHUNK_BYTES):
         chunk = features.reshape(*features.shape[:2], -1)  # (rows, views, values)
         if of_arrays:
@@ -131,7 +131,7 @@ def _feature_problems(store: FeatureStore, advance: Callable[[int], object]) -> 
         not_finite += rows[done & ~finite].tolist()
         all_zero += rows[done & ~filled.all(axis=1)].tolist()
         not_zero += rows[skipped & filled.any(axis=1)].tolist()
-        advance(len(chunk))
+        on_progress(start + len(chunk), len(store))
     found = (
         ("finite values in every row that is done", "others", not_finite),
         ("every row that is done to hold features in every view", "zeros only", all_zero),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from features.store.schema import Rows
+from features.store.schema import ROW_FIELDS, Rows
 from features.store.source import CHUNK_BYTES, Features, FeatureSource
 
 
@@ -23,8 +23,7 @@ class JoinedStore(FeatureSource):
             assert getattr(first.header, name) == getattr(second.header, name), name
         self._parts = (first, second)
         self._dtype = np.result_type(first.header.dtype, second.header.dtype)
-        row_fields = ("paths", "sizes", "labels", "patients")
-        rows = {name: getattr(first.header, name) + getattr(second.header, name) for name in row_fields}
+        rows = {name: getattr(first.header, name) + getattr(second.header, name) for name in ROW_FIELDS}
         rows["parts"] = ()  # of two stores, each is a part by itself
         timed = first.header.modified and second.header.modified
         rows["modified"] = first.header.modified + second.header.modified if timed else ()

@@ -10,34 +10,21 @@ import numpy.typing as npt
 
 from features.store.projection import Projection
 from features.store.schema import Rows
-from features.store.source import CHUNK_BYTES, Features, FeatureSource, rows_within
+from features.store.source import CHUNK_BYTES, DerivedSource, Features, FeatureSource, rows_within
 
 
-class ProjectedStore(FeatureSource):
+class ProjectedStore(DerivedSource):
     """Rows of a source, in a few directions of its channels; nothing is copied, every reading projects.
 
-    The file stays as it is, and so does ``fingerprint``, which stands for the file. A row comes out the same to the
-    bit however it is read.
-
-    Attributes:
-        source: What is read.
+    A row comes out the same to the bit however it is read.
     """
 
     def __init__(self, source: FeatureSource, projection: Projection) -> None:
         height, width, channels = source.header.feature_shape
         assert channels == projection.channels, f"{channels=} {projection.channels=}"
-        self.source = source
-        self.path = source.path
-        self.header = replace(source.header, feature_shape=(height, width, projection.kept), projection=projection)
-        self.fingerprint = source.fingerprint
-        self.labels, self.patients = source.labels, source.patients
-        self.done, self.complete = source.done, source.complete
+        shape = height, width, projection.kept
+        super().__init__(source, replace(source.header, feature_shape=shape, projection=projection))
         self._projection = projection
-
-    @property
-    def content(self) -> str:
-        """See ``FeatureSource``."""
-        return self.source.content
 
     def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
         """See ``FeatureSource``."""
@@ -49,10 +36,6 @@ class ProjectedStore(FeatureSource):
             read = self.source.take(rows[part], views[part] if isinstance(views, np.ndarray) else views)
             taken[part] = self._projection.apply(read, self.header.dtype, self.path)
         return taken
-
-    def require_unchanged(self) -> None:
-        """See ``FeatureSource``."""
-        self.source.require_unchanged()
 
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""

@@ -11,47 +11,32 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
 from features.store.schema import Rows
-from features.store.source import CHUNK_BYTES, Features, FeatureSource
+from features.store.source import CHUNK_BYTES, DerivedSource, Features, FeatureSource
 
 _NAMED = 8
 """Classes that a refusal names."""
 
 
-class RelabelledStore(FeatureSource):
-    """Rows of a source, with labels that are indices into another list of classes; features are read through.
-
-    The file stays as it is, and so does ``fingerprint``, which stands for the file.
-    """
+class RelabelledStore(DerivedSource):
+    """Rows of a source, with labels that are indices into another list of classes."""
 
     def __init__(self, source: FeatureSource, classes: Sequence[str]) -> None:
         """Maps the labels by the classes' names; every class that has rows is in the list."""
         places = {composed(name): place for place, name in enumerate(classes)}  # in whichever Unicode form
         moved = np.array([places.get(composed(name), -1) for name in source.classes], np.int32)
-        self._source = source
-        self.path = source.path
-        self.labels = moved[source.labels]
-        assert not len(self.labels) or self.labels.min() >= 0, "a class with rows is not in the list"
-        self.labels.setflags(write=False)
-        self.header = replace(source.header, classes=tuple(classes), labels=tuple(self.labels.tolist()))
-        self.fingerprint = source.fingerprint
-        self.patients, self.done, self.complete = source.patients, source.done, source.complete
-
-    @property
-    def content(self) -> str:
-        """See ``FeatureSource``."""
-        return self._source.content
+        labels = moved[source.labels]
+        assert not len(labels) or labels.min() >= 0, "a class with rows is not in the list"
+        labels.setflags(write=False)
+        super().__init__(source, replace(source.header, classes=tuple(classes), labels=tuple(labels.tolist())))
+        self.labels = labels
 
     def _taken(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
         """See ``FeatureSource``."""
-        return self._source.take(rows, views)
-
-    def require_unchanged(self) -> None:
-        """See ``FeatureSource``."""
-        self._source.require_unchanged()
+        return self.source.take(rows, views)
 
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
         """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
-        return self._source.chunks(limit)
+        return self.source.chunks(limit)
 
 
 def with_classes(

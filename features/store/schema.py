@@ -32,6 +32,8 @@ REQUIRED = ("classes", "views", "backbone", "weights", "image_size", "preprocess
 """Attributes without which a file is no store."""
 ARRAYS = "arrays_sha256"
 EXPECTED = "a feature store"
+ROW_FIELDS = ("paths", "sizes", "labels", "patients")
+"""Fields of a header with a value for each row; ``parts`` and ``modified`` have one for each row or for none."""
 WIDEST = 2**16
 """Bytes that a path or a patient may take: more than any file system has names for."""
 _PIECE_BYTES = 2**24

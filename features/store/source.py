@@ -152,6 +152,31 @@ class FeatureSource(Protocol):
         return table_of(self.path, facts_of(self.header, self.done))
 
 
+class DerivedSource(FeatureSource):
+    """Rows of a source, read through and told otherwise: the file is the same, and so is all that stands for it.
+
+    A class that derives from it gives ``_taken`` and ``chunks``, and what differs.
+
+    Attributes:
+        source: What is read.
+    """
+
+    def __init__(self, source: FeatureSource, header: StoreHeader) -> None:
+        self.source, self.header = source, header
+        self.path, self.fingerprint = source.path, source.fingerprint
+        self.labels, self.patients = source.labels, source.patients
+        self.done, self.complete = source.done, source.complete
+
+    @property
+    def content(self) -> str:
+        """See ``FeatureSource``."""
+        return self.source.content
+
+    def require_unchanged(self) -> None:
+        """See ``FeatureSource``."""
+        self.source.require_unchanged()
+
+
 def _indices(path: Path, field: str, given: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     """Returns row or view numbers from 0 to ``count``; as NumPy has it, negative ones count from the end."""
     if not given.size:

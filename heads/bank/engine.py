@@ -246,9 +246,8 @@ class Engine:
         _require("fold_of_batch given", given, f"{with_folds} with {self.shape.folds} folds", given == with_folds)
         folds = np.zeros(steps, np.int32) if fold_of_batch is None else np.asarray(fold_of_batch, np.int32)
         if self._held:
-            index = np.searchsorted(self._train.rows, plan.rows) * self._train.views + plan.views
             labels = np.asarray(self._train.store.labels[plan.rows], np.int32)
-            planned = TrainingPlan(index.astype(np.int32), labels, folds)
+            planned = TrainingPlan(_places(self._train, plan.rows, plan.views), labels, folds)
             losses = self._program.train_epoch(self._settings(), self._held[0], planned)
         else:
             losses = self._program.train_stream(self._settings(), self._train.train_batches(plan), folds)
@@ -265,8 +264,8 @@ class Engine:
         found: Iterable[npt.NDArray[np.float32]]
         if self._held:
             held = self._held[-1]
-            index = np.searchsorted(self._validation.rows, rows.rows) * self._validation.views + EPOCH_VIEW
-            plans = rows.plans(index.astype(np.int32), 4 * rows.batch * self.shape.slots * self.shape.classes)
+            places = _places(self._validation, rows.rows, EPOCH_VIEW)
+            plans = rows.plans(places, 4 * rows.batch * self.shape.slots * self.shape.classes)
             found = (batch for plan in plans for batch in self._program.predict_held(settings, held, plan))
         else:
             found = self._program.predict_stream(settings, rows.batches(self._validation))
@@ -354,3 +353,8 @@ def _hold(program: Program, feed: Feed, dtype: str) -> Held:
         for view in range(feed.views):
             held[start : start + len(rows), view] = feed.take(rows, view).reshape(len(rows), -1)
     return program.hold(held.reshape(-1, held.shape[-1]))
+
+
+def _places(feed: Feed, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | int) -> npt.NDArray[np.int32]:
+    """Where rows of a feed, each in its view, are in what ``_hold`` makes of it."""
+    return (np.searchsorted(feed.rows, rows) * feed.views + views).astype(np.int32)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from features.rows.feed import Feed
+from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 from features.store.schema import Rows
 from features.store.source import FeatureSource
@@ -62,18 +62,16 @@ class ChosenRows:
         source = fitted(head, metadata, store)
         return cls(source, rows_of(part, head, metadata, source), _caveat(part, metadata, source))
 
-    def evaluate(
-        self, model: Any, temperature: float | None, on_batch: Callable[[int], object] = lambda count: None
-    ) -> Evaluation:
+    def evaluate(self, model: Any, temperature: float | None, on_progress: OnProgress = unwatched) -> Evaluation:
         """Scores a head.
 
         Args:
             model: The head.
             temperature: What calibrates it, if anything does.
-            on_batch: Called after every batch with the number of rows times views in it.
+            on_progress: Told how many rows of how many are predicted, each once for each view.
         """
         feed = Feed(self.store, self.rows, memory_bytes=0)  # every row is read once
-        probabilities = with_temperature(predict_probabilities(model, feed, on_batch=on_batch), temperature)
+        probabilities = with_temperature(predict_probabilities(model, feed, on_progress=on_progress), temperature)
         store, rows = self.store, self.rows
         metrics = measure(probabilities, store.labels[rows], store.classes, patients=store.patients[rows])
         return Evaluation(probabilities, metrics)

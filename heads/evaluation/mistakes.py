@@ -16,7 +16,7 @@ from PIL import Image
 
 from features.images.decode import UndecodableError, original_image
 from features.images.pages import source_of
-from features.images.reading import ImageFile, Page, Reading
+from features.images.reading import ImageFile, Reading, file_holding
 from features.runtime.errors import InputError
 from features.runtime.text import printable
 from features.store.intensity import parse_intensity
@@ -137,7 +137,7 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
 def _sight(
     source: ImageFile, size: int, heats: tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None], reading: Reading
 ) -> Sight:
-    path = source.path if isinstance(source, Page) else source
+    path = file_holding(source)
     if size and _is_file(path) and path.stat().st_size != size:
         return Sight(reason=f"another file: {path.stat().st_size} bytes, where the store was made of one of {size}")
     try:
@@ -163,7 +163,7 @@ def _inside(images: Path, path: str) -> ImageFile:
 
 def _is_file(source: ImageFile) -> bool:
     try:
-        return (source.path if isinstance(source, Page) else source).is_file()
+        return file_holding(source).is_file()
     except OSError:  # a name that is too long, a folder that may not be looked into
         return False
 

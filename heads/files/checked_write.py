@@ -18,7 +18,7 @@ from features.runtime.text import abridged
 from features.runtime.unseen import stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Inputs, probabilities_of
 from heads.files.head_file import what_is_no_model
-from heads.files.keras_archive import is_archive, opened_archive
+from heads.files.keras_archive import is_keras_archive, opened_archive
 from heads.metrics.scoring import Probabilities
 
 TOLERANCE = 1e-4
@@ -111,7 +111,7 @@ def _other_than_model(path: Path) -> str:
         start = raw.read(8)
     if not start or start[4:] == _TFLITE or (path.suffix == ".onnx" and start.startswith(_ONNX)):
         return ""
-    if is_archive(path, _NEW_FILE):
+    if is_keras_archive(path, _NEW_FILE):
         with opened_archive(path, _NEW_FILE):
             return ""
     with opened(path, _NEW_FILE) as file:

@@ -41,7 +41,7 @@ from features.hdf5.values import Attributes, inner_dataset, inside
 from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.text import shortened
-from heads.files.keras_archive import KerasArchive, is_archive, opened_archive
+from heads.files.keras_archive import KerasArchive, is_keras_archive, opened_archive
 from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attributes, parse_metadata
 from heads.files.plain_layers import PlainLayer, PlainModel, parse_model
 
@@ -166,7 +166,7 @@ class _HeadFile:
 @contextmanager
 def _reading(path: Path) -> Iterator[_HeadFile]:
     """Opens a head file; whatever HDF5 stumbles over in it, then or later, is said in one line."""
-    if is_archive(path, EXPECTED):
+    if is_keras_archive(path, EXPECTED):
         with opened_archive(path, EXPECTED) as archive:
             _check_kind(path, archive.attributes)
             yield _HeadFile(archive.config, archive.attributes, lambda plain: _archived_weights(archive, plain))

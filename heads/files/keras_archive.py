@@ -68,7 +68,7 @@ class KerasArchive:
                 yield file, _groups(self.path, file)
 
 
-def is_archive(path: Path, expected: str) -> bool:
+def is_keras_archive(path: Path, expected: str) -> bool:
     """Whether a file is a ZIP archive, as .keras files are.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.feed import Feed
+from features.runtime.progress import OnProgress, unwatched
 from features.runtime.stopping import heeding_stops
 
 PROBABILITY_FLOOR = 1e-7
@@ -253,7 +254,7 @@ def predict_probabilities(
     *,
     batch_size: int = 256,
     views: Sequence[int] | None = None,
-    on_batch: Callable[[int], object] | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> Probabilities:
     """Predicts all rows of a feed in every view, or in some, and averages over the views.
 
@@ -262,21 +263,24 @@ def predict_probabilities(
         feed: The rows.
         batch_size: Rows in a batch; the last one is padded, so that every batch has one shape.
         views: Which; by default all.
-        on_batch: Called after every batch of every view with the number of rows in it.
+        on_progress: Told how many rows of how many are predicted, each once for each view.
 
     Returns:
         (rows, classes) float32 in the order of ``feed.rows``.
     """
     size = min(batch_size, len(feed.rows)) or 1
+    chosen = range(feed.views) if views is None else views
+    done, total = 0, len(feed.rows) * len(chosen)
+    on_progress(done, total)
     by_view = []
     with heeding_stops(at_once=True) as stop:
-        for view in range(feed.views) if views is None else views:
+        for view in chosen:
             batches = []
             for features in feed.score_batches(size, view):
                 batches.append(predict_batch(model, features, size))
                 stop.take_effect()
-                if on_batch is not None:
-                    on_batch(len(features))
+                done += len(features)
+                on_progress(done, total)
             by_view.append(np.concatenate(batches))
     return average_views(by_view)
 

@@ -178,16 +178,12 @@ class MapFolder:
         image, original = PredictedImage(path, probabilities, features), self.maker.original(path)
         file = self.folder / f"{picture_name(name)}.png"
         heat = self.maker.heatmap(image, image.called)
-        drawn = {"heatmap": str(self._saved(file, original, heat))}
+        drawn = {"heatmap": str(save_heatmap(file, heat.picture(original), heat.values))}
         if self.occlusion:
             falls = self.maker.occlusion(image, image.called)
             file = file.with_suffix(".occlusion.png")
-            drawn["occlusion"] = str(self._saved(file, original, falls))
+            drawn["occlusion"] = str(save_heatmap(file, falls.picture(original), falls.values))
         return drawn
-
-    @staticmethod
-    def _saved(file: Path, original: Image.Image, made: ImageMap) -> Path:
-        return save_heatmap(file, original, made.values, made.shown, made.caption, resize=made.resize)
 
 
 def picture_name(name: str) -> str:

@@ -16,11 +16,12 @@ from features.images.reading import ImageFile, Reading
 from features.images.views import View
 from features.images.walk import is_text
 from features.runtime.errors import BottleneckError
+from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import told_apart
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, predict_batch
-from heads.prediction.sources import Source
+from heads.prediction.sources import NamedImage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,48 +36,28 @@ class Shares(NamedTuple):
     values: npt.NDArray[np.float32]
 
 
-class _ByName:
-    """A dict for whoever asks, of what is kept: of a thousand classes dicts would take 100 KB an image."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, prediction: Prediction | None, owner: type | None = None) -> dict[str, float] | None:
-        if prediction is None:  # the field's default
-            return None
-        kept = vars(prediction)[self._name]
-        return dict(zip(kept.names, kept.values.tolist(), strict=True)) if isinstance(kept, Shares) else kept
-
-    def __set__(self, prediction: Prediction, value: Shares | dict[str, float] | None) -> None:
-        vars(prediction)[self._name] = value
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a head makes of one image.
 
     Attributes:
         image: Path or address.
         label: The most probable class; None where the image could not be used.
-        probabilities: By class name; None where the image could not be used. Made when it is asked for, of ``Shares``
-            where these were given.
+        shares: Probabilities of the classes; None where the image could not be used.
         reason: Why it could not be used, or ''.
         maps: Pictures that were drawn of it, by kind.
     """
 
     image: str
     label: str | None = None
-    probabilities: _ByName = _ByName()
+    shares: Shares | None = None
     reason: str = ""
     maps: dict[str, str] = field(default_factory=dict)
 
-    def shares_of(self, classes: tuple[str, ...]) -> npt.NDArray[Any]:
-        """Returns the probabilities (classes,) of some classes, NaN where there is none."""
-        kept = vars(self)["probabilities"]
-        if isinstance(kept, Shares) and kept.names == classes:
-            return kept.values
-        named = self.probabilities or {}
-        return np.array([named.get(name, np.nan) for name in classes])
+    @property
+    def probabilities(self) -> dict[str, float] | None:
+        """``shares`` by class name, made when asked for: dicts of a thousand classes would take 100 KB an image."""
+        return dict(zip(self.shares.names, self.shares.values.tolist(), strict=True)) if self.shares else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON types: image, class, probabilities, error; and the path of each picture drawn, by kind."""
@@ -116,7 +97,8 @@ class Predictions:
         columns = list(told_apart(self.classes, own, "p({})").values())
         shares = np.full((len(self.rows), len(columns)), np.nan)
         for place, row in enumerate(self.rows):
-            shares[place] = row.shares_of(self.classes)
+            if row.shares:
+                shares[place] = row.shares.values
         frame = pd.DataFrame(shares, columns=columns)
         frame.insert(0, "path", _texts([row.image for row in self.rows]))
         frame.insert(1, "class", [row.label for row in self.rows])
@@ -159,11 +141,11 @@ def predict(
     head: Head,
     backbone: FeatureMaker,
     views: Sequence[View],
-    sources: Sequence[Source],
+    sources: Sequence[NamedImage],
     *,
     batch_size: int,
     reading: Reading | None = None,
-    on_batch: Callable[[int], object] = lambda count: None,
+    on_progress: OnProgress = unwatched,
     draw: Draw | None = None,
 ) -> Iterator[Prediction]:
     """Yields the prediction of each source, in order; one that cannot be used has its reason and stops no other.
@@ -178,7 +160,7 @@ def predict(
         sources: The images.
         batch_size: Images in a forward pass.
         reading: How image files are read; its tally is told what is noticed.
-        on_batch: Called after every batch with the number of images in it.
+        on_progress: Told how many images of how many are predicted.
         draw: Draws maps of an image that could be used: given its name, its file, its probabilities (classes,) and the
             features of the image as it is, it returns the pictures' paths by kind.
 
@@ -188,9 +170,10 @@ def predict(
     usable = [source for source in sources if not source.reason]
     how = _How(views, batch_size, reading or Reading(), draw is not None)
     made = _outcomes(head, backbone, [source.path for source in usable], how)
-    for source in sources:
+    on_progress(0, len(sources))
+    for done, source in enumerate(sources, start=1):
         outcome = _Outcome(reason=source.reason) if source.reason else next(made)
-        on_batch(1)
+        on_progress(done, len(sources))
         if outcome.reason:
             yield Prediction(source.name, reason=outcome.reason)
             continue

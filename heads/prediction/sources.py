@@ -18,7 +18,7 @@ _FETCHES = 8
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedImage:
     """One image to be predicted.
 
     Attributes:
@@ -34,7 +34,7 @@ class Source:
 
 def find_sources(
     arguments: Sequence[str], downloads: Path, *, leave_out: Path | None = None, pages: Pages = "first"
-) -> list[Source]:
+) -> list[NamedImage]:
     """Turns arguments into images: addresses are read, folders walked.
 
     A folder's images come sorted, without hidden entries and what systems leave behind.
@@ -57,7 +57,7 @@ def find_sources(
                 for number, text in enumerate(arguments)
                 if is_url(text)
             }
-            sources: list[Source] = []
+            sources: list[NamedImage] = []
             for number, text in enumerate(arguments):
                 sources += [fetched[number].result()] if number in fetched else _local(Path(text), hidden)
         except BaseException:
@@ -66,36 +66,36 @@ def find_sources(
     return [page for source in sources for page in _pages(source)] if pages == "all" else sources
 
 
-def _pages(source: Source) -> list[Source]:
+def _pages(source: NamedImage) -> list[NamedImage]:
     if source.reason or isinstance(source.path, Page):
         return [source]
     numbers = page_numbers(source.path)
     if len(numbers) == 1:
         return [source]
-    return [Source(f"{source.name}#{number}", Page(source.path, number)) for number in numbers]
+    return [NamedImage(f"{source.name}#{number}", Page(source.path, number)) for number in numbers]
 
 
-def _download(url: str, path: Path) -> Source:
+def _download(url: str, path: Path) -> NamedImage:
     try:
         path.write_bytes(fetch(url))
     except RemoteError as error:
-        return Source(url, path, str(error))
+        return NamedImage(url, path, str(error))
     except OSError as error:  # a full disk
-        return Source(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
-    return Source(url, path)
+        return NamedImage(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
+    return NamedImage(url, path)
 
 
-def _local(path: Path, hidden: Path | None) -> list[Source]:
+def _local(path: Path, hidden: Path | None) -> list[NamedImage]:
     try:
         folder = path.is_dir()
     except OSError as error:  # a name that is too long, a folder that may not be looked into
-        return [Source(str(path), path, f"{error.strerror}")]
+        return [NamedImage(str(path), path, f"{error.strerror}")]
     if not folder:
-        return [Source(str(path), path if path.is_file() else source_of(path.parent, path.name))]
+        return [NamedImage(str(path), path if path.is_file() else source_of(path.parent, path.name))]
     problems: list[OSError] = []
-    found = [Source(str(image), image) for image in _walk(path, hidden, problems.append)]
-    found += [Source(str(error.filename), path, f"{error.strerror}") for error in problems]
-    return found or [Source(str(path), path, _without_images(path))]
+    found = [NamedImage(str(image), image) for image in _walk(path, hidden, problems.append)]
+    found += [NamedImage(str(error.filename), path, f"{error.strerror}") for error in problems]
+    return found or [NamedImage(str(path), path, _without_images(path))]
 
 
 def _without_images(folder: Path) -> str:

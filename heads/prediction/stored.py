@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import h5py
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.runtime.options import option_name
+from features.runtime.progress import OnProgress, unwatched
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
@@ -60,11 +61,7 @@ def check_needs_no_image(store: FeatureStore, options: PredictOptions, *, drawn:
 
 
 def predict_stored(
-    model: Any,
-    metadata: HeadMetadata,
-    store: FeatureSource,
-    *,
-    on_batch: Callable[[int], object] = lambda count: None,
+    model: Any, metadata: HeadMetadata, store: FeatureSource, *, on_progress: OnProgress = unwatched
 ) -> Iterator[Prediction]:
     """Yields the prediction of each row, averaged over the store's views; a row without features has its reason.
 
@@ -72,10 +69,10 @@ def predict_stored(
         model: Keras model from the store's features to probabilities.
         metadata: Of the head.
         store: Finished, of the features that the head takes.
-        on_batch: Called after every batch with the number of rows times views in it.
+        on_progress: Told how many rows of how many are predicted, each once for each view.
     """
     feed = Feed(store, store.usable, memory_bytes=0)  # every row is read once
-    found = _calibrated(predict_probabilities(model, feed, on_batch=on_batch), metadata.temperature)
+    found = _calibrated(predict_probabilities(model, feed, on_progress=on_progress), metadata.temperature)
     usable = set(store.usable.tolist())
     for row, path in enumerate(store.header.paths):
         if row not in usable:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from features.images.resizing import square_of
-from features.runtime.errors import BottleneckError
 from features.runtime.files import replacing, write_array
 from features.runtime.text import printable
 from features.store.kind import SQUASH
@@ -78,24 +77,13 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
     return framed
 
 
-def save_heatmap(
-    path: Path,
-    image: Image.Image,
-    heat: npt.NDArray[Any],
-    drawn: npt.NDArray[Any],
-    text: str,
-    *,
-    resize: str = SQUASH,
-) -> Path:
+def save_heatmap(path: Path, picture: Image.Image, heat: npt.NDArray[Any]) -> Path:
     """Writes a picture of a map, and the map itself as ``.npy`` beside it.
 
     Args:
         path: The picture: ends in .png.
-        image: RGB, what the map explains.
+        picture: The map as it is drawn.
         heat: The map, (height, width).
-        drawn: The same map in [0, 1].
-        text: The caption.
-        resize: As for ``draw_heatmap``.
 
     Returns:
         ``path``.
@@ -103,10 +91,6 @@ def save_heatmap(
     Raises:
         BottleneckError: The disk is full or cannot be written.
     """
-    try:
-        picture = with_caption(draw_heatmap(image, drawn, resize=resize), text)
-    except MemoryError as error:
-        raise BottleneckError(f"{path}: not enough memory to draw {image.width} x {image.height} pixels") from error
     write_array(path.with_suffix(".npy"), heat, shared=True)
     with replacing(path, shared=True) as temporary:
         picture.save(temporary)

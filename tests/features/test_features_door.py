@@ -151,13 +151,14 @@ ORDERS = (
     "from features import extract; import features.extract",
     "import features.extract",
     "from features.extract import describe",
+    "import features.compress, features.convert",
 )
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_extract_is_the_function_whoever_imported_the_command(order):
-    code = f"{order}\nimport features, inspect\nfrom features import extract\n"
-    code += "assert inspect.isfunction(extract) and features.extract is extract"
+def test_a_name_is_the_function_whoever_imported_the_command(order):
+    code = f"{order}\nimport features, inspect\nfrom features import compress, convert, extract\n"
+    code += "assert all(map(inspect.isfunction, (compress, convert, extract))) and features.extract is extract"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -30,6 +30,7 @@ from features.extraction.backbones import Backbone
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads import HeadSpec, LoadedHead, PredictOptions, load_head
+from heads.prediction.prediction import Prediction, Shares
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -250,7 +251,8 @@ class TestPredict:
                 assert signature(method).parameters[name].default == field.default
 
     def test_a_class_named_like_a_column(self) -> None:
-        made = heads.Predictions(("error", "b"), (heads.loaded.Prediction("x", "b", {"error": 0.25, "b": 0.75}),))
+        shares = Shares(("error", "b"), np.array([0.25, 0.75], np.float32))
+        made = heads.Predictions(shares.names, (Prediction("x", "b", shares),))
         assert made.to_frame().to_dict("records") == [
             {"path": "x", "class": "b", "p(error)": 0.25, "b": 0.75, "error": ""}
         ]

@@ -10,6 +10,7 @@ import commands
 import numpy as np
 import pandas as pd
 import pytest
+from made_backbone import MadeBackbone
 from PIL import Image
 
 from features import extract
@@ -28,20 +29,16 @@ OPTIONS = {
 WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
-class Grey:
-    """Stands for a backbone: what an image is made of, and which images were shown."""
+class Grey(MadeBackbone):
+    """Stands for a backbone that stops after so many images."""
 
-    image_size = 32
-    feature_shape = (1, 1, 3)
-    weights_sha256 = "ab" * 32
-    shown = 0
+    by_place = 0
     stop_after = 10**9
 
     def features(self, images):
         if Grey.shown >= Grey.stop_after:
             raise BottleneckError("stopped")
-        Grey.shown += int(np.count_nonzero(images.any(axis=(1, 2, 3))))
-        return (images.mean(axis=(1, 2)) + 1).astype(np.float32)[:, None, None]
+        return super().features(images)
 
 
 @pytest.fixture(autouse=True)

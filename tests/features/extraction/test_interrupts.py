@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_backbone import MadeBackbone
 from PIL import Image
 
 from features import extract
@@ -19,14 +20,11 @@ ROWS = 24
 OPTIONS = {"backbone": "mobilenet", "weights": "random:7", "image_size": 32, "batch_size": 4, "views": "identity"}
 
 
-class Deaf:
+class Deaf(MadeBackbone):
     """Stands for a backbone: an interrupt comes in its third batch and gets lost."""
 
-    image_size = 32
-    feature_shape = (1, 1, 3)
-    weights_sha256 = "ab" * 32
-
     def __init__(self, *, interrupted: bool) -> None:
+        super().__init__()
         self.left = 3 if interrupted else 0
 
     def features(self, images):
@@ -34,7 +32,7 @@ class Deaf:
         if self.left == 0:
             with suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-        return (images.mean(axis=(1, 2)) + 1).astype(np.float32)[:, None, None]
+        return super().features(images)
 
 
 @pytest.fixture

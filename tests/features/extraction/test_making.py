@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_backbone import MadeBackbone
 from made_pictures import KINDS, draw
 
 from features.extraction.extraction import extract_store
@@ -16,18 +17,6 @@ from features.runtime.errors import BottleneckError
 from features.store.reader import FeatureStore
 
 OPTIONS = ExtractionOptions(backbone="mobilenet", alpha=0.25, weights="random", image_size=32, batch_size=4)
-
-
-class Levels:
-    """Stands for a backbone whose features depend on the image's place."""
-
-    feature_shape = (1, 1, 3)
-    image_size = 32
-    weights_sha256 = "ef" * 32
-
-    def features(self, images):
-        place = np.arange(len(images), dtype=np.float32)[:, None]
-        return (images.mean(axis=(1, 2)) + 1 + place).astype(np.float32)[:, None, None]
 
 
 class Backwards(MakerHere):
@@ -56,8 +45,8 @@ def images(tmp_path) -> Path:
 
 
 def test_order_and_hand_do_not_matter(images, tmp_path):
-    here = extract_store(images, tmp_path / "here.h5", OPTIONS, build=lambda specs: MakerHere([Levels()]))
-    there = extract_store(images, tmp_path / "there.h5", OPTIONS, build=lambda specs: Backwards([Levels()]))
+    here = extract_store(images, tmp_path / "here.h5", OPTIONS, build=lambda specs: MakerHere([MadeBackbone()]))
+    there = extract_store(images, tmp_path / "there.h5", OPTIONS, build=lambda specs: Backwards([MadeBackbone()]))
     assert (tmp_path / "here.h5").read_bytes() == (tmp_path / "there.h5").read_bytes()
     assert here.skipped == there.skipped == {"dark/dark-9-1.png": "not an image that Pillow reads"}
     assert there.settled == 19
@@ -66,5 +55,5 @@ def test_order_and_hand_do_not_matter(images, tmp_path):
 def test_strict_is_strict_about_what_others_have_written(images, tmp_path):
     strict = OPTIONS.model_copy(update={"strict": True})
     with pytest.raises(BottleneckError, match=r"dark-9-1\.png: not an image that Pillow reads; without --strict"):
-        extract_store(images, tmp_path / "s.h5", strict, build=lambda specs: Backwards([Levels()]))
+        extract_store(images, tmp_path / "s.h5", strict, build=lambda specs: Backwards([MadeBackbone()]))
     assert [*np.flatnonzero(FeatureStore(tmp_path / "s.h5").done)] == [16, 17, 18]  # the batch that came before it

@@ -12,6 +12,7 @@ import pytest
 from commands import Said, invoke, succeed
 from hypothesis import given
 from hypothesis import strategies as st
+from made_backbone import MadeBackbone
 from made_networks import nested, saved
 from PIL import Image, ImageFile
 
@@ -75,27 +76,13 @@ def loads(monkeypatch) -> Counter[str]:
     return counts
 
 
-class Levels:
-    """Stands for a backbone: the last bits of its features depend on the image's place, as those of real ones do."""
-
-    feature_shape = (1, 1, 3)
-
-    def __init__(self, spec: BackboneSpec) -> None:
-        self.image_size = spec.size
-        self.weights_sha256 = f"{len(spec.name):02d}" * 32
-
-    def features(self, images):
-        place = np.arange(len(images), dtype=np.float32)[:, None]
-        return (images.mean(axis=(1, 2)) + 1 + place / 1024).astype(np.float32)[:, None, None]
-
-
 LEVELS = {"backbone": "mobilenet,mobilenet_v2", "weights": "random", "image_size": "32,64"}
 NAMES = ["mobilenet-32", "mobilenet-64", "mobilenet_v2-32", "mobilenet_v2-64"]
 
 
 @pytest.fixture
 def levels(monkeypatch) -> None:
-    monkeypatch.setattr(extraction, "build_backbone", Levels)
+    monkeypatch.setattr(extraction, "build_backbone", MadeBackbone)
 
 
 def run(images: Path, folder: Path, names: list[str] = NAMES, *, on_progress=unwatched, **options):
@@ -282,7 +269,7 @@ def test_another_writer_of_one_store_is_named_and_nothing_is_written(images, tmp
 
 
 def test_features_that_do_not_fit_name_the_store(images, tmp_path, monkeypatch):
-    class Large(Levels):
+    class Large(MadeBackbone):
         def features(self, images):
             return super().features(images) * (1000 if self.image_size == 64 else 1)
 

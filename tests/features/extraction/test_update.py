@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_backbone import MadeBackbone
 from PIL import Image
 
 from features import extract
@@ -42,24 +43,10 @@ TIME = 1_500_000_000
 SIDE = 3
 
 
-class Places:
-    """Stands for a backbone: the last bits of its features depend on the image's place, as those of real ones do."""
-
-    image_size = 32
-    feature_shape = (1, 1, 3)
-    weights_sha256 = "ab" * 32
-    shown = 0
-
-    def features(self, images):
-        Places.shown += int(np.count_nonzero(images.any(axis=(1, 2, 3))))
-        place = np.arange(len(images), dtype=np.float32)[:, None]
-        return (images.mean(axis=(1, 2)) + 1 + place / 1024).astype(np.float32)[:, None, None]
-
-
 @pytest.fixture(autouse=True)
 def places(monkeypatch):
-    monkeypatch.setattr(extraction, "build_backbone", lambda spec: Places())
-    Places.shown = 0
+    monkeypatch.setattr(extraction, "build_backbone", MadeBackbone)
+    MadeBackbone.shown = 0
 
 
 def put(folder: Path, path: str, value: int, time: int = TIME) -> None:
@@ -118,9 +105,9 @@ def test_a_file_replaced_by_one_of_the_same_size_is_noticed_and_alone_computed(i
         run(images, store)
     assert caught.value.field == "contents"
     assert store.read_bytes() == before
-    Places.shown = 0
+    MadeBackbone.shown = 0
     summary, said = run(images, store, update=True)
-    assert Places.shown == 1
+    assert MadeBackbone.shown == 1
     assert summary.update == {"changed": 1, "added": 0, "gone": 0, "kept": 11}
     assert summary.settled == 1
     assert any("MB of room are needed" in line for line in said)
@@ -149,9 +136,9 @@ def test_classes_and_patients_may_change_with_the_rows_kept(images, tmp_path):
     run(images, store)
     put(images, "0/0-1-1.bmp", 99)
     (images / "B" / "B-0-1.bmp").unlink()
-    Places.shown = 0
+    MadeBackbone.shown = 0
     summary, _ = run(images, store, update=True, group_pattern=r"-(\d)-")
-    assert (Places.shown, summary.update) == (1, {"changed": 0, "added": 1, "gone": 1, "kept": 11})
+    assert (MadeBackbone.shown, summary.update) == (1, {"changed": 0, "added": 1, "gone": 1, "kept": 11})
     opened = FeatureStore(store)
     assert opened.classes == ("0", "A", "B")
     assert len(opened) == 12
@@ -200,7 +187,7 @@ def test_a_killed_update_leaves_the_old_store_and_goes_on(images, tmp_path, monk
             break
     assert stops >= 2
     monkeypatch.undo()
-    monkeypatch.setattr(extraction, "build_backbone", lambda spec: Places())
+    monkeypatch.setattr(extraction, "build_backbone", MadeBackbone)
     assert not side_path(store).exists()
     fresh, opened = tmp_path / "fresh.h5", FeatureStore(store)
     run(images, fresh)
@@ -319,9 +306,9 @@ def test_a_store_without_hashes_is_gone_on_with_and_can_be_updated(images, tmp_p
     put(images, "A/A-1-1.bmp", 200, TIME + 5)
     _, said = run(images, store)
     assert any("1 image newer than the store" in line and "--update" in line for line in said)
-    Places.shown = 0
+    MadeBackbone.shown = 0
     run(images, store, update=True)
-    assert Places.shown == 1
+    assert MadeBackbone.shown == 1
     assert same_bytes(images, store)
 
 

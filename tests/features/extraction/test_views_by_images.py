@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_backbone import MadeBackbone
 from PIL import Image
 
 from features.extraction import extraction
@@ -18,14 +19,10 @@ from search.setup.images import ImageOptions
 NAMES = tuple(view.name for view in VIEWS)
 
 
-class Edges:
+class Edges(MadeBackbone):
     """Stands for a backbone: tells any two views of a picture apart."""
 
     feature_shape = (2, 2, 3)
-    weights_sha256 = "0" * 64
-
-    def __init__(self, spec: object) -> None:
-        self.image_size = 32
 
     def features(self, images):
         return np.asarray(images, np.float32).reshape(len(images), 2, 16, 2, 16, 3).mean(axis=(2, 4))

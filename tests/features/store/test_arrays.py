@@ -16,6 +16,7 @@ from commands import succeed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import features
 from features.runtime.errors import InputError
 from features.store import arrays as module
 from features.store.arrays import ArrayFiles, Arrays, arrays_to_store
@@ -106,6 +107,8 @@ def test_the_command_and_python_make_the_same_of_the_same(tmp_path):
     np.savez(tmp_path / "e.npz", X=vectors(), y=NAMES[LABELS], meta=np.array([{}], object), **known)
     said = succeed("features.convert", tmp_path / "e.npz", tmp_path / "one.h5")
     assert said.err.endswith("left out, as a store has no place for them: meta\n")
+    assert features.convert(f"{tmp_path / 'e.npz'}", tmp_path / "three.h5") == [said.err.rpartition(".h5: ")[2].strip()]
+    assert (tmp_path / "three.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
     table = pd.DataFrame({"label": NAMES[LABELS], "path": known["paths"], "patient": known["patients"]})
     two = FeatureStore.from_arrays(
         tmp_path / "two.h5", vectors(), table["label"], paths=table["path"], patients=table["patient"]
@@ -175,6 +178,8 @@ def test_a_conversion_that_was_stopped_goes_on_and_ends_in_the_same_bytes(tmp_pa
         arrays_to_store(held(vectors(seed=1), LABELS), tmp_path / "s.h5")
     arrays_to_store(held(vectors(), LABELS), tmp_path / "s.h5")
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    arrays_to_store(held(vectors(), LABELS), tmp_path / "s.h5", on_progress=lambda *told: written.append(told))
+    assert written[-1] == (12, 12)  # what is there already is done
     with pytest.raises(InputError, match="labels: expected"):
         FeatureStore.from_arrays(tmp_path / "s.h5", vectors(), LABELS[::-1])
 

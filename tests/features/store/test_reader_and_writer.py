@@ -26,7 +26,7 @@ from features.store.projected import ProjectedStore
 from features.store.projection import Projection
 from features.store.reader import FeatureStore
 from features.store.relabelled import RelabelledStore
-from features.store.schema import RowState, StoreHeader
+from features.store.schema import ROW_FIELDS, RowState, StoreHeader
 from features.store.writer import StoreWriter
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -345,7 +345,6 @@ CHANGES = {
     "layer": "conv_pw_1",
     "backbone_sha256": "12" * 32,
 }
-ROW_FIELDS = ("paths", "sizes", "labels", "patients")
 FREE = {"versions", "created", "modified"}
 
 

@@ -35,7 +35,7 @@ from heads.model.fit import Schedule, train_solo
 from heads.model.spec import HeadSpec
 from heads.prediction.download import RemoteError, fetch
 from heads.prediction.prediction import predict
-from heads.prediction.sources import Source, find_sources
+from heads.prediction.sources import NamedImage, find_sources
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -201,7 +201,7 @@ class TestFeatures:
     def predicted(self, head: Head, factor: float, tmp_path: Path) -> list[str]:
         for name, level in (("dark", 10), ("light", 200)):
             Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"{name}.png")
-        sources = [Source(name, tmp_path / f"{name}.png") for name in ("dark", "light", "dark")]
+        sources = [NamedImage(name, tmp_path / f"{name}.png") for name in ("dark", "light", "dark")]
         made = predict(head, Brightness(factor), parse_views("identity"), sources, batch_size=2)
         return [prediction.reason for prediction in made]
 

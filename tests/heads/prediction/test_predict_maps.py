@@ -24,7 +24,7 @@ from features.store.reader import FeatureStore
 from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.head_file import read_head
 from heads.prediction.prediction import predict
-from heads.prediction.sources import Source, find_sources
+from heads.prediction.sources import NamedImage, find_sources
 from heads.saliency.gradcam import class_activation_map
 from heads.saliency.pictures import draw_heatmap, with_caption
 
@@ -269,7 +269,7 @@ def test_an_image_that_cannot_be_drawn_stops_no_other(made_world: World, tmp_pat
             raise UndecodableError("damaged: cut off")
         return {"heatmap": f"{name}.drawn"}
 
-    sources = [Source(str(path), path) for path in images]
+    sources = [NamedImage(str(path), path) for path in images]
     views = parse_views("identity")
     made = list(predict(head, backbone, views, sources, batch_size=2, draw=draw_all_but_one))
     assert [one.reason for one in made] == ["", "damaged: cut off", ""]

@@ -25,7 +25,7 @@ from heads.files.head_file import read_head, read_metadata, save_head
 from heads.loaded import load_head
 from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
-from heads.prediction.sources import Source, find_sources
+from heads.prediction.sources import NamedImage, find_sources
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -122,10 +122,10 @@ def test_each_page_is_predicted_where_that_is_asked_for(world: Path, tmp_path: P
     second, _ = predicted(world / "head.hdf5", f"{path}#2")
     np.testing.assert_allclose(second[0], every[1], atol=2e-3)
     sources = find_sources([str(path)], tmp_path, pages="all")
-    assert sources == [Source(f"{path}#{number}", Page(path, number)) for number in (1, 2, 3)]
+    assert sources == [NamedImage(f"{path}#{number}", Page(path, number)) for number in (1, 2, 3)]
     named = tmp_path / "odd.tif#2"
     named.write_bytes(path.read_bytes())
-    assert find_sources([str(named)], tmp_path) == [Source(str(named), named)]
+    assert find_sources([str(named)], tmp_path) == [NamedImage(str(named), named)]
 
 
 def test_what_is_no_scale_is_refused_before_anything_is_built(world: Path) -> None:
