@@ -87,7 +87,7 @@ class BankRequest:
             batch=plan.rows.shape[1],
             folds=max(1, config.folds),
             dtype=config.dtype or default_dtype(),
-            scored=max(len(rows) for _, rows in data.judging.values()),
+            scored=_scored(data),
         )
 
     @property
@@ -220,6 +220,27 @@ def most_pages(requests: Mapping[str, BankRequest]) -> int:
     """Returns how many pages each of some whole banks gets at most: what memory allows, or all that they ask for."""
     asked = max(sum(map(pages_of, one.specs)) for one in requests.values())
     return max(1, min(asked, _affordable(list(requests.values()))))
+
+
+def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchData], config: StudyConfig) -> int:
+    """Bytes that the features of all stores together may take in memory, before their banks are made.
+
+    It is ``resident_budget``, which is meant to leave a quarter of the memory to the banks. What they are planned to
+    take beyond that, for a wide head or many ``--pages``, comes off it; so it may be negative.
+
+    Args:
+        shapes: The banks, by the store's name.
+        data: The rows of each store.
+        config: What was resolved.
+    """
+    budget, dtype = resident_budget(), config.dtype or default_dtype()
+    banks = sum(_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
+    return budget - max(0, banks - budget // 2)
+
+
+def _scored(data: SearchData) -> int:
+    """Rows that heads are scored on at once: those of the largest fold."""
+    return max(len(rows) for _, rows in data.judging.values())
 
 
 def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
