@@ -131,7 +131,8 @@ def _fill(writer: StoreWriter, projected: ProjectedStore, store: FeatureStore, o
         inside = slice(start, start + len(features))
         there = settled[inside]
         if not known:
-            mine, theirs = (one[there].astype(np.float32) for one in (made.features[inside], features))
+            stored = made.take(start + np.flatnonzero(there))
+            mine, theirs = (one.astype(np.float32) for one in (stored, features[there]))
             near = not there.any() or float(np.abs(mine - theirs).max()) <= _ALIKE * float(np.abs(theirs).max())
             _require_same(writer.path, "features", near)
         if not there.all():
