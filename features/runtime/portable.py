@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from threading import Lock
 
 from features.runtime.containers import processors_allowed
 
@@ -18,6 +19,8 @@ DISK_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFB
 """Numbers of the errors that say that there is no room for a file."""
 _BLOCK = 4096
 """Bytes; no file system has smaller blocks to give."""
+_seeking = Lock()
+"""All copies of a descriptor share one place in the file, which threads would take from under each other."""
 
 
 def cpu_count() -> int:
@@ -66,7 +69,7 @@ def read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
 def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [buffer], offset)
-    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:  # whose place all copies share: for one thread
+    with _seeking, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
         file.seek(offset)
         return file.readinto(buffer)
 

@@ -236,7 +236,7 @@ def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) ->
         features = article.read(rows, writer.header.dtype)[:, None]
         inside = slice(rows.start, rows.stop)
         settled = writer.done[inside] != RowState.PENDING
-        if not np.array_equal(stored.features[inside][settled], features[settled]):
+        if not np.array_equal(stored.take(rows.start + np.flatnonzero(settled)), features[settled]):
             expected = f"the features of {article.path} in rows {rows.start} to {rows.stop - 1}"
             raise InputError(writer.path, field="features", expected=expected, found="others")
         if not settled.all():

@@ -1,14 +1,16 @@
 """The one reader of a feature store (docs/store.md).
 
-Every dataset is contiguous, so rows are read through ``numpy.memmap`` at the dataset's offset.
+Every dataset is contiguous, so rows are read at their place behind the dataset's offset.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 from weakref import finalize
@@ -33,7 +35,6 @@ class FeatureStore(FeatureSource):
     Attributes:
         path: The file, as it was named.
         header: What the file says of itself; names of classes and patients are composed (NFC).
-        features: (rows, views, height, width, channels), memory-mapped; ``take`` and ``chunks`` read any source.
         labels: (rows,) int32.
         done: (rows,) uint8, see ``RowState``.
         contents: (rows, 16) uint8, hash of each source file, zeros where unknown; None in a store that keeps none.
@@ -68,10 +69,6 @@ class FeatureStore(FeatureSource):
             raise InputError(self.path, expected="a store that stays", found="another one in its place", hint=hint)
         self._opened = _written(before)
         self._absolute = self.path.absolute()  # a notebook may go elsewhere
-        with reading(self.path, EXPECTED), open(self._descriptor, "rb", closefd=False) as held:
-            self.features: npt.NDArray[Any] = np.memmap(
-                held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at
-            )
         self.labels = np.asarray(self.header.labels, np.int32)
         self.patients = np.asarray(self.header.patients)
         for array in (self.done, self.labels, self.patients, self.contents):
@@ -82,6 +79,15 @@ class FeatureStore(FeatureSource):
     def place(self) -> Path:
         """The path by which the file is opened again, also once the process works in another folder."""
         return from_here(self.path, self._absolute)
+
+    @cached_property
+    def features(self) -> npt.NDArray[Any]:
+        """(rows, views, height, width, channels), memory-mapped when it is first asked for.
+
+        ``take`` and ``chunks`` read any source, and without it: under ``ulimit -v`` what is mapped counts as memory.
+        """
+        with reading(self.path, EXPECTED), open(self._descriptor, "rb", closefd=False) as held:
+            return np.memmap(held, mode="r", dtype=self.header.dtype, shape=self.header.shape, offset=self._features_at)
 
     @cached_property
     def content(self) -> str:
@@ -147,22 +153,31 @@ class FeatureStore(FeatureSource):
         return placed
 
     def _read(self, rows: Rows, views: npt.NDArray[np.int64] | int | None) -> Features:
-        return np.asarray(self.features[rows] if views is None else self.features[rows, views])
+        """Reads sorted rows, those that follow each other in the file at once."""
+        header = self.header
+        shape = header.shape[1:] if views is None else header.feature_shape
+        taken: Features = np.empty((len(rows), *shape), header.dtype)
+        size = math.prod(shape) * taken.itemsize
+        places = rows.astype(np.int64) * header.row_bytes + (0 if views is None else views * size)
+        first = np.flatnonzero(np.diff(places, prepend=places[:1]) != size)
+        for begin, end in pairwise([*first.tolist(), len(rows)]):
+            self._fill(taken[begin:end], int(places[begin]))
+        return taken
+
+    def _fill(self, features: Features, place: int) -> None:
+        """Reads from a place on, counted from where features begin; they are in one piece in memory, too."""
+        try:
+            read_into(self._descriptor, features.reshape(-1).view(np.uint8).data, self._features_at + place)
+        except EOFError as error:
+            raise BottleneckError(f"{self.path}: the file was cut while it was read") from error
 
     def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[tuple[int, Features]]:
-        """Yields (first row, features with all views) of successive rows; see ``FeatureSource``.
-
-        They are read from the file, without mapping it into memory.
-        """
-        step, values = rows_within(limit, self.header), self.header.row_values
+        """Yields (first row, features with all views) of successive rows; see ``FeatureSource``."""
+        step = rows_within(limit, self.header)
         for start in range(0, len(self), step):
-            rows, place = min(step, len(self) - start), self._features_at + start * self.header.row_bytes
-            flat = np.empty(rows * values, self.header.dtype)
-            try:
-                read_into(self._descriptor, flat.view(np.uint8).data, place)
-            except EOFError as error:
-                raise BottleneckError(f"{self.path}: the file was cut while it was read") from error
-            yield start, flat.reshape(rows, *self.header.shape[1:])
+            features = np.empty((min(step, len(self) - start), *self.header.shape[1:]), self.header.dtype)
+            self._fill(features, start * self.header.row_bytes)
+            yield start, features
 
     def require_unchanged(self) -> None:
         """Makes sure that nothing was written into the file since it was opened; see ``FeatureSource``."""

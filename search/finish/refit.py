@@ -29,7 +29,7 @@ from search.setup.data import SearchData
 from search.setup.own_head import BuildError, OwnHead
 from search.setup.seeds import refit_batches_seed, refit_seed
 from search.setup.stores import StudyData
-from search.training.sizing import BankRequest, has_room_for, memory_for, whole_bank
+from search.training.sizing import BankRequest, bytes_of_features, memory_for, whole_bank
 
 _DIVERGED = "it diverged"
 
@@ -185,7 +185,7 @@ def _train(
         shape,
         train=feed,
         dtype=config.dtype,
-        resident=has_room_for([feed], config.dtype),
+        resident=bytes_of_features([feed], config.dtype) <= resident_budget(),
         class_weights=data.class_weights(config.class_weights),
     )
     copies = [(one, copy) for one in candidates for copy in range(one.copies)]

@@ -17,7 +17,7 @@ from search.record.results import Calibration, FinalistRecord, ScoresOnTest
 from search.record.study_record import StudyRecord
 from search.review import figures
 from search.review.words import mean_in_words, scored_on_test, value_in_words
-from search.setup.audit import PAIRS_FILE, read_audit
+from search.setup.audit import PAIRS_FILE, pairs_in_words, read_audit
 from search.setup.classes import describe_absent
 from search.trials.notes import TrialNotes
 
@@ -156,12 +156,11 @@ def leaks(record: StudyRecord) -> Iterable[str]:
     if not found:
         return
     yield prose(f"The parts: {parts_in_words(found['rows'], found['patients'], found['patients_shared'])}.")
-    number = found["near_identical"]
-    if not number:
+    if not found["near_identical"]:
         yield prose("Images in different parts that are nearly identical: none found.")
         return
     yield prose(
-        f"Images in different parts that are nearly identical: {counted(number, 'pair')}; {PAIRS_FILE} lists them."
+        f"Images in different parts that are nearly identical: {pairs_in_words(found)}; {PAIRS_FILE} lists them."
     )
     rows = []
     for one in found["pairs"]:

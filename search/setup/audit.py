@@ -96,13 +96,17 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     if not number:
         yield "near-identical images across parts: none"
         return
-    more = " or more" if found["truncated"] else ""
-    yield f"warning: near-identical images across parts: {counted(number, 'pair')}{more}, listed in {PAIRS_FILE}"
+    yield f"warning: near-identical images across parts: {pairs_in_words(found)}, listed in {PAIRS_FILE}"
     for pair in found["pairs"][:SHOWN]:
         yield f"  {ListedPair(**pair)}"
     if number > SHOWN:
         yield f"  and {number - SHOWN:,} more"
     yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
+
+
+def pairs_in_words(found: dict[str, Any]) -> str:
+    """Returns ``12 pairs``, or with more than were looked at ``10,000 pairs or more``."""
+    return f"{counted(found['near_identical'], 'pair')}{' or more' if found['truncated'] else ''}"
 
 
 def _known_keys(pair: Any) -> Any:

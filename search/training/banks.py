@@ -19,7 +19,7 @@ from search.setup.data import SearchData, plan_of
 from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
-from search.training.sizing import has_room_for
+from search.training.sizing import bytes_of_features, features_budget
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,24 @@ class Banks:
         self._config = config
         self._data = {name: data[name] for name in self.shapes}
         self._engines: dict[str, Engine] = {}
+        held = self._held()
         for name, shape in self.shapes.items():
-            self._engines[name] = _engine(shape, self._data[name], config)
+            self._engines[name] = _engine(shape, self._data[name], config, resident=name in held)
         self._require_unchanged()
+
+    def _held(self) -> set[str]:
+        """The stores whose features are held in memory, in their order, as far as the budget of all of them goes.
+
+        It is asked for once, before any are held: half of what is left, again for each store, is nearly all in the end.
+        """
+        left = features_budget(self.shapes, self._data, self._config)
+        held = set()
+        for name, data in self._data.items():
+            feeds = [data.train] if data.folds else [data.train, data.validation]
+            if (needed := bytes_of_features(feeds, self._config.dtype)) <= left:
+                held.add(name)
+                left -= needed
+        return held
 
     @property
     def used(self) -> int:
@@ -213,14 +228,14 @@ def _marked(shape: tuple[int, ...], slots: Sequence[int]) -> npt.NDArray[np.bool
     return marked
 
 
-def _engine(shape: BankShape, data: SearchData, config: StudyConfig) -> Engine:
+def _engine(shape: BankShape, data: SearchData, config: StudyConfig, *, resident: bool) -> Engine:
     return Engine(
         shape,
         train=data.train,
         validation=data.validation,
         validation_rows=data.folds or None,
         dtype=config.dtype,
-        resident=has_room_for([data.train] if data.folds else [data.train, data.validation], config.dtype),
+        resident=resident,
         objective=config.objective,
         class_weights=data.class_weights(config.class_weights),
     )

@@ -88,7 +88,7 @@ class BankRequest:
             batch=plan.rows.shape[1],
             folds=max(1, config.folds),
             dtype=config.dtype or default_dtype(),
-            scored=max(len(rows) for _, rows in data.judging.values()),
+            scored=_scored(data),
         )
 
     @property
@@ -223,6 +223,27 @@ def most_pages(requests: Mapping[str, BankRequest]) -> int:
     return max(1, min(asked, _affordable(list(requests.values()))))
 
 
+def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchData], config: StudyConfig) -> int:
+    """Bytes that the features of all stores together may take in memory, before their banks are made.
+
+    It is ``resident_budget``, which is meant to leave a quarter of the memory to the banks. What they are planned to
+    take beyond that, for a wide head or many ``--pages``, comes off it; so it may be negative.
+
+    Args:
+        shapes: The banks, by the store's name.
+        data: The rows of each store.
+        config: What was resolved.
+    """
+    budget, dtype = resident_budget(), config.dtype or default_dtype()
+    banks = sum(_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
+    return budget - max(0, banks - budget // 2)
+
+
+def _scored(data: SearchData) -> int:
+    """Rows that heads are scored on at once: those of the largest fold."""
+    return max(len(rows) for _, rows in data.judging.values())
+
+
 def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     values = sum(
         shape.places[sort] * int(np.prod(size)) for sort, arrays in shape.arrays.items() for size in arrays.values()
@@ -238,10 +259,10 @@ def _item_bytes(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else 4
 
 
-def has_room_for(feeds: Sequence[Feed], dtype: str | None) -> bool:
-    """Whether the features of some rows may be on the device as a whole, in a bank's dtype; None for the default."""
+def bytes_of_features(feeds: Sequence[Feed], dtype: str | None) -> int:
+    """Returns what the features of some rows take on the device as a whole, in a bank's dtype; None for the default."""
     values = sum(len(feed.rows) * feed.store.header.row_values for feed in feeds)
-    return values * _item_bytes(dtype or default_dtype()) <= resident_budget()
+    return values * _item_bytes(dtype or default_dtype())
 
 
 @contextmanager

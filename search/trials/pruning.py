@@ -93,6 +93,11 @@ class FinalistPruner(BasePruner):
         self.judged_at = [{max(rung, least) for rung in rung_epochs} for least in needed]
         self.runs = runs
         self.spared = set(spared)
+        self._judged: dict[int, tuple[list[tuple[TrialState, int]], set[int]]] = {}
+        """By epoch: who falls behind there, as long as states and numbers of reports are what they were.
+
+        A bank's runs come to a rung at once, and each is asked for.
+        """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a run at the epoch it reported last."""
@@ -103,9 +108,18 @@ class FinalistPruner(BasePruner):
             return True
         if step not in self.judged_at[mine]:
             return False
+        trials = study.get_trials(deepcopy=False)
+        seen = [(other.state, len(other.intermediate_values)) for other in trials]
+        known = self._judged.get(step)
+        if known is None or known[0] != seen:
+            known = self._judged[step] = seen, self._falling_behind(study, trials, step)
+        return mine in known[1]
+
+    def _falling_behind(self, study: optuna.Study, trials: Sequence[FrozenTrial], step: int) -> set[int]:
+        """The finalists that are not among those that go on, of those whose runs are all there."""
         reached: dict[int, list[float]] = {}
         gone: Counter[int] = Counter()
-        for other in study.get_trials(deepcopy=False):
+        for other in trials:
             finalist = TrialNotes.of(other).ordinal // self.runs
             if is_interrupted(other) or finalist in self.spared:
                 continue
@@ -116,7 +130,7 @@ class FinalistPruner(BasePruner):
                 gone[finalist] += 1
         means = {one: mean(values) for one, values in reached.items() if len(values) + gone[one] >= self.runs}
         best = sorted(means, key=lambda one: (-means[one], one))
-        return mine in means and best.index(mine) >= max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION))
+        return set(best[max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION)) :])
 
     def _is_stopped(self, study: optuna.Study, finalist: int) -> bool:
         """Whether another run of a finalist was."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
 from dataclasses import replace
@@ -14,7 +15,7 @@ from conftest import ROOT, build_features, build_header, build_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from features.store.joined import JoinedStore
 from features.store.kind import FeatureKind
 from features.store.projected import ProjectedStore
@@ -149,6 +150,22 @@ def test_chunks_are_all_rows_in_order_within_the_limit(made, limit):
     assert all(chunk.dtype == features.dtype for _, chunk in chunks)
     assert all(chunk.nbytes <= max(limit, source.header.row_bytes) for _, chunk in chunks)
     assert (len(chunks) == ROWS) == (limit == 1)
+
+
+def test_stores_are_read_without_a_map_which_limits_count_as_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "memmap", lambda *_, **__: [].pop())
+    source, features = plain(tmp_path)
+    assert np.array_equal(source.take([7, 3, 4, 4]), features[[7, 3, 4, 4]])
+    assert np.array_equal(next(source.chunks())[1], features)
+
+
+def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path):
+    source, features = plain(tmp_path)
+    os.truncate(source.path, source._features_at + source.header.row_bytes)
+    assert np.array_equal(source.take([0]), features[:1])
+    for read in (lambda: source.take([0, ROWS - 1], 0), lambda: list(source.chunks())):
+        with pytest.raises(BottleneckError, match=r"plain\.h5: the file was cut while it was read"):
+            read()
 
 
 def test_nothing_beyond_the_stores_reads_their_arrays():

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -29,7 +30,9 @@ from search.review.gallery import Gallery
 from search.review.outcome import show_outcome
 from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
+from search.review.trust import leaks
 from search.review.words import describe_head, seeds_in_words
+from search.setup.audit import AUDIT_FILE, describe
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
 from search.trials.ranking import ranking
@@ -203,6 +206,16 @@ def test_its_words_fit_the_study(finished):
     assert "found head" in usual
     of_article = replace(record.summary.test, is_article=True, recommended=None)
     assert "found head" not in told(replace(record, summary=replace(record.summary, test=of_article, verdict="")))
+
+
+@pytest.mark.parametrize(("truncated", "told"), [(False, "10,000 pairs"), (True, "10,000 pairs or more")])
+def test_screen_and_report_say_alike_whether_there_may_be_more_pairs(tmp_path, truncated, told):
+    audit = {"identity": "ab" * 8, "rows": {"train": 9, "test": 9}, "patients": {"train": 9, "test": 9}, "pairs": []}
+    found = audit | {"patients_shared": 0, "near_identical": 10_000, "truncated": truncated}
+    (tmp_path / AUDIT_FILE).write_text(json.dumps(found), encoding="utf-8")
+    report = "".join(leaks(SimpleNamespace(folder=tmp_path)))
+    assert f"nearly identical: {told}; near_identical.csv lists them" in report
+    assert f"across parts: {told}, listed in near_identical.csv" in "\n".join(describe(found))
 
 
 def test_the_screen_has_times_as_the_report_has_them_and_no_rate_where_none_went_by(finished, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from heads.bank.shape import BankShape
 from heads.files.head_file import read_head
 from heads.metrics.scoring import predict_probabilities, score
 from heads.model.fit import Schedule, train_solo
@@ -29,7 +30,9 @@ from search.setup.data import SearchData, load_data
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.setup.stores import StudyData
+from search.training import sizing
 from search.training.bank_figures import describe_bank
+from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks
 from search.training.display import Display
 from search.training.runner import Recording, run_pool
@@ -199,6 +202,42 @@ def test_memory_that_is_not_there_after_all_is_said_in_one_line(store, tmp_path,
     monkeypatch.setattr(MadeProgram, where, without_memory)
     with pytest.raises(InputError, match=r"--engine: expected memory for a bank of 10 pages.*--resume"):
         search(store, tmp_path / "study", SPACE)
+
+
+@pytest.mark.parametrize(
+    ("stores", "memory", "bank", "held"),
+    [
+        (1, 1, 0.5, 1),
+        (3, 2.5, 0, 2),
+        (3, 2.5, 0.4, 2),  # all banks are within a quarter of the memory, of which the features' half is 2.5 stores
+        (3, 2.5, 0.75, 1),  # what banks take beyond it is not the features'
+        (1, 1, 0.6, 0),
+        (2, 0.9, 0, 0),
+    ],
+)
+def test_the_features_of_all_stores_share_one_half_of_the_memory(store, monkeypatch, stores, memory, bank, held):
+    use_made_banks(monkeypatch)
+    parts = {"validation": None, "test": None, "validation_share": 0.3, "test_share": 0.0, "folds": 0, "seed": 0}
+    data = load_data(store, **parts, resident=False)
+    of_store = 4 * len(data.store) * data.store.header.row_values
+    made: list[MadeProgram] = []
+
+    def hold(program, features):
+        made.append(program)
+        return features
+
+    def budget() -> int:
+        """Falls as features are held, as that of the machine does: by half of what they take."""
+        return int(of_store * (memory - len(set(made)) / 2))
+
+    monkeypatch.setattr(MadeProgram, "hold", hold)
+    monkeypatch.setattr(sizing, "resident_budget", budget)
+    monkeypatch.setattr(sizing, "_bytes", lambda *_: int(bank * of_store))
+    shape = BankShape.covering([HeadSpec(conv_width=16)], pages=1, feature_shape=SHAPE, classes=4, batch=25)
+    names = [f"store {number}" for number in range(stores)]
+    config = SimpleNamespace(dtype="float32", objective="accuracy", class_weights="none")
+    Banks(BankShapes(dict.fromkeys(names, shape), 1), dict.fromkeys(names, data), config)
+    assert len(set(made)) == held
 
 
 def test_another_error_in_a_bank_stays_what_it_is(store, tmp_path, monkeypatch):

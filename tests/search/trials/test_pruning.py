@@ -182,6 +182,26 @@ def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others
     assert asked[4].should_prune()
 
 
+def test_runs_that_come_to_a_rung_at_once_are_looked_at_once(monkeypatch):
+    """Five hundred finalists of three runs took a minute at each rung."""
+    looked_at = []
+    known = lambda study, value: looked_at.append(value) or value  # noqa: E731
+    monkeypatch.setattr("search.trials.pruning.ranking_score_of", known)
+    pruner = FinalistPruner((1, 2), runs=2, spared=[], needed=[1] * 8)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    asked = []
+    for ordinal in range(16):
+        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
+        asked.append(study.ask())
+        asked[-1].report(ordinal / 16, 1)
+    assert [trial.should_prune() for trial in asked] == [True] * 8 + [False] * 8
+    assert len(looked_at) == 16
+    asked[15].report(0.0, 2)
+    assert not asked[15].should_prune()  # alone there, with the best of its epochs
+    asked[14].report(0.0, 2)
+    assert not asked[14].should_prune()
+
+
 def test_of_a_run_that_was_interrupted_the_one_that_runs_it_again_counts():
     study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=1, spared=[], needed=[1] * 3))
     asked = []
