@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.command import say
 from features.runtime.errors import InputError
 from features.runtime.text import counted, listed, printable
 from features.store.schema import Rows
@@ -27,6 +28,8 @@ _LEAST = 0.1
 """Of a row: a share of less is a slip. Of one that is a little less than a row it is said how many would do."""
 _NAMED = 4
 """Classes that a refusal names."""
+_LONG = 20_000
+"""Patients times parts from which on dealing them out takes more than about a second, so that it is said."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,12 @@ def _dealt(hand: _Hand, folds: int, seed: int) -> npt.NDArray[np.int32]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
 
     how = {"n_splits": folds, "shuffle": True, "random_state": seed}
-    if len(np.unique(hand.groups)) == len(hand.groups):  # by groups the same, in minutes for 80,000 rows
+    groups = len(np.unique(hand.groups))
+    if groups == len(hand.groups):  # by groups the same, in minutes for 80,000 rows
         pairs = StratifiedKFold(**how).split(hand.labels, hand.labels)
     else:
+        if groups * folds > _LONG:
+            say(f"splitting {counted(len(hand.groups), 'row')} of {groups:,} patients into {folds} parts")
         pairs = StratifiedGroupKFold(**how).split(hand.labels, hand.labels, hand.groups)
     fold_of = np.zeros(len(hand.labels), np.int32)
     for fold, (_, inside) in enumerate(pairs):

@@ -306,3 +306,13 @@ def test_the_patient_is_where_the_pattern_says(stem, pattern, patient):
 def test_a_pattern_that_is_none_is_refused(pattern, message):
     with pytest.raises(InputError, match=f"--group-pattern: expected {message}"):
         compile_group_pattern(pattern)
+
+
+def test_who_waits_for_a_split_of_many_patients_is_told_why(capsys):
+    labels = np.tile(np.arange(2, dtype=np.int32), 6_000)
+    patients = np.array([f"p{row // 2}" for row in range(len(labels))], object)
+    rows = np.arange(len(labels), dtype=np.int64)
+    fold_rows(rows, labels, patients, folds=4, seed=0, classes=("a", "b"))
+    assert "splitting 12,000 rows of 6,000 patients into 4 parts" in capsys.readouterr().err
+    fold_rows(rows[:400], labels, patients, folds=4, seed=0, classes=("a", "b"))
+    assert "splitting" not in capsys.readouterr().err
