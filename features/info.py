@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from features.leaks.leaks import Leaks, Part, count_patients, default_parts, find_leaks
+from features.leaks.leaks import TOO_FEW, Leaks, Part, count_patients, default_parts, find_leaks, too_few_values
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.command import bars, run_command, show, tell
 from features.runtime.errors import BottleneckError, InputError
@@ -42,9 +42,9 @@ def _parts_text(store: FeatureStore, found: Leaks, reason: str) -> str:
     return f"{found.in_words} ({made}; {_FOLDED})"
 
 
-def _pairs_text(found: Leaks) -> str:
+def _pairs_text(store: FeatureStore, found: Leaks) -> str:
     if found.pairs is None:
-        return "not looked for"
+        return TOO_FEW if too_few_values(store) else "not looked for"
     if not found.pairs:
         return "no pair of different patients or classes"
     number = f"{len(found.pairs):,}{' or more' if found.truncated else ''}"
@@ -73,7 +73,7 @@ def _table(store: FeatureStore, told: dict[str, Any], problems: list[str], found
         "patients": f"{patients['number']:,} (known for {patients['rows_known']:,} rows), "
         f"{patients['in_several_classes']:,} of them in more than one class",
         "parts": _parts_text(store, found, reason),
-        "near-identical": _pairs_text(found),
+        "near-identical": _pairs_text(store, found),
         "views": ", ".join(told["views"]),
         "pages": {"first": "one a file", "all": "all of a file, a row each"}.get(told["pages"], told["pages"]),
         **store.header.texts(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,10 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import counted
 from features.store.schema import Rows
 from features.store.source import FeatureSource
+
+FEWEST = 8
+"""Values of a bottleneck from which images are compared: the cosine of two numbers alone is always 1 or -1."""
+TOO_FEW = f"not looked for: fewer than {FEWEST} values an image tell no copies"
 
 
 @dataclass(frozen=True)
@@ -140,18 +145,25 @@ def count_patients(parts: Sequence[Part]) -> Leaks:
 
 
 def find_leaks(parts: Sequence[Part], *, within_parts: bool = False, on_progress: OnProgress = unwatched) -> Leaks:
-    """Counts patients, and finds near-identical images.
+    """Counts patients, and finds near-identical images, where features have values enough to tell them by.
 
     Args:
         parts: The parts; their stores hold the same kind of features.
         within_parts: Whether to look for pairs between different patients, and between classes, in the same part too.
         on_progress: Told how many of how many images are compared.
     """
+    if too_few_values(parts[0].store):
+        return count_patients(parts)
     images = Images([(part.store, part.rows) for part in parts])
     found = find_near_identical(images, _owners(parts) if within_parts else _places(parts), on_progress=on_progress)
     shown = [(part, int(row)) for part in parts for row in part.rows]
     pairs = tuple(_listed(pair, shown) for pair in found.pairs)
     return replace(count_patients(parts), pairs=pairs, threshold=found.threshold, truncated=found.truncated)
+
+
+def too_few_values(store: FeatureSource) -> bool:
+    """Whether a store's features have too few values for images to be compared by."""
+    return math.prod(store.header.feature_shape) < FEWEST
 
 
 def default_parts(store: FeatureSource) -> list[Part]:

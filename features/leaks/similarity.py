@@ -11,6 +11,7 @@ there is compared on the full bottlenecks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,6 +65,19 @@ class Images:
         The latter is the view ``flip``, where a store has it. Elsewhere it is the mirrored feature map, which is much
         the same for a backbone that was trained, and not for one with random weights.
         """
+        straight, mirrored = self._read(images)
+        straight *= self._scale
+        mirrored *= self._scale
+        return straight, mirrored
+
+    @cached_property
+    def _scale(self) -> np.float32:
+        """What brings the values near 1, so that their squares are numbers: a power of two, which changes no digit."""
+        few = next(self.chunks(self.sample()), np.zeros(0, np.int64))
+        largest = max(float(abs(one).max(initial=0)) for one in self._read(few))
+        return np.float32(2.0 ** -min(max(math.frexp(largest)[1], -126), 126))
+
+    def _read(self, images: Indices) -> tuple[Values, Values]:
         straight, mirrored = np.empty((2, len(images), *self.feature_shape), np.float32)
         for number, store in enumerate(self._stores):
             here = self._store[images] == number
@@ -105,7 +119,7 @@ def _finite(read: Values) -> Values:
 
     That is damage, and ``features.info`` says so; here the other images are still to be compared.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         if not np.isfinite(read.sum()):
             np.nan_to_num(read, copy=False, posinf=0, neginf=0)
     return read.reshape(len(read), -1)

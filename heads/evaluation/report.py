@@ -12,7 +12,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from features.runtime.files import write_text
-from features.runtime.text import capitalized, decimal, listed, printable
+from features.runtime.text import abridged, capitalized, decimal, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
@@ -25,6 +25,10 @@ from heads.metrics.scoring import Probabilities
 MAX_MISTAKES = 100
 """Mistakes that are shown; a file with more would be too large to open."""
 _MAX_CURVES = 12
+_MAX_INSIDE, _BRIEF = 6, 12
+"""Curves, and characters of a name, up to which the names stand in the empty corner below the curves."""
+_WIDEST = 24
+"""Characters of a curve's name, which is to fit a phone; the table has all of them."""
 _MAX_POINTS = 500
 _NAMED = 20
 """Classes without rows that are named."""
@@ -148,16 +152,22 @@ def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> g
     """One curve per class; of many classes those with the smallest areas."""
     figure = go.Figure(_diagonal())
     with_area = [(one.auc, label) for label, one in enumerate(metrics.per_class) if one.auc is not None]
-    for area, label in sorted(sorted(with_area)[:_MAX_CURVES], key=lambda pair: pair[1]):
+    names = [abridged(printable(one.name), _WIDEST) for one in metrics.per_class]
+    shown = sorted(sorted(with_area)[:_MAX_CURVES], key=lambda pair: pair[1])
+    for area, label in shown:
         curve = roc(probabilities, labels, label)
         assert curve is not None, "a class with an area has a curve"
         thin = np.unique(np.linspace(0, len(curve.false_positives) - 1, _MAX_POINTS).astype(int))
-        name = f"{in_figure(printable(metrics.per_class[label].name))} (AUC {area:.4f})"
+        name = f"{in_figure(names[label])} (AUC {area:.4f})"
         x, y = curve.false_positives[thin].tolist(), curve.true_positives[thin].tolist()
         figure.add_scatter(x=x, y=y, name=name, mode="lines")
     figure.update_xaxes(title="1 - specificity", range=[-0.01, 1.01])
     figure.update_yaxes(title="sensitivity", range=[-0.01, 1.01])
-    return _laid_out(figure, "ROC, each class against the others")
+    figure = _laid_out(figure, "ROC, each class against the others")
+    if len(shown) > _MAX_INSIDE or any(len(names[label]) > _BRIEF for _, label in shown):
+        below = {"x": 0, "y": -0.2, "xanchor": "left", "yanchor": "top"}
+        figure.update_layout(height=_HEIGHT + _LINE * len(shown), legend=below)
+    return figure
 
 
 def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:

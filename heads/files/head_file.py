@@ -148,6 +148,16 @@ def read_metadata(path: Path, classes: str | Iterable[str] | None = None) -> Hea
         return parse_metadata(path, file.attributes, parse_model(path, file.config), classes)
 
 
+def read_layers(path: Path) -> PlainModel:
+    """Reads only the layers of a head file, without their weights and without starting Keras.
+
+    Raises:
+        InputError: As ``read_head``, but for the weights and the metadata.
+    """
+    with _reading(path) as file:
+        return parse_model(path, file.config)
+
+
 @dataclass(frozen=True)
 class _HeadFile:
     """A head's file that is open, whichever format it has.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
 
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.files import replacing
+from features.runtime.files import disk_error, replacing
 from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
 from heads.files.checked_write import TOLERANCE
@@ -25,6 +25,22 @@ from heads.files.metadata import KIND, HeadMetadata, file_attributes, parse_meta
 from heads.files.plain_layers import parse_model
 
 _ROWS = 4
+
+
+class NotSavedError(BottleneckError):
+    """Keras does not save a model, or saves another one; no fault of the disk.
+
+    Args:
+        path: The file that was to be written.
+        problem: What is wrong, in words.
+
+    Attributes:
+        problem: As given.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: expected a model that Keras can save, found {problem}")
+        self.problem = problem
 
 
 def unreadable_layers(model: Any) -> str | None:
@@ -51,7 +67,8 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
         The path of the file.
 
     Raises:
-        BottleneckError: Keras cannot save the model, or what was written gives other probabilities.
+        NotSavedError: Keras cannot save the model, or what was written gives other probabilities.
+        BottleneckError: The disk is full or the place cannot be written.
     """
     if unreadable_layers(model) is None:
         plain = parse_model(path, model.to_json())
@@ -64,7 +81,7 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
     with replacing(path) as temporary:
         problem = _write(temporary, make, model, metadata.feature_shape, file_attributes(metadata, KIND))
         if problem:
-            raise BottleneckError(f"{path}: expected a model that Keras can save, found {problem}")
+            raise NotSavedError(path, problem)
     return path
 
 
@@ -75,11 +92,17 @@ def why_not_saved(make: Callable[[], Any], model: Any, feature_shape: tuple[int,
         make: Makes the same model with other weights.
         model: keras.Model; it is not compiled any more afterwards.
         feature_shape: (height, width, channels) of what it takes.
+
+    Raises:
+        BottleneckError: The folder of temporary files cannot be written.
     """
     if unreadable_layers(model) is None:
         return None
-    with TemporaryDirectory(prefix="head-") as folder:
-        return _write(Path(folder) / "head.keras", make, model, feature_shape, {})
+    try:
+        with TemporaryDirectory(prefix="head-") as folder:
+            return _write(Path(folder) / "head.keras", make, model, feature_shape, {})
+    except OSError as error:
+        raise disk_error(Path(gettempdir()), error) from error
 
 
 def _write(

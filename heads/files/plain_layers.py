@@ -9,7 +9,7 @@ values. Both dialects are read: that of Keras 2 (and of tf.keras) and that of Ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from features.runtime.errors import InputError
 from features.runtime.json_files import parse_json
-from heads.files.graph import graph_entries, only_end, sources_of
+from heads.files.graph import MAX_LAYERS, graph_entries, only_end, sources_of
 from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, refuse
 from heads.files.pooling_block import BLOCK, pooled_by
 from heads.model.functions import ELEMENT_WISE, POOLINGS
@@ -144,6 +144,25 @@ def parse_model(path: Path, text: str) -> PlainModel:
     return _plain_model(path, _model_name(values), graph)
 
 
+def excesses(members: Sequence[PlainModel]) -> Iterator[tuple[str, int, int]]:
+    """Yields what heads have too much of for one file, which averages them where they are several.
+
+    Yields:
+        What it is, how much of it a file may have, and how much of it there is.
+    """
+    layers = [layer for member in members for layer in member.layers]
+    averages = len(members) > 1 or any(member.average for member in members)
+    parameters = sum(math.prod(shape) for layer in layers for shape in layer.weights.values())
+    elements = sum(math.prod(layer.output) for layer in layers)
+    for what, most, found in (
+        ("layers", MAX_LAYERS, len(layers) + 1 + averages),  # the input is one, too
+        ("parameters", MAX_PARAMETERS, parameters),
+        ("numbers in the outputs of all layers", MAX_ELEMENTS, elements),
+    ):
+        if found > most:
+            yield what, most, found
+
+
 def _model_name(values: Any) -> str:
     name = values.get("name") if isinstance(values, dict) else None
     return name if isinstance(name, str) and NAME.fullmatch(name) else "head"
@@ -211,12 +230,8 @@ def _plain_model(path: Path, name: str, graph: _Graph) -> PlainModel:
     if other:
         found = f"{other.output[0]} of layer {other.name!r}"
         refuse(path, "model_config", f"{plain.classes} classes at the end of every chain", found)
-    parameters = sum(math.prod(shape) for layer in plain.layers for shape in layer.weights.values())
-    if parameters > MAX_PARAMETERS:
-        refuse(path, "model_config", f"at most {MAX_PARAMETERS} parameters", parameters)
-    elements = sum(math.prod(layer.output) for layer in plain.layers)
-    if elements > MAX_ELEMENTS:
-        refuse(path, "model_config", f"at most {MAX_ELEMENTS} numbers in the outputs of all layers", elements)
+    for what, most, count in excesses([plain]):
+        refuse(path, "model_config", f"at most {most} {what}", count)
     return plain
 
 

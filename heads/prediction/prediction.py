@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _IDENTITY = View("identity")
+NOT_FINITE = "the head's probabilities are not finite"
 
 
 class Shares(NamedTuple):
@@ -218,5 +219,5 @@ def _outcomes(head: Head, backbone: FeatureMaker, paths: Sequence[ImageFile], ho
             if not reason and not fits:
                 reason = f"features too large for {head.metadata.dtype}"
             elif not reason and not np.isfinite(row).all():
-                reason = "the head's probabilities are not finite"
+                reason = NOT_FINITE
             yield _Outcome(row, own[place], reason)

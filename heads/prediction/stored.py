@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
@@ -19,7 +20,7 @@ from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import Probabilities, predict_probabilities
 from heads.prediction.named import Image
 from heads.prediction.options import PredictOptions
-from heads.prediction.prediction import Prediction, Shares
+from heads.prediction.prediction import NOT_FINITE, Prediction, Shares
 
 _ROWS = 1024
 """Of which probabilities are calibrated at once."""
@@ -63,7 +64,7 @@ def check_needs_no_image(store: FeatureStore, options: PredictOptions, *, drawn:
 def predict_stored(
     model: Any, metadata: HeadMetadata, store: FeatureSource, *, on_progress: OnProgress = unwatched
 ) -> Iterator[Prediction]:
-    """Yields the prediction of each row, averaged over the store's views; a row without features has its reason.
+    """Yields the prediction of each row, averaged over the store's views; one that has none has its reason.
 
     Args:
         model: Keras model from the store's features to probabilities.
@@ -79,6 +80,9 @@ def predict_stored(
             yield Prediction(path, reason=NO_FEATURES)
             continue
         probabilities = next(found)
+        if not np.isfinite(probabilities).all():
+            yield Prediction(path, reason=NOT_FINITE)
+            continue
         shares = Shares(metadata.classes, probabilities)
         yield Prediction(path, metadata.classes[int(probabilities.argmax())], shares)
 

@@ -10,10 +10,11 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
+from features.runtime.keras_settings import session_apart
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
-from heads.files.own_file import read_own_metadata, save_own_head
+from heads.files.own_file import NotSavedError, read_own_metadata, save_own_head, why_not_saved
 from heads.files.projected import folded_back
 from heads.metrics.scoring import Probabilities, Score
 from heads.model.build import build_head
@@ -27,6 +28,7 @@ from search.record.kept_heads import other_than
 from search.record.results import FinalistRecord
 from search.setup.config import package_versions
 from search.setup.data import SearchData
+from search.setup.own_head import OwnHead
 from search.setup.stores import ALONE
 from search.trials.ask_tell import Asked
 from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
@@ -87,22 +89,32 @@ class TopCheckpoints:
     ) -> None:
         """Holds a head that belongs to the best so far; ``write_out`` brings it to disk if it still does then.
 
-        With folds there is no one head of the trial: see ``search.finish.refit``.
+        With folds there is no one head of the trial: see ``search.finish.refit``. One of somebody's own function that
+        is not held is saved for once all the same: it may be a finalist, and the end of a study is late to learn it.
+
+        Raises:
+            BuildError: One that is not held cannot be saved.
         """
-        if len(weights) > 1:
-            return
         study = self.searched.study
         best = ranking(study)[: self.keep]
         worst = score_of(study, best[-1]) if best else None  # of equals the lower number ranks first
-        if len(best) < self.keep or worst is None or not worst.better_than(score) or asked.is_article:
+        among_best = len(best) < self.keep or worst is None or not worst.better_than(score) or asked.is_article
+        if among_best and len(weights) == 1:
             self._held[asked.number] = (asked, weights[0], score)
+        elif isinstance(asked.head, OwnSpec):
+            self._try_saving(asked.head, asked.number, weights[0])
 
     def write_held(self) -> None:
-        """Writes the heads held, as the best of what has been told so far."""
-        for number, (asked, weights, score) in self._held.items():
+        """Writes the heads held, as the best of what has been told so far.
+
+        Raises:
+            BuildError: One of somebody's own function cannot be saved; it is held no longer.
+        """
+        while self._held:
+            number = next(iter(self._held))
+            asked, weights, score = self._held.pop(number)
             value = ranking_score_of(self.searched.study, score.ranking_score)
             self.save(number, asked.head, weights, store=asked.store, value=value)
-        self._held.clear()
 
     def write_out(self) -> None:
         """Writes the heads held and removes files of heads that are no longer among the best.
@@ -139,7 +151,7 @@ class TopCheckpoints:
             Their files.
 
         Raises:
-            BottleneckError: As ``check``, or the disk is full.
+            BottleneckError: As ``check``, the disk is full, or it is of somebody's own function and cannot be saved.
         """
         self.check()
         told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
@@ -213,15 +225,30 @@ class TopCheckpoints:
             number = metadata.trial or 0
             model = self._rebuild(head, number)
             model.set_weights(weights)
-            return save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
+            try:
+                return save_own_head(path, lambda: self._rebuild(head, number), model, metadata)
+            except NotSavedError as error:
+                raise self._own.not_saved(error.problem) from error
         model = build_head(head, metadata.feature_shape, len(metadata.classes))
         model.set_weights(folded_back(weights, data.store.header.projection))
         save_head(path, model, metadata)
         return path
 
+    def _try_saving(self, head: OwnSpec, number: int, weights: Weights) -> None:
+        with session_apart():
+            model = self._rebuild(head, number)
+            model.set_weights(weights)
+            problem = why_not_saved(lambda: self._rebuild(head, number), model, self._own.feature_shape)
+        if problem:
+            raise self._own.not_saved(problem)
+
     def _rebuild(self, head: OwnSpec, number: int) -> Any:
+        return self._own.rebuild(head, seed=0, number=number)
+
+    @property
+    def _own(self) -> OwnHead:
         assert self.searched.own is not None
-        return self.searched.own.rebuild(head, seed=0, number=number)
+        return self.searched.own
 
     def _kept(self) -> set[int]:
         study = self.searched.study

@@ -43,7 +43,7 @@ from search.finish.searched import Searched
 from search.finish.verdict import verdict
 from search.record.crew import Crew
 from search.record.head_files import copy_path_of, find_head, head_files
-from search.record.recommended import ENSEMBLE, NAMES, Recommendation
+from search.record.recommended import ENSEMBLE, NAMES, REPEATS, Recommendation
 from search.record.results import (
     BankFigures,
     Calibration,
@@ -62,8 +62,6 @@ from search.setup.left_open import MOST_REPEATS
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, ranking
-
-_NO_CANDIDATE = f"{NAMES[ENSEMBLE]} is no candidate to be recommended: no file can hold it"
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def conclude(
 
     Returns:
         ``counted`` with finalists, ensemble, refit, calibration, test and verdict, and notes: of each other head that
-        could not be trained on all rows, and where the average of the finalists was no candidate.
+        could not be trained on all rows, and of the averages that were no candidates.
 
     Raises:
         BottleneckError: The chosen head could not be trained on all rows.
@@ -233,8 +231,12 @@ def conclude(
     ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
     described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
     copies = {number: made.copies for number, made in refits.items()}
-    apart = why_not_together([heads[number] for number in ensemble], with_backbone=True)
-    compared = entrants(choice.finalists, () if apart else ensemble, copies)
+    winners = [copy_path_of(folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
+    averaged = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
+    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
+    if REPEATS in apart:
+        copies[choice.trial] = 1
+    compared = entrants(choice.finalists, () if ENSEMBLE in apart else ensemble, copies)
     recommended = recommend(compared, data.first, config.objective)
     if data.first.test is not None:
         on_stage(Stage.TEST)
@@ -258,7 +260,13 @@ def conclude(
         calibration=_calibration(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
         test=test,
         verdict=verdict(test),
-        notes=(*untrained.values(), *([f"{_NO_CANDIDATE}, as {apart}"] if apart else [])),
+        notes=(
+            *untrained.values(),
+            *(
+                f"{NAMES[kind]} is no candidate to be recommended: no file can hold it, as {why}"
+                for kind, why in apart.items()
+            ),
+        ),
     )
 
 

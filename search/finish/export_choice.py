@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from features.runtime.errors import InputError
 from features.runtime.text import counted, listed
 from features.store.kind import UNKNOWN
-from heads.files.head_file import read_metadata
+from heads.files.head_file import read_layers, read_metadata
 from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
+from heads.files.plain_layers import excesses
 from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of
 from search.record.kept_heads import other_than
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
@@ -163,22 +164,27 @@ def why_not_together(paths: Sequence[Path], *, with_backbone: bool) -> str:
     if seen := _seen_otherwise([metadata for _, metadata in heads]):
         return f"its heads were trained on images {seen}; one model takes one"
     kinds = [group[0][1] for group in groups_of_kind(heads)]
-    if len(kinds) > 1:
-        return _why_not_of(kinds, with_backbone=with_backbone)
-    ways = ways_taken([metadata for _, metadata in heads])
-    if with_backbone or len(ways) == 1:
-        return ""
-    told = " and on ".join(f"{', '.join(views)} ({dtype})" for views, dtype in ways)
-    return f"its heads were trained on {told}, which only --with-backbone brings together"
-
-
-def _why_not_of(kinds: Sequence[HeadMetadata], *, with_backbone: bool) -> str:
-    """The same of features of several kinds."""
     unknown = any(kind.backbone == UNKNOWN for kind in kinds)
     if with_backbone and not unknown:
         return ""
-    features = f"its heads take the features of {listed([_title(kind, kinds) for kind in kinds], 4)}"
-    return features if unknown else f"{features}, which only --with-backbone brings together"
+    if differing := _fed_otherwise(kinds, ways_taken([metadata for _, metadata in heads])):
+        return f"its heads {differing}{'' if unknown else ', which only --with-backbone brings together'}"
+    return _too_large(paths, "a head file" if unknown else "a file without --with-backbone")
+
+
+def _fed_otherwise(kinds: Sequence[HeadMetadata], ways: Sequence[tuple[Any, ...]]) -> str:
+    """What heads take that is not the same for all; '' where it is."""
+    if len(kinds) > 1:
+        return f"take the features of {listed([_title(kind, kinds) for kind in kinds], 4)}"
+    told = " and on ".join(f"{', '.join(views)} ({dtype})" for views, dtype in ways)
+    return f"were trained on {told}" if len(ways) > 1 else ""
+
+
+def _too_large(paths: Sequence[Path], file: str) -> str:
+    """What heads have too much of together for one that is read layer by layer; '' for nothing."""
+    for what, most, found in excesses([read_layers(path) for path in paths]):
+        return f"its heads have {found:,} {what} together, and {file} holds at most {most:,}"
+    return ""
 
 
 def _seen_otherwise(heads: Sequence[HeadMetadata]) -> str:

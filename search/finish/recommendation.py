@@ -48,7 +48,8 @@ def entrants(finalists: Sequence[Finalist], members: Sequence[int], copies: Mapp
     Args:
         finalists: Best first; the first one is the winner.
         members: Trials whose heads the average of the finalists is made of; none where no file can hold it.
-        copies: Heads that each trial's refit left, by its number; those of others diverged.
+        copies: Heads of each trial that can be averaged, by its number: those that its refit left, or one where no file
+            can hold them together. Those of others diverged.
     """
     by_trial = {one.trial: one for one in finalists if one.probabilities and one.trial in copies}
     article = next((one for one in by_trial.values() if one.is_article), None)

@@ -7,9 +7,10 @@ from typing import Any
 
 from heads.files.backbone import NamedBackbone, backbone_spec, rebuild_backbone
 from heads.files.ensemble import join_heads
-from heads.files.head_file import read_head
+from heads.files.head_file import read_head, read_layers
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
 from heads.files.metadata import HeadMetadata
+from heads.files.plain_layers import excesses
 from search.finish.export_choice import Leaving, groups_of_kind, ways_taken
 from search.setup.export_options import ExportOptions
 
@@ -34,7 +35,8 @@ def image_model_of(leaving: Leaving, choice: ExportOptions) -> tuple[Any, HeadMe
         named = NamedBackbone(weights=_weights(metadata, choice.weights), backbone=choice.backbone)
         backbone = rebuild_backbone(path, metadata, backbone_spec(path, metadata, named))
         branches.append(Branch(backbone, [heads[member] for member, _ in group]))
-    if len(branches) > 1 or len(ways_taken([head.metadata for head in heads.values()])) > 1:
+    apart = len(branches) > 1 or len(ways_taken([head.metadata for head in heads.values()])) > 1
+    if apart or any(excesses([read_layers(path) for path in heads])):  # too much for one head, not for such a model
         return build_image_ensemble(branches), ensemble_metadata(branches, leaving.temperature)
     (branch,) = branches
     head = branch.heads[0]

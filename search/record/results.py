@@ -404,11 +404,12 @@ class LeakCounts(Recorded):
 
     Attributes:
         patients_shared: Patients that have rows in two parts.
-        near_identical: Pairs of nearly identical images in different parts.
+        near_identical: Pairs of nearly identical images in different parts; None where images have too few values to be
+            compared.
     """
 
     patients_shared: int
-    near_identical: int
+    near_identical: int | None
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from features.leaks.leaks import parts_in_words
+from features.leaks.leaks import TOO_FEW, parts_in_words
 from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
@@ -156,8 +156,10 @@ def leaks(record: StudyRecord) -> Iterable[str]:
     if not found:
         return
     yield prose(f"The parts: {parts_in_words(found['rows'], found['patients'], found['patients_shared'])}.")
-    if not found["near_identical"]:
-        yield prose("Images in different parts that are nearly identical: none found.")
+    number = found["near_identical"]
+    if not number:
+        none = TOO_FEW if number is None else "none found"
+        yield prose(f"Images in different parts that are nearly identical: {none}.")
         return
     yield prose(
         f"Images in different parts that are nearly identical: {pairs_in_words(found)}; {PAIRS_FILE} lists them."

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, NonNegativeInt, ValidationError, model_validator
 
-from features.leaks.leaks import Leaks, ListedPair, Part, find_leaks, parts_in_words
+from features.leaks.leaks import TOO_FEW, Leaks, ListedPair, Part, find_leaks, parts_in_words
 from features.runtime.errors import InputError
 from features.runtime.files import replacing, write_json
 from features.runtime.json_files import read_json
@@ -26,7 +26,7 @@ from search.setup.data import SearchData
 
 AUDIT_FILE = "audit.json"
 PAIRS_FILE = "near_identical.csv"
-METHOD = 2
+METHOD = 3
 """To be raised when other pairs would be found: a study that is resumed is then audited anew."""
 LISTED = 10
 """Pairs that audit.json has; near_identical.csv has them all."""
@@ -65,7 +65,7 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     parts = parts_of(data)
     identity = _identity(parts)
     found = read_audit(folder)
-    if found.get("identity") == identity and _holds(folder / PAIRS_FILE, found["near_identical"]):
+    if found.get("identity") == identity and _holds(folder / PAIRS_FILE, found["near_identical"] or 0):
         return found
     audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
@@ -77,8 +77,9 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
 def read_audit(folder: Path) -> dict[str, Any]:
     """Returns the content of a study's audit.json; empty where there is none, or one that is damaged.
 
-    Its keys: ``rows`` and ``patients`` of each part, ``patients_shared``, ``near_identical`` (pairs across parts),
-    ``threshold``, ``truncated`` (whether there may be more pairs), ``pairs`` (the first 10), ``identity``.
+    Its keys: ``rows`` and ``patients`` of each part, ``patients_shared``, ``near_identical`` (pairs across parts;
+    None where images have too few values to be compared), ``threshold``, ``truncated`` (whether there may be more
+    pairs), ``pairs`` (the first 10), ``identity``.
     """
     try:
         data = read_json(folder / AUDIT_FILE, "an audit")
@@ -94,7 +95,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     yield parts_in_words(found["rows"], found["patients"], found["patients_shared"])
     number = found["near_identical"]
     if not number:
-        yield "near-identical images across parts: none"
+        yield f"near-identical images across parts: {TOO_FEW if number is None else 'none'}"
         return
     yield f"warning: near-identical images across parts: {pairs_in_words(found)}, listed in {PAIRS_FILE}"
     for pair in found["pairs"][:SHOWN]:
@@ -122,7 +123,7 @@ class _Audit(BaseModel):
     rows: dict[str, NonNegativeInt]
     patients: dict[str, NonNegativeInt]
     patients_shared: NonNegativeInt
-    near_identical: NonNegativeInt
+    near_identical: NonNegativeInt | None
     truncated: bool
     pairs: list[Annotated[ListedPair, BeforeValidator(_known_keys)]]
 

@@ -148,6 +148,10 @@ class OwnHead:
         if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
             raise self._refusal("an optimizer that leaves the weights as it trained them", "use_ema=True")
 
+    def not_saved(self, problem: str) -> BuildError:
+        """Returns the error of a model that Keras does not save, for a reason in words."""
+        return self._refusal("a model that Keras can save", problem)
+
     def _refusal(self, expected: str, found: str) -> BuildError:
         function = self.function
         name = function.record.function.rpartition(":")[2]
@@ -188,7 +192,7 @@ class OwnHead:
         spec = OwnSpec(self.function.record.function, dict(trial.params))
         problem = why_not_saved(lambda: self.rebuild(spec, seed=1), model, self.feature_shape)
         if problem:
-            raise self._refusal("a model that Keras can save", problem)
+            raise self.not_saved(problem)
 
 
 def changed_since(recorded: OwnHeadRecord | None, own: OwnHead) -> Iterator[str]:

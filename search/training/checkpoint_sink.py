@@ -22,10 +22,18 @@ class CheckpointSink(Protocol):
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]
     ) -> None:
-        """Takes a head, with folds one for each, and what it makes of the validation rows; told only afterwards."""
+        """Takes a head, with folds one for each, and what it makes of the validation rows; told only afterwards.
+
+        Raises:
+            BuildError: It is of somebody's own function, and will not be written here, nor could it be elsewhere.
+        """
 
     def write_held(self) -> None:
-        """Brings to disk what was offered, before it is told: who is stopped in between has left a file too many."""
+        """Brings to disk what was offered, before it is told: who is stopped in between has left a file too many.
+
+        Raises:
+            BuildError: A head of somebody's own function cannot be saved; it is held no longer.
+        """
 
     def write_out(self) -> None:
         """Brings to disk what the record, which is flushed next, takes for granted.

@@ -99,6 +99,8 @@ class OneAtATime:
         )
         try:
             trained = self._train(asked, schedule, on_epoch)
+            if not pruned:
+                self._keep(asked, trained)
         except (DivergedError, TrainingError, BuildError) as error:
             self.book.fail(asked, str(error), epochs=epochs)
             return
@@ -142,10 +144,17 @@ class OneAtATime:
         assert isinstance(own, OwnHead)
         return own_trainee(own.rebuild(asked.head, seed=seed, number=asked.number), own.function.where)
 
+    def _keep(self, asked: Asked, trained: TrainedTogether) -> None:
+        """Brings a head to disk: a stop, or a full disk, must not leave a trial that was told and has no file.
+
+        Raises:
+            BuildError: It is of somebody's own function, and cannot be saved.
+        """
+        self.sink.offer(asked, trained.weights, trained.best.validation, trained.probabilities)
+        self.sink.write_held()
+
     def _complete(self, asked: Asked, trained: TrainedTogether, epochs: int) -> None:
         best = trained.best
-        self.sink.offer(asked, trained.weights, best.validation, trained.probabilities)
-        self.sink.write_held()  # a stop, or a full disk, must not leave a trial that was told and has no file
         rates = [record.learning_rate for record in trained.curve[: best.epoch]]
         TrialNotes.write(asked.trial, learning_rates=rates)
         parameters = sum(array.size for array in trained.weights[0])

@@ -208,6 +208,34 @@ def test_folds_and_a_function_that_is_given_and_a_changed_source(world, capsys):
     (world / "gains.py").write_text(SOURCE)
 
 
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_head_that_keras_cannot_save_is_a_failed_trial(world, folds):
+    class Scaled(keras.layers.Layer):
+        def __init__(self, function):  # without a get_config that says what it was made with
+            super().__init__()
+            self.function = function
+
+        def call(self, values):
+            return self.function(values)
+
+    def build(trial, feature_shape, classes):
+        kind = trial.suggest_categorical("kind", ["plain", "unsaved"])
+        own = [Scaled(lambda values: 2 * values)] if kind == "unsaved" else []
+        flat = [keras.Input(feature_shape), *own, keras.layers.Flatten()]
+        return keras.Sequential([*flat, keras.layers.Dense(classes, "softmax")])
+
+    out = world / f"unsaved-{folds}"
+    options = FEW | {"trials": 4, "epochs": 1, "finalists": 0, "folds": folds, "seed": SEED}
+    study = run_study(world / "store.h5", head=build, out=out, **options)
+    states = {(trial.params["kind"], trial.state.name) for trial in study.record.trials[1:]}
+    assert states == {("plain", "COMPLETE"), ("unsaved", "FAIL")}
+    expected = r"build\(trial, \(2, 2, 8\), 4\): expected a model that Keras can save, found NotImplementedError"
+    (reason,) = study.summary.failures_by_reason
+    assert re.search(expected, reason)
+    failed = {f"trial-{number}" for number in study.summary.failures}
+    assert not failed & {path.stem for path in (out / "heads").iterdir()}
+
+
 def test_the_command_says_in_a_line_what_is_wrong(world):
     head = f"{world / 'gains.py'}:no_such"
     said = invoke("search.run", "--features", world / "store.h5", "--head", head, "--out", world / "none")

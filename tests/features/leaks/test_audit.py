@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
+from search.record.results import LeakCounts
+from search.review.trust import leaks
 from search.setup import audit as search_audit
 from search.setup.audit import AUDIT_FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
 from search.setup.data import SearchData, load_data
@@ -194,6 +197,22 @@ def test_a_study_without_pairs_says_so_and_writes_an_empty_list(tmp_path, images
     found = audit_study(tmp_path, load(write_store(tmp_path / "a.h5", images)))
     assert list(describe(found))[1:] == ["near-identical images across parts: none"]
     assert (tmp_path / PAIRS_FILE).read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(("values", "compared"), [(1, False), (7, False), (8, True)])
+def test_features_of_very_few_values_are_not_compared_and_that_is_said(tmp_path, images, values, compared):
+    few = images[:, :1, :1, :values]
+    few[1] = few[0]
+    store = write_store(tmp_path / "a.h5", few)
+    told = "near-identical images across parts: not looked for: fewer than 8 values an image tell no copies"
+    found = audit_study(tmp_path, load(store))
+    assert (found["near_identical"] is not None) == compared
+    assert (told in describe(found)) == (not compared)
+    assert read_audit(tmp_path) == found
+    assert LeakCounts.from_dict(found).near_identical == found["near_identical"]
+    reported = "".join(leaks(SimpleNamespace(folder=tmp_path)))
+    shown = " ".join(succeed("features.info", store.path).out.replace("│", " ").split())
+    assert {"not looked for: fewer than 8 values" in text for text in (reported, shown)} == {not compared}
 
 
 def test_folds_are_parts_and_many_pairs_are_cut_short(tmp_path, images):

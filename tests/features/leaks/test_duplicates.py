@@ -234,6 +234,18 @@ def test_damaged_rows_are_like_no_other_and_disturb_none(tmp_path):
         assert rows_of(find(store)) == {(0, 40)}
 
 
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e20, 1e36])
+def test_the_scale_of_features_decides_nothing(tmp_path, scale):
+    images = draw_images(80)
+    images[40] = images[0]
+    images[41] = blurred(images[1], 0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = find(write_store(tmp_path / "a.h5", images * np.float32(scale)))
+    assert rows_of(found) == {(0, 40), (1, 41)}
+    assert found.threshold == pytest.approx(find(write_store(tmp_path / "b.h5", images)).threshold, abs=1e-3)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_few_images_are_no_trouble(tmp_path, rows):
     assert rows_of(find(write_store(tmp_path / "a.h5", draw_images(rows)))) == set()

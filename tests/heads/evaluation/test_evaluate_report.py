@@ -24,6 +24,7 @@ from heads.evaluation import report
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.html.document import Document
+from heads.metrics.classification import measure
 from heads.metrics.scoring import predict_probabilities
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
@@ -163,6 +164,21 @@ class TestPage:
         assert confusion["data"][0]["text"][0] == [3, 0, 0, 0]
         assert len(roc["data"]) == 1  # the diagonal
         assert "<td>-</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("classes", "length", "below"), [(4, 3, False), (6, 12, False), (7, 3, True), (4, 60, True), (14, 60, True)]
+)
+def test_names_of_many_curves_stand_below_them(classes: int, length: int, below: bool) -> None:
+    """In the corner below the curves there is room for a few short ones."""
+    labels = np.arange(40 * classes) % classes
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), len(labels)).astype(np.float32)
+    names = tuple(f"{number:0{length}}" for number in range(classes))
+    figure = report.roc_figure(measure(probabilities, labels, names), probabilities, labels)
+    curves = figure.data[1:]
+    assert (figure.layout.legend.y < 0) == below
+    assert figure.layout.height == report._HEIGHT + below * report._LINE * len(curves)
+    assert max(len(curve.name) for curve in curves) < 42  # which fit a phone
 
 
 class TestNames:

@@ -76,6 +76,19 @@ def test_a_row_without_features_has_its_reason(place):
     assert [number for number, row in enumerate(rows) if row["error"]] == [2]
 
 
+def test_a_row_that_the_head_makes_no_numbers_of_has_its_reason(place, tmp_path):
+    features = np.full((4, 8), 0.5, np.float32)
+    features[1] = 3e38
+    store = FeatureStore.from_arrays(tmp_path / "large.h5", features, np.array(CLASSES))
+    model = read_head(place / "head.hdf5").model
+    save_head(tmp_path / "head.hdf5", model, HeadMetadata.of_store(store.header, store.fingerprint, versions={}))
+    said = invoke("heads.predict", tmp_path / "head.hdf5", tmp_path / "large.h5", "--json")
+    assert said.status == 1
+    rows = json.loads(said.out, parse_constant=pytest.fail)
+    assert [row["error"] for row in rows] == [None, "the head's probabilities are not finite", None, None]
+    assert rows[1]["class"] is None
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

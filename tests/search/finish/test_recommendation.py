@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
+from features.store.kind import UNKNOWN
 from features.store.schema import RowState
+from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import average_views, score
@@ -321,6 +323,24 @@ def test_an_average_that_no_file_can_hold_is_no_candidate(made, monkeypatch):
     (noted,) = summary.notes
     assert noted.startswith("the average of the finalists is no candidate to be recommended: no file can hold it, as ")
     assert "made square by " in noted
+
+
+def test_averages_that_are_too_large_for_a_file_are_no_candidates(made, monkeypatch):
+    real = TopCheckpoints._metadata
+
+    def of_nobody(checkpoints, *told, **more):
+        return replace(real(checkpoints, *told, **more), backbone=UNKNOWN)
+
+    first, second, *others = (replace(one, is_article=False) for one in finalists(made, better="winner"))
+    repeated = [first, replace(second, trial=made.study.trials[-1].number), *others]
+    averages = {"repeats", "ensemble"}
+    monkeypatch.setattr(TopCheckpoints, "_metadata", of_nobody)
+    assert averages < {one.kind for one in ended_with(made, repeated).recommendation.contenders}
+    largest = max(sum(map(np.size, read_head(path).model.get_weights())) for path in head_files(made.folder))
+    monkeypatch.setattr(plain_layers, "MAX_PARAMETERS", largest)
+    summary = ended_with(made, repeated)
+    assert not averages & {one.kind for one in summary.recommendation.contenders}
+    assert sum(f"a head file holds at most {largest:,}" in note for note in summary.notes) == len(averages)
 
 
 def test_heads_that_diverged_are_not_compared(ended):
