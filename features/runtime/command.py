@@ -135,7 +135,7 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
 def _explained(error: OSError) -> BottleneckError:
     """What the system has no room for; anything else is raised again."""
     if error.errno in DISK_FULL:
-        return DiskFullError(error.filename or "standard output", "nothing more could be written")
+        return DiskFullError.of(error.errno, error.filename or "standard output", "nothing more could be written")
     if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
         return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
     raise error

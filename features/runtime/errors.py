@@ -7,6 +7,7 @@ BottleneckError          exit status 1: the work could not be finished
 
 from __future__ import annotations
 
+import errno
 import signal
 from copy import copy
 from os import PathLike
@@ -33,17 +34,30 @@ class DiskFullError(BottleneckError):
 
     Args:
         where: The file.
-        room: What there is, and what it would need.
+        why: What there is no room in, and how to make some.
         then: What to do once there is room.
 
     Attributes:
         where: As given.
-        room: As given.
+        why: As given.
     """
 
-    def __init__(self, where: str | PathLike[str], room: str, *, then: str = "run the same command again") -> None:
-        super().__init__(f"{where}: disk full: {room}; make room and {then}")
-        self.where, self.room = where, room
+    def __init__(self, where: str | PathLike[str], why: str, *, then: str = "run the same command again") -> None:
+        super().__init__(f"{where}: {why} and {then}")
+        self.where, self.why = where, why
+
+    @classmethod
+    def of(cls, number: int | None, where: str | PathLike[str], room: str) -> DiskFullError:
+        """Returns the error of a file that the system has no room for.
+
+        Args:
+            number: Of the system's own error: that a single file may not be as large says nothing of the disk.
+            where: The file.
+            room: What there is on the disk, and what the file would need.
+        """
+        if number == errno.EFBIG:
+            return cls(where, "larger than a file may be here (ulimit -f, or the file system); raise that limit")
+        return cls(where, f"disk full: {room}; make room")
 
 
 class Terminated(KeyboardInterrupt):
