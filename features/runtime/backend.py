@@ -18,6 +18,7 @@ from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.forks import note_start, refuse_a_fork
 from features.runtime.keras_settings import pin_settings, without_settings
+from features.runtime.streams import fill_closed
 from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
@@ -30,6 +31,7 @@ _starting = threading.Lock()
 def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
     """Sets the Keras backend of this process, quietens TensorFlow's start-up log, and keeps memory that is freed.
 
+    A daemon's standard streams, which are closed, are opened to nothing: nothing else can be kept back from them.
     Commands call it before they start threads, which is when the memory can be seen to.
 
     Args:
@@ -45,6 +47,7 @@ def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
         BottleneckError: The process was forked from one in which Keras runs.
     """
     refuse_a_fork()
+    fill_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
     given = name or running or os.environ.get("KERAS_BACKEND")
