@@ -21,6 +21,7 @@ from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
 from features.runtime.portable import DISK_FULL
 from features.runtime.streams import drop_output, settle_streams, use_utf8
+from features.runtime.text import one_line
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -110,7 +111,7 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
         _last_words(f"error: {error}")
         status = error.exit_status
     except typer.TyperException as error:
-        _last_words(f"error: {' '.join(error.format_message().replace('Value error, ', '').split())} (see --help)")
+        _last_words(f"error: {one_line(error.format_message().replace('Value error, ', ''))} (see --help)")
         status = error.exit_code
     except Terminated as error:  # before the command had begun, or after it
         status = error.exit_status

@@ -13,6 +13,8 @@ from copy import copy
 from os import PathLike
 from typing import Any
 
+from features.runtime.text import one_line
+
 _NOTHING = object()
 
 
@@ -22,7 +24,7 @@ class BottleneckError(Exception):
     exit_status = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles by the finished message: exceptions are otherwise made anew from their arguments alone."""
