@@ -178,7 +178,7 @@ def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
     except DiskFullError as error:
         if not (folder / STUDY_FILE).exists():
             raise
-        raise DiskFullError(error.where, error.room, then="go on with --resume") from error
+        raise DiskFullError(error.where, error.why, then="go on with --resume") from error
 
 
 def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_stage: OnStage) -> Study:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 
 from features.images.dicom_frames import is_identity, shown_as, values_of
 from features.images.dicom_pixels import DO_NOT_FIT, HEAD, MAGIC, DicomError, check_inflated, pixels_of, whole_number
+from features.images.dicom_values import values_as_usual
 
 SUFFIXES = (".dcm", ".dicom")
 REMEDY = "DICOM is read once pydicom is there: pip install 'bottleneck-search[dicom]'"
@@ -80,18 +81,23 @@ class DicomImage(ImageFile.ImageFile):
         if not CAN_READ:
             raise DicomError(REMEDY)
         try:
-            self._header = _read_header(self.fp)
-            if not all(whole_number(self._header, name) for name in ("Rows", "Columns")):
-                raise DicomError("a DICOM file without an image")
-            self._size = (whole_number(self._header, "Columns"), whole_number(self._header, "Rows"))
-            self.n_frames = _frame_count(self._header, _length(self.fp))
-            self.is_animated = self.n_frames > 1
-            self.seek(0)
+            self._begin()
         except (DicomError, MemoryError, OSError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
             raise DicomError("a damaged DICOM file") from error
 
+    @values_as_usual()
+    def _begin(self) -> None:
+        self._header = _read_header(self.fp)
+        if not all(whole_number(self._header, name) for name in ("Rows", "Columns")):
+            raise DicomError("a DICOM file without an image")
+        self._size = (whole_number(self._header, "Columns"), whole_number(self._header, "Rows"))
+        self.n_frames = _frame_count(self._header, _length(self.fp))
+        self.is_animated = self.n_frames > 1
+        self.seek(0)
+
+    @values_as_usual()
     def seek(self, frame: int) -> None:
         """Goes to a frame.
 
@@ -119,10 +125,12 @@ class DicomImage(ImageFile.ImageFile):
         return self._shown.window is not None
 
     @property
+    @values_as_usual()
     def bits(self) -> int | None:
         """How many bits of its numbers count, where they are taken as they are stored; else None."""
         return whole_number(self._header, "BitsStored") if is_identity(self._shown.modality) else None
 
+    @values_as_usual()
     def load(self) -> Any:
         """Decodes the frame.
 
@@ -144,6 +152,7 @@ class DicomImage(ImageFile.ImageFile):
         return Image.Image.load(self)
 
 
+@values_as_usual()
 def patient_id(file: Any) -> str:
     """Returns whose image it is, as the file says it, without the spaces around; '' where it does not say.
 

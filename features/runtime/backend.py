@@ -15,8 +15,10 @@ from typing import Literal, get_args
 from features.runtime.allocator import keep_freed_memory
 from features.runtime.collector import importing
 from features.runtime.command import say
-from features.runtime.errors import STOPS, BottleneckError, InputError
+from features.runtime.errors import STOPS, InputError
+from features.runtime.forks import note_start, refuse_a_fork
 from features.runtime.keras_settings import pin_settings, without_settings
+from features.runtime.streams import fill_closed
 from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
@@ -24,13 +26,12 @@ BACKENDS: tuple[str, ...] = get_args(Backend)
 UNLESS_TOLD = "KERAS_BACKEND, else tensorflow, else jax"
 """What help says of the backend where none is given, see ``use_backend``."""
 _starting = threading.Lock()
-_started_in: set[int] = set()
-"""The process that has started the backend, by its number; a process that was forked from it has another."""
 
 
 def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
     """Sets the Keras backend of this process, quietens TensorFlow's start-up log, and keeps memory that is freed.
 
+    A daemon's standard streams, which are closed, are opened to nothing: nothing else can be kept back from them.
     Commands call it before they start threads, which is when the memory can be seen to.
 
     Args:
@@ -45,7 +46,8 @@ def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
         InputError: The backend is unknown, is not installed, or Keras was imported with another one.
         BottleneckError: The process was forked from one in which Keras runs.
     """
-    _refuse_a_fork()
+    refuse_a_fork()
+    fill_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
     given = name or running or os.environ.get("KERAS_BACKEND")
@@ -76,22 +78,15 @@ def start_backend() -> None:
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
-    _refuse_a_fork()
+    refuse_a_fork()
     with _starting:  # one thread: what stands in another's environment meanwhile is not what it came with
         with _interrupts_held(), stderr_unseen(), without_settings(), importing():
             import keras  # noqa: F401, PLC0415
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()
-        _started_in.add(os.getpid())
+        note_start()
     if changed:  # by who imported Keras, for other work: a command has imported it here
         say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
-
-
-def _refuse_a_fork() -> None:
-    """A fork has none of the threads that TensorFlow and JAX wait for: its first computation would never end."""
-    if _started_in and os.getpid() not in _started_in:
-        spawned = "begin it by spawn, with multiprocessing.get_context('spawn')"
-        raise BottleneckError(f"this process was forked from one in which Keras runs, and would hang; {spawned}")
 
 
 def _of_retracing(record: logging.LogRecord) -> bool:

@@ -31,6 +31,7 @@ from features.runtime.notebook import NotebookProgress
 from features.runtime.portable import DISK_FULL
 from features.runtime.progress import OnProgress
 from features.runtime.streams import drop_output, settle_streams, use_utf8
+from features.runtime.text import one_line
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -120,7 +121,7 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
         _last_words(f"error: {error}")
         status = error.exit_status
     except typer.TyperException as error:
-        _last_words(f"error: {' '.join(error.format_message().replace('Value error, ', '').split())} (see --help)")
+        _last_words(f"error: {one_line(error.format_message().replace('Value error, ', ''))} (see --help)")
         status = error.exit_code
     except Terminated as error:  # before the command had begun, or after it
         status = error.exit_status
@@ -145,7 +146,7 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
 def _explained(error: OSError) -> BottleneckError:
     """What the system has no room for; anything else is raised again."""
     if error.errno in DISK_FULL:
-        return DiskFullError(error.filename or "standard output", "nothing more could be written")
+        return DiskFullError.of(error.errno, error.filename or "standard output", "nothing more could be written")
     if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
         return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
     raise error

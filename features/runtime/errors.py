@@ -7,10 +7,13 @@ BottleneckError          exit status 1: the work could not be finished
 
 from __future__ import annotations
 
+import errno
 import signal
 from copy import copy
 from os import PathLike
 from typing import Any
+
+from features.runtime.text import one_line
 
 _NOTHING = object()
 
@@ -21,7 +24,7 @@ class BottleneckError(Exception):
     exit_status = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles by the finished message: exceptions are otherwise made anew from their arguments alone."""
@@ -33,17 +36,30 @@ class DiskFullError(BottleneckError):
 
     Args:
         where: The file.
-        room: What there is, and what it would need.
+        why: What there is no room in, and how to make some.
         then: What to do once there is room.
 
     Attributes:
         where: As given.
-        room: As given.
+        why: As given.
     """
 
-    def __init__(self, where: str | PathLike[str], room: str, *, then: str = "run the same command again") -> None:
-        super().__init__(f"{where}: disk full: {room}; make room and {then}")
-        self.where, self.room = where, room
+    def __init__(self, where: str | PathLike[str], why: str, *, then: str = "run the same command again") -> None:
+        super().__init__(f"{where}: {why} and {then}")
+        self.where, self.why = where, why
+
+    @classmethod
+    def of(cls, number: int | None, where: str | PathLike[str], room: str) -> DiskFullError:
+        """Returns the error of a file that the system has no room for.
+
+        Args:
+            number: Of the system's own error: that a single file may not be as large says nothing of the disk.
+            where: The file.
+            room: What there is on the disk, and what the file would need.
+        """
+        if number == errno.EFBIG:
+            return cls(where, "larger than a file may be here (ulimit -f, or the file system); raise that limit")
+        return cls(where, f"disk full: {room}; make room")
 
 
 class Terminated(KeyboardInterrupt):

@@ -124,7 +124,7 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckErro
     there = next(folder for folder in path.parents if folder.exists())  # the others may be what had no room
     need = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
-    return DiskFullError(path, need)
+    return DiskFullError.of(error.errno, path, need)
 
 
 def read_text(path: Path) -> str:

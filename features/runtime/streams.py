@@ -34,17 +34,25 @@ codecs.register_error(_HANDLER, _plain)
 
 def settle_streams() -> None:
     """Makes standard output and error take every text, and stand for what is closed: called once, before all else."""
-    for descriptor in (0, 1, 2):  # the next file that is opened would be taken for one of them
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    fill_closed()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_HANDLER)
+
+
+def fill_closed() -> None:
+    """Opens nothing in the place of each standard descriptor that is closed, as in a daemon.
+
+    Else the next file that is opened would have its number, and what C++ says would be written into that.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
 
 
 def use_utf8() -> None:

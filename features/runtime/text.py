@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
+_BREAKS = re.compile(r"\s*[\r\n]\s*")
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def printable(text: str) -> str:
     """Returns ``text`` on one line: a newline or another control character in a file name is shown escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def one_line(text: str) -> str:
+    """Returns a message on one line: a line break with the white space around it is a space, all else as ``printable``.
+
+    Other white space stays as it is: it may be a file's name.
+    """
+    return printable(_BREAKS.sub(" ", text.strip()))
 
 
 def shortened(text: str, most: int) -> str:

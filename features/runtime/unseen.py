@@ -6,6 +6,7 @@ one might put back what the first had put there, for good.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -63,10 +64,28 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    for logger in loggers:
+        logger.addFilter(_nothing)  # TensorFlow sets the level itself, in a notebook to one that shows remarks
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_nothing)
+
+
 stderr_unseen = Together(_without_stderr)
 """Drops what is written to standard error by whatever way: also by C++ that heeds no log level."""
 warnings_unseen = Together(_without_warnings)
 """Drops what Python warns of."""
+logs_unseen = Together(_without_logs)
+"""Drops what TensorFlow logs: a notebook shows it without standard error."""
 
 
 @contextmanager

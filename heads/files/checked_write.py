@@ -15,7 +15,7 @@ from features.runtime.files import disk_error, replacing, replacing_folder
 from features.runtime.lock import WriterLock
 from features.runtime.portable import DISK_FULL
 from features.runtime.text import abridged
-from features.runtime.unseen import stderr_unseen, warnings_unseen
+from features.runtime.unseen import logs_unseen, stderr_unseen, warnings_unseen
 from heads.files.formats import Format, Inputs, probabilities_of
 from heads.files.head_file import what_is_no_model
 from heads.files.keras_archive import is_keras_archive, opened_archive
@@ -77,7 +77,7 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
     in_place = replacing_folder if form.is_folder else replacing
     with keras.device("cpu:0"), WriterLock(out), in_place(out) as temporary:
         try:
-            with stderr_unseen(), warnings_unseen():  # which converters have a lot for
+            with stderr_unseen(), warnings_unseen(), logs_unseen():  # which converters have a lot for
                 expected = probabilities_of(model, rows)
                 form.write(temporary, model, attributes)
                 found = form.predict(temporary, rows)

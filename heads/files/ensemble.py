@@ -17,6 +17,7 @@ from features.runtime.errors import InputError
 from heads.files.head_file import Head
 from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, shared, trials_of
 from heads.files.plain_layers import PlainModel, parse_model
+from heads.model.keras_internals import architecture
 
 _AVERAGE = "average"
 _ALIKE = ("classes", *TAKEN)
@@ -41,7 +42,7 @@ def build_ensemble(models: Sequence[Any]) -> Any:
     """
     if not models:
         raise ValueError("an ensemble needs at least one head, got none")
-    plains = [parse_model(Path(f"head {number}"), model.to_json()) for number, model in enumerate(models)]
+    plains = [parse_model(Path(f"head {number}"), architecture(model)) for number, model in enumerate(models)]
     for number, plain in enumerate(plains):
         _check_member(f"head {number}", plain, plains[0])
     chains = tuple(
@@ -50,7 +51,7 @@ def build_ensemble(models: Sequence[Any]) -> Any:
     )
     average = _AVERAGE if len(chains) > 1 else ""
     ensemble = PlainModel("ensemble", "features", plains[0].feature_shape, chains, average).build()
-    parse_model(Path("the ensemble"), ensemble.to_json())  # what would not be read again must not be written
+    parse_model(Path("the ensemble"), architecture(ensemble))  # what would not be read again must not be written
     for number, (model, plain) in enumerate(zip(models, plains, strict=True)):
         for layer in plain.layers:
             ensemble.get_layer(_name(number, layer.name)).set_weights(model.get_layer(layer.name).get_weights())

@@ -93,7 +93,10 @@ def _write_hdf5(path: Path, model: Any, attributes: dict[str, Any]) -> None:
 
 
 def _write_keras(path: Path, model: Any, attributes: dict[str, Any]) -> None:
-    model.save(path)
+    from heads.model.keras_internals import without_tensorflow  # noqa: PLC0415
+
+    with without_tensorflow():
+        model.save(path)
     _add_member(path, attributes)
 
 
@@ -106,7 +109,11 @@ def _add_member(path: Path, attributes: dict[str, Any]) -> None:
 def _load(path: Path, rows: Inputs) -> Probabilities:
     import keras  # noqa: PLC0415  the command chooses the backend first
 
-    return probabilities_of(keras.saving.load_model(path, compile=False), rows)
+    from heads.model.keras_internals import without_tensorflow  # noqa: PLC0415
+
+    with without_tensorflow():
+        model = keras.saving.load_model(path, compile=False)
+    return probabilities_of(model, rows)
 
 
 def probabilities_of(model: Any, rows: Inputs) -> Probabilities:

@@ -45,8 +45,10 @@ class NotSavedError(BottleneckError):
 
 def unreadable_layers(model: Any) -> str | None:
     """Returns why a model is none of plain layers only, in a line; None where it is."""
+    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+
     try:
-        parse_model(Path(model.name), model.to_json())
+        parse_model(Path(model.name), architecture(model))
     except InputError as error:
         return str(error)
     except Exception as error:  # of the user's own get_config
@@ -70,8 +72,10 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
         NotSavedError: Keras cannot save the model, or what was written gives other probabilities.
         BottleneckError: The disk is full or the place cannot be written.
     """
+    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+
     if unreadable_layers(model) is None:
-        plain = parse_model(path, model.to_json())
+        plain = parse_model(path, architecture(model))
         copy = plain.build()
         for layer in plain.layers:
             copy.get_layer(layer.name).set_weights(model.get_layer(layer.name).get_weights())

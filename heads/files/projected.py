@@ -52,10 +52,12 @@ def for_features_of(where: Path, model: Any, header: StoreHeader) -> Any:
     Raises:
         InputError: It does not begin with 1x1 convolutions, so that it needs all channels.
     """
+    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+
     projection = header.projection
     if projection is None:
         return model
-    plain = parse_model(where, model.to_json())
+    plain = parse_model(where, architecture(model))
     for layers in plain.chains:
         first = layers[0]
         if first.kind != "Conv2D" or first.weights["kernel"][:2] != (1, 1):

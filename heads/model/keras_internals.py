@@ -8,11 +8,17 @@ without starting it (``applications.py``).
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
 import keras
 from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
+from keras.src.utils import module_utils
+
+from features.runtime.unseen import Together
 
 
 def write_model(model: Any, file: h5py.File) -> None:
@@ -21,7 +27,36 @@ def write_model(model: Any, file: h5py.File) -> None:
     ``model.save`` takes only names of files, and on a full disk HDF5 crashes the process (a fault in H5Fflush): a file
     must be made in memory. Keras has no public function for that.
     """
-    save_model_to_hdf5(model, file, include_optimizer=False)
+    with without_tensorflow():
+        save_model_to_hdf5(model, file, include_optimizer=False)
+
+
+def architecture(model: Any) -> str:
+    """Returns a model without its weights as JSON, as ``heads.files.plain_layers.parse_model`` reads it."""
+    with without_tensorflow():
+        return str(model.to_json())
+
+
+@contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    theirs = module_utils.tensorflow
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    before = theirs._available
+    theirs._available = False
+    try:
+        yield
+    finally:
+        theirs._available = before
+
+
+without_tensorflow = Together(_without_tensorflow)
+"""Within it Keras on another backend does not import TensorFlow to ask whether something is TensorFlow's.
+
+That takes seconds and, in the midst of a search, hundreds of megabytes that its bank was not planned with. Nothing can
+be TensorFlow's in a process that has not imported it.
+"""
 
 
 class _OneReplica:

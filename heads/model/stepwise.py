@@ -26,6 +26,7 @@ from features.runtime.text import printable, shortened
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.build import build_head
 from heads.model.fit import Batches, Recorder, compile_head, plateau_of
+from heads.model.keras_internals import without_tensorflow
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, unbiased, without_statistics
 
@@ -104,7 +105,8 @@ def seeded(seed: int) -> Iterator[None]:
     """
     with _drawing, seed_put_back():
         python, numpy = random.getstate(), np.random.get_state()
-        keras.utils.set_random_seed(seed)
+        with without_tensorflow():
+            keras.utils.set_random_seed(seed)
         try:
             yield
         finally:

@@ -45,7 +45,7 @@ DEFAULT_STUDY = Path("studies/heads.toml")
 STORE_OPTIONS = ("features", "validation", "test")
 """The options that take stores, and what ``study.json`` calls these."""
 STORE_NAME = re.compile(r"[^=/\\]+")
-"""Of one store of several: whatever a file may be called, as it is called after that."""
+"""One that is given to one store of several; a file's, which a store has else, may have equals signs in it."""
 _REQUIRED: Any = object()
 
 

@@ -12,6 +12,7 @@ from features.runtime.options import option_name
 from search.setup.config import StudyConfig
 from search.setup.options import study_options
 from search.setup.own_function import has_command
+from search.setup.stores import with_name
 
 
 def to_toml(config: StudyConfig) -> str:
@@ -59,7 +60,7 @@ def _options(config: StudyConfig) -> dict[str, Any]:
     for name, stores in config.stores_by_name.items():
         for part, store in stores.items():
             if store:
-                options.setdefault(part, []).append(f"{name}={store['path']}" if name else store["path"])
+                options.setdefault(part, []).append(with_name(name, store["path"]))
     options |= {} if config.head else {"study": f"{config.name}.toml"}
     options |= {"out": f"{config.name}-again"}
     options |= {name: getattr(config, name) for name, option in study_options() if option.printed}

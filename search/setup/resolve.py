@@ -30,7 +30,7 @@ from search.setup.storage_url import (
     opened,
     remember,
 )
-from search.setup.stores import ALONE, StudyData, named_paths, part_paths
+from search.setup.stores import ALONE, StudyData, named_paths, part_paths, with_name
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
@@ -196,7 +196,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     if given.images:
         place = _place_of(given) or store_of_images(folder, given.images)
         check_same_study(folder, recorded, place)
-        given = given.model_copy(update={"features": [str(place)], "resume": goes_on})
+        given = given.model_copy(update={"features": [with_name(ALONE, place)], "resume": goes_on})
     space = Space.from_dict({}, "") if given.head else file.space
     if given.join and given.storage:
         recorded = _where_it_was_found(recorded, storage_of(given.storage), file.name, noted)
@@ -362,8 +362,7 @@ def _recorded_values(folder: Path, config: StudyConfig) -> dict[str, Any]:
     for name, stores in config.stores_by_name.items():
         for part, store in stores.items():
             if store:
-                path = _there(folder, store["path"])
-                paths.setdefault(part, []).append(f"{name}={path}" if name else path)
+                paths.setdefault(part, []).append(with_name(name, _there(folder, store["path"])))
     shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
     return kept | paths | shares
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from features.runtime.text import printable
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from search.setup.data import SearchData
-from search.setup.options import STORE_NAME, STORE_OPTIONS
+from search.setup.options import STORE_OPTIONS
 
 ALONE = ""
 """Name of a study's one store: its trials say nothing of it."""
+_NAME = re.compile(r"[^/\\]+")
+"""Of one store of several: what a file may be called, equals signs and all."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,31 @@ class StudyData:
 def split_name(text: str) -> tuple[str | None, str]:
     """Splits ``NAME=PATH``, where the path may be an address; a file whose name has an equals sign in it stays one.
 
+    A name that a file gave may have equals signs in it, too. So of several the first one counts that is before a file,
+    an absolute path or an address; the first of all where none is.
+
     Returns:
         The name, None where there is none, and the path.
     """
-    name, sign, path = text.partition("=")
-    if sign and path and STORE_NAME.fullmatch(name) and not Path(text).exists():
-        return name, path
-    return None, text
+    pieces = text.split("=")
+    splits = [("=".join(pieces[:place]), "=".join(pieces[place:])) for place in range(1, len(pieces))]
+    named = [(name, path) for name, path in splits if path and _NAME.fullmatch(name)]
+    if not named or _is_there(text):
+        return None, text
+    return next((split for split in named if _leads_somewhere(split[1])), named[0])
+
+
+def with_name(name: str, path: str | Path) -> str:
+    """Returns the text that ``split_name`` splits into a name, '' for none, and a path again."""
+    if name:
+        return f"{name}={path}"
+    return f"{os.curdir}{os.sep}{path}" if "=" in "".join(Path(path).parts[:1]) else str(path)
+
+
+def is_address(place: str) -> bool:
+    """Whether something is an address for fsspec, and no path."""
+    scheme, sign, _ = place.partition("://")
+    return bool(sign) and "=" not in scheme
 
 
 def named_paths(given: Sequence[str]) -> dict[str, Path]:
@@ -127,8 +148,16 @@ def named_paths(given: Sequence[str]) -> dict[str, Path]:
 
 def _is_same(one: Path, other: Path) -> bool:
     """Whether two paths are of one file, however each is spelled."""
-    there = os.path.exists(one) and os.path.exists(other)  # noqa: PTH110  what no file can be called is not there
+    there = _is_there(one) and _is_there(other)
     return one.samefile(other) if there else one.absolute() == other.absolute()
+
+
+def _is_there(path: str | Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  what no file can be called is not there
+
+
+def _leads_somewhere(path: str) -> bool:
+    return Path(path).is_absolute() or is_address(path) or _is_there(path)
 
 
 def part_paths(names: Sequence[str], given: Sequence[str] | None, *, option: str) -> dict[str, Path | None]:

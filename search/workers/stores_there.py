@@ -15,6 +15,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.store.reader import FeatureStore
+from search.setup.stores import is_address, with_name
 
 VARIABLE = "BOTTLENECK_CACHE"
 """Variable of the environment that names the folder for stores that were fetched."""
@@ -39,11 +40,6 @@ class Sent:
     identity: Mapping[str, str]
 
 
-def is_address(place: str) -> bool:
-    """Whether something is an address for fsspec, and no path."""
-    return "://" in place
-
-
 def find_there(sent: Sent) -> str:
     """Returns what the option takes on this machine, the store being the driver's.
 
@@ -53,7 +49,7 @@ def find_there(sent: Sent) -> str:
     """
     path = fetched(sent.address) if is_address(sent.address) else Path(sent.address)
     FeatureStore(path).check_recorded(dict(sent.identity), "the driver was given")
-    return f"{sent.name}={path}" if sent.name else str(path)
+    return with_name(sent.name, path)
 
 
 def fetched(address: str) -> Path:

@@ -29,12 +29,12 @@ from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
 from search.setup.resolve import storage_of
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
-from search.setup.stores import named_paths, part_paths, split_name
+from search.setup.stores import is_address, named_paths, part_paths, split_name
 from search.training.display import Display
 from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import LOCAL, ray_session
-from search.workers.stores_there import Sent, fetched, is_address
+from search.workers.stores_there import Sent, fetched
 from search.workers.study_program import ANSWERED
 from search.workers.study_worker import Ended, StudyWorker
 

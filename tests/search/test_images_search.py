@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from features.runtime.errors import InputError
 from search import run_study
 from search.setup.images import ImageOptions, store_of_images, take_images
 from search.setup.options import RunOptions
+from search.setup.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -63,6 +66,8 @@ def test_the_store_lies_beside_the_study_by_the_name_of_the_folder(tmp_path, mon
     assert store_of_images(tmp_path / "studies" / "one", tmp_path / "scans") == tmp_path / "studies" / "scans.h5"
     monkeypatch.chdir(tmp_path)
     assert store_of_images(tmp_path / "one", tmp_path / ".").name == f"{tmp_path.name}.h5"
+    resolved = resolve(RunOptions.given({"images": "scans/size=32", "out": "one"}))
+    assert resolved.paths == {"": Path("size=32.h5")}
 
 
 def test_a_store_in_the_place_of_images_is_refused_before_anything_is_made(tmp_path, capfd):

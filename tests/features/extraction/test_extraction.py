@@ -329,7 +329,7 @@ def test_a_disk_too_small_is_said_at_once_and_nothing_is_left(images, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
     try:
-        with pytest.raises(BottleneckError, match=r"disk full: .* MB free, .* MB needed"):
+        with pytest.raises(BottleneckError, match="larger than a file may be here"):
             run(images, tmp_path / "s.h5")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

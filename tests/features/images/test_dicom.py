@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_dicom import IDENTITY, NAME, dicom, own, sequence
 from PIL import Image
+from pydicom import config, valuerep
 from pydicom.uid import MPEG2MPML, DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
 from features.images.decode import UndecodableError, decode_image, deep_values, original_image
@@ -155,6 +156,29 @@ class TestGreys:
     def test_few_bits_use_the_whole_range(self) -> None:
         pixels = np.array([[0, 7, 15]], np.uint8)
         assert greys(dicom(pixels, BitsStored=4, HighBit=3)).tolist() == [[0, 119, 255]]
+
+    @pytest.mark.parametrize("setting", ["decimals", "arrays", "strict"])
+    def test_what_a_notebook_makes_of_values_changes_nothing(self, setting: str) -> None:
+        width = "300.000000000000"
+        content = dicom(WIDE, RescaleSlope="1.5", RescaleIntercept=-24, WindowCenter=[100, 5], WindowWidth=width)
+        longer = content.replace(f"DS\x10\0{width}".encode(), f"DS\x14\0{width}0000".encode())  # than DICOM allows
+        expected, bare = greys(longer), dicom(WIDE, RescaleSlope=1, RescaleIntercept=0)
+        deep = deep_values(bare, 10**6)
+        assert longer != content
+        try:
+            if setting == "strict":
+                config.settings.reading_validation_mode = config.RAISE
+            else:
+                (config.DS_decimal if setting == "decimals" else config.DS_numpy)(True)
+            assert np.array_equal(greys(longer), expected)
+            assert np.array_equal(deep_values(bare, 10**6), deep)
+            assert (config.use_DS_decimal, config.use_DS_numpy) == (setting == "decimals", setting == "arrays")
+            assert (valuerep.DSclass is valuerep.DSdecimal) == (setting == "decimals")
+            assert (config.settings.reading_validation_mode == config.RAISE) == (setting == "strict")
+        finally:
+            config.DS_numpy(False)
+            config.DS_decimal(False)
+            config.settings.reading_validation_mode = config.WARN
 
     def test_that_a_window_was_used_is_counted_and_said(self) -> None:
         reading = Reading()

@@ -11,7 +11,7 @@ import pytest
 
 from features.runtime import backend
 from features.runtime.backend import _interrupts_held, start_backend, use_backend
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import InputError
 
 
 def test_an_interrupt_is_put_off_not_lost():
@@ -73,11 +73,3 @@ def test_who_would_rather_have_a_backend_gets_it_where_nobody_chose_one(monkeypa
     monkeypatch.setenv("KERAS_BACKEND", chosen or "")
     monkeypatch.setattr(backend, "find_spec", lambda name: name in installed)
     assert use_backend(rather=rather) == taken
-
-
-@pytest.mark.parametrize("call", [use_backend, start_backend])
-def test_a_process_that_was_forked_from_one_with_keras_is_refused_and_does_not_hang(monkeypatch, call):
-    start_backend()
-    monkeypatch.setattr(backend, "_started_in", {os.getppid()})
-    with pytest.raises(BottleneckError, match=r"forked from one in which Keras runs.*get_context\('spawn'\)"):
-        call()

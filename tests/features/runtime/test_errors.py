@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
+from features.runtime.text import one_line
 
 ERROR = InputError("a.h5", field="rows", expected="some", found=0, hint="add one")
 
@@ -21,7 +22,13 @@ def test_it_names_file_field_expectation_and_finding():
 
 
 def test_a_message_is_one_line():
-    assert str(BottleneckError("first\n  second")) == "first second"
+    assert str(BottleneckError("first\n  second\r\n")) == "first second"
+
+
+def test_a_name_in_it_is_shown_as_it_is_and_reaches_no_terminal():
+    said = str(InputError("two  spaces/a\x1b[31m\tb.h5", expected="some", found="\x07"))
+    assert said == r"two  spaces/a\x1b[31m\tb.h5: expected some, found \x07"
+    assert str(InputError(said, expected="one")) == f"{said}: expected one"
 
 
 @pytest.mark.parametrize("again", [copy, lambda error: pickle.loads(pickle.dumps(error))])
@@ -89,10 +96,10 @@ def test_every_kind_of_error_crosses_every_border_with_class_text_and_status(bor
         for again in (once, BORDERS[border](once)):
             assert type(again) is kind
             assert (str(again), again.args, again.exit_status) == (str(error), error.args, error.exit_status)
-            assert "\n" not in str(again)
+            assert str(again).isprintable()
         if isinstance(error, InputError):
             around = error.within(outer)
             again = BORDERS[border](around)
             assert type(around) is type(again) is kind
-            assert str(again) == str(around) == " ".join(f"{outer}: {error}".split())
+            assert str(again) == str(around) == one_line(f"{outer}: {error}")
             assert again.field == around.field == error.field == field

@@ -39,6 +39,22 @@ def test_what_an_encoding_lacks_is_written_plainly(monkeypatch, encoding, said):
     assert out.getvalue().decode(encoding) == err.getvalue().decode(encoding) == f"{said}\n"
 
 
+DAEMON = """
+import os
+os.closerange(0, 3)
+from features.runtime.backend import use_backend
+from features.runtime.unseen import stderr_unseen
+use_backend()
+with stderr_unseen():
+    os.write(2, b"from C++")
+os._exit(0 if os.open(os.devnull, os.O_RDONLY) > 2 else 3)
+"""
+
+
+def test_a_daemon_may_call_the_library_too():
+    assert subprocess.run([sys.executable, "-c", DAEMON], cwd=ROOT, check=False).returncode == 0
+
+
 def test_plain_characters_are_plain():
     assert all(len(sign) == 1 and not sign.isascii() and plain.isascii() for sign, plain in PLAIN.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager
 import keras
 import pytest
 
-from features.runtime.unseen import keras_unseen, stderr_unseen, warnings_unseen
+from features.runtime.unseen import keras_unseen, logs_unseen, stderr_unseen, warnings_unseen
 
 
 def overlapping(context: Callable[[], AbstractContextManager[None]], seen: Callable[[], object]) -> list[object]:
@@ -56,6 +57,27 @@ def test_standard_error_is_back_when_the_last_thread_has_left() -> None:
     assert before != (nothing.st_dev, nothing.st_ino)
     unseen = (nothing.st_dev, nothing.st_ino)
     assert overlapping(stderr_unseen, _of_stderr) == [unseen, unseen, before]
+
+
+def test_what_tensorflow_logs_is_back_when_the_last_thread_has_left() -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+
+    def seen() -> list[str]:
+        said.clear()
+        for logger in loggers:
+            logger.critical("%s", logger.name)
+        return [*said]
+
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl", "ours")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        assert overlapping(logs_unseen, seen) == [["ours"], ["ours"], ["tensorflow", "absl", "ours"]]
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def test_warnings_are_back_when_the_last_thread_has_left() -> None:

@@ -240,7 +240,7 @@ class TestFolder:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1
-        assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'index.html'}: disk full: ")
+        assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'index.html'}: larger than a file may be here")
         assert written(tmp_path) == old
 
     def test_images_of_another_size_are_not_shown_for_those_of_the_store(

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import h5py
 import keras
 import numpy as np
 import pytest
 from conftest import ROOT
+from keras.src.legacy.saving import json_utils
+from keras.src.saving import serialization_lib
+from keras.src.utils import module_utils, rng_utils
 
+from heads.files.formats import format_of
+from heads.files.head_file import file_image
+from heads.files.plain_layers import parse_model
+from heads.model import keras_internals
 from heads.model.build import build_head
-from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD, save_model_to_hdf5, write_model
+from heads.model.keras_internals import (
+    OneReplicaAdam,
+    OneReplicaSGD,
+    architecture,
+    save_model_to_hdf5,
+    write_model,
+)
 from heads.model.spec import HeadSpec
+from heads.model.stepwise import seeded
 
 SHAPE = (2, 2, 8)
-INSIDE = re.compile(r"keras\.src\b|_all_reduce_sum_gradients")
+INSIDE = re.compile(r"keras\.src\b|_all_reduce_sum_gradients|tensorflow\._available")
 
 
 def test_nothing_else_reaches_inside() -> None:
@@ -45,6 +60,32 @@ def test_what_it_writes_is_what_model_save_writes(tmp_path) -> None:
     features = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
     read = keras.models.load_model(tmp_path / "ours.hdf5", compile=False)
     np.testing.assert_array_equal(read(features), model(features))
+
+
+def test_keras_asks_for_tensorflow_by_the_name_that_is_hidden() -> None:
+    theirs = module_utils.LazyModule("json")
+    assert theirs._available is None
+    assert theirs.available
+    theirs._available = False
+    assert not theirs.available
+    assert serialization_lib.tf is json_utils.tf is rng_utils.tf is module_utils.tensorflow
+
+
+def test_where_nobody_has_imported_tensorflow_a_head_is_written_and_drawn_without(monkeypatch, tmp_path) -> None:
+    model, theirs = build_head(HeadSpec(conv_width=16), SHAPE, 3), module_utils.tensorflow
+    before = theirs._available
+    monkeypatch.setattr(theirs, "_available", None)
+    monkeypatch.setattr(theirs, "initialize", lambda: pytest.fail("Keras imports TensorFlow"))
+    monkeypatch.setattr(keras_internals, "sys", SimpleNamespace(modules={}))
+    path = tmp_path / "a.keras"
+    with seeded(1):
+        file_image(model, {})
+        parse_model(path, architecture(model))
+        format_of(path).write(path, model, {})
+        format_of(path).predict(path, np.zeros((1, *SHAPE), np.float32))
+    assert theirs._available is None
+    monkeypatch.undo()
+    assert theirs._available is before
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow sums over replicas")

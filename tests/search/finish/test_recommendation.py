@@ -293,7 +293,7 @@ def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(
 
     def full(checkpoints, *told):
         if written:
-            raise DiskFullError("refit", "0.0 MB free")
+            raise DiskFullError("refit", "disk full: 0.0 MB free; make room")
         written.extend(real(checkpoints, *told))
         return written
 

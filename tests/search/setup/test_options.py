@@ -7,6 +7,7 @@ import json
 import runpy
 import shlex
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from search.setup.images import ImageOptions, take_images
 from search.setup.options import BEFORE, RunOptions, RunSection, StudyOptions, option_of, study_options
 from search.setup.reproduce import command_line, to_toml
 from search.setup.resolve import resolve, study_of
+from search.setup.stores import named_paths
 
 VALUES = {
     "trials": 17,
@@ -270,6 +272,21 @@ def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tm
     assert (again.trials, again.epochs, again.finalists, again.repeats) == (40, 8, 0, 3)
     assert (again.features, again.validation, again.pages) == (["a.h5"], None, 32)
     assert again.validation_fraction == make_config().split["validation"]
+
+
+def test_stores_that_go_on_are_those_of_the_record_whatever_their_files_are_called(tmp_path):
+    paths = {name: tmp_path / f"{name}.h5" for name in ("size=224", "size=320")}
+    recorded = [
+        {"features": {"path": str(path), "fingerprint": "x"}, "validation": None, "test": None}
+        for path in paths.values()
+    ]
+    told = {"stores": recorded[0], "store_name": "size=224", "more_stores": {"size=320": recorded[1]}}
+    config = make_config(**told)
+    (tmp_path / "study").mkdir()
+    config.write(tmp_path / "study")
+    assert resolve(RunOptions.given({"out": tmp_path / "study", "resume": True})).paths == paths
+    words = shlex.split(command_line(config).replace("\\\n", " "))
+    assert named_paths([word for before, word in pairwise(words) if before == "--features"]) == paths
 
 
 def test_what_a_study_file_sets_and_a_study_that_goes_on_does_not_take_is_said(tmp_path):

@@ -15,7 +15,7 @@ from features.runtime.errors import InputError
 from features.store.schema import RowState
 from heads.files.metadata import HeadMetadata
 from search.setup.data import load_data
-from search.setup.stores import StudyData, named_paths, part_paths, require_same_images, split_name
+from search.setup.stores import StudyData, named_paths, part_paths, require_same_images, split_name, with_name
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,12}", fullmatch=True)
 
@@ -48,6 +48,24 @@ def test_a_file_with_an_equals_sign_in_its_name_is_a_file(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert split_name("lr=1.h5") == (None, "lr=1.h5")
     assert split_name("other=1.h5") == ("other", "1.h5")
+    assert split_name("a=lr=1.h5") == ("a", "lr=1.h5")
+    assert split_name("a=b=1.h5") == ("a", "b=1.h5")  # where neither is there
+
+
+def test_names_with_equals_signs_can_be_given_again(tmp_path, monkeypatch):
+    paths = {name: tmp_path / "k=v" / f"{name}.h5" for name in ("lr=1", "lr=2", "a=b=c")}
+    first = named_paths([str(path) for path in paths.values()])
+    assert first == paths
+    told = [with_name(name, path) for name, path in first.items()]
+    assert named_paths(told) == first  # also where none is there any more
+    assert part_paths(tuple(first), told[::-1], option="--test") == first
+    assert split_name(with_name("lr=1", "s3://bucket/k=v.h5")) == ("lr=1", "s3://bucket/k=v.h5")
+
+
+@pytest.mark.parametrize("path", ["lr=1.h5", "k=v/a.h5", "folder/lr=1.h5", "a.h5"])
+def test_a_path_without_a_name_stays_one(path):
+    name, told = split_name(with_name("", Path(path)))
+    assert (name, Path(told)) == (None, Path(path))
 
 
 @given(name=NAMES)

@@ -9,8 +9,9 @@ from conftest import build_store
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from search.setup.stores import is_address
 from search.workers import stores_there as module
-from search.workers.stores_there import Sent, fetched, find_there, is_address
+from search.workers.stores_there import Sent, fetched, find_there
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
