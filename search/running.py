@@ -33,6 +33,7 @@ from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
 from search.record.damage import note_made_of
+from search.record.noted_config import note_alone
 from search.record.opened_study import OpenedStudy, held
 from search.record.storage import check_record, config_in_storage, join_record, open_record, place_of
 from search.record.summary import read_summary
@@ -388,12 +389,14 @@ def _search(
     if config.engine == "fused":
         config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     if crew is not None:
-        config = crew.agree_on(config)
+        config = crew.agree_on(config, is_recorded=resolved.recorded is not None)
         crew.forget_lost_end(folder)
         say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
         if banks is not None and config.pages != banks.pages:
             config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     write_json(folder / SPLIT_FILE, data.first.split, shared=True)
+    if crew is None and config.storage:
+        note_alone(study, config)
     config.write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None

@@ -29,6 +29,7 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
+from search.record.noted_config import CONFIG, begun_config, noted_config
 from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
 from search.setup.config import StudyConfig
@@ -51,8 +52,6 @@ LONGEST_WAIT_S = 5.0
 """And at most: nobody who asks it to stop waits for longer."""
 REPEATS = "repeats"
 """The attribute that names the study of the repeats that are run, or were."""
-CONFIG = "config"
-"""The attribute that holds what ``study.json`` does, for who joins from another machine."""
 CLAIMED_AT_ONCE = 8
 """Trials that a process takes in one transaction, at most: that takes little longer than the one of a single trial."""
 PAGES_FOR_EACH = 8
@@ -154,27 +153,41 @@ class Crew:
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
 
-    def agree_on(self, config: StudyConfig) -> StudyConfig:
-        """Returns the config that this study is worked on with: the one of who came first.
+    def agree_on(self, config: StudyConfig, *, is_recorded: bool = False) -> StudyConfig:
+        """Returns the config that this study is worked on with: the one of who came first, alone or to work together.
 
         What the database is called is each process's own affair: they have found each other there.
         Where nobody works on it with another number of trials, it may go on with one, and who is alone with other
         options of what comes after them.
 
+        Args:
+            config: What this process was told.
+            is_recorded: Whether that was compared with a ``study.json``, which a study from before its config was noted
+                has nowhere else.
+
         Raises:
             InputError: It is another study; the difference is named. Or the number of trials is not that of others, or
                 less than have been run.
         """
-        noted = noted_config(self._attributes(), self._where)
-        if noted is None:
-            self._signs.put_first(CONFIG, config.to_dict())
-            noted = noted_config(self._attributes(), self._where)
-            assert noted is not None
-        same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
-        noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
+        begun = begun_config(self._attributes(), self._where)
+        if begun is not None:
+            self._like(begun, config)
+        elif self._mirror.get_all_trials(self._number, deepcopy=False) and not is_recorded:
+            hint = "join it with the --out that it was begun with"
+            raise InputError(self._where, expected="a study with its options noted", found="none", hint=hint)
         self._agree_on_trials(config.trials)
+        self._signs.put_first(CONFIG, (begun or config).to_dict())
+        noted = noted_config(self._attributes(), self._where)
+        assert noted is not None
+        agreed = self._like(noted, config)
         if noted.trials != config.trials or self.living(anew=True) == 1:
-            self._mirror.set_study_user_attr(self._number, CONFIG, (config.model_copy(update=same)).to_dict())
+            self._mirror.set_study_user_attr(self._number, CONFIG, agreed.to_dict())
+        return agreed
+
+    def _like(self, noted: StudyConfig, config: StudyConfig) -> StudyConfig:
+        """Returns a config with what the machine of who came first has decided, being of the same study."""
+        same = {name: getattr(noted, name) for name in ("pages", "dtype")}
+        noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
         return config.model_copy(update=same)
 
     def _agree_on_trials(self, trials: int) -> None:
@@ -386,15 +399,6 @@ def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) 
 
 def _place(folder: Path) -> str:
     return f"{folder.absolute()} on {socket.gethostname()}"
-
-
-def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:
-    """Returns the config that processes work on a study with, from its attributes; None where none has joined.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    return StudyConfig.of(attributes[CONFIG], where) if CONFIG in attributes else None
 
 
 def ended_for(attributes: Mapping[str, Any], trials: int) -> str | None:

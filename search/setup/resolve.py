@@ -168,7 +168,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
 
     Args:
         given: What was given.
-        noted: Returns the config that processes have noted in a storage, by its URL, that work on the study of a name.
+        noted: Returns the config that is noted in a storage, by its URL, in the study of a name.
 
     Raises:
         InputError: The study file is wrong, the study directory holds a study already, or none to resume, or options

@@ -20,8 +20,8 @@ from features.runtime.options import option_name
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.crew import CONFIG
 from search.record.database import storage_errors
+from search.record.noted_config import CONFIG
 from search.record.opened_study import OpenedStudy
 from search.record.storage import config_in_storage, watch_record
 from search.setup.config import STUDY_FILE, StudyConfig

@@ -101,3 +101,19 @@ def test_a_search_whose_directory_was_removed_leaves_that_of_the_next_one_alone(
         )
     begun[0].check()
     assert sorted(path.name for path in folder.rglob("*")) == [".study.json.lock", "finalists", "heads", "validation"]
+
+
+@pytest.mark.usefixtures("made")
+def test_a_study_that_was_begun_alone_is_joined_with_its_own_options_only(tmp_path):
+    (tmp_path / "study.toml").write_text(SMALL)
+    (tmp_path / "other.toml").write_text(SMALL.replace("step = 16", "step = 80"))
+    told = {"study": tmp_path / "study.toml", "storage": f"sqlite:///{tmp_path}/a.db", "snapshot_every": 0} | FEW
+    store = build_store(tmp_path / "store.h5", rows=96)
+    run_study(store, **told, out=tmp_path / "alone")
+    for changed, said in (({"epochs": 3}, "epochs"), ({"study": tmp_path / "other.toml"}, r"space\.conv_width")):
+        with pytest.raises(InputError, match=rf"a\.db: {said}: expected "):
+            run_study(store, **told | changed, out=tmp_path / "joined", join=True)
+    joined = run_study(store, **told | {"trials": 4}, out=tmp_path / "joined", join=True)
+    assert joined.summary.completed == 4
+    resumed = run_study(store, out=tmp_path / "alone", resume=True, trials=5, progress=False)
+    assert resumed.summary.completed == 5

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from made_crew import DEAD, ELSEWHERE
-from made_mirrors import Clock
+from made_mirrors import Clock, claim
 from made_study import make_config
 from optuna.samplers import RandomSampler
 
@@ -19,16 +19,15 @@ from features.runtime.errors import BottleneckError, InputError
 from search.record import crew as module
 from search.record import owner
 from search.record.crew import (
-    CONFIG,
     FINISHER,
     MEMBER,
     REPEATS,
     beat_every,
     ended_for,
     members,
-    noted_config,
     refuse_beside_crew,
 )
+from search.record.noted_config import CONFIG, CONFIG_ALONE, begun_config, note_alone, noted_config
 from search.record.owner import ATTRIBUTE, Ownership
 from search.record.summary import SUMMARY_FILE
 
@@ -229,6 +228,35 @@ def test_fewer_trials_than_have_been_run_are_refused(crews, join):
         one.crew.agree_on(make_config(trials=2))
     assert crews.attributes[CONFIG] == before
     assert one.crew.agree_on(make_config(trials=3)).trials == 3
+
+
+def test_a_study_that_was_begun_alone_is_joined_with_its_options_and_what_its_machine_decided(crews, join):
+    note_alone(crews.study_of(crews.join()), make_config(trials=12, pages=32))
+    assert noted_config(crews.attributes, "here") is None
+    with pytest.raises(InputError, match=rf"study '{crews.name}': epochs: expected 8, found 9"):
+        join().crew.agree_on(make_config(epochs=9))
+    assert CONFIG not in crews.attributes, "nobody has joined"
+    assert join().crew.agree_on(make_config(trials=15, pages=64)).pages == 32
+    noted = noted_config(crews.attributes, "here")
+    assert noted is not None
+    assert (noted.trials, noted.pages) == (15, 32)
+
+
+def test_who_goes_on_alone_with_more_trials_has_noted_them_for_who_joins_next(crews, join):
+    first = join()
+    first.crew.agree_on(make_config(trials=12))
+    first.crew.close()
+    note_alone(crews.study_of(crews.join()), make_config(trials=20))
+    assert CONFIG_ALONE not in crews.attributes
+    assert begun_config(crews.attributes, "here").trials == 20
+
+
+def test_a_study_with_trials_that_says_nothing_of_its_options_is_joined_where_it_was_begun(crews, join):
+    claim(crews.join(), "alone")
+    with pytest.raises(InputError, match=r"with its options noted, found none; join it with the --out that it was"):
+        join().crew.agree_on(make_config())
+    assert CONFIG not in crews.attributes
+    assert join().crew.agree_on(make_config(), is_recorded=True) == make_config()
 
 
 def test_a_config_that_is_damaged_is_named(crews, join):

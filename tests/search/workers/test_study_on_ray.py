@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from features.runtime.errors import InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
-from search.record.crew import CONFIG
+from search.record.noted_config import CONFIG
 from search.record.storage import open_record
 from search.setup.options import RunOptions
 from search.setup.storage_url import VARIABLE
