@@ -345,9 +345,15 @@ class SharedPlaces:
 
     @property
     def is_left(self) -> bool:
-        """Whether a place may be left, or a trial waits."""
-        waiting = any(trial.state == TrialState.WAITING for trial in self._trials())
-        return bool(self._claimed) or waiting or not (self._given_out or self.is_over)
+        """Whether a place may be left, or a trial waits that is wanted: a study may be gone on with fewer trials."""
+        if self._claimed:
+            return True
+        if not self._given_out:
+            return not self.is_over
+        trials = self._trials()
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            return False
+        return sum(trial.state == TrialState.RUNNING or is_counted(trial) for trial in trials) < self._most
 
     @property
     def is_over(self) -> bool:
