@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from conftest import build_store
 
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 from search.workers import stores_there as module
 from search.workers.stores_there import Sent, fetched, find_there, is_address
+from search.workers.study_worker import StudyWorker
 
-fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+local = pytest.importorskip("fsspec.implementations.local", reason="fsspec is not installed")
+LocalFileSystem = local.LocalFileSystem
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +83,33 @@ def test_an_address_of_nothing_is_said_in_one_line(place, cache):
     assert not cache.exists()
 
 
+def test_the_option_that_an_address_was_given_to_is_named(tmp_path):
+    with pytest.raises(InputError, match="--test: expected a store at this address"):
+        fetched((tmp_path / "nothing.h5").as_uri(), part="test")
+
+
 def test_a_transfer_that_breaks_leaves_nothing(address, cache, monkeypatch):
-    def broken(*_):
+    def read(_):
         raise OSError("the line is dead")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", broken)
-    with pytest.raises(InputError, match=r"that can be fetched, found .*the line is dead"):
+    monkeypatch.setattr(LocalFileSystem, "open", lambda *_: nullcontext(SimpleNamespace(read=read)))
+    with pytest.raises(BottleneckError, match=r"store\.h5: cannot be fetched: the line is dead") as broken:
         fetched(address)
+    assert broken.value.exit_status == 1
     assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("away", ["nothing there", "no answer"])
+def test_a_worker_that_cannot_reach_an_address_has_not_refused_it(tmp_path, address, monkeypatch, away):
+    told = sent(address, tmp_path / "store.h5")
+    if away == "nothing there":
+        (tmp_path / "store.h5").unlink()
+    else:
+        monkeypatch.setattr(LocalFileSystem, "ukey", lambda *_: (_ for _ in ()).throw(TimeoutError("no answer")))
+    ended = StudyWorker().run([], [told], {})
+    assert ended.status == 1, "it is started again, and the others go on"
+    assert address in ended.said
+    assert ended.said.count("\n") == 0
 
 
 def test_paths_are_no_addresses():
