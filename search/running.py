@@ -32,6 +32,7 @@ from features.runtime.progress import OnProgress
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
+from search.record.crew import Crew
 from search.record.damage import note_made_of
 from search.record.noted_config import note_alone
 from search.record.opened_study import OpenedStudy, held
@@ -356,6 +357,14 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     say(f"{folder}: {most} ({how}){repeated}")
 
 
+def _agreed(crew: Crew, config: StudyConfig, resolved: Resolved) -> StudyConfig:
+    """The config that the study is worked on with, together with others."""
+    crew.forget_lost_end(resolved.folder)  # first: where it is lost, the end is run as this process is told
+    config = crew.agree_on(config, is_recorded=resolved.recorded is not None)
+    say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
+    return config
+
+
 def _search(
     resolved: Resolved,
     config: StudyConfig,
@@ -389,15 +398,13 @@ def _search(
     if config.engine == "fused":
         config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     if crew is not None:
-        config = crew.agree_on(config, is_recorded=resolved.recorded is not None)
-        crew.forget_lost_end(folder)
-        say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
+        config = _agreed(crew, config, resolved)
         if banks is not None and config.pages != banks.pages:
             config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     write_json(folder / SPLIT_FILE, data.first.split, shared=True)
     if crew is None and config.storage:
         note_alone(study, config)
-    config.write(folder)  # from here on the study can be resumed
+    (config if crew is None else crew.as_noted(config)).write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
@@ -415,6 +422,8 @@ def _search(
         helping = partial(help_with_repeats, searched, snapshot_every=snapshot_every, crew=crew)
         if not await_end(crew, opened, config.trials, helping):
             return False
+        crew.runs_the_end(config)
+        config.write(folder)  # where another one's was that was told otherwise
         throughput = together(folder) if banks else None
     bank = None
     if banks and throughput:

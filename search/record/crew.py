@@ -29,7 +29,7 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
-from search.record.noted_config import CONFIG, begun_config, noted_config
+from search.record.noted_config import CONFIG, begun_config, ending_like, like, noted_config
 from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
 from search.setup.config import StudyConfig
@@ -171,7 +171,7 @@ class Crew:
         """
         begun = begun_config(self._attributes(), self._where)
         if begun is not None:
-            self._like(begun, config)
+            like(begun, config, self._where)
         elif self._mirror.get_all_trials(self._number, deepcopy=False) and not is_recorded:
             hint = "join it with the --out that it was begun with"
             raise InputError(self._where, expected="a study with its options noted", found="none", hint=hint)
@@ -179,16 +179,23 @@ class Crew:
         self._signs.put_first(CONFIG, (begun or config).to_dict())
         noted = noted_config(self._attributes(), self._where)
         assert noted is not None
-        agreed = self._like(noted, config)
+        agreed = like(noted, config, self._where)
+        if self.has_ended(config.trials) and agreed != (as_it_ended := ending_like(noted, agreed)):
+            hint = "--resume without --join runs its end again with other options"
+            say(f"note: {self._where}: has ended with {noted.repeats_in_words}; {hint}")
+            agreed = as_it_ended
         if noted.trials != config.trials or self.living(anew=True) == 1:
             self._mirror.set_study_user_attr(self._number, CONFIG, agreed.to_dict())
         return agreed
 
-    def _like(self, noted: StudyConfig, config: StudyConfig) -> StudyConfig:
-        """Returns a config with what the machine of who came first has decided, being of the same study."""
-        same = {name: getattr(noted, name) for name in ("pages", "dtype")}
-        noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
-        return config.model_copy(update=same)
+    def as_noted(self, config: StudyConfig) -> StudyConfig:
+        """Returns the config as others find it: what this process was told of the end holds only where it runs that."""
+        noted = noted_config(self._attributes(), self._where)
+        return config if noted is None else ending_like(noted, config)
+
+    def runs_the_end(self, config: StudyConfig) -> None:
+        """Notes with which options this process, which was elected, runs what comes after the search."""
+        self._mirror.set_study_user_attr(self._number, CONFIG, config.to_dict())
 
     def _agree_on_trials(self, trials: int) -> None:
         """Tells the number first and looks at those of others then: of two that differ at least one is refused.

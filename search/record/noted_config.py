@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from search.setup.config import StudyConfig
+from search.setup.options import study_options
 
 CONFIG = "config"
 """The attribute that holds what processes have agreed on that work on the study together."""
@@ -35,3 +36,20 @@ def note_alone(study: optuna.Study, config: StudyConfig) -> None:
     key = CONFIG if CONFIG in study.user_attrs else CONFIG_ALONE
     if study.user_attrs.get(key) != (told := config.to_dict()):
         study.set_user_attr(key, told)
+
+
+def like(noted: StudyConfig, config: StudyConfig, where: str) -> StudyConfig:
+    """Returns a config with what the machine of who came first has decided.
+
+    Raises:
+        InputError: It is of another study; the difference is named.
+    """
+    same = {name: getattr(noted, name) for name in ("pages", "dtype")}
+    noted.check_resumable(where, config.model_copy(update=same | {"storage": noted.storage}))
+    return config.model_copy(update=same)
+
+
+def ending_like(noted: StudyConfig, config: StudyConfig) -> StudyConfig:
+    """Returns a config with another one's options of what comes after the search."""
+    names = (name for name, option in study_options() if option.may_change and name != "trials")
+    return config.model_copy(update={name: getattr(noted, name) for name in names})

@@ -117,3 +117,18 @@ def test_a_study_that_was_begun_alone_is_joined_with_its_own_options_only(tmp_pa
     assert joined.summary.completed == 4
     resumed = run_study(store, out=tmp_path / "alone", resume=True, trials=5, progress=False)
     assert resumed.summary.completed == 5
+
+
+@pytest.mark.usefixtures("made")
+def test_other_options_of_what_comes_last_are_passed_over_once_it_is_over_and_hold_alone(tmp_path, capsys):
+    (tmp_path / "study.toml").write_text(SMALL)
+    told = {"study": tmp_path / "study.toml", "storage": f"sqlite:///{tmp_path}/a.db", "snapshot_every": 0, "folds": 0}
+    told |= {"features": build_store(tmp_path / "store.h5", rows=96), "out": tmp_path / "study"}
+    told |= {"trials": 4, "epochs": 2, "repeats": 2}
+    run_study(**told, finalists=0, join=True, progress=False)
+    ended = run_study(**told, finalists=2, join=True)
+    assert "has ended with no finalists; --resume without --join" in capsys.readouterr().err
+    assert (ended.config.finalists, ended.record.finalists) == (0, ())
+    again = run_study(**told, finalists=2, resume=True, progress=False)
+    assert again.config.finalists == 2
+    assert len(again.record.finalists) >= 2

@@ -303,6 +303,24 @@ def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join
     assert ended_for(crews.attributes, 12) == f"/there on {socket.gethostname()}"
 
 
+def test_options_of_the_end_are_those_of_who_ran_it(crews, join, capsys):
+    one, two = join(), join()
+    mine = one.crew.agree_on(make_config(finalists=3, repeats=2))
+    theirs = two.crew.agree_on(make_config(finalists=0))
+    assert (theirs.finalists, two.crew.as_noted(theirs).finalists) == (0, 3)
+    two.crew.runs_the_end(theirs)
+    assert one.crew.as_noted(mine).finalists == 0
+    two.crew.end(12, Path("/there"))
+    for process in (one, two):
+        process.crew.close()
+    assert capsys.readouterr().err == ""
+    assert join().crew.agree_on(make_config(finalists=3, repeats=2)) == theirs
+    assert "has ended with no finalists; --resume without --join runs its end again" in capsys.readouterr().err
+    assert noted_config(crews.attributes, "here") == theirs
+    assert join().crew.agree_on(theirs) == theirs
+    assert capsys.readouterr().err == ""
+
+
 def test_an_end_whose_study_directory_was_removed_is_forgotten(crews, join, tmp_path, capsys):
     one = join()
     one.crew.forget_lost_end(tmp_path)
