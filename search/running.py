@@ -387,7 +387,7 @@ def _search(
     from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.finish.repeats import help_with_repeats  # noqa: PLC0415
     from search.finish.searched import Searched  # noqa: PLC0415
-    from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
+    from search.training.bank_figures import figures_of  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_banks  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
@@ -424,10 +424,10 @@ def _search(
             return False
         crew.runs_the_end(config)
         config.write(folder)  # where another one's was that was told otherwise
-        throughput = together(folder) if banks else None
     bank = None
     if banks and throughput:
-        bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
+        total = partial(together, folder) if crew is not None else partial(replace, throughput)
+        bank = figures_of(banks, str(config.dtype), total)
     summary = finish_study(
         checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )

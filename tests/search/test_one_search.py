@@ -16,10 +16,13 @@ from tiny_study import STUDY
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from search import open_study, run_study
+from search.record.crew import SharedPlaces
 from search.setup.config import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display
+from search.training.shared_folder import together, worker_folder
+from search.training.throughput import Throughput
 
 FEW = {"trials": 2, "epochs": 2, "folds": 0, "finalists": 0, "progress": False}
 
@@ -132,3 +135,31 @@ def test_other_options_of_what_comes_last_are_passed_over_once_it_is_over_and_ho
     again = run_study(**told, finalists=2, resume=True, progress=False)
     assert again.config.finalists == 2
     assert len(again.record.finalists) >= 2
+
+
+@pytest.mark.usefixtures("made")
+def test_the_time_of_who_waits_for_the_others_is_on_the_disk_and_is_added_up_last(tmp_path, monkeypatch):
+    folder, seen, real = tmp_path / "study", [], SharedPlaces.wait
+
+    def wait(places: SharedPlaces) -> bool:
+        seen.append(together(folder).head_epochs)
+        return real(places)
+
+    monkeypatch.setattr(SharedPlaces, "wait", wait)
+    (tmp_path / "study.toml").write_text(SMALL)
+    told = {
+        "study": tmp_path / "study.toml",
+        "storage": f"sqlite:///{tmp_path}/a.db",
+        "out": folder,
+        "join": True,
+    } | FEW
+    other = Throughput(epochs=3, head_epochs=5, page_epochs=30, room=90, training_seconds=1.0)
+
+    def ends(stage: str) -> None:
+        if stage == "test":
+            other.write(worker_folder(folder, "another"))
+
+    store = build_store(tmp_path / "store.h5", rows=96)
+    found = run_study(store, **told, snapshot_every=1e9, on_stage=ends).summary
+    assert seen[0] == found.trial_epochs
+    assert found.bank.training_seconds > 1
