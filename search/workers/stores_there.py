@@ -21,6 +21,8 @@ VARIABLE = "BOTTLENECK_CACHE"
 """Variable of the environment that names the folder for stores that were fetched."""
 _FETCHING_S = 6 * 3600.0
 """Seconds for which a worker waits for another of its machine to fetch the same store."""
+_OF_VERSIONS = {"etag", "contentmd5", "digest", "lastmodified", "mtime", "updated", "md5hash", "generation", "crc"}
+"""What systems call that which changes with a file, without its capitals and hyphens."""
 _BLOCK = 1 << 24
 """Bytes that are fetched at once."""
 
@@ -61,17 +63,20 @@ def find_there(sent: Sent) -> str:
 
 def _brought(sent: Sent) -> Path:
     try:
-        return fetched(sent.address, part=sent.option)
+        return fetched(sent.address, part=sent.option, identity=sent.identity)
     except InputError as error:
         raise BottleneckError(str(error)) from error
 
 
-def fetched(address: str, *, part: str = "features") -> Path:
+def fetched(address: str, *, part: str = "features", identity: Mapping[str, str] | None = None) -> Path:
     """Returns this machine's copy of a store that lies at an address, fetched where there is none of that version.
+
+    Where nothing tells one version from another, it is fetched anew; but for a worker whose copy is the driver's.
 
     Args:
         address: For fsspec.
         part: What the store is of, for messages: ``features``, ``validation`` or ``test``.
+        identity: Of the store that is wanted; None for the one that is there.
 
     Raises:
         InputError: There is no such file, or nobody knows such addresses.
@@ -86,14 +91,43 @@ def fetched(address: str, *, part: str = "features") -> Path:
             system, place = fsspec.core.url_to_fs(address)
         except ValueError as error:
             raise _nothing(address, part, error) from error
-        version = system.ukey(place)
-    name = hashlib.sha256(f"{address} {version}".encode()).hexdigest()[:32]
-    path = _cache() / f"{name}.h5"
-    if not path.is_file():
+        version = _version(system, place)
+    named = version if version is not None else sorted((identity or {}).items())
+    path = _cache() / f"{hashlib.sha256(f'{address} {named}'.encode()).hexdigest()[:32]}.h5"
+
+    def is_there() -> bool:
+        return path.is_file() and (version is not None or _is_of(path, identity))
+
+    if not is_there():
         with _turn(path), _reaching(address, part):
-            if not path.is_file():  # another worker of this machine may have been at it
+            if not is_there():  # another worker of this machine may have been at it
                 _fetch(system, place, address, path)
     return path
+
+
+def _version(system: Any, place: str) -> str | None:
+    """What changes with a file, by what a system says of it; None where it says no such thing.
+
+    What fsspec itself makes of that (``ukey``) is for some systems the address alone, as for ``http://``.
+    """
+    info = system.info(place)
+    known = {name: info[name] for name in sorted(info) if _letters(name) in _OF_VERSIONS and info[name] is not None}
+    return f"{system.ukey(place)} {info.get('size')} {known}" if known else None
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _is_of(path: Path, identity: Mapping[str, str] | None) -> bool:
+    """Whether a store is the one that is wanted; not where any may be."""
+    if identity is None:
+        return False
+    try:
+        FeatureStore(path).check_recorded(dict(identity), "the driver was given")
+    except BottleneckError:
+        return False
+    return True
 
 
 def _turn(path: Path) -> WriterLock:
