@@ -274,13 +274,14 @@ class Crew:
 
     def _leave(self) -> None:
         try:
-            self._signs.close()  # first: with each sign the mirror's database is asked
+            lost = self._mirror.patience.lost is not None
+            self._signs.close(at_once=lost)  # first: with each sign the mirror's database is asked
         finally:
             try:
                 self._mirror.close()
             finally:
                 if self._finishing is not None:
-                    self._finishing.close()
+                    self._finishing.close(at_once=self._mirror.patience.lost is not None)
 
     def _refuse_beside_one(self) -> None:
         def read() -> list[Owner]:
