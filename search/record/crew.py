@@ -32,6 +32,7 @@ from search.record.mirror import PULLING_SHARE, Mirror
 from search.record.noted_config import CONFIG, begun_config, ending_like, like, noted_config
 from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
+from search.record.touch import Touch
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
 from search.setup.storage_url import hidden
@@ -93,8 +94,8 @@ class Crew:
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
         self.grace = grace
-        self._touched = time.monotonic()  # owner thread; main thread as the places begin
-        self._in_touch_since = self._touched - grace  # as _touched: who comes anew believes what the signs of life say
+        now = time.monotonic()
+        self._touch = Touch(grace, beat_every(grace), self._where, now=now)  # owner thread; main as the places begin
         self._looked: tuple[float, int] | None = None  # main thread
         self._finishing: Ownership | None = None  # main thread
         self._signs = Ownership(
@@ -148,10 +149,11 @@ class Crew:
         trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
         there = members(self._mirror.database.get_study_user_attrs(self._number))
         lost = set(_of_the_departed(trials, there))
-        if self._is_in_touch():
+        if self._touch.is_held(time.monotonic()):
             lost |= set(self._of_the_silent(trials, there))
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
+        self._touch.heard(time.monotonic())
 
     def agree_on(self, config: StudyConfig, *, is_recorded: bool = False) -> StudyConfig:
         """Returns the config that this study is worked on with: the one of who came first, alone or to work together.
@@ -301,19 +303,10 @@ class Crew:
         Raises:
             StorageInternalError: The database cannot be reached.
         """
+        self._touch.begin_round(time.monotonic())
         self._mirror.tables.beat(self._mirror.running)
+        self._touch.heard(time.monotonic())
         self.take_over()
-
-    def _is_in_touch(self) -> bool:
-        """Whether the database, which has just answered, has done so for long enough for others to give their signs.
-
-        Where it was away, or stood still, or this process was asleep, nobody may have given one.
-        """
-        now = time.monotonic()
-        if now - self._touched > self.grace / 2:
-            self._in_touch_since = now
-        self._touched = now
-        return now - self._in_touch_since >= self.grace
 
     def _of_the_silent(self, trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) -> Iterator[int]:
         """Numbers of running trials without a sign of life for this process's grace, and for that of their own."""
