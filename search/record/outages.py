@@ -101,7 +101,8 @@ def set_up_sessions(engine: sqlalchemy.Engine) -> None:
 
     def set_up(connection: Any, _: Any) -> None:
         key = id(connection)
-        _OPEN[key] = weakref.ref(connection, lambda _: _OPEN.pop(key, None))
+        with suppress(TypeError):  # a driver's that cannot be referred to
+            _OPEN[key] = weakref.ref(connection, lambda _: _OPEN.pop(key, None))
         with closing(connection.cursor()) as cursor:  # not every driver's is a context itself
             cursor.execute("SET TIME ZONE 'UTC'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
@@ -119,7 +120,7 @@ def break_off() -> None:
     A signal's handler may call it: it takes no locks.
     """
     for known in list(_OPEN.values()):
-        with suppress(OSError, AttributeError, sqlalchemy.exc.DBAPIError):
+        with suppress(Exception):  # it is closed just now, or its driver tells no socket
             connection = known()
             if connection is not None and not connection.closed:
                 with socket.socket(fileno=os.dup(connection.fileno())) as end:
