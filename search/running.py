@@ -30,7 +30,9 @@ from features.runtime.options import described, takes_options
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
+from search.record.crew import Crew
 from search.record.damage import note_made_of
+from search.record.noted_config import note_alone
 from search.record.opened_study import OpenedStudy, held
 from search.record.storage import check_record, config_in_storage, join_record, open_record, place_of
 from search.record.summary import read_summary
@@ -360,6 +362,14 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     say(f"{folder}: {most} ({how}){repeated}")
 
 
+def _agreed(crew: Crew, config: StudyConfig, resolved: Resolved) -> StudyConfig:
+    """The config that the study is worked on with, together with others."""
+    crew.forget_lost_end(resolved.folder)  # first: where it is lost, the end is run as this process is told
+    config = crew.agree_on(config, is_recorded=resolved.recorded is not None)
+    say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
+    return config
+
+
 def _search(
     resolved: Resolved,
     config: StudyConfig,
@@ -382,7 +392,7 @@ def _search(
     from search.finish.conclusion import finish_study  # noqa: PLC0415
     from search.finish.repeats import help_with_repeats  # noqa: PLC0415
     from search.finish.searched import Searched  # noqa: PLC0415
-    from search.training.bank_figures import describe_bank, step_rate  # noqa: PLC0415
+    from search.training.bank_figures import figures_of  # noqa: PLC0415
     from search.training.runner import Recording, run_pool  # noqa: PLC0415
     from search.training.sizing import settle_banks  # noqa: PLC0415
     from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
@@ -393,13 +403,13 @@ def _search(
     if config.engine == "fused":
         config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     if crew is not None:
-        config = crew.agree_on(config)
-        crew.forget_lost_end(folder)
-        say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
+        config = _agreed(crew, config, resolved)
         if banks is not None and config.pages != banks.pages:
             config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
     write_json(folder / SPLIT_FILE, data.first.split, shared=True)
-    config.write(folder)  # from here on the study can be resumed
+    if crew is None and config.storage:
+        note_alone(study, config)
+    (config if crew is None else crew.as_noted(config)).write(folder)  # from here on the study can be resumed
     on_stage(Stage.SEARCH)
     places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
     book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
@@ -417,10 +427,12 @@ def _search(
         helping = partial(help_with_repeats, searched, snapshot_every=snapshot_every, crew=crew)
         if not await_end(crew, opened, config.trials, helping):
             return False
-        throughput = together(folder) if banks else None
+        crew.runs_the_end(config)
+        config.write(folder)  # where another one's was that was told otherwise
     bank = None
     if banks and throughput:
-        bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=step_rate(banks, str(config.dtype)))
+        total = partial(together, folder) if crew is not None else partial(replace, throughput)
+        bank = figures_of(banks, str(config.dtype), total)
     summary = finish_study(
         checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
     )

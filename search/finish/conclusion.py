@@ -84,7 +84,7 @@ class Choice:
 def finish_study(
     checkpoints: TopCheckpoints,
     *,
-    bank: BankFigures | None = None,
+    bank: Callable[[], BankFigures | None] | None = None,
     remarks: Sequence[str] = (),
     snapshot_every: float,
     crew: Crew | None = None,
@@ -98,8 +98,9 @@ def finish_study(
 
     Args:
         checkpoints: Keeps the heads of the study.
-        bank: How well the bank was used; None with the solo engine. Where it was, what the trials would have taken one
-            at a time is estimated, too. Where nothing was measured, an earlier end's figures stay.
+        bank: Returns how well the bank was used, asked last, as other processes may come to their ends meanwhile; None
+            with the solo engine. Where it was, what the trials would have taken one at a time is estimated, too. Where
+            nothing was measured, an earlier end's figures stay.
         remarks: What was said at the start, see ``search.setup.remarks``.
         snapshot_every: Seconds between two snapshots of the repeats.
         crew: The processes that worked on the study, which take their shares of the repeats; None where one did.
@@ -129,12 +130,13 @@ def finish_study(
         raise BottleneckError(f"{folder}: no trial completed ({'; '.join(reasons)[:300]})")
     choice = choose(searched, snapshot_every=snapshot_every, crew=crew, check=checkpoints.check, on_stage=reached)
     counted = summarise(study, config, chosen=choice.trial)
-    bank = bank or (earlier.bank if earlier else None)
+    concluded = conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=reached)
+    figures = (bank() if bank else None) or (earlier.bank if earlier else None)
     summary = replace(
-        conclude(choice, checkpoints, counted, earlier=earlier.test if earlier else None, on_stage=reached),
-        bank=bank,
+        concluded,
+        bank=figures,
         audit=LeakCounts.from_dict(audited) if audited else None,
-        one_at_a_time=one_at_a_time(study, config, searched.data) if bank else None,
+        one_at_a_time=one_at_a_time(study, config, searched.data) if figures else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
     notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary))

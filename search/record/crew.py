@@ -29,8 +29,10 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import printable
 from search.record.mirror import PULLING_SHARE, Mirror
+from search.record.noted_config import CONFIG, begun_config, ending_like, like, noted_config
 from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
+from search.record.touch import Touch
 from search.setup.config import StudyConfig
 from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
 from search.setup.storage_url import hidden
@@ -51,8 +53,6 @@ LONGEST_WAIT_S = 5.0
 """And at most: nobody who asks it to stop waits for longer."""
 REPEATS = "repeats"
 """The attribute that names the study of the repeats that are run, or were."""
-CONFIG = "config"
-"""The attribute that holds what ``study.json`` does, for who joins from another machine."""
 CLAIMED_AT_ONCE = 8
 """Trials that a process takes in one transaction, at most: that takes little longer than the one of a single trial."""
 PAGES_FOR_EACH = 8
@@ -94,8 +94,8 @@ class Crew:
         self._where = f"{hidden(url)}: study {study!r}"
         self._mirror = mirror
         self.grace = grace
-        self._touched = time.monotonic()  # owner thread; main thread as the places begin
-        self._in_touch_since = self._touched - grace  # as _touched: who comes anew believes what the signs of life say
+        now = time.monotonic()
+        self._touch = Touch(grace, beat_every(grace), self._where, now=now)  # owner thread; main as the places begin
         self._looked: tuple[float, int] | None = None  # main thread
         self._finishing: Ownership | None = None  # main thread
         self._signs = Ownership(
@@ -149,33 +149,55 @@ class Crew:
         trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
         there = members(self._mirror.database.get_study_user_attrs(self._number))
         lost = set(_of_the_departed(trials, there))
-        if self._is_in_touch():
+        if self._touch.is_held(time.monotonic()):
             lost |= set(self._of_the_silent(trials, there))
         if lost := lost - set(self._mirror.running):
             self._mirror.tables.take_back(lost)
+        self._touch.heard(time.monotonic())
 
-    def agree_on(self, config: StudyConfig) -> StudyConfig:
-        """Returns the config that this study is worked on with: the one of who came first.
+    def agree_on(self, config: StudyConfig, *, is_recorded: bool = False) -> StudyConfig:
+        """Returns the config that this study is worked on with: the one of who came first, alone or to work together.
 
         What the database is called is each process's own affair: they have found each other there.
         Where nobody works on it with another number of trials, it may go on with one, and who is alone with other
         options of what comes after them.
 
+        Args:
+            config: What this process was told.
+            is_recorded: Whether that was compared with a ``study.json``, which a study from before its config was noted
+                has nowhere else.
+
         Raises:
             InputError: It is another study; the difference is named. Or the number of trials is not that of others, or
                 less than have been run.
         """
-        noted = noted_config(self._attributes(), self._where)
-        if noted is None:
-            self._signs.put_first(CONFIG, config.to_dict())
-            noted = noted_config(self._attributes(), self._where)
-            assert noted is not None
-        same = {name: getattr(noted, name) for name in ("pages", "dtype")}  # by the machine of who came first
-        noted.check_resumable(self._where, config.model_copy(update=same | {"storage": noted.storage}))
+        begun = begun_config(self._attributes(), self._where)
+        if begun is not None:
+            like(begun, config, self._where)
+        elif self._mirror.get_all_trials(self._number, deepcopy=False) and not is_recorded:
+            hint = "join it with the --out that it was begun with"
+            raise InputError(self._where, expected="a study with its options noted", found="none", hint=hint)
         self._agree_on_trials(config.trials)
+        self._signs.put_first(CONFIG, (begun or config).to_dict())
+        noted = noted_config(self._attributes(), self._where)
+        assert noted is not None
+        agreed = like(noted, config, self._where)
+        if self.has_ended(config.trials) and agreed != (as_it_ended := ending_like(noted, agreed)):
+            hint = "--resume without --join runs its end again with other options"
+            say(f"note: {self._where}: has ended with {noted.repeats_in_words}; {hint}")
+            agreed = as_it_ended
         if noted.trials != config.trials or self.living(anew=True) == 1:
-            self._mirror.set_study_user_attr(self._number, CONFIG, (config.model_copy(update=same)).to_dict())
-        return config.model_copy(update=same)
+            self._mirror.set_study_user_attr(self._number, CONFIG, agreed.to_dict())
+        return agreed
+
+    def as_noted(self, config: StudyConfig) -> StudyConfig:
+        """Returns the config as others find it: what this process was told of the end holds only where it runs that."""
+        noted = noted_config(self._attributes(), self._where)
+        return config if noted is None else ending_like(noted, config)
+
+    def runs_the_end(self, config: StudyConfig) -> None:
+        """Notes with which options this process, which was elected, runs what comes after the search."""
+        self._mirror.set_study_user_attr(self._number, CONFIG, config.to_dict())
 
     def _agree_on_trials(self, trials: int) -> None:
         """Tells the number first and looks at those of others then: of two that differ at least one is refused.
@@ -254,13 +276,14 @@ class Crew:
 
     def _leave(self) -> None:
         try:
-            self._signs.close()  # first: with each sign the mirror's database is asked
+            lost = self._mirror.patience.lost is not None
+            self._signs.close(at_once=lost)  # first: with each sign the mirror's database is asked
         finally:
             try:
                 self._mirror.close()
             finally:
                 if self._finishing is not None:
-                    self._finishing.close()
+                    self._finishing.close(at_once=self._mirror.patience.lost is not None)
 
     def _refuse_beside_one(self) -> None:
         def read() -> list[Owner]:
@@ -280,19 +303,10 @@ class Crew:
         Raises:
             StorageInternalError: The database cannot be reached.
         """
+        self._touch.begin_round(time.monotonic())
         self._mirror.tables.beat(self._mirror.running)
+        self._touch.heard(time.monotonic())
         self.take_over()
-
-    def _is_in_touch(self) -> bool:
-        """Whether the database, which has just answered, has done so for long enough for others to give their signs.
-
-        Where it was away, or stood still, or this process was asleep, nobody may have given one.
-        """
-        now = time.monotonic()
-        if now - self._touched > self.grace / 2:
-            self._in_touch_since = now
-        self._touched = now
-        return now - self._in_touch_since >= self.grace
 
     def _of_the_silent(self, trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) -> Iterator[int]:
         """Numbers of running trials without a sign of life for this process's grace, and for that of their own."""
@@ -332,9 +346,15 @@ class SharedPlaces:
 
     @property
     def is_left(self) -> bool:
-        """Whether a place may be left, or a trial waits."""
-        waiting = any(trial.state == TrialState.WAITING for trial in self._trials())
-        return bool(self._claimed) or waiting or not (self._given_out or self.is_over)
+        """Whether a place may be left, or a trial waits that is wanted: a study may be gone on with fewer trials."""
+        if self._claimed:
+            return True
+        if not self._given_out:
+            return not self.is_over
+        trials = self._trials()
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            return False
+        return sum(trial.state == TrialState.RUNNING or is_counted(trial) for trial in trials) < self._most
 
     @property
     def is_over(self) -> bool:
@@ -386,15 +406,6 @@ def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) 
 
 def _place(folder: Path) -> str:
     return f"{folder.absolute()} on {socket.gethostname()}"
-
-
-def noted_config(attributes: Mapping[str, Any], where: str) -> StudyConfig | None:
-    """Returns the config that processes work on a study with, from its attributes; None where none has joined.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    return StudyConfig.of(attributes[CONFIG], where) if CONFIG in attributes else None
 
 
 def ended_for(attributes: Mapping[str, Any], trials: int) -> str | None:

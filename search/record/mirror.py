@@ -28,7 +28,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -138,13 +138,13 @@ class Mirror(BaseStorage):
         if self._closed:
             return
         self._closed = True
-        self.patience.hurry(at_once=True)  # from now on nothing is tried twice
+        self.patience.end()
         try:
             self._settle()
             self._submit(pull=False)
             self._settle()
         finally:
-            self._writer.shutdown()
+            self._writer.shutdown(wait=self.patience.lost is None)
             self.database.engine.dispose()
 
     def claim(self, most: int, worker: str, count: int = 1) -> list[FrozenTrial]:
@@ -224,7 +224,7 @@ class Mirror(BaseStorage):
     def _settle(self) -> None:
         if self._exchange is None:
             return
-        wait([self._exchange])  # whoever is interrupted here finds it again
+        self.patience.await_answer(self._exchange)  # whoever is interrupted here finds it again
         exchange, self._exchange = self._exchange, None
         if exchange.exception() is not None:
             self._put_back()

@@ -135,7 +135,7 @@ class DatabaseRecord(OpenedStudy):
                 self._mirror.close()
         finally:
             if self._owner is not None:
-                self._owner.close()
+                self._owner.close(at_once=self._mirror.patience.lost is not None)
 
     def _check(self) -> None:
         if self._owner is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import Future, wait
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +29,20 @@ DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
 IDLE_S = 30.0
 """Seconds that a process may do nothing in the midst of a transaction, which takes milliseconds, before PostgreSQL ends
 its connection."""
+ANSWER_S = 10.0
+"""Seconds for which an answer is waited for once somebody has asked to stop: a database may stand still."""
+_LIMITS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Of PostgreSQL's connections: of a machine that is gone without a word one hears within a minute."""
 T = TypeVar("T")
 
+_OPEN: dict[int, weakref.ref[Any]] = {}
+"""The connections to PostgreSQL of this process's studies."""
 _PASSING = ("08", "40", "57")
 """Classes of SQLSTATE: of the connection, of transactions in each other's way, of a server that ends or starts."""
 _TOO_MANY_CONNECTIONS, _WAS_IDLE = "53300", "25P03"
@@ -67,7 +83,7 @@ def keep_to(engine: sqlalchemy.Engine, file: Path | None) -> None:
 
 
 def set_up_sessions(engine: sqlalchemy.Engine) -> None:
-    """Has PostgreSQL tell times in UTC, and end connections that are idle within a transaction.
+    """Has PostgreSQL tell times in UTC, and end connections that are idle within a transaction; limits what may hang.
 
     Signs of life have no zone in Optuna's tables: they would be in that of whoever gave them, which may be another
     for each process, change in the midst of a study, or be one that Python does not know.
@@ -79,14 +95,36 @@ def set_up_sessions(engine: sqlalchemy.Engine) -> None:
     if engine.dialect.name != "postgresql":
         return
 
+    def limit(_: Any, __: Any, ___: Any, told: dict[str, Any]) -> None:
+        for name, value in _LIMITS.items():
+            told.setdefault(name, value)  # the URL may have others
+
     def set_up(connection: Any, _: Any) -> None:
+        key = id(connection)
+        with suppress(TypeError):  # a driver's that cannot be referred to
+            _OPEN[key] = weakref.ref(connection, lambda _: _OPEN.pop(key, None))
         with closing(connection.cursor()) as cursor:  # not every driver's is a context itself
             cursor.execute("SET TIME ZONE 'UTC'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
         connection.commit()
 
+    if engine.dialect.driver in ("psycopg", "psycopg2"):  # which are of the same library
+        sqlalchemy.event.listen(engine, "do_connect", limit)
     sqlalchemy.event.listen(engine, "connect", set_up)
     engine.dispose()  # what was connected before
+
+
+def break_off() -> None:
+    """Breaks off what this process waits for in PostgreSQL, in whatever thread: there it fails as of a lost connection.
+
+    A signal's handler may call it: it takes no locks.
+    """
+    for known in list(_OPEN.values()):
+        with suppress(Exception):  # it is closed just now, or its driver tells no socket
+            connection = known()
+            if connection is not None and not connection.closed:
+                with socket.socket(fileno=os.dup(connection.fileno())) as end:
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 class Patience:
@@ -95,15 +133,32 @@ class Patience:
     Attributes:
         seconds: So long, at most. Somebody may have less at any moment: whoever waits looks at it in steps, since a
             signal's handler must not set an event, whose lock the thread that it came to may hold.
+        lost: What had failed when there was none left: nothing is tried any more.
     """
 
     def __init__(self) -> None:
         """Begins with ten minutes."""
         self.seconds = PATIENCE_S
+        self.lost: Exception | None = None
+        self._asked = False
 
     def hurry(self, *, at_once: bool = False) -> None:
-        """Waits a moment at most from now on, or not at all."""
+        """Somebody asks to stop: waits a moment at most from now on; or not at all, breaking off what is under way."""
+        self._asked = True
         self.seconds = 0.0 if at_once else min(self.seconds, SHORT_S)
+        if at_once:
+            break_off()
+
+    def end(self) -> None:
+        """From now on nothing is tried twice; what is under way may take its time."""
+        self.seconds = 0.0
+
+    def await_answer(self, under_way: Future[Any]) -> None:
+        """Waits for what is done in another thread; not for long once somebody has asked to stop."""
+        begun = time.monotonic()
+        while not wait([under_way], _STEP_S).done:
+            if self._asked and time.monotonic() - begun > ANSWER_S:
+                self.hurry(at_once=True)
 
     def wait(self, pause: float) -> bool:
         """Waits for a pause, or until there is less patience; says whether there is none."""
@@ -134,11 +189,15 @@ def patiently(
     patience = patience or Patience()
     begun, pause, said = time.monotonic(), 0.1, False
     while True:
+        if patience.lost is not None:
+            raise patience.lost
         try:
             return work()
         except DATABASE_ERRORS as error:
             lasting = time.monotonic() - begun
             if not passing(error) or lasting > patience.seconds or patience.wait(pause):
+                if passing(error) and patience.seconds <= 0:
+                    patience.lost = error
                 raise
             if lasting > SHORT_S and not said:
                 said = True

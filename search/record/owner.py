@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
-from search.record.outages import DATABASE_ERRORS, keep_to, patiently, set_up_sessions
+from search.record.outages import ANSWER_S, DATABASE_ERRORS, SHORT_S, keep_to, patiently, set_up_sessions
 from search.setup.optuna_internals import says_it_is_gone
 from search.setup.storage_url import hidden, sqlite_file
 
@@ -195,12 +195,21 @@ class Ownership:
 
         patiently(insert, self._where)
 
-    def close(self) -> None:
-        """Lets go of it; may be called twice."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Lets go of it; may be called twice. A database that does not answer is not waited for long.
+
+        Args:
+            at_once: Whether for a moment only: it is known not to answer, or somebody wants to go.
+        """
         if self._closed:
             return
         self._closed = True
         self._ended.set()
+        leaving = threading.Thread(target=self._let_go, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(SHORT_S if at_once else ANSWER_S)
+
+    def _let_go(self) -> None:
         self._thread.join()
         with suppress(SQLAlchemyError), self._engine.begin() as connection:  # an owner that has ended is none anyway
             connection.execute(sqlalchemy.delete(self._table).where(*self._is(self._noted)))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from features.runtime.errors import InputError
-from search.record.crew import Crew, noted_config, refuse_beside_crew
+from search.record.crew import Crew, refuse_beside_crew
 from search.record.damage import check_made_of, reading
 from search.record.database import (
     database_for,
@@ -23,6 +23,7 @@ from search.record.database import (
 )
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
+from search.record.noted_config import begun_config, noted_config
 from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
@@ -106,12 +107,12 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
     """Opens a study that other processes work on, to look at; ``hand_over`` brings what is new.
 
     Returns:
-        None where there is no such study yet.
+        None where there is no such study yet, or nobody has joined it.
 
     Raises:
         InputError: The storage cannot be opened.
     """
-    if config_in_storage(url, name) is None:
+    if _config_in(url, name, noted_config) is None:
         return None
     with _mirrored(existing_database(url, name), url, name, shared=True) as (study, mirror):
         return DatabaseRecord(study, mirror)
@@ -208,11 +209,15 @@ def place_of(folder: Path, url: str | None) -> Path | str:
 
 
 def config_in_storage(url: str, name: str) -> StudyConfig | None:
-    """Returns the config that processes have noted of the study that they work on; None where there is no such study.
+    """Returns the config that is noted in a study, by those who joined it or who began it; None where there is none.
 
     Raises:
         InputError: The storage cannot be opened, or the config is damaged.
     """
+    return _config_in(url, name, begun_config)
+
+
+def _config_in(url: str, name: str, of: Callable[[Mapping[str, Any], str], StudyConfig | None]) -> StudyConfig | None:
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         return None
@@ -222,7 +227,7 @@ def config_in_storage(url: str, name: str) -> StudyConfig | None:
         if name not in [study.study_name for study in database.get_all_studies()]:
             return None
         attributes = database.get_study_user_attrs(database.get_study_id_from_name(name))
-        return noted_config(attributes, f"{hidden(url)}: study {name!r}")
+        return of(attributes, f"{hidden(url)}: study {name!r}")
 
     try:
         with storage_errors(url):

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import Objective, best_of
-from search.record.crew import ended_for, members, noted_config
+from search.record.crew import ended_for, members
 from search.record.database import storage_errors
+from search.record.noted_config import noted_config
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of

@@ -104,13 +104,15 @@ class TrialTables:
 
         Returns:
             Their numbers in the storage. They are running, their places noted. Fewer, or none, where no more wait and
-            no place is left.
+            no place is left; or where a study that had given out more places is gone on with fewer, and these are had.
         """
         with transaction(self.storage) as session:
             self._lock(session)
+            given = before = self._places(session)
+            if given > most:
+                count = max(0, min(count, most - self._had(session)))
             rows = self._waiting(session, count)
             placed = self._placed(session, [row.trial_id for row in rows])
-            given = before = self._places(session)
             rows += self._new(session, max(0, min(count - len(rows), most - given)))
             told = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
             for number in sorted(told.keys() - placed):  # new, or its first run was killed before it had one
@@ -243,6 +245,15 @@ class TrialTables:
         trials = tables.TrialModel
         waiting = sqlalchemy.select(trials).where(trials.study_id == self.study_id, trials.state == TrialState.WAITING)
         return list(session.scalars(waiting.order_by(trials.trial_id).limit(count).with_for_update()))
+
+    def _had(self, session: Session) -> int:
+        """How many trials run or have a result; those that were interrupted have none."""
+        trials = tables.TrialModel
+        begun = sqlalchemy.select(sqlalchemy.func.count()).where(
+            trials.study_id == self.study_id, trials.state != TrialState.WAITING
+        )
+        failures = session.scalars(self._attributes(TrialNotes.FAILURE)).all()
+        return session.scalars(begun).one() - failures.count(json.dumps(INTERRUPTED))
 
     def _new(self, session: Session, count: int) -> list[Any]:
         """Adds trials, of which nothing is known yet."""

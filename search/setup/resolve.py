@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
 DEMONSTRATION = "demonstration"
 """Folder in a study directory of what is searched over where no store is given."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How an address looks as a path, which has one of its slashes less; a Windows drive has one letter."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
 
     Args:
         given: What was given.
-        noted: Returns the config that processes have noted in a storage, by its URL, that work on the study of a name.
+        noted: Returns the config that is noted in a storage, by its URL, in the study of a name.
 
     Raises:
         InputError: The study file is wrong, the study directory holds a study already, or none to resume, or options
@@ -242,7 +245,10 @@ def _where_it_was_found(
 
 
 def _require_possible(folder: Path) -> None:
-    """Refuses a name that no folder can have: too long, or with a null character in it."""
+    """Refuses a name that no folder can have, too long or with a null character in it, and one that is an address."""
+    if _ADDRESS.match(folder.as_posix()) and not Path(folder.parts[0]).exists():
+        hint = "a study directory is on a disk; only --features may be elsewhere"
+        raise InputError("--out", expected="a folder", found=f"{printable(str(folder))[:80]}, an address", hint=hint)
     try:
         folder.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -295,7 +301,9 @@ def study_of(given: RunOptions) -> tuple[str, Path]:
     """
     file = read_study_file(find_study_file(given.study or DEFAULT_STUDY))
     _filled_in(given.model_copy(update={"join": True}), file.run)  # which refuses what would be refused of each
-    return file.name, given.out or STUDIES / file.name
+    folder = given.out or STUDIES / file.name
+    _require_possible(folder)
+    return file.name, folder
 
 
 def find_study_file(path: Path) -> Path:

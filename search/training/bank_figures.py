@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import mean
 
 from heads.bank.matmul_rate import bank_rate
@@ -13,6 +14,12 @@ from search.training.throughput import Throughput
 def step_rate(banks: BankShapes, dtype: str) -> float:
     """Measured rate of the bare products of the banks' first layers, in operations per second; of several the mean."""
     return mean(bank_rate(shape, dtype) for shape in banks.shapes.values())
+
+
+def figures_of(banks: BankShapes, dtype: str, total: Callable[[], Throughput]) -> Callable[[], BankFigures | None]:
+    """Measures the machine's rate and returns what describes the banks, once ``total`` is asked what they came to."""
+    bare = step_rate(banks, dtype)
+    return lambda: describe_bank(banks.pages, dtype, total(), bare=bare)
 
 
 def describe_bank(pages: int, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:

@@ -65,7 +65,8 @@ class Display:
         done = sum(is_counted(t) for t in self.study.get_trials(deepcopy=False))
         fresh = done - self._before
         elapsed = time.monotonic() - self._begun
-        return done, (self.config.trials - done) * elapsed / fresh if fresh else None
+        left = max(0, self.config.trials - done)  # with fewer than had begun, those go on all the same
+        return done, left * elapsed / fresh if fresh else None
 
     def _table(self) -> Table:
         trials = self.study.get_trials(deepcopy=False)

@@ -160,7 +160,15 @@ class Pool:
         return True
 
     def _find_more(self, stop: Stop) -> bool:
-        """Waits for trials that other processes may leave, if they are at it; whether there are some now."""
+        """Waits for trials that other processes may leave, if they are at it; whether there are some now.
+
+        Whoever sums up what all have measured may do so meanwhile, from their snapshots.
+        """
+        if self.opened.crew is not None:
+            with self.throughput.bookkeeping():
+                self._flush()
+            self._take_snapshot()
+            self.snapshots.wait()
         while self.book.wait():
             if stop.asked:
                 stop.take_effect()

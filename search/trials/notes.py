@@ -76,6 +76,7 @@ class TrialNotes:
 
     ORDINAL: ClassVar = "ordinal"
     WORKER: ClassVar = "worker"
+    FAILURE: ClassVar = "failure"
     attributes: Mapping[str, Any]
 
     @classmethod

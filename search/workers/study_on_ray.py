@@ -20,8 +20,8 @@ from features.runtime.options import option_name
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 from features.store.reader import FeatureStore
-from search.record.crew import CONFIG
 from search.record.database import storage_errors
+from search.record.noted_config import CONFIG
 from search.record.opened_study import OpenedStudy
 from search.record.storage import config_in_storage, watch_record
 from search.setup.config import STUDY_FILE, StudyConfig
@@ -170,7 +170,7 @@ def sent_stores(options: RunOptions) -> list[Sent]:
             part_paths(names, given, option=option_name(part))  # which refuses what does not go with the names
         for place, told in enumerate(given):
             name, address = split_name(told)
-            here = fetched(address) if is_address(address) else Path(address)
+            here = fetched(address, part=part) if is_address(address) else Path(address)
             where = address if is_address(address) else str(here.absolute())
             found.append(
                 Sent(part, (name or names[place]) if len(names) > 1 else "", where, FeatureStore(here).identity)
@@ -211,7 +211,7 @@ class _Driver:
             max_concurrency=2,  # to be asked to stop while it runs
             scheduling_strategy="SPREAD",
         )(StudyWorker)
-        self._answered = False
+        self._answered = self._gone = False
         self._placed = [_Placed(number) for number in range(placement.workers)]
 
     def run(self, name: str) -> None:
@@ -245,6 +245,9 @@ class _Driver:
         """Takes note of workers that have ended, and starts those again that have died."""
         runs = {placed.run: placed for placed in self._placed if placed.run is not None}
         done, _ = self._ray.wait(list(runs), num_returns=len(runs), timeout=LOOK_S)
+        self._gone = not any(node["Alive"] for node in self._ray.nodes())
+        if self._gone:  # what is started now would wait for a machine without end
+            raise BottleneckError("Ray is gone, and the workers with it: the same command goes on")
         for run in done:
             placed = runs[run]
             ended = self._end_of(run)
@@ -282,7 +285,7 @@ class _Driver:
     def _stop(self) -> None:
         """Asks all to stop, and waits until they have."""
         running = [placed for placed in self._placed if placed.run is not None]
-        if not running:
+        if not running or self._gone:
             return
         say(f"{counted(len(running), 'worker')} asked to stop")
         for placed in running:

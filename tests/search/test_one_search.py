@@ -16,10 +16,13 @@ from tiny_study import STUDY
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from search import open_study, run_study
+from search.record.crew import SharedPlaces
 from search.setup.config import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display
+from search.training.shared_folder import together, worker_folder
+from search.training.throughput import Throughput
 
 FEW = {"trials": 2, "epochs": 2, "folds": 0, "finalists": 0, "progress": False}
 
@@ -101,3 +104,62 @@ def test_a_search_whose_directory_was_removed_leaves_that_of_the_next_one_alone(
         )
     begun[0].check()
     assert sorted(path.name for path in folder.rglob("*")) == [".study.json.lock", "finalists", "heads", "validation"]
+
+
+@pytest.mark.usefixtures("made")
+def test_a_study_that_was_begun_alone_is_joined_with_its_own_options_only(tmp_path):
+    (tmp_path / "study.toml").write_text(SMALL)
+    (tmp_path / "other.toml").write_text(SMALL.replace("step = 16", "step = 80"))
+    told = {"study": tmp_path / "study.toml", "storage": f"sqlite:///{tmp_path}/a.db", "snapshot_every": 0} | FEW
+    store = build_store(tmp_path / "store.h5", rows=96)
+    run_study(store, **told, out=tmp_path / "alone")
+    for changed, said in (({"epochs": 3}, "epochs"), ({"study": tmp_path / "other.toml"}, r"space\.conv_width")):
+        with pytest.raises(InputError, match=rf"a\.db: {said}: expected "):
+            run_study(store, **told | changed, out=tmp_path / "joined", join=True)
+    joined = run_study(store, **told | {"trials": 4}, out=tmp_path / "joined", join=True)
+    assert joined.summary.completed == 4
+    resumed = run_study(store, out=tmp_path / "alone", resume=True, trials=5, progress=False)
+    assert resumed.summary.completed == 5
+
+
+@pytest.mark.usefixtures("made")
+def test_other_options_of_what_comes_last_are_passed_over_once_it_is_over_and_hold_alone(tmp_path, capsys):
+    (tmp_path / "study.toml").write_text(SMALL)
+    told = {"study": tmp_path / "study.toml", "storage": f"sqlite:///{tmp_path}/a.db", "snapshot_every": 0, "folds": 0}
+    told |= {"features": build_store(tmp_path / "store.h5", rows=96), "out": tmp_path / "study"}
+    told |= {"trials": 4, "epochs": 2, "repeats": 2}
+    run_study(**told, finalists=0, join=True, progress=False)
+    ended = run_study(**told, finalists=2, join=True)
+    assert "has ended with no finalists; --resume without --join" in capsys.readouterr().err
+    assert (ended.config.finalists, ended.record.finalists) == (0, ())
+    again = run_study(**told, finalists=2, resume=True, progress=False)
+    assert again.config.finalists == 2
+    assert len(again.record.finalists) >= 2
+
+
+@pytest.mark.usefixtures("made")
+def test_the_time_of_who_waits_for_the_others_is_on_the_disk_and_is_added_up_last(tmp_path, monkeypatch):
+    folder, seen, real = tmp_path / "study", [], SharedPlaces.wait
+
+    def wait(places: SharedPlaces) -> bool:
+        seen.append(together(folder).head_epochs)
+        return real(places)
+
+    monkeypatch.setattr(SharedPlaces, "wait", wait)
+    (tmp_path / "study.toml").write_text(SMALL)
+    told = {
+        "study": tmp_path / "study.toml",
+        "storage": f"sqlite:///{tmp_path}/a.db",
+        "out": folder,
+        "join": True,
+    } | FEW
+    other = Throughput(epochs=3, head_epochs=5, page_epochs=30, room=90, training_seconds=1.0)
+
+    def ends(stage: str) -> None:
+        if stage == "test":
+            other.write(worker_folder(folder, "another"))
+
+    store = build_store(tmp_path / "store.h5", rows=96)
+    found = run_study(store, **told, snapshot_every=1e9, on_stage=ends).summary
+    assert seen[0] == found.trial_epochs
+    assert found.bank.training_seconds > 1

@@ -208,7 +208,7 @@ def test_with_a_banks_figures_stands_what_the_trials_would_have_taken_alone(tmp_
     ended = end_study(tmp_path, finalists=0)
     asked = []
     monkeypatch.setattr("search.finish.conclusion.one_at_a_time", lambda *given: asked.append(given))
-    summary = finish_study(ended.checkpoints, bank=BANK, snapshot_every=1e9)
+    summary = finish_study(ended.checkpoints, bank=lambda: BANK, snapshot_every=1e9)
     assert summary.bank == read_summary(ended.folder).bank == BANK
     assert asked == [(ended.study, ended.config, ended.study_data)]
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from made_crew import DEAD, ELSEWHERE, Process
-from made_mirrors import Clock
+from made_mirrors import Clock, claim
 from made_study import make_config
 from optuna.samplers import RandomSampler
 
@@ -20,16 +20,15 @@ from features.runtime.errors import BottleneckError, InputError
 from search.record import crew as module
 from search.record import owner
 from search.record.crew import (
-    CONFIG,
     FINISHER,
     MEMBER,
     REPEATS,
     beat_every,
     ended_for,
     members,
-    noted_config,
     refuse_beside_crew,
 )
+from search.record.noted_config import CONFIG, CONFIG_ALONE, begun_config, note_alone, noted_config
 from search.record.owner import ATTRIBUTE, Ownership
 from search.record.summary import SUMMARY_FILE
 from search.trials.samplers import make_sampler
@@ -233,6 +232,35 @@ def test_fewer_trials_than_have_been_run_are_refused(crews, join):
     assert one.crew.agree_on(make_config(trials=3)).trials == 3
 
 
+def test_a_study_that_was_begun_alone_is_joined_with_its_options_and_what_its_machine_decided(crews, join):
+    note_alone(crews.study_of(crews.join()), make_config(trials=12, pages=32))
+    assert noted_config(crews.attributes, "here") is None
+    with pytest.raises(InputError, match=rf"study '{crews.name}': epochs: expected 8, found 9"):
+        join().crew.agree_on(make_config(epochs=9))
+    assert CONFIG not in crews.attributes, "nobody has joined"
+    assert join().crew.agree_on(make_config(trials=15, pages=64)).pages == 32
+    noted = noted_config(crews.attributes, "here")
+    assert noted is not None
+    assert (noted.trials, noted.pages) == (15, 32)
+
+
+def test_who_goes_on_alone_with_more_trials_has_noted_them_for_who_joins_next(crews, join):
+    first = join()
+    first.crew.agree_on(make_config(trials=12))
+    first.crew.close()
+    note_alone(crews.study_of(crews.join()), make_config(trials=20))
+    assert CONFIG_ALONE not in crews.attributes
+    assert begun_config(crews.attributes, "here").trials == 20
+
+
+def test_a_study_with_trials_that_says_nothing_of_its_options_is_joined_where_it_was_begun(crews, join):
+    claim(crews.join(), "alone")
+    with pytest.raises(InputError, match=r"with its options noted, found none; join it with the --out that it was"):
+        join().crew.agree_on(make_config())
+    assert CONFIG not in crews.attributes
+    assert join().crew.agree_on(make_config(), is_recorded=True) == make_config()
+
+
 def test_a_config_that_is_damaged_is_named(crews, join):
     crews.storage.set_study_user_attr(crews.study, CONFIG, {"schema": 1})
     with pytest.raises(InputError, match=f"study '{crews.name}'"):
@@ -298,6 +326,24 @@ def test_what_comes_after_the_search_has_been_run_for_so_many_trials(crews, join
     assert two.crew.has_ended(12)
     assert not two.crew.has_ended(15), "there are more by now"
     assert ended_for(crews.attributes, 12) == f"/there on {socket.gethostname()}"
+
+
+def test_options_of_the_end_are_those_of_who_ran_it(crews, join, capsys):
+    one, two = join(), join()
+    mine = one.crew.agree_on(make_config(finalists=3, repeats=2))
+    theirs = two.crew.agree_on(make_config(finalists=0))
+    assert (theirs.finalists, two.crew.as_noted(theirs).finalists) == (0, 3)
+    two.crew.runs_the_end(theirs)
+    assert one.crew.as_noted(mine).finalists == 0
+    two.crew.end(12, Path("/there"))
+    for process in (one, two):
+        process.crew.close()
+    assert capsys.readouterr().err == ""
+    assert join().crew.agree_on(make_config(finalists=3, repeats=2)) == theirs
+    assert "has ended with no finalists; --resume without --join runs its end again" in capsys.readouterr().err
+    assert noted_config(crews.attributes, "here") == theirs
+    assert join().crew.agree_on(theirs) == theirs
+    assert capsys.readouterr().err == ""
 
 
 def test_an_end_whose_study_directory_was_removed_is_forgotten(crews, join, tmp_path, capsys):

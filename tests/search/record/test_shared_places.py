@@ -204,6 +204,30 @@ def test_a_study_that_is_to_have_more_has_places_again(join):
     assert ordinals(taken(more)) == [1, 2]
 
 
+def test_a_study_that_is_to_have_fewer_runs_no_more_of_those_that_wait_than_it_lacks(crews, join, pauses):
+    first = join()
+    found = taken(first.places(8))
+    for trial in found[:2]:
+        first.complete(trial)
+    first.crew.close()  # six wait
+    one, two = join(), join()
+    mine, theirs = one.places(5), two.places(5)
+    for places in (mine, theirs):
+        places.begin([])
+    ours, (last,) = taken(mine), taken(theirs)
+    assert len(ours) == 2
+    for trial in ours:
+        one.complete(trial)
+    assert taken(mine) == []
+    assert not mine.is_left, "what waits is not wanted"
+    assert mine.wait()
+    assert pauses == [module.WAIT_S]
+    two.complete(last)
+    assert not mine.wait()
+    assert crews.states.count(TrialState.WAITING) == 3, "for who goes on with more"
+    assert len(taken(one.places(8))) == 2, "its share of them"
+
+
 @pytest.mark.parametrize(("pages", "claimed"), [(1, 1), (8, 1), (24, 3), (85, 8), (10_000, 8)])
 def test_who_has_few_pages_holds_few_trials_that_wait(join, pages, claimed):
     one = join()

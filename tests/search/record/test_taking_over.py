@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.record import crew as module
 from search.record.crew import FINISHER, MEMBER
 from search.record.owner import Owner
+from search.record.touch import Touch
 from search.trials.notes import TrialNotes
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -94,6 +95,30 @@ def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grac
     clock.now += 11
     one.crew.take_over()
     assert crews.states == [TrialState.FAIL, TrialState.WAITING]
+
+
+@pytest.mark.parametrize(("answer", "taken"), [(0.6, True), (1.3, False)])
+def test_a_database_that_answers_slowly_is_one_that_answers_unless_signs_come_too_late(capsys, answer, taken):
+    now, touch = 0.0, Touch(6.0, 1.0, "here", now=0.0)
+    held = []
+    for _ in range(10):
+        now += 1.0
+        for step in (touch.begin_round, touch.heard, touch.heard, lambda now: held.append(touch.is_held(now))):
+            now += answer
+            step(now)
+    assert all(held) if taken else not any(held[1:])
+    said = "note: here: answers too slowly for --grace 6: nobody is taken for dead"
+    assert capsys.readouterr().err.count(said) == (not taken)
+
+
+def test_a_database_that_stood_still_within_a_round_is_believed_after_the_grace_only():
+    now, held, touch = 0.0, [], Touch(6.0, 1.0, "here", now=0.0)
+    for number in range(20):
+        now += 1.1
+        touch.begin_round(now)
+        now += 3.5 if number == 5 else 0.1
+        held.append(touch.is_held(now))
+    assert held == [True] * 5 + [False] * 6 + [True] * 9
 
 
 def beaten(one: Process, number: int) -> bool:

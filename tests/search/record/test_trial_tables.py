@@ -105,6 +105,15 @@ def test_several_are_claimed_at_once_those_that_wait_first(tables):
     assert tables.claim(5, "me", 4) == []
 
 
+def test_where_more_places_were_given_out_those_are_run_that_are_lacking(tables):
+    tables.begin(planned(5))
+    tables.take_back(tables.claim(5, "me", 2))  # which are run again, and were no results
+    told = tables.claim(3, "me", 2)[0]
+    tables.write({told: Noted(state=TrialState.COMPLETE, values=[0.5], ended=datetime.now())})
+    assert [len(tables.claim(3, "me", 4)) for _ in range(2)] == [1, 0]
+    assert len(tables.claim(5, "me", 4)) == 2
+
+
 @pytest.mark.parametrize(("enqueued", "count"), [(0, 1), (3, 1), (3, 3)])
 def test_of_many_that_claim_at_once_each_gets_places_of_its_own(tables, enqueued, count):
     most = 20

@@ -14,7 +14,8 @@ from made_study import MadeStudy, make_config
 from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
 from search.finish.export_choice import what_leaves
-from search.record.crew import CONFIG, ENDED, ENDED_IN, MEMBER
+from search.record.crew import ENDED, ENDED_IN, MEMBER
+from search.record.noted_config import CONFIG
 from search.record.owner import Owner
 from search.record.study_record import Progress, is_running, read_record
 from search.review.outcome import show_outcome

@@ -181,10 +181,12 @@ def test_numbers_of_numpy_are_numbers():
     assert (told.channels, told.trials, told.validation_fraction) == ("8", 5, 0.25)
 
 
-@pytest.mark.parametrize("out", ["x" * 300, "a\0b"])
+@pytest.mark.parametrize("out", ["x" * 300, "a\0b", "s3://bucket/study"])
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"--out: expected a folder, found (x{80} \(|a.x00b \()"):
+    with pytest.raises(
+        InputError, match=r"--out: expected a folder, found (x{80} \(|a.x00b \(|s3:/bucket/study, an address;)"
+    ):
         resolve(RunOptions.given({"out": out}))
     assert not list(tmp_path.iterdir())
 

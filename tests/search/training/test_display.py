@@ -39,6 +39,11 @@ def test_in_a_log_it_is_a_line_a_trial(made, monkeypatch):
     assert "3 of 12 done" in text
 
 
+def test_with_more_done_than_wanted_no_time_is_left(made, monkeypatch):
+    made.config = made.config.model_copy(update={"trials": 2})
+    assert "3 of 2 done, about 0" in shown(made, Console(file=io.StringIO(), width=200), monkeypatch)
+
+
 def test_in_a_terminal_it_is_a_table(made, monkeypatch):
     text = shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch)
     assert "3 of 12 done" in text

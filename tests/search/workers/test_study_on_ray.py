@@ -18,10 +18,10 @@ from made_study import make_config
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
 
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
-from search.record.crew import CONFIG
+from search.record.noted_config import CONFIG
 from search.record.storage import open_record
 from search.setup.options import RunOptions
 from search.setup.storage_url import VARIABLE
@@ -187,6 +187,18 @@ def test_what_went_wrong_in_a_worker_itself_is_said(monkeypatch):
     assert driver._end_of(ActorDiedError()) is None
 
 
+def test_where_all_machines_are_gone_the_driver_ends_and_waits_for_nobody(capsys):
+    driver, nodes = object.__new__(study_on_ray._Driver), [{"Alive": True}, {"Alive": False}]
+    driver._placed = [study_on_ray._Placed(0, run="run", actor=SimpleNamespace())]
+    driver._ray = SimpleNamespace(wait=lambda runs, **_: ([], runs), nodes=lambda: nodes)
+    driver._look_after()
+    nodes[0]["Alive"] = False
+    with pytest.raises(BottleneckError, match="Ray is gone, and the workers with it: the same command goes on"):
+        driver._look_after()
+    driver._stop()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_worker_whose_log_cannot_be_written_goes_on(tmp_path):
     (tmp_path / "workers").write_text("a file")
     worker = StudyWorker()
@@ -226,12 +238,16 @@ def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, val
         (("--workers", "0", "--address", "local", "--features", "STORE"), "--workers: expected 1 or more, found 0"),
         ((), "--features: expected a store, or its address"),
         (("--features", "no/such.h5", "--address", "local"), "no/such.h5: expected a feature store"),
+        (
+            ("--features", "STORE", "--address", "local", "--out", "s3://bucket/study"),
+            "--out: expected a folder, found s3",
+        ),
         (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe, bohb or random"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_started(tmp_path, store, words, said):
     told = [str(store) if word == "STORE" else word for word in words]
-    ended = invoke("search.cluster", "run", *told, "--out", tmp_path / "study")
+    ended = invoke("search.cluster", "run", "--out", tmp_path / "study", *told)
     assert ended.status == 2
     assert said in ended.err
     assert not (tmp_path / "study").exists()
