@@ -163,3 +163,21 @@ def test_the_time_of_who_waits_for_the_others_is_on_the_disk_and_is_added_up_las
     found = run_study(store, **told, snapshot_every=1e9, on_stage=ends).summary
     assert seen[0] == found.trial_epochs
     assert found.bank.training_seconds > 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"storage": None}, "--join: expected --storage"),
+        ({"features": None}, "--join: expected --features"),
+        ({"channels": 4}, "--channels: expected none beside --join"),
+        ({"head": "some:function"}, "--head: expected none beside --join"),
+    ],
+)
+def test_what_does_not_go_with_others_is_refused_and_nothing_is_made(tmp_path, changed, said):
+    store = build_store(tmp_path / "store.h5", rows=24)
+    told = {"features": store, "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db", "join": True}
+    with pytest.raises(InputError, match=said):
+        run_study(**told | changed, progress=False)
+    assert not (tmp_path / "study").exists()
+    assert not (tmp_path / "a.db").exists()

@@ -25,7 +25,6 @@ from postgres import Server, running_server
 from sqlalchemy import NullPool
 from sqlalchemy.exc import DBAPIError
 
-from features.runtime.errors import InputError
 from search import open_study, run_study
 from search.record import outages
 from search.record.results import FinalistRecord
@@ -438,20 +437,3 @@ def test_a_search_alone_and_one_with_others_exclude_each_other(start, url, tmp_p
     assert re.search(r"process \d+ on .* searches it alone; start that one with --join", refused.said), refused.said
     assert alone.wait() == 0, alone.said
     assert_sound(url, TRIALS)
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"storage": None}, "--join: expected --storage"),
-        ({"features": None}, "--join: expected --features"),
-        ({"channels": 4}, "--channels: expected none beside --join"),
-        ({"head": "some:function"}, "--head: expected none beside --join"),
-    ],
-)
-def test_what_does_not_go_with_others_is_refused(tmp_path, store, changed, said):
-    told = {"features": store, "out": tmp_path / "study", "storage": f"sqlite:///{tmp_path}/a.db", "join": True}
-    with pytest.raises(InputError, match=said):
-        run_study(**told | changed, progress=False)
-    assert not (tmp_path / "study").exists()
-    assert not (tmp_path / "a.db").exists()

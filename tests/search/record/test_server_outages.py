@@ -1,0 +1,104 @@
+"""A database server that is stopped and started, or that does not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import sqlalchemy
+from made_database import connected
+from made_mirrors import Mirrors, claim, view
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from postgres import Server, running_server
+from sqlalchemy.exc import OperationalError
+
+from search.record import outages
+from search.record.opened_study import DatabaseRecord
+from search.record.storage import join_record
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Server, str]]:
+    with running_server() as server:
+        url = server.new_database("made")
+        RDBStorage(url).engine.dispose()
+        yield server, url
+
+
+def test_a_server_that_was_away_has_everything_when_it_is_back(server):
+    server, url = server
+    storage = connected(url)
+    mirrors = Mirrors(storage, url)
+    mirror = mirrors.join()
+    number = claim(mirror)
+    mirror.set_trial_intermediate_value(number, 1, 0.1)
+    mirror.flush()
+    storage.engine.dispose()
+    server.stop()
+    mirror.set_trial_intermediate_value(number, 2, 0.2)
+    assert mirror.hand_over() == []
+    mirror.set_trial_state_values(number, TrialState.COMPLETE, [0.5])
+    mirror.hand_over()
+    server.start()
+    assert mirror.flush() == []
+    assert mirrors.stored == view(mirror)
+    assert mirrors.stored[0].intermediate_values == {1: 0.1, 2: 0.2}
+    mirror.set_trial_user_attr(claim(mirror), "a", 1)
+    storage.engine.dispose()
+    server.stop()
+    begun = time.monotonic()
+    with pytest.raises((StorageInternalError, OperationalError)):
+        mirror.close()
+    assert time.monotonic() - begun < 5
+    server.start()
+
+
+# --- a database that does not answer ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(server: tuple[Server, str]) -> Iterator[DatabaseRecord]:
+    """A study in a database that stands still from now on, in the midst of what a process writes."""
+    url = server[0].new_database(f"hanging{time.monotonic_ns()}", template="made")
+    opened = join_record(url, "s", direction="maximize", grace=60)
+    mirror = opened._mirror
+    mirror.claim(9, opened.crew.name)
+    mirror.set_trial_user_attr(mirror.running[0], "a", 1)
+
+    def stand_still(_):
+        with mirror.database.engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
+
+    mirror.tables.write = stand_still
+    mirror.hand_over()
+    yield opened
+    with suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+        opened.close()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_who_asks_to_stop_while_the_database_stands_still_is_not_kept_waiting(hanging, monkeypatch, signals):
+    monkeypatch.setattr(outages, "ANSWER_S", 0.3 if signals == 1 else 60)
+    time.sleep(0.2)  # it is asked by now
+    begun = time.monotonic()
+    for again in range(signals):
+        hanging.hurry(at_once=bool(again))
+    with pytest.raises((StorageInternalError, sqlalchemy.exc.SQLAlchemyError)):
+        hanging.flush()
+    with pytest.raises((StorageInternalError, sqlalchemy.exc.SQLAlchemyError)):
+        hanging.close()
+    assert time.monotonic() - begun < 5
+    assert not hanging._mirror.is_open
+
+
+def test_connections_have_limits_unless_the_url_says_others(server):
+    engine = sqlalchemy.create_engine(f"{server[1]}&connect_timeout=7")
+    outages.set_up_sessions(engine)
+    with engine.connect() as connection:
+        told = connection.connection.dbapi_connection.info.get_parameters()
+    engine.dispose()
+    assert (told["connect_timeout"], told["tcp_user_timeout"], told["keepalives_idle"]) == ("7", "60000", "30")
