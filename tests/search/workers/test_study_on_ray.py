@@ -242,7 +242,6 @@ def test_what_is_not_for_a_cluster_is_refused_by_name(tmp_path, store, name, val
             ("--features", "STORE", "--address", "local", "--out", "s3://bucket/study"),
             "--out: expected a folder, found s3",
         ),
-        (("--features", "STORE", "--sampler", "qmc", "--address", "local"), "--sampler: expected tpe, bohb or random"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_started(tmp_path, store, words, said):
