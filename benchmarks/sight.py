@@ -92,13 +92,14 @@ def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
 def covered_features(backbone, paths) -> np.ndarray:  # noqa: ANN001
     """Features, (scans, 1 + places, ...), of each scan as it is and with each of its places covered."""
     from features.images.decode import decode_image
-    from heads.saliency.occlusion import COVER, PLACES, covered_pixels
+    from heads.saliency.occlusion import PATCHES, covered_pixels
 
     found = []
     for path in paths:
         picture = decode_image(path, backbone.image_size)
-        stretches = [covered_pixels(place, PLACES, COVER, len(picture)) for place in range(PLACES)]
-        pictures = np.repeat(picture[None], 1 + PLACES**2, axis=0)
+        places = PATCHES.places
+        stretches = [covered_pixels(place, places, PATCHES.cover, len(picture)) for place in range(places)]
+        pictures = np.repeat(picture[None], 1 + places**2, axis=0)
         grey = np.rint(picture.mean(axis=(0, 1))).astype(np.uint8)
         for covered, patch in zip(pictures[1:], product(stretches, stretches), strict=True):
             covered[patch] = grey

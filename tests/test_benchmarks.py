@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from heads.model.spec import HeadSpec
 from search import run_study
 
 BENCHMARKS = ROOT / "benchmarks"
+PACKAGES = {"features", "heads", "search"}
 
 
 @pytest.fixture
@@ -38,6 +41,19 @@ def test_operations_are_those_of_a_heads_own_sizes(beside):
     assert module["all_products"](spec, shape) == first + dense
     pooled = HeadSpec(conv_width=32, pooling="max")
     assert module["all_products"](pooled, shape) == first + 3 * 2 * 10 * 32 * 5
+
+
+def test_what_they_import_is_there():
+    """Type checkers do not read them, and most run only where something is measured."""
+    missing = []
+    for path in sorted(BENCHMARKS.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+                module = import_module(str(node.module))
+                missing += [
+                    f"{path.name}: {node.module}.{one.name}" for one in node.names if not hasattr(module, one.name)
+                ]
+    assert not missing
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 40])
