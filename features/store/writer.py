@@ -23,6 +23,7 @@ from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
 from features.store.contiguous import allocated, declare, write_at
 from features.store.feature_writer import FeaturesPlace, runs_of
+from features.store.limits import require_own_name
 from features.store.projection import DATASET
 from features.store.schema import (
     DIGEST_BYTES,
@@ -49,10 +50,13 @@ class StoreWriter:
         """Takes the lock, then creates the file or checks that the existing one is the same store.
 
         Raises:
-            InputError: The store exists and differs from ``header``; the field is named.
+            InputError: The store exists and differs from ``header``; the field is named. Or there is none, and its name
+                is another format's.
             BottleneckError: Another process is writing it, or the disk is too small.
         """
         self.path = Path(path)
+        if not self.path.exists():
+            require_own_name(self.path)
         self.header = header
         self._lock = WriterLock(self.path)
         self._descriptor = -1

@@ -245,6 +245,17 @@ def test_neither_layout_is_refused(tmp_path):
             is_article(tmp_path / name)
 
 
+def test_no_store_is_made_under_the_name_of_another_format(tmp_path):
+    np.savez(tmp_path / "made.npz", X=np.ones((4, 8), np.float32), y=[0, 1, 0, 1])
+    store = build_store(tmp_path / "store.h5")
+    for command, source in (("features.convert", "made.npz"), ("features.compress", "store.h5")):
+        channels = ("--channels", 2) if command == "features.compress" else ()
+        refused = invoke(command, tmp_path / source, tmp_path / "out.keras", *channels)
+        assert (refused.status, refused.out) == (2, "")
+        assert "out.keras: expected a name that ends in .h5, as that is what is made, found out.keras" in refused.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.npz", store.name]
+
+
 def test_no_article_is_made_under_the_name_of_arrays(tmp_path):
     store = build_store(tmp_path / "store.h5")
     for name in ("out.npz", "out.NPY"):
