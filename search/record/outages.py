@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from contextlib import closing, suppress
 from pathlib import Path
@@ -90,7 +90,8 @@ def set_up_sessions(engine: sqlalchemy.Engine) -> None:
 
     A process that is stopped within a transaction, or whose machine is suspended, would keep its locks, and all others
     waiting for them, until somebody ends it. When it goes on, it finds its connection gone, and begins anew as after
-    any outage.
+    any outage. In the midst of a pipeline, as which psycopg sends one statement with many rows, PostgreSQL takes nobody
+    for idle, and before its version 17 has no other limit that would hold: no pipelines are used.
     """
     if engine.dialect.name != "postgresql":
         return
@@ -108,8 +109,15 @@ def set_up_sessions(engine: sqlalchemy.Engine) -> None:
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(1000 * IDLE_S)}")
         connection.commit()
 
+    def one_by_one(cursor: Any, statement: str, rows: Iterable[Any], _: Any) -> bool:
+        for row in rows:
+            cursor.execute(statement, row)
+        return True
+
     if engine.dialect.driver in ("psycopg", "psycopg2"):  # which are of the same library
         sqlalchemy.event.listen(engine, "do_connect", limit)
+    sqlalchemy.event.listen(engine, "do_executemany", one_by_one)
+    engine.dialect.supports_sane_multi_rowcount = False  # a cursor counts those of its last statement
     sqlalchemy.event.listen(engine, "connect", set_up)
     engine.dispose()  # what was connected before
 

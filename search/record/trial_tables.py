@@ -363,4 +363,8 @@ def _put(
             for column, told in values.items():
                 setattr(found, column, told)
     if fresh:
-        session.execute(sqlalchemy.insert(table), fresh)
+        statement = sqlalchemy.insert(table)
+        if session.get_bind().dialect.insert_executemany_returning:  # by which they all go at once, and in no pipeline
+            session.execute(statement.returning(table.trial_id), fresh)
+        else:
+            session.execute(statement, fresh)
