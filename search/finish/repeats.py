@@ -166,8 +166,8 @@ def run_repeats(
         bank = repeats.run(opened, saved, sink, snapshot_every=snapshot_every, on_stage=on_stage)
         with repeats.advising():
             finalists = _read(opened.study, plan.trials, plan.runs, sink)
-        if crew is not None:
-            clear_away(repeats.place, crew.others())
+        if opened.crew is not None:
+            clear_away(repeats.place, opened.crew.others())
     return finalists, _cost(opened.study.get_trials(deepcopy=False), bank)
 
 

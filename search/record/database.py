@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.text import listed
 from search.record.crew import beat_every
-from search.record.outages import DATABASE_ERRORS, broke_off, keep_to, passes, patiently, set_up_sessions
+from search.record.outages import DATABASE_ERRORS, broke_off, forbids, keep_to, passes, patiently, set_up_sessions
 from search.setup.storage_url import VARIABLE, has_secrets, hidden, scrubbed, sqlite_file
 
 T = TypeVar("T")
@@ -152,7 +152,9 @@ def _opening(url: str) -> Iterator[None]:
     except ImportError as error:
         raise BottleneckError(f"--storage {hidden(url)}: its driver is not installed ({error})") from None
     except Exception as error:  # SQLAlchemy and the drivers raise errors of many kinds, some with the URL in them
-        told, hint = f"{hidden(url)} ({_reason(error, url)})", _hint(url)
+        told, hint = f"{hidden(url)} ({_reason(error.__cause__ or error, url)})", _hint(url)
+        if forbids(error):
+            raise BottleneckError(f"--storage: its user may not do what a search needs: {told}") from None
         if passes(error):
             raise BottleneckError(f"--storage: cannot be reached: {told}{f'; {hint}' if hint else ''}") from None
         raise InputError("--storage", expected="an Optuna storage URL", found=told, hint=hint) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import time
@@ -45,24 +46,30 @@ _OPEN: dict[int, weakref.ref[Any]] = {}
 """The connections to PostgreSQL of this process's studies."""
 _PASSING = ("08", "40", "57")
 """Classes of SQLSTATE: of the connection, of transactions in each other's way, of a server that ends or starts."""
-_TOO_MANY_CONNECTIONS, _WAS_IDLE = "53300", "25P03"
+_TOO_MANY_CONNECTIONS, _WAS_IDLE, _FORBIDDEN = "53300", "25P03", "42501"
+_IS_FULL = re.compile("too many (clients|connections)|connection slots")
+"""In what PostgreSQL says to who has no connection yet, of which drivers tell no SQLSTATE."""
 
 
 def passes(error: Exception) -> bool:
     """Whether what a database, or Optuna for it, raised will pass: it cannot be reached, or others are in the way."""
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    cause = _cause(error)
     if not isinstance(cause, OperationalError | InterfaceError):
         return isinstance(cause, DBAPIError) and cause.connection_invalidated
-    state = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None)
-    if state:
-        return str(state)[:2] in _PASSING or str(state) in (_TOO_MANY_CONNECTIONS, _WAS_IDLE)
+    if state := _state(cause):
+        return state[:2] in _PASSING or state in (_TOO_MANY_CONNECTIONS, _WAS_IDLE)
     return "sqlite" not in type(cause.orig).__module__ or "locked" in str(cause.orig)
 
 
 def broke_off(error: Exception) -> bool:
     """Whether a database had answered and then ended the connection: who never had one may have the wrong address."""
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    cause = _cause(error)
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+def forbids(error: Exception) -> bool:
+    """Whether a database was reached and its user lacks a right in it."""
+    return isinstance(cause := _cause(error), DBAPIError) and _state(cause) == _FORBIDDEN
 
 
 def keep_to(engine: sqlalchemy.Engine, file: Path | None) -> None:
@@ -80,6 +87,15 @@ def keep_to(engine: sqlalchemy.Engine, file: Path | None) -> None:
             raise sqlite3.OperationalError(f"{file} is not there any more")
 
     sqlalchemy.event.listen(engine, "do_connect", look)
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error if isinstance(error, DBAPIError) else error.__cause__
+
+
+def _state(cause: DBAPIError) -> str:
+    """The SQLSTATE that a driver tells; '' for none."""
+    return str(getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "pgcode", None) or "")
 
 
 def set_up_sessions(engine: sqlalchemy.Engine) -> None:
@@ -209,6 +225,11 @@ def patiently(
                 raise
             if lasting > SHORT_S and not said:
                 said = True
-                say(f"note: {where}: cannot be reached; it is tried again for {PATIENCE_S / 60:.0f} minutes")
+                why = (
+                    "has too many connections"
+                    if _IS_FULL.search(str(error.__cause__ or error))
+                    else "cannot be reached"
+                )
+                say(f"note: {where}: {why}; it is tried again for {PATIENCE_S / 60:.0f} minutes")
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             passing = passes  # from now on: whoever was waited for is there, and may take a while to begin anew

@@ -73,7 +73,7 @@ class Throughput:
 
     def write(self, folder: Path) -> None:
         """Writes the totals into a study directory: the bank is through, and no snapshot of it holds them."""
-        write_json(folder / THROUGHPUT_FILE, self.to_dict())
+        write_json(folder / THROUGHPUT_FILE, self.to_dict(), shared=True)  # who clears away may be faster
 
     def training(self) -> AbstractContextManager[None]:
         """Counts the time inside as training."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -16,6 +18,7 @@ from optuna.trial import TrialState
 from postgres import Server, running_server
 from sqlalchemy.exc import OperationalError
 
+from features.runtime.errors import BottleneckError
 from search.record import outages
 from search.record.opened_study import DatabaseRecord
 from search.record.storage import join_record
@@ -55,6 +58,40 @@ def test_a_server_that_was_away_has_everything_when_it_is_back(server):
         mirror.close()
     assert time.monotonic() - begun < 5
     server.start()
+
+
+@pytest.fixture
+def guest(server, request) -> Iterator[str]:
+    """The URL of a user without rights, of a database of their own; with a parameter, of whom more is said."""
+    server, url = server
+    own = server.new_database(f"guests{id(request)}", template="made")
+    with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT").connect() as made:
+        made.execute(sqlalchemy.text(f"CREATE USER guest {getattr(request, 'param', '')}"))
+        yield own.replace("tests@", "guest@")
+        made.execute(sqlalchemy.text("DROP USER guest"))
+
+
+def test_a_user_without_rights_is_told_what_is_denied(guest):
+    with pytest.raises(
+        BottleneckError, match=r"may not do what a search needs: .*permission denied for table"
+    ) as caught:
+        join_record(guest, "crew", direction="maximize", grace=60)
+    caught.value.__context__ = None  # which holds what Optuna leaves open where it fails
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert "an Optuna storage URL" not in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("guest", ["CONNECTION LIMIT 0"], indirect=True)
+def test_of_too_few_connections_it_is_said_that_they_are_waited_for(guest, capsys):
+    engine = sqlalchemy.create_engine(guest, poolclass=sqlalchemy.NullPool)
+    patience = outages.Patience()
+    patience.seconds = 2 * outages.SHORT_S
+    with pytest.raises(OperationalError):
+        outages.patiently(lambda: engine.connect().close(), "there", patience=patience)
+    assert "there: has too many connections; it is tried again" in capsys.readouterr().err
 
 
 # --- a database that does not answer ----------------------------------------------------------------------------------
