@@ -92,6 +92,11 @@ def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
             "is not the store that the head was trained on: if it holds images of that one, its score on new images"
             " will be lower"
         )
+    elif own and part is Part.VALIDATION:
+        told.append(
+            "are the rows by which its epoch was chosen, and it among other heads: its score on new images will be"
+            " lower"
+        )
     if projection is not None and projection.digest != metadata.projection:
         told.append(
             f"holds {projection}, other directions than the head was trained in: what it makes of the rest is lost"

@@ -1,8 +1,10 @@
 """The finalists: the best trials, and the article's head, trained again from several seeds, all at once.
 
 The best value of many noisy ones is too high, and too high for the lucky more than for the good. So the best few are
-trained again, and the choice between them is made on the means of values that nobody has selected. The repeats are a
-small study of their own, in ``STUDY_DIR/finalists``: asked, told, snapshotted and resumed as every other.
+trained again, and the choice between them is made on means of all seeds. That takes away the luck of seeds; not that of
+the rows, on which the finalists were picked, nor that of the best epoch, by which each run of a head without a cosine
+is judged. The repeats are a small study of their own, in ``STUDY_DIR/finalists``: asked, told, snapshotted and resumed
+as every other.
 """
 
 from __future__ import annotations

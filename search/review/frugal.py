@@ -63,8 +63,8 @@ def costed(record: StudyRecord) -> list[Costed]:
 def frugal(record: StudyRecord) -> Frugal | None:
     """Returns the cheapest head within one standard error of the best; None where either is not known.
 
-    Finalists are compared by the means of their repeats, which nobody chose among; other trials, whose values are too
-    high, with the best one's value as a trial, which is too high as well.
+    Finalists are compared by the means of their repeats, among which no seed was chosen; other trials, whose values are
+    too high, with the best one's value as a trial, which is too high as well.
     """
     heads = costed(record)
     if not heads or heads[0].trial.number != record.ranked[0].number:

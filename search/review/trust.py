@@ -37,8 +37,10 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
     yield prose(
         f"The best trials and the article's head were trained again from {seeds} each."
-        f" Nobody has chosen among these values, so their means are not too {luck} as that of the best trial is; the"
-        f" winner is chosen by them.{'' if record.config.head else stopped}"
+        f" No seed was chosen among these values, so their means are less too {luck} than that of the best trial; a"
+        " little they still are: the finalists were picked on the same rows, and a head whose learning rate follows a"
+        " plateau is judged by the best epoch of each run. The winner is chosen by them."
+        f"{'' if record.config.head else stopped}"
     )
     if record.summary.recommendation:
         told = describe_rule(record.summary.recommendation, record.config.objective)

@@ -85,6 +85,7 @@ def test_a_part_is_that_of_the_study(head: Path, store: FeatureStore, part: str)
     rows = getattr(split_of(store), part)
     assert status == 0
     assert "trained on" not in err
+    assert ("are the rows by which its epoch was chosen" in err) == (part == "validation")
     assert_same(json.loads(out), by_hand(head, store, rows))
     assert json.loads(out)["rows"] == len(rows) < len(store.usable)
 
