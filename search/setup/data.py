@@ -27,6 +27,7 @@ from search.setup.classes import (
     absent_classes,
     describe_absent,
     describe_sat_out,
+    knows_class,
     require_trainable,
     require_two_classes,
     require_usable,
@@ -46,7 +47,7 @@ class SearchData:
         validation: Rows that decide between heads; with folds, ``train`` itself.
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, by the chosen head; ``None`` where there are none.
-        split: The parts as JSON: shares, seed, rows, patients, identity, classes that parts lack.
+        split: The parts as JSON: shares, seed, rows, rows of each class, patients, identity, classes that parts lack.
         remarks: What the user should know about them.
     """
 
@@ -77,6 +78,13 @@ class SearchData:
         return self.validation.labels
 
     @property
+    def has_known_class(self) -> npt.NDArray[np.bool_]:
+        """For each of ``validation_labels``, whether the heads that judge the row were trained on its class."""
+        if not self.folds:
+            return np.ones(len(self.validation.rows), bool)
+        return np.concatenate([knows_class(self.store, self.train.rows, fold) for fold in self.folds])
+
+    @property
     def parts_but_test(self) -> tuple[str, ...]:
         """Names of the parts that ``all_but_test`` is made of."""
         merges = not self.folds and self.validation.store.header.views == self.store.header.views
@@ -102,12 +110,18 @@ class SearchData:
             return first, self.train.rows
         return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
 
-    def class_weights(self, kind: str) -> list[float]:
-        """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
+    def class_weights(self, kind: str, labels: npt.NDArray[np.int32] | None = None) -> list[float]:
+        """Returns what a row of each class counts in the training loss, 1 on the mean.
+
+        Args:
+            kind: ``none`` or ``balanced``.
+            labels: Of the rows that are trained on, those of ``train`` among them; None for those alone.
+        """
         if kind == "none":
             return [1.0] * len(self.store.classes)
-        counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
-        return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
+        trained = self.train.labels if labels is None else labels
+        counts = np.bincount(trained, minlength=len(self.store.classes))
+        return [float(weight) for weight in len(trained) / (len(counts) * counts)]  # none is 0, see load_data
 
     @property
     def remakeable_split(self) -> dict[str, Any] | None:
@@ -288,6 +302,10 @@ def _describe(
     return {
         "identity": split.identity,
         "counts": {name: len(rows) for name, (_, rows) in parts.items()},
+        "class_counts": {
+            name: np.bincount(part.labels[rows], minlength=len(store.classes)).tolist()
+            for name, (part, rows) in parts.items()
+        },
         "patients": {name: len(set(part.patients[rows].tolist()) - {""}) for name, (part, rows) in parts.items()},
         "rows": {name: rows.tolist() for name, (_, rows) in parts.items()},
     }

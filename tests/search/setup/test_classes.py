@@ -101,6 +101,7 @@ def test_parts_that_lack_classes_are_said(tmp_path):
     third = made(tmp_path / "t.h5", [0, 1] * 3, [""] * 6, "CA")
     data = load(store, validation=other, test=third)
     assert data.split["absent_classes"] == {"validation": ["A", "C"], "test": ["B"]}
+    assert data.split["class_counts"] == {"train": [20, 20, 20], "validation": [0, 6, 0], "test": [3, 0, 3]}
     assert data.remarks[-2:] == (
         "validation has no image of 2 classes: A, C",
         "test has no image of class B",
@@ -117,8 +118,9 @@ def test_folds_that_lack_classes_are_said(tmp_path):
     (whole,) = {"fold 1", "fold 2", "fold 3"}.difference(lacking)
     assert data.remarks[-1] == (
         f"{whole} has all 30 training rows of class B of 1 patient: heads are judged on it that were trained without"
-        " that class"
+        " that class; they calibrate nothing"
     )
+    assert data.has_known_class.tolist() == [label == 0 for label in data.validation_labels]
 
 
 def test_labels_of_given_stores_are_those_of_the_first(tmp_path):
