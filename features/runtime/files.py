@@ -31,8 +31,7 @@ def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
-    mine = f".{os.urandom(4).hex()}" if shared else ""
-    temporary = path.with_name(f".{path.stem}{mine}.new{path.suffix}")
+    temporary = being_written(path, mine=f".{os.urandom(4).hex()}" if shared else "")
     try:
         yield temporary
         with temporary.open("r+b") as file:  # to write: Windows flushes no other
@@ -45,6 +44,11 @@ def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def being_written(path: Path, *, mine: str = "") -> Path:
+    """Returns what a file is called while it is written, and where its process was killed then; ``mine`` tells some."""
+    return path.with_name(f".{path.stem}{mine}.new{path.suffix}")
 
 
 @contextmanager
