@@ -6,14 +6,22 @@ import codecs
 import io
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.portable import DISK_FULL, sync_folder
+
+_LEFT = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.new(?P<suffix>(?:\.[^.]*)?)", re.DOTALL)
+"""What ``replacing`` calls a file that several may write."""
+_LONG_S = 3600.0
+"""Nobody who lives takes so long from the last byte of such a file to its name."""
+_looked_through: set[Path] = set()
 
 
 @contextmanager
@@ -26,13 +34,13 @@ def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[
         path: The file to make or to replace.
         needed: Bytes that it will take, for the message where they do not fit; 0 for unknown.
         shared: Whether other processes may be writing it, too: each then has a temporary file of its own, and the last
-            one's stays. Who is killed leaves it, where else the next one writes over it: for small files.
+            one's stays. Who is killed leaves it, where else the next one writes over it; the next process that writes
+            into the folder an hour later removes it.
 
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
-    mine = f".{os.urandom(4).hex()}" if shared else ""
-    temporary = path.with_name(f".{path.stem}{mine}.new{path.suffix}")
+    temporary = being_written(path, mine=f".{os.urandom(4).hex()}" if shared else "")
     try:
         yield temporary
         with temporary.open("r+b") as file:  # to write: Windows flushes no other
@@ -45,6 +53,39 @@ def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if shared:
+        _remove_left(path.parent.absolute())
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what processes that were killed have left of shared files.
+
+    A process looks once: a folder may have many thousand pictures, each of which is such a file.
+    """
+    if folder in _looked_through:
+        return
+    _looked_through.add(folder)
+    for path, _ in _left_in(folder):
+        with suppress(OSError):  # another one removes it, too, or it is another user's
+            if time.time() - path.stat().st_mtime > _LONG_S:
+                path.unlink()
+
+
+def left_of(path: Path) -> list[Path]:
+    """Returns what processes are writing in place of a shared file, or have left of it where they were killed."""
+    return [left for left, name in _left_in(path.parent) if name == path.name]
+
+
+def _left_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Temporary files of shared ones, each with the name that it was to take."""
+    for path in folder.glob(".*.new*"):
+        if found := _LEFT.fullmatch(path.name):
+            yield path, f"{found['stem']}{found['suffix']}"
+
+
+def being_written(path: Path, *, mine: str = "") -> Path:
+    """Returns what a file is called while it is written, and where its process was killed then; ``mine`` tells some."""
+    return path.with_name(f".{path.stem}{mine}.new{path.suffix}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
-from features.runtime.files import disk_error
+from features.runtime.files import disk_error, left_of
 from features.runtime.keras_settings import session_apart
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
@@ -23,10 +23,11 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.finish.searched import Searched
-from search.record.head_files import FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
+from search.record.head_files import FINALISTS, FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
 from search.record.kept_heads import other_than
 from search.record.results import FinalistRecord
-from search.setup.config import package_versions
+from search.setup.audit import AUDIT_FILE, PAIRS_FILE
+from search.setup.config import SPLIT_FILE, STUDY_FILE, package_versions
 from search.setup.data import SearchData
 from search.setup.own_head import OwnHead
 from search.setup.stores import ALONE
@@ -34,6 +35,8 @@ from search.trials.ask_tell import Asked
 from search.trials.ranking import article_trial, ranking, ranking_score_of, score_of
 
 KEEP = 5
+_OF_SEARCHES = (STUDY_FILE, SPLIT_FILE, AUDIT_FILE, PAIRS_FILE)
+"""Files that searches alone write; the report is others', too."""
 
 
 class TopCheckpoints:
@@ -69,8 +72,8 @@ class TopCheckpoints:
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
         _make_folder(searched.folder / FOLDER)
         if alone:
-            for path in unfinished_files(searched.folder):  # of a process that was killed
-                path.unlink()
+            for path in _left_by_killed(searched.folder):
+                path.unlink(missing_ok=True)
         self.clear_out()
 
     def check(self) -> None:
@@ -268,6 +271,14 @@ class TopCheckpoints:
             split=data.remakeable_split,
             versions=package_versions(config.backend),
         )
+
+
+def _left_by_killed(folder: Path) -> Iterator[Path]:
+    """What is still being written in a study directory where nobody else is at work."""
+    yield from unfinished_files(folder)
+    for place in (folder, folder / FINALISTS):
+        for name in _OF_SEARCHES:
+            yield from left_of(place / name)
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from heads.files.head_file import read_layers, read_metadata
 from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
 from heads.files.plain_layers import excesses
-from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of
+from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of, refit_path_of
 from search.record.kept_heads import other_than
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
 from search.setup.export_options import ExportOptions
@@ -100,7 +100,8 @@ def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
         # of the article's head that is not tested nothing says whether it came through when it was trained again
         again = summary.refit is not None and (kind == WINNER or tested)
         path = _trained_again(folder, trial.number) if again else _kept(record, trial.number)
-        return Leaving([path], caveat=_what_is_to_come(record, kind))
+        refitted = path == refit_path_of(folder, trial.number)
+        return Leaving([path], caveat=_what_is_to_come(record, kind, refitted=refitted))
     if kind == ENSEMBLE:
         told = summary.ensemble
         return Leaving([_trained_again(folder, number) for number in told.trials], told.temperature) if told else None
@@ -138,14 +139,21 @@ def _checked(record: StudyRecord, path: Path, number: int) -> Path:
     return path
 
 
-def _what_is_to_come(record: StudyRecord, kind: str) -> str:
-    """Why a single head is less than it will be; '' once the search has ended, and has not gone on since."""
+def _what_is_to_come(record: StudyRecord, kind: str, *, refitted: bool) -> str:
+    """Why a single head is less than it will be; '' once the search has ended, and has not gone on since.
+
+    One that was trained again is an earlier end's, or that of one that runs or was stopped: then nothing says how far
+    it has come.
+    """
     if record.is_concluded:
         return ""
     trials = counted(record.summary.trials, "trial")
-    what = f"the best of {trials} so far" if kind == WINNER else "the article's head of its trial"
+    what = f"the best of {trials} so far" if kind == WINNER else NAMES[ARTICLE]
     why = f"what was found is in {record.ended_in}" if record.was_ended_elsewhere else "the search has not ended"
-    return f"{why}: this is {what}, not repeated, calibrated or tested"
+    if refitted:
+        made = "as it was trained again on all rows by an earlier end, or by one that is not through"
+        return f"{why}: this is {what}, {made}"
+    return f"{why}: this is {what}{' of its trial' if kind == ARTICLE else ''}, not repeated, calibrated or tested"
 
 
 def why_not_together(paths: Sequence[Path], *, with_backbone: bool) -> str:

@@ -13,12 +13,23 @@ import os
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from optuna.storages.journal import BaseJournalBackend
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+
+class _Kept(NamedTuple):
+    """What is kept, on disk and not yet: one value, so that a stop finds it as before a flush or as after."""
+
+    size: int
+    sha256: _Hash
+    unwritten: list[bytes]
 
 
 class BufferedJournal(BaseJournalBackend):
@@ -47,10 +58,8 @@ class BufferedJournal(BaseJournalBackend):
         except OSError as error:
             raise disk_error(path, error) from error
         self._first = 0  # log number of self._logs[0]: what was read once is not kept
-        self._durable = len(kept)
-        self._sha256 = hashlib.sha256(kept)
+        self._kept = _Kept(len(kept), hashlib.sha256(kept), [])
         self._is_longer = keep_bytes is not None and len(kept) < len(content)
-        self._unwritten: list[bytes] = []
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Returns the operations from a number on. The storage reads each one once, so earlier ones are let go."""
@@ -60,14 +69,13 @@ class BufferedJournal(BaseJournalBackend):
 
     def begin_anew(self) -> None:
         """Forgets everything; the file follows with the next ``flush`` that has something to write."""
-        self._logs, self._unwritten = [], []
-        self._first = self._durable = 0
-        self._sha256 = hashlib.sha256()
+        self._logs, self._first = [], 0
+        self._kept = _Kept(0, hashlib.sha256(), [])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Takes operations in; ``flush`` brings them to disk."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
-        self._unwritten += lines
+        self._kept.unwritten.extend(lines)
         self._logs += [json.loads(line) for line in lines]  # as a reader of the file would see them
 
     def flush(self) -> None:
@@ -78,28 +86,29 @@ class BufferedJournal(BaseJournalBackend):
         Raises:
             BottleneckError: The disk is full or failed.
         """
-        if not self._unwritten and not self._is_longer:
+        size, sha256, unwritten = self._kept
+        if not unwritten and not self._is_longer:
             return
-        content = b"".join(self._unwritten)
+        content = b"".join(unwritten)
         try:
-            if os.fstat(self._file.fileno()).st_size != self._durable:
-                self._file.truncate(self._durable)
+            if os.fstat(self._file.fileno()).st_size != size:
+                self._file.truncate(size)
             self._is_longer = False
             _write_all(self._file, content)
             os.fsync(self._file.fileno())
         except OSError as error:
             raise disk_error(self.path, error) from error
-        self._durable += len(content)
-        self._sha256.update(content)
-        self._unwritten.clear()
+        hashed = sha256.copy()
+        hashed.update(content)
+        self._kept = _Kept(size + len(content), hashed, [])
 
     def size(self) -> int:
         """Bytes on disk, of those that are kept."""
-        return self._durable
+        return self._kept.size
 
     def sha256(self) -> str:
         """The hash of these bytes."""
-        return self._sha256.hexdigest()
+        return self._kept.sha256.hexdigest()
 
     def __reduce__(self) -> NoReturn:
         """Refused: a copy would be a second writer of the same file."""

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from features.runtime.errors import InputError
 from search.record.journal import BufferedJournal
 from search.record.opened_study import OpenedStudy
-from search.training.snapshot import BEGIN_AGAIN, SNAPSHOT_FILE, Saved
+from search.training.snapshot import BEGIN_AGAIN, Saved, remove_snapshot
 from search.trials.ask_tell import trial_back
 
 
@@ -36,7 +36,7 @@ def taken_up(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | 
     if saved is None or _is_of_now(saved, opened.study):
         return saved
     saved.throughput.write(folder)
-    (folder / SNAPSHOT_FILE).unlink()
+    remove_snapshot(folder)
     return None
 
 

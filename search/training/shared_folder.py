@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search.record.crew import Crew
 from search.record.opened_study import OpenedStudy
-from search.training.snapshot import SNAPSHOT_FILE, read_snapshot
+from search.training.snapshot import read_snapshot, remove_snapshot
 from search.training.throughput import Throughput
 
 FOLDER = "workers"
@@ -49,7 +49,7 @@ def clear_away(folder: Path, at_work: Collection[str]) -> None:
         saved = read_snapshot(place, of=()) if place.name not in at_work else None
         if saved is not None:
             saved.throughput.write(place)
-            (place / SNAPSHOT_FILE).unlink(missing_ok=True)
+            remove_snapshot(place)
 
 
 def await_end(crew: Crew, opened: OpenedStudy, trials: int, meanwhile: Callable[[], bool]) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from features.runtime.errors import InputError
-from features.runtime.files import replacing
+from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
@@ -334,11 +334,18 @@ class Snapshots:
     def clear(self) -> None:
         """Removes the snapshot: the search has ended."""
         self.wait()
-        self.path.unlink(missing_ok=True)
+        remove_snapshot(self.path.parent)
 
     def close(self) -> None:
         """Waits for what is being written."""
         self._writer.shutdown()
+
+
+def remove_snapshot(folder: Path) -> None:
+    """Removes the snapshot of a study directory, and what a process that was killed has left of a next one."""
+    path = folder / SNAPSHOT_FILE
+    being_written(path).unlink(missing_ok=True)  # first: where there is no snapshot, nobody may come here again
+    path.unlink(missing_ok=True)
 
 
 def read_snapshot(folder: Path, *, of: Collection[int] | None = None) -> Saved | None:

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from killed_study import Ended, found_in, made_searches, search
 
+from features.runtime.files import being_written
+from search.record.head_files import FINALISTS
+from search.training.snapshot import SNAPSHOT_FILE
 from search.training.stages import Stage
 
 MODES: dict[str, dict[str, Any]] = {
@@ -47,6 +50,17 @@ def test_finalists_that_were_left_open_are_told(ended):
     plan = ended.found["summary"]["finalists"]["plan"]
     assert (plan["chosen"], plan["heads"], plan["runs"]) == (True, 2, 2)
     assert len(ended.found["repeats"]) == 4
+
+
+@pytest.mark.parametrize("ended", ["holdout"], indirect=True)
+@pytest.mark.parametrize("among", ["trials", "repeats"])
+def test_a_snapshot_that_a_killed_search_was_writing_goes_though_no_other_is_written(ended, among):
+    name = [name for name in ended.copies if name.startswith("snapshot")][3 if among == "trials" else -3]
+    place = ended.copies[name] / (FINALISTS if among == "repeats" else "")
+    assert (place / SNAPSHOT_FILE).is_file()
+    being_written(place / SNAPSHOT_FILE).write_bytes(b"torn")
+    ended.go_on(name, snapshot_every=1e9)
+    assert not [path.name for path in ended.folder.rglob("*") if "snapshot" in path.name]
 
 
 @pytest.mark.slow

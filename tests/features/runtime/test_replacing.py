@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -37,6 +39,20 @@ def test_what_could_not_be_written_leaves_nothing_and_no_other_file(tmp_path):
             raise KeyError
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_killed_processes_left_of_shared_files_goes_once_it_is_old(tmp_path):
+    left = [".report.97c5d34b.new.html", ".a.b.0123abcd.new.npy", ".no ending.0123abcd.new"]
+    others = [".report.new.html", ".report.97c5d34.new.html", "report.97c5d34b.new.html", ".report.97C5D34B.new.html"]
+    young = ".report.00000000.new.html"
+    for name in (*left, *others, young):
+        (tmp_path / name).write_text("torn")
+        if name != young:  # whoever writes it may be alive
+            os.utime(tmp_path / name, (time.time() - 4000, time.time() - 4000))
+    write_text(tmp_path / "a.txt", "alone")
+    assert len(list(tmp_path.iterdir())) == len([*left, *others, young, "a.txt"])
+    write_text(tmp_path / "b.txt", "one of several", shared=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, young, "a.txt", "b.txt"}
 
 
 def test_an_array_that_is_larger_than_a_file_may_be_says_so_and_nothing_of_the_disk(tmp_path):

@@ -15,7 +15,7 @@ from features.runtime.errors import InputError
 from heads.files.head_file import read_head, save_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
-from search.record.head_files import FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
+from search.record.head_files import FINALISTS, FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
 from search.setup.data import load_data
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
@@ -126,10 +126,19 @@ def test_a_head_that_a_killed_run_was_writing_is_none_and_goes_where_the_search_
     assert head_files(made.folder) == [path_of(made.folder, 0)]
     with pytest.raises(InputError, match="--trial: expected one of those kept, 0, found 5"):
         find_head(made.folder, 5)
+    (made.folder / FINALISTS).mkdir()
+    others = [".report.0123abcd.new.html", ".near_identical.0123abcd.csv", ".my.study.0123abcd.new.json"]
+    for name in (".study.0123abcd.new.json", ".near_identical.0123abcd.new.csv", "finalists/.study.00000000.new.json"):
+        (made.folder / name).write_bytes(b"torn")
+    for name in others:
+        (made.folder / name).write_bytes(b"of somebody else")
     TopCheckpoints(made.searched(data), keep=2, alone=False)
     assert len(unfinished_files(made.folder)) == 2  # another process may be writing them
+    assert len(list(made.folder.rglob(".*.new.*"))) == 7
     TopCheckpoints(made.searched(data), keep=2)
     assert unfinished_files(made.folder) == []
+    assert {path.name for path in made.folder.rglob(".*.*") if "0123" in path.name} == set(others)
+    assert list((made.folder / FINALISTS).iterdir()) == []
     assert (made.folder / FOLDER / "notes-1.hdf5").is_file()
 
 

@@ -327,24 +327,6 @@ def test_what_a_model_of_images_leaves_to_its_user_is_said(made_world: World):
     assert on_images(Path("m.keras"), replace(head, views=("identity",))) is None
 
 
-def test_a_study_that_has_not_ended_says_what_its_head_is(tmp_path, capsys):
-    out, rest = tmp_path / "out.hdf5", "not repeated, calibrated or tested"
-    for name, options, what in (
-        ("stopped", (), "the best of 1 trial so far"),
-        ("stopped-repeats", (), "the best of 6 trials so far"),
-        ("stopped-repeats", ("--which", "article"), "the article's head of its trial"),
-    ):
-        said = succeed("search.export", ARCHIVES / name, out, *options, *RUNNING)
-        assert said.err.startswith(f"{out}: the search has not ended: this is {what}, {rest}\n")
-    for folder, options in ((FINISHED, ()), (FINISHED, ("--which", "article")), (ARCHIVES / "stopped", ("--trial", 0))):
-        assert "has not ended" not in succeed("search.export", folder, out, *options, *RUNNING).err
-    search.open_study(ARCHIVES / "stopped").export(out)
-    search.open_study(ARCHIVES / "stopped").best_head()
-    noted = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert len(noted) == 2
-    assert all("the search has not ended: this is the best of 1 trial so far" in line for line in noted)
-
-
 @pytest.mark.parametrize(("which", "number"), [("winner", 1), ("ensemble", 1), ("article", 0)])
 def test_no_other_head_leaves_in_the_place_of_one_that_is_gone(tmp_path, which, number):
     study = shutil.copytree(FINISHED, tmp_path / "study")

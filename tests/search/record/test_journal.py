@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from types import SimpleNamespace
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -11,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from features.runtime.errors import BottleneckError, InputError
+from search.record import journal as module
 from search.record.journal import BufferedJournal
 from search.record.storage import load_study, open_record
 
@@ -62,6 +65,42 @@ def test_a_torn_last_line_is_cut_off(tmp_path, torn):
     assert path.read_bytes() == whole
     assert len(again.study.trials) == 2
     again.close()
+
+
+class StoppedHash:
+    """A hash in the midst of which Ctrl-C is heard, once: what was written is on the disk by then."""
+
+    to_come = False
+
+    def __init__(self, of):
+        self.of = of
+
+    def copy(self):
+        return StoppedHash(self.of.copy())
+
+    def update(self, content):
+        self.of.update(content)
+        if StoppedHash.to_come:
+            StoppedHash.to_come = False
+            raise KeyboardInterrupt
+
+    def hexdigest(self):
+        return self.of.hexdigest()
+
+
+def test_a_stop_while_what_was_written_is_counted_neither_loses_a_line_nor_writes_one_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "hashlib", SimpleNamespace(sha256=lambda *of: StoppedHash(hashlib.sha256(*of))))
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    run_trials(opened.study, 2)
+    monkeypatch.setattr(StoppedHash, "to_come", True)
+    with pytest.raises(KeyboardInterrupt):
+        opened.flush()
+    run_trials(opened.study, 1)
+    opened.close()
+    assert not StoppedHash.to_come
+    assert table(load_study(tmp_path, "s", None)) == table(opened.study)
+    content = opened.journal.path.read_bytes()
+    assert (opened.journal.size(), opened.journal.sha256()) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_damage_before_the_last_line_is_refused_by_name(tmp_path):

@@ -15,6 +15,7 @@ from made_snapshots import OTHER, leave_snapshot
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
+from features.runtime.files import being_written
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
@@ -72,8 +73,9 @@ def _report(study: optuna.Study) -> None:
 )
 def test_where_the_trials_have_come_further_what_was_measured_is_kept(study, saved, tmp_path, further):
     further(study)
+    being_written(tmp_path / SNAPSHOT_FILE).write_bytes(b"torn")
     assert taken_up(tmp_path, saved, opened(study)) is None
-    assert not (tmp_path / SNAPSHOT_FILE).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [THROUGHPUT_FILE]
     assert Throughput.read(tmp_path) == METER
 
 

@@ -10,6 +10,7 @@ from made_mirrors import Clock
 from made_snapshots import METER, WIDE, damage, leave_snapshot
 
 from features.runtime.errors import InputError
+from features.runtime.files import being_written
 from search.training import shared_folder as module
 from search.training.shared_folder import FOLDER, await_end, clear_away, together, worker_folder
 from search.training.snapshot import SNAPSHOT_FILE
@@ -42,12 +43,13 @@ def test_the_time_of_all_adds_up_whether_they_are_through_or_were_killed(tmp_pat
 def test_snapshots_are_cleared_away_and_what_they_said_of_the_time_is_kept(tmp_path):
     METER.write(worker_folder(tmp_path, "through"))
     path = leave_snapshot(worker_folder(tmp_path, "killed"), {0: 1}, throughput=replace(METER, epochs=2))
+    being_written(path).write_bytes(b"torn")
     worker_folder(tmp_path, "just begun")
     before = together(tmp_path)
     for _ in range(2):
         clear_away(tmp_path, ())
         assert together(tmp_path) == before
-    assert not path.exists()
+    assert [left.name for left in path.parent.iterdir()] == [THROUGHPUT_FILE]
     assert Throughput.read(path.parent) == replace(METER, epochs=2)
     assert not (tmp_path / FOLDER / "just begun" / THROUGHPUT_FILE).exists()
     clear_away(tmp_path / "where nobody was", ())
