@@ -19,7 +19,7 @@ from heads.prediction.download import is_url
 from heads.prediction.options import NamedClasses, PredictOptions
 from heads.prediction.prediction import json_lines
 from heads.prediction.stored import check_needs_no_image
-from heads.prediction.tables import prediction_table
+from heads.prediction.tables import PredictionTable
 
 _PIPE_WIDTH = 1000
 """Columns of a table that goes to a file or a pipe, so that no name in it is cut."""
@@ -76,7 +76,7 @@ def main(
             tell(piece)
     else:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        show(prediction_table(predictions, loaded.classes, Console().width), width=width)
+        show(PredictionTable(predictions, loaded.classes, Console().width), width=width)
     if heatmaps is not None:
         drawn = sum(bool(prediction.maps) for prediction in predictions)
         say(f"maps of {drawn} of {len(predictions)} images: {heatmaps}")

@@ -64,7 +64,8 @@ def find_near_identical(
     """Finds the pairs of near-identical images that are in different groups.
 
     Takes one pass over the stores, 4 KB of memory an image, and 3 * SKETCH multiplications for each pair of images
-    of different groups. The same images give the same pairs in whatever order they are.
+    of different groups; half of the memory and a third of the multiplications where a mirror changes nothing. The
+    same images give the same pairs in whatever order they are.
 
     Args:
         images: The images.
@@ -75,7 +76,8 @@ def find_near_identical(
     sketches, mirrored = images.sketch(steps.advance)
     similarity = Similarity.fit(images, sketches, mirrored)
     similarity.strip(sketches)
-    similarity.strip(mirrored)
+    if mirrored is not sketches:
+        similarity.strip(mirrored)
     threshold = round(float(np.clip(np.tanh(SPREADS * similarity.spread), LOWEST, HIGHEST)), 4)
     # Four standard deviations of a sketch's error, at the threshold.
     floor = threshold - 4 * (1 - threshold**2) / np.sqrt(SKETCH)
@@ -116,8 +118,9 @@ def _candidates(
             if groups[one[0]] == groups[other[-1]]:  # sorted: all between them are of the group, too
                 continue
             alike = sketches[one] @ sketches[other].T
-            np.maximum(alike, mirrored[one] @ sketches[other].T, out=alike)
-            np.maximum(alike, sketches[one] @ mirrored[other].T, out=alike)
+            if mirrored is not sketches:
+                np.maximum(alike, mirrored[one] @ sketches[other].T, out=alike)
+                np.maximum(alike, sketches[one] @ mirrored[other].T, out=alike)
             alike[groups[one][:, None] == groups[other][None]] = -1
             rows, columns = np.nonzero(alike >= floor)
             if one is other:

@@ -88,6 +88,11 @@ class Images:
                 mirrored[here] = store.take(rows, views.index("flip")) if "flip" in views else flipped
         return _finite(straight), _finite(mirrored)
 
+    @property
+    def are_symmetric(self) -> bool:
+        """Whether the two that ``read`` returns are the same numbers: maps one place wide, and no view ``flip``."""
+        return self.feature_shape[1] == 1 and not any("flip" in store.header.views for store in self._stores)
+
     def chunks(self, images: Indices) -> Iterator[Indices]:
         """Yields ``images`` in pieces that are small enough to be read at once."""
         step = max(1, CHUNK_VALUES // int(np.prod(self.feature_shape)))
@@ -101,17 +106,21 @@ class Images:
     def sketch(self, advance: Callable[[int], object] = lambda images: None) -> tuple[Values, Values]:
         """Returns two times (images, SKETCH): sketches of what ``read`` returns of all images, in one pass.
 
+        Of images that ``are_symmetric`` it is one array twice.
+
         Args:
             advance: Called with the number of images done since the last call.
         """
         chunks = list(self.chunks(np.arange(len(self))))
-        straight, mirrored = np.empty((2, len(self), SKETCH), np.float32)
+        kinds = 1 if self.are_symmetric else 2
+        found = np.empty((kinds, len(self), SKETCH), np.float32)
         with ThreadPoolExecutor(WORKERS) as pool:
-            done = pool.map(lambda images: [_sketch(read) for read in self.read(images)], chunks)
+            done = pool.map(lambda images: [_sketch(read) for read in self.read(images)[:kinds]], chunks)
             for images, sketches in zip(chunks, done, strict=True):
-                straight[images], mirrored[images] = sketches
+                found[:, images] = sketches
                 advance(len(images))
-        return straight, mirrored
+        straight, *mirrored = found
+        return straight, mirrored[0] if mirrored else straight
 
 
 def _finite(read: Values) -> Values:

@@ -282,19 +282,21 @@ def store_to_article(
     store.require_complete()
     converted = store.header.backbone == UNKNOWN
     size = rows_in_batch(batch_size, otherwise=store.header.batch_size if converted else ARTICLE_BATCH)
-    starts = range(0, len(store.usable), size)
-    needed = 4 * len(store.usable) * math.prod(store.header.feature_shape)
+    usable = store.usable  # once: each reading makes it anew, and every batch would keep a whole one
+    batches = [usable[start : start + size] for start in range(0, len(usable), size)]
+    needed = 4 * len(usable) * (math.prod(store.header.feature_shape) + len(store.classes))
     with WriterLock(destination):
         if destination.exists():
             raise InputError(destination, expected="no such file", found="one")
         with replacing(destination, needed=needed) as temporary:
-            _write_article(temporary, store, [store.usable[start : start + size] for start in starts], on_progress)
+            _write_article(temporary, store, batches, on_progress, needed=needed)
 
 
-def _write_article(path: Path, store: FeatureStore, batches: list[Rows], on_progress: OnProgress) -> None:
-    shape, classes = store.header.feature_shape, len(store.classes)
-    one_hot = np.eye(classes, dtype=np.float32)
-    needed = 4 * sum(map(len, batches)) * (math.prod(shape) + classes)
+def _write_article(
+    path: Path, store: FeatureStore, batches: list[Rows], on_progress: OnProgress, *, needed: int
+) -> None:
+    shape, total = store.header.feature_shape, sum(map(len, batches))
+    one_hot = np.eye(len(store.classes), dtype=np.float32)
     places = []
     with allocated(path, needed=needed) as file:
         for number, rows in enumerate(batches):
@@ -308,4 +310,4 @@ def _write_article(path: Path, store: FeatureStore, batches: list[Rows], on_prog
                 features = store.take(rows[piece.start : piece.stop], 0).astype(np.float32)
                 write_at(file.fileno(), features, place + piece.start * 4 * math.prod(shape))
                 written += len(piece)
-                on_progress(written, len(store.usable))
+                on_progress(written, total)

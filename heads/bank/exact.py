@@ -70,15 +70,23 @@ def predict_exactly(
         small = replace(small, batch=_batch(len(rows) * feed.views, small))
         forward = exact_forward(small)
     bank = _small_bank(small, heads)
-    # All views in one line, so that only the last batch is filled up.
+    # All views in one line, so that only the last batch is filled up. They are averaged as they come: what is in memory
+    # is what is returned, and the row or so whose other views are in the next batch.
     every, views = np.repeat(rows, feed.views), np.tile(np.arange(feed.views), len(rows))
-    found = np.empty((len(heads), len(every), shape.classes), np.float32)
+    found = [np.empty((len(rows), shape.classes), np.float32) for _ in heads]
+    done, begun = 0, np.empty((len(heads), 0, shape.classes), np.float32)
     for start in range(0, len(every), small.batch):
         part = slice(start, start + small.batch)
         features = feed.take(every[part], views[part])
-        found[:, part] = _predict(forward, bank, features, small)[: len(heads), : len(features)]
-    by_view = found.reshape(len(heads), len(rows), feed.views, shape.classes)
-    return [average_views(list(np.moveaxis(head, 1, 0))) for head in by_view]
+        new = _predict(forward, bank, features, small)[: len(heads), : len(features)]
+        predicted = np.concatenate([begun, new], axis=1)
+        whole = predicted.shape[1] // feed.views
+        of_rows, begun = np.split(predicted, [whole * feed.views], axis=1)
+        averages = average_views([of_rows[:, view :: feed.views] for view in range(feed.views)])
+        for mine, average in zip(found, averages, strict=True):
+            mine[done : done + whole] = average
+        done += whole
+    return found
 
 
 def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:

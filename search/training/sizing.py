@@ -252,7 +252,9 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     places = max(shape.pages, shape.tiles)
     at_once = min(PARTITIONS_AT_ONCE, training(shape.folds))
     step = at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
-    return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
+    # Probabilities, float32: of a fold, and what is NaN of them; or of all folds' rows, where all heads end at once.
+    predicted = max(5, 4 * shape.folds) * shape.slots * scored * shape.classes
+    return state + step + predicted
 
 
 def _item_bytes(dtype: str) -> int:

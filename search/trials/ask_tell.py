@@ -23,7 +23,7 @@ from search.trials.notes import TrialNotes
 from search.trials.places import Places, SolePlaces
 from search.trials.pruning import is_last_survivor, make_pruner
 from search.trials.ranking import ARTICLE_ORDINAL, ranking_score_of
-from search.trials.samplers import make_sampler
+from search.trials.samplers import JointSpace, make_sampler
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class Book:
         if config.sampler == "qmc":
             warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
+        self._joint = JointSpace()
         self._places = places or SolePlaces(study, config.trials, going_on=going_on)
         self._places.begin([self._parameters_of(one) for one in self._planned.values()])
 
@@ -147,7 +148,8 @@ class Book:
         return Asked(trial, ordinal, head, seed, store, problem)
 
     def _sampler(self, ordinal: int) -> BaseSampler:
-        return make_sampler(self.config.sampler, seed=self.config.seed, ordinal=ordinal, epochs=self.config.epochs)
+        config = self.config
+        return make_sampler(config.sampler, seed=config.seed, ordinal=ordinal, epochs=config.epochs, joint=self._joint)
 
     def _store(self, trial: Trial, ordinal: int) -> str:
         """The store of a trial, drawn before its head."""

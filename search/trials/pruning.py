@@ -23,6 +23,8 @@ MINIMUM_PEERS = 4
 """Below this many scores at a rung nobody is judged there."""
 TIES_BY = 3
 """Equal scores at a rung are told apart by the mean of so many epochs' scores."""
+Standing = tuple[float, float]
+"""How good a trial is at an epoch, and lately: of either more is better."""
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
@@ -49,22 +51,39 @@ class RungPruner(BasePruner):
         self.rung_epochs = rung_epochs
         self.reduction = reduction
         self.minimum_peers = minimum_peers
+        self._known: dict[int, dict[int, tuple[FrozenTrial, Standing | None]]] = {}
+        """By epoch and number: a trial, and its standing there if it has one.
+
+        A storage does not change a trial that it has handed out, but puts another in its place: as long as it is the
+        same object, its standing is the same.
+        """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a trial at the epoch it reported last."""
         step = trial.last_step
         if step not in self.rung_epochs:
             return False
-        trials = study.get_trials(deepcopy=False)
-        peers = [t for t in trials if step in t.intermediate_values and not is_interrupted(t)]
-        if len(peers) < self.minimum_peers:
+        standings = self._standings(study, step)
+        if len(standings) < self.minimum_peers:
             return False
-        standings = sorted((standing(study, peer, step) for peer in peers), reverse=True)
-        return standing(study, trial, step) < standings[math.ceil(len(standings) / self.reduction) - 1]
+        mine = standing(study, trial, step)
+        return sum(other > mine for other in standings) >= math.ceil(len(standings) / self.reduction)
+
+    def _standings(self, study: optuna.Study, step: int) -> list[Standing]:
+        """Those of all peers at an epoch. A cohort comes there at once, and each of it is asked for."""
+        known, found = self._known.setdefault(step, {}), []
+        for one in study.get_trials(deepcopy=False):
+            held = known.get(one.number)
+            if held is None or held[0] is not one:
+                is_peer = step in one.intermediate_values and not is_interrupted(one)
+                held = known[one.number] = one, standing(study, one, step) if is_peer else None
+            if held[1] is not None:
+                found.append(held[1])
+        return found
 
 
-def standing(study: optuna.Study, trial: FrozenTrial, step: int) -> tuple[float, float]:
-    """Returns how good a trial is at an epoch, and lately: of either more is better."""
+def standing(study: optuna.Study, trial: FrozenTrial, step: int) -> Standing:
+    """Returns how good a trial is at an epoch that it has reported."""
     values = trial.intermediate_values
     lately = [values[epoch] for epoch in range(step - TIES_BY + 1, step + 1) if epoch in values]
     return ranking_score_of(study, values[step]), ranking_score_of(study, math.fsum(lately) / len(lately))

@@ -10,7 +10,6 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 
 from search.setup.optuna_internals import PlacedSequence
@@ -27,6 +26,37 @@ Height = tuple[int, float, float]
 """The rung at which a trial is compared, and its standing there."""
 
 
+class JointSpace:
+    """What all completed trials have that have anything: Optuna's intersection, with each trial compared once.
+
+    It follows from the study alone, in whatever order trials come: one serves all samplers of a study, and a new one
+    finds the same.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[int, dict[str, BaseDistribution]] = {}
+        self._space: dict[str, BaseDistribution] = {}
+
+    def of(self, trials: Iterable[FrozenTrial]) -> dict[str, BaseDistribution]:
+        """Returns the space of a study's trials, in the order of the names."""
+        found = {
+            one.number: one.distributions for one in trials if one.state == TrialState.COMPLETE and one.distributions
+        }
+        for number, space in self._taken.items():
+            now = found.get(number)
+            if now is not space and now != space:  # no longer complete, as one that was lost to another process
+                self._taken = {}
+                break
+        for number, domains in found.items():
+            if number in self._taken:
+                continue
+            if not self._taken:
+                self._space = domains
+            self._space = {name: domain for name, domain in self._space.items() if domains.get(name) == domain}
+            self._taken[number] = domains
+        return dict(sorted(self._space.items())) if found else {}
+
+
 class JointSampler(TPESampler):
     """Optuna's TPE, which trials without parameters do not keep from drawing jointly.
 
@@ -34,10 +64,21 @@ class JointSampler(TPESampler):
     of the function's parameters, and would leave each to be drawn by itself.
     """
 
+    def __init__(self, *, seed: int, joint: JointSpace | None = None, constant_liar: bool = True) -> None:
+        """Prepares.
+
+        Args:
+            seed: Decides what is drawn, given the study.
+            joint: That of the study, where other samplers draw from it, too.
+            constant_liar: Whether running trials count as bad.
+        """
+        super().__init__(seed=seed, constant_liar=constant_liar)
+        self._joint = joint or JointSpace()
+
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See ``BaseSampler``."""
         del trial
-        found = intersection_search_space([one for one in study.get_trials(deepcopy=False) if one.distributions])
+        found = self._joint.of(study.get_trials(deepcopy=False))
         return {name: domain for name, domain in found.items() if not domain.single()}
 
 
@@ -68,15 +109,16 @@ class RungSampler(BaseSampler):
     One sampler serves one trial.
     """
 
-    def __init__(self, rung_epochs: Sequence[int], *, seed: int) -> None:
+    def __init__(self, rung_epochs: Sequence[int], *, seed: int, joint: JointSpace | None = None) -> None:
         """Prepares.
 
         Args:
             rung_epochs: Epochs (1-based) by whose scores trials are compared, in ascending order.
             seed: Decides what is drawn, given the study.
+            joint: That of the trials that have a rank, where other such samplers draw from the study, too.
         """
         self._rung_epochs = tuple(rung_epochs)
-        self._tpe = JointSampler(seed=seed, constant_liar=False)
+        self._tpe = JointSampler(seed=seed, joint=joint, constant_liar=False)
         self._ranked: optuna.Study | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -142,7 +184,7 @@ def _reached(study: optuna.Study, trial: FrozenTrial, rung_epochs: Sequence[int]
     return scores
 
 
-def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSampler:
+def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int, joint: JointSpace | None = None) -> BaseSampler:
     """Returns the sampler for one trial.
 
     They keep no state but their generator, so a sampler of its own for each trial costs nothing and depends on nothing
@@ -154,6 +196,7 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
         seed: Seed of the run.
         ordinal: How many trials came before, those not counted that were interrupted and run again.
         epochs: Of a trial that is not pruned.
+        joint: One for all samplers of that name of a study: it spares time, and changes nothing that is drawn.
     """
     trial_seed = derive_seed(seed, "sampler", ordinal)
     if name == "qmc":
@@ -161,7 +204,7 @@ def make_sampler(name: str, *, seed: int, ordinal: int, epochs: int) -> BaseSamp
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return SequenceSampler(ordinal, seed=derive_seed(seed, "qmc"), beside=RandomSampler(seed=trial_seed))
     if name == "tpe":
-        return JointSampler(seed=trial_seed)
+        return JointSampler(seed=trial_seed, joint=joint)
     if name == "random" or np.random.default_rng(trial_seed).random() < EXPLORED:
         return RandomSampler(seed=trial_seed)
-    return RungSampler(rungs(epochs) or (epochs,), seed=trial_seed)
+    return RungSampler(rungs(epochs) or (epochs,), seed=trial_seed, joint=joint)

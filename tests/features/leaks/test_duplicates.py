@@ -213,6 +213,21 @@ def test_memory_is_that_of_the_sketches_whatever_the_store(tmp_path, monkeypatch
     assert peak < store.features.nbytes / 2  # of 26 MB; most of it are the sketches, 2 MB, and the workers' chunks
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 600), (5, 1, 120)])
+def test_what_a_mirror_does_not_change_is_compared_once(tmp_path, monkeypatch, shape):
+    images = draw_images(200, shape=shape)
+    images[100:120] = blurred(images[:20], 0.5)
+    store = write_store(tmp_path / "a.h5", images)
+    found, (straight, mirrored) = find(store), Images([(store, store.usable)]).sketch()
+    assert straight is mirrored
+    assert len(found.pairs) > 10
+    monkeypatch.setattr(Images, "are_symmetric", False)
+    assert find(store) == found
+    with_views = write_store(tmp_path / "b.h5", images[:2, None].repeat(2, 1), views=("identity", "flip"))
+    monkeypatch.undo()
+    assert not Images([(store, store.usable), (with_views, with_views.usable)]).are_symmetric
+
+
 def test_of_too_many_pairs_the_most_alike_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "LIMIT", 5)
     monkeypatch.setattr(duplicates, "BLOCK", 16)

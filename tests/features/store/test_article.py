@@ -150,6 +150,17 @@ def test_memory_is_bounded_however_large_a_batch_is(tmp_path, monkeypatch):
     assert_same(read_article(article), read_article(tmp_path / "back.h5"))
 
 
+def test_batches_share_the_numbers_of_their_rows(tmp_path, monkeypatch):
+    """Memory would grow with the square of the rows otherwise: a copy of all numbers for each batch."""
+    counted = []
+    monkeypatch.setattr(FeatureStore, "usable", property(lambda store: counted.append(1) or np.arange(len(store))))
+    store = build_store(tmp_path / "store.h5", rows=60, shape=(1, 1, 1))
+    store_to_article(store, tmp_path / "few.h5", batch_size=20)
+    few, counted[:] = len(counted), []
+    store_to_article(store, tmp_path / "many.h5", batch_size=1)
+    assert len(counted) == few
+
+
 @given(rows=st.integers(0, 300), channels=st.integers(1, 9000))
 def test_pieces_cover_all_rows_once_within_the_bound(rows, channels):
     cut = list(pieces(rows, (8, 8, channels)))

@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 from conftest import ROOT
 
+from heads.bank import exact
 from heads.bank.backends import lacks_memory
+from heads.bank.exact import Finished
+from heads.bank.program import ExactForward
+from heads.bank.shape import BankShape
+from heads.metrics.scoring import average_views
+from heads.model.spec import HeadSpec
 
 HELD = """
 import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from features.runtime.allocator import keep_freed_memory
@@ -68,6 +79,46 @@ def test_features_on_a_cpu_are_in_memory_once(backend, dtype):
     features, peak = map(int, done.stdout.split())
     assert features > 200e6
     assert peak < 1.4 * features
+
+
+@pytest.mark.parametrize(("rows", "views"), [(50, 1), (50, 3), (13, 7), (3, 20), (1, 2)])
+def test_views_are_averaged_as_they_come_and_as_if_they_were_all_there(monkeypatch, rows, views):
+    """With all of them at once, many heads that end together would take as many times what is planned with."""
+    heads = [Finished(spec=HeadSpec(), weights=[])] * 4
+    predicted = np.random.default_rng(0).random((6, rows * views, 5), np.float32)
+    batches = []
+
+    def predict(_forward, _bank, features, shape):
+        start = sum(map(len, batches))
+        batches.append(features)
+        padded = np.zeros((6, shape.batch, 5), np.float32)
+        padded[:, : len(features)] = predicted[:, start : start + len(features)]
+        return padded
+
+    monkeypatch.setattr(exact, "_predict", predict)
+    monkeypatch.setattr(exact, "_small_bank", lambda *_: None)
+    shape = BankShape.covering([HeadSpec()], pages=16, feature_shape=(2, 2, 8), classes=5, batch=8)
+    feed = SimpleNamespace(views=views, take=lambda chosen, of: list(zip(chosen, of, strict=True)))
+    found = exact.predict_exactly(heads, feed, np.arange(rows), shape, ExactForward(shape, None))
+    assert list(chain.from_iterable(batches)) == [(row, view) for row in range(rows) for view in range(views)]
+    for one, by_view in zip(found, predicted.reshape(6, rows, views, 5), strict=False):
+        np.testing.assert_array_equal(one, average_views(list(np.moveaxis(by_view, 1, 0))))
+        assert one.dtype == np.float32
+        assert one.base is None  # whoever keeps it keeps nobody else's
+
+
+def test_finished_heads_take_no_more_memory_than_what_is_returned(monkeypatch):
+    views, rows, classes = 4, 5000, 40
+    heads = [Finished(spec=HeadSpec(), weights=[])] * 4
+    shape = BankShape.covering([HeadSpec()], pages=16, feature_shape=(1, 1, 8), classes=classes, batch=64)
+    monkeypatch.setattr(exact, "_predict", lambda *_: np.zeros((4, 64, classes), np.float32))
+    monkeypatch.setattr(exact, "_small_bank", lambda *_: None)
+    feed = SimpleNamespace(views=views, take=lambda chosen, of: chosen)
+    tracemalloc.start()
+    found = exact.predict_exactly(heads, feed, np.arange(rows), shape, ExactForward(shape, None))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * sum(one.nbytes for one in found)
 
 
 def test_an_allocation_that_failed_is_known_on_each_backend():

@@ -109,6 +109,8 @@ def test_what_heads_say_of_many_rows_and_classes_is_planned_with(request_, monke
     shape = scored.shape(scored.widest)
     predictions = 4 * shape.slots * scored.scored * scored.classes
     assert scored.page_bytes * shape.pages > predictions
+    in_folds = BankRequest(**{**vars(scored), "folds": 5})  # all may end at once
+    assert in_folds.page_bytes * in_folds.shape(in_folds.widest).pages > 5 * predictions
     monkeypatch.setattr(sizing, "resident_budget", lambda: 2 * 128 * many.page_bytes)
     assert bank_shape(many, trials=10**4, pages=None).pages == 128
     with pytest.raises(InputError, match="GB of memory for a bank of one head of 200 classes"):
