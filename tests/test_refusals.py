@@ -299,6 +299,34 @@ def test_a_command_says_in_one_line_what_it_cannot_do(place, line, message):
     assert {path.name for path in place.iterdir()} - before <= {"pages"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "search.run --features {store.h5} --study {good.toml} --out",
+        RUN + "--images",
+        "heads.predict {head.hdf5} {store.h5} --heatmaps",
+        "features.extract {study} {new} --table",
+        "features.convert {store.h5}",
+    ],
+)
+def test_an_empty_text_for_a_path_is_not_the_current_folder(place, line):
+    """As of a shell's variable that is not set."""
+    module, *arguments = (filled(word, place) for word in line.split())
+    status, out, err = invoke(module, *arguments, "")
+    named = arguments[-1] if arguments[-1].startswith("--") else "destination"
+    said = f"error: Invalid value for '{named}': expected a file or a folder, found an empty name (see --help)\n"
+    assert (status, out, err) == (2, "", said)
+
+
+def test_nothing_is_written_where_the_name_is_a_folders(place, monkeypatch):
+    before = sorted(place.iterdir())
+    monkeypatch.chdir(place)
+    status, out, err = invoke("features.convert", "store.h5", ".")
+    assert (status, out) == (2, "")
+    assert err == "error: .: expected the name of what is to be made, found a folder that is there\n"
+    assert sorted(place.iterdir()) == before
+
+
 Door = tuple[Callable[[Path], object], str]
 DOORS: dict[str, Door] = {
     "an unknown option of a search": (
