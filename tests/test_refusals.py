@@ -82,6 +82,12 @@ STUDY_FILES = {
     "names": RANGE.format("pooling", "low = 0, high = 1"),
     "beyond": RANGE.format("dropout", "low = 0.1, high = 1.0"),
     "zero": RANGE.format("learning_rate", "low = 0.001, high = 0.1, or_zero = true"),
+    "step": RANGE.format("conv_width", "low = 16, high = 64, step = 8"),
+    "text": RANGE.format("dropout", 'low = "0.1", high = 0.5'),
+    "truth": RANGE.format("dropout", "low = false, high = 0.5"),
+    "one": RANGE.format("learning_rate", "low = 0.001, high = 0.1, log = 1"),
+    "yes": RANGE.format("weight_decay", 'low = 0.001, high = 0.1, or_zero = "yes"'),
+    "twelve": 'name = "q"\n[run]\ntrials = "12"\n[space]\ndropout = [0.1, 0.2]\n',
     "good": 'name = "q"\n[space]\ndropout = [0.1, 0.2]\n',
     "narrow": 'name = "q"\n[space]\nconv_width = [32, 64]\n',
 }
@@ -107,6 +113,12 @@ STUDIES: dict[str, str] = {
     "names": "{names.toml}: space.pooling: expected a list of choices, found a range",
     "beyond": "{beyond.toml}: space.dropout.high: expected ",
     "zero": "{zero.toml}: space.learning_rate.or_zero: expected ",
+    "step": "{step.toml}: space.conv_width.step: expected a positive multiple of 16, found 8",
+    "text": "{text.toml}: space.dropout.low: expected a valid number, found '0.1'",
+    "truth": "{truth.toml}: space.dropout.low: expected a valid number, found False",
+    "one": "{one.toml}: space.learning_rate.log: expected a valid boolean, found 1",
+    "yes": "{yes.toml}: space.weight_decay.or_zero: expected a valid boolean, found 'yes'",
+    "twelve": "{twelve.toml}: run.trials: expected a valid integer, found '12'",
 }
 RUN = "search.run --out {new} "
 GOOD = RUN + "--features {store.h5} --study {good.toml} "
