@@ -157,7 +157,8 @@ class Study:
             best = record.ranked[0]
             store = TrialNotes.of(best).store
             where = f"trial {best.number}{f' on {store}' if store else ''}"
-            facts.append(("best", f"{where}, validation {record.config.objective} {best.value:.4f}"))
+            name, when = ("chosen by its repeats", " in the search") if record.is_chosen_by_repeats else ("best", "")
+            facts.append((name, f"{where}, validation {record.config.objective} {best.value:.4f}{when}"))
         if record.article:
             facts.append(("article's head", f"{record.article.value:.4f}"))
         verdict = record.summary.verdict

@@ -82,6 +82,12 @@ STUDY_FILES = {
     "names": RANGE.format("pooling", "low = 0, high = 1"),
     "beyond": RANGE.format("dropout", "low = 0.1, high = 1.0"),
     "zero": RANGE.format("learning_rate", "low = 0.001, high = 0.1, or_zero = true"),
+    "step": RANGE.format("conv_width", "low = 16, high = 64, step = 8"),
+    "text": RANGE.format("dropout", 'low = "0.1", high = 0.5'),
+    "truth": RANGE.format("dropout", "low = false, high = 0.5"),
+    "one": RANGE.format("learning_rate", "low = 0.001, high = 0.1, log = 1"),
+    "yes": RANGE.format("weight_decay", 'low = 0.001, high = 0.1, or_zero = "yes"'),
+    "twelve": 'name = "q"\n[run]\ntrials = "12"\n[space]\ndropout = [0.1, 0.2]\n',
     "good": 'name = "q"\n[space]\ndropout = [0.1, 0.2]\n',
     "narrow": 'name = "q"\n[space]\nconv_width = [32, 64]\n',
 }
@@ -107,6 +113,12 @@ STUDIES: dict[str, str] = {
     "names": "{names.toml}: space.pooling: expected a list of choices, found a range",
     "beyond": "{beyond.toml}: space.dropout.high: expected ",
     "zero": "{zero.toml}: space.learning_rate.or_zero: expected ",
+    "step": "{step.toml}: space.conv_width.step: expected a positive multiple of 16, found 8",
+    "text": "{text.toml}: space.dropout.low: expected a valid number, found '0.1'",
+    "truth": "{truth.toml}: space.dropout.low: expected a valid number, found False",
+    "one": "{one.toml}: space.learning_rate.log: expected a valid boolean, found 1",
+    "yes": "{yes.toml}: space.weight_decay.or_zero: expected a valid boolean, found 'yes'",
+    "twelve": "{twelve.toml}: run.trials: expected a valid integer, found '12'",
 }
 RUN = "search.run --out {new} "
 GOOD = RUN + "--features {store.h5} --study {good.toml} "
@@ -297,6 +309,34 @@ def test_a_command_says_in_one_line_what_it_cannot_do(place, line, message):
     assert last.startswith(f"error: {filled(message, place)}")
     assert "Traceback" not in err
     assert {path.name for path in place.iterdir()} - before <= {"pages"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "search.run --features {store.h5} --study {good.toml} --out",
+        RUN + "--images",
+        "heads.predict {head.hdf5} {store.h5} --heatmaps",
+        "features.extract {study} {new} --table",
+        "features.convert {store.h5}",
+    ],
+)
+def test_an_empty_text_for_a_path_is_not_the_current_folder(place, line):
+    """As of a shell's variable that is not set."""
+    module, *arguments = (filled(word, place) for word in line.split())
+    status, out, err = invoke(module, *arguments, "")
+    named = arguments[-1] if arguments[-1].startswith("--") else "destination"
+    said = f"error: Invalid value for '{named}': expected a file or a folder, found an empty name (see --help)\n"
+    assert (status, out, err) == (2, "", said)
+
+
+def test_nothing_is_written_where_the_name_is_a_folders(place, monkeypatch):
+    before = sorted(place.iterdir())
+    monkeypatch.chdir(place)
+    status, out, err = invoke("features.convert", "store.h5", ".")
+    assert (status, out) == (2, "")
+    assert err == "error: .: expected the name of what is to be made, found a folder that is there\n"
+    assert sorted(place.iterdir()) == before
 
 
 Door = tuple[Callable[[Path], object], str]

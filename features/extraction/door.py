@@ -19,7 +19,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, say
 from features.runtime.errors import InputError
 from features.runtime.keras_settings import drawn_as_before
-from features.runtime.options import checked, described, takes_options
+from features.runtime.options import A_PATH, NO_PATH, checked, described, takes_options
 from features.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def extract_several(
         BottleneckError: As ``extract``.
     """
     chosen, frame = _told({**options, "table": table})
+    if not os.fspath(folder):
+        raise InputError("folder", expected=A_PATH, found=NO_PATH)
     stores = places_in(Path(folder), chosen.specs)
     run_extraction(Path(images), stores, chosen, frame=frame, progress=progress)
     return {path.stem: FeatureStore(path) for path in stores}

@@ -39,6 +39,9 @@ _ARRAY = "arrays are not read: write them as PNG or TIFF first"
 _ARCHIVE = "unpack the archives first"
 _FILM = "films are not read: write their frames as PNG first"
 _CAMERA = "a camera's raw files are not read: develop them to TIFF or JPEG first"
+_UNNAMED = (
+    "whose names, or whose folders' names, are not UTF-8: rename them, e.g. convmv -f latin1 -t utf8 -r --notest FOLDER"
+)
 _NUMBERED = re.compile(r".*#[1-9]\d{0,8}", re.DOTALL)
 """Names that mean a page of another file."""
 _ADVICE = (
@@ -98,6 +101,15 @@ def is_left_out(name: str) -> bool:
     return name.startswith(".") or is_litter(name)
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name is valid Unicode: the store keeps its paths as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def what_is_there(folder: Path) -> tuple[str, str | None]:
     """Says what a folder holds instead of images.
 
@@ -114,6 +126,8 @@ def what_is_there(folder: Path) -> tuple[str, str | None]:
     advice += [_DICOM] if "DICOM" in kinds else []
     known = [kind for kind in kinds if kind != "DICOM"]
     advice += [f"those without an ending are images ({', '.join(known)}): give them their endings"] if known else []
+    unnamed = sum(is_image_name(file.name) and not is_text(str(file.relative_to(folder))) for file in files)
+    advice += [f"{counted(unnamed, 'image')} {_UNNAMED}"] if unnamed else []
     hint = "; ".join(dict.fromkeys(advice))
     return (f"none, but {told}{' and others' if len(counts) > 6 else ''}" if files else "none"), hint or None
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.images.dicom_patients import with_dicom_patients
-from features.images.entries import is_image, is_left_out, to_install, what_is_there
+from features.images.entries import is_image, is_left_out, is_text, to_install, what_is_there
 from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
-from features.images.walk import File, Seen, entries_of, files_of_class, is_folder, is_text
+from features.images.walk import File, Seen, entries_of, files_of_class, is_folder
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable, utc_text
 from features.store.parts import KNOWN_AS, part_named, part_within, words_of

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.images.entries import advice_on, is_image, is_left_out, is_litter
+from features.images.entries import advice_on, is_image, is_left_out, is_litter, is_text
 from features.runtime.errors import InputError
 
 HIDDEN, LITTER, OTHERS, BESIDE = "hidden", "left behind by systems", "no images", "images beside those of a class"
@@ -230,12 +230,3 @@ def _file(entry: os.DirEntry[str], path: str) -> File:
         return File(path, 0, 0)
     possible = _EARLIEST_NS <= status.st_mtime_ns < _LATEST_NS
     return File(path, status.st_size, status.st_mtime_ns if possible else 0)
-
-
-def is_text(name: str) -> bool:
-    """Whether a file name is valid Unicode: the store keeps its paths as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -28,6 +28,7 @@ from rich.text import Text
 from features.runtime.collector import end_with_command
 from features.runtime.errors import BottleneckError, DiskFullError, Terminated
 from features.runtime.notebook import NotebookProgress
+from features.runtime.options import with_named_paths
 from features.runtime.portable import DISK_FULL
 from features.runtime.progress import OnProgress
 from features.runtime.streams import drop_output, settle_streams, use_utf8
@@ -93,7 +94,7 @@ def run_command(main: Callable[..., Any], *, resume_hint: str | Callable[[], str
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
     """
     app = _new_app()
-    app.command()(_ending_when_terminated(main))
+    app.command()(with_named_paths(_ending_when_terminated(main)))
     _run(app, resume_hint)
 
 
@@ -101,7 +102,7 @@ def run_commands(commands: Mapping[str, Callable[..., Any]], *, resume_hint: str
     """Runs the one of several commands that the command line begins with the name of, as ``run_command`` does."""
     app = _new_app()
     for name, main in commands.items():
-        app.command(name)(_ending_when_terminated(main))
+        app.command(name)(with_named_paths(_ending_when_terminated(main)))
     _run(app, resume_hint)
 
 

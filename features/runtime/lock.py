@@ -67,6 +67,8 @@ class WriterLock:
             InputError: Nothing can be written there.
             BottleneckError: Another process holds the lock; it is named. Or the disk has no room for it.
         """
+        if not path.name:  # the current folder, or the root of all
+            raise InputError(path, expected="the name of what is to be made", found="a folder that is there")
         self.path = path
         self._path = _lock_path(path)
         try:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -20,12 +21,15 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from rich.markup import escape
+from typer.models import ArgumentInfo, OptionInfo
 
 from features.runtime.errors import InputError
 from features.runtime.refusal import expectation
 
 Model = TypeVar("Model", bound=BaseModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
+A_PATH, NO_PATH = "a file or a folder", "an empty name"
+"""What is said of an empty text, as of a shell's variable that is not set: to Python it is the current folder."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,29 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
     return bounds
 
 
+def with_named_paths(command: Function) -> Function:
+    """Has a command refuse an empty text for a path.
+
+    Args:
+        command: Its signature is what Typer reads.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    for one in signature.parameters.values():
+        if _takes_path(one.annotation):
+            for said in get_args(one.annotation)[1:]:
+                if isinstance(said, OptionInfo | ArgumentInfo):
+                    said.parser = _named_path
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    return command
+
+
+def _named_path(given: Any) -> Path:
+    if given == "":
+        raise ValueError(f"expected {A_PATH}, found {NO_PATH}")
+    return Path(given)
+
+
 def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
     """Returns the model of some options.
 
@@ -135,6 +162,8 @@ def checked(model: type[Model], given: Mapping[str, Any], *, of: str) -> Model:
     for name, value in given.items():
         if isinstance(value, bool | np.bool_) and takes_numbers(model.model_fields[name].annotation):
             raise InputError(option_name(name), expected="a number", found=value)
+        if isinstance(value, str) and not value and _takes_path(model.model_fields[name].annotation):
+            raise InputError(option_name(name), expected=A_PATH, found=NO_PATH)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
@@ -146,6 +175,10 @@ def takes_numbers(annotation: Any) -> bool:
     """Whether a field is of numbers, and not of true and false, which pydantic takes for 1 and 0."""
     kinds = {*_kinds(annotation)}
     return bool(kinds & {int, float}) and bool not in kinds
+
+
+def _takes_path(annotation: Any) -> bool:
+    return Path in _kinds(annotation)
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -21,12 +21,16 @@ PLAIN = {
 _HANDLER = "bottleneck.plain"
 
 
+def plain(char: str) -> str:
+    """Returns what stands for a character where it cannot be shown: see the module."""
+    return PLAIN.get(char) or ascii(char)[1:-1]
+
+
 def _plain(error: UnicodeError) -> tuple[str, int]:
     """An error handler of ``codecs``: see the module."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    missing = error.object[error.start : error.end]
-    return "".join(PLAIN.get(char) or ascii(char)[1:-1] for char in missing), error.end
+    return "".join(map(plain, error.object[error.start : error.end])), error.end
 
 
 codecs.register_error(_HANDLER, _plain)

@@ -196,11 +196,11 @@ def article_to_store(
     batch_size: int | None = None,
     on_progress: OnProgress = unwatched,
 ) -> None:
-    """Converts the article's layout to a store; goes on with an unfinished conversion of it.
+    """Converts the article's layout to a store; goes on with an unfinished one of it, leaves a finished one as it is.
 
     Args:
         source: File of the article's layout.
-        destination: The store; must be absent, or the unfinished store that this very conversion left.
+        destination: The store; must be absent, or what this very conversion left.
         classes: Class names in label order, joined by commas.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch of the store; by default those of the first batch.
@@ -217,8 +217,6 @@ def article_to_store(
         require_storable(source, names)
         size = rows_in_batch(batch_size, otherwise=int(article.starts[1]))
         existed = destination.exists()
-        if existed and FeatureStore(destination).complete:
-            raise InputError(destination, expected="no such file", found="a finished store")
         header = article_header(article, classes=names, dtype=dtype, batch_size=size)
         with StoreWriter(destination, header) as writer:
             try:
@@ -266,13 +264,13 @@ def store_to_article(
 
     Args:
         source: The store.
-        destination: File to make; must be absent.
+        destination: File to make; must be absent, or what this very conversion made.
         batch_size: Rows in a batch; by default 100, or what it was where the store came from the article's layout.
         on_progress: Told of the progress.
 
     Raises:
-        InputError: The source is not a finished store, an option is wrong, or the destination exists or is called as
-            what it will not be.
+        InputError: The source is not a finished store, an option is wrong, or the destination is another file or is
+            called as what it will not be.
         BottleneckError: The disk is full or failed, or another process writes the destination.
     """
     destination = Path(destination)
@@ -287,9 +285,28 @@ def store_to_article(
     needed = 4 * len(usable) * (math.prod(store.header.feature_shape) + len(store.classes))
     with WriterLock(destination):
         if destination.exists():
-            raise InputError(destination, expected="no such file", found="one")
+            if not _is_article_of(destination, store, batches):
+                raise InputError(destination, expected="no such file", found="one")
+            on_progress(len(usable), len(usable))
+            return
         with replacing(destination, needed=needed) as temporary:
             _write_article(temporary, store, batches, on_progress, needed=needed)
+
+
+def _is_article_of(path: Path, store: FeatureStore, batches: list[Rows]) -> bool:
+    """Whether a file holds these rows in the article's layout, as a conversion left it that was killed at its end."""
+    try:
+        with ArticleFile(path) as article:
+            shape = (article.feature_shape, article.label_count, np.diff(article.starts).tolist())
+            if shape != (store.header.feature_shape, len(store.classes), [*map(len, batches)]):
+                return False
+            usable = store.usable
+            return np.array_equal(article.labels, store.labels[usable]) and all(
+                np.array_equal(article.read(piece, "float32"), store.take(usable[piece.start : piece.stop], 0))
+                for piece in pieces(len(article), article.feature_shape)
+            )
+    except InputError:
+        return False
 
 
 def _write_article(

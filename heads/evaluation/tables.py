@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -18,6 +19,11 @@ from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
 from heads.metrics.patients import of_patients
 
 _NAMED = 6
+_FOR_NAMES = 12
+"""Columns that the name of a class has at least, if it is as long: a longer one is folded."""
+_HEADINGS = ("rows", "sensitivity", "specificity", "precision", "AUC")
+_SHORT = ("rows", "sens.", "spec.", "prec.", "AUC")
+"""Where the whole ones would take the place of the names."""
 _COLUMNS = ("true", "called", "rows")
 
 
@@ -27,7 +33,7 @@ def tables(metrics: Metrics, title: str, console: Console) -> Group:
     The confusion matrix is shown where it fits into the console's width. Where it does not, the pairs that were
     confused most often are, with all other rows counted, so that the numbers add up to all rows.
     """
-    return Group(_whole(metrics, title), _classes(metrics), _confusions(metrics, console))
+    return Group(_whole(metrics, title), _classes(metrics, console), _confusions(metrics, console))
 
 
 def check_csv(path: Path) -> None:
@@ -84,12 +90,27 @@ def _whole(metrics: Metrics, title: str) -> Table:
     return table
 
 
-def _classes(metrics: Metrics) -> Table:
+def _classes(metrics: Metrics, console: Console) -> Table:
+    """A line for each class; where names and numbers would not fit, with short headings, and at last without rules."""
+    for headings, ruled in ((_HEADINGS, True), (_SHORT, True), (_SHORT, False)):
+        table = _class_table(metrics, headings, ruled=ruled)
+        name = table.columns[0]
+        name.max_width = _FOR_NAMES
+        fits = _fits(table, console)
+        name.max_width = None
+        if fits:
+            break
+    return table
+
+
+def _class_table(metrics: Metrics, headings: Sequence[str], *, ruled: bool) -> Table:
     shown, others = worst_classes(metrics.per_class)
     table = Table(caption=f"{others}: --json has all" if others else None, caption_justify="left")
+    if not ruled:
+        table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
     table.add_column("class", overflow="fold")
-    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
     for one in shown:
         numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
         table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
@@ -99,10 +120,15 @@ def _classes(metrics: Metrics) -> Table:
 def _confusions(metrics: Metrics, console: Console) -> Table:
     if len(metrics.confusion) == len(metrics.per_class) <= MOST_CLASSES:
         matrix = _matrix(metrics)
-        unbounded = console.options.update(max_width=100 * console.width)
-        if Measurement.get(console, unbounded, matrix).maximum <= console.width:
+        if _fits(matrix, console):
             return matrix
     return _pairs(metrics)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Whether a console has room for a table with nothing in it folded."""
+    unbounded = console.options.update(max_width=100 * console.width)
+    return Measurement.get(console, unbounded, table).maximum <= console.width
 
 
 def _matrix(metrics: Metrics) -> Table:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
+from features.runtime.options import A_PATH, NO_PATH
 from heads.files.head_file import file_image
 from heads.files.metadata_json import NAME, to_json
 from heads.metrics.scoring import Probabilities
@@ -74,6 +75,8 @@ def format_of(out: str | os.PathLike[str]) -> Format:
     """
     text = os.fspath(out)
     name = Path(text)
+    if not text:
+        raise InputError("OUT", expected=A_PATH, found=NO_PATH)
     if text.endswith(("/", os.sep)) or not name.suffix:
         return _SAVED_MODEL
     found = next((one for one in FORMATS if name.suffix in one.suffixes), None)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from features.extraction.pipeline import FeatureMaker, bottlenecks
 from features.images.decode import UndecodableError
+from features.images.entries import is_text
 from features.images.reading import ImageFile, Reading
 from features.images.views import View
-from features.images.walk import is_text
 from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import told_apart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from features.images.resizing import square_of
 from features.runtime.files import replacing, write_array
+from features.runtime.streams import plain
 from features.runtime.text import printable
 from features.store.kind import SQUASH
 
@@ -20,6 +22,8 @@ _INFERNO = "000003 1b0c41 4b0c6b 781c6d a52c60 cf4446 ed6925 fb9a06 f7d03c fcfea
 """Nine equal steps of the colour map of that name (van der Walt and Smith 2015, CC0): even in lightness, and readable
 without colour vision."""
 _CAPTION_LENGTH = 100
+_NO_CHARACTER = "\uffff"
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def _palette() -> list[int]:
@@ -65,9 +69,13 @@ def draw_heatmap(
 
 
 def with_caption(image: Image.Image, text: str) -> Image.Image:
-    """Returns the image with a line of text beneath it, on a strip of its own; wider where the text is."""
-    text = printable(text)[:_CAPTION_LENGTH]
+    """Returns the image with a line of text beneath it, on a strip of its own; wider where the text is.
+
+    The font is Pillow's own, so that pictures are the same everywhere. It has the letters of ASCII: for another stands
+    its base letter (A for an A with dots), or what a terminal without it is shown, so that names stay different.
+    """
     font = ImageFont.load_default(min(40, max(12, image.width // 28)))
+    text = "".join(_drawable(char, font) for char in printable(text)[:_CAPTION_LENGTH])[:_CAPTION_LENGTH]
     left, top, right, bottom = font.getbbox(text)
     margin = int(bottom - top) // 2
     width = max(image.width, int(right - left) + 2 * margin)
@@ -75,6 +83,20 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
     framed.paste(image)
     ImageDraw.Draw(framed).text((margin - left, image.height + margin - top), text, font=font, fill="white")
     return framed
+
+
+def _drawable(char: str, font: _Font) -> str:
+    """A character if the font has it, else what stands for it."""
+    if char.isascii() or _has(font, char):
+        return char
+    base = "".join(part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part))
+    return base if base and all(_has(font, part) for part in base) else plain(char)
+
+
+def _has(font: _Font, char: str) -> bool:
+    """Whether a font has a character: what it lacks, it draws as it draws what is none."""
+    drawn, missing = font.getmask(char), font.getmask(_NO_CHARACTER)
+    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
 
 
 def save_heatmap(path: Path, picture: Image.Image, heat: npt.NDArray[Any]) -> Path:

@@ -84,6 +84,11 @@ class StudyRecord:
         return self.summary.finalists.heads if self.summary.finalists else ()
 
     @property
+    def is_chosen_by_repeats(self) -> bool:
+        """Whether the best trial is the one whose repeats have the best mean; another may have a better value."""
+        return any(one.mean is not None for one in self.finalists)
+
+    @property
     def article(self) -> FrozenTrial | None:
         """The article's head, if it has run to its end."""
         return article_trial(self.study)

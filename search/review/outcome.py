@@ -34,10 +34,14 @@ def show_outcome(record: StudyRecord) -> None:
         return
     table = Table(title=f"study {config.name}", title_justify="left", show_header=False)
     table.add_row("trials", f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed")
-    table.add_row("best on validation", f"{best.value:.4f}, trial {best.number}, {best.parameters:,} parameters")
+    told = f"trial {best.number}, {best.parameters:,} parameters"
+    if record.is_chosen_by_repeats:
+        table.add_row("chosen by its repeats", f"{told}; {best.value:.4f} in the search")
+    else:
+        table.add_row("best on validation", f"{best.value:.4f}, {told}")
     if best.store:
-        told = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
-        table.add_row("its features", printable(best.store) + (f": {store_in_words(told)}" if told else ""))
+        cost = summary.cost_of_use.of_store(best.store) if summary.cost_of_use else None
+        table.add_row("its features", printable(best.store) + (f": {store_in_words(cost)}" if cost else ""))
     if using := cost_in_words(summary, summary.best):
         table.add_row("an image with it", using)
     if article:

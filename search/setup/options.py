@@ -328,7 +328,7 @@ def _run_section() -> type[BaseModel]:
             field = StudyOptions.model_fields[name]
             more = (BeforeValidator(_no_truth),) if takes_numbers(field.annotation) else ()
             fields[name] = (Annotated[field.annotation, *field.metadata, *more] | None, None)
-    return create_model("RunSection", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+    return create_model("RunSection", __config__=ConfigDict(extra="forbid", frozen=True, strict=True), **fields)
 
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ class Range(BaseModel):
     over "none, or something on a logarithmic scale".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     low: float
     high: float
@@ -328,7 +328,8 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
     elif name == "conv_width":
         raise InputError(where, field="space.conv_width.step", expected="a multiple of 16", found="none")
     for key, value in edges.items():
-        _checked(where, f"space.{name}.{key}", name, int(value) if kind == "int" else value)
+        told = domain.step if key == "step" else None
+        _checked(where, f"space.{name}.{key}", name, int(value) if kind == "int" else value, told=told)
     if domain.or_zero:
         _checked(where, f"space.{name}.or_zero", name, 0)
     return domain
@@ -349,13 +350,25 @@ def _read_choices(where: str, name: str, raw: list[Any]) -> tuple[Scalar, ...]:
     return choices
 
 
-def _checked(where: str, key: str, name: str, value: Any) -> Scalar:
-    """Returns the value as the spec would hold it; the spec's own check decides."""
+def _checked(where: str, key: str, name: str, value: Any, *, told: float | None = None) -> Scalar:
+    """Returns the value as the spec would hold it; the spec's own check decides.
+
+    Args:
+        where: The file.
+        key: In it.
+        name: The field of the spec.
+        value: Its value.
+        told: The number that the file has at the key, where the value follows from it.
+
+    Raises:
+        InputError: The spec does not take the value.
+    """
     if isinstance(value, int) and abs(value) > LARGEST:
         raise InputError(where, field=key, expected=f"a number of at most {LARGEST:,}", found=f"{value}"[:40])
     try:
         checked: Scalar = getattr(HeadSpec(**{name: value}), name)
     except ValueError as error:
         expected, _, found = str(error).partition(": expected ")[2].rpartition(", found ")
-        raise InputError(where, field=key, expected=expected, found=found) from error
+        shown = found if told is None else f"{told:g}"
+        raise InputError(where, field=key, expected=expected, found=shown) from error
     return checked

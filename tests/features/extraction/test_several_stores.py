@@ -154,6 +154,8 @@ def test_from_python_lists_and_texts_with_commas_are_the_same(images, tmp_path, 
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     one = features.extract_several(images, tmp_path / "c", backbone="mobilenet", weights="random", progress=False)
     assert list(one) == ["mobilenet-224"]
+    with pytest.raises(InputError, match="folder: expected a file or a folder, found an empty name"):
+        features.extract_several(images, "", progress=False, **LEVELS)
 
 
 def test_stopped_at_any_write_it_goes_on_and_decodes_what_is_still_needed_once(images, tmp_path, levels, monkeypatch):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -325,3 +329,47 @@ def test_squares_of_several_sizes_are_those_of_each_size_and_decoded_once(name, 
     if times:
         decode_image(content, 32, alone)
     assert together.tally.counts == alone.tally.counts  # what is noticed counts once
+
+
+def recipe(resize: str = "squash") -> Callable[..., Image.Image]:
+    """What docs/images.md has users without this package do."""
+    text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (padded,) = re.findall(r"\n`(return ImageOps\.pad.*?)`", text)
+    last = {"squash": r"\g<0>", "pad": padded, "crop": padded.replace("ImageOps.pad", "ImageOps.fit")}[resize]
+    names: dict[str, Any] = {}
+    exec(re.sub(r"return .*", last, code), names)
+    return names["square"]
+
+
+def smooth(mode: str) -> Image.Image:
+    noise = np.random.default_rng(1).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("kind", ["plain", "turned", "transparent", "palette", "16 bits", "fractions"])
+def test_the_recipe_of_the_document_makes_the_same_squares(kind, resize, tmp_path):
+    path, image, scale = tmp_path / "image.png", smooth("RGB"), {}
+    if kind == "turned":
+        path = tmp_path / "image.jpg"
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.resize((1280, 960)).save(path, exif=exif, quality=95)
+    elif kind == "transparent":
+        image.putalpha(smooth("L").rotate(180))
+        image.save(path)
+    elif kind == "palette":
+        image.quantize(16).save(path, transparency=3)
+    elif kind == "16 bits":
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 16).save(path)
+        scale = {"black": 0, "white": 4095}
+    elif kind == "fractions":
+        path = tmp_path / "image.tif"
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.float32) / 200).save(path)
+        scale = {"black": 0, "white": 1}
+    else:
+        image.save(path)
+    intensity = parse_intensity("{black}:{white}".format(**scale) if scale else "type")
+    ours = decode_image(path, 96, Reading(intensity, resize=resize)).astype(int)
+    assert np.abs(ours - np.asarray(recipe(resize)(path, 96, **scale))).max() <= 2

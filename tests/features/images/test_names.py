@@ -273,3 +273,13 @@ def test_files_without_an_ending_are_looked_into(tmp_path):
 def test_a_class_without_images_says_what_it_holds(tmp_path: Path):
     fill(tmp_path, "A/A-1-1.png", "B/B-1-1.png", "C/1.nii", "C/2.nii", "D/")
     assert "class folders without an image: C (2 .nii), D" in scan_folder(tmp_path).remarks[-1]
+
+
+@pytest.mark.parametrize("name", [b"A/caf\xe9-%d.png", b"caf\xe9/%d.png", b"train/caf\xe9/%d.png"])
+def test_images_whose_names_are_of_another_encoding_are_counted_and_said(tmp_path: Path, name: bytes):
+    for number in range(3):
+        path = tmp_path / os.fsdecode(name % number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"found none, but 3 \.png; 3 images whose names, .* not UTF-8: rename them"):
+        scan_folder(tmp_path)

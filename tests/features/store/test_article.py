@@ -1,6 +1,7 @@
 """The article's layout to a store and back, in bounded memory; what does not fit is named and leaves nothing behind."""
 
 import itertools
+import os
 import resource
 import tracemalloc
 from collections.abc import Iterator
@@ -125,8 +126,42 @@ def test_an_unfinished_store_of_another_article_is_refused(tmp_path):
         article_to_store(other, tmp_path / "store.h5")
     assert (tmp_path / "store.h5").read_bytes() == before
     article_to_store(article, tmp_path / "store.h5")
-    with pytest.raises(InputError, match="expected no such file, found a finished store"):
-        article_to_store(article, tmp_path / "store.h5")
+
+
+def test_killed_behind_its_last_write_the_same_command_finds_it_done(tmp_path):
+    article, store, back = (tmp_path / name for name in ("article.h5", "store.h5", "back.h5"))
+    write_article(article, [4, 4, 3])
+    for source, made in ((article, store), (store, back)):
+        succeed("features.convert", source, made)
+        content = made.read_bytes()
+        (tmp_path / f".{made.name}.lock").touch()  # which a killed process leaves
+        succeed("features.convert", source, made)
+        assert made.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["article.h5", "back.h5", "store.h5"]
+
+
+@pytest.mark.parametrize("change", ["a value", "a label", "the batches"])
+def test_a_finished_file_of_another_source_is_refused_and_stays_as_it_is(tmp_path, change):
+    article, store, back = (tmp_path / name for name in ("article.h5", "store.h5", "back.h5"))
+    write_article(article, [4, 4, 3])
+    article_to_store(article, store)
+    store_to_article(store, back)
+    size = 5 if change == "the batches" else None
+    for path in (article, back):
+        modified = path.stat().st_mtime_ns
+        with h5py.File(path, "r+") as file:
+            if change == "a value":
+                file["features-2"][1, 0, 0, 3] += 1
+            elif change == "a label":
+                file["labels-1"][2] = np.roll(file["labels-1"][2], 1)
+        os.utime(path, ns=(modified, modified))
+    contents = store.read_bytes(), back.read_bytes()
+    said = {"a value": "features: expected the features of ", "a label": "labels: ", "the batches": "batch_size: "}
+    with pytest.raises(InputError, match=said[change]):
+        article_to_store(article, store, batch_size=size)
+    with pytest.raises(InputError, match="expected no such file, found one"):
+        store_to_article(store, back, batch_size=size)
+    assert (store.read_bytes(), back.read_bytes()) == contents
 
 
 def article_header_of(path: Path):

@@ -74,6 +74,19 @@ def test_long_names_are_folded_and_never_cut():
         assert table.count("a") >= 70
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 66, 80])
+@pytest.mark.parametrize("names", [("CNV", "DME", "DRUSEN", "NORMAL"), ("A" * 40, "梨" * 9)])
+def test_a_narrow_terminal_loses_no_class_and_no_number(names, width):
+    metrics = scored(names, each=161)[2]
+    text = "".join(printed(metrics, width)).partition("class ")[2].partition("┏")[0]
+    flat = "".join(re.findall(r"^\W*(\w*)", text, re.MULTILINE))  # the first column: a name may be folded
+    for one in metrics.per_class:
+        assert one.name in flat
+        numbers = [f"{value:.4f}" for value in (one.sensitivity, one.specificity, one.precision, one.auc)]
+        assert re.search(r"161\W+" + r"\W+".join(numbers), text)
+    assert "…" not in text
+
+
 def test_of_very_many_classes_the_worst_are_listed():
     metrics = scored([f"kind{number:04}" for number in range(300)])[2]
     table = printed(metrics, 80)[1]

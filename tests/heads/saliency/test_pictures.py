@@ -92,9 +92,19 @@ class TestSaving:
             save_heatmap(tmp_path / "gone" / "a.png", Image.new("RGB", (3, 3)), np.ones((1, 1)))
 
     def test_a_caption_of_odd_characters(self) -> None:
-        """What the font lacks is a box, a line break is shown escaped, and a long one is cut."""
+        """A line break is shown escaped, and a long one is cut."""
         image = Image.new("RGB", (300, 50))
         for text in ("DRÜSEN 0.9", "二 0.9", "a\nb 0.9", "x" * 10_000):
             assert with_caption(image, text).height < 100
             assert with_caption(image, text).width < 2000
         assert with_caption(image, "a\nb").tobytes() == with_caption(image, "a\\nb").tobytes()
+
+    def test_a_caption_tells_names_apart_whatever_their_letters(self) -> None:
+        """The font has no letter beyond ASCII, and would draw one box for all of them."""
+        image = Image.new("RGB", (300, 50))
+        names = ("Ä", "Ö", "梨", "子", "Ж", "И", "λ", "ψ", "한", "ß", "±", "©")
+        assert len({with_caption(image, f"{name} 0.9").tobytes() for name in names}) == len(names)
+        shown = {"Ä 0.9": "A 0.9", "DRÜSEN": "DRUSEN", "梨": r"\u68a8", "Й": r"\u0419", "한": r"\ud55c", "→": "->"}
+        for text, stand_in in shown.items():
+            assert with_caption(image, text).tobytes() == with_caption(image, stand_in).tobytes()
+        assert with_caption(image, "±").tobytes() != with_caption(image, "+-").tobytes()  # which the font has

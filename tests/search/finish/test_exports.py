@@ -288,6 +288,8 @@ def test_a_name_with_another_ending_names_those_known():
     assert format_of("best").is_folder
     assert format_of("best.pt/").is_folder
     assert not format_of(Path("best.onnx")).is_folder
+    with pytest.raises(InputError, match="OUT: expected a file or a folder, found an empty name"):
+        format_of("")
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path):

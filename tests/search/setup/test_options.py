@@ -167,6 +167,8 @@ def test_the_printed_command_is_one_that_the_command_takes(tmp_path, monkeypatch
         ({"features": {"": "s.h5"}}, r"--features: expected names without =, / and \\, found an empty one"),
         ({"head": ""}, "--head: expected something, or not the option, found an empty text"),
         ({"storage": ""}, "--storage: expected something, or not the option, found an empty text"),
+        ({"out": ""}, "--out: expected a file or a folder, found an empty name"),
+        ({"images": ""}, "--images: expected a file or a folder, found an empty name"),
         ({"trials": np.True_}, "--trials: expected a number, found True"),
         ({"channels": np.True_}, "--channels: expected a number of at least 1, or auto, found True"),
     ],
