@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, fill_store
+from conftest import build_header, fill_store
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
 from features.store.kind import UNKNOWN
-from features.store.schema import RowState
 from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
@@ -96,7 +95,7 @@ def test_with_folds_rows_are_of_the_patients_whose_rows_were_predicted(tmp_path)
     header = build_header(rows=96)
     owners = [row % 32 for row in range(96)]  # whose rows lie apart
     header = replace(header, labels=tuple(one % 4 for one in owners), patients=tuple(map(str, owners)))
-    fill_store(tmp_path / "s.h5", header, build_features(header), np.full(96, RowState.DONE, np.uint8))
+    fill_store(tmp_path / "s.h5", header)
     shares = {"validation_share": 0.0, "test_share": 0.0}
     data = load_data(tmp_path / "s.h5", validation=None, test=None, **shares, folds=3, seed=1, resident=False)
     missed = data.store.patients[np.concatenate(data.folds)] == "7"

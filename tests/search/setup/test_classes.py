@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import invoke
-from conftest import build_features, build_header, build_store, fill_store
+from conftest import build_header, build_store, fill_store
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
 from search.setup.data import SearchData, load_data
 
 HINT = "a head tells classes apart: extract a folder with a sub-folder of images for each of them"
@@ -28,10 +27,7 @@ def made(path: Path, labels: list[int], patients: list[str], classes: str, *, sk
         patients=tuple(patients),
         paths=tuple(f"{row}.png" for row in range(len(labels))),
     )
-    states = np.full(len(labels), RowState.DONE, np.uint8)
-    states[list(skipped)] = RowState.SKIPPED
-    fill_store(path, header, build_features(header), states)
-    return path
+    return fill_store(path, header, skipped=skipped)
 
 
 def load(store: Path, **options: Any) -> SearchData:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, build_store, fill_store
+from conftest import build_header, build_store, fill_store
 from made_study import SPACE, make_config
 
 from features.compression.compression import compress_store
 from features.compression.directions import default_training_rows
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
 from search.setup.data import SearchData, load_data
 from search.setup.remarks import remarks
 from search.setup.space import Space
@@ -26,10 +25,7 @@ def save(
     header = build_header(rows=120, views=views)
     if labels is not None:
         header = replace(header, labels=tuple(labels), patients=("",) * len(labels))
-    states = np.full(len(header), RowState.DONE, np.uint8)
-    states[:skipped] = RowState.SKIPPED
-    fill_store(path, header, build_features(header), states)
-    return path
+    return fill_store(path, header, skipped=range(skipped))
 
 
 def load(features: Path, *, validation: Path | None = None, test: Path | None = None, share: float = 0.2) -> SearchData:
