@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from commands import succeed
 from conftest import build_header, fill_store
+from made_data import made_data
 from meeting import meet
 from test_duplicates import blurred, draw_images
 
@@ -23,7 +24,7 @@ from search.record.results import LeakCounts
 from search.review.trust import leaks
 from search.setup import audit as search_audit
 from search.setup.audit import AUDIT_FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 from search.setup.options import RunOptions
 
 DEFAULTS = RunOptions().model_dump()
@@ -45,8 +46,7 @@ def images() -> np.ndarray:
 
 
 def load(store: FeatureStore, **options) -> SearchData:
-    told = {"validation": None, "test": None, "validation_share": 0.15, "test_share": 0.15, "seed": 0} | options
-    return load_data(store.path, **told)
+    return made_data(store.path, share=0.15, **options)
 
 
 def row_of(data: SearchData, part: str, number: int = 0) -> int:

@@ -13,13 +13,13 @@ import pytest
 from conftest import ROOT, build_header, build_store, fill_store
 from hypothesis import given
 from hypothesis import strategies as some
+from made_data import made_data
 from made_study import SPACE, make_config
 
 from features.runtime.errors import InputError
 from search.setup import by_rows
 from search.setup.by_rows import DecidedByRows, decide_by_rows, folds_for, steps_for
 from search.setup.config import StudyConfig
-from search.setup.data import load_data
 from search.setup.left_open import FOLDS, ONE_PART_FROM
 from search.setup.options import RunOptions
 from search.setup.remarks import remarks
@@ -37,8 +37,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loader(path: Path, **more: Any) -> Callable[[int], StudyData]:
-    told = {"validation": None, "test": None, "validation_share": 0.2, "test_share": 0.2, "seed": 0} | more
-    return lambda folds: StudyData.of_one(load_data(path, folds=folds, resident=False, **told))
+    return lambda folds: StudyData.of_one(made_data(path, folds=folds, resident=False, **more))
 
 
 def decide(path: Path, options: dict[str, Any], **more: Any) -> DecidedByRows:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import build_header, fill_store
+from made_data import made_data
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.evaluation.rows import Part, rows_of
 from heads.files.metadata import HeadMetadata
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 
 PARTS = ("train",) * 48 + ("validation",) * 12 + ("test",) * 12
 """Rows come in threes of a patient."""
@@ -28,8 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, **more: Any) -> SearchData:
-    options = {"validation": None, "test": None, "validation_share": 0.15, "test_share": 0.15, "seed": 0}
-    return load_data(path, **options | more)
+    return made_data(path, share=0.15, **more)
 
 
 def sizes(data: SearchData) -> tuple[int, int, int]:
