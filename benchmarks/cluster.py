@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 from optuna.trial import FrozenTrial
+from paths import ROOT, use_tests
 
 from features.runtime.command import console
 from heads.bank.shape import BankShape
@@ -55,8 +56,7 @@ from search.training.snapshot import Snapshots
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+use_tests()
 GRACE_S = 60.0
 SPACE = """
 name = "crew"

@@ -19,19 +19,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from measured_bank import exact_scores
+from paths import ROOT
 
 from features.runtime.backend import use_backend
 
 CLASSES, BATCH, DTYPE = 4, 100, "bfloat16"
 PIECE = 256
 """Rows made at once."""
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
