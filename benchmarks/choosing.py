@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from linear_probe import linear_probe
+from paths import use_tests
 from views import SomeViews
 
 from features.rows.split import fold_rows, groups_of
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import ROW_FIELDS, RowState
-from features.store.writer import StoreWriter
+from features.store.schema import ROW_FIELDS
 from heads.metrics.intervals import accuracy_interval, difference_interval
 from search.finish.export_choice import what_leaves
 from search.record.head_files import find_head
@@ -43,6 +43,7 @@ from search.study import open_study
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
+use_tests()
 ARTICLE, WINNER, RECOMMENDED = "the article's head", "single winner", "recommended"
 ASKED = {
     ARTICLE: "article",
@@ -120,19 +121,21 @@ def outer_fold(
 
 def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> Path:
     """Writes a store of some rows, unless it is there."""
+    from made_stores import fill_store
+
     if path.exists():
         return path
     header = store.header
     names = [*ROW_FIELDS, *(["modified"] if header.modified else [])]
-    chosen = {name: tuple(getattr(header, name)[row] for row in rows) for name in names}
-    with StoreWriter(path, replace(header, **chosen, parts=())) as writer:  # the outer folds are the parts here
-        for batch in writer.pending():
-            features = np.stack([store.take(rows[list(batch)], view) for view in range(len(header.views))], axis=1)
-            states = np.full(len(batch), RowState.DONE, np.uint8)
-            contents = None if store.contents is None else store.contents[rows[list(batch)]]
-            writer.write(list(batch), features, states, contents)
-        writer.finish()
-    return path
+    chosen: dict[str, Any] = {name: tuple(getattr(header, name)[row] for row in rows) for name in names}
+    header = replace(header, **chosen, parts=())  # the outer folds are the parts here
+    contents = None if store.contents is None else store.contents[rows]
+
+    def taken(batch: range) -> npt.NDArray[Any]:
+        return np.stack([store.take(rows[list(batch)], view) for view in range(len(header.views))], axis=1)
+
+    written: Path = fill_store(path, header, taken, contents=contents)
+    return written
 
 
 def _calls(

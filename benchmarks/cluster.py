@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 from optuna.trial import FrozenTrial
+from paths import ROOT, use_tests
 
 from features.runtime.command import console
 from heads.bank.shape import BankShape
@@ -55,8 +56,7 @@ from search.training.snapshot import Snapshots
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+use_tests()
 GRACE_S = 60.0
 SPACE = """
 name = "crew"
@@ -247,7 +247,7 @@ class _SleepingBanks:
 
     def __init__(self, heads: int, seconds: float) -> None:
         self.pages = heads
-        shape = {"feature_shape": (7, 7, 1280), "classes": CLASSES, "batch": 32}
+        shape: dict[str, Any] = {"feature_shape": (7, 7, 1280), "classes": CLASSES, "batch": 32}
         self.shapes = {ALONE: BankShape.covering([HeadSpec()], pages=heads, **shape)}
         self.trial_epochs = 0
         self.ended = 0.0
@@ -396,8 +396,8 @@ def seconds_of(searches: Sequence[_Search]) -> float:
     for search in searches:
         search.end()
     trials = [trial for folder in {one.folder for one in searches} for trial in _trials(folder)]
-    begun = min(trial.datetime_start for trial in trials)
-    return (max(trial.datetime_complete for trial in trials) - begun).total_seconds()
+    begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    return (max(trial.datetime_complete for trial in trials if trial.datetime_complete) - begun).total_seconds()
 
 
 def _trials(folder: Path) -> list[FrozenTrial]:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from paths import use_tests
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+use_tests()
 
 ENDED = re.compile(r"^trial \d+: ")
 
@@ -56,9 +57,10 @@ def main() -> None:
 
 
 def make_store(path: Path) -> Path:
-    from conftest import build_store
+    from made_stores import build_store
 
-    return build_store(path, rows=240, shape=(2, 2, 64))
+    made: Path = build_store(path, rows=240, shape=(2, 2, 64))
+    return made
 
 
 def watch(command: list[str], trials: int) -> list[Seen]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from paths import use_tests
+
+use_tests()
 
 Plan = Callable[[int], tuple[Any, Any]]
 """Of an epoch: its batches, and with folds the fold of each."""
@@ -40,7 +44,7 @@ class MeasuredBank:
         self.training: list[float] = []
         self.bare_rates: list[float] = []
         self.scores: list[Any] = []
-        self.parts: Counter[str] = Counter()
+        self.parts: defaultdict[str, float] = defaultdict(float)
         self.compilation, self.steps = 0.0, 0
         self._first = 0.0
 
@@ -121,28 +125,18 @@ def exact_scores(engine: Any, heads: Sequence[Any]) -> list[Any]:
 
 def made_store(path: Any, rows: int, *, shape: tuple[int, int, int], classes: int, batch: int) -> Any:
     """Writes a store of generated features, classes a little apart in a tenth of the channels, and opens it."""
+    from made_stores import build_header, fill_store
+
     from features.store.reader import FeatureStore
-    from features.store.schema import RowState, StoreHeader
-    from features.store.writer import StoreWriter
 
     generator = np.random.default_rng(0)
     labels = generator.integers(0, classes, rows)
-    header = StoreHeader(
-        classes=tuple("ABCDEFGH"[:classes]),
-        paths=tuple(f"{row}.png" for row in range(rows)),
-        sizes=(1,) * rows,
-        labels=tuple(labels.tolist()),
-        patients=("",) * rows,
-        feature_shape=shape,
-        batch_size=batch,
-        versions={},
-    )
+    header = build_header(rows=rows, shape=shape, classes="ABCDEFGH"[:classes], batch_size=batch)
+    header = replace(header, labels=tuple(labels.tolist()), patients=("",) * rows)
     apart = generator.normal(0, 0.15, (classes, shape[2])) * (generator.random(shape[2]) < 0.1)
-    with StoreWriter(path, header) as writer:
-        for part in writer.pending():
-            inside = labels[part.start : part.stop]
-            noise = generator.standard_normal((len(inside), 1, *shape), dtype=np.float32)
-            features = np.maximum(noise + apart[inside][:, None, None, None], 0).astype(np.float16)
-            writer.write(part, features, np.full(len(inside), RowState.DONE, np.uint8))
-        writer.finish()
-    return FeatureStore(path)
+
+    def drawn(part: range) -> Any:
+        noise = generator.standard_normal((len(part), 1, *shape), dtype=np.float32)
+        return np.maximum(noise + apart[labels[part.start : part.stop]][:, None, None, None], 0).astype(np.float16)
+
+    return FeatureStore(fill_store(path, header, drawn))

@@ -27,7 +27,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from paths import use_tests
+
+use_tests()
 
 LONG_TASKS = """
 window.longTasks = [];

@@ -1,20 +1,18 @@
-"""Fixtures that the tests share: small learnable stores, and the real data where it is there."""
+"""Fixtures that the tests share; and what they make stores with (``made_stores``), under the name most know it by."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from made_stores import CLASSES, build_features, build_header, build_store, fill_store
 
 from features.runtime.backend import use_backend
-from features.store.schema import RowState, StoreHeader
-from features.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from commands import Said
@@ -26,82 +24,14 @@ if TYPE_CHECKING:
     from features.extraction.backbone_spec import BackboneSpec
     from features.extraction.backbones import Backbone
 
+__all__ = ["CLASSES", "ROOT", "build_features", "build_header", "build_store", "fill_store"]
+
 use_backend()  # before any test imports keras
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("project")
 
-CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
-
-
-def build_header(
-    *,
-    rows: int = 48,
-    views: Sequence[str] = ("identity",),
-    shape: tuple[int, int, int] = (2, 2, 8),
-    classes: Sequence[str] = CLASSES,
-    dtype: str = "float16",
-    batch_size: int = 16,
-) -> StoreHeader:
-    """Returns the header of ``build_store``: classes in turn, three rows a patient."""
-    labels = tuple((row // 3) % len(classes) for row in range(rows))
-    names = [(classes[label], str(1000 + row // 3), row % 3 + 1) for row, label in enumerate(labels)]
-    return StoreHeader(
-        classes=tuple(classes),
-        paths=tuple(f"{name}/{name}-{patient}-{number}.png" for name, patient, number in names),
-        sizes=tuple(500 + row for row in range(rows)),
-        labels=labels,
-        patients=tuple(patient for _, patient, _ in names),
-        feature_shape=shape,
-        views=tuple(views),
-        backbone="mobilenet",
-        alpha=0.25,
-        weights="random:0",
-        weights_sha256="ab" * 32,
-        image_size=64,
-        preprocessing="backbone",
-        dtype=dtype,
-        batch_size=batch_size,
-        created="2026-01-01T00:00:00Z",
-        versions={"keras": "0"},
-    )
-
-
-def build_features(header: StoreHeader, *, seed: int = 0) -> np.ndarray:
-    """Returns (rows, views, h, w, c) features: noise, and a mean that depends on the class in half of the channels."""
-    generator = np.random.default_rng(seed)
-    channels = header.feature_shape[2]
-    means = generator.normal(0, 1, (len(header.classes), channels)) * (np.arange(channels) % 2)
-    noise = generator.normal(0, 0.7, header.shape)
-    return np.maximum(noise + means[list(header.labels)][:, None, None, None], 0.01).astype(header.dtype)
-
-
-def fill_store(
-    path: Path, header: StoreHeader, features: np.ndarray, states: np.ndarray, *, batches: int | None = None
-) -> None:
-    """Writes all batches that the store lacks and finishes it, or writes ``batches`` of them where it lacks more."""
-    with StoreWriter(path, header) as writer:
-        for number, rows in enumerate(writer.pending()):
-            if number == batches:
-                return
-            writer.write(rows, features[rows.start : rows.stop], states[rows.start : rows.stop])
-        writer.finish()
-
-
-def build_store(path: Path, *, seed: int = 0, skipped: Collection[int] = (), **header: Any) -> Path:
-    """Writes a complete, learnable store through StoreWriter; ``header`` as ``build_header`` takes it.
-
-    Rows come in threes of one patient and one class, named ``<CLASS>/<CLASS>-<patient>-<n>.png``; rows in
-    ``skipped`` hold zeros, as those of files that could not be decoded.
-    """
-    made = build_header(**header)
-    features = build_features(made, seed=seed)
-    states = np.full(len(made), RowState.DONE, np.uint8)
-    for row in skipped:
-        features[row], states[row] = 0, RowState.SKIPPED
-    fill_store(path, made, features, states)
-    return path
 
 
 @pytest.hookimpl(wrapper=True)

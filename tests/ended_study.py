@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 from conftest import build_store
+from made_data import made_data
+from made_heads import random_head
 from made_study import MadeStudy, make_config
 
-from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.searched import Searched
 from search.setup.config import StudyConfig
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 from search.setup.stores import StudyData
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
@@ -60,8 +61,7 @@ class EndedStudy:
 def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **changes: Any) -> EndedStudy:
     """Makes a store, and a study of which the best trials' heads are on the disk, with drawn weights."""
     store = build_store(place / "store.h5", rows=96)
-    shares = {"validation_share": 0.25, "test_share": test_share}
-    data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
+    data = made_data(store, share=0.25, test_share=test_share, seed=1, resident=False)
     settings = {"trials": max(1, trials), "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
     settings |= {"split": data.split, "stores": {}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
@@ -75,10 +75,10 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
 
 
 def drawn_weights(spec: HeadSpec, data: SearchData, *, seed: int) -> list[np.ndarray]:
-    """Weights of a head, drawn: positive, as variances have to be."""
-    generator = np.random.default_rng(seed)
-    model = build_head(spec, data.store.header.feature_shape, len(data.store.classes))
-    return [generator.uniform(0.1, 1, array.shape).astype(np.float32) for array in model.get_weights()]
+    """Weights of a head, drawn."""
+    shape, classes = data.store.header.feature_shape, len(data.store.classes)
+    weights: list[np.ndarray] = random_head(spec, seed, shape=shape, classes=classes).get_weights()
+    return weights
 
 
 def probabilities(data: SearchData, right: int, *, sure: float = 0.7) -> np.ndarray:

@@ -122,9 +122,10 @@ def read_head(path: Path) -> None:
 
 def resume(path: Path) -> None:
     """All of a resume until the bank trains."""
+    from made_data import made_data
+
     from search.record.storage import check_record, open_record
     from search.setup.config import StudyConfig
-    from search.setup.data import load_data
     from search.setup.options import RunOptions
     from search.setup.resolve import resolve
     from search.setup.stores import ALONE, StudyData
@@ -136,9 +137,7 @@ def resume(path: Path) -> None:
     resolved = resolve(RunOptions.given({"out": path, "resume": True, "features": store}))
     options = resolved.options
     shares = {"validation_share": options.validation_fraction, "test_share": options.test_fraction}
-    data = load_data(
-        store, validation=None, test=None, **shares, folds=options.folds, seed=options.seed, resident=False
-    )
+    data = made_data(store, **shares, folds=options.folds, seed=options.seed, resident=False)
     config = resolved.config(StudyData.of_one(data), "tensorflow")
     assert isinstance(config, StudyConfig)
     saved = read_snapshot(path)

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import invoke
@@ -37,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = FeatureStore(build_store(folder / "store.h5", rows=48))
     build_store(folder / "wide.h5", rows=48, shape=(2, 2, 16))
     header = replace(build_header(rows=24), image_size=96)
-    fill_store(folder / "large.h5", header, *blank(header))
+    fill_store(folder / "large.h5", header)
     shutil.copy(ARCHIVES / "unfinished.h5", folder / "unfinished.h5")
     shutil.copy(ARCHIVES / "article.h5", folder / "article.h5")
     shutil.copytree(ARCHIVES / "finished", folder / "study")
@@ -51,12 +50,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in STUDY_FILES.items():
         (folder / f"{name}.toml").write_text(text)
     return folder
-
-
-def blank(header: Any) -> tuple[Any, Any]:
-    import numpy as np
-
-    return np.ones(header.shape, header.dtype), np.ones(len(header), np.uint8)
 
 
 RANGE = 'name = "q"\n[space]\n{} = {{ {} }}\n'

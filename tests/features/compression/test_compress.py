@@ -19,7 +19,6 @@ from features.store.joined import JoinedStore
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
 from features.store.schema import DIGEST_BYTES, RowState
-from features.store.writer import StoreWriter
 
 ROWS = 60
 
@@ -60,9 +59,7 @@ def test_hashes_and_times_of_the_images_carry_over_and_are_compared(tmp_path):
     header = replace(build_header(rows=48), modified=tuple(range(1, 49)))
     hashes = np.random.default_rng(1).integers(1, 256, (2, 48, DIGEST_BYTES), np.uint8)
     for name, contents in zip(("source.h5", "other.h5"), hashes, strict=True):
-        with StoreWriter(tmp_path / name, header) as writer:
-            writer.write(range(48), build_features(header), np.full(48, RowState.DONE, np.uint8), contents)
-            writer.finish()
+        fill_store(tmp_path / name, header, contents=contents)
     source = FeatureStore(tmp_path / "source.h5")
     compressed = features.compress(source.path, tmp_path / "small.h5", channels=4, progress=False)
     np.testing.assert_array_equal(compressed.contents, source.contents)
@@ -141,9 +138,8 @@ def test_a_compression_that_was_killed_goes_on_and_ends_in_the_same_bytes(source
 
 def test_a_source_that_became_another_one_is_not_gone_on_with(tmp_path):
     header = build_header(rows=24, shape=(2, 2, 8))
-    states = np.full(24, RowState.DONE, np.uint8)
     for seed, name in enumerate(("first.h5", "second.h5")):
-        fill_store(tmp_path / name, header, build_features(header, seed=seed), states)
+        fill_store(tmp_path / name, header, build_features(header, seed=seed))
     features.compress(tmp_path / "first.h5", tmp_path / "out.h5", channels=3, progress=False)
     with pytest.raises(InputError, match="features: expected those of the source"):
         features.compress(tmp_path / "second.h5", tmp_path / "out.h5", channels=3, progress=False)
@@ -186,9 +182,7 @@ def test_a_truth_value_is_no_number_of_channels(source, tmp_path):
 def test_what_does_not_fit_is_refused_in_one_line(source, compressed, tmp_path):
     build_store(tmp_path / "other.h5", rows=24)
     (tmp_path / "text.h5").write_text("something else")
-    header = build_header(rows=48)
-    states, values = np.full(48, RowState.DONE, np.uint8), build_features(header)
-    fill_store(tmp_path / "unfinished.h5", header, values, states, batches=1)
+    fill_store(tmp_path / "unfinished.h5", build_header(rows=48), batches=1)
     before = compressed.path.read_bytes()
     refused = {
         "compressed already, to 5 of 12": (compressed.path, tmp_path / "new.h5", 3),
@@ -210,7 +204,7 @@ def test_what_does_not_fit_is_refused_in_one_line(source, compressed, tmp_path):
 def test_values_too_large_for_the_dtype_are_refused(tmp_path):
     header = build_header(rows=48, shape=(2, 2, 8))
     large = np.full(header.shape, 6e4, np.float16)
-    fill_store(tmp_path / "large.h5", header, large, np.full(48, RowState.DONE, np.uint8))
+    fill_store(tmp_path / "large.h5", header, large)
     with pytest.raises(InputError, match="the largest float16"):
         features.compress(tmp_path / "large.h5", tmp_path / "out.h5", channels=2, progress=False)
     assert not (tmp_path / "out.h5").exists()

@@ -11,20 +11,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from commands import succeed
-from conftest import build_header
+from conftest import build_header, fill_store
+from made_data import made_data
 from meeting import meet
 from test_duplicates import blurred, draw_images
 
 from features.leaks.leaks import Part, count_patients, default_parts, find_leaks
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from search.record.results import LeakCounts
 from search.review.trust import leaks
 from search.setup import audit as search_audit
 from search.setup.audit import AUDIT_FILE, PAIRS_FILE, audit_study, describe, parts_of, read_audit
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 from search.setup.options import RunOptions
 
 DEFAULTS = RunOptions().model_dump()
@@ -36,10 +36,7 @@ def write_store(
     """A finished store: classes in turn, three rows a patient, unless other patients are given."""
     header = build_header(rows=len(images), shape=images.shape[1:], dtype="float32", batch_size=len(images))
     header = replace(header, patients=patients or header.patients, parts=parts)
-    with StoreWriter(path, header) as writer:
-        writer.write(range(len(images)), images[:, None], np.full(len(images), RowState.DONE, np.uint8))
-        writer.finish()
-    return FeatureStore(path)
+    return FeatureStore(fill_store(path, header, images[:, None]))
 
 
 @pytest.fixture
@@ -49,8 +46,7 @@ def images() -> np.ndarray:
 
 
 def load(store: FeatureStore, **options) -> SearchData:
-    told = {"validation": None, "test": None, "validation_share": 0.15, "test_share": 0.15, "seed": 0} | options
-    return load_data(store.path, **told)
+    return made_data(store.path, share=0.15, **options)
 
 
 def row_of(data: SearchData, part: str, number: int = 0) -> int:

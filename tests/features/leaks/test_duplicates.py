@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build_header
+from conftest import build_header, fill_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +19,6 @@ from features.leaks import duplicates, similarity
 from features.leaks.duplicates import NearIdentical, find_near_identical
 from features.leaks.similarity import SKETCH, Images, Similarity, unit
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
-from features.store.writer import StoreWriter
 
 SHAPE = (4, 4, 64)
 
@@ -45,10 +43,7 @@ def write_store(
     rows = len(images)
     header = build_header(rows=rows, views=views, shape=features.shape[2:], dtype="float32", batch_size=rows)
     header = replace(header, paths=tuple(names) or tuple(f"CNV/CNV-{row}-1.png" for row in range(rows)))
-    with StoreWriter(path, header) as writer:
-        writer.write(range(rows), features.astype(np.float32), np.full(rows, RowState.DONE, np.uint8))
-        writer.finish()
-    return FeatureStore(path)
+    return FeatureStore(fill_store(path, header, features.astype(np.float32)))
 
 
 def find(store: FeatureStore) -> NearIdentical:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import build_features, build_header, fill_store
+from conftest import build_header, fill_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,6 @@ from features.rows.given_parts import Parted, part_rows
 from features.rows.split import split_rows
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
 
 ROWS = 72
 """Of 24 patients, three rows each."""
@@ -25,12 +24,7 @@ PATIENTS = ROWS // 3
 
 def store_of(path: Path, parts: tuple[str, ...], skipped: tuple[int, ...] = ()) -> FeatureStore:
     header = replace(build_header(rows=ROWS), parts=parts)
-    states = np.full(ROWS, RowState.DONE, np.uint8)
-    features = build_features(header)
-    for row in skipped:
-        features[row], states[row] = 0, RowState.SKIPPED
-    fill_store(path, header, features, states)
-    return FeatureStore(path)
+    return FeatureStore(fill_store(path, header, skipped=skipped))
 
 
 def by_patient(parts: list[str]) -> tuple[str, ...]:

@@ -44,11 +44,11 @@ def test_within_puts_a_file_in_front_and_keeps_the_rest():
 
 
 def test_a_refused_split_is_such_an_error(tmp_path):
-    from search.setup.data import load_data
+    from made_data import made_data
 
     store = build_store(tmp_path / "few.h5", rows=6)
     with pytest.raises(InputError, match=r"few\.h5: split: expected at least"):
-        load_data(store, validation=None, test=None, validation_share=0.15, test_share=0.15, seed=0)
+        made_data(store, share=0.15)
 
 
 def kinds(kind: type[BottleneckError] = BottleneckError) -> list[type[BottleneckError]]:

@@ -51,7 +51,7 @@ def test_content_stands_for_the_hashes_and_is_known_at_the_end(tmp_path):
     assert (plain.content, describe(plain)["content"]) == ("", None)
     assert plain.identity == {"fingerprint": plain.fingerprint}
     header = replace(build_header(rows=ROWS), modified=(1,) * ROWS)
-    fill_store(tmp_path / "unfinished.h5", header, build_features(header), np.ones(ROWS, np.uint8), batches=0)
+    fill_store(tmp_path / "unfinished.h5", header, batches=0)
     assert FeatureStore(tmp_path / "unfinished.h5").content == ""
 
 
@@ -96,7 +96,7 @@ def test_damaged_hashes_and_times_are_refused_by_name(tmp_path, name, value):
 
 def test_a_row_that_is_done_without_a_hash_is_a_problem(tmp_path):
     header = replace(build_header(rows=ROWS), modified=(1,) * ROWS)
-    fill_store(tmp_path / "a.h5", header, build_features(header), np.ones(ROWS, np.uint8))
+    fill_store(tmp_path / "a.h5", header)
     assert any(problem.startswith("contents: ") for problem in find_problems(FeatureStore(tmp_path / "a.h5")))
 
 

@@ -209,7 +209,7 @@ def test_features_are_flushed_before_their_rows_are_said_to_be_done_and_that_is_
     )
     monkeypatch.setattr(writing, "sync_data", lambda file: told.append("flushed") or flush(file))
     header = build_header(rows=16)
-    fill_store(tmp_path / "s.h5", header, build_features(header), np.full(16, RowState.DONE, np.uint8))
+    fill_store(tmp_path / "s.h5", header)
     assert told == ["float16", "flushed", "uint8", "flushed"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, build_features, build_header, build_store, fill_store
+from conftest import ROOT, build_header, build_store, fill_store
 
 from features.store import schema
 from features.store.projection import Projection
@@ -31,8 +31,7 @@ def path(tmp_path_factory) -> Path:
     projection = Projection(np.eye(9, 8, dtype=np.float32), "ab" * 32)
     more = {"arrays_sha256": "cd" * 32, "layer": "conv1", "backbone_sha256": "ef" * 32, "parts": ("train",) * 8}
     header = replace(build_header(rows=8), modified=(1,) * 8, projection=projection, **more)
-    fill_store(path, header, build_features(header), np.ones(8, np.uint8))
-    return path
+    return fill_store(path, header)
 
 
 def test_datasets_and_attributes_are_those_of_a_store(path):

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from commands import Said, invoke
 from commands import run as run_alone
-from conftest import CLASSES, build_features, build_header, build_store, fill_store
+from conftest import CLASSES, build_header, build_store, fill_store
 
 from features.rows.split import split_rows
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 from heads.evaluation.rows import Part, fitted, rows_of
 from heads.files.ensemble import join_heads
@@ -175,22 +174,13 @@ class TestFit:
             image_size=0,
             preprocessing="unknown",
         )
-        fitted(Path("head.hdf5"), self.metadata(store), finished(tmp_path / "converted.h5", header))
+        fitted(Path("head.hdf5"), self.metadata(store), FeatureStore(fill_store(tmp_path / "converted.h5", header)))
 
     def test_the_command_refuses(self, tmp_path: Path, head: Path) -> None:
         other = build_store(tmp_path / "other.h5", shape=(2, 2, 16))
         status, out, err = run(head, other)
         assert (status, out) == (2, "")
         assert err == f"error: {other}: feature_shape: expected (2, 2, 8) as {head}, found (2, 2, 16)\n"
-
-
-def finished(path: Path, header: StoreHeader) -> FeatureStore:
-    with StoreWriter(path, header) as writer:
-        for rows in writer.pending():
-            shape = (len(rows), *header.shape[1:])
-            writer.write(rows, np.zeros(shape, header.dtype), np.ones(len(rows), np.uint8))
-        writer.finish()
-    return FeatureStore(path)
 
 
 class TestPart:
@@ -230,10 +220,8 @@ class TestPart:
     def test_a_given_part_of_which_every_row_was_skipped(self, tmp_path: Path) -> None:
         parts = tuple("test" if row < 4 else "train" for row in range(24))
         header = replace(build_header(rows=24), parts=parts)
-        states = np.array([RowState.SKIPPED if part == "test" else RowState.DONE for part in parts], np.uint8)
-        features = build_features(header) * (states == RowState.DONE)[:, None, None, None, None]
-        fill_store(tmp_path / "parted.h5", header, features, states)
-        store = FeatureStore(tmp_path / "parted.h5")
+        skipped = [row for row, part in enumerate(parts) if part == "test"]
+        store = FeatureStore(fill_store(tmp_path / "parted.h5", header, skipped=skipped))
         metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=None, versions={})
         assert len(rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store)) == 20
         with pytest.raises(InputError, match="expected rows in part test, found none"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import build_store
 from ended_study import SPACE, drawn_weights
+from made_data import made_data
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
@@ -16,7 +17,6 @@ from heads.files.head_file import read_head, save_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
 from search.record.head_files import FINALISTS, FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
-from search.setup.data import load_data
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
 
@@ -24,8 +24,7 @@ from search.trials.ranking import ranking
 @pytest.fixture
 def study(tmp_path):
     store = build_store(tmp_path / "store.h5", rows=96)
-    shares = {"validation_share": 0.25, "test_share": 0.25}
-    data = load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
+    data = made_data(store, share=0.25, seed=1, resident=False)
     stores = {"features": {"path": f"{store}", "fingerprint": data.store.fingerprint}, "validation": None, "test": None}
     config = make_config(space=SPACE, split=data.split, stores=stores)
     made = MadeStudy(tmp_path / "study", config)

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, fill_store
+from conftest import build_header, fill_store
 from ended_study import EndedStudy, drawn_weights, end_study, probabilities
 from hypothesis import given
 from hypothesis import strategies as st
+from made_data import made_data
 
 from features.runtime.errors import DiskFullError, InputError
 from features.runtime.text import percent
 from features.store.kind import UNKNOWN
-from features.store.schema import RowState
 from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
@@ -35,7 +35,6 @@ from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.review.outcome import show_outcome
 from search.review.report import make_report
-from search.setup.data import load_data
 from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
 from search.trials.ranking import finalists_of
@@ -96,9 +95,8 @@ def test_with_folds_rows_are_of_the_patients_whose_rows_were_predicted(tmp_path)
     header = build_header(rows=96)
     owners = [row % 32 for row in range(96)]  # whose rows lie apart
     header = replace(header, labels=tuple(one % 4 for one in owners), patients=tuple(map(str, owners)))
-    fill_store(tmp_path / "s.h5", header, build_features(header), np.full(96, RowState.DONE, np.uint8))
-    shares = {"validation_share": 0.0, "test_share": 0.0}
-    data = load_data(tmp_path / "s.h5", validation=None, test=None, **shares, folds=3, seed=1, resident=False)
+    fill_store(tmp_path / "s.h5", header)
+    data = made_data(tmp_path / "s.h5", share=0.0, folds=3, seed=1, resident=False)
     missed = data.store.patients[np.concatenate(data.folds)] == "7"
     right, wrong = (probabilities(data, count) for count in (96, 0))
     called = {"article": np.where(missed[:, None], wrong, right), "winner": right}

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from conftest import build_store
 from ended_study import probabilities
+from made_data import made_data
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
@@ -17,7 +18,7 @@ from heads.metrics.scoring import Score
 from heads.model.spec import HeadSpec
 from search.finish import repeat_predictions
 from search.finish.repeat_predictions import Predictions
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 from search.setup.optuna_internals import note_beside
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
@@ -28,8 +29,7 @@ SCORE = Score(0.5, 0.5, 0.5)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> SearchData:
     store = build_store(tmp_path_factory.mktemp("predictions") / "store.h5", rows=96)
-    shares = {"validation_share": 0.25, "test_share": 0.25}
-    return load_data(store, validation=None, test=None, **shares, folds=0, seed=1, resident=False)
+    return made_data(store, share=0.25, seed=1, resident=False)
 
 
 @pytest.fixture
@@ -108,8 +108,7 @@ def test_a_run_without_any_is_named(tmp_path: Path, data: SearchData, study: opt
 
 
 def test_with_folds_a_run_has_a_score_of_each(tmp_path, data):
-    shares = {"validation_share": 0.0, "test_share": 0.25}
-    folded = load_data(data.store.path, validation=None, test=None, **shares, folds=3, seed=1, resident=False)
+    folded = made_data(data.store.path, validation_share=0.0, test_share=0.25, folds=3, seed=1, resident=False)
     kept = Predictions(tmp_path / "kept", folded, "accuracy", in_record=False)
     first, *others = folded.folds
     scores = kept.scores(probabilities(folded, len(first)))

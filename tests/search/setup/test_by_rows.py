@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, build_features, build_header, build_store, fill_store
+from conftest import ROOT, build_header, build_store, fill_store
 from hypothesis import given
 from hypothesis import strategies as some
+from made_data import made_data
 from made_study import SPACE, make_config
 
 from features.runtime.errors import InputError
-from features.store.schema import RowState, StoreHeader
 from search.setup import by_rows
 from search.setup.by_rows import DecidedByRows, decide_by_rows, folds_for, steps_for
 from search.setup.config import StudyConfig
-from search.setup.data import load_data
 from search.setup.left_open import FOLDS, ONE_PART_FROM
 from search.setup.options import RunOptions
 from search.setup.remarks import remarks
@@ -38,13 +37,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loader(path: Path, **more: Any) -> Callable[[int], StudyData]:
-    told = {"validation": None, "test": None, "validation_share": 0.2, "test_share": 0.2, "seed": 0} | more
-    return lambda folds: StudyData.of_one(load_data(path, folds=folds, resident=False, **told))
-
-
-def filled(path: Path, header: StoreHeader) -> Path:
-    fill_store(path, header, build_features(header), np.full(len(header), RowState.DONE, np.uint8))
-    return path
+    return lambda folds: StudyData.of_one(made_data(path, folds=folds, resident=False, **more))
 
 
 def decide(path: Path, options: dict[str, Any], **more: Any) -> DecidedByRows:
@@ -109,7 +102,7 @@ def test_folds_are_taken_where_a_class_is_too_small_for_one_validation_part(tmp_
         labels=tuple(int(name == "B") for name in rare),
         patients=tuple(f"p{row // 3 if row < 120 else row}" for row in range(125)),
     )
-    store = filled(tmp_path / "rare.h5", header)
+    store = fill_store(tmp_path / "rare.h5", header)
     shares = {"validation_share": 0.15, "test_share": 0}
     with pytest.raises(InputError, match="found B: 5 images of 5 patients") as refused:
         loader(store, **shares)(0)
@@ -119,7 +112,7 @@ def test_folds_are_taken_where_a_class_is_too_small_for_one_validation_part(tmp_
     for options in ({"validation_fraction": 0.15}, {"engine": "solo"}, {"features": None}, {"folds": 0}):
         with pytest.raises(InputError, match="found B: 5 images of 5 patients"):
             decide(store, options, **shares)
-    fewer = filled(tmp_path / "fewer.h5", replace(header, labels=(0,) * 122 + (1,) * 3))
+    fewer = fill_store(tmp_path / "fewer.h5", replace(header, labels=(0,) * 122 + (1,) * 3))
     with pytest.raises(InputError, match="for --validation-fraction"):
         decide(fewer, {}, **shares)
 
@@ -140,7 +133,7 @@ def test_folds_that_cannot_be_ranked_on_are_not_taken(path, monkeypatch):
 def test_rows_that_somebody_chose_to_validate_on_are_kept(path, tmp_path):
     assert decide(path, {"validation_fraction": 0.2}).data.first.folds == ()
     header = replace(build_header(rows=72), parts=("train",) * 48 + ("validation",) * 12 + ("test",) * 12)
-    with_parts = filled(tmp_path / "parts.h5", header)
+    with_parts = fill_store(tmp_path / "parts.h5", header)
     given_part = decide(with_parts, {})
     said = (
         "validation as given has 12 rows, of which one is 8.3 points; --folds 5 trains on them, too, and judges on all"
@@ -148,10 +141,10 @@ def test_rows_that_somebody_chose_to_validate_on_are_kept(path, tmp_path):
     assert (given_part.data.first.folds, given_part.remarks) == ((), (said,))
     assert sorted(np.concatenate(decide(with_parts, {"folds": 5}).data.first.folds)) == list(range(60))
     assert len(decide(with_parts, {"ignore_parts": True}, ignore_parts=True).data.first.folds) == FOLDS
-    only_test = filled(tmp_path / "test.h5", replace(header, parts=("train",) * 60 + ("test",) * 12))
+    only_test = fill_store(tmp_path / "test.h5", replace(header, parts=("train",) * 60 + ("test",) * 12))
     assert len(decide(only_test, {}).data.first.folds) == FOLDS
     others = build_header(rows=24)
-    other = filled(tmp_path / "other.h5", replace(others, patients=tuple(f"o{name}" for name in others.patients)))
+    other = fill_store(tmp_path / "other.h5", replace(others, patients=tuple(f"o{name}" for name in others.patients)))
     assert decide(path, {"validation": other}, validation=other).remarks == ()
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import invoke
-from conftest import build_features, build_header, build_store, fill_store
+from conftest import build_header, build_store, fill_store
+from made_data import made_data
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
-from search.setup.data import SearchData, load_data
 
 HINT = "a head tells classes apart: extract a folder with a sub-folder of images for each of them"
 
@@ -28,15 +27,7 @@ def made(path: Path, labels: list[int], patients: list[str], classes: str, *, sk
         patients=tuple(patients),
         paths=tuple(f"{row}.png" for row in range(len(labels))),
     )
-    states = np.full(len(labels), RowState.DONE, np.uint8)
-    states[list(skipped)] = RowState.SKIPPED
-    fill_store(path, header, build_features(header), states)
-    return path
-
-
-def load(store: Path, **options: Any) -> SearchData:
-    shares = {"validation": None, "test": None, "validation_share": 0.2, "test_share": 0.2, "seed": 0}
-    return load_data(store, **(shares | options))
+    return fill_store(path, header, skipped=skipped)
 
 
 SINGLE = {
@@ -70,7 +61,7 @@ def test_a_class_without_usable_rows_is_named(tmp_path):
     labels = [0] * 20 + [1] * 20 + [2] * 2
     store = made(tmp_path / "s.h5", labels, [""] * 42, "ABC", skipped=(40, 41))
     with pytest.raises(InputError, match=r"classes: expected usable images of every class, found none of C \(2 images"):
-        load(store)
+        made_data(store)
 
 
 def test_a_class_whose_patients_are_all_in_another_part_is_named(tmp_path):
@@ -78,7 +69,7 @@ def test_a_class_whose_patients_are_all_in_another_part_is_named(tmp_path):
     messages = set()
     for seed in range(12):
         try:
-            load(made(tmp_path / f"{seed}.h5", labels, patients, "AB"), seed=seed)
+            made_data(made(tmp_path / f"{seed}.h5", labels, patients, "AB"), seed=seed)
         except InputError as error:
             messages.add(str(error).partition(": ")[2])
     (message,) = messages
@@ -92,26 +83,26 @@ def test_a_class_whose_patients_are_all_in_another_part_is_named(tmp_path):
 def test_a_given_store_that_shares_all_patients_leaves_nothing(tmp_path):
     store = build_store(tmp_path / "s.h5", rows=96)
     with pytest.raises(InputError, match="training: expected rows to use, found none left; its patients are all in"):
-        load(store, test=build_store(tmp_path / "t.h5", rows=96))
+        made_data(store, test=build_store(tmp_path / "t.h5", rows=96))
 
 
 def test_parts_that_lack_classes_are_said(tmp_path):
     store = made(tmp_path / "s.h5", [0, 1, 2] * 20, [""] * 60, "ABC")
     other = made(tmp_path / "o.h5", [0] * 6, [""] * 6, "B")
     third = made(tmp_path / "t.h5", [0, 1] * 3, [""] * 6, "CA")
-    data = load(store, validation=other, test=third)
+    data = made_data(store, validation=other, test=third)
     assert data.split["absent_classes"] == {"validation": ["A", "C"], "test": ["B"]}
     assert data.split["class_counts"] == {"train": [20, 20, 20], "validation": [0, 6, 0], "test": [3, 0, 3]}
     assert data.remarks[-2:] == (
         "validation has no image of 2 classes: A, C",
         "test has no image of class B",
     )
-    assert load(store).split["absent_classes"] == {}
+    assert made_data(store).split["absent_classes"] == {}
 
 
 def test_folds_that_lack_classes_are_said(tmp_path):
     labels, patients = [0] * 30 + [1] * 30, [*map(str, range(30)), *["q"] * 30]
-    data = load(made(tmp_path / "s.h5", labels, patients, "AB"), folds=3, test_share=0.0, validation_share=0.0)
+    data = made_data(made(tmp_path / "s.h5", labels, patients, "AB"), folds=3, test_share=0.0, validation_share=0.0)
     lacking = [name for name, classes in data.split["absent_classes"].items() if classes == ["B"]]
     assert len(lacking) == 2
     assert f"{lacking[0]} has no image of class B" in data.remarks
@@ -127,7 +118,7 @@ def test_labels_of_given_stores_are_those_of_the_first(tmp_path):
     store = made(tmp_path / "s.h5", [0, 1, 2] * 20, [""] * 60, "ABC")
     third = made(tmp_path / "t.h5", [0, 1, 0], [""] * 3, "CA")
     before = third.read_bytes()
-    data = load(store, test=third)
+    data = made_data(store, test=third)
     assert data.test is not None
     assert data.test.labels.tolist() == [2, 0, 2]
     assert data.test.store.classes == ("A", "B", "C")
@@ -142,8 +133,8 @@ def test_classes_that_training_does_not_know_are_refused_by_name(tmp_path):
     expected = r"o\.h5: classes: expected none but those of .*s\.h5: A, B, C, found X \(2 images\)$"
     for part in ("validation", "test"):
         with pytest.raises(InputError, match=expected):
-            load(store, **{part: other})
-    assert load(store, test=made(tmp_path / "n.h5", [0, 0], ["", ""], "BX")).test is not None  # X has no row
+            made_data(store, **{part: other})
+    assert made_data(store, test=made(tmp_path / "n.h5", [0, 0], ["", ""], "BX")).test is not None  # X has no row
 
 
 @pytest.mark.parametrize("folds", [0, 2])

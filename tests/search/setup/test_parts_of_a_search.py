@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build_features, build_header, fill_store
+from conftest import build_header, fill_store
+from made_data import made_data
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from features.store.schema import RowState
 from heads.evaluation.rows import Part, rows_of
 from heads.files.metadata import HeadMetadata
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 
 PARTS = ("train",) * 48 + ("validation",) * 12 + ("test",) * 12
 """Rows come in threes of a patient."""
@@ -25,13 +25,11 @@ PARTS = ("train",) * 48 + ("validation",) * 12 + ("test",) * 12
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("parts") / "store.h5"
     header = replace(build_header(rows=72), parts=PARTS)
-    fill_store(made, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
-    return made
+    return fill_store(made, header)
 
 
 def load(path: Path, **more: Any) -> SearchData:
-    options = {"validation": None, "test": None, "validation_share": 0.15, "test_share": 0.15, "seed": 0}
-    return load_data(path, **options | more)
+    return made_data(path, share=0.15, **more)
 
 
 def sizes(data: SearchData) -> tuple[int, int, int]:
@@ -54,7 +52,7 @@ def test_they_are_split_anew_on_request(path: Path) -> None:
 
 def test_a_refusal_names_the_store_once(tmp_path: Path) -> None:
     path, header = tmp_path / "store.h5", replace(build_header(rows=72), parts=("train", "test", "test") * 24)
-    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    fill_store(path, header)
     said = f"{path}: parts: expected rows to train on, found none left; --ignore-parts splits all rows anew"
     store = FeatureStore(path)
     split = {"seed": 0, "validation": 0.15, "test": 0.15, "identity": "0" * 16, "parts": "given"}
@@ -69,7 +67,7 @@ def test_a_class_that_is_given_for_other_parts_only_is_told_as_that(tmp_path: Pa
     path, header = tmp_path / "store.h5", build_header(rows=72)
     parts = ("test" if label == 1 else "train" for label in header.labels)
     header = replace(header, parts=tuple(parts))
-    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    fill_store(path, header)
     with pytest.raises(InputError) as caught:
         load(path)
     told = f"none of {header.classes[1]}, 18 images of 6 patients, given as test; call a class's folder the same"
@@ -119,7 +117,7 @@ def test_balanced_weights_are_of_the_rows_that_are_trained_on(tmp_path: Path) ->
     parts = ["test" if held else "validation" if row < 24 else "train" for row, held in enumerate(rare)]
     parts[:3] = ["train"] * 3
     header = replace(header, parts=tuple(parts))
-    fill_store(path, header, build_features(header), np.full(72, RowState.DONE, np.uint8))
+    fill_store(path, header)
     data = load(path)
     counts, weights = np.bincount(data.train.labels), data.class_weights("balanced")
     assert counts.tolist() == [3, 12, 12, 12]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from conftest import build_store
 from killed_study import STUDY, made_searches
+from made_data import made_data
 from made_study import make_config
 
 from features.runtime.errors import InputError
 from search import run_study
 from search.setup.audit import audit_study
 from search.setup.config import StudyConfig
-from search.setup.data import load_data
 from search.training.snapshot import Snapshots
 
 
@@ -36,7 +36,7 @@ def test_an_audit_is_made_anew_where_the_content_is_another(tmp_path, make_store
     seen = []
     for content in ("", "11", "22", "22"):
         monkeypatch.setattr("features.store.reader.FeatureStore.content", content)
-        data = load_data(path, validation=None, test=None, validation_share=0.2, test_share=0.2, seed=0)
+        data = made_data(path)
         seen.append(audit_study(tmp_path, data)["identity"])
     assert seen[2] == seen[3]
     assert len(set(seen)) == 3

@@ -5,23 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import build_features, build_header, build_store, fill_store
+from conftest import build_header, build_store, fill_store
 from hypothesis import given
 from hypothesis import strategies as st
+from made_data import made_data
 
 from features.runtime.errors import InputError
-from features.store.schema import RowState
 from heads.files.metadata import HeadMetadata
-from search.setup.data import load_data
 from search.setup.stores import StudyData, named_paths, part_paths, require_same_images, split_name, with_name
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,12}", fullmatch=True)
-
-
-def load(path: Path, **options):
-    return load_data(path, validation=None, test=None, validation_share=0.2, test_share=0.2, seed=0, **options)
 
 
 @given(names=st.lists(NAMES, min_size=1, max_size=6, unique=True))
@@ -109,11 +103,11 @@ def test_a_part_needs_a_store_for_each(told):
 
 @pytest.fixture
 def first(tmp_path):
-    return load(build_store(tmp_path / "a.h5", rows=48))
+    return made_data(build_store(tmp_path / "a.h5", rows=48))
 
 
 def test_other_features_of_the_same_images_are_taken(first, tmp_path):
-    other = load(build_store(tmp_path / "b.h5", rows=48, shape=(3, 3, 4), views=("identity", "flip"), seed=1))
+    other = made_data(build_store(tmp_path / "b.h5", rows=48, shape=(3, 3, 4), views=("identity", "flip"), seed=1))
     require_same_images({"a": first, "b": other})
     data = StudyData({"a": first, "b": other})
     assert (data.names, data.first, data.of("b")) == (("a", "b"), first, other)
@@ -122,8 +116,8 @@ def test_other_features_of_the_same_images_are_taken(first, tmp_path):
 
 def test_a_head_is_shown_the_rows_of_its_own_store_though_another_has_features_of_that_shape(first, tmp_path):
     header = replace(build_header(rows=48), preprocessing="unit")
-    fill_store(tmp_path / "b.h5", header, build_features(header), np.full(48, RowState.DONE, np.uint8))
-    other = load(tmp_path / "b.h5")
+    fill_store(tmp_path / "b.h5", header)
+    other = made_data(tmp_path / "b.h5")
     data = StudyData({"a": first, "b": other})
     for one in (first, other):
         assert data.of_head(HeadMetadata.of_store(one.store.header, one.store.fingerprint, versions={})) is one
@@ -152,10 +146,6 @@ def test_the_first_difference_is_named(first, tmp_path, what):
         header = replace(header, patients=(*header.patients[:7], "other", *header.patients[8:]))
     if what == "part":
         header = replace(header, parts=change["parts"])
-    states = np.full(len(header), RowState.DONE, np.uint8)
-    states[change.get("skipped", [])] = RowState.SKIPPED
-    features = np.ones(header.shape, header.dtype)
-    features[change.get("skipped", [])] = 0
-    fill_store(tmp_path / "b.h5", header, features, states)
+    fill_store(tmp_path / "b.h5", header, skipped=change.get("skipped", ()))
     with pytest.raises(InputError, match=said):
-        require_same_images({"a": first, "b": load(tmp_path / "b.h5", ignore_parts=True)})
+        require_same_images({"a": first, "b": made_data(tmp_path / "b.h5", ignore_parts=True)})

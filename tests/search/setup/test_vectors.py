@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from conftest import build_store
+from made_data import made_data
 from made_study import SPACE, make_config
 
 from features.runtime.errors import InputError
-from search.setup.data import load_data
 from search.setup.options import RunOptions
 from search.setup.remarks import remarks
 from search.setup.resolve import Resolved
@@ -19,7 +19,7 @@ from search.setup.stores import StudyData
 
 def data_of(path, shape) -> StudyData:
     build_store(path, rows=120, shape=shape)
-    return StudyData.of_one(load_data(path, validation=None, test=None, validation_share=0.2, test_share=0.2, seed=0))
+    return StudyData.of_one(made_data(path))
 
 
 def test_of_vectors_pooling_is_left_out_and_of_maps_it_is_not(tmp_path):

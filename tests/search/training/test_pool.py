@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import build_store
 from made_bank import MadeProgram, use_made_banks
+from made_data import made_data
+from made_study import make_config
 from optuna.trial import TrialState
 
 from features.rows.feed import Feed
@@ -25,8 +27,7 @@ from search.finish.checkpoints import TopCheckpoints
 from search.finish.searched import Searched
 from search.record.head_files import path_of
 from search.record.storage import open_record
-from search.setup.config import StudyConfig
-from search.setup.data import SearchData, load_data
+from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.setup.stores import StudyData
@@ -52,6 +53,7 @@ SPACE = {
     "plateau_patience": {"low": 1, "high": 3},
 }
 SHAPE = (2, 2, 8)
+PARTS = {"validation_share": 0.3, "test_share": 0.0, "resident": False}
 
 
 @pytest.fixture(scope="module")
@@ -64,30 +66,9 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     folder.mkdir()
     settings = {"trials": 14, "epochs": 5, "folds": 0, "pruner": "halving", "pages": 10, "dtype": "float32", **changes}
     parsed = Space.from_dict(space, "here")
-    data = load_data(
-        store,
-        validation=None,
-        test=None,
-        validation_share=0.3,
-        test_share=0.0,
-        folds=settings["folds"],
-        seed=0,
-        resident=False,
-    )
-    config = StudyConfig(
-        name="pool",
-        seed=4,
-        batch_size=25,
-        engine="fused",
-        sampler="tpe",
-        backend="tensorflow",
-        storage=None,
-        space=parsed.to_dict(),
-        stores={},
-        split=data.split,
-        versions={},
-        **settings,
-    )
+    data = made_data(store, **PARTS, folds=settings["folds"])
+    told = {"name": "pool", "seed": 4, "batch_size": 25, "sampler": "tpe", "space": parsed.to_dict()}
+    config = make_config(**told, split=data.split, **settings)
     opened = open_record(folder, "pool", None, direction="maximize", resume=False)
     study_data = StudyData.of_one(data)
     config, banks = settle_banks(config, parsed, study_data)
@@ -217,8 +198,7 @@ def test_memory_that_is_not_there_after_all_is_said_in_one_line(store, tmp_path,
 )
 def test_the_features_of_all_stores_share_one_half_of_the_memory(store, monkeypatch, stores, memory, bank, held):
     use_made_banks(monkeypatch)
-    parts = {"validation": None, "test": None, "validation_share": 0.3, "test_share": 0.0, "folds": 0, "seed": 0}
-    data = load_data(store, **parts, resident=False)
+    data = made_data(store, **PARTS)
     of_store = 4 * len(data.store) * data.store.header.row_values
     made: list[MadeProgram] = []
 

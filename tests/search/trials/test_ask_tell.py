@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from made_study import SPACE as HEADS
+from made_study import make_config
 from optuna.trial import TrialState
 
 from heads.metrics.scoring import EpochRecord, Score
@@ -17,34 +19,16 @@ from heads.model.spec import HeadSpec
 from search.record.opened_study import OpenedStudy
 from search.record.storage import load_study, open_record
 from search.setup.config import StudyConfig
-from search.setup.space import ARTICLE, Space, read_study_file
+from search.setup.space import ARTICLE, Space
 from search.trials.ask_tell import Asked, Book
 from search.trials.ranking import article_trial, is_counted, ranking
 
-HEADS = read_study_file(ROOT / "studies" / "heads.toml").space
 EPOCHS = 8
 
 
-def make_config(*, trials: int, sampler: str = "tpe", pruner: str = "halving", space: Space = HEADS) -> StudyConfig:
-    return StudyConfig(
-        name="s",
-        seed=3,
-        trials=trials,
-        epochs=EPOCHS,
-        batch_size=10,
-        folds=0,
-        engine="solo",
-        pages=None,
-        dtype=None,
-        sampler=sampler,
-        pruner=pruner,
-        backend="tensorflow",
-        storage=None,
-        space=space.to_dict(),
-        stores={},
-        split={},
-        versions={},
-    )
+def solo_config(*, trials: int, sampler: str = "tpe", space: Space = HEADS, **changes: Any) -> StudyConfig:
+    alone = {"name": "s", "engine": "solo", "pages": None, "dtype": None, "epochs": EPOCHS}
+    return make_config(**alone, trials=trials, sampler=sampler, space=space.to_dict(), **changes)
 
 
 def record_of(asked: Asked, epoch: int) -> EpochRecord:
@@ -107,7 +91,7 @@ def run_through(folder: Path, config: StudyConfig, kills: list[int]) -> list[tup
 @given(kills=st.lists(st.integers(0, 40), max_size=4), sampler=st.sampled_from(["tpe", "bohb", "random", "qmc"]))
 def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_factory, kills, sampler):
     folder = tmp_path_factory.mktemp("book")
-    config = make_config(trials=18, sampler=sampler)
+    config = solo_config(trials=18, sampler=sampler)
     undisturbed = run_through(folder / "plain", config, [])
     assert len(undisturbed) == 18
     assert [row[0] for row in undisturbed] == list(range(18))
@@ -117,14 +101,14 @@ def test_killed_and_resumed_the_table_is_that_of_an_undisturbed_study(tmp_path_f
 @pytest.mark.parametrize("pruner", ["hyperband", "median"])
 def test_killed_and_resumed_optunas_pruners_judge_as_in_an_undisturbed_study(tmp_path, pruner):
     """Trials that are run again have other numbers, and those that were interrupted are no rivals."""
-    config = make_config(trials=14, pruner=pruner)
+    config = solo_config(trials=14, pruner=pruner)
     undisturbed = run_through(tmp_path / "plain", config, [])
     assert {row[1] for row in undisturbed} >= {TrialState.COMPLETE, TrialState.PRUNED}
     assert run_through(tmp_path / "killed", config, [11, 5, 9]) == undisturbed
 
 
 def test_every_trial_is_told_and_none_is_left_running(tmp_path):
-    rows = run_through(tmp_path / "s", make_config(trials=20), [3, 9, 1])
+    rows = run_through(tmp_path / "s", solo_config(trials=20), [3, 9, 1])
     trials = load_study(tmp_path / "s", "s", None).get_trials()
     assert all(trial.state.is_finished() for trial in trials)
     assert len(rows) == 20
@@ -139,7 +123,7 @@ def test_a_trial_that_was_stopped_while_it_was_drawn_leaves_its_place_to_the_nex
     tmp_path, monkeypatch, stopped_at, sampler
 ):
     """Somebody's own function may take its time there."""
-    config = make_config(trials=6, sampler=sampler)
+    config = solo_config(trials=6, sampler=sampler)
     undisturbed = run_through(tmp_path / "plain", config, [])
     (tmp_path / "s").mkdir()
     opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=False)
@@ -164,7 +148,7 @@ def test_a_trial_that_was_stopped_while_it_was_drawn_leaves_its_place_to_the_nex
 def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(tmp_path):
     space = Space.from_dict({"conv_width": [16, 32], "dropout": [0.0, 0.1]}, "here")  # cannot express it
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    book = Book(opened.study, make_config(trials=12, space=space), space)
+    book = Book(opened.study, solo_config(trials=12, space=space), space)
     first = book.ask()
     assert first is not None
     assert first.is_article
@@ -180,7 +164,7 @@ def test_the_articles_head_is_first_is_never_pruned_and_is_itself_in_any_space(t
 
 def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    book = Book(opened.study, make_config(trials=5), HEADS)
+    book = Book(opened.study, solo_config(trials=5), HEADS)
     article, *others, weakest = [book.ask() for _ in range(5)]
     for place, asked in enumerate((article, *others, weakest)):
         accuracy = 0.9 - place / 10
@@ -195,7 +179,7 @@ def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
 
 def test_a_trial_is_through_after_all_epochs_or_as_many_without_a_better_one_as_it_may_wait(tmp_path):
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    config, best = make_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5, 0.5), 1e-3)
+    config, best = solo_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5, 0.5), 1e-3)
     patient = Book(opened.study, config.model_copy(update={"patience": 3}), HEADS)
     assert [patient.is_through(epochs, best) for epochs in (2, 4, 5)] == [False, False, True]
     endless = Book(opened.study, config, HEADS)
@@ -206,7 +190,7 @@ def test_a_trial_is_through_after_all_epochs_or_as_many_without_a_better_one_as_
 def test_run_again_the_articles_head_has_the_parameters_that_it_had(tmp_path):
     """What is switched off in it is drawn: from the place that comes next, which is another one by then."""
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    config = make_config(trials=12)
+    config = solo_config(trials=12)
     book = Book(opened.study, config, HEADS)
     first, *_ = [book.ask() for _ in range(4)]
     again = Book(opened.study, config, HEADS).ask()  # as after a kill without a snapshot
@@ -218,7 +202,7 @@ def test_run_again_the_articles_head_has_the_parameters_that_it_had(tmp_path):
 
 def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
-    book = Book(opened.study, make_config(trials=5), HEADS)
+    book = Book(opened.study, solo_config(trials=5), HEADS)
     scores = [(0.8, 0.5), (0.9, 0.6), (0.9, 0.4), (0.9, 0.6), (0.7, 0.1)]
     for accuracy, loss in scores:
         asked = book.ask()
@@ -233,7 +217,7 @@ def test_ranking_is_by_accuracy_then_loss_then_number(tmp_path):
 
 
 def test_a_larger_study_goes_on_from_a_finished_one(tmp_path):
-    small, large = make_config(trials=6), make_config(trials=14)
+    small, large = solo_config(trials=6), solo_config(trials=14)
     assert len(run_through(tmp_path / "s", small, [])) == 6
     opened = open_record(tmp_path / "s", "s", None, direction="maximize", resume=True)
     run(Book(opened.study, large, HEADS), opened)
@@ -247,8 +231,8 @@ def test_a_quasi_random_study_says_nothing_of_conditions(tmp_path, caplog, reque
     request.addfinalizer(optuna.logging.disable_propagation)
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     request.addfinalizer(opened.close)
-    space = replace(read_study_file(ROOT / "studies" / "heads.toml").space, stores=("one", "other"))
-    book = Book(opened.study, make_config(trials=12, sampler="qmc", space=space), space)
+    space = replace(HEADS, stores=("one", "other"))
+    book = Book(opened.study, solo_config(trials=12, sampler="qmc", space=space), space)
     asked = [book.ask() for _ in range(8)]
     assert len({(one.store, one.spec) for one in asked}) == 8
     assert not caplog.records
