@@ -21,7 +21,7 @@ from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
-from heads.metrics.scoring import EPOCH_VIEW, Probabilities, Score, Scores, score, score_all
+from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, initial_weights
 
@@ -87,7 +87,7 @@ class Engine:
         validation_rows: Sequence[Rows] | None = None,
         dtype: str | None = None,
         resident: bool | None = None,
-        objective: str = "accuracy",
+        objective: Objective = "accuracy",
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self.shape, self.dtype, self.objective = shape, dtype or default_dtype(), objective

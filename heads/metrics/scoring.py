@@ -43,7 +43,7 @@ class Scores(NamedTuple):
         return np.asarray(np.isfinite(self).all(axis=0))
 
 
-def lower_is_better(objective: str) -> bool:
+def lower_is_better(objective: Objective) -> bool:
     """Whether less of an objective is better."""
     return objective == "loss"
 
@@ -156,7 +156,7 @@ class BestEpochs:
         return replaced
 
 
-def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str = "accuracy") -> Score:
+def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: Objective = "accuracy") -> Score:
     """Scores class probabilities.
 
     Args:
@@ -170,7 +170,7 @@ def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: 
     return Score(*(float(number[0]) for number in score_all(probabilities[None], labels, objective)))
 
 
-def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str) -> Scores:
+def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: Objective) -> Scores:
     """Scores many heads on the same rows.
 
     Args:

@@ -58,6 +58,7 @@ from search.record.results import (
 from search.record.summary import Summary, read_summary, summarise, withdraw_summary, write_summary
 from search.setup.audit import read_audit
 from search.setup.data import SearchData
+from search.setup.export_options import Kind
 from search.setup.left_open import MOST_REPEATS
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
@@ -234,7 +235,7 @@ def conclude(
     described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
     copies = {number: made.copies for number, made in refits.items()}
     winners = [copy_path_of(folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
-    averaged = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
+    averaged: dict[Kind, list[Path]] = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
     apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
     if REPEATS in apart:
         copies[choice.trial] = 1

@@ -31,6 +31,7 @@ from search.record.results import (
     RecommendedOnTest,
     ScoresOnTest,
 )
+from search.setup.export_options import Kind
 from search.setup.stores import StudyData
 
 TESTED = "tested"
@@ -48,7 +49,7 @@ class Together:
         temperature: That of the average.
     """
 
-    kind: str
+    kind: Kind
     trials: tuple[int, ...]
     paths: Sequence[Path]
     temperature: float | None

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from features.rows.split import groups_of
 from heads.metrics.calibration import fit_temperature, with_temperature
 from heads.metrics.intervals import is_within, paired_difference
-from heads.metrics.scoring import Probabilities, average_views, true_logarithms
+from heads.metrics.scoring import Objective, Probabilities, average_views, true_logarithms
 from search.finish.repeats import Finalist
 from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
+from search.setup.export_options import Kind
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Entrant:
             its repeats.
     """
 
-    kind: str
+    kind: Kind
     trials: tuple[int, ...]
     copies: int
     called: Sequence[Probabilities]
@@ -68,7 +69,7 @@ def entrants(finalists: Sequence[Finalist], members: Sequence[int], copies: Mapp
     return found
 
 
-def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> Recommendation | None:
+def recommend(compared: Sequence[Entrant], data: SearchData, objective: Objective) -> Recommendation | None:
     """Applies the rule.
 
     Args:
@@ -110,7 +111,7 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
 
 
 def row_scores(
-    called: Probabilities, labels: npt.NDArray[np.int32], objective: str, *, temperature: float | None = None
+    called: Probabilities, labels: npt.NDArray[np.int32], objective: Objective, *, temperature: float | None = None
 ) -> npt.NDArray[np.float64]:
     """Scores rows one by one, higher is better; of ``balanced_accuracy`` the mean is the study's.
 

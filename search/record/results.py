@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from heads.metrics.classification import ClassMetrics, ConfusionPair
 from heads.model.spec import HeadSpec
+from search.setup.export_options import Kind
 
 MOST_CONFUSED = 50
 """Pairs of classes that a summary has of each head, where the whole confusion matrix would be too large."""
@@ -311,7 +312,7 @@ class RecommendedOnTest(EnsembleOnTest):
         difference: Between it and the article's head; None where that did not come through, or is recommended.
     """
 
-    kind: str
+    kind: Kind
     difference: Difference | None = None
 
 

@@ -166,7 +166,7 @@ def costs(of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point],
     return figure
 
 
-def repeats(finalists: Sequence[FinalistRecord], objective: str) -> go.Figure:
+def repeats(finalists: Sequence[FinalistRecord], objective: Objective) -> go.Figure:
     """Each repeat of each finalist, best on the mean at the top, with the means as bars.
 
     Args:

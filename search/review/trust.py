@@ -10,7 +10,7 @@ from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
 from heads.metrics.patients import all_unknown, of_patients
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, lower_is_better
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import NAMES, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
@@ -58,7 +58,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
 
 
-def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:
+def _finalist(place: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:
     store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
     diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
