@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 from pydantic import TypeAdapter
 
-from heads.metrics.classification import ClassMetrics, ConfusionPair
+from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics, pairs_of
 from heads.model.spec import HeadSpec
 from search.setup.export_options import Kind
 
@@ -241,19 +241,40 @@ class ScoresOnTest(Recorded):
     confused: tuple[ConfusionPair, ...] = field(default=(), metadata=OMIT_DEFAULT)
     calibration: Calibration | None = None
 
+    @classmethod
+    def of(cls, metrics: Metrics, calibration: Calibration, **who: Any) -> Self:
+        """Takes over what was measured.
+
+        Args:
+            metrics: Of the calibrated probabilities of some rows, at least one.
+            calibration: What calibration made of these.
+            **who: The fields beside these: whose scores they are.
+        """
+        accuracy, interval = metrics.accuracy, metrics.accuracy_interval
+        balanced, loss = metrics.balanced_accuracy, metrics.loss
+        assert accuracy is not None and interval is not None and balanced is not None and loss is not None, metrics.rows
+        return cls(
+            rows=metrics.rows,
+            patients=metrics.patients,
+            patients_unknown=metrics.patients_unknown,
+            accuracy=accuracy,
+            accuracy_interval=interval,
+            balanced_accuracy=balanced,
+            loss=loss,
+            per_class=metrics.per_class,
+            confusion=metrics.confusion,
+            confused=() if metrics.confusion else metrics.confused[:MOST_CONFUSED],
+            calibration=calibration,
+            **who,
+        )
+
     @property
     def most_confused(self) -> tuple[ConfusionPair, ...]:
         """The pairs of classes that were confused most often: ``confused``, or what the confusion matrix says."""
         if not self.confusion:
             return self.confused
-        names = [one.name for one in self.per_class]
-        pairs = [
-            ConfusionPair(true=names[true], called=names[called], rows=rows)
-            for true, line in enumerate(self.confusion)
-            for called, rows in enumerate(line)
-            if rows and true != called
-        ]
-        return tuple(sorted(pairs, key=lambda pair: -pair.rows)[:MOST_CONFUSED])
+        pairs = pairs_of(self.confusion, [one.name for one in self.per_class])
+        return tuple(pair for pair in pairs if pair.true != pair.called)[:MOST_CONFUSED]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""

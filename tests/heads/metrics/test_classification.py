@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from features.runtime.errors import BottleneckError
-from heads.metrics.classification import measure
+from heads.metrics.classification import measure, pairs_of
 from heads.metrics.intervals import wilson_interval
 from heads.metrics.scoring import score
 
@@ -53,6 +53,7 @@ def test_agrees_with_scikit_learn(seed: int, rows: int, classes: int) -> None:
         assert one.auc == pytest.approx(auc)
     assert score(probabilities, labels, "auc").ranking_score == np.mean([one.auc for one in metrics.per_class])
     assert sum(map(sum, metrics.confusion)) == len(labels)
+    assert pairs_of(metrics.confusion, tuple(map(str, range(classes)))) == metrics.pairs
 
 
 def test_a_class_without_rows_is_undefined() -> None:
