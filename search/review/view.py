@@ -33,7 +33,14 @@ from search.review.gallery import FigureName, Gallery
 from search.review.overlay import Overlay
 from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
-from search.review.words import END_TO_COME, cost_in_words, describe_head, in_words, mean_in_words
+from search.review.words import (
+    END_TO_COME,
+    cost_in_words,
+    describe_head,
+    in_words,
+    mean_in_words,
+    objective_in_words,
+)
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
@@ -216,7 +223,7 @@ def note_on(record: StudyRecord) -> str:
     beside = "".join(f" {name} |" for name in store_head(record))
     if record.ranked:
         lines += [
-            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters |{beside} head |",
+            f"| trial | {objective_in_words(config.objective)} | repeated | parameters |{beside} head |",
             f"| ---: | ---: | ---: | ---: |{' --- | ---: |' if beside else ''} --- |",
         ]
     for trial in record.ranked[:5]:

@@ -64,7 +64,12 @@ def seeds_in_words(finalist: FinalistRecord, folds: int) -> str:
 
 def in_words(objective: Objective) -> str:
     """What an axis of values is called."""
-    return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"
+    return f"validation {objective_in_words(objective)}"
+
+
+def objective_in_words(objective: Objective) -> str:
+    """What an objective is called."""
+    return "AUC" if objective == "auc" else objective.replace("_", " ")
 
 
 def store_in_words(store: StoreCost) -> str:
