@@ -295,7 +295,7 @@ def report(arguments: argparse.Namespace, data: Any, bank: MeasuredBank, sides: 
         rate = statistics.median(side.rates)
         print(f"  {name:28} {rate:8.2f} trial-epochs/s, fused {bank.rate / rate:.1f} times as many")
     print(f"  {'fused':28} {bank.rate:8.2f} trial-epochs/s")
-    trained = max(1, shape.folds - 1)  # of a trial's heads one sits a batch out
+    trained = shape.training_partitions  # of a trial's heads one sits a batch out
     bare = statistics.median(bank.bare_rates or [bank_rate(shape, bank.engine.dtype, repetitions=2)])
     print(f"  {'bare products':28} {bare / 1e9:8.0f} GFLOP/s, those of the first layers of all pages")
     epoch = sum(bank.parts.values()) / max(1, len(bank.training))

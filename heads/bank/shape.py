@@ -256,13 +256,18 @@ class BankShape:
     def _names(self) -> tuple[str, ...]:
         return tuple(name for arrays in self.arrays.values() for name in arrays)
 
+    @property
+    def training_partitions(self) -> int:
+        """How many partitions train on a batch: with folds, one of them sits it out."""
+        return max(1, self.folds - 1)
+
     def step_flops(self, specs: Iterable[HeadSpec]) -> int:
         """Floating-point operations of the matrix products of one training step that these heads need.
 
         The first layer forward and its weights' gradient (features have none), the dense layers forward and both
         gradients. With folds, the partition that sits a batch out is not computed. Padding is not counted.
         """
-        return 2 * self.batch * max(1, self.folds - 1) * sum(map(self._step_products, specs))
+        return 2 * self.batch * self.training_partitions * sum(map(self._step_products, specs))
 
     def _step_products(self, spec: HeadSpec) -> int:
         first, dense = multiplications(spec, self.feature_shape, self.classes)

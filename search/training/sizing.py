@@ -18,7 +18,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
-from heads.bank.partitions import PARTITIONS_AT_ONCE, training
+from heads.bank.partitions import PARTITIONS_AT_ONCE
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -250,7 +250,7 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     )
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     places = max(shape.pages, shape.tiles)
-    at_once = min(PARTITIONS_AT_ONCE, training(shape.folds))
+    at_once = min(PARTITIONS_AT_ONCE, shape.training_partitions)
     step = at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
     return state + step + 5 * shape.slots * scored * shape.classes  # probabilities, float32, and what is NaN of them
 
