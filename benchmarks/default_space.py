@@ -189,7 +189,7 @@ def rates(spec: Any, epochs: int) -> Any:
     """Returns the schedule of a head's learning rate."""
     import keras
 
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         decay = keras.optimizers.schedules.CosineDecay(spec.learning_rate, decay_steps=epochs)
         return keras.callbacks.LearningRateScheduler(lambda epoch: float(keras.ops.convert_to_numpy(decay(epoch))))
     return keras.callbacks.ReduceLROnPlateau(factor=spec.plateau_factor, patience=spec.plateau_patience, min_lr=5e-5)

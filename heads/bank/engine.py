@@ -136,7 +136,7 @@ class Engine:
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
-            endless = newcomer.states is None and newcomer.spec.schedule == "cosine" and not newcomer.epochs
+            endless = newcomer.states is None and newcomer.spec.follows_cosine and not newcomer.epochs
             _require("epochs", newcomer.epochs, "a number, which a cosine needs", not endless)
             _require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
         write = HeadWrites(self.shape)

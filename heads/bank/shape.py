@@ -123,7 +123,7 @@ class BankShape:
             batch_norm=tuple(sorted({spec.batch_norm for spec in specs})),
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
-            sgd=tuple(sorted({spec.optimizer == "sgd" for spec in specs})),
+            sgd=tuple(sorted({spec.is_sgd for spec in specs})),
             lanes=lanes,
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
@@ -145,7 +145,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
-            ("optimizer", spec.optimizer, "another", (spec.optimizer == "sgd") in self.sgd),
+            ("optimizer", spec.optimizer, "another", (spec.is_sgd) in self.sgd),
             ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:

@@ -122,13 +122,13 @@ def compile_head(model: Any, spec: HeadSpec) -> None:
 
 def _optimizer(spec: HeadSpec) -> Any:
     decay = spec.weight_decay or None
-    if spec.optimizer == "sgd":
+    if spec.is_sgd:
         return OneReplicaSGD(spec.learning_rate, momentum=spec.momentum, weight_decay=decay, name="sgd")
     return OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam")
 
 
 def _rates(spec: HeadSpec, epochs: int) -> Any:
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         return keras.callbacks.LearningRateScheduler(lambda epoch: cosine_rate(spec.learning_rate, epoch, epochs))
     return plateau_of(spec)
 

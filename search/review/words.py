@@ -30,10 +30,10 @@ def describe_head(spec: HeadSpec | OwnSpec) -> str:
         dropout = f" with dropout {spec.dense_dropout:.2g}" if spec.dense_dropout else ""
         made.append(f"{spec.dense_layers} hidden of {spec.dense_units} units{dropout}")
     trained = [f"learning rate {spec.learning_rate:.2g}"]
-    trained += [f"SGD with momentum {spec.momentum:.2g}"] if spec.optimizer == "sgd" else []
+    trained += [f"SGD with momentum {spec.momentum:.2g}"] if spec.is_sgd else []
     trained += [f"weight decay {spec.weight_decay:.2g}"] if spec.weight_decay else []
     trained += [f"label smoothing {spec.label_smoothing:.2g}"] if spec.label_smoothing else []
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         trained.append("on a cosine to zero")
     else:
         trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
