@@ -21,7 +21,7 @@ from heads.bank.pages import PageTable, hyperparameters, named, pack
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
-from heads.metrics.scoring import Probabilities, average_views
+from heads.metrics.scoring import Probabilities, mean_probabilities
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
@@ -78,7 +78,7 @@ def predict_exactly(
         features = feed.take(every[part], views[part])
         found[:, part] = _predict(forward, bank, features, small)[: len(heads), : len(features)]
     by_view = found.reshape(len(heads), len(rows), feed.views, shape.classes)
-    return [average_views(list(np.moveaxis(head, 1, 0))) for head in by_view]
+    return [mean_probabilities(list(np.moveaxis(head, 1, 0))) for head in by_view]
 
 
 def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:

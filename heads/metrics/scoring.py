@@ -282,12 +282,12 @@ def predict_probabilities(
                 done += len(features)
                 on_progress(done, total)
             by_view.append(np.concatenate(batches))
-    return average_views(by_view)
+    return mean_probabilities(by_view)
 
 
-def average_views(views: Sequence[Probabilities]) -> Probabilities:
-    """Returns the mean over the views, float32: of (rows, classes) each."""
-    return np.asarray(np.mean(views, axis=0, dtype=np.float32))
+def mean_probabilities(some: Sequence[Probabilities]) -> Probabilities:
+    """Returns the mean over views, or over heads, float32: of (rows, classes) each."""
+    return np.asarray(np.mean(some, axis=0, dtype=np.float32))
 
 
 def predict_batch(model: Any, features: npt.NDArray[Any], size: int) -> Probabilities:

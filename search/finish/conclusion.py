@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from features.runtime.errors import BottleneckError
 from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, fit_temperature
-from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from heads.metrics.scoring import Probabilities, predict_probabilities
 from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
@@ -37,7 +37,7 @@ from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import plan_repeats
-from search.finish.repeat_predictions import unchecked
+from search.finish.repeat_predictions import of_each_seed, unchecked
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.searched import Searched
 from search.finish.verdict import verdict
@@ -349,8 +349,7 @@ def _describe_ensemble(
     """
     if len(members) < 2:
         return None
-    of_seeds = zip(*(probabilities.get(number, ()) for number in members), strict=False)
-    temperature = _temperature([average_views(seed) for seed in of_seeds], data)
+    temperature = _temperature(of_each_seed(probabilities.get(number, ()) for number in members), data)
     return Ensemble(trials=tuple(members), temperature=temperature)
 
 

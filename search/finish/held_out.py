@@ -19,7 +19,7 @@ from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, with_temperature
 from heads.metrics.classification import Metrics, measure
 from heads.metrics.intervals import difference_interval
-from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from heads.metrics.scoring import Probabilities, mean_probabilities, predict_probabilities
 from search.record.results import (
     Calibration,
     Difference,
@@ -118,11 +118,11 @@ def score_on_test(
         told = replace(told, article=HeadOnTest.of(*scores(other), trial=article), difference=difference)
     if ensemble:
         together = _Tested(
-            average_views([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
+            mean_probabilities([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
         )
         told = replace(told, ensemble=EnsembleOnTest.of(*scores(together), trials=ensemble.trials))
     if recommended:
-        average = average_views([found[path].plain for path in recommended.paths])
+        average = mean_probabilities([found[path].plain for path in recommended.paths])
         best = _Tested(average, recommended.temperature)
         compared = article is not None and list(recommended.paths) != [heads[article]]
         on_test = RecommendedOnTest.of(
