@@ -15,6 +15,9 @@ from typing import Any
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.portable import DISK_FULL, sync_folder
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this project's packages are in."""
+
 
 @contextmanager
 def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[Path]:

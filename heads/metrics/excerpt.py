@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from heads.metrics.classification import ClassMetrics, ConfusionPair
 
 MOST_CLASSES = 60
-"""Classes that are all listed; of more, the worst."""
+"""Classes that are all listed, and whose confusion matrix is drawn; of more, the worst: a matrix cannot be read."""
 WORST_CLASSES = 30
 TOP_PAIRS = 20
 """Confused pairs that stand in for a matrix that is too large."""

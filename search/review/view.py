@@ -26,6 +26,7 @@ from heads.files.head_file import read_head, read_metadata
 from heads.files.projected import for_features_of
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
+from heads.metrics.excerpt import MOST_CLASSES
 from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
@@ -54,8 +55,6 @@ _OF_OUR_OWN = (
     FigureName.WHAT_ENDED_WHEN,
 )
 """Figures that the dashboard has not itself."""
-MOST_CLASSES = 60
-"""Classes up to which a confusion matrix is drawn: of more it cannot be read, and is large."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 
