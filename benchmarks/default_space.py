@@ -98,7 +98,8 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
     from heads.bank.pages import PageTable
     from search.setup.data import plan_of
     from search.setup.space import read_study_file
-    from search.training.sizing import BankRequest, bank_shape
+    from search.setup.stores import ALONE
+    from search.training.sizing import BankRequest, bank_shapes
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = read_study_file(arguments.study).space
@@ -111,7 +112,7 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
         folds=max(1, arguments.folds),
         dtype=dtype,
     )
-    shape = bank_shape(request, trials=arguments.trials, pages=arguments.pages)
+    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=arguments.pages).shapes[ALONE]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     specs: list[Any] = []
     table, skipped = PageTable(shape), 0

@@ -140,11 +140,6 @@ class BankRequest:
         return _bytes(shape, self.dtype, self.scored) // shape.pages
 
 
-def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
-    """Returns the bank for a study of one store, see ``bank_shapes``."""
-    return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
-
-
 def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int | None) -> BankShapes:
     """Returns the banks for a study.
 
