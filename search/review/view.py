@@ -29,6 +29,7 @@ from heads.metrics.classification import measure
 from heads.metrics.excerpt import MOST_CLASSES
 from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
+from search.record.outages import DATABASE_ERRORS
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review.gallery import FigureName, Gallery
 from search.review.overlay import Overlay
@@ -46,6 +47,8 @@ from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
 REFRESH_SECONDS = 20.0
+MOST_UNFORESEEN = 3
+"""Errors in a row that nobody foresaw, after which the dashboard stays as it is."""
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
 _OF_OUR_OWN = (
@@ -127,16 +130,28 @@ class View:
         return record
 
     def keep_up(self) -> None:
-        """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows."""
-        scored = False
+        """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows.
+
+        What fails for the world's sake is tried again for ever. Anything else is a mistake in here, or a record that
+        was cut back in the midst of reading: that is said once, and ends it where it happens several times in a row.
+        """
+        scored, unforeseen = False, 0
         while not self._stopped.is_set():
             try:
                 record = self.refresh()
                 if record.progress is not Progress.RUNNING and not scored:
                     scored = True  # not beside a running search, which needs the processors
                     self.pin_confusions(record)
-            except (BottleneckError, OSError, KeyError, ValueError) as error:
+                unforeseen = 0
+            except (BottleneckError, OSError, *DATABASE_ERRORS) as error:
                 say(f"not brought up to date: {error}")
+            except Exception as error:
+                unforeseen += 1
+                if unforeseen == 1:
+                    say(f"not brought up to date: {type(error).__name__}: {error}")
+                elif unforeseen == MOST_UNFORESEEN:
+                    say(f"not brought up to date any more: {type(error).__name__} {unforeseen} times in a row")
+                    return
             self._stopped.wait(REFRESH_SECONDS)
 
     def stop(self) -> None:
