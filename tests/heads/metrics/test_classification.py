@@ -46,6 +46,8 @@ def test_agrees_with_scikit_learn(seed: int, rows: int, classes: int) -> None:
     metrics = measure(probabilities, labels, tuple(map(str, range(classes))))
     assert metrics.accuracy == score(probabilities, labels).accuracy
     assert metrics.balanced_accuracy == pytest.approx(reference.recall_score(labels, predicted, average="macro"))
+    balanced = score(probabilities, labels, "balanced_accuracy").ranking_score
+    assert metrics.balanced_accuracy == pytest.approx(balanced, rel=1e-12)
     precisions = reference.precision_score(labels, predicted, average=None, zero_division=0)
     aucs = [reference.roc_auc_score(labels == label, probabilities[:, label]) for label in range(classes)]
     for one, precision, auc in zip(metrics.per_class, precisions, aucs, strict=True):
