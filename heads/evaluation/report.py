@@ -12,14 +12,14 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from features.runtime.files import write_text
-from features.runtime.text import abridged, capitalized, decimal, listed, printable
+from features.runtime.text import abridged, capitalized, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
 from heads.html.document import Document, exhibit, in_figure, note, table
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
-from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, MOST_CLASSES, class_rows, confused_lines, worst_classes
 from heads.metrics.scoring import Probabilities
 
 MAX_MISTAKES = 100
@@ -247,16 +247,7 @@ def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
 
 def _class_table(metrics: Metrics) -> list[str]:
     shown, told = worst_classes(metrics.per_class)
-    rows = [
-        (
-            printable(one.name),
-            f"{one.rows}",
-            *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
-        )
-        for one in shown
-    ]
-    head = ("", "rows", "sensitivity", "specificity", "precision", "AUC")
-    parts: list[str] = [table(head, rows, named_rows=True)]
+    parts: list[str] = [table(("", *CLASS_COLUMNS), class_rows(shown), named_rows=True)]
     if told:
         parts.insert(0, note(f"{capitalized(told)}; --json has all."))
     if metrics.rows and metrics.absent:

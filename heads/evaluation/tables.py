@@ -14,7 +14,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.text import decimal, listed, printable
 from heads.metrics.classification import Metrics
-from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, MOST_CLASSES, class_rows, confused_lines, worst_classes
 from heads.metrics.patients import of_patients
 
 _NAMED = 6
@@ -88,11 +88,10 @@ def _classes(metrics: Metrics) -> Table:
     shown, others = worst_classes(metrics.per_class)
     table = Table(caption=f"{others}: --json has all" if others else None, caption_justify="left")
     table.add_column("class", overflow="fold")
-    for name in ("rows", "sensitivity", "specificity", "precision", "AUC"):
+    for name in CLASS_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    for one in shown:
-        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
-        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
+    for row in class_rows(shown):
+        table.add_row(*row)
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from features.leaks.leaks import TOO_FEW, parts_in_words
 from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
-from heads.metrics.excerpt import confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, class_rows, confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
 from heads.metrics.patients import all_unknown, of_patients
 from heads.metrics.scoring import Objective, lower_is_better
@@ -120,17 +120,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
     shown, told = worst_classes(of.per_class)
     if told:
         yield note(f"{capitalized(told)}; summary.json has all.")
-    yield table(
-        ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
-        [
-            (
-                printable(one.name),
-                f"{one.rows}",
-                *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
-            )
-            for one in shown
-        ],
-    )
+    yield table(("class", *CLASS_COLUMNS), class_rows(shown))
     names = [printable(one.name) for one in of.per_class]
     if len(names) <= MOST_COLUMNS:
         counts = [(name, *map(str, row)) for name, row in zip(names, of.confusion, strict=True)]
