@@ -216,17 +216,11 @@ def article_to_store(
         names = class_names(classes, article.label_count)
         require_storable(source, names)
         size = rows_in_batch(batch_size, otherwise=int(article.starts[1]))
-        existed = destination.exists()
-        if existed and FeatureStore(destination).complete:
+        if destination.exists() and FeatureStore(destination).complete:
             raise InputError(destination, expected="no such file", found="a finished store")
         header = article_header(article, classes=names, dtype=dtype, batch_size=size)
-        with StoreWriter(destination, header) as writer:
-            try:
-                _fill(writer, article, on_progress)
-            except InputError:  # the source does not fit: leave no store behind that nothing can finish
-                if not existed:
-                    destination.unlink()
-                raise
+        with StoreWriter(destination, header) as writer, writer.filling():
+            _fill(writer, article, on_progress)
 
 
 def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) -> None:
