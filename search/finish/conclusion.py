@@ -136,7 +136,7 @@ def finish_study(
     summary = replace(
         concluded,
         bank=figures,
-        audit=LeakCounts.from_dict(audited) if audited else None,
+        audit=LeakCounts.of(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, searched.data) if figures else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )

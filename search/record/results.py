@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics, pairs_of
 from heads.model.spec import HeadSpec
+from search.setup.audit import Audit
 from search.setup.export_options import Kind
 
 MOST_CONFUSED = 50
@@ -432,6 +433,11 @@ class LeakCounts(Recorded):
 
     patients_shared: int
     near_identical: int | None
+
+    @classmethod
+    def of(cls, audit: Audit) -> Self:
+        """Takes over what was counted."""
+        return cls(patients_shared=audit.patients_shared, near_identical=audit.near_identical)
 
 
 def _plain(value: Any) -> Any:

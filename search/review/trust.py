@@ -143,10 +143,10 @@ def _drawn(test: ScoresOnTest) -> str:
 def leaks(record: StudyRecord) -> Iterable[str]:
     """What the parts share and should not."""
     found = read_audit(record.folder)
-    if not found:
+    if found is None:
         return
-    yield prose(f"The parts: {parts_in_words(found['rows'], found['patients'], found['patients_shared'])}.")
-    number = found["near_identical"]
+    yield prose(f"The parts: {parts_in_words(found.rows, found.patients, found.patients_shared)}.")
+    number = found.near_identical
     if not number:
         none = TOO_FEW if number is None else "none found"
         yield prose(f"Images in different parts that are nearly identical: {none}.")
@@ -155,9 +155,9 @@ def leaks(record: StudyRecord) -> Iterable[str]:
         f"Images in different parts that are nearly identical: {pairs_in_words(found)}; {PAIRS_FILE} lists them."
     )
     rows = []
-    for one in found["pairs"]:
-        places = [f"{one[f'{which}_part']}: {one[f'{which}_path']}" for which in ("first", "second")]
-        rows.append((f"{one['similarity']:.4f}", *places))
+    for one in found.pairs:
+        places = f"{one.first_part}: {one.first_path}", f"{one.second_part}: {one.second_path}"
+        rows.append((f"{one.similarity:.4f}", *places))
     yield table(("similarity", "one", "the other"), rows, wide=True)
 
 

@@ -269,7 +269,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     use_backend(rather=config.backend)
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes
-    rows = read_split(record.folder)["rows"].get("validation", [])
+    rows = read_split(record.folder).get("validation", [])
     feeds: dict[str, Feed] = {}
     for trial in trials:
         name, path = TrialNotes.of(trial).store, path_of(record.folder, trial.number)
