@@ -21,6 +21,8 @@ from features.runtime.portable import cpu_count
 from search.workers.ray_internals import keep_quiet
 
 LOCAL, AUTO = "local", "auto"
+WORKERS, GPUS_PER_WORKER = 2, 0.0
+"""What is taken where nobody says otherwise."""
 _ADDRESS = re.compile(r"[^/\s]+:\d{1,5}", re.ASCII)
 _PATIENCE_S = 10.0
 """How long the head of a cluster may take to answer."""

@@ -33,7 +33,7 @@ from search.setup.stores import is_address, named_paths, part_paths, split_name
 from search.training.display import Display
 from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
-from search.workers.ray_session import LOCAL, ray_session
+from search.workers.ray_session import AUTO, GPUS_PER_WORKER, LOCAL, WORKERS, ray_session
 from search.workers.stores_there import Sent, fetched
 from search.workers.study_program import ANSWERED
 from search.workers.study_worker import Ended, StudyWorker
@@ -60,9 +60,9 @@ class Placement:
             threads as its machine has.
     """
 
-    address: str = "auto"
-    workers: int = 2
-    gpus: float = 0.0
+    address: str = AUTO
+    workers: int = WORKERS
+    gpus: float = GPUS_PER_WORKER
     cpus: int | None = None
 
     def __post_init__(self) -> None:
