@@ -145,7 +145,7 @@ def _calls(
     from features.rows.feed import Feed
     from heads.files.head_file import read_head
     from heads.files.projected import for_features_of
-    from heads.metrics.scoring import average_views, predict_probabilities
+    from heads.metrics.scoring import mean_probabilities, predict_probabilities
 
     store_of = {trial.number: TrialNotes.of(trial).store for trial in study.get_trials(deepcopy=False)}
     probabilities = []
@@ -157,7 +157,7 @@ def _calls(
         feed = Feed(source, store.usable, memory_bytes=2**30)
         model = for_features_of(path, head.model, store.header)
         probabilities.append(predict_probabilities(model, feed))
-    called: npt.NDArray[np.int64] = average_views(probabilities).argmax(axis=1)
+    called: npt.NDArray[np.int64] = mean_probabilities(probabilities).argmax(axis=1)
     return called
 
 

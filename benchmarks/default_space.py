@@ -99,7 +99,8 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
     from heads.bank.pages import PageTable
     from search.setup.data import plan_of
     from search.setup.space import read_study_file
-    from search.training.sizing import BankRequest, bank_shape
+    from search.setup.stores import ALONE
+    from search.training.sizing import BankRequest, bank_shapes
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = read_study_file(arguments.study).space
@@ -112,7 +113,7 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
         folds=max(1, arguments.folds),
         dtype=dtype,
     )
-    shape = bank_shape(request, trials=arguments.trials, pages=arguments.pages)
+    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=arguments.pages).shapes[ALONE]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     specs: list[Any] = []
     table, skipped = PageTable(shape), 0
@@ -190,7 +191,7 @@ def rates(spec: Any, epochs: int) -> Any:
     """Returns the schedule of a head's learning rate."""
     import keras
 
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         decay = keras.optimizers.schedules.CosineDecay(spec.learning_rate, decay_steps=epochs)
         return keras.callbacks.LearningRateScheduler(lambda epoch: float(keras.ops.convert_to_numpy(decay(epoch))))
     return keras.callbacks.ReduceLROnPlateau(factor=spec.plateau_factor, patience=spec.plateau_patience, min_lr=5e-5)
@@ -296,7 +297,7 @@ def report(arguments: argparse.Namespace, data: Any, bank: MeasuredBank, sides: 
         rate = statistics.median(side.rates)
         print(f"  {name:28} {rate:8.2f} trial-epochs/s, fused {bank.rate / rate:.1f} times as many")
     print(f"  {'fused':28} {bank.rate:8.2f} trial-epochs/s")
-    trained = max(1, shape.folds - 1)  # of a trial's heads one sits a batch out
+    trained = shape.training_partitions  # of a trial's heads one sits a batch out
     bare = statistics.median(bank.bare_rates or [bank_rate(shape, bank.engine.dtype, repetitions=2)])
     print(f"  {'bare products':28} {bare / 1e9:8.0f} GFLOP/s, those of the first layers of all pages")
     epoch = sum(bank.parts.values()) / max(1, len(bank.training))

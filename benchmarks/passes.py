@@ -67,7 +67,8 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     from heads.bank.pages import PageTable
     from heads.model.spec import HeadSpec
     from search.setup.space import read_study_file
-    from search.training.sizing import BankRequest, bank_shape
+    from search.setup.stores import ALONE
+    from search.training.sizing import BankRequest, bank_shapes
 
     generator = np.random.default_rng(3)
     specs: list[Any]
@@ -91,7 +92,7 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
         folds=1,
         dtype=arguments.dtype,
     )
-    shape = bank_shape(request, trials=arguments.trials, pages=85 if arguments.narrow else None)
+    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=85 if arguments.narrow else None).shapes[ALONE]
     table, specs = PageTable(shape), [None] * shape.slots
     for spec in heads:
         if table.has_room(spec) and shape.slots - specs.count(None) < arguments.heads:

@@ -6,9 +6,10 @@ What Python code imports from here; each name is loaded when it is first asked f
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
     from features.compression.door import compress
@@ -39,7 +40,7 @@ __all__ = [
     "store_to_article",
 ]
 
-_HOME = {
+_HOMES = {
     "BottleneckError": "features.runtime.errors",
     "ExtractionOptions": "features.extraction.options",
     "FeatureKind": "features.store.kind",
@@ -57,16 +58,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = loaded_when_asked_for(__name__, _HOMES)
 
 
 class _Package(ModuleType):

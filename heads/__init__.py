@@ -6,8 +6,9 @@ up when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
     from heads.loaded import LoadedHead, load_head
@@ -28,11 +29,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = loaded_when_asked_for(__name__, _HOMES)

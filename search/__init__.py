@@ -6,9 +6,10 @@ From Python: ``run_study`` searches, ``open_study`` opens what a search has left
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
+
+from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
     from search.running import run_study
@@ -24,15 +25,11 @@ _HOMES = {
     "run_study": "search.running",
 }
 
+_load, __dir__ = loaded_when_asked_for(__name__, _HOMES)
+
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for: Optuna and pydantic take their time."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with catch_warnings():  # tqdm, which Optuna imports and a search does not use, misses its widgets in a notebook
         filterwarnings("ignore", message="IProgress not found")
-        return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+        return _load(name)

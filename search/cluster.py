@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,12 @@ from rich.markup import escape
 from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
 from features.runtime.command import bars, run_commands, say
-from features.runtime.options import checked, with_options
+from features.runtime.options import checked, keyword, with_options
 from search.on_ray import NOT_HERE, run_study_on_ray
 from search.review.outcome import show_outcome
 from search.setup.command_line import search_options, signature_of
 from search.workers.extraction import extract_on_ray
+from search.workers.study_on_ray import Placement
 
 _PANEL = "The cluster"
 _ADDRESS = typer.Option(
@@ -51,9 +51,9 @@ def extract(
     images: Annotated[Path, typer.Argument(help="Image folder, which all machines see.", show_default=False)],
     store: Annotated[Path, typer.Argument(help="The feature store to make or to finish.", show_default=False)],
     *,
-    address: Annotated[str, _ADDRESS] = "auto",
-    workers: Annotated[int, _WORKERS] = 2,
-    gpus_per_worker: Annotated[float, _GPUS] = 0.0,
+    address: Annotated[str, _ADDRESS] = Placement.address,
+    workers: Annotated[int, _WORKERS] = Placement.workers,
+    gpus_per_worker: Annotated[float, _GPUS] = Placement.gpus,
     **options: Any,
 ) -> None:
     """Extracts an image folder into a feature store with several workers: byte for byte that of features.extract."""
@@ -73,19 +73,15 @@ def extract(
         say(line)
 
 
-def _option(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-
-
 with_options(extract, ExtractionOptions)
 signature_of(
     run,
     [
         *search_options(without=NOT_HERE, told=_TOLD, with_images=False),
-        _option("address", str, _ADDRESS, "auto"),
-        _option("workers", int, _WORKERS, 2),
-        _option("gpus_per_worker", float, _GPUS, 0.0),
-        _option("cpus_per_worker", int | None, _CPUS, None),
+        keyword("address", Annotated[str, _ADDRESS], Placement.address),
+        keyword("workers", Annotated[int, _WORKERS], Placement.workers),
+        keyword("gpus_per_worker", Annotated[float, _GPUS], Placement.gpus),
+        keyword("cpus_per_worker", Annotated[int | None, _CPUS], Placement.cpus),
     ],
 )
 

@@ -27,10 +27,10 @@ NOT_HERE = {
 def run_study_on_ray(
     features: Any = None,
     *,
-    address: str = "auto",
-    workers: int = 2,
-    gpus_per_worker: float = 0.0,
-    cpus_per_worker: int | None = None,
+    address: str = Placement.address,
+    workers: int = Placement.workers,
+    gpus_per_worker: float = Placement.gpus,
+    cpus_per_worker: int | None = Placement.cpus,
     progress: bool = True,
     **options: Any,
 ) -> Study:

@@ -211,7 +211,15 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)
             ends = _search(
-                *(resolved, config, data, opened), own=own, saved=saved, noted=noted, lock=lock, on_stage=on_stage
+                resolved,
+                config,
+                data,
+                opened,
+                own=own,
+                saved=saved,
+                noted=noted,
+                lock=lock,
+                on_stage=on_stage,
             )
     study = Study(resolved.folder)
     if ends:

@@ -39,7 +39,7 @@ def state(spec: HeadSpec, told: float) -> HeadState:
     parts = {part: {"kernel": np.full((4, spec.conv_width), told, np.float32)} for part in ("first", "second")}
     parts |= {part: {**parts["first"], "mean": np.full(spec.conv_width, told)} for part in ("weights", "best")}
     made = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-    made |= {f"plateau/{name}": np.array(told) for name in (COSINE_FIELDS if spec.schedule == "cosine" else FIELDS)}
+    made |= {f"plateau/{name}": np.array(told) for name in (COSINE_FIELDS if spec.follows_cosine else FIELDS)}
     return made | {"spec": np.array(json.dumps(spec.to_dict())), "seed": np.array(5), "steps": np.array(70)}
 
 

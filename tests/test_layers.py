@@ -27,6 +27,7 @@ PACKAGES = ("features", "heads", "search")
 OUTSIDE = {"features": {"optuna", "ray"}, "heads": {"optuna", "ray"}, "search": set()}
 """What a package must not import beside the packages above it."""
 LIGHT = (
+    *("features", "heads", "search"),
     *("features.store.reader", "features.rows.split", "features.rows.feed", "features.images.folder"),
     *("features.images.views", "features.extraction.backbones", "features.convert", "features.info"),
     *("features.compress", "heads.model.spec", "heads.metrics.scoring", "search.workers.extraction"),

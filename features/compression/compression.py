@@ -77,14 +77,8 @@ def compress_store(
     if projection is None:
         directions = principal_directions(store, rows, on_progress=on_basis)
         projection, share = directions.first(channels), float(directions.shares[channels - 1])
-    existed = destination.exists()
-    with StoreWriter(destination, _header(store, projection)) as writer:
-        try:
-            written = _fill(writer, ProjectedStore(store, projection), store, on_progress)
-        except InputError:  # values that do not fit: leave no store behind that nothing can finish
-            if not existed:
-                destination.unlink()
-            raise
+    with StoreWriter(destination, _header(store, projection)) as writer, writer.filling():
+        written = _fill(writer, ProjectedStore(store, projection), store, on_progress)
     return Compressed(destination, projection, len(rows), split is not None, share, written)
 
 

@@ -51,7 +51,7 @@ def shown_as(header: Any, frame: int) -> Shown:
     bits, signed = whole_number(header, "BitsStored"), header.get("PixelRepresentation") == 1
     if is_identity(modality) and 0 < bits <= 8 and not signed:
         return Shown("L", modality)
-    return Shown("I" if _arewhole_number(modality, bits) else "F", modality)
+    return Shown("I" if _gives_whole_numbers(modality, bits) else "F", modality)
 
 
 def values_of(pixels: npt.NDArray[Any], header: Any, shown: Shown) -> npt.NDArray[Any]:
@@ -123,7 +123,7 @@ def is_identity(modality: Any) -> bool:
     return not modality.get("ModalityLUTSequence") and (slope, intercept or 0.0) == (1.0, 0.0)
 
 
-def _arewhole_number(modality: Any, bits: int) -> bool:
+def _gives_whole_numbers(modality: Any, bits: int) -> bool:
     """Whether rescaled numbers are whole ones that fit 32 bits."""
     if not 0 < bits <= 32:  # of floating-point pixels none are stored
         return False

@@ -22,6 +22,8 @@ _LEFT = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.new(?P<suffix>(?:\.[^.]*)?)", 
 _LONG_S = 3600.0
 """Nobody who lives takes so long from the last byte of such a file to its name."""
 _looked_through: set[Path] = set()
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this project's packages are in."""
 
 
 @contextmanager

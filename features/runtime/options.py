@@ -66,7 +66,7 @@ def with_options(
 
 def takes_options(function: Function, model: type[BaseModel]) -> Function:
     """Shows the fields in the signature of a function that takes ``**options``, for help and notebooks."""
-    added = [_parameter(name, field.annotation, field.default) for name, field in model.model_fields.items()]
+    added = [keyword(name, field.annotation, field.default) for name, field in model.model_fields.items()]
     return _put(function, added, before=None, eval_str=False)
 
 
@@ -102,12 +102,13 @@ def command_option(
         words = next((part.text for part in field.metadata if isinstance(part, ShownAs)), None)
         shown = words or field.default is not None
         option = typer.Option(*names, help=f"{field.description or ''} {more}".strip(), show_default=shown, **bounds)
-        return _parameter(name, Annotated[kind, option], field.default)
+        return keyword(name, Annotated[kind, option], field.default)
     option = typer.Option(*names, help=escape(unset), show_default=False, rich_help_panel=panel, **bounds)
-    return _parameter(name, Annotated[kind if kind is bool else kind | None, option], None)
+    return keyword(name, Annotated[kind if kind is bool else kind | None, option], None)
 
 
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """Returns a parameter that is given by its name."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

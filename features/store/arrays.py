@@ -254,18 +254,13 @@ def arrays_to_store(
     for piece, features in arrays.pieces(kind):
         digest.update(_bytes_of(features))
         on_progress(piece.stop // 2, rows)
-    existed = destination.exists()
     header = arrays.header(digest.hexdigest(), dtype=kind, batch_size=in_batch)
     with StoreWriter(destination, header) as writer:
         if writer.complete:
             on_progress(rows, rows)
             return
-        try:
+        with writer.filling():  # the arrays may be others by now
             _fill(writer, arrays, on_progress)
-        except InputError:  # the arrays are others by now: leave no store behind that nothing can finish
-            if not existed:
-                destination.unlink()
-            raise
 
 
 def _fill(writer: StoreWriter, arrays: Arrays, on_progress: OnProgress) -> None:

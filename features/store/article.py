@@ -216,15 +216,9 @@ def article_to_store(
         names = class_names(classes, article.label_count)
         require_storable(source, names)
         size = rows_in_batch(batch_size, otherwise=int(article.starts[1]))
-        existed = destination.exists()
         header = article_header(article, classes=names, dtype=dtype, batch_size=size)
-        with StoreWriter(destination, header) as writer:
-            try:
-                _fill(writer, article, on_progress)
-            except InputError:  # the source does not fit: leave no store behind that nothing can finish
-                if not existed:
-                    destination.unlink()
-                raise
+        with StoreWriter(destination, header) as writer, writer.filling():
+            _fill(writer, article, on_progress)
 
 
 def _fill(writer: StoreWriter, article: ArticleFile, on_progress: OnProgress) -> None:

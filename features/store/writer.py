@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from features.hdf5.door import opened
 from features.hdf5.values import Attributes
-from features.runtime.errors import BottleneckError
+from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import disk_error, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.portable import open_to_write, sync_data
@@ -61,10 +62,11 @@ class StoreWriter:
         self._lock = WriterLock(self.path)
         self._descriptor = -1
         try:
-            if self.path.exists():
-                self._check_existing()
-            else:
+            self._is_new = not self.path.exists()
+            if self._is_new:
                 _create(self.path, header)
+            else:
+                self._check_existing()
             self._open()
         except BaseException:
             self.close()
@@ -137,6 +139,19 @@ class StoreWriter:
         except OSError as error:
             raise disk_error(self.path, error) from error
         self.done[list(rows)] = states
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Removes the store again where this writer has made it, and what it is to hold turns out not to fit.
+
+        Nothing could finish it.
+        """
+        try:
+            yield
+        except InputError:
+            if self._is_new:
+                self.path.unlink()
+            raise
 
     def finish(self) -> None:
         """Marks the store complete once every row is settled.

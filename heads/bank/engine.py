@@ -21,7 +21,7 @@ from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
-from heads.metrics.scoring import EPOCH_VIEW, Probabilities, Score, Scores, score, score_all
+from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, initial_weights
 
@@ -87,7 +87,7 @@ class Engine:
         validation_rows: Sequence[Rows] | None = None,
         dtype: str | None = None,
         resident: bool | None = None,
-        objective: str = "accuracy",
+        objective: Objective = "accuracy",
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self.shape, self.dtype, self.objective = shape, dtype or default_dtype(), objective
@@ -136,7 +136,7 @@ class Engine:
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
-            endless = newcomer.states is None and newcomer.spec.schedule == "cosine" and not newcomer.epochs
+            endless = newcomer.states is None and newcomer.spec.follows_cosine and not newcomer.epochs
             _require("epochs", newcomer.epochs, "a number, which a cosine needs", not endless)
             _require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
         write = HeadWrites(self.shape)

@@ -21,7 +21,7 @@ from heads.bank.pages import PageTable, hyperparameters, named, pack
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
-from heads.metrics.scoring import Probabilities, average_views
+from heads.metrics.scoring import Probabilities, mean_probabilities
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
@@ -82,7 +82,7 @@ def predict_exactly(
         predicted = np.concatenate([begun, new], axis=1)
         whole = predicted.shape[1] // feed.views
         of_rows, begun = np.split(predicted, [whole * feed.views], axis=1)
-        averages = average_views([of_rows[:, view :: feed.views] for view in range(feed.views)])
+        averages = mean_probabilities([of_rows[:, view :: feed.views] for view in range(feed.views)])
         for mine, average in zip(found, averages, strict=True):
             mine[done : done + whole] = average
         done += whole

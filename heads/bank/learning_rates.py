@@ -59,7 +59,7 @@ class LearningRates:
         """
         self.rates[place] = spec.learning_rate
         self.first[place], self.trained[place] = spec.learning_rate, 0
-        self.length[place] = epochs if epochs and spec.schedule == "cosine" else 0
+        self.length[place] = epochs if epochs and spec.follows_cosine else 0
         self.factors[place], self.patience[place] = spec.plateau_factor, spec.plateau_patience
         self.best[place], self.waited[place], self.started[place] = 0, 0, False
 

@@ -26,7 +26,7 @@ def bank_rate(shape: BankShape, dtype: str, *, repetitions: int = REPETITIONS) -
     Returns:
         Floating-point operations per second.
     """
-    rows, outputs = shape.batch * shape.positions, shape.pages * PAGE * max(1, shape.folds - 1)
+    rows, outputs = shape.batch * shape.positions, shape.pages * PAGE * shape.training_partitions
     channels = shape.feature_shape[2]
     return matmul_rate(rows=rows, channels=channels, outputs=outputs, dtype=dtype, repetitions=repetitions)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import HeadArrays, Laid
-from heads.bank.partitions import one_of, partition_of, put_back, settings_of, training
+from heads.bank.partitions import one_of, partition_of, put_back, settings_of
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, State, zero_state
@@ -145,7 +145,7 @@ class BankProgram:
             gradients = self._bank.gradients(mine["weights"], mine["counters"]["steps"], own, batch)
             return put_back(carry, self._bank.update(mine, gradients, own, before), which)
 
-        return jax.lax.fori_loop(0, training(folds), partition, (state, losses))
+        return jax.lax.fori_loop(0, self._shape.training_partitions, partition, (state, losses))
 
     def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1

@@ -20,7 +20,7 @@ from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
 from heads.bank.pages import Laid
-from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of, training
+from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of
 from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
@@ -219,7 +219,7 @@ class BankProgram:
                 losses = tf.tensor_scatter_nd_update(losses, [[place]], sums[None])
             return number + count, losses
 
-        every = training(folds)
+        every = self._shape.training_partitions
         at_once = min(self._at_once, every)
         left, start = every % at_once, (tf.constant(0), losses)
         if at_once == every:

@@ -291,6 +291,6 @@ def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[
         **{name: np.array(values, np.int32) for name, values in codes.items()},
         **{name: np.array([getattr(s, name) for s in rows], np.float32) for name in numbers},
         "batch_norm": np.array([s.batch_norm for s in rows], bool),
-        "sgd": np.array([s.optimizer == "sgd" for s in rows], bool),
+        "sgd": np.array([s.is_sgd for s in rows], bool),
         "taken": np.array([spec is not None for spec in specs], bool),
     }

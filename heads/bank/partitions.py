@@ -22,11 +22,6 @@ _OF_PARTITIONS = ("learning_rate", "seed")
 """Settings that each partition has of its own."""
 
 
-def training(folds: int) -> int:
-    """How many partitions train on a batch."""
-    return max(1, folds - 1)
-
-
 def partition_of(number: Tensor, fold: Tensor, folds: int) -> Tensor:
     """Returns which partition is the ``number``-th of those that train on a batch of ``fold``; int32 scalars."""
     return number if folds == 1 else ops.mod(fold + 1 + number, folds)

@@ -123,7 +123,7 @@ class BankShape:
             batch_norm=tuple(sorted({spec.batch_norm for spec in specs})),
             dropout=any(spec.dropout for spec in specs),
             dense_dropout=any(spec.dense_dropout for spec in hidden),
-            sgd=tuple(sorted({spec.optimizer == "sgd" for spec in specs})),
+            sgd=tuple(sorted({spec.is_sgd for spec in specs})),
             lanes=lanes,
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
@@ -145,7 +145,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
-            ("optimizer", spec.optimizer, "another", (spec.optimizer == "sgd") in self.sgd),
+            ("optimizer", spec.optimizer, "another", (spec.is_sgd) in self.sgd),
             ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:
@@ -256,13 +256,18 @@ class BankShape:
     def _names(self) -> tuple[str, ...]:
         return tuple(name for arrays in self.arrays.values() for name in arrays)
 
+    @property
+    def training_partitions(self) -> int:
+        """How many partitions train on a batch: with folds, one of them sits it out."""
+        return max(1, self.folds - 1)
+
     def step_flops(self, specs: Iterable[HeadSpec]) -> int:
         """Floating-point operations of the matrix products of one training step that these heads need.
 
         The first layer forward and its weights' gradient (features have none), the dense layers forward and both
         gradients. With folds, the partition that sits a batch out is not computed. Padding is not counted.
         """
-        return 2 * self.batch * max(1, self.folds - 1) * sum(map(self._step_products, specs))
+        return 2 * self.batch * self.training_partitions * sum(map(self._step_products, specs))
 
     def _step_products(self, spec: HeadSpec) -> int:
         first, dense = multiplications(spec, self.feature_shape, self.classes)

@@ -12,14 +12,15 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from features.runtime.files import write_text
-from features.runtime.text import abridged, capitalized, decimal, listed, printable
+from features.runtime.text import abridged, capitalized, listed, printable
 from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.mistakes import Mistake, Sight, can_be_mapped, mistakes, sights
 from heads.html.document import Document, exhibit, in_figure, note, table
+from heads.html.style import BLUE, GREY, LAYOUT
 from heads.metrics.classification import Metrics
 from heads.metrics.curves import reliability, roc
-from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, MOST_CLASSES, class_rows, confused_lines, worst_classes
 from heads.metrics.scoring import Probabilities
 
 MAX_MISTAKES = 100
@@ -182,7 +183,7 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
         text=[f"{rows}" for rows in bins.rows],
         hovertemplate="%{text} rows: said %{x:.3f}, right %{y:.3f}<extra></extra>",
         mode="lines+markers+text",
-        line={"color": "#1f5fa8"},
+        line={"color": BLUE},
         textposition=["bottom center" if dip else "top center" for dip in dips],  # off the line
         showlegend=False,
     )
@@ -192,19 +193,16 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
 
 
 def _diagonal() -> go.Scatter:
-    line = {"dash": "dot", "color": "#9aa5b1"}
+    line = {"dash": "dot", "color": GREY}
     return go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
 def _laid_out(figure: go.Figure, title: str) -> go.Figure:
-    font = {"family": "system-ui, sans-serif", "color": "#1a1a1a"}
     legend = {"x": 0.98, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
     margin = {"l": 60, "r": 20, "t": 50, "b": 50}
     heading = {"text": title, "x": 0.05}
     figure.update_xaxes(title_standoff=15).update_yaxes(title_standoff=15)
-    return figure.update_layout(
-        title=heading, height=_HEIGHT, template="plotly_white", font=font, legend=legend, margin=margin
-    )
+    return figure.update_layout(LAYOUT, title=heading, height=_HEIGHT, legend=legend, margin=margin)
 
 
 def _summary(metrics: Metrics) -> str:
@@ -247,16 +245,7 @@ def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
 
 def _class_table(metrics: Metrics) -> list[str]:
     shown, told = worst_classes(metrics.per_class)
-    rows = [
-        (
-            printable(one.name),
-            f"{one.rows}",
-            *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
-        )
-        for one in shown
-    ]
-    head = ("", "rows", "sensitivity", "specificity", "precision", "AUC")
-    parts: list[str] = [table(head, rows, named_rows=True)]
+    parts: list[str] = [table(("", *CLASS_COLUMNS), class_rows(shown), named_rows=True)]
     if told:
         parts.insert(0, note(f"{capitalized(told)}; --json has all."))
     if metrics.rows and metrics.absent:

@@ -15,15 +15,14 @@ from features.runtime.errors import InputError
 from features.runtime.files import replacing
 from features.runtime.text import decimal, listed, printable
 from heads.metrics.classification import Metrics
-from heads.metrics.excerpt import MOST_CLASSES, confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, MOST_CLASSES, class_rows, confused_lines, worst_classes
 from heads.metrics.patients import of_patients
 
 _NAMED = 6
 _FOR_NAMES = 12
 """Columns that the name of a class has at least, if it is as long: a longer one is folded."""
-_HEADINGS = ("rows", "sensitivity", "specificity", "precision", "AUC")
 _SHORT = ("rows", "sens.", "spec.", "prec.", "AUC")
-"""Where the whole ones would take the place of the names."""
+"""Headings where ``CLASS_COLUMNS`` would take the place of the names."""
 _COLUMNS = ("true", "called", "rows")
 
 
@@ -92,7 +91,7 @@ def _whole(metrics: Metrics, title: str) -> Table:
 
 def _classes(metrics: Metrics, console: Console) -> Table:
     """A line for each class; where names and numbers would not fit, with short headings, and at last without rules."""
-    for headings, ruled in ((_HEADINGS, True), (_SHORT, True), (_SHORT, False)):
+    for headings, ruled in ((CLASS_COLUMNS, True), (_SHORT, True), (_SHORT, False)):
         table = _class_table(metrics, headings, ruled=ruled)
         name = table.columns[0]
         name.max_width = _FOR_NAMES
@@ -111,9 +110,8 @@ def _class_table(metrics: Metrics, headings: Sequence[str], *, ruled: bool) -> T
     table.add_column("class", overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
-    for one in shown:
-        numbers = (one.sensitivity, one.specificity, one.precision, one.auc)
-        table.add_row(printable(one.name), f"{one.rows}", *map(decimal, numbers))
+    for row in class_rows(shown):
+        table.add_row(*row)
     return table
 
 

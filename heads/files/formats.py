@@ -26,7 +26,7 @@ Inputs = npt.NDArray[np.float32]
 """(rows, height, width, channels): features or images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """One format.
 
@@ -168,16 +168,21 @@ def _serve_saved_model(path: Path, rows: Inputs) -> Probabilities:
     return serve_saved_model(path, rows)
 
 
-_SAVED_MODEL = Format("a SavedModel", (), _write_saved_model, _serve_saved_model, tensorflow=True)
+_SAVED_MODEL = Format(
+    title="a SavedModel", suffixes=(), write=_write_saved_model, predict=_serve_saved_model, tensorflow=True
+)
 FORMATS = (
-    Format(".hdf5", (".hdf5", ".h5"), _write_hdf5, _load),
-    Format(".keras", (".keras",), _write_keras, _load),
+    Format(title=".hdf5", suffixes=(".hdf5", ".h5"), write=_write_hdf5, predict=_load),
+    Format(title=".keras", suffixes=(".keras",), write=_write_keras, predict=_load),
     Format(
-        *(".onnx", (".onnx",), _write_onnx, _run_onnx),
+        title=".onnx",
+        suffixes=(".onnx",),
+        write=_write_onnx,
+        predict=_run_onnx,
         tensorflow=True,
         packages=("onnx", "onnxruntime", "tf2onnx"),
         extra="onnx",
     ),
-    Format(".tflite", (".tflite",), _write_tflite, _run_tflite, tensorflow=True),
+    Format(title=".tflite", suffixes=(".tflite",), write=_write_tflite, predict=_run_tflite, tensorflow=True),
     _SAVED_MODEL,
 )

@@ -18,13 +18,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from heads.html.style import GREY
+
 STYLES = ("document.css", "parallel.css", "print.css")
 SCRIPTS = ("plotly_internals.js", "parallel.js", "print.js", "draw.js")
 """In the order in which they stand in a document: the last one begins to draw."""
 _OPTION = re.compile(r"((?<![\w-])--[a-z][a-z-]{0,28}[a-z](?![\w-]))")
 _AXIS = {
     "gridcolor": "#e4e8ee",
-    "linecolor": "#9aa5b1",
+    "linecolor": GREY,
     "zerolinecolor": "#e4e8ee",
     "automargin": True,
     "title": {"font": {"size": 13}},

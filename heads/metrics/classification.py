@@ -171,6 +171,20 @@ def _matrix(labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: int) ->
 
 def _pairs(labels: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequence[str]) -> tuple[ConfusionPair, ...]:
     found, counts = np.unique(np.stack([labels, called]), axis=1, return_counts=True)
+    return _largest_first(found, counts, classes)
+
+
+def pairs_of(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[ConfusionPair, ...]:
+    """Returns ``Metrics.pairs`` of a ``Metrics.confusion`` that is not empty; ``classes`` are in label order."""
+    counts = np.asarray(confusion, np.int64)
+    found = np.stack(np.nonzero(counts))
+    return _largest_first(found, counts[*found], classes)
+
+
+def _largest_first(
+    found: npt.NDArray[Any], counts: npt.NDArray[Any], classes: Sequence[str]
+) -> tuple[ConfusionPair, ...]:
+    """Pairs of labels, (2, pairs) in their order; of as many rows the first one comes first."""
     order = np.argsort(-counts, kind="stable")
     return tuple(
         ConfusionPair(true=classes[true], called=classes[other], rows=rows)

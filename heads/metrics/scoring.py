@@ -43,7 +43,7 @@ class Scores(NamedTuple):
         return np.asarray(np.isfinite(self).all(axis=0))
 
 
-def lower_is_better(objective: str) -> bool:
+def lower_is_better(objective: Objective) -> bool:
     """Whether less of an objective is better."""
     return objective == "loss"
 
@@ -156,7 +156,7 @@ class BestEpochs:
         return replaced
 
 
-def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str = "accuracy") -> Score:
+def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: Objective = "accuracy") -> Score:
     """Scores class probabilities.
 
     Args:
@@ -170,7 +170,7 @@ def score(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: 
     return Score(*(float(number[0]) for number in score_all(probabilities[None], labels, objective)))
 
 
-def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: str) -> Scores:
+def score_all(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], objective: Objective) -> Scores:
     """Scores many heads on the same rows.
 
     Args:
@@ -282,12 +282,12 @@ def predict_probabilities(
                 done += len(features)
                 on_progress(done, total)
             by_view.append(np.concatenate(batches))
-    return average_views(by_view)
+    return mean_probabilities(by_view)
 
 
-def average_views(views: Sequence[Probabilities]) -> Probabilities:
-    """Returns the mean over the views, float32: of (rows, classes) each."""
-    return np.asarray(np.mean(views, axis=0, dtype=np.float32))
+def mean_probabilities(some: Sequence[Probabilities]) -> Probabilities:
+    """Returns the mean over views, or over heads, float32: of (rows, classes) each."""
+    return np.asarray(np.mean(some, axis=0, dtype=np.float32))
 
 
 def predict_batch(model: Any, features: npt.NDArray[Any], size: int) -> Probabilities:

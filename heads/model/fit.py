@@ -15,7 +15,7 @@ from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
 from features.runtime.keras_settings import session_apart
 from features.store.schema import Rows
-from heads.metrics.scoring import EPOCH_VIEW, EpochRecord, Probabilities, Score, predict_probabilities, score
+from heads.metrics.scoring import EPOCH_VIEW, EpochRecord, Objective, Probabilities, Score, predict_probabilities, score
 from heads.model.build import build_head
 from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec, cosine_rate
@@ -64,7 +64,7 @@ class Schedule:
     batch_size: int
     plan_seed: int
     first_epoch: int = 0
-    objective: str = "accuracy"
+    objective: Objective = "accuracy"
     class_weights: Sequence[float] | None = None
 
 
@@ -122,13 +122,13 @@ def compile_head(model: Any, spec: HeadSpec) -> None:
 
 def _optimizer(spec: HeadSpec) -> Any:
     decay = spec.weight_decay or None
-    if spec.optimizer == "sgd":
+    if spec.is_sgd:
         return OneReplicaSGD(spec.learning_rate, momentum=spec.momentum, weight_decay=decay, name="sgd")
     return OneReplicaAdam(spec.learning_rate, epsilon=ADAM_EPSILON, weight_decay=decay, name="adam")
 
 
 def _rates(spec: HeadSpec, epochs: int) -> Any:
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         return keras.callbacks.LearningRateScheduler(lambda epoch: cosine_rate(spec.learning_rate, epoch, epochs))
     return plateau_of(spec)
 
@@ -204,7 +204,7 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, batches: Batches, validation: Feed, objective: str, *, settle: Callable[[Weights, int], Weights]
+        self, batches: Batches, validation: Feed, objective: Objective, *, settle: Callable[[Weights, int], Weights]
     ) -> None:
         """Prepares.
 

@@ -115,14 +115,24 @@ class HeadSpec:
         A cosine ends where the noise of the steps does: earlier epochs are on the way there, and to pick the luckiest
         of them would be a choice on the validation rows that the schedule makes needless.
         """
+        return self.follows_cosine
+
+    @property
+    def follows_cosine(self) -> bool:
+        """Whether its learning rate is on a cosine; else it falls on plateaus."""
         return self.schedule == "cosine"
+
+    @property
+    def is_sgd(self) -> bool:
+        """Whether it is trained by stochastic gradient descent with momentum; else by Adam."""
+        return self.optimizer == "sgd"
 
     @property
     def idle(self) -> frozenset[str]:
         """Fields that have no effect on it."""
         idle = [] if self.dense_layers else ["dense_units", "dense_dropout"]
-        idle += ["plateau_factor", "plateau_patience"] if self.schedule == "cosine" else []
-        idle += [] if self.optimizer == "sgd" else ["optimizer", "momentum"]
+        idle += ["plateau_factor", "plateau_patience"] if self.follows_cosine else []
+        idle += [] if self.is_sgd else ["optimizer", "momentum"]
         return frozenset(idle)
 
     @property

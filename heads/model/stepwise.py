@@ -23,7 +23,7 @@ from features.runtime.errors import BottleneckError
 from features.runtime.keras_settings import seed_put_back
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable, shortened
-from heads.metrics.scoring import EpochRecord, Probabilities, Score
+from heads.metrics.scoring import EpochRecord, Objective, Probabilities, Score
 from heads.model.build import build_head
 from heads.model.fit import Batches, Recorder, compile_head, plateau_of
 from heads.model.keras_internals import without_tensorflow
@@ -169,7 +169,7 @@ def train_together(
     validations: Sequence[Feed],
     *,
     epochs: int,
-    objective: str,
+    objective: Objective,
     on_epoch: Callable[[EpochRecord], bool],
 ) -> TrainedTogether:
     """Trains models side by side, epoch by epoch.

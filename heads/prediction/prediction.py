@@ -20,7 +20,7 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import told_apart
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
-from heads.metrics.scoring import average_views, predict_batch
+from heads.metrics.scoring import mean_probabilities, predict_batch
 from heads.prediction.sources import NamedImage
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _outcomes(head: Head, backbone: FeatureMaker, paths: Sequence[ImageFile], ho
             features = batch.features.astype(head.metadata.dtype)
         finite = np.isfinite(features).all(axis=(1, 2, 3, 4))
         features[~finite] = 0
-        seen = average_views([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
+        seen = mean_probabilities([predict_batch(head.model, features[:, view], size) for view in range(len(views))])
         rows = with_temperature(seen, head.metadata.temperature)
         for index, row, fits, own in zip(batch.indices, rows, finite, features, strict=True):
             reason = batch.reasons.get(index, "")

@@ -18,7 +18,7 @@ from features.images.resizing import Box
 from features.images.views import Picture, View
 from heads.files.head_file import Head
 from heads.metrics.calibration import with_temperature
-from heads.metrics.scoring import Probabilities, average_views, predict_batch
+from heads.metrics.scoring import Probabilities, mean_probabilities, predict_batch
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def occlusion_map(
         for image, patch in zip(covered, patches[start:], strict=False):
             image[patch] = grey
         seen = [_probabilities(head, backbone, np.stack([view.apply(image) for image in covered])) for view in views]
-        found.append(with_temperature(average_views(seen), head.metadata.temperature)[:, class_index])
+        found.append(with_temperature(mean_probabilities(seen), head.metadata.temperature)[:, class_index])
     whole, *without = np.concatenate(found)[: len(patches)]
     return np.reshape(whole - np.array(without), (rows, columns))
 

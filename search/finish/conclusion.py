@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
 from heads.files.projected import for_features_of
-from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from heads.metrics.scoring import Probabilities, predict_probabilities
 from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.calibration import calibration_of, temperature_of
@@ -36,7 +36,7 @@ from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
 from search.finish.repeat_plan import plan_repeats
-from search.finish.repeat_predictions import unchecked
+from search.finish.repeat_predictions import of_each_seed, unchecked
 from search.finish.repeats import Finalist, run_repeats
 from search.finish.searched import Searched
 from search.finish.verdict import verdict
@@ -56,6 +56,7 @@ from search.record.results import (
 from search.record.summary import Summary, read_summary, summarise, withdraw_summary, write_summary
 from search.setup.audit import read_audit
 from search.setup.data import SearchData
+from search.setup.export_options import Kind
 from search.setup.left_open import MOST_REPEATS
 from search.training.stages import OnStage, Stage, untold
 from search.trials.notes import TrialNotes
@@ -133,7 +134,7 @@ def finish_study(
     summary = replace(
         concluded,
         bank=figures,
-        audit=LeakCounts.from_dict(audited) if audited else None,
+        audit=LeakCounts.of(audited) if audited else None,
         one_at_a_time=one_at_a_time(study, config, searched.data) if figures else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
@@ -232,7 +233,7 @@ def conclude(
     described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
     copies = {number: made.copies for number, made in refits.items()}
     winners = [copy_path_of(folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
-    averaged = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
+    averaged: dict[Kind, list[Path]] = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
     apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
     if REPEATS in apart:
         copies[choice.trial] = 1
@@ -346,8 +347,7 @@ def _describe_ensemble(
     """
     if len(members) < 2:
         return None
-    of_seeds = zip(*(probabilities.get(number, ()) for number in members), strict=False)
-    temperature = temperature_of([average_views(seed) for seed in of_seeds], data)
+    temperature = temperature_of(of_each_seed(probabilities.get(number, ()) for number in members), data)
     return Ensemble(trials=tuple(members), temperature=temperature)
 
 

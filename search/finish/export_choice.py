@@ -18,7 +18,7 @@ from heads.files.plain_layers import excesses
 from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of, refit_path_of
 from search.record.kept_heads import other_than
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
-from search.setup.export_options import ExportOptions
+from search.setup.export_options import ExportOptions, Kind
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -76,7 +76,7 @@ def what_leaves(record: StudyRecord, choice: ExportOptions) -> Leaving:
     return replace(single, remark=f"recommended is {NAMES[kind]}, but {why}: this is {NAMES[WINNER]}")
 
 
-_EXPECTED = {
+_EXPECTED: dict[Kind, str] = {
     ARTICLE: "a study in which the article's head ran to its end",
     WINNER: "a study in which a trial completed",
     REPEATS: "a study whose finalists were repeated several times",
@@ -90,7 +90,7 @@ def _is_won_by_own(record: StudyRecord) -> bool:
     return bool(record.config.head and best and (article is None or best.number != article.number))
 
 
-def _of_kind(record: StudyRecord, kind: str) -> Leaving | None:
+def _of_kind(record: StudyRecord, kind: Kind) -> Leaving | None:
     summary, folder = record.summary, record.folder
     if kind in (WINNER, ARTICLE):
         trial = summary.best if kind == WINNER else summary.article
@@ -139,7 +139,7 @@ def _checked(record: StudyRecord, path: Path, number: int) -> Path:
     return path
 
 
-def _what_is_to_come(record: StudyRecord, kind: str, *, refitted: bool) -> str:
+def _what_is_to_come(record: StudyRecord, kind: Kind, *, refitted: bool) -> str:
     """Why a single head is less than it will be; '' once the search has ended, and has not gone on since.
 
     One that was trained again is an earlier end's, or that of one that runs or was stopped: then nothing says how far

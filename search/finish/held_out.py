@@ -17,11 +17,10 @@ from features.rows.split import groups_of
 from heads.files.head_file import Head, read_head
 from heads.files.projected import for_features_of
 from heads.metrics.calibration import describe_calibration, with_temperature
-from heads.metrics.classification import measure
+from heads.metrics.classification import Metrics, measure
 from heads.metrics.intervals import difference_interval
-from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
+from heads.metrics.scoring import Probabilities, mean_probabilities, predict_probabilities
 from search.record.results import (
-    MOST_CONFUSED,
     Calibration,
     Difference,
     Ensemble,
@@ -31,6 +30,7 @@ from search.record.results import (
     RecommendedOnTest,
     ScoresOnTest,
 )
+from search.setup.export_options import Kind
 from search.setup.stores import StudyData
 
 TESTED = "tested"
@@ -48,7 +48,7 @@ class Together:
         temperature: That of the average.
     """
 
-    kind: str
+    kind: Kind
     trials: tuple[int, ...]
     paths: Sequence[Path]
     temperature: float | None
@@ -107,35 +107,29 @@ def score_on_test(
     patients = test.store.patients[test.rows]
     classes, labels = data.first.store.classes, test.labels
 
-    def scores(tested: _Tested) -> dict[str, Any]:
+    def scores(tested: _Tested) -> tuple[Metrics, Calibration]:
         return tested.scores(labels, classes, patients)
 
     mine = found[heads[winner]]
-    told = HeldOutTest(
-        trial=winner,
-        is_article=winner == article,
-        uses=uses,
-        heads=identity,
-        **scores(mine),
-    )
+    told = HeldOutTest.of(*scores(mine), trial=winner, is_article=winner == article, uses=uses, heads=identity)
     if article is not None:
         other = found[heads[article]]
         difference = _difference(mine, other, test)
-        told = replace(told, article=HeadOnTest(trial=article, **scores(other)), difference=difference)
+        told = replace(told, article=HeadOnTest.of(*scores(other), trial=article), difference=difference)
     if ensemble:
         together = _Tested(
-            average_views([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
+            mean_probabilities([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
         )
-        told = replace(told, ensemble=EnsembleOnTest(trials=ensemble.trials, **scores(together)))
+        told = replace(told, ensemble=EnsembleOnTest.of(*scores(together), trials=ensemble.trials))
     if recommended:
-        average = average_views([found[path].plain for path in recommended.paths])
+        average = mean_probabilities([found[path].plain for path in recommended.paths])
         best = _Tested(average, recommended.temperature)
         compared = article is not None and list(recommended.paths) != [heads[article]]
-        on_test = RecommendedOnTest(
+        on_test = RecommendedOnTest.of(
+            *scores(best),
             kind=recommended.kind,
             trials=recommended.trials,
             difference=_difference(best, found[heads[article]], test) if article is not None and compared else None,
-            **scores(best),
         )
         told = replace(told, recommended=on_test)
     return told
@@ -178,13 +172,10 @@ class _Tested:
 
     def scores(
         self, labels: npt.NDArray[np.int32], classes: tuple[str, ...], patients: npt.NDArray[Any]
-    ) -> dict[str, Any]:
-        """The fields of ``ScoresOnTest``: metrics of calibrated probabilities, and what calibration made of them."""
+    ) -> tuple[Metrics, Calibration]:
+        """Metrics of calibrated probabilities, and what calibration made of them: see ``ScoresOnTest.of``."""
         metrics = measure(self.calibrated, labels, classes, patients=patients)
-        calibration = Calibration(**describe_calibration(self.plain, labels, self.temperature))
-        told = {name: value for name, value in vars(metrics).items() if name != "pairs"}
-        confused = () if metrics.confusion else metrics.confused[:MOST_CONFUSED]
-        return {**told, "confused": confused, "calibration": calibration}
+        return metrics, Calibration(**describe_calibration(self.plain, labels, self.temperature))
 
 
 def _tested(path: Path, head: Head, data: StudyData) -> _Tested:

@@ -18,11 +18,13 @@ import numpy.typing as npt
 from features.rows.split import groups_of
 from heads.metrics.calibration import with_temperature
 from heads.metrics.intervals import is_within, paired_difference
-from heads.metrics.scoring import Probabilities, average_views, true_logarithms
+from heads.metrics.scoring import Objective, Probabilities, mean_probabilities, true_logarithms
 from search.finish.calibration import temperature_of
+from search.finish.repeat_predictions import of_each_seed
 from search.finish.repeats import Finalist
 from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
+from search.setup.export_options import Kind
 
 _BY_LOGARITHMS = ("loss", "auc")
 """Objectives that score a row by the logarithm of its true class' probability."""
@@ -40,7 +42,7 @@ class Entrant:
             its repeats.
     """
 
-    kind: str
+    kind: Kind
     trials: tuple[int, ...]
     copies: int
     called: Sequence[Probabilities]
@@ -63,16 +65,15 @@ def entrants(finalists: Sequence[Finalist], members: Sequence[int], copies: Mapp
         if not winner.is_article:
             found.append(Entrant(WINNER, (winner.trial,), 1, winner.probabilities))
         if copies[winner.trial] > 1 and len(winner.probabilities) > 1:
-            average = average_views(winner.probabilities)
+            average = mean_probabilities(winner.probabilities)
             found.append(Entrant(REPEATS, (winner.trial,), copies[winner.trial], [average]))
     together = [by_trial[number] for number in members if number in by_trial]
     if len(together) > 1 and len(together) == len(members):
-        of_seeds = zip(*(one.probabilities for one in together), strict=False)
-        found.append(Entrant(ENSEMBLE, tuple(members), 1, [average_views(seed) for seed in of_seeds]))
+        found.append(Entrant(ENSEMBLE, tuple(members), 1, of_each_seed(one.probabilities for one in together)))
     return found
 
 
-def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> Recommendation | None:
+def recommend(compared: Sequence[Entrant], data: SearchData, objective: Objective) -> Recommendation | None:
     """Applies the rule.
 
     Args:
@@ -118,7 +119,7 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
 
 
 def row_scores(
-    called: Probabilities, labels: npt.NDArray[np.int32], objective: str, *, temperature: float | None = None
+    called: Probabilities, labels: npt.NDArray[np.int32], objective: Objective, *, temperature: float | None = None
 ) -> npt.NDArray[np.float64]:
     """Scores rows one by one, higher is better; of ``balanced_accuracy`` the mean is the study's.
 

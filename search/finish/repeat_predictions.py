@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from features.hdf5.door import reading
 from features.runtime.errors import InputError
 from features.runtime.files import write_array
-from heads.metrics.scoring import Objective, Probabilities, Score, score
+from heads.metrics.scoring import Objective, Probabilities, Score, mean_probabilities, score
 from heads.model.weights import Weights
 from search.setup.data import SearchData
 from search.setup.optuna_internals import note_beside
@@ -23,6 +23,15 @@ from search.trials.notes import TrialNotes
 PREDICTIONS = "validation"
 _PART = 2**15
 """Characters of one attribute: there are databases that take no text beyond 64 kB."""
+
+
+def of_each_seed(members: Iterable[Sequence[Probabilities]]) -> list[Probabilities]:
+    """Averages heads seed by seed, for as many seeds as there are repeats of each of them.
+
+    Args:
+        members: What the repeats of each head make of the rows.
+    """
+    return [mean_probabilities(seed) for seed in zip(*members, strict=False)]
 
 
 def unchecked() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from search.record.results import Recorded
+from search.setup.export_options import Kind
 
-ARTICLE, WINNER, REPEATS, ENSEMBLE = "article", "winner", "repeats", "ensemble"
+ARTICLE: Final = "article"
+WINNER: Final = "winner"
+REPEATS: Final = "repeats"
+ENSEMBLE: Final = "ensemble"
 """What a study may recommend, the simplest first."""
 
 
-NAMES = {
+NAMES: Final[dict[Kind, str]] = {
     ARTICLE: "the article's head",
     WINNER: "the single winner",
     REPEATS: "the average of the winner from several seeds",
@@ -33,7 +38,7 @@ class Contender(Recorded):
         temperature: What calibrates it; None where there was nothing to fit it on.
     """
 
-    kind: str
+    kind: Kind
     trials: tuple[int, ...]
     copies: int = 1
     value: float
@@ -55,7 +60,7 @@ class Recommendation(Recorded):
         contenders: The simplest first.
     """
 
-    kind: str
+    kind: Kind
     contenders: tuple[Contender, ...]
 
     @property
@@ -63,7 +68,7 @@ class Recommendation(Recorded):
         """What is recommended."""
         return self.of(self.kind) or self.contenders[0]
 
-    def of(self, kind: str) -> Contender | None:
+    def of(self, kind: Kind) -> Contender | None:
         """Returns the contender of a kind; None where there was none."""
         return next((one for one in self.contenders if one.kind == kind), None)
 

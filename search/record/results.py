@@ -12,8 +12,10 @@ from typing import Any, Self, cast
 
 from pydantic import TypeAdapter
 
-from heads.metrics.classification import ClassMetrics, ConfusionPair
+from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics, pairs_of
 from heads.model.spec import HeadSpec
+from search.setup.audit import Audit
+from search.setup.export_options import Kind
 
 MOST_CONFUSED = 50
 """Pairs of classes that a summary has of each head, where the whole confusion matrix would be too large."""
@@ -240,19 +242,40 @@ class ScoresOnTest(Recorded):
     confused: tuple[ConfusionPair, ...] = field(default=(), metadata=OMIT_DEFAULT)
     calibration: Calibration | None = None
 
+    @classmethod
+    def of(cls, metrics: Metrics, calibration: Calibration, **who: Any) -> Self:
+        """Takes over what was measured.
+
+        Args:
+            metrics: Of the calibrated probabilities of some rows, at least one.
+            calibration: What calibration made of these.
+            **who: The fields beside these: whose scores they are.
+        """
+        accuracy, interval = metrics.accuracy, metrics.accuracy_interval
+        balanced, loss = metrics.balanced_accuracy, metrics.loss
+        assert accuracy is not None and interval is not None and balanced is not None and loss is not None, metrics.rows
+        return cls(
+            rows=metrics.rows,
+            patients=metrics.patients,
+            patients_unknown=metrics.patients_unknown,
+            accuracy=accuracy,
+            accuracy_interval=interval,
+            balanced_accuracy=balanced,
+            loss=loss,
+            per_class=metrics.per_class,
+            confusion=metrics.confusion,
+            confused=() if metrics.confusion else metrics.confused[:MOST_CONFUSED],
+            calibration=calibration,
+            **who,
+        )
+
     @property
     def most_confused(self) -> tuple[ConfusionPair, ...]:
         """The pairs of classes that were confused most often: ``confused``, or what the confusion matrix says."""
         if not self.confusion:
             return self.confused
-        names = [one.name for one in self.per_class]
-        pairs = [
-            ConfusionPair(true=names[true], called=names[called], rows=rows)
-            for true, line in enumerate(self.confusion)
-            for called, rows in enumerate(line)
-            if rows and true != called
-        ]
-        return tuple(sorted(pairs, key=lambda pair: -pair.rows)[:MOST_CONFUSED])
+        pairs = pairs_of(self.confusion, [one.name for one in self.per_class])
+        return tuple(pair for pair in pairs if pair.true != pair.called)[:MOST_CONFUSED]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types: first who was scored, then the scores."""
@@ -311,7 +334,7 @@ class RecommendedOnTest(EnsembleOnTest):
         difference: Between it and the article's head; None where that did not come through, or is recommended.
     """
 
-    kind: str
+    kind: Kind
     difference: Difference | None = None
 
 
@@ -410,6 +433,11 @@ class LeakCounts(Recorded):
 
     patients_shared: int
     near_identical: int | None
+
+    @classmethod
+    def of(cls, audit: Audit) -> Self:
+        """Takes over what was counted."""
+        return cls(patients_shared=audit.patients_shared, near_identical=audit.near_identical)
 
 
 def _plain(value: Any) -> Any:

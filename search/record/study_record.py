@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, NonNegativeInt
 
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
@@ -175,18 +174,16 @@ def _holds(concluded: Summary | None, trials: int) -> bool:
 
 
 class _Split(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
     rows: dict[str, list[NonNegativeInt]]
 
 
-def read_split(folder: Path) -> dict[str, Any]:
-    """Reads ``split.json``: which rows are in which part.
+def read_split(folder: Path) -> dict[str, list[int]]:
+    """Reads ``split.json``; returns the rows of each part.
 
     Raises:
         InputError: It is missing or damaged.
     """
-    return read_model(folder / SPLIT_FILE, _Split, "the rows of a study's parts").model_dump()
+    return read_model(folder / SPLIT_FILE, _Split, "the rows of a study's parts").rows
 
 
 def is_running(folder: Path) -> bool:

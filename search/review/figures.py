@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from heads.html.document import in_figure
+from heads.html.style import BLUE, GREEN, OCHRE, RED
 from heads.metrics.scoring import Objective, best_of, ranking_score
 from search.record.results import FinalistRecord
 from search.record.study_record import curve, epochs_of, state_of
@@ -37,7 +38,7 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
 MOST_CURVES = 200
-STORE_COLOURS = ("#1f5fa8", "#c9862b", "#3d8b52", "#b3261e", "#2a8c8c", "#7a5230")
+STORE_COLOURS = (BLUE, OCHRE, GREEN, RED, "#2a8c8c", "#7a5230")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 """Of the stores of a study: as many colours as can be told apart, then another symbol."""
 RINGS = ("circle-open", "square-open")
@@ -166,7 +167,7 @@ def costs(of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point],
     return figure
 
 
-def repeats(finalists: Sequence[FinalistRecord], objective: str) -> go.Figure:
+def repeats(finalists: Sequence[FinalistRecord], objective: Objective) -> go.Figure:
     """Each repeat of each finalist, best on the mean at the top, with the means as bars.
 
     Args:

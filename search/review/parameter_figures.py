@@ -29,6 +29,7 @@ from search.review.plotting import (
     thinned,
     value_of,
 )
+from search.review.words import objective_in_words
 from search.trials.given import study_of
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
@@ -133,7 +134,7 @@ def parallel_coordinates(
     figure = blank_figure("", "")
     figure.add_parcoords(
         line={"color": scores, "colorscale": "Blues", "showscale": False},
-        dimensions=[{"label": objective.replace("_", " "), "values": values}, *axes],
+        dimensions=[{"label": objective_in_words(objective), "values": values}, *axes],
         customdata=[trial.number for trial in shown],
     )
     figure.update_layout(height=430)

@@ -9,22 +9,18 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
+from heads.html.style import BLUE, GREEN, LAYOUT, OCHRE, RED
 from heads.metrics.scoring import Objective, ranking_score
 from search.record.study_record import best_by, epochs_of
 
 MOST_POINTS = 400
-COLOURS = {"completed": "#1f5fa8", "pruned": "#c9862b", "failed": "#b3261e", "running": "#3d8b52"}
+COLOURS = {"completed": BLUE, "pruned": OCHRE, "failed": RED, "running": GREEN}
 ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
 _ROUNDING = 1e-9
-_LAYOUT: dict[str, Any] = {
-    "template": {},  # whoever shows a figure gives it one: Plotly's own would take as long as all the rest
-    "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1a1a1a"},
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
+_LAYOUT = LAYOUT | {
     "height": 400,
     "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    "hovermode": "closest",
 }
 
 

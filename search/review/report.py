@@ -27,6 +27,7 @@ from search.review.words import (
     describe_head,
     in_words,
     mean_in_words,
+    objective_in_words,
     seeds_in_words,
     store_in_words,
     value_in_words,
@@ -178,7 +179,7 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
     if article is not None and article.number not in {trial.number for trial in shown}:
         place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
         rows.append(_leader(f"{place}", article, record, means))
-    name = "AUC" if objective == "auc" else objective.replace("_", " ")
+    name = objective_in_words(objective)
     repeated = ("repeated",) if means else ()
     own = (
         *([] if objective == "loss" else ["loss"]),

@@ -104,7 +104,7 @@ def _advice(found: Frugal, record: StudyRecord) -> str:
     )
 
 
-def _named(one: Costed, objective: str) -> str:
+def _named(one: Costed, objective: Objective) -> str:
     value = value_in_words(objective, one.trial.value)
     return f"trial {one.trial.number} on {printable(one.store)}, {value} at {milliseconds(one.milliseconds)} per image"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from heads.html.style import BLUE, INK, RULE
+
 WIDTH, HEIGHT, MARGIN = 480, 300, 48
 _FRAME = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
@@ -27,7 +29,7 @@ def curve_svg(values: Mapping[int, float], title: str) -> str:
         _text(4, HEIGHT - MARGIN + 4, f"{low:.3f}"),
         _text(MARGIN, HEIGHT - 16, f"epoch {min(epochs)} to {max(epochs)}"),
     ]
-    line = f'<polyline points="{places}" fill="none" stroke="#1f5fa8" stroke-width="2"/>'
+    line = f'<polyline points="{places}" fill="none" stroke="{BLUE}" stroke-width="2"/>'
     return _picture(WIDTH, HEIGHT, [line, *texts])
 
 
@@ -41,10 +43,10 @@ def confusion_svg(counts: Sequence[Sequence[int]], names: Sequence[str], title: 
         parts.append(_text(left + row * side + 4, top - 10, _cut(name, 9)))
         for column, count in enumerate(line):
             shade = count / max(sum(line), 1)
-            x, ink = left + column * side, "#fff" if shade > 0.55 else "#1a1a1a"
+            x, ink = left + column * side, "#fff" if shade > 0.55 else INK
             parts.append(
-                f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="#1f5fa8" fill-opacity="{shade:.3f}"'
-                ' stroke="#dfe4ea"/>'
+                f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="{BLUE}" fill-opacity="{shade:.3f}"'
+                f' stroke="{RULE}"/>'
             )
             parts.append(
                 f'<text x="{x + side / 2}" y="{y + side / 2 + 4}" text-anchor="middle" fill="{ink}">{count}</text>'
@@ -59,7 +61,7 @@ def _picture(width: int, height: int, parts: Sequence[str]) -> str:
 
 def _text(x: float, y: float, text: str, *, bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x}" y="{y}" fill="#1a1a1a"{weight}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}" fill="{INK}"{weight}>{escape(text)}</text>'
 
 
 def _cut(name: str, most: int = 17) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from features.leaks.leaks import TOO_FEW, parts_in_words
 from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
 from heads.html.document import Document, facts, note, prose, table
-from heads.metrics.excerpt import confused_lines, worst_classes
+from heads.metrics.excerpt import CLASS_COLUMNS, class_rows, confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
 from heads.metrics.patients import all_unknown, of_patients
-from heads.metrics.scoring import lower_is_better
+from heads.metrics.scoring import Objective, lower_is_better
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import NAMES, describe_rule
 from search.record.results import Calibration, FinalistRecord, ScoresOnTest
@@ -60,7 +60,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     )
 
 
-def _finalist(place: int, finalist: FinalistRecord, objective: str, stores: Mapping[int, str]) -> tuple[str, ...]:
+def _finalist(place: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:
     store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
     diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
@@ -122,17 +122,7 @@ def tested(record: StudyRecord) -> Iterable[str]:
     shown, told = worst_classes(of.per_class)
     if told:
         yield note(f"{capitalized(told)}; summary.json has all.")
-    yield table(
-        ("class", "rows", "sensitivity", "specificity", "precision", "AUC"),
-        [
-            (
-                printable(one.name),
-                f"{one.rows}",
-                *map(decimal, (one.sensitivity, one.specificity, one.precision, one.auc)),
-            )
-            for one in shown
-        ],
-    )
+    yield table(("class", *CLASS_COLUMNS), class_rows(shown))
     names = [printable(one.name) for one in of.per_class]
     if len(names) <= MOST_COLUMNS:
         counts = [(name, *map(str, row)) for name, row in zip(names, of.confusion, strict=True)]
@@ -155,10 +145,10 @@ def _drawn(test: ScoresOnTest) -> str:
 def leaks(record: StudyRecord) -> Iterable[str]:
     """What the parts share and should not."""
     found = read_audit(record.folder)
-    if not found:
+    if found is None:
         return
-    yield prose(f"The parts: {parts_in_words(found['rows'], found['patients'], found['patients_shared'])}.")
-    number = found["near_identical"]
+    yield prose(f"The parts: {parts_in_words(found.rows, found.patients, found.patients_shared)}.")
+    number = found.near_identical
     if not number:
         none = TOO_FEW if number is None else "none found"
         yield prose(f"Images in different parts that are nearly identical: {none}.")
@@ -167,9 +157,9 @@ def leaks(record: StudyRecord) -> Iterable[str]:
         f"Images in different parts that are nearly identical: {pairs_in_words(found)}; {PAIRS_FILE} lists them."
     )
     rows = []
-    for one in found["pairs"]:
-        places = [f"{one[f'{which}_part']}: {one[f'{which}_path']}" for which in ("first", "second")]
-        rows.append((f"{one['similarity']:.4f}", *places))
+    for one in found.pairs:
+        places = f"{one.first_part}: {one.first_path}", f"{one.second_part}: {one.second_path}"
+        rows.append((f"{one.similarity:.4f}", *places))
     yield table(("similarity", "one", "the other"), rows, wide=True)
 
 

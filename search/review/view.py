@@ -26,18 +26,29 @@ from heads.files.head_file import read_head, read_metadata
 from heads.files.projected import for_features_of
 from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
+from heads.metrics.excerpt import MOST_CLASSES
 from heads.metrics.scoring import predict_probabilities
 from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
+from search.record.outages import DATABASE_ERRORS
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review.gallery import FigureName, Gallery
 from search.review.overlay import Overlay
 from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
-from search.review.words import END_TO_COME, cost_in_words, describe_head, in_words, mean_in_words
+from search.review.words import (
+    END_TO_COME,
+    cost_in_words,
+    describe_head,
+    in_words,
+    mean_in_words,
+    objective_in_words,
+)
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
 
 REFRESH_SECONDS = 20.0
+MOST_UNFORESEEN = 3
+"""Errors in a row that nobody foresaw, after which the dashboard stays as it is."""
 CURVES = 40
 """Every figure is sent again at each poll of the browser: they are kept small."""
 _OF_OUR_OWN = (
@@ -47,8 +58,6 @@ _OF_OUR_OWN = (
     FigureName.WHAT_ENDED_WHEN,
 )
 """Figures that the dashboard has not itself."""
-MOST_CLASSES = 60
-"""Classes up to which a confusion matrix is drawn: of more it cannot be read, and is large."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 
@@ -121,16 +130,28 @@ class View:
         return record
 
     def keep_up(self) -> None:
-        """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows."""
-        scored = False
+        """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows.
+
+        What fails for the world's sake is tried again for ever. Anything else is a mistake in here, or a record that
+        was cut back in the midst of reading: that is said once, and ends it where it happens several times in a row.
+        """
+        scored, unforeseen = False, 0
         while not self._stopped.is_set():
             try:
                 record = self.refresh()
                 if record.progress is not Progress.RUNNING and not scored:
                     scored = True  # not beside a running search, which needs the processors
                     self.pin_confusions(record)
-            except (BottleneckError, OSError, KeyError, ValueError) as error:
+                unforeseen = 0
+            except (BottleneckError, OSError, *DATABASE_ERRORS) as error:
                 say(f"not brought up to date: {error}")
+            except Exception as error:
+                unforeseen += 1
+                if unforeseen == 1:
+                    say(f"not brought up to date: {type(error).__name__}: {error}")
+                elif unforeseen == MOST_UNFORESEEN:
+                    say(f"not brought up to date any more: {type(error).__name__} {unforeseen} times in a row")
+                    return
             self._stopped.wait(REFRESH_SECONDS)
 
     def stop(self) -> None:
@@ -216,7 +237,7 @@ def note_on(record: StudyRecord) -> str:
     beside = "".join(f" {name} |" for name in store_head(record))
     if record.ranked:
         lines += [
-            f"| trial | {config.objective.replace('_', ' ')} | repeated | parameters |{beside} head |",
+            f"| trial | {objective_in_words(config.objective)} | repeated | parameters |{beside} head |",
             f"| ---: | ---: | ---: | ---: |{' --- | ---: |' if beside else ''} --- |",
         ]
     for trial in record.ranked[:5]:
@@ -248,7 +269,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     use_backend(rather=config.backend)
     start_backend()
     classes = read_metadata(path_of(record.folder, trials[0].number)).classes
-    rows = read_split(record.folder)["rows"].get("validation", [])
+    rows = read_split(record.folder).get("validation", [])
     feeds: dict[str, Feed] = {}
     for trial in trials:
         name, path = TrialNotes.of(trial).store, path_of(record.folder, trial.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, decimal, milliseconds, percent
+from heads.metrics.scoring import Objective
 from heads.model.own import OwnSpec, Suggested
 from heads.model.spec import HeadSpec
 from search.record.costs import StoreCost
@@ -29,10 +30,10 @@ def describe_head(spec: HeadSpec | OwnSpec) -> str:
         dropout = f" with dropout {spec.dense_dropout:.2g}" if spec.dense_dropout else ""
         made.append(f"{spec.dense_layers} hidden of {spec.dense_units} units{dropout}")
     trained = [f"learning rate {spec.learning_rate:.2g}"]
-    trained += [f"SGD with momentum {spec.momentum:.2g}"] if spec.optimizer == "sgd" else []
+    trained += [f"SGD with momentum {spec.momentum:.2g}"] if spec.is_sgd else []
     trained += [f"weight decay {spec.weight_decay:.2g}"] if spec.weight_decay else []
     trained += [f"label smoothing {spec.label_smoothing:.2g}"] if spec.label_smoothing else []
-    if spec.schedule == "cosine":
+    if spec.follows_cosine:
         trained.append("on a cosine to zero")
     else:
         trained.append(f"rate times {spec.plateau_factor:.2g} after {spec.plateau_patience} epochs without progress")
@@ -43,12 +44,12 @@ def _short(value: Suggested) -> str:
     return f"{value:.3g}" if isinstance(value, float) else f"{value}"
 
 
-def value_in_words(objective: str, value: float | None) -> str:
+def value_in_words(objective: Objective, value: float | None) -> str:
     """Returns an objective's value as people read it: shares in percent, others as numbers."""
     return percent(value) if objective.endswith("accuracy") else decimal(value)
 
 
-def mean_in_words(objective: str, finalist: FinalistRecord) -> str:
+def mean_in_words(objective: Objective, finalist: FinalistRecord) -> str:
     """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
     mean, sd = value_in_words(objective, finalist.mean), value_in_words(objective, finalist.sd)
     stopped = f" (after {counted(finalist.stopped_after, 'epoch')})" if finalist.stopped_after else ""
@@ -61,9 +62,14 @@ def seeds_in_words(finalist: FinalistRecord, folds: int) -> str:
     return f"{counted(finalist.through, 'seed')}{', each of one fold' if folds else ''}"
 
 
-def in_words(objective: str) -> str:
+def in_words(objective: Objective) -> str:
     """What an axis of values is called."""
-    return f"validation {'AUC' if objective == 'auc' else objective.replace('_', ' ')}"
+    return f"validation {objective_in_words(objective)}"
+
+
+def objective_in_words(objective: Objective) -> str:
+    """What an objective is called."""
+    return "AUC" if objective == "auc" else objective.replace("_", " ")
 
 
 def store_in_words(store: StoreCost) -> str:

@@ -35,6 +35,40 @@ SHOWN = 5
 _COLUMNS = [field.name for field in fields(ListedPair)]
 
 
+def _known_keys(pair: Any) -> Any:
+    if isinstance(pair, dict) and pair.keys() != {*_COLUMNS}:
+        raise ValueError("expected a pair of images")
+    return pair
+
+
+class Audit(BaseModel):
+    """What audit.json says of what a study's parts share and should not.
+
+    Attributes:
+        identity: Stands for the parts.
+        rows: Of each part.
+        patients: Of each part.
+        patients_shared: Patients that have rows in two parts.
+        near_identical: Pairs across parts; None where images have too few values to be compared.
+        truncated: Whether there may be more pairs.
+        pairs: The first ``LISTED``.
+    """
+
+    identity: str
+    rows: dict[str, NonNegativeInt]
+    patients: dict[str, NonNegativeInt]
+    patients_shared: NonNegativeInt
+    near_identical: NonNegativeInt | None
+    truncated: bool
+    pairs: list[Annotated[ListedPair, BeforeValidator(_known_keys)]]
+
+    @model_validator(mode="after")
+    def _of_the_same_parts(self) -> Audit:
+        if self.rows.keys() != self.patients.keys():
+            raise ValueError("expected rows and patients of the same parts")
+        return self
+
+
 def parts_of(data: SearchData) -> list[Part]:
     """Returns the parts of a study, with all channels that their files have; with folds, each fold is one."""
     train, validation, test = data.train, data.validation, data.test
@@ -48,7 +82,7 @@ def parts_of(data: SearchData) -> list[Part]:
     return [replace(part, store=whole) for part, whole in zip(parts, wholes, strict=True)]
 
 
-def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unwatched) -> dict[str, Any]:
+def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unwatched) -> Audit:
     """Audits a study's parts and writes what was found; an audit of the same parts that is there already is returned.
 
     Args:
@@ -65,73 +99,41 @@ def audit_study(folder: Path, data: SearchData, *, on_progress: OnProgress = unw
     parts = parts_of(data)
     identity = _identity(parts)
     found = read_audit(folder)
-    if found.get("identity") == identity and _holds(folder / PAIRS_FILE, found["near_identical"] or 0):
+    if found and found.identity == identity and _holds(folder / PAIRS_FILE, found.near_identical or 0):
         return found
     audited = find_leaks(parts, on_progress=on_progress)
     _write_pairs(folder / PAIRS_FILE, audited.pairs or ())
     record = {"identity": identity, **_record(audited)}
     write_json(folder / AUDIT_FILE, record, shared=True)  # last: where it is, the pairs are too
-    return record
+    return Audit.model_validate(record)
 
 
-def read_audit(folder: Path) -> dict[str, Any]:
-    """Returns the content of a study's audit.json; empty where there is none, or one that is damaged.
-
-    Its keys: ``rows`` and ``patients`` of each part, ``patients_shared``, ``near_identical`` (pairs across parts;
-    None where images have too few values to be compared), ``threshold``, ``truncated`` (whether there may be more
-    pairs), ``pairs`` (the first 10), ``identity``.
-    """
+def read_audit(folder: Path) -> Audit | None:
+    """Returns the content of a study's audit.json; None where there is none, or one that is damaged."""
     try:
-        data = read_json(folder / AUDIT_FILE, "an audit")
-        _Audit.model_validate(data)
+        return Audit.model_validate(read_json(folder / AUDIT_FILE, "an audit"))
     except (InputError, ValidationError):
-        return {}
-    found: dict[str, Any] = data
-    return found
+        return None
 
 
-def describe(found: dict[str, Any]) -> Iterator[str]:
+def describe(found: Audit) -> Iterator[str]:
     """Yields what a search says of its audit, a line each."""
-    yield parts_in_words(found["rows"], found["patients"], found["patients_shared"])
-    number = found["near_identical"]
+    yield parts_in_words(found.rows, found.patients, found.patients_shared)
+    number = found.near_identical
     if not number:
         yield f"near-identical images across parts: {TOO_FEW if number is None else 'none'}"
         return
     yield f"warning: near-identical images across parts: {pairs_in_words(found)}, listed in {PAIRS_FILE}"
-    for pair in found["pairs"][:SHOWN]:
-        yield f"  {ListedPair(**pair)}"
+    for pair in found.pairs[:SHOWN]:
+        yield f"  {pair}"
     if number > SHOWN:
         yield f"  and {number - SHOWN:,} more"
     yield "  copies make scores too good: remove one of each, or name one patient in both, and extract again"
 
 
-def pairs_in_words(found: dict[str, Any]) -> str:
+def pairs_in_words(found: Audit) -> str:
     """Returns ``12 pairs``, or with more than were looked at ``10,000 pairs or more``."""
-    return f"{counted(found['near_identical'], 'pair')}{' or more' if found['truncated'] else ''}"
-
-
-def _known_keys(pair: Any) -> Any:
-    if isinstance(pair, dict) and pair.keys() != {*_COLUMNS}:
-        raise ValueError("expected a pair of images")
-    return pair
-
-
-class _Audit(BaseModel):
-    """What has to stand in audit.json."""
-
-    identity: str
-    rows: dict[str, NonNegativeInt]
-    patients: dict[str, NonNegativeInt]
-    patients_shared: NonNegativeInt
-    near_identical: NonNegativeInt | None
-    truncated: bool
-    pairs: list[Annotated[ListedPair, BeforeValidator(_known_keys)]]
-
-    @model_validator(mode="after")
-    def _of_the_same_parts(self) -> _Audit:
-        if self.rows.keys() != self.patients.keys():
-            raise ValueError("expected rows and patients of the same parts")
-        return self
+    return f"{counted(found.near_identical or 0, 'pair')}{' or more' if found.truncated else ''}"
 
 
 def _record(audited: Leaks) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.runtime.options import text_of
 
-Which = Literal["recommended", "winner", "repeats", "ensemble", "article"]
+Kind = Literal["winner", "repeats", "ensemble", "article"]
+"""What a study may recommend, see ``search.record.recommended``."""
+Which = Literal["recommended", Kind]
 
 
 class ExportOptions(BaseModel):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
+from features.runtime.files import ROOT
 from features.runtime.text import listed, printable
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
@@ -33,7 +34,6 @@ from search.setup.storage_url import (
 )
 from search.setup.stores import ALONE, StudyData, named_paths, part_paths, with_name
 
-ROOT = Path(__file__).resolve().parents[2]
 STUDIES = Path("studies")
 DEMONSTRATION = "demonstration"
 """Folder in a study directory of what is searched over where no store is given."""

@@ -204,8 +204,11 @@ def _told_by_heads(store: FeatureSource) -> tuple[Any, ...]:
 
 def _marks(metadata: HeadMetadata) -> tuple[Any, ...]:
     return (
-        *(metadata.store_fingerprint, metadata.projection),
-        *(metadata.feature_shape, metadata.views, metadata.dtype),
+        metadata.store_fingerprint,
+        metadata.projection,
+        metadata.feature_shape,
+        metadata.views,
+        metadata.dtype,
     )
 
 

@@ -18,7 +18,7 @@ from features.rows.feed import Feed
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
-from heads.bank.partitions import PARTITIONS_AT_ONCE, training
+from heads.bank.partitions import PARTITIONS_AT_ONCE
 from heads.bank.shape import BankShape, Room, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
@@ -140,11 +140,6 @@ class BankRequest:
         return _bytes(shape, self.dtype, self.scored) // shape.pages
 
 
-def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
-    """Returns the bank for a study of one store, see ``bank_shapes``."""
-    return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
-
-
 def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int | None) -> BankShapes:
     """Returns the banks for a study.
 
@@ -250,7 +245,7 @@ def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
     )
     state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
     places = max(shape.pages, shape.tiles)
-    at_once = min(PARTITIONS_AT_ONCE, training(shape.folds))
+    at_once = min(PARTITIONS_AT_ONCE, shape.training_partitions)
     step = at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
     # Probabilities, float32: of a fold, and what is NaN of them; or of all folds' rows, where all heads end at once.
     predicted = max(5, 4 * shape.folds) * shape.slots * scored * shape.classes

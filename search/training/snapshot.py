@@ -230,7 +230,7 @@ def _check_state(member: Member, state: HeadState) -> None:
     trained = {name: shape for name, shape in shapes["weights"].items() if name not in STATISTICS}
     whole = shapes["best"] == shapes["weights"] and shapes["first"] == shapes["second"] == trained
     single = {shape for name in ("seed", "steps") for shape in shapes[name].values()} | set(shapes["plateau"].values())
-    of_rates = COSINE_FIELDS if member.asked.spec.schedule == "cosine" else FIELDS
+    of_rates = COSINE_FIELDS if member.asked.spec.follows_cosine else FIELDS
     if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(of_rates):
         raise ValueError(f"trial {number}: expected the whole state of a head, found a part")
 

@@ -35,7 +35,7 @@ from features.runtime.errors import BottleneckError
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import printable
 from search.workers.batch_worker import BatchWorker, BuiltThere, Job, Part, Setting
-from search.workers.ray_session import ray_session
+from search.workers.ray_session import AUTO, GPUS_PER_WORKER, WORKERS, ray_session
 
 MOST_BATCHES = 32
 """Of a part: between two parts decoding does not run ahead, so they should be few."""
@@ -52,9 +52,9 @@ def extract_on_ray(
     store: Path,
     options: ExtractionOptions,
     *,
-    address: str = "auto",
-    workers: int = 2,
-    gpus_per_worker: float = 0.0,
+    address: str = AUTO,
+    workers: int = WORKERS,
+    gpus_per_worker: float = GPUS_PER_WORKER,
     say: Say = lambda line: None,
     on_progress: OnProgress = unwatched,
 ) -> ExtractionSummary:

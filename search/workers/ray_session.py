@@ -12,19 +12,20 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import ROOT
 from features.runtime.portable import cpu_count
 from search.workers.ray_internals import keep_quiet
 
 LOCAL, AUTO = "local", "auto"
+WORKERS, GPUS_PER_WORKER = 2, 0.0
+"""What is taken where nobody says otherwise."""
 _ADDRESS = re.compile(r"[^/\s]+:\d{1,5}", re.ASCII)
 _PATIENCE_S = 10.0
 """How long the head of a cluster may take to answer."""
-_ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 40
 """Characters of a folder in which Ray's sockets still get names that systems take (107 bytes)."""
 _SMALLEST_SHARE = 1e-4
@@ -144,7 +145,7 @@ def _folder() -> Iterator[str | None]:
 def _seen_by_workers() -> Iterator[None]:
     """Processes that are started within it find this project, wherever they run."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ stops it. The study itself is in the storage: it goes on without the driver, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from search.setup.stores import is_address, named_paths, part_paths, split_name
 from search.training.display import Display
 from search.training.shared_folder import FOLDER
 from search.trials.notes import TrialNotes
-from search.workers.ray_session import LOCAL, ray_session
+from search.workers.ray_session import AUTO, GPUS_PER_WORKER, LOCAL, WORKERS, ray_session
 from search.workers.stores_there import Sent, fetched
 from search.workers.study_program import ANSWERED
 from search.workers.study_worker import Ended, StudyWorker
@@ -60,9 +60,9 @@ class Placement:
             threads as its machine has.
     """
 
-    address: str = "auto"
-    workers: int = 2
-    gpus: float = 0.0
+    address: str = AUTO
+    workers: int = WORKERS
+    gpus: float = GPUS_PER_WORKER
     cpus: int | None = None
 
     def __post_init__(self) -> None:
@@ -320,6 +320,7 @@ class _Watch:
 
     def __init__(self, url: str, name: str) -> None:
         self._url, self._name = url, name
+        self._to_close = ExitStack()
         self._opened: OpenedStudy | None = None
         self._display: Display | None = None
         self._told: set[int] = set()
@@ -329,11 +330,7 @@ class _Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._display is not None:
-            self._display.__exit__(None, None, None)
-        if self._opened is not None:
-            with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
-                self._opened.close()
+        self._to_close.close()
 
     def look(self) -> bool:
         """Shows what is new; returns whether the study is there, and so its database."""
@@ -357,13 +354,18 @@ class _Watch:
         self._opened = watch_record(self._url, self._name)
         if self._opened is None:
             return
+        self._to_close.callback(self._close, self._opened)
         config = StudyConfig.of(self._opened.study.user_attrs[CONFIG], hidden(self._url))
-        self._display = Display(self._opened.study, config)
-        self._display.detail = self._describe
-        self._display.__enter__()
+        display = Display(self._opened.study, config)
+        display.detail = self._describe
+        self._display = self._to_close.enter_context(display)
         self._told = {
             trial.number for trial in self._opened.study.get_trials(deepcopy=False) if trial.state.is_finished()
         }
+
+    def _close(self, opened: OpenedStudy) -> None:
+        with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
+            opened.close()
 
     def _describe(self) -> str:
         assert self._opened is not None

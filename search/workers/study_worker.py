@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import ROOT
 from search.workers.stores_there import Sent, find_there
 
-ROOT = Path(__file__).resolve().parents[2]
 _LAST_LINES = 15
 
 

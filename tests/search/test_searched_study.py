@@ -75,7 +75,7 @@ def test_a_study_says_what_it_found(searched, store):
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert sum(split["counts"].values()) == 240
     audit = read_audit(folder)
-    assert (audit["rows"], audit["patients"], audit["patients_shared"]) == (split["counts"], split["patients"], 0)
+    assert (audit.rows, audit.patients, audit.patients_shared) == (split["counts"], split["patients"], 0)
     assert "patients in two parts: 0" in done.err
     assert "near-identical images across parts: none" in done.err
     assert summary["test"]["rows"] == split["counts"]["test"]

@@ -164,13 +164,13 @@ def test_a_study_lists_pairs_across_its_parts(tmp_path, images):
     images[row_of(data, "train", 20)] = images[row_of(data, "train", 40)]  # no leak: both are trained on
     data = load(write_store(tmp_path / "a.h5", images))
     found = audit_study(tmp_path, data)
-    assert found["patients_shared"] == 0
-    assert found["near_identical"] == 2
-    assert [pair["second_part"] for pair in found["pairs"]] == ["test", "validation"]
+    assert found.patients_shared == 0
+    assert found.near_identical == 2
+    assert [pair.second_part for pair in found.pairs] == ["test", "validation"]
     assert found == read_audit(tmp_path)
     with (tmp_path / PAIRS_FILE).open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["second_path"] for row in table] == [pair["second_path"] for pair in found["pairs"]]
+    assert [row["second_path"] for row in table] == [pair.second_path for pair in found.pairs]
     assert {row["first_part"] for row in table} == {"train"}
     lines = list(describe(found))
     counts, patients = data.split["counts"], data.split["patients"]
@@ -202,10 +202,10 @@ def test_features_of_very_few_values_are_not_compared_and_that_is_said(tmp_path,
     store = write_store(tmp_path / "a.h5", few)
     told = "near-identical images across parts: not looked for: fewer than 8 values an image tell no copies"
     found = audit_study(tmp_path, load(store))
-    assert (found["near_identical"] is not None) == compared
+    assert (found.near_identical is not None) == compared
     assert (told in describe(found)) == (not compared)
     assert read_audit(tmp_path) == found
-    assert LeakCounts.from_dict(found).near_identical == found["near_identical"]
+    assert LeakCounts.of(found).near_identical == found.near_identical
     reported = "".join(leaks(SimpleNamespace(folder=tmp_path)))
     shown = " ".join(succeed("features.info", store.path).out.replace("│", " ").split())
     assert {"not looked for: fewer than 8 values" in text for text in (reported, shown)} == {not compared}
@@ -216,11 +216,11 @@ def test_folds_are_parts_and_many_pairs_are_cut_short(tmp_path, images):
     for one, other in zip(data.folds[0][:14], data.folds[2][:14], strict=True):
         images[other] = images[one]
     found = audit_study(tmp_path, load(write_store(tmp_path / "a.h5", images), folds=3))
-    assert list(found["rows"]) == ["fold 1", "fold 2", "fold 3", "test"]
-    assert sum(found["rows"].values()) == 240
-    assert (found["patients_shared"], found["near_identical"]) == (0, 14)
-    assert {(pair["first_part"], pair["second_part"]) for pair in found["pairs"]} == {("fold 1", "fold 3")}
-    assert len(found["pairs"]) == 10
+    assert list(found.rows) == ["fold 1", "fold 2", "fold 3", "test"]
+    assert sum(found.rows.values()) == 240
+    assert (found.patients_shared, found.near_identical) == (0, 14)
+    assert {(pair.first_part, pair.second_part) for pair in found.pairs} == {("fold 1", "fold 3")}
+    assert len(found.pairs) == 10
     assert (tmp_path / PAIRS_FILE).read_text().count("\n") == 15
     assert "  and 9 more" in list(describe(found))
 
@@ -231,8 +231,8 @@ def test_stores_of_their_own_are_compared(tmp_path, images):
     images[180], images[200, :] = images[5], images[6, :, ::-1]
     validation = write_store(tmp_path / "validation.h5", images[180:], patients=others)
     found = audit_study(tmp_path, load(train, validation=validation.path, test_share=0.0))
-    assert list(found["rows"].values()) == [180, 60]
-    assert {(pair["first_path"], pair["second_path"], pair["mirrored"]) for pair in found["pairs"]} == {
+    assert list(found.rows.values()) == [180, 60]
+    assert {(pair.first_path, pair.second_path, pair.mirrored) for pair in found.pairs} == {
         (train.header.paths[5], validation.header.paths[0], False),
         (train.header.paths[6], validation.header.paths[20], True),
     }
@@ -244,7 +244,7 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
     with monkeypatch.context() as patch:
         patch.setattr(search_audit, "find_leaks", lambda *args, **options: pytest.fail("audited again"))
         assert audit_study(tmp_path, data) == found
-    assert audit_study(tmp_path, load(data.store, seed=1))["identity"] != found["identity"]
+    assert audit_study(tmp_path, load(data.store, seed=1)).identity != found.identity
     audit_study(tmp_path, data)
     pairs = tmp_path / PAIRS_FILE
     whole = pairs.read_bytes()
@@ -256,7 +256,7 @@ def test_a_resumed_study_is_audited_once_unless_its_parts_are_others(tmp_path, i
         audit_study(tmp_path, data)
         assert pairs.read_bytes() == whole
     (tmp_path / AUDIT_FILE).write_text("{")
-    assert read_audit(tmp_path) == {}
+    assert read_audit(tmp_path) is None
     assert audit_study(tmp_path, data) == found
 
 

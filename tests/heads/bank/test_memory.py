@@ -20,7 +20,7 @@ from heads.bank.backends import lacks_memory
 from heads.bank.exact import Finished
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape
-from heads.metrics.scoring import average_views
+from heads.metrics.scoring import mean_probabilities
 from heads.model.spec import HeadSpec
 
 HELD = """
@@ -102,7 +102,7 @@ def test_views_are_averaged_as_they_come_and_as_if_they_were_all_there(monkeypat
     found = exact.predict_exactly(heads, feed, np.arange(rows), shape, ExactForward(shape, None))
     assert list(chain.from_iterable(batches)) == [(row, view) for row in range(rows) for view in range(views)]
     for one, by_view in zip(found, predicted.reshape(6, rows, views, 5), strict=False):
-        np.testing.assert_array_equal(one, average_views(list(np.moveaxis(by_view, 1, 0))))
+        np.testing.assert_array_equal(one, mean_probabilities(list(np.moveaxis(by_view, 1, 0))))
         assert one.dtype == np.float32
         assert one.base is None  # whoever keeps it keeps nobody else's
 

@@ -141,7 +141,7 @@ def test_the_diagonal_of_a_confusion_matrix_is_marked():
 
 def test_its_files_are_found_where_the_packages_come_in_an_archive(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "packages.zip", "w") as archive:
-        for path in sorted((ROOT / "heads").rglob("*")):
+        for path in sorted([*(ROOT / "features").rglob("*.py"), *(ROOT / "heads").rglob("*")]):
             if path.is_file() and "__pycache__" not in path.parts:
                 archive.write(path, path.relative_to(ROOT))
     code = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from features.runtime.errors import BottleneckError
-from heads.metrics.classification import measure
+from heads.metrics.classification import measure, pairs_of
 from heads.metrics.intervals import wilson_interval
 from heads.metrics.scoring import score
 
@@ -46,6 +46,8 @@ def test_agrees_with_scikit_learn(seed: int, rows: int, classes: int) -> None:
     metrics = measure(probabilities, labels, tuple(map(str, range(classes))))
     assert metrics.accuracy == score(probabilities, labels).accuracy
     assert metrics.balanced_accuracy == pytest.approx(reference.recall_score(labels, predicted, average="macro"))
+    balanced = score(probabilities, labels, "balanced_accuracy").ranking_score
+    assert metrics.balanced_accuracy == pytest.approx(balanced, rel=1e-12)
     precisions = reference.precision_score(labels, predicted, average=None, zero_division=0)
     aucs = [reference.roc_auc_score(labels == label, probabilities[:, label]) for label in range(classes)]
     for one, precision, auc in zip(metrics.per_class, precisions, aucs, strict=True):
@@ -53,6 +55,7 @@ def test_agrees_with_scikit_learn(seed: int, rows: int, classes: int) -> None:
         assert one.auc == pytest.approx(auc)
     assert score(probabilities, labels, "auc").ranking_score == np.mean([one.auc for one in metrics.per_class])
     assert sum(map(sum, metrics.confusion)) == len(labels)
+    assert pairs_of(metrics.confusion, tuple(map(str, range(classes)))) == metrics.pairs
 
 
 def test_a_class_without_rows_is_undefined() -> None:

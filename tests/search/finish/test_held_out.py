@@ -13,7 +13,7 @@ from ended_study import end_study
 from features.rows.split import groups_of
 from heads.files.head_file import read_head
 from heads.metrics.intervals import difference_interval
-from heads.metrics.scoring import average_views, predict_probabilities
+from heads.metrics.scoring import mean_probabilities, predict_probabilities
 from search.finish import held_out
 from search.finish.held_out import TESTED, note_tested, score_on_test
 from search.record.head_files import path_of
@@ -80,7 +80,7 @@ def test_the_ensemble_is_the_average_of_its_members(ended, heads):
     members = tuple(heads)[:2]
     test = scored(ended, heads, ensemble=Ensemble(trials=members, temperature=2.0))
     each = [predict_probabilities(read_head(heads[number]).model, ended.data.test) for number in members]
-    right = average_views(each).argmax(axis=1) == ended.data.test.labels
+    right = mean_probabilities(each).argmax(axis=1) == ended.data.test.labels
     assert test.ensemble.trials == members
     assert test.ensemble.accuracy == right.mean()
     assert test.ensemble.calibration.temperature == 2.0

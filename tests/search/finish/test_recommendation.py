@@ -20,7 +20,7 @@ from features.store.kind import UNKNOWN
 from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
-from heads.metrics.scoring import average_views, score
+from heads.metrics.scoring import mean_probabilities, score
 from search.finish import conclusion
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.conclusion import Choice, conclude
@@ -122,7 +122,7 @@ def test_logarithms_are_compared_with_the_temperature_that_each_leaves_with(ende
 def test_one_wrong_row_does_not_decide_how_sure_a_head_is_taken_to_be(ended):
     runs = [probabilities(ended.data, right, sure=0.5) for right in (24, 23)]
     assert len(ended.data.validation_labels) == 24
-    compared = [Entrant("winner", (1,), 1, runs), Entrant("repeats", (1,), 2, [average_views(runs)])]
+    compared = [Entrant("winner", (1,), 1, runs), Entrant("repeats", (1,), 2, [mean_probabilities(runs)])]
     single, average = recommend(compared, ended.data, "loss").contenders
     assert average.temperature < single.temperature < 3 * average.temperature
     assert abs(average.value - single.value) < 0.1
@@ -363,7 +363,7 @@ def test_the_finalists_are_averaged_seed_by_seed(ended):
     numbers = [one.trial for one in two]
     *_, average = entrants(two, numbers, dict.fromkeys(numbers, 1))
     assert (average.kind, average.trials) == ("ensemble", tuple(numbers))
-    np.testing.assert_array_equal(average.called, [average_views(seed) for seed in zip(*called, strict=True)])
+    np.testing.assert_array_equal(average.called, [mean_probabilities(seed) for seed in zip(*called, strict=True)])
 
 
 def test_scores_that_are_no_shares_say_what_they_are(ended):

@@ -14,7 +14,7 @@ from features.store.schema import RowState
 from heads.files.head_file import read_head
 from heads.metrics.calibration import fit_temperature, with_temperature
 from heads.metrics.curves import reliability
-from heads.metrics.scoring import average_views, predict_probabilities, score
+from heads.metrics.scoring import mean_probabilities, predict_probabilities, score
 from search.finish import conclusion
 from search.finish.calibration import calibration_of, temperature_of
 from search.finish.conclusion import Choice, conclude
@@ -126,7 +126,7 @@ def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     summary = concluded(ended, found)
     members = [one for one in found if not one.is_article]
     assert summary.ensemble.trials == tuple(one.trial for one in members)
-    seeds = [average_views([one.probabilities[run] for one in members]) for run in (0, 1)]
+    seeds = [mean_probabilities([one.probabilities[run] for one in members]) for run in (0, 1)]
     expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
     assert summary.ensemble.temperature == expected
     assert summary.test.ensemble.calibration.temperature == expected
@@ -140,7 +140,7 @@ def test_an_average_with_a_member_that_was_stopped_is_calibrated_by_what_that_on
     summary = concluded(ended, found)
     members = [one for one in found if not one.is_article]
     assert found[1] in members
-    seeds = [average_views([one.probabilities[run] for one in members]) for run in (0, 1)]
+    seeds = [mean_probabilities([one.probabilities[run] for one in members]) for run in (0, 1)]
     expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
     assert summary.ensemble.temperature == expected
     assert read_head(refit_path_of(ended.folder, found[1].trial)).metadata.temperature is None  # alone it is another

@@ -28,6 +28,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
+from search.review import view as views
 from search.review.overlay import Overlay
 from search.review.svg import confusion_svg, curve_svg
 from search.review.view import View, validation_confusions
@@ -285,6 +286,33 @@ def test_another_store_in_its_place_is_refused(scored, tmp_path):
     other = build_store(tmp_path / "store.h5", rows=51, seed=1)
     with pytest.raises(InputError, match=re.escape(f"{other}: fingerprint")):
         list(validation_confusions(read_record(made.folder)))
+
+
+@pytest.mark.parametrize(
+    ("error", "turns", "said"),
+    [
+        (KeyError("x"), 3, ["KeyError: 'x'", "any more: KeyError 3 times in a row"]),
+        (InputError("study.json", expected="JSON", found="none"), 5, 5 * ["study.json: expected JSON, found none"]),
+        (optuna.exceptions.StorageInternalError("away"), 5, 5 * ["away"]),
+    ],
+)
+def test_what_will_pass_is_tried_again_for_ever_and_a_mistake_three_times(
+    made, tmp_path, monkeypatch, error, turns, said
+):
+    view, asked, lines = View(made.folder, made.config, tmp_path / "artifacts"), [], []
+
+    def fails():
+        asked.append(1)
+        if len(asked) == 5:
+            view.stop()
+        raise error
+
+    monkeypatch.setattr(view, "refresh", fails)
+    monkeypatch.setattr(views, "REFRESH_SECONDS", 0)
+    monkeypatch.setattr(views, "say", lines.append)
+    view.keep_up()
+    assert len(asked) == turns
+    assert [line.removeprefix("not brought up to date").removeprefix(":").strip() for line in lines] == said
 
 
 def test_small_pictures_are_svg_with_their_numbers():

@@ -118,3 +118,9 @@ def test_long_names_leave_room_for_the_plot():
     assert set(figure.data[0].x) == set(figure.layout.xaxis.tickvals) == {escaped, "b"}
     axis = parameter_figures.parallel_coordinates(trials, "accuracy").data[0].dimensions[1]
     assert max(map(len, (axis.label, *axis.ticktext))) <= 35
+
+
+@pytest.mark.parametrize(("objective", "called"), [("auc", "AUC"), ("balanced_accuracy", "balanced accuracy")])
+def test_the_first_axis_is_called_as_the_objective_is(objective, called):
+    trial = optuna.trial.create_trial(params={}, distributions={}, value=0.5)
+    assert parameter_figures.parallel_coordinates([trial], objective).data[0].dimensions[0].label == called

@@ -32,7 +32,7 @@ from search.review.plotting import short_score, thinned
 from search.review.report import make_report, write_report
 from search.review.trust import leaks
 from search.review.words import describe_head, seeds_in_words
-from search.setup.audit import AUDIT_FILE, describe
+from search.setup.audit import AUDIT_FILE, describe, read_audit
 from search.setup.reproduce import command_line, to_toml
 from search.setup.space import Space, read_study_file
 from search.trials.ranking import ranking
@@ -216,7 +216,7 @@ def test_screen_and_report_say_alike_whether_there_may_be_more_pairs(tmp_path, t
     (tmp_path / AUDIT_FILE).write_text(json.dumps(found), encoding="utf-8")
     report = "".join(leaks(SimpleNamespace(folder=tmp_path)))
     assert f"nearly identical: {told}; near_identical.csv lists them" in report
-    assert f"across parts: {told}, listed in near_identical.csv" in "\n".join(describe(found))
+    assert f"across parts: {told}, listed in near_identical.csv" in "\n".join(describe(read_audit(tmp_path)))
 
 
 def test_the_screen_has_times_as_the_report_has_them_and_no_rate_where_none_went_by(finished, monkeypatch, capsys):

@@ -37,7 +37,7 @@ def test_an_audit_is_made_anew_where_the_content_is_another(tmp_path, make_store
     for content in ("", "11", "22", "22"):
         monkeypatch.setattr("features.store.reader.FeatureStore.content", content)
         data = made_data(path)
-        seen.append(audit_study(tmp_path, data)["identity"])
+        seen.append(audit_study(tmp_path, data).identity)
     assert seen[2] == seen[3]
     assert len(set(seen)) == 3
 

@@ -9,11 +9,12 @@ import pytest
 
 from features.runtime.errors import InputError
 from heads.bank.pages import PageTable
-from heads.bank.shape import pages_of
+from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import HeadSpec
 from search.setup.space import read_study_file
+from search.setup.stores import ALONE
 from search.training import sizing
-from search.training.sizing import BankRequest, bank_shape, bank_shapes, whole_bank
+from search.training.sizing import BankRequest, bank_shapes, whole_bank
 
 STUDY = Path(__file__).parents[3] / "studies" / "heads.toml"
 
@@ -30,6 +31,11 @@ def request_() -> BankRequest:
         folds=1,
         dtype="float32",
     )
+
+
+def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
+    """The bank for a study of one store."""
+    return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
 
 
 def padded(pages: int, shape) -> int:
