@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
 
 if TYPE_CHECKING:
+    from search.record.summary import Summary
     from search.running import run_study
+    from search.setup.export_options import ExportOptions
     from search.setup.options import RunOptions
     from search.study import Study, open_study
 
-__all__ = ["RunOptions", "Study", "open_study", "run_study"]
+__all__ = ["ExportOptions", "RunOptions", "Study", "Summary", "open_study", "run_study"]
 
 _HOMES = {
+    "ExportOptions": "search.setup.export_options",
     "RunOptions": "search.setup.options",
     "Study": "search.study",
+    "Summary": "search.record.summary",
     "open_study": "search.study",
     "run_study": "search.running",
 }
