@@ -1,7 +1,7 @@
 """The study: which heads are tried, how they are judged, and how the best one leaves.
 
-From Python: ``run_study`` searches, ``open_study`` opens what a search has left, or is still at; both return a
-``Study``. Importing this package starts no backend.
+From Python: ``run_study`` searches, ``run_study_on_ray`` with several workers, ``open_study`` opens what a search has
+left, or is still at; all return a ``Study``. Importing this package starts no backend.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
 
 if TYPE_CHECKING:
+    from search.on_ray import run_study_on_ray
     from search.record.summary import Summary
     from search.running import run_study
     from search.setup.export_options import ExportOptions
     from search.setup.options import RunOptions
     from search.study import Study, open_study
 
-__all__ = ["ExportOptions", "RunOptions", "Study", "Summary", "open_study", "run_study"]
+__all__ = ["ExportOptions", "RunOptions", "Study", "Summary", "open_study", "run_study", "run_study_on_ray"]
 
 _HOMES = {
     "ExportOptions": "search.setup.export_options",
@@ -26,6 +27,7 @@ _HOMES = {
     "Summary": "search.record.summary",
     "open_study": "search.study",
     "run_study": "search.running",
+    "run_study_on_ray": "search.on_ray",
 }
 
 
