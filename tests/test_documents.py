@@ -47,3 +47,12 @@ def test_what_stands_beside_a_command_is_exported() -> None:
     assert len(names) > len(rows) > 3
     for package, name in (name.split(".") for name in names):
         assert name in import_module(package).__all__, name
+
+
+def test_figures_of_the_readme_are_those_that_were_measured() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What comes out")[2].partition("\n## ")[0]
+    measured = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    told = re.findall(r"[+-]?\d+\.\d+|\d+ min \d+ s|python (?:benchmarks/|-m )[^`]+", section)
+    assert len(told) > 15
+    for figure in told:
+        assert figure in measured, figure
