@@ -166,7 +166,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     yield "first layers, gradient", seconds, first, first_bytes
     gradients = bank.gradients(mine, steps, own, batch)
     losses = tensor(np.zeros(shape.slots, np.float32))
-    _, seconds = timed(partial(program._update, program._state[0]), gradients, own, losses)
+    _, seconds = timed(lambda *given: program._update(*given, program._state[0]), gradients, own, losses)
     yield "update", seconds, 0, state * 4 * 7
     yield "whole step", whole_step(program, settings, shape, held), 0, 0
 

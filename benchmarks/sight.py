@@ -11,7 +11,9 @@ the scan; the share in the outer tenth on each side, which is 34% of the scan. M
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,8 @@ BORDER = SIDE // 10
 def main() -> None:
     arguments = parse()
     use_backend()
-    from features.extraction.backbone_spec import BackboneSpec
     from features.extraction.backbones import build_backbone
+    from features.extraction.speed import spec_of
     from features.rows.feed import Feed
     from features.rows.split import split_rows
     from features.store.reader import FeatureStore
@@ -42,7 +44,11 @@ def main() -> None:
     others = np.sort(np.concatenate([split.validation, split.test]))
     rows = others[np.linspace(0, len(others) - 1, arguments.scans).astype(int)]
     paths = [arguments.images / store.header.paths[row] for row in rows]
-    spec = BackboneSpec(name=store.header.backbone, weights=arguments.weights, alpha=store.header.alpha)
+    spec = spec_of(store.header, beside=store.path)
+    if spec is None or store.header.projection or store.header.resize != "squash":
+        sys.exit(f"{store.path}: expected all channels of a backbone that is known here, of images that were squashed")
+    if spec.file is None:
+        spec = replace(spec, weights=arguments.weights)
     begun = time.perf_counter()
     features = covered_features(build_backbone(spec), paths)
     print(f"{len(rows)} scans of other patients, covered: {time.perf_counter() - begun:.0f} s")
@@ -62,8 +68,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="image folder, one sub-folder per class")
-    parser.add_argument("--store", type=Path, required=True, help="its store, of any views")
-    parser.add_argument("--weights", required=True, help="the backbone's weights")
+    parser.add_argument("--store", type=Path, required=True, help="its store, of any views and image size")
+    parser.add_argument("--weights", default="imagenet", help="the backbone's weights, where its file has none")
     parser.add_argument("--scans", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--head", type=Path, action="append", help="a head's file, instead of heads trained here")

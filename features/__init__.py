@@ -13,48 +13,49 @@ from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
     from features.compression.door import compress
+    from features.compression.options import CompressionOptions
     from features.extraction.demonstration import make_scans
     from features.extraction.door import extract, extract_several, network_layers
     from features.extraction.options import ExtractionOptions
     from features.runtime.errors import BottleneckError, InputError
-    from features.store.article import article_to_store, store_to_article
     from features.store.conversion import convert
+    from features.store.conversion_options import ConversionOptions
     from features.store.kind import FeatureKind
     from features.store.reader import FeatureStore
     from features.store.source import FeatureSource
 
 __all__ = [
     "BottleneckError",
+    "CompressionOptions",
+    "ConversionOptions",
     "ExtractionOptions",
     "FeatureKind",
     "FeatureSource",
     "FeatureStore",
     "InputError",
-    "article_to_store",
     "compress",
     "convert",
     "extract",
     "extract_several",
     "make_scans",
     "network_layers",
-    "store_to_article",
 ]
 
 _HOMES = {
     "BottleneckError": "features.runtime.errors",
+    "CompressionOptions": "features.compression.options",
+    "ConversionOptions": "features.store.conversion_options",
     "ExtractionOptions": "features.extraction.options",
     "FeatureKind": "features.store.kind",
     "FeatureSource": "features.store.source",
     "FeatureStore": "features.store.reader",
     "InputError": "features.runtime.errors",
-    "article_to_store": "features.store.article",
     "compress": "features.compression.door",
     "convert": "features.store.conversion",
     "extract": "features.extraction.door",
     "extract_several": "features.extraction.door",
     "make_scans": "features.extraction.demonstration",
     "network_layers": "features.extraction.door",
-    "store_to_article": "features.store.article",
 }
 
 

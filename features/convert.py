@@ -3,79 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from features.runtime.command import bars, run_command, say
-from features.store.conversion import convert
-from features.store.limits import MOST_IN_BATCH
+from features.runtime.command import run_command, say
+from features.runtime.options import checked, with_options
+from features.store.conversion import describe, run_conversion
+from features.store.conversion_options import ConversionOptions
+
+_SOURCE = "Arrays: an .npz with X and y, or X as .npy; or a file of the article's layout; or a store."
+_DESTINATION = "The store to make or to finish; of a store, the file in the article's layout."
 
 
 def main(
-    *,
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="Arrays: an .npz with X and y, or X as .npy; or a file of the article's layout; or a store.",
-            show_default=False,
-        ),
-    ],
-    destination: Annotated[
-        Path,
-        typer.Argument(help="The store to make; of a store, the file in the article's layout.", show_default=False),
-    ],
-    labels: Annotated[
-        Path | None, typer.Option(help="Beside X.npy: class indices or names, as .npy.", show_default=False)
-    ] = None,
-    paths: Annotated[
-        Path | None, typer.Option(help="Beside X.npy: a name of each row, as .npy.", show_default=False)
-    ] = None,
-    patients: Annotated[
-        Path | None, typer.Option(help="Beside X.npy: the patient of each row, as .npy.", show_default=False)
-    ] = None,
-    parts: Annotated[
-        Path | None,
-        typer.Option(help="Beside X.npy: train, validation or test for each row, as .npy.", show_default=False),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="Class names in label order, joined by commas; else those in the labels, or class-0, class-1, ... "
-            "(of the article's layout with four, the article's)."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float16 or float32, of the store that is made; else that of the arrays, or float16."),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_IN_BATCH, help="Rows in a batch; else the article's own where that is known, else 100."
-        ),
-    ] = None,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=_SOURCE, show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help=_DESTINATION, show_default=False)],
+    **options: Any,
 ) -> None:
     """Makes a store of arrays from elsewhere or of the article's layout; turns a store into that. SOURCE decides.
 
     An .npz has X (n, c) or (n, h, w, c), y (class indices or names), and perhaps paths, patients, parts and
-    classes. A conversion to a store that was interrupted goes on when the same command runs again.
+    classes. A conversion to a store that was stopped goes on where it was when the same command runs again.
     """
-    with bars("images") as bar:
-        remarks = convert(
-            source,
-            destination,
-            labels=labels,
-            paths=paths,
-            patients=patients,
-            parts=parts,
-            classes=classes,
-            dtype=dtype,
-            batch_size=batch_size,
-            on_progress=bar("converting"),
-        )
-    for remark in remarks:
-        say(f"{destination}: {remark}")
+    for line in describe(run_conversion(source, destination, checked(ConversionOptions, options, of="a conversion"))):
+        say(line)
+
+
+with_options(main, ConversionOptions)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
 ) -> None:
     """Scores a head on the rows of a feature store, averaged over the store's views."""
-    loaded = load_head(head, backend, classes=classes)
+    loaded = load_head(head, backend=backend, classes=classes)
     chosen = loaded.choose_rows(store, part)
     if images is not None:
         if report is None:

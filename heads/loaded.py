@@ -423,7 +423,7 @@ for _method in ("predict", "heatmap", "draw_heatmap", "occlusion", "draw_occlusi
 
 
 def load_head(
-    path: str | os.PathLike[str], backend: str | None = None, *, classes: str | Iterable[str] | None = None
+    path: str | os.PathLike[str], *, backend: str | None = None, classes: str | Iterable[str] | None = None
 ) -> LoadedHead:
     """Opens a head: one of a study, an ensemble, or a plain Keras file such as the article's.
 

@@ -53,7 +53,8 @@ def main(
 
     The others are printed.
     """
-    chosen, loaded = checked(PredictOptions, options, of="a prediction"), load_head(head, backend, classes=classes)
+    chosen = checked(PredictOptions, options, of="a prediction")
+    loaded = load_head(head, backend=backend, classes=classes)
     store = loaded.store_of(images)
     if store is not None:
         asked = "--heatmaps" if heatmaps is not None else "--occlusion" if occlusion else None

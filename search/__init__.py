@@ -1,7 +1,7 @@
 """The study: which heads are tried, how they are judged, and how the best one leaves.
 
-From Python: ``run_study`` searches, ``open_study`` opens what a search has left, or is still at; both return a
-``Study``. Importing this package starts no backend.
+From Python: ``run_study`` searches, ``run_study_on_ray`` with several workers, ``open_study`` opens what a search has
+left, or is still at; all return a ``Study``. Importing this package starts no backend.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from warnings import catch_warnings, filterwarnings
 from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
+    from search.on_ray import run_study_on_ray
+    from search.record.summary import Summary
     from search.running import run_study
+    from search.setup.export_options import ExportOptions
     from search.setup.options import RunOptions
     from search.study import Study, open_study
 
-__all__ = ["RunOptions", "Study", "open_study", "run_study"]
+__all__ = ["ExportOptions", "RunOptions", "Study", "Summary", "open_study", "run_study", "run_study_on_ray"]
 
 _HOMES = {
+    "ExportOptions": "search.setup.export_options",
     "RunOptions": "search.setup.options",
     "Study": "search.study",
+    "Summary": "search.record.summary",
     "open_study": "search.study",
     "run_study": "search.running",
+    "run_study_on_ray": "search.on_ray",
 }
 
 _load, __dir__ = loaded_when_asked_for(__name__, _HOMES)

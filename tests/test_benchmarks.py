@@ -8,12 +8,16 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 
+import browser
 import numpy as np
+import postgres
 import pytest
 from conftest import ROOT, build_store
 
+from features import extract, make_scans
 from features.store.reader import FeatureStore
 from heads.bank.shape import BankShape
 from heads.model.spec import HeadSpec
@@ -21,6 +25,26 @@ from search import run_study
 
 BENCHMARKS = ROOT / "benchmarks"
 PACKAGES = {"features", "heads", "search"}
+TINY = {
+    "agreement": "{store} --epochs 1 --heads 2 --seeds 1",
+    "cluster": "--epoch 0.05 --workers 1 --rounds 1 --epochs 4",
+    "compression": "{store} --quick --channels 8",
+    "extraction": "--images {images} --backbone mobilenet --limit 8 --repetitions 1 --no-memory --batch-size 4",
+    "flat": "--store {store} --trials 20 --epochs 1 --most-kb 1e6",
+    "linear_probe": "{store} --folds 2",
+    "near_identical": "--images {images} --backbone mobilenet --alpha 0.25 --image-size 32",
+    "passes": "--shape 2,2,32 --batch 8 --trials 8 --heads 2",
+    "products": "--shape 2,2,32 --batch 8 --pages 8 --tiles 8",
+    "pruning": "{study} --orders 2",
+    "report": "--trials 30 --dashboard-trials 20 --epochs 5 --repeat 1 --watch 12",
+    "sight": "--images {images} --store {images_store} --weights random:0 --epochs 1 --scans 2",
+    "uncached": "--images {images} --backbone mobilenet --limit 16 --repetitions 1 --batch-size 8",
+}
+"""Arguments with which a program is run in a process of its own, to its end."""
+BY_THEMSELVES = {"choosing", "engine", "gpu", "orders", "sampling", "views"}
+"""Programs with tests of their own below."""
+TOO_LONG = {"several_stores"}
+"""Three searches, of which each compiles several banks: minutes."""
 
 
 @pytest.fixture
@@ -54,6 +78,50 @@ def test_what_they_import_is_there():
                     f"{path.name}: {node.module}.{one.name}" for one in node.names if not hasattr(module, one.name)
                 ]
     assert not missing
+
+
+def test_each_of_them_is_run_by_a_test_or_left_out_for_a_reason():
+    programs = {path.stem for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    assert sorted(programs) == sorted([*TINY, *BY_THEMSELVES, *TOO_LONG])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """What programs are run on, by the name that ``TINY`` has for it; each made when it is first asked for."""
+    place = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def made(name):
+        if name == "store":
+            return build_store(place / "store.h5", rows=120, shape=(2, 2, 32), views=("identity", "flip"))
+        if name == "study":
+            kept = {"pruner": "none", "sampler": "random", "finalists": 0, "folds": 0, "pages": 16, "progress": False}
+            return run_study(made("store"), out=place / "study", trials=6, epochs=8, batch_size=20, **kept).folder
+        if name == "images":
+            make_scans(place / "scans", seed=0, per_class=8, size=40)
+            return place / "scans"
+        options = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:0", "image_size": 32, "progress": False}
+        return extract(made("images"), place / "images.h5", views=["identity", "flip"], **options).path
+
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_it_runs_to_its_end(tiny, name):
+    if name == "cluster" and postgres.programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    if name == "report" and (missing := browser.what_is_missing()):
+        browser.require(missing)
+    wanted = re.findall(r"{(\w+)}", TINY[name])
+    words = TINY[name].format(**{what: tiny(what) for what in wanted}).split()
+    program = [sys.executable, str(BENCHMARKS / f"{name}.py"), *words]
+    done = subprocess.run(
+        program, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 40])

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -118,3 +119,18 @@ def test_the_light_modules_load_no_backend():
     code = f"import sys, {', '.join(LIGHT)}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_all_packages_and_their_files_are_installed():
+    """They are listed by hand, as study files are installed under a name that is not their folder's."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    places = {name: ROOT / told["package-dir"].get(name, name.replace(".", "/")) for name in told["packages"]}
+    found = {name.removesuffix(".__init__") for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert places.keys() == found | {"search.studies"}
+    listed = {
+        path for name, kinds in told["package-data"].items() for kind in kinds for path in places[name].glob(kind)
+    }
+    others = {
+        path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix not in (".py", ".pyc")
+    }
+    assert {path for path in others if path.is_file()} | {*(ROOT / "studies").glob("*.toml")} == listed

@@ -17,9 +17,10 @@ from PIL import Image, ImageFile
 from features.images.dicom_frames import is_identity, shown_as, values_of
 from features.images.dicom_pixels import DO_NOT_FIT, HEAD, MAGIC, DicomError, check_inflated, pixels_of, whole_number
 from features.images.dicom_values import values_as_usual
+from features.runtime.extras import extra_hint
 
 SUFFIXES = (".dcm", ".dicom")
-REMEDY = "DICOM is read once pydicom is there: pip install 'bottleneck-search[dicom]'"
+REMEDY = f"DICOM is read once pydicom is there: {extra_hint('dicom')}"
 _TIFFS = (b"II*\0", b"MM\0*")
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
 _TAGS = (

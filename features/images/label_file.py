@@ -9,14 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
+from features.runtime.extras import extra_hint
 from features.runtime.files import read_text
 from features.runtime.text import composed, printable, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTRA = "pip install 'bottleneck-search[parquet]'"
-"""What brings pandas' reader of Parquet."""
 _SEPARATORS = ",;\t"
 
 
@@ -91,7 +90,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except ImportError as error:
-        raise InputError(path, expected="pyarrow, which reads Parquet", found="none installed", hint=EXTRA) from error
+        expected, hint = "pyarrow, which reads Parquet", extra_hint("parquet")
+        raise InputError(path, expected=expected, found="none installed", hint=hint) from error
 
 
 def texts_of(column: pd.Series[Any]) -> list[str]:

@@ -10,10 +10,11 @@ from PIL import Image
 
 from features.images import dicom
 from features.images.dicom_pixels import HEAD, MAGIC
+from features.runtime.extras import extra_hint
 
 _PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 """Packages that open formats through Pillow, and the function that tells Pillow; none where importing them does."""
-HEIF = "HEIF is read once pillow-heif is there: pip install 'bottleneck-search[heic]'"
+HEIF = f"HEIF is read once pillow-heif is there: {extra_hint('heic')}"
 AVIF = "AVIF is read by a Pillow that was built with it: pip install --upgrade pillow"
 JPEG_XL = "JPEG XL is read once its plugin is there: pip install pillow-jxl-plugin"
 _BOX = re.compile(rb"....ftyp(?P<brand>....)", re.DOTALL)

@@ -24,8 +24,8 @@ def keep_freed_memory() -> bool:
     A training step, and a batch of images in a backbone, makes and frees arrays of tens of megabytes. The C library
     gets each of them from the kernel and gives it back, whatever its size is above 32 MB, and the kernel fills every
     page with zeros once more: in a search with a bank of 256 pages a fifth of the processor time (``docs/bank.md``), in
-    an extraction a third (``docs/benchmarks.md``). From now on they come from the heap, which shrinks only when it is
-    told to; the peak is what it was, or little more.
+    an extraction a third (``docs/benchmarks-history.md``). From now on they come from the heap, which shrinks only when
+    it is told to; the peak is what it was, or little more.
 
     Threads share one heap, since those of others are too small for such arrays. A thread that started before has one
     of its own, and threads that start later may be given that: call this before there are any.

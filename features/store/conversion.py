@@ -3,87 +3,118 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from features.runtime.command import bars, say
 from features.runtime.errors import InputError
-from features.runtime.progress import OnProgress, unwatched
+from features.runtime.options import checked, described, option_name, takes_options
 from features.runtime.text import counted, listed, printable
 from features.store.array_files import is_array_file
 from features.store.arrays import ArrayFiles, arrays_to_store
 from features.store.article import article_to_store, is_article, store_to_article
+from features.store.conversion_options import ConversionOptions
 from features.store.patient_names import remarks_on_words
 from features.store.reader import FeatureStore
-from features.store.schema import DTYPES
 
 UNKNOWN_PATIENTS = "the patients are unknown, so images of one patient may fall on both sides of a split"
 
 
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made.
+
+    Attributes:
+        path: The file.
+        is_store: Whether it is a store; else it is of the article's layout.
+        remarks: What was not given, and what was left out.
+    """
+
+    path: Path
+    is_store: bool
+    remarks: tuple[str, ...]
+
+
 def convert(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    *,
-    labels: str | os.PathLike[str] | None = None,
-    paths: str | os.PathLike[str] | None = None,
-    patients: str | os.PathLike[str] | None = None,
-    parts: str | os.PathLike[str] | None = None,
-    classes: str | None = None,
-    dtype: str | None = None,
-    batch_size: int | None = None,
-    on_progress: OnProgress = unwatched,
-) -> list[str]:
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], *, progress: bool = True, **options: Any
+) -> FeatureStore | Path:
     """Makes a store of arrays in files or of the article's layout; turns a store into that.
 
-    A conversion to a store that was interrupted goes on when it is called again. Arrays that are no files become a
-    store by ``FeatureStore.from_arrays``.
+    A conversion to a store that was stopped goes on where it was when it is called again, and a store that is finished
+    already is opened if it was made of arrays. Arrays that are no files become a store by
+    ``FeatureStore.from_arrays``.
 
     Args:
         source: An ``.npz`` with ``X`` (n, c) or (n, h, w, c), ``y`` (class indices or names), and perhaps ``paths``,
             ``patients``, ``parts`` and ``classes``; or X as ``.npy``; or a file of the article's layout; or a store.
-        destination: The store to make; of a store, the file in the article's layout.
-        labels: Beside X as ``.npy``: y, as ``.npy``; so are the next three.
-        paths: A name of each row.
-        patients: The patient of each row.
-        parts: ``train``, ``validation`` or ``test`` for each row.
-        classes: Class names in label order, joined by commas; else those in the labels, or ``class-0``, ``class-1``,
-            ... (of the article's layout with four, the article's).
-        dtype: ``float16`` or ``float32``, of the store that is made; else that of the arrays, or float16.
-        batch_size: Rows in a batch; else the article's own where that is known, else 100.
-        on_progress: Told how many rows of how many are converted.
+        destination: The store to make or to finish; of a store, the file in the article's layout.
+        progress: Whether to show a progress bar, in a terminal or a notebook, and what is to be noted.
+        options: Those of the command ``features.convert``:
+
+    {options}
 
     Returns:
-        What should be known of what was made, a line each: what was not given, and what was left out.
+        The store that was made, opened; of a store, the path of the file in the article's layout.
 
     Raises:
         InputError: The source is none of these or does not fit, an option does not fit it, or the destination is
             another file.
         BottleneckError: The disk is full, or another process writes the destination.
     """
-    source, destination = Path(source), Path(destination)
-    if dtype not in (None, *DTYPES):
-        raise InputError("--dtype", expected=" or ".join(DTYPES), found=dtype)
-    told = {"labels": labels, "paths": paths, "patients": patients, "parts": parts}
-    beside = {name: Path(path) for name, path in told.items() if path is not None}
+    chosen = checked(ConversionOptions, options, of="a conversion")
+    made = run_conversion(Path(source), Path(destination), chosen, progress=progress)
+    if progress:
+        for line in describe(made):
+            say(line)
+    return FeatureStore(made.path) if made.is_store else made.path
+
+
+if convert.__doc__:
+    convert.__doc__ = convert.__doc__.replace("    {options}", described(ConversionOptions))
+takes_options(convert, ConversionOptions)
+
+
+def run_conversion(source: Path, destination: Path, options: ConversionOptions, *, progress: bool = True) -> Converted:
+    """Converts, and shows how far it is.
+
+    Raises:
+        InputError: As ``convert``.
+        BottleneckError: As ``convert``.
+    """
     of_arrays = is_array_file(source)
     to_store = of_arrays or is_article(source)
-    for option, given in (("--classes", classes), ("--dtype", dtype)):
-        if not to_store and given is not None:
-            found = "a store, which has its own" if option == "--classes" else "a store: the layout is float32"
-            raise InputError(option, expected="a source of arrays or of the article's layout", found=found)
-    if beside and not of_arrays:
-        raise InputError(f"--{next(iter(beside))}", expected="a source X.npy", found=source)
-    if of_arrays:
-        files = ArrayFiles(source, classes=classes, **beside)
-        arrays_to_store(files.read(), destination, dtype=dtype, batch_size=batch_size, on_progress=on_progress)
-        return [*_of_arrays(files, FeatureStore(destination))]
-    if to_store:
-        kind = dtype or "float16"
-        article_to_store(
-            source, destination, classes=classes, dtype=kind, batch_size=batch_size, on_progress=on_progress
-        )
-        return [UNKNOWN_PATIENTS]
-    store_to_article(source, destination, batch_size=batch_size, on_progress=on_progress)
-    return [*_left_out(FeatureStore(source))]
+    _refuse_what_does_not_fit(source, options, of_arrays=of_arrays, to_store=to_store)
+    size = options.batch_size
+    remarks: Iterable[str]
+    with bars("images", shown=progress) as bar:
+        on_progress = bar("converting")
+        if of_arrays:
+            files = ArrayFiles(source, classes=options.classes, **options.beside)
+            arrays_to_store(files.read(), destination, dtype=options.dtype, batch_size=size, on_progress=on_progress)
+            remarks = _of_arrays(files, FeatureStore(destination))
+        elif to_store:
+            names, kind = options.classes, options.dtype or "float16"
+            article_to_store(source, destination, classes=names, dtype=kind, batch_size=size, on_progress=on_progress)
+            remarks = (UNKNOWN_PATIENTS,)
+        else:
+            store_to_article(source, destination, batch_size=size, on_progress=on_progress)
+            remarks = _left_out(FeatureStore(source))
+    return Converted(destination, to_store, tuple(remarks))
+
+
+def _refuse_what_does_not_fit(source: Path, options: ConversionOptions, *, of_arrays: bool, to_store: bool) -> None:
+    for name, own in (("classes", "a store, which has its own"), ("dtype", "a store: the layout is float32")):
+        if not to_store and getattr(options, name) is not None:
+            raise InputError(option_name(name), expected="a source of arrays or of the article's layout", found=own)
+    if options.beside and not of_arrays:
+        raise InputError(option_name(next(iter(options.beside))), expected="a source X.npy", found=source)
+
+
+def describe(made: Converted) -> list[str]:
+    """Returns what the command says of a conversion, a line each."""
+    return [f"{made.path}: {remark}" for remark in made.remarks]
 
 
 def _of_arrays(files: ArrayFiles, store: FeatureStore) -> Iterator[str]:

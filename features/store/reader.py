@@ -194,7 +194,7 @@ class FeatureStore(FeatureSource):
         pending = int(np.count_nonzero(self.done == RowState.PENDING))
         if pending or not self.complete:
             settled = f"{len(self) - pending} of {len(self)} rows"
-            hint = "run the same features.extract again to finish it"
+            hint = f"run the same {self.header.made_by} again to finish it"
             raise InputError(self.path, field="complete", expected="a finished store", found=settled, hint=hint)
         if not len(self.usable):
             raise InputError(self.path, field="done", expected="at least one usable row", found="none")

@@ -115,6 +115,15 @@ class StoreHeader(FeatureKind):
         return replace(self, feature_shape=(height, width, self.projection.channels), projection=None)
 
     @property
+    def made_by(self) -> str:
+        """What makes such a store: a command, or the function for arrays that came from no file."""
+        if self.projection is not None:
+            return "features.compress"
+        if self.arrays_sha256 and not self.created:
+            return "FeatureStore.from_arrays"
+        return "features.convert" if self.backbone == UNKNOWN else "features.extract"
+
+    @property
     def fingerprint(self) -> str:
         """Hash over all that decides the features: backbone, weights, preprocessing, size, views, classes, files.
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import InputError
+from features.runtime.extras import extra_hint
 from features.runtime.options import A_PATH, NO_PATH
 from heads.files.head_file import file_image
 from heads.files.metadata_json import NAME, to_json
@@ -61,10 +62,8 @@ class Format:
         """
         missing = [name for name in self.packages if not find_spec(name)]
         if missing:
-            hint = f"pip install 'bottleneck-search[{self.extra}]'"
-            raise InputError(
-                self.title, expected=f"{', '.join(self.packages)} to be installed", found=_none(missing), hint=hint
-            )
+            expected, hint = f"{', '.join(self.packages)} to be installed", extra_hint(self.extra)
+            raise InputError(self.title, expected=expected, found=_none(missing), hint=hint)
 
 
 def format_of(out: str | os.PathLike[str]) -> Format:

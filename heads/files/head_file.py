@@ -1,27 +1,7 @@
 """Heads as plain Keras ``.hdf5`` files: out, and safely in; ``.keras``: safely in; the metadata that travels in them.
 
-A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone (other formats have
-them as JSON, see ``heads.files.metadata_json``):
-
-| attribute | type | meaning |
-|---|---|---|
-| ``kind`` | text | ``head``; ``image_model`` for a model from image to class, which is no head |
-| ``schema`` | int | 1 |
-| ``classes``, ``views`` | texts | class names in label order; views of the features that it was trained on |
-| ``feature_shape`` | 3 ints | height, width, channels |
-| ``backbone``, ``weights``, ``weights_sha256``, ``preprocessing``, ``dtype`` | text | as in the feature store |
-| ``image_size``, ``alpha`` | int, float | as in the feature store; ``alpha`` is absent where the backbone has none |
-| ``intensity``, ``resize`` | text | as in the feature store; ``unknown`` and ``squash`` where absent |
-| ``layer``, ``backbone_sha256`` | text | as in the feature store; absent where there is none |
-| ``store_fingerprint``, ``study`` | text | where it was trained; empty where unknown |
-| ``trial``, ``value`` | int, float | the study's trial and its recorded validation value; absent where there is none |
-| ``trials`` | ints | of an ensemble, the trials whose heads it averages; absent where there are none |
-| ``temperature`` | float | calibrates its probabilities (``heads.metrics.calibration``); absent where none was fitted |
-| ``spec``, ``split`` | JSON | HeadSpec, and how the rows were split; absent where unknown |
-| ``own`` | JSON | of a head of somebody's own function: its name, and the parameters that it suggested; else absent |
-| ``refit`` | JSON | on what it was trained after the search, and its repeats' scores; absent for a trial's own head |
-| ``projection`` | text | basis of the compressed store that it was trained on; absent where that had all channels |
-| ``versions`` | JSON | package versions that made it |
+A file is what Keras writes, with attributes beside Keras' own at its root, readable with h5py alone: docs/head-file.md
+says which. Other formats have them as JSON, see ``heads.files.metadata_json``.
 """
 
 from __future__ import annotations

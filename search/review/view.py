@@ -20,6 +20,7 @@ from features.rows.feed import Feed
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.extras import extra_hint
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
@@ -84,9 +85,7 @@ class View:
         try:
             from optuna_dashboard import wsgi  # noqa: PLC0415  an extra
         except ImportError as error:
-            raise BottleneckError(
-                "optuna-dashboard is not installed: pip install 'bottleneck-search[dashboard]'"
-            ) from error
+            raise BottleneckError(f"optuna-dashboard is not installed: {extra_hint('dashboard')}") from error
         artifacts.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = config

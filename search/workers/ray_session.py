@@ -16,6 +16,7 @@ from typing import Any
 
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.extras import extra_hint
 from features.runtime.files import ROOT
 from features.runtime.portable import cpu_count
 from search.workers.ray_internals import keep_quiet
@@ -61,7 +62,7 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
     try:
         import ray  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise BottleneckError("ray is not installed: pip install '.[cluster]'") from error
+        raise BottleneckError(f"ray is not installed: {extra_hint('cluster')}") from error
     with ExitStack() as held:
         if not ray.is_initialized():
             keep_quiet()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.extras import extra_hint
 from features.runtime.files import replacing
 from features.runtime.lock import WriterLock
 from features.runtime.options import option_name
@@ -81,7 +82,7 @@ def fetched(address: str, *, part: str = "features", identity: Mapping[str, str]
     try:
         import fsspec  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise BottleneckError(f"{address}: fsspec is not installed: pip install '.[cluster]'") from error
+        raise BottleneckError(f"{address}: fsspec is not installed: {extra_hint('cluster')}") from error
     with _reaching(address, part):
         try:
             system, place = fsspec.core.url_to_fs(address)

@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 import features
-from features import BottleneckError, ExtractionOptions, FeatureStore, InputError, extract, network_layers
+from features import BottleneckError, FeatureStore, InputError, extract, network_layers
 from features.extraction import extraction
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -126,25 +126,24 @@ def test_an_option_that_there_is_not_is_a_mistake_in_the_call(images, tmp_path):
         extract(images, tmp_path / "s.h5", bakbone="vgg16")
 
 
-def test_options_are_said_once():
+@pytest.mark.parametrize(
+    ("door", "own", "options"),
+    [
+        (extract, ["images", "store", "progress", "table"], features.ExtractionOptions),
+        (features.compress, ["store", "out", "progress"], features.CompressionOptions),
+        (features.convert, ["source", "destination", "progress"], features.ConversionOptions),
+    ],
+)
+def test_options_are_said_once(invoke, door, own, options):
     """The model's fields are the keyword arguments, as help() shows them, and the command's options."""
-    fields = list(ExtractionOptions.model_fields)
-    assert list(inspect.signature(extract).parameters) == [
-        "images",
-        "store",
-        "progress",
-        "table",
-        *(name for name in fields if name != "table"),
-    ]
-    assert inspect.signature(extract).parameters["backbone"].default == "inception_v3"
-    for name in fields:
-        assert f"{name}: " in extract.__doc__
-    told = subprocess.run(
-        [sys.executable, "-m", "features.extract", "--help"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    for name in fields:
-        assert f"--{name.replace('_', '-')}" in told.stdout
-    assert "--no-strict" not in told.stdout
+    parameters = inspect.signature(door).parameters
+    assert list(parameters) == [*own, *(name for name in options.model_fields if name not in own)]
+    _, told, _ = invoke(f"features.{door.__name__}", "--help")
+    for name, field in options.model_fields.items():
+        assert f"{name}: " in door.__doc__
+        assert parameters[name].default == field.default
+        assert f"--{name.replace('_', '-')}" in told
+    assert "--no-" not in told
 
 
 ORDERS = (

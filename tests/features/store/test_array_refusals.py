@@ -156,7 +156,7 @@ FILES: dict[str, tuple[str, str]] = {
     "classes twice": ("named.npz --classes a,b,c", "--classes: expected none beside those in {named.npz}, found a,b,c"),
     "few names": ("e.npz --classes a,b", "{e.npz}: y: expected 0 to 1, an index into the classes, found 2 in row 2"),
     "equal names": ("e.npz --classes a,b,a", "--classes: expected different names, in label order, found a, b, a"),
-    "a dtype": ("e.npz --dtype int8", "--dtype: expected float16 or float32, found int8"),
+    "a dtype": ("e.npz --dtype int8", "Invalid value for '--dtype': 'int8' is not one of 'float16', 'float32'"),
     "cut short": ("short.npy --labels {y.npy}", "{short.npy}: expected 120 bytes for shape (6, 5), found 112"),
     "cut shorter": (
         "head.npy --labels {y.npy}",

@@ -17,6 +17,7 @@ from conftest import CLASSES, build_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import features
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from features.store import article as layout
@@ -275,6 +276,20 @@ def test_class_names_are_those_given_the_articles_or_numbers(tmp_path):
     with pytest.raises(InputError, match="--classes: expected text in Unicode, found something else"):
         article_to_store(three, tmp_path / "store.h5", classes="a,b,\udcff")
     assert not (tmp_path / "store.h5").exists()
+
+
+def test_python_gets_the_store_opened_and_of_a_store_the_path(tmp_path, capsys):
+    article = write_article(tmp_path / "article.h5", [2, 2], classes=3)
+    store = features.convert(article, f"{tmp_path / 'store.h5'}", classes=["a", "b", "c"], dtype="float32")
+    assert isinstance(store, FeatureStore)
+    assert (store.classes, store.header.dtype) == (("a", "b", "c"), "float32")
+    assert f"{store.path}: the patients are unknown" in capsys.readouterr().err
+    back = features.convert(store.path, tmp_path / "back.h5", progress=False)
+    assert back == tmp_path / "back.h5"
+    assert is_article(back)
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(InputError, match=r"clases: expected an option of a conversion, .*is classes or labels meant"):
+        features.convert(article, tmp_path / "other.h5", clases="a,b,c")
 
 
 def test_neither_layout_is_refused(tmp_path):

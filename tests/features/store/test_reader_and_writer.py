@@ -22,6 +22,7 @@ from features.runtime.lock import WriterLock
 from features.store import reader as reading
 from features.store import writer as writing
 from features.store.joined import JoinedStore
+from features.store.kind import UNKNOWN
 from features.store.projected import ProjectedStore
 from features.store.projection import Projection
 from features.store.reader import FeatureStore
@@ -233,6 +234,27 @@ def test_a_reader_sees_only_what_is_settled_while_another_writes(tmp_path):
         assert np.array_equal(store.features[:4], features[:4])
         with pytest.raises(InputError, match="complete: expected a finished store, found 4 of 12 rows; run the same"):
             store.require_complete()
+
+
+@pytest.mark.parametrize(
+    ("made_of", "command"),
+    [
+        ({}, "features.extract"),
+        ({"backbone": UNKNOWN}, "features.convert"),
+        ({"backbone": UNKNOWN, "arrays_sha256": "ab" * 32}, "features.convert"),
+        ({"backbone": UNKNOWN, "arrays_sha256": "ab" * 32, "created": ""}, "FeatureStore.from_arrays"),
+        ({"projection": Projection(np.eye(8, dtype=np.float32), "ab" * 32)}, "features.compress"),
+        (
+            {"backbone": UNKNOWN, "projection": Projection(np.eye(8, dtype=np.float32), "ab" * 32)},
+            "features.compress",
+        ),
+    ],
+)
+def test_an_unfinished_store_says_what_finishes_it(tmp_path, made_of, command):
+    header = replace(build_header(rows=12, batch_size=4), **made_of)
+    fill_store(tmp_path / "a.h5", header, build_features(header), np.full(12, RowState.DONE, np.uint8), batches=1)
+    with pytest.raises(InputError, match=f"found 4 of 12 rows; run the same {command} again to finish it$"):
+        FeatureStore(tmp_path / "a.h5").require_complete()
 
 
 def test_a_store_is_read_on_from_wherever_the_process_goes(tmp_path, monkeypatch):

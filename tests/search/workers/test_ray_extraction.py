@@ -30,7 +30,7 @@ from search.workers.batch_worker import BatchWorker, BuiltThere
 from search.workers.extraction import extract_on_ray
 from search.workers.ray_session import ray_session
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'bottleneck-search[cluster]'")
 
 BATCH = 4
 CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": BATCH}

@@ -40,7 +40,7 @@ def test_options_that_do_not_fit(options, said):
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BottleneckError, match=r"^ray is not installed: pip install '\.\[cluster\]'$"):
+    with pytest.raises(BottleneckError, match=r"^ray is not installed: pip install 'bottleneck-search\[cluster\]'$"):
         enter()
 
 
