@@ -42,9 +42,8 @@ def convert(
 ) -> FeatureStore | Path:
     """Makes a store of arrays in files or of the article's layout; turns a store into that.
 
-    A conversion to a store that was stopped goes on where it was when it is called again, and a store that is finished
-    already is opened if it was made of arrays. Arrays that are no files become a store by
-    ``FeatureStore.from_arrays``.
+    A conversion to a store that was stopped goes on where it was when it is called again, and what one has finished is
+    left as it is. Arrays that are no files become a store by ``FeatureStore.from_arrays``.
 
     Args:
         source: An ``.npz`` with ``X`` (n, c) or (n, h, w, c), ``y`` (class indices or names), and perhaps ``paths``,
