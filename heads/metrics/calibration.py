@@ -20,7 +20,7 @@ _NUMBERS = 2**17
 """Probabilities that a temperature is tried on at once: as many as a processor's cache holds."""
 
 
-def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *, repeats: int = 1) -> float:
     """Returns the temperature that makes the true classes of some rows most probable, where 1 is the likeliest before.
 
     Without that, rows that are all classified correctly, or all but one by a hair, would have a head as sure as can be.
@@ -30,6 +30,7 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -
     Args:
         probabilities: (rows, classes) of rows that the head was not trained on, at least one.
         labels: (rows,) index of the true class.
+        repeats: How often each row is among them, called by several heads: so often it says less than as many rows.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415  slow to import, and needed once a study
 
@@ -42,13 +43,13 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -
     def loss(logarithm: float) -> float:
         """The loss of what ``with_temperature`` makes, from logarithms that are taken once for all temperatures.
 
-        And what the temperature itself costs, as a share of all rows.
+        And what the temperature itself costs, as a share of all rows; each is one however often it was called.
         """
         temperature, sums = np.exp(logarithm), np.empty(len(logs))
         for start in range(0, len(logs), rows):
             some = logs[start : start + rows] / temperature
             sums[start : start + rows] = np.exp(some, out=some).sum(axis=1)
-        unlikely = (logarithm / _SPREAD) ** 2 / (2 * len(logs))
+        unlikely = repeats * (logarithm / _SPREAD) ** 2 / (2 * len(logs))
         return float(np.minimum(np.log(sums) - true / temperature, most).mean()) + unlikely
 
     bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))

@@ -29,7 +29,7 @@ def temperature_of(called: Sequence[Probabilities], data: SearchData) -> float |
     """
     if not called or not data.has_known_class.any():
         return None
-    return fit_temperature(*_known(called, data))
+    return fit_temperature(*_known(called, data), repeats=len(called))
 
 
 def calibration_of(called: Sequence[Probabilities], temperature: float | None, data: SearchData) -> Calibration | None:

@@ -69,6 +69,13 @@ def test_rows_that_are_all_called_rightly_say_how_unsure_is_too_unsure_and_not_h
     assert str(score(np.array([[1.0, 0.0]], np.float32), np.array([0])).loss) == "0.0"
 
 
+def test_rows_that_several_heads_call_alike_say_no_more_than_once():
+    called, labels = np.array([[0.9, 0.1]] * 40, np.float32), np.zeros(40, int)
+    once = fit_temperature(called, labels)
+    assert fit_temperature(np.tile(called, (5, 1)), np.tile(labels, 5), repeats=5) == pytest.approx(once, rel=1e-3)
+    assert fit_temperature(np.tile(called, (5, 1)), np.tile(labels, 5)) < 0.9 * once  # as of five times the rows
+
+
 def test_between_all_rows_right_and_one_wrong_there_is_no_jump():
     called, labels = np.array([[0.65, 0.35]] * 100, np.float32), np.zeros(100, int)
     found = []

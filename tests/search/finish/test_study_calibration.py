@@ -81,7 +81,7 @@ def test_it_is_fitted_on_the_validation_rows_by_the_repeats(ended):
     found = finalists(ended)
     summary = concluded(ended, found)
     labels = ended.data.validation.labels
-    expected = fit_temperature(np.concatenate(found[0].probabilities), np.concatenate([labels, labels]))
+    expected = fit_temperature(np.concatenate(found[0].probabilities), np.concatenate([labels, labels]), repeats=2)
     assert summary.calibration.temperature == expected > 1  # they are surer than they are right
     assert summary.calibration.ece_after < summary.calibration.ece_before
     assert read_head(refit_path_of(ended.folder, found[0].trial)).metadata.temperature == expected
@@ -127,7 +127,7 @@ def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     members = [one for one in found if not one.is_article]
     assert summary.ensemble.trials == tuple(one.trial for one in members)
     seeds = [mean_probabilities([one.probabilities[run] for one in members]) for run in (0, 1)]
-    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
+    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2), repeats=2)
     assert summary.ensemble.temperature == expected
     assert summary.test.ensemble.calibration.temperature == expected
 
@@ -141,7 +141,7 @@ def test_an_average_with_a_member_that_was_stopped_is_calibrated_by_what_that_on
     members = [one for one in found if not one.is_article]
     assert found[1] in members
     seeds = [mean_probabilities([one.probabilities[run] for one in members]) for run in (0, 1)]
-    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2))
+    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2), repeats=2)
     assert summary.ensemble.temperature == expected
     assert read_head(refit_path_of(ended.folder, found[1].trial)).metadata.temperature is None  # alone it is another
 
@@ -168,7 +168,7 @@ def test_rows_of_a_class_that_the_judging_heads_never_saw_calibrate_nothing(lone
     assert lone.has_known_class.tolist() == of_known.tolist()
     called = [unknowing(lone, right, sure=0.7) for right in (46, 48)]
     known = [one[of_known] for one in called]
-    expected = fit_temperature(np.concatenate(known), np.tile(labels[of_known], 2))
+    expected = fit_temperature(np.concatenate(known), np.tile(labels[of_known], 2), repeats=2)
     assert temperature_of(called, lone) == expected < 1 < fit_temperature(np.concatenate(called), np.tile(labels, 2))
     told = calibration_of(called, expected, lone)
     assert told.ece_after < told.ece_before == reliability(np.concatenate(known), np.tile(labels[of_known], 2)).error
