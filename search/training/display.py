@@ -45,20 +45,19 @@ class Display:
             self._drawn = now
             self._live.update(self._table())
 
-    def finished(self, number: int) -> None:
-        """A trial has been told."""
-        if self._live:
+    def finished(self, *numbers: int) -> None:
+        """Some trials have been told."""
+        if self._live or not numbers:
             return
-        trial = self.study.get_trials(deepcopy=False)[number]
-        value = "" if trial.value is None else f" {trial.value:.4f}"
-        state = trial.state.name.lower()
-        notes = TrialNotes.of(trial)
-        done, left = self._progress()
-        reason = "" if notes.failure is None else f" ({notes.failure})"
-        say(
-            f"{self.what} {number}: {state}{value} after {counted(notes.epochs, 'epoch')}{reason};"
-            f" {done} of {self.config.trials} done" + (f", about {duration(left)} left" if left is not None else ""),
-        )
+        trials, (done, left) = self.study.get_trials(deepcopy=False), self._progress()
+        so_far = f"{done} of {self.config.trials} done" + (f", about {duration(left)} left" if left is not None else "")
+        for number in numbers:
+            trial = trials[number]
+            notes = TrialNotes.of(trial)
+            value = "" if trial.value is None else f" {trial.value:.4f}"
+            reason = "" if notes.failure is None else f" ({notes.failure})"
+            state = f"{trial.state.name.lower()}{value} after {counted(notes.epochs, 'epoch')}{reason}"
+            say(f"{self.what} {number}: {state}; {so_far}")
 
     def _progress(self) -> tuple[int, float | None]:
         """Trials that have finished, and seconds left at the rate of this run."""

@@ -338,8 +338,7 @@ class Pool:
         self.members = [member for member in self.members if member.asked.number not in gone]
         if not self.snapshots.beside_journal:
             self.sink.write_out()
-        for outcome in outcomes:
-            self.display.finished(outcome.member.asked.number)
+        self.display.finished(*(outcome.member.asked.number for outcome in outcomes))
 
     def _complete(self, completed: Completed) -> None:
         member, weights, score = completed.member, completed.weights, completed.score

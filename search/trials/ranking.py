@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -39,7 +41,14 @@ def score_of(study: optuna.Study, trial: FrozenTrial) -> Score:
 
 def ranking(study: optuna.Study) -> list[FrozenTrial]:
     """The completed trials, best first: value, then validation loss, then number."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return _ranked(study, _completed(study))
+
+
+def _completed(study: optuna.Study) -> list[FrozenTrial]:
+    return list(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def _ranked(study: optuna.Study, completed: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     scores = {trial.number: score_of(study, trial) for trial in completed}
     return sorted(completed, key=lambda t: (-scores[t.number].ranking_score, scores[t.number].loss, t.number))
 
@@ -51,7 +60,7 @@ def is_article(trial: FrozenTrial) -> bool:
 
 def article_trial(study: optuna.Study) -> FrozenTrial | None:
     """The article's head, if it has run to its end."""
-    return next((trial for trial in ranking(study) if is_article(trial)), None)
+    return next(iter(_ranked(study, [trial for trial in _completed(study) if is_article(trial)])), None)
 
 
 def finalists_of(study: optuna.Study, count: int) -> list[FrozenTrial]:

@@ -344,10 +344,9 @@ class _Watch:
         epochs = sum(len(trial.intermediate_values) for trial in trials)
         self._display.epoch(epochs - self._epochs)
         self._epochs = epochs
-        for trial in trials:
-            if trial.number not in self._told and trial.state.is_finished():
-                self._told.add(trial.number)
-                self._display.finished(trial.number)
+        ended = [one.number for one in trials if one.number not in self._told and one.state.is_finished()]
+        self._told.update(ended)
+        self._display.finished(*ended)
         return True
 
     def _begin(self) -> None:

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from made_study import MadeStudy, make_config
+from optuna.trial import TrialState
 from rich.console import Console
 
 from search.training import display
 from search.training.display import Display
+from search.trials.ranking import is_counted, score_of
 
 
 @pytest.fixture
@@ -21,12 +23,12 @@ def made(tmp_path):
     study.close()
 
 
-def shown(made: MadeStudy, console: Console, monkeypatch) -> str:
+def shown(made: MadeStudy, console: Console, monkeypatch, *, more: int = 3) -> str:
     monkeypatch.setattr(display, "console", console)
     monkeypatch.setattr("features.runtime.command.console", console)
     monkeypatch.setattr(display, "REDRAW_EVERY", 0)
     with Display(made.opened.study, made.config) as screen:
-        made.train(3)
+        made.train(more)
         screen.epoch(2)
         screen.finished(2)
     return console.file.getvalue()
@@ -37,6 +39,33 @@ def test_in_a_log_it_is_a_line_a_trial(made, monkeypatch):
     assert text.startswith("trial 2: complete 0.")
     assert len(text.splitlines()) == 1
     assert "3 of 12 done" in text
+
+
+def test_however_many_end_at_once_the_study_is_looked_through_once(made, monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr("features.runtime.command.console", console)
+    monkeypatch.setattr(display, "console", console)
+    with Display(made.opened.study, made.config) as screen:
+        made.train(6)
+        looked_at = []
+        monkeypatch.setattr(display, "is_counted", lambda trial: looked_at.append(trial) or is_counted(trial))
+        screen.finished(1, 2, 4)
+        assert len(looked_at) == 6
+        screen.finished()
+    lines = console.file.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["trial 1", "trial 2", "trial 4"]
+    assert all("6 of 12 done" in line for line in lines)
+
+
+def test_a_table_ranks_each_trial_once_and_the_articles_beside_them(made, monkeypatch):
+    scored = []
+    known = lambda study, trial: scored.append(trial.number) or score_of(study, trial)  # noqa: E731
+    monkeypatch.setattr("search.trials.ranking.score_of", known)
+    made.train(6)
+    scored.clear()
+    shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch, more=0)
+    completed = [trial.number for trial in made.opened.study.trials if trial.state == TrialState.COMPLETE]
+    assert sorted(scored) == sorted([*completed, 0])
 
 
 def test_with_more_done_than_wanted_no_time_is_left(made, monkeypatch):
