@@ -20,15 +20,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
 from heads.files.projected import for_features_of
-from heads.metrics.calibration import describe_calibration, fit_temperature
 from heads.metrics.scoring import Probabilities, average_views, predict_probabilities
 from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
+from search.finish.calibration import calibration_of, temperature_of
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.export_choice import why_not_together
@@ -46,7 +45,6 @@ from search.record.head_files import copy_path_of, find_head, head_files
 from search.record.recommended import ENSEMBLE, NAMES, REPEATS, Recommendation
 from search.record.results import (
     BankFigures,
-    Calibration,
     Ensemble,
     FinalistCost,
     FinalistPlan,
@@ -213,7 +211,7 @@ def conclude(
         raise BottleneckError(untrained[choice.trial])
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
-    temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
+    temperatures = {number: temperature_of(found, data.first) for number, found in probabilities.items()}
     by_trial = {finalist.trial: finalist for finalist in choice.finalists}
     if refits or head_files(folder, "refit", "copy"):
         withdraw_summary(folder)
@@ -259,7 +257,7 @@ def conclude(
         ensemble=described,
         recommendation=recommended,
         refit=_describe_refit(refits.get(choice.trial), data.of(store_of[choice.trial])),
-        calibration=_calibration(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
+        calibration=calibration_of(probabilities.get(choice.trial, ()), temperatures.get(choice.trial), data.first),
         test=test,
         verdict=verdict(test),
         notes=(
@@ -349,25 +347,8 @@ def _describe_ensemble(
     if len(members) < 2:
         return None
     of_seeds = zip(*(probabilities.get(number, ()) for number in members), strict=False)
-    temperature = _temperature([average_views(seed) for seed in of_seeds], data)
+    temperature = temperature_of([average_views(seed) for seed in of_seeds], data)
     return Ensemble(trials=tuple(members), temperature=temperature)
-
-
-def _temperature(probabilities: Sequence[Probabilities], data: SearchData) -> float | None:
-    """One temperature for all repeats of a head: each of them is a head like the one that leaves."""
-    if not probabilities:
-        return None
-    return fit_temperature(np.concatenate(probabilities), np.tile(data.validation_labels, len(probabilities)))
-
-
-def _calibration(
-    probabilities: Sequence[Probabilities], temperature: float | None, data: SearchData
-) -> Calibration | None:
-    """Of the chosen head's repeats, on the validation rows: what the temperature was fitted on."""
-    if not probabilities:
-        return None
-    labels = np.tile(data.validation_labels, len(probabilities))
-    return Calibration(**describe_calibration(np.concatenate(probabilities), labels, temperature))
 
 
 def tested_together(

@@ -16,12 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from features.rows.split import groups_of
-from heads.metrics.calibration import fit_temperature, with_temperature
+from heads.metrics.calibration import with_temperature
 from heads.metrics.intervals import is_within, paired_difference
 from heads.metrics.scoring import Probabilities, average_views, true_logarithms
+from search.finish.calibration import temperature_of
 from search.finish.repeats import Finalist
 from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
+
+_BY_LOGARITHMS = ("loss", "auc")
+"""Objectives that score a row by the logarithm of its true class' probability."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: str) -> 
     if not compared:
         return None
     labels = data.validation_labels
-    temperatures = [fit_temperature(np.concatenate(one.called), np.tile(labels, len(one.called))) for one in compared]
+    temperatures = [temperature_of(one.called, data) for one in compared]
+    scored = _scored(data, objective)
     scores = [
-        np.mean([row_scores(called, labels, objective, temperature=temperature) for called in one.called], axis=0)
+        np.mean(
+            [row_scores(called[scored], labels[scored], objective, temperature=temperature) for called in one.called],
+            axis=0,
+        )
         for one, temperature in zip(compared, temperatures, strict=True)
     ]
     best = max(range(len(compared)), key=lambda place: (scores[place].mean(), -place))
-    patients = _patients(data)
+    patients = _patients(data)[scored]
     contenders = []
     for one, mine, temperature in zip(compared, scores, temperatures, strict=True):
         difference, error = paired_difference(scores[best], mine, patients)
@@ -120,13 +128,24 @@ def row_scores(
         objective: As in ``recommend``.
         temperature: What calibrates ``called``; nothing for right and wrong, as it changes no predicted class.
     """
-    if objective in ("loss", "auc"):
+    if objective in _BY_LOGARITHMS:
         return true_logarithms(with_temperature(called, temperature), labels)
     right: npt.NDArray[np.float64] = (called.argmax(axis=1) == labels).astype(np.float64)
     if objective == "accuracy":
         return right
     counts = np.bincount(labels)
     return np.asarray(right * (len(labels) / (np.count_nonzero(counts) * counts[labels])))
+
+
+def _scored(data: SearchData, objective: str) -> npt.NDArray[np.bool_]:
+    """Which of the validation rows are scored.
+
+    A head gives a class that it was not trained on next to nothing. How little that is says nothing of what leaves,
+    which was trained on all classes, and in logarithms a few such rows outweigh all others. As right or wrong they are
+    alike for every head.
+    """
+    known = data.has_known_class
+    return known if objective in _BY_LOGARITHMS and known.any() else np.ones(len(known), bool)
 
 
 def _patients(data: SearchData) -> npt.NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from features.runtime.errors import InputError
 from features.runtime.text import counted, listed, printable
@@ -124,12 +125,24 @@ def require_area(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> None:
 def describe_sat_out(store: FeatureSource, trained: Rows, folds: Sequence[Rows]) -> Iterator[str]:
     """Yields a line for each fold that has all training rows of some classes: its heads are trained without them."""
     for number, fold in enumerate(folds, start=1):
-        for name in store.lacking(np.setdiff1d(trained, fold)):
+        for name in _sat_out(store, trained, fold):
             own = fold[store.labels[fold] == store.classes.index(name)]
             yield (
                 f"fold {number} has all {counted(len(own), 'training row')} of class {printable(name)}"
-                f"{_of_known(store, own)}: heads are judged on it that were trained without that class"
+                f"{_of_known(store, own)}: heads are judged on it that were trained without that class;"
+                f" {'it calibrates' if len(own) == 1 else 'they calibrate'} nothing"
             )
+
+
+def knows_class(store: FeatureSource, trained: Rows, fold: Rows) -> npt.NDArray[np.bool_]:
+    """Returns, for each row of a fold, whether there are rows of its class to train on outside of the fold."""
+    unknown = [store.classes.index(name) for name in _sat_out(store, trained, fold)]
+    return ~np.isin(store.labels[fold], unknown)
+
+
+def _sat_out(store: FeatureSource, trained: Rows, fold: Rows) -> tuple[str, ...]:
+    """The classes of which a fold has all training rows."""
+    return store.lacking(np.setdiff1d(trained, fold))
 
 
 def absent_classes(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> dict[str, list[str]]:

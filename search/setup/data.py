@@ -27,6 +27,7 @@ from search.setup.classes import (
     absent_classes,
     describe_absent,
     describe_sat_out,
+    knows_class,
     require_trainable,
     require_two_classes,
     require_usable,
@@ -75,6 +76,13 @@ class SearchData:
         if self.folds:
             return np.concatenate([self.store.labels[rows] for rows in self.folds])
         return self.validation.labels
+
+    @property
+    def has_known_class(self) -> npt.NDArray[np.bool_]:
+        """For each of ``validation_labels``, whether the heads that judge the row were trained on its class."""
+        if not self.folds:
+            return np.ones(len(self.validation.rows), bool)
+        return np.concatenate([knows_class(self.store, self.train.rows, fold) for fold in self.folds])
 
     @property
     def parts_but_test(self) -> tuple[str, ...]:

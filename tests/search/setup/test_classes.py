@@ -117,8 +117,9 @@ def test_folds_that_lack_classes_are_said(tmp_path):
     (whole,) = {"fold 1", "fold 2", "fold 3"}.difference(lacking)
     assert data.remarks[-1] == (
         f"{whole} has all 30 training rows of class B of 1 patient: heads are judged on it that were trained without"
-        " that class"
+        " that class; they calibrate nothing"
     )
+    assert data.has_known_class.tolist() == [label == 0 for label in data.validation_labels]
 
 
 def test_labels_of_given_stores_are_those_of_the_first(tmp_path):
