@@ -15,7 +15,7 @@ import keras
 
 from features.runtime.errors import InputError
 from heads.files.head_file import Head
-from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, shared, trials_of
+from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, refit_of, shared, trials_of
 from heads.files.plain_layers import PlainModel, parse_model
 from heads.model.keras_internals import architecture
 
@@ -66,8 +66,8 @@ def join_heads(heads: Sequence[Head], *, temperature: float | None = None) -> He
         temperature: What calibrates the average.
 
     Returns:
-        The ensemble. Its metadata are what holds of every member; ``trials`` are theirs, where each has one, and
-        ``versions`` the first one's.
+        The ensemble. Its metadata are what holds of every member; ``trials`` are theirs, where each has one, ``refit``
+        says what any of them was trained on, and ``versions`` are the first one's.
 
     Raises:
         InputError: As ``build_ensemble``; or two heads were trained on features, or for classes, of different kinds,
@@ -84,6 +84,7 @@ def join_heads(heads: Sequence[Head], *, temperature: float | None = None) -> He
         **kind,
         **shared(members, WHERE_ALIKE),
         trials=trials_of(members),
+        refit=refit_of(members),
         temperature=temperature,
         versions=first.versions,
     )

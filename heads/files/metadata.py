@@ -35,6 +35,9 @@ one file of heads."""
 WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
 """What several heads in one file say of themselves only where all of them say the same."""
 
+_TRAINED_ON = ("parts", "stores")
+"""Of a refit, what it had to train on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadMetadata(FeatureKind):
@@ -55,7 +58,7 @@ class HeadMetadata(FeatureKind):
             the heads it was fitted by were not trained on.
         refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
             ``rows`` and ``epochs``, ``stores`` (fingerprints, where these are two), and ``repeats``, ``mean`` and
-            ``sd`` of the values of heads like it.
+            ``sd`` of the values of heads like it. Of an ensemble ``parts`` and ``stores``, those of any member.
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.
@@ -124,6 +127,15 @@ def trials_of(members: Sequence[HeadMetadata]) -> tuple[int, ...]:
     """Returns the members' trials; none where one has none."""
     trials = tuple(one.trial for one in members if one.trial is not None)
     return trials if len(trials) == len(members) else ()
+
+
+def refit_of(members: Sequence[HeadMetadata]) -> dict[str, Any] | None:
+    """Returns on what members were trained again, those of any of them; None where none was."""
+    refits = [one.refit for one in members if one.refit]
+    if not refits:
+        return None
+    told = {name: list(dict.fromkeys(one for refit in refits for one in refit.get(name, ()))) for name in _TRAINED_ON}
+    return {name: found for name, found in told.items() if found}
 
 
 def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState, StoreHeader
 from features.store.writer import StoreWriter
 from heads.evaluation.rows import Part, fitted, rows_of
+from heads.files.ensemble import join_heads
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
@@ -277,6 +278,9 @@ def test_a_calibrated_head_is_scored_as_it_is_said_to_be(head: Path, store: Feat
     assert calibrated["loss"] != pytest.approx(plain["loss"], rel=1e-3)
     assert "trained on" in run(warm, store.path, "--json", "--part", "validation")[2]
     assert "trained on" not in run(head, store.path, "--json", "--part", "validation")[2]
+    average = join_heads([read_head(warm)] * 2)
+    save_head(tmp_path / "average.hdf5", average.model, average.metadata)
+    assert "trained on" in run(tmp_path / "average.hdf5", store.path, "--json", "--part", "validation")[2]
 
 
 def test_the_store_of_the_validation_rows_is_one_that_the_head_was_trained_on(

@@ -225,6 +225,19 @@ class TestMetadata:
         heads[0] = Head(heads[0].model, replace(heads[0].metadata, trial=None))
         assert join_heads(heads).metadata.trials == ()
 
+    def test_what_any_member_was_trained_on_again_is_said(self) -> None:
+        """So that whoever scores the average on these rows is warned."""
+        heads = self.heads()
+        refits = (
+            {"parts": ["train"], "stores": ["f" * 64, "0" * 64], "rows": 7, "epochs": 3},
+            {"parts": ["train", "validation"], "rows": 9, "epochs": 4, "mean": 0.5},
+        )
+        again = [Head(one.model, replace(one.metadata, refit=refit)) for one, refit in zip(heads, refits, strict=True)]
+        expected = {"parts": ["train", "validation"], "stores": ["f" * 64, "0" * 64]}
+        assert join_heads(again).metadata.refit == expected
+        assert join_heads([heads[0], again[1]]).metadata.refit == {"parts": ["train", "validation"]}
+        assert join_heads(heads).metadata.refit is None
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [("classes", CLASSES[::-1]), ("views", ("identity",)), ("backbone", "vgg16"), ("dtype", "float16")],

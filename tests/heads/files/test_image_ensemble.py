@@ -88,6 +88,12 @@ def test_what_holds_of_one_member_alone_is_not_said_of_the_whole(branches):
     assert (whole.alpha, whole.preprocessing, whole.intensity, whole.own) == (None, "unknown", "unknown", None)
 
 
+def test_it_says_on_what_any_member_was_trained_again(branches):
+    assert ensemble_metadata(branches, None).refit is None
+    again = replaced(branches[1], refit={"parts": ["train", "validation"], "rows": 9})
+    assert ensemble_metadata([branches[0], again], None).refit == {"parts": ["train", "validation"]}
+
+
 def replaced(branch: Branch, **changes) -> Branch:
     """The branch of a network that says something else of itself."""
     return Branch(branch.backbone, [replace(head, metadata=replace(head.metadata, **changes)) for head in branch.heads])
