@@ -135,7 +135,14 @@ def labelled(labels: Given, rows: int, classes: tuple[str, ...] | None) -> tuple
         wrong = int(values.argmin() if least < 0 else values.argmax())
         raise labels.refusal(expected, f"{values[wrong]} in row {wrong}")
     names = classes or numbered_classes(count)
-    _check_every_class(labels, names, np.bincount(values.astype(np.int64), minlength=count))
+    if classes is None:
+        hint = (
+            "to train on these rows, number the classes without a gap; to test a head or a search of more classes on"
+            f" them, give y as class names, such as {names[most]}"
+        )
+    else:
+        hint = "leave their names out of classes, and give y as names: the numbers of the others would change"
+    _check_every_class(labels, names, np.bincount(values.astype(np.int64), minlength=count), hint)
     return tuple(values.tolist()), names
 
 
@@ -154,14 +161,14 @@ def _named(
             expected = f"one of {listed(map(printable, names), _NAMED)}"
             raise labels.refusal(expected, f"{shortened(printable(value), 40)} in row {row}")
     indices = tuple(places[value] for value in values)
-    _check_every_class(labels, names, np.bincount(indices, minlength=len(names)))
+    hint = "leave their names out of classes"
+    _check_every_class(labels, names, np.bincount(indices, minlength=len(names)), hint)
     return indices, names
 
 
-def _check_every_class(labels: Given, names: Sequence[str], counts: npt.NDArray[np.int64]) -> None:
+def _check_every_class(labels: Given, names: Sequence[str], counts: npt.NDArray[np.int64], hint: str) -> None:
     without = [printable(name) for name, count in zip(names, counts, strict=True) if not count]
     if without:
-        hint = "leave out the classes that have no row, and number the others without a gap"
         raise labels.refusal(f"rows of each of the {len(names):,} classes", f"none of {listed(without, _NAMED)}", hint)
 
 

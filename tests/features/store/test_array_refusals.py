@@ -55,7 +55,12 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "patients: expected whole numbers or text, found float64; make them text, with '' where the patient is unknown",
     ),
     "below 0": ({"y": Y - 1}, "y: expected 0 and above, an index into the classes, found -1 in row 0"),
-    "a gap": ({"y": Y * 2}, "y: expected rows of each of the 5 classes, found none of class-1, class-3; leave out"),
+    "a gap": (
+        {"y": Y * 2},
+        "y: expected rows of each of the 5 classes, found none of class-1, class-3; to train on these rows, number the"
+        " classes without a gap; to test a head or a search of more classes on them, give y as class names, such as"
+        " class-4",
+    ),
     "large": ({"y": Y + 2**62}, "y: expected 0 to 3999, an index into the classes, found 4611686018427387906 in row 2"),
     "fractions": ({"y": Y * 1.0}, "y: expected whole numbers or text, found float64"),
     "truth": ({"y": Y > 0}, "y: expected class indices or names, found truth values; y.astype(int) makes them 0 and 1"),
@@ -70,7 +75,12 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "many classes": (
         {"classes": np.array(list("abcd"))},
-        "y: expected rows of each of the 4 classes, found none of d;",
+        "y: expected rows of each of the 4 classes, found none of d; leave their names out of classes, and give y as na"
+        "mes: the numbers of the others would change",
+    ),
+    "many named classes": (
+        {"y": np.array(list("abcabc")), "classes": np.array(list("abcd"))},
+        "y: expected rows of each of the 4 classes, found none of d; leave their names out of classes",
     ),
     "equal classes": ({"classes": np.array(list("aab"))}, "classes: expected different names, in label order, found a"),
     "numbered classes": ({"classes": np.arange(3)}, "classes: expected text, found int64"),
