@@ -111,7 +111,16 @@ class StudyRecord:
     @property
     def judging_rows(self) -> int:
         """Rows that a trial's value is the accuracy on; with folds, all that is not test."""
-        return int(self.config.split["counts"]["train" if self.config.folds else "validation"])
+        return int(self.config.split["counts"][self._judging_part])
+
+    @property
+    def judging_rows_by_class(self) -> tuple[int, ...]:
+        """Of ``judging_rows`` those of each class; empty in a study from before these were noted."""
+        return tuple(self.config.split.get("class_counts", {}).get(self._judging_part, ()))
+
+    @property
+    def _judging_part(self) -> str:
+        return "train" if self.config.folds else "validation"
 
 
 def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
@@ -92,17 +93,29 @@ def frugal(record: StudyRecord) -> Frugal | None:
 def standard_error(record: StudyRecord, trial: FrozenTrial) -> float | None:
     """Returns one standard error of a trial's value; None where nothing is known of it.
 
-    Of the mean of its repeats where it is a finalist; of a share of rows the error that these rows have, where that is
-    larger: seeds say nothing of how few rows there are.
+    Of the mean of its repeats where it is a finalist; of a share of rows the error that these rows have, or of a mean
+    of classes' shares that of the classes' rows, where it is larger: seeds say nothing of how few rows there are.
     """
     finalist = next((one for one in record.finalists if one.trial == trial.number), None)
     errors = []
     if finalist is not None and finalist.sd and finalist.through > 1:
         errors.append(finalist.sd / math.sqrt(finalist.through))
     if record.config.objective in _SHARES and record.judging_rows:
-        share = _value(finalist, trial)
-        errors.append(math.sqrt(max(0.0, share * (1 - share)) / record.judging_rows))
+        share, alike = _value(finalist, trial), _rows_counted_alike(record)
+        variance = max(0.0, share * (1 - share))
+        errors.append(math.sqrt(sum(variance / rows for rows in alike)) / len(alike))
     return max(errors, default=None)
+
+
+def _rows_counted_alike(record: StudyRecord) -> Sequence[int]:
+    """Sizes of the groups of rows of whose shares the objective is the mean: all rows, or those of each class.
+
+    Of each class the share is taken to be the mean, as that is all that a trial notes. Where the classes' rows are not
+    known either, the error is that of classes of equal size, the least there is.
+    """
+    if record.config.objective == "balanced_accuracy":
+        return [rows for rows in record.judging_rows_by_class if rows] or [record.judging_rows]
+    return [record.judging_rows]
 
 
 def _value(finalist: FinalistRecord | None, trial: FrozenTrial) -> float:

@@ -36,6 +36,7 @@ class _Split(BaseModel):
 
     identity: str
     counts: dict[str, NonNegativeInt]
+    class_counts: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
     patients: dict[str, NonNegativeInt]
     validation: float
     test: float

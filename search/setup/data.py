@@ -47,7 +47,7 @@ class SearchData:
         validation: Rows that decide between heads; with folds, ``train`` itself.
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, by the chosen head; ``None`` where there are none.
-        split: The parts as JSON: shares, seed, rows, patients, identity, classes that parts lack.
+        split: The parts as JSON: shares, seed, rows, rows of each class, patients, identity, classes that parts lack.
         remarks: What the user should know about them.
     """
 
@@ -296,6 +296,10 @@ def _describe(
     return {
         "identity": split.identity,
         "counts": {name: len(rows) for name, (_, rows) in parts.items()},
+        "class_counts": {
+            name: np.bincount(part.labels[rows], minlength=len(store.classes)).tolist()
+            for name, (part, rows) in parts.items()
+        },
         "patients": {name: len(set(part.patients[rows].tolist()) - {""}) for name, (part, rows) in parts.items()},
         "rows": {name: rows.tolist() for name, (_, rows) in parts.items()},
     }

@@ -179,6 +179,20 @@ def test_with_folds_the_error_of_a_share_is_of_all_rows_that_judge(record):
     assert standard_error(folded, trial) == pytest.approx((trial.value * (1 - trial.value) / COUNTS["train"]) ** 0.5)
 
 
+def test_a_mean_of_classes_is_as_uncertain_as_its_rarest_class(record):
+    split = record.config.split | {"class_counts": {"train": [300, 100], "validation": [90, 0, 10]}}
+    balanced = record.config.model_copy(update={"objective": "balanced_accuracy", "split": split})
+    trial = record.ranked[-1]
+    variance = trial.value * (1 - trial.value)
+    expected = (variance / 90 + variance / 10) ** 0.5 / 2
+    assert standard_error(replace(record, config=balanced), trial) == pytest.approx(expected)
+    folded = balanced.model_copy(update={"folds": 5})
+    expected = (variance / 300 + variance / 100) ** 0.5 / 2
+    assert standard_error(replace(record, config=folded), trial) == pytest.approx(expected)
+    old = balanced.model_copy(update={"split": record.config.split})
+    assert standard_error(replace(record, config=old), trial) == pytest.approx((variance / 100) ** 0.5)
+
+
 def test_features_are_one_of_the_parameters(record):
     gallery = Gallery(record)
     assert "features" in gallery["importance"].data[0].y

@@ -101,6 +101,7 @@ def test_parts_that_lack_classes_are_said(tmp_path):
     third = made(tmp_path / "t.h5", [0, 1] * 3, [""] * 6, "CA")
     data = load(store, validation=other, test=third)
     assert data.split["absent_classes"] == {"validation": ["A", "C"], "test": ["B"]}
+    assert data.split["class_counts"] == {"train": [20, 20, 20], "validation": [0, 6, 0], "test": [3, 0, 3]}
     assert data.remarks[-2:] == (
         "validation has no image of 2 classes: A, C",
         "test has no image of class B",
