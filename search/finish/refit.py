@@ -157,7 +157,7 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
     seed = refit_seed(config.seed, one.ordinal)
     schedule = Schedule(epochs=one.epochs, batch_size=config.batch_size, plan_seed=refit_batches_seed(config.seed))
-    counted = np.asarray(data.class_weights(config.class_weights), np.float32)
+    counted = np.asarray(data.class_weights(config.class_weights, feed.labels), np.float32)
     with session_apart():
         trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
         batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
@@ -186,7 +186,7 @@ def _train(
         train=feed,
         dtype=config.dtype,
         resident=bytes_of_features([feed], config.dtype) <= resident_budget(),
-        class_weights=data.class_weights(config.class_weights),
+        class_weights=data.class_weights(config.class_weights, feed.labels),
     )
     copies = [(one, copy) for one in candidates for copy in range(one.copies)]
     newcomers = [

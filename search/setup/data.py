@@ -110,12 +110,18 @@ class SearchData:
             return first, self.train.rows
         return JoinedStore(first, second), np.concatenate([self.train.rows, self.validation.rows + len(first)])
 
-    def class_weights(self, kind: str) -> list[float]:
-        """Returns what a training row of each class counts in the loss, 1 on the mean; ``none`` or ``balanced``."""
+    def class_weights(self, kind: str, labels: npt.NDArray[np.int32] | None = None) -> list[float]:
+        """Returns what a row of each class counts in the training loss, 1 on the mean.
+
+        Args:
+            kind: ``none`` or ``balanced``.
+            labels: Of the rows that are trained on, those of ``train`` among them; None for those alone.
+        """
         if kind == "none":
             return [1.0] * len(self.store.classes)
-        counts = np.bincount(self.train.labels, minlength=len(self.store.classes))
-        return [float(weight) for weight in len(self.train.rows) / (len(counts) * counts)]  # none is 0, see load_data
+        trained = self.train.labels if labels is None else labels
+        counts = np.bincount(trained, minlength=len(self.store.classes))
+        return [float(weight) for weight in len(trained) / (len(counts) * counts)]  # none is 0, see load_data
 
     @property
     def remakeable_split(self) -> dict[str, Any] | None:

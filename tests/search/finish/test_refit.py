@@ -92,9 +92,17 @@ def test_each_head_has_its_own_shapes(made):
     assert made[6].head == HeadSpec(conv_width=32, pooling="max")
 
 
-def test_rows_of_rare_classes_count_as_they_did_in_the_search(ended, made, monkeypatch):
-    weights = {"none": [1.0] * 4, "balanced": [9.0, 1.0, 1.0, 1.0]}
-    monkeypatch.setattr(SearchData, "class_weights", lambda _, kind: weights[kind])
+def test_rows_of_rare_classes_count_more_and_are_rare_among_all_that_are_trained_on(ended, made, monkeypatch):
+    """A validation part that is given may have another balance than the rows of the search."""
+    counted = []
+
+    def weights(_, kind, labels):
+        counted.append((kind, labels.tolist()))
+        return [9.0, 1.0, 1.0, 1.0]
+
+    monkeypatch.setattr(SearchData, "class_weights", weights)
     config = ended.config.model_copy(update={"class_weights": "balanced"})
     found, _ = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data)
     assert not same(found[1], made[1])
+    source, rows = ended.data.all_but_test
+    assert counted == [("balanced", source.labels[rows].tolist())]

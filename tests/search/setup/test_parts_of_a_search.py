@@ -124,6 +124,10 @@ def test_balanced_weights_are_of_the_rows_that_are_trained_on(tmp_path: Path) ->
     counts, weights = np.bincount(data.train.labels), data.class_weights("balanced")
     assert counts.tolist() == [3, 12, 12, 12]
     assert counts * weights == pytest.approx([39 / 4] * 4)
+    store, rows = data.all_but_test
+    counts, weights = np.bincount(store.labels[rows]), data.class_weights("balanced", store.labels[rows])
+    assert counts.tolist() == [3, 18, 18, 18]  # of the first class none are for the validation
+    assert counts * weights == pytest.approx([57 / 4] * 4)
     assert data.class_weights("none") == [1.0] * len(counts)
 
 
