@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 from measured_bank import exact_scores
 
 from features.runtime.backend import start_backend, use_backend
+
+if TYPE_CHECKING:
+    from features.rows.feed import EpochPlan
+    from heads.model.spec import HeadSpec
+    from search.setup.data import SearchData
 
 
 def main() -> None:
@@ -56,7 +62,7 @@ def main() -> None:
     )
 
 
-def draw(count: int):  # noqa: ANN201
+def draw(count: int) -> list[HeadSpec]:
     """Heads at random from the full space."""
     from search.setup.resolve import find_study_file
     from search.setup.space import read_study_file
@@ -66,7 +72,7 @@ def draw(count: int):  # noqa: ANN201
     return [space.suggest(study.ask()) for _ in range(count)]
 
 
-def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
+def one_at_a_time(specs: list[HeadSpec], data: SearchData, arguments: argparse.Namespace, seed: int) -> list[float]:
     """Best validation accuracy of each head trained alone."""
     from heads.model.fit import Schedule, train_solo
 
@@ -82,7 +88,7 @@ def one_at_a_time(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     ]
 
 
-def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
+def in_the_bank(specs: list[HeadSpec], data: SearchData, arguments: argparse.Namespace, seed: int) -> list[float]:
     """The same of heads that train together."""
     from features.rows.feed import plan_epoch
     from heads.bank.backends import default_dtype, default_lanes
@@ -91,7 +97,7 @@ def in_the_bank(specs, data, arguments, seed) -> list[float]:  # noqa: ANN001
     from heads.bank.shape import BankShape, pages_of
     from heads.metrics.scoring import BestEpochs
 
-    def plan(epoch: int):  # noqa: ANN202
+    def plan(epoch: int) -> EpochPlan:
         rows, views = data.train.rows, data.train.views
         return plan_epoch(rows, batch_size=arguments.batch_size, views=views, seed=seed, epoch=epoch)
 

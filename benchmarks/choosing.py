@@ -127,7 +127,7 @@ def write_rows(store: FeatureStore, rows: npt.NDArray[np.int64], path: Path) -> 
         return path
     header = store.header
     names = [*ROW_FIELDS, *(["modified"] if header.modified else [])]
-    chosen = {name: tuple(getattr(header, name)[row] for row in rows) for name in names}
+    chosen: dict[str, Any] = {name: tuple(getattr(header, name)[row] for row in rows) for name in names}
     header = replace(header, **chosen, parts=())  # the outer folds are the parts here
     contents = None if store.contents is None else store.contents[rows]
 

@@ -247,7 +247,7 @@ class _SleepingBanks:
 
     def __init__(self, heads: int, seconds: float) -> None:
         self.pages = heads
-        shape = {"feature_shape": (7, 7, 1280), "classes": CLASSES, "batch": 32}
+        shape: dict[str, Any] = {"feature_shape": (7, 7, 1280), "classes": CLASSES, "batch": 32}
         self.shapes = {ALONE: BankShape.covering([HeadSpec()], pages=heads, **shape)}
         self.trial_epochs = 0
         self.ended = 0.0
@@ -396,8 +396,8 @@ def seconds_of(searches: Sequence[_Search]) -> float:
     for search in searches:
         search.end()
     trials = [trial for folder in {one.folder for one in searches} for trial in _trials(folder)]
-    begun = min(trial.datetime_start for trial in trials)
-    return (max(trial.datetime_complete for trial in trials) - begun).total_seconds()
+    begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    return (max(trial.datetime_complete for trial in trials if trial.datetime_complete) - begun).total_seconds()
 
 
 def _trials(folder: Path) -> list[FrozenTrial]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from features.rows.split import fold_rows, groups_of
 from features.runtime.backend import start_backend, use_backend
 from features.store.projected import ProjectedStore
 from features.store.reader import FeatureStore
+from features.store.schema import Rows
+from features.store.source import FeatureSource
 from heads.metrics.intervals import mean_interval
 from heads.model.spec import HeadSpec
 
@@ -76,14 +79,16 @@ def main() -> None:
         print(f"\n{channels} of {store.header.feature_shape[2]} channels, {share:.2%} of the squares")
         print(f"{'':30} {'all':>7} {'few':>7} {'difference':>11}   by patients         by pairs")
         unseen = ~np.isin(rows, decided)
-        parts = {"all heads": (slice(None), slice(None)), "rows without a say": (slice(None), unseen)}
-        parts = {name: (number, slice(None)) for number, name in enumerate(heads)} | parts
+        parts: dict[str, tuple[Any, Any]] = {name: (number, slice(None)) for number, name in enumerate(heads)}
+        parts |= {"all heads": (slice(None), slice(None)), "rows without a say": (slice(None), unseen)}
         for name, (head, chosen) in parts.items():
             mine, theirs = few[head][..., chosen], full[head][..., chosen]
             report(name, mine, theirs, store.patients[rows[chosen]])
 
 
-def right(source, folds, heads, arguments) -> npt.NDArray[np.float64]:  # noqa: ANN001
+def right(
+    source: FeatureSource, folds: list[Rows], heads: dict[str, HeadSpec], arguments: argparse.Namespace
+) -> npt.NDArray[np.float64]:
     """(heads, seeds, rows) whether a row is classified correctly, by a head that has not seen it."""
     from search.setup.cross_validation import cross_validate  # after the choice of the backend
 

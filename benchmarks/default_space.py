@@ -75,7 +75,8 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
 
     path = arguments.store
     if path is None:
-        shape = tuple(map(int, arguments.shape.split(",")))
+        height, width, channels = map(int, arguments.shape.split(","))
+        shape = height, width, channels
         rows = arguments.rows or (200 if arguments.quick else 1500)
         path = made_store(folder / "store.h5", rows, shape=shape, classes=CLASSES, batch=arguments.batch_size).path
     return load_data(
@@ -239,7 +240,7 @@ class KerasTuner:
         """Lets it try some heads; returns trial-epochs per second."""
         import keras_tuner
 
-        class Hypermodel(keras_tuner.HyperModel):
+        class Hypermodel(keras_tuner.HyperModel):  # type: ignore[misc]
             def build(self, hp: Any) -> Any:
                 return build(specs[hp.Choice("head", list(range(len(specs))))], *sizes)
 
@@ -307,6 +308,7 @@ def report(arguments: argparse.Namespace, data: Any, bank: MeasuredBank, sides: 
             f" {operations / epoch / bare:.0%} of them, everything included"
         )
     total = sum(bank.parts.values())
-    parts = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in bank.parts.most_common())
+    slowest_first = sorted(bank.parts.items(), key=lambda part: part[1], reverse=True)
+    parts = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in slowest_first)
     print(f"  {'where the time goes':28} {parts}")
     print(f"  {'compilation, once':28} {bank.compilation:8.1f} s; traced programs: {bank.engine.traces}")

@@ -170,7 +170,7 @@ class OneAtATime:
             callbacks=[plateau],
             verbose=0,
         )
-        return max(history.history["val_accuracy"])
+        return float(max(history.history["val_accuracy"]))
 
     def run(self, specs: Sequence[Any]) -> float:
         """Runs trials of these heads; returns trial-epochs per second."""
@@ -200,7 +200,7 @@ class Fused:
         while pages is not None and needed > pages:
             needed -= pages_of(specs.pop())
         self.specs, self.used = specs, needed
-        wanted = {"pages": pages or needed, "feature_shape": SHAPE, "classes": CLASSES, "batch": BATCH}
+        wanted: dict[str, Any] = {"pages": pages or needed, "feature_shape": SHAPE, "classes": CLASSES, "batch": BATCH}
         room = BankShape.covering(specs, **wanted).room_for(specs)
         self.shape = BankShape.covering(specs, **wanted, room=room, lanes=default_lanes(dtype))
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)

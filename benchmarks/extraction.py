@@ -157,6 +157,7 @@ def peak_memory(arguments: argparse.Namespace, images: Path, store: Path) -> int
     process = subprocess.Popen(
         [sys.executable, "-m", "features.extract", str(images), str(store), *flat], stderr=subprocess.PIPE
     )
+    assert process.stderr is not None
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -59,7 +59,8 @@ def main() -> None:
 def make_store(path: Path) -> Path:
     from made_stores import build_store
 
-    return build_store(path, rows=240, shape=(2, 2, 64))
+    made: Path = build_store(path, rows=240, shape=(2, 2, 64))
+    return made
 
 
 def watch(command: list[str], trials: int) -> list[Seen]:

@@ -117,8 +117,9 @@ def made_features(labels: Any, shape: tuple[int, int, int]) -> Any:
 @contextmanager
 def holding(features: Any) -> Iterator[None]:
     """Lets banks that are made meanwhile hold what is on the device, whatever they would copy to it."""
-    from heads.bank import engine
+    from heads.bank import engine as module
 
+    engine: Any = module
     real = engine.make_program
 
     def made(*arguments: Any) -> Any:
@@ -133,7 +134,7 @@ def holding(features: Any) -> Iterator[None]:
         engine.make_program = real
 
 
-def engine_on(feed: DeviceFeed, shape: Any, rows: int) -> Any:
+def engine_on(feed: Any, shape: Any, rows: int) -> Any:
     """Makes a bank over the features on the device; the rows behind the first ``rows`` validate."""
     from heads.bank.engine import Engine
 
@@ -250,7 +251,8 @@ class Search:
         from heads.bank.engine import Newcomer
         from heads.bank.shape import pages_of
 
-        free, room, chosen = self.engine.table.free, self.engine.specs.count(None), []
+        free, room = self.engine.table.free, self.engine.specs.count(None)
+        chosen: list[Any] = []
         for spec in list(self.waiting):
             if len(chosen) < room and pages_of(spec) <= free:
                 chosen.append(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +44,7 @@ class MeasuredBank:
         self.training: list[float] = []
         self.bare_rates: list[float] = []
         self.scores: list[Any] = []
-        self.parts: Counter[str] = Counter()
+        self.parts: defaultdict[str, float] = defaultdict(float)
         self.compilation, self.steps = 0.0, 0
         self._first = 0.0
 

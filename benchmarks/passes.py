@@ -70,6 +70,8 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     from search.training.sizing import BankRequest, bank_shape
 
     generator = np.random.default_rng(3)
+    specs: list[Any]
+    height, width, channels = map(int, arguments.shape.split(","))
     if arguments.narrow:
         heads = [
             HeadSpec(conv_width=int(width), dense_layers=int(depth), dense_units=64)
@@ -83,7 +85,7 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     request = BankRequest(
         specs=extremes,
         typical=typical,
-        feature_shape=tuple(int(size) for size in arguments.shape.split(",")),
+        feature_shape=(height, width, channels),
         classes=CLASSES,
         batch=arguments.batch,
         folds=1,

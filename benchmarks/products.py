@@ -51,7 +51,7 @@ def main() -> None:
         "tiles, way back": (tile, back, {"transpose_b": True}),
     }
     for name, (a, b, transposed) in products.items():
-        told = {who: [] for who in ("TensorFlow", "XLA")}
+        told: dict[str, list[float]] = {"TensorFlow": [], "XLA": []}
         functions = {who: compiled(tf, transposed, by_xla=who == "XLA") for who in told}
         for _ in range(REPETITIONS + 1):
             for who, function in functions.items():
@@ -61,7 +61,9 @@ def main() -> None:
 
 def compiled(tf: Any, transposed: dict[str, bool], *, by_xla: bool) -> Callable[..., Any]:
     """A product as a graph, by one or the other."""
-    return tf.function(lambda a, b: tf.matmul(a, b, **transposed), jit_compile=by_xla, autograph=False)
+    product: Callable[..., Any]
+    product = tf.function(lambda a, b: tf.matmul(a, b, **transposed), jit_compile=by_xla, autograph=False)
+    return product
 
 
 def seconds(function: Callable[..., Any], a: Any, b: Any) -> float:

@@ -61,10 +61,11 @@ def main() -> None:
 
 def samplers(epochs: int) -> dict[str, Callable[[int, int], BaseSampler]]:
     """By name, what makes a sampler of a search's seed and a trial's ordinal."""
-    return {
-        name: lambda seed, ordinal, name=name: make_sampler(name, seed=seed, ordinal=ordinal, epochs=epochs)
-        for name in ("tpe", "bohb", "random")
-    }
+
+    def maker(name: str) -> Callable[[int, int], BaseSampler]:
+        return lambda seed, ordinal: make_sampler(name, seed=seed, ordinal=ordinal, epochs=epochs)
+
+    return {name: maker(name) for name in ("tpe", "bohb", "random")}
 
 
 class Heads:

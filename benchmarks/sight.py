@@ -14,6 +14,7 @@ import argparse
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,8 +53,8 @@ def main() -> None:
         for name, numbers in compared(model, features, bands).items():
             found.setdefault(name, []).append(numbers)
     print(f"{'map':42}{'rank correlation':>20}{'in the retina':>20}{'in the border':>20}")
-    for name, numbers in found.items():
-        correlation, retina, border = np.array(numbers).T
+    for name, every in found.items():
+        correlation, retina, border = np.array(every).T
         columns = ((correlation, correlation.min()), (retina, retina.min()), (border, border.max()))
         print(f"{name:42}" + "".join(f"{f'{values.mean():.2f} ({worst:.2f})':>20}" for values, worst in columns))
 
@@ -69,13 +70,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_heads(paths):  # noqa: ANN001, ANN201
+def read_heads(paths: list[Path]) -> list[Any]:
     from heads.files.head_file import read_head
 
     return [read_head(path).model for path in paths]
 
 
-def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
+def trained_heads(train: Any, validation: Any, epochs: int) -> Any:
     from heads.model.build import build_head
     from heads.model.fit import Schedule, train_solo
     from heads.model.spec import POOLINGS, HeadSpec
@@ -89,7 +90,7 @@ def trained_heads(train, validation, epochs):  # noqa: ANN001, ANN201
         yield model
 
 
-def covered_features(backbone, paths) -> np.ndarray:  # noqa: ANN001
+def covered_features(backbone: Any, paths: list[Path]) -> np.ndarray:
     """Features, (scans, 1 + places, ...), of each scan as it is and with each of its places covered."""
     from features.images.decode import decode_image
     from heads.saliency.occlusion import PATCHES, covered_pixels
@@ -124,13 +125,16 @@ def retina_band(path: Path) -> np.ndarray:
     smooth = np.lib.stride_tricks.sliding_window_view(windows, 2 * reach + 1, axis=1).mean(axis=2)
     first = smooth.argmax(axis=0)
     depths = np.arange(SIDE)[:, None]
-    return (depths >= first) & (depths < first + third)
+    band: np.ndarray = (depths >= first) & (depths < first + third)
+    return band
 
 
 def mass(maps: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Share of each map's mass, below 0 not counted, in its mask; maps are enlarged as they are drawn."""
     large = np.stack([enlarged(np.maximum(one, 0), SIDE) for one in maps])
-    return (large * where).sum(axis=(1, 2)) / np.maximum(large.sum(axis=(1, 2)), np.finfo(np.float32).tiny)
+    inside = (large * where).sum(axis=(1, 2))
+    shares: np.ndarray = inside / np.maximum(large.sum(axis=(1, 2)), np.finfo(np.float32).tiny)
+    return shares
 
 
 def border() -> np.ndarray:
@@ -143,7 +147,7 @@ def enlarged(heat: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BILINEAR))
 
 
-def compared(model, features: np.ndarray, bands: np.ndarray) -> dict[str, tuple[float, ...]]:  # noqa: ANN001
+def compared(model: Any, features: np.ndarray, bands: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Of each kind of map: rank correlation, share in the retina, share in the border."""
     from scipy.stats import spearmanr
 
@@ -171,7 +175,7 @@ def compared(model, features: np.ndarray, bands: np.ndarray) -> dict[str, tuple[
         maps[f"Grad-CAM, {score}"] = (activation * weights).sum(axis=3)
         if score in ("its score", "less the mean"):
             maps[f"HiResCAM, {score}"] = (activation * gradient).sum(axis=3)
-    found = {}
+    found: dict[str, tuple[float, ...]] = {}
     for name, heat in maps.items():
         pairs = zip(heat, odds_falls, strict=True)
         correlation = [spearmanr(enlarged(one, side).ravel(), fall.ravel())[0] for one, fall in pairs]

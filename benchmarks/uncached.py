@@ -14,10 +14,16 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from features.runtime.backend import use_backend
+
+if TYPE_CHECKING:
+    from features.extraction.backbones import Backbone
+    from features.rows.feed import Feed
+    from features.store.reader import FeatureStore
 
 
 def main() -> None:
@@ -72,7 +78,7 @@ def parse() -> argparse.Namespace:
 class Uncached:
     """Images through the frozen backbone into the head, in every epoch."""
 
-    def __init__(self, backbone, folder, store, batch_size) -> None:  # noqa: ANN001
+    def __init__(self, backbone: Backbone, folder: Path, store: FeatureStore, batch_size: int) -> None:
         import keras
 
         from features.images.decode import decode_image
@@ -86,7 +92,7 @@ class Uncached:
         rows = store.usable
         starts = range(0, len(rows), batch_size)
 
-        class Images(keras.utils.PyDataset):
+        class Images(keras.utils.PyDataset):  # type: ignore[misc]
             def __len__(self) -> int:
                 return len(starts)
 
@@ -107,7 +113,7 @@ class Uncached:
 class Cached:
     """The same head on cached bottlenecks."""
 
-    def __init__(self, feed, batch_size) -> None:  # noqa: ANN001
+    def __init__(self, feed: Feed, batch_size: int) -> None:
         import keras
 
         from heads.model.build import build_head

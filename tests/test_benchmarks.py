@@ -44,7 +44,7 @@ def test_operations_are_those_of_a_heads_own_sizes(beside):
 
 
 def test_what_they_import_is_there():
-    """Type checkers do not read them, and most run only where something is measured."""
+    """Most run only where something is measured."""
     missing = []
     for path in sorted(BENCHMARKS.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
