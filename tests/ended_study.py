@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from conftest import build_store
 from made_data import made_data
+from made_heads import random_head
 from made_study import MadeStudy, make_config
 
-from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.searched import Searched
@@ -75,10 +75,10 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
 
 
 def drawn_weights(spec: HeadSpec, data: SearchData, *, seed: int) -> list[np.ndarray]:
-    """Weights of a head, drawn: positive, as variances have to be."""
-    generator = np.random.default_rng(seed)
-    model = build_head(spec, data.store.header.feature_shape, len(data.store.classes))
-    return [generator.uniform(0.1, 1, array.shape).astype(np.float32) for array in model.get_weights()]
+    """Weights of a head, drawn."""
+    shape, classes = data.store.header.feature_shape, len(data.store.classes)
+    weights: list[np.ndarray] = random_head(spec, seed, shape=shape, classes=classes).get_weights()
+    return weights
 
 
 def probabilities(data: SearchData, right: int, *, sure: float = 0.7) -> np.ndarray:

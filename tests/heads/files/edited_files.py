@@ -12,42 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from conftest import CLASSES, build_header
+from made_heads import SHAPE, random_head
 
 from heads.files.ensemble import build_ensemble
 from heads.files.head_file import save_head
 from heads.files.metadata import HeadMetadata
-from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
-SHAPE = (2, 2, 8)
-PLAIN = HeadSpec(conv_width=16)
-"""Of the saved head."""
 MEMBERS = (
     HeadSpec(conv_width=16, batch_norm=False),
     HeadSpec(conv_width=32, pooling="average", dropout=0.0, dense_layers=1, dense_units=16),
     HeadSpec(conv_width=16, pooling="max", dropout=0.0),
 )
 """Of the saved ensemble."""
-
-
-def random_head(spec: HeadSpec = PLAIN, *, seed: int = 1) -> Any:
-    """A head whose every weight, moving statistics included, is a random number."""
-    model = build_head(spec, SHAPE, len(CLASSES), seed=seed)
-    generator = np.random.default_rng(seed)
-    model.set_weights([generator.uniform(0.1, 1, array.shape) for array in model.get_weights()])
-    return model
-
-
-def some_features(rows: int = 5) -> np.ndarray:
-    return np.random.default_rng(7).uniform(0, 2, (rows, *SHAPE)).astype(np.float16)
-
-
-def predicted(model: Any, features: np.ndarray | None = None) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(some_features() if features is None else features, training=False))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +40,7 @@ def saved_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "ensemble.hdf5"
-    ensemble = build_ensemble([random_head(spec, seed=seed) for seed, spec in enumerate(MEMBERS)])
+    ensemble = build_ensemble([random_head(spec, seed) for seed, spec in enumerate(MEMBERS)])
     metadata = HeadMetadata(classes=CLASSES, feature_shape=SHAPE, trials=(4, 2, 9), versions={"keras": "3"})
     save_head(path, ensemble, metadata)
     return path

@@ -8,16 +8,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
+import made_heads
 import numpy as np
 import pytest
 from commands import succeed
 from conftest import CLASSES, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_heads import predicted, with_random_weights
 from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
@@ -33,13 +36,14 @@ from heads.files.image_model import build_image_model
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
 from heads.metrics.scoring import predict_probabilities
-from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import class_activation_map
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
 SHAPE = (2, 3, 6)
+random_head = partial(made_heads.random_head, shape=SHAPE)
+some_features = partial(made_heads.some_features, shape=SHAPE, dtype="float32")
 LAYERS = keras.layers
 SPECS = st.builds(
     HeadSpec,
@@ -59,31 +63,8 @@ THREE = (
 )
 
 
-def random_head(spec: HeadSpec, seed: int, *, shape: tuple[int, int, int] = SHAPE, classes: int = len(CLASSES)) -> Any:
-    """A head whose every weight, moving statistics included, is a random number."""
-    return with_random_weights(build_head(spec, shape, classes, seed=seed), seed)
-
-
-def with_random_weights(model: Any, seed: int) -> Any:
-    generator = np.random.default_rng(seed)
-    for layer in model.layers:
-        arrays = [generator.normal(0, 0.7, array.shape) for array in layer.get_weights()]
-        if type(layer).__name__ == "BatchNormalization":
-            arrays[-1] = generator.uniform(0.5, 2, arrays[-1].shape)  # the moving variance
-        layer.set_weights(arrays)
-    return model
-
-
 def random_heads(specs: Sequence[HeadSpec] = THREE, **options: Any) -> list[Any]:
     return [random_head(spec, seed, **options) for seed, spec in enumerate(specs)]
-
-
-def some_features(rows: int = 7, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    return np.random.default_rng(7).uniform(0, 2, (rows, *shape)).astype(np.float32)
-
-
-def predicted(model: Any, features: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(features, training=False))
 
 
 def mean_of(models: Sequence[Any], features: np.ndarray) -> np.ndarray:

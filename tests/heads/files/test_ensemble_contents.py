@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES
-from edited_files import MEMBERS, SHAPE, edit_file, linked, not_finite, predicted, random_head, saved_ensemble
+from edited_files import MEMBERS, edit_file, linked, not_finite, saved_ensemble
+from made_heads import SHAPE, predicted, random_head
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import build_ensemble, members_of

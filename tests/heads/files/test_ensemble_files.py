@@ -13,19 +13,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from edited_files import (
-    MEMBERS,
-    SHAPE,
-    edit_config,
-    edit_file,
-    layer,
-    leaves_a_witness,
-    places,
-    predicted,
-    put,
-    random_head,
-    saved_ensemble,
-)
+from edited_files import MEMBERS, edit_config, edit_file, layer, leaves_a_witness, places, put, saved_ensemble
+from made_heads import SHAPE, predicted, random_head
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import members_of

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import pytest
 from conftest import CLASSES, build_header, build_store
-from edited_files import PLAIN, SHAPE, predicted, random_head, saved_head, some_features
+from edited_files import saved_head
+from made_heads import PLAIN, SHAPE, predicted, random_head, some_features
 
 from features.runtime.errors import BottleneckError, InputError
 from heads.files.head_file import read_head, read_metadata, save_head

@@ -11,7 +11,8 @@ from typing import Any
 import h5py
 import keras
 import pytest
-from edited_files import SHAPE, edit_config, edit_file, layer, leaves_a_witness, places, put, saved_head
+from edited_files import edit_config, edit_file, layer, leaves_a_witness, places, put, saved_head
+from made_heads import SHAPE
 
 from features.runtime.errors import InputError
 from heads.files.head_file import read_head

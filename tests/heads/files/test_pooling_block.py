@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CLASSES, build_header
-from edited_files import edit_config, edit_file, predicted, random_head
+from edited_files import edit_config, edit_file
+from made_heads import predicted, random_head
 
 from features.runtime.errors import InputError
 from heads.files.ensemble import build_ensemble

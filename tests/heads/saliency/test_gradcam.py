@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import keras
+import made_heads
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -21,6 +23,8 @@ from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import activation_gradient, class_activation_map, evidence
 
 SHAPE = (4, 6, 8)
+with_random_weights = partial(made_heads.with_random_weights, seed=3, spread=0.3)
+some_features = partial(made_heads.some_features, shape=SHAPE)
 LAYERS = keras.layers
 TOPOLOGIES = [
     HeadSpec(conv_width=16, pooling=pooling, dense_layers=dense, dense_units=12, batch_norm=norm, activation=activation)
@@ -32,20 +36,6 @@ TOPOLOGIES = [
 
 def label(spec: HeadSpec) -> str:
     return f"{spec.pooling}-{spec.dense_layers}-{spec.activation}{'-norm' * spec.batch_norm}"
-
-
-def with_random_weights(model: Any, seed: int = 3) -> Any:
-    generator = np.random.default_rng(seed)
-    for layer in model.layers:
-        arrays = [generator.normal(0, 0.3, array.shape) for array in layer.get_weights()]
-        if type(layer).__name__ == "BatchNormalization":
-            arrays[-1] = generator.uniform(0.5, 2, arrays[-1].shape)  # the moving variance
-        layer.set_weights(arrays)
-    return model
-
-
-def some_features(rows: int = 5, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    return np.random.default_rng(7).uniform(0, 2, (rows, *shape)).astype(np.float16)
 
 
 def by_tape(model: Any, target: str, features: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +222,7 @@ class TestMap:
 
     def test_of_the_articles_file(self, article_file: Path) -> None:
         head = read_head(article_file)
-        features = some_features(3, (8, 8, 2048))
+        features = some_features(3, shape=(8, 8, 2048))
         maps = class_activation_map(head.model, features, np.array([0, 1, 3]))
         assert maps.shape == (3, 8, 8)
         assert np.isfinite(maps).all()
