@@ -6,6 +6,7 @@ import io
 import runpy
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 from unittest.mock import patch
@@ -51,6 +52,11 @@ def succeed(module: str, *arguments: object) -> Said:
 def command(module: str, *arguments: object) -> list[str]:
     """Returns the words that start a command in a process of its own."""
     return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def words(options: Mapping[str, object]) -> list[str]:
+    """Returns options of the Python API as a command line has them."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def run(module: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:

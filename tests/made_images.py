@@ -1,15 +1,38 @@
-"""Image files that Pillow does not write: 16-bit colours, TIFFs tag by tag, JPEG segments."""
+"""Image files: small ones for an extraction; and what Pillow does not write, as TIFFs tag by tag, JPEG segments."""
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+OLD = 1_500_000_000
+"""When ``put_image`` says that an image was last changed, where it is not told."""
+
+
+def put_image(path: Path, image: Image.Image | np.ndarray, *, time: int = OLD) -> Path:
+    """Writes an image file into folders that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+    os.utime(path, (time, time))
+    return path
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    """Returns pixels of which no two are alike."""
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def blurred_noise(seed: int) -> Image.Image:
+    """Returns 40 x 36 pixels of which much is left where they are made smaller."""
+    return Image.fromarray(noise(seed, 5, 5)).resize((40, 36), Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+import made_backbone
 import pytest
+from commands import words
 from conftest import ROOT
-from PIL import Image
+from made_images import noise, put_image
 
 import features
 from features import BottleneckError, FeatureStore, InputError, extract, network_layers
@@ -19,17 +20,15 @@ from features.extraction import extraction
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
-SMALL = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random", "image_size": 32, "batch_size": 4}
+SMALL = made_backbone.SMALL | {"weights": "random"}
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    folder, generator = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
-    for name in ("CNV", "NORMAL"):
-        (folder / name).mkdir()
-        for number in range(4):
-            pixels = generator.integers(0, 256, (40, 40), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{name}-{number // 2}-{number}.png")
+    folder = tmp_path_factory.mktemp("scans")
+    for row in range(8):
+        name, number = ("CNV", "NORMAL")[row // 4], row % 4
+        put_image(folder / name / f"{name}-{number // 2}-{number}.png", noise(row, 40, 40))
     (folder / "CNV" / "CNV-9-1.png").write_bytes(b"no image")
     (folder / "notes.txt").write_text("beside the classes")
     return folder
@@ -52,8 +51,7 @@ def test_a_folder_becomes_a_store_to_look_at(store):
 
 @pytest.mark.slow
 def test_the_command_makes_the_same_store(images, store, tmp_path):
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, "-m", "features.extract", str(images), str(tmp_path / "c.h5"), *options]
+    command = [sys.executable, "-m", "features.extract", str(images), str(tmp_path / "c.h5"), *words(SMALL)]
     done = subprocess.run([*command, "--views", "identity,flip"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "c.h5").read_bytes() == store.path.read_bytes()

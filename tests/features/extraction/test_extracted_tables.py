@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import commands
 import numpy as np
 import pandas as pd
 import pytest
-from made_backbone import MadeBackbone
-from PIL import Image
+from made_backbone import SMALL, MadeBackbone
+from made_images import put_image
 
 from features import extract
 from features.extraction import extraction
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
-OPTIONS = {
-    "backbone": "mobilenet",
-    "alpha": 0.25,
-    "weights": "random:7",
-    "image_size": 32,
-    "batch_size": 4,
-    "views": "identity",
-}
-WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
+OPTIONS = SMALL | {"views": "identity"}
+WORDS = commands.words(OPTIONS)
 
 
 class Grey(MadeBackbone):
@@ -51,10 +43,7 @@ def grey(monkeypatch):
 def images(tmp_path) -> Path:
     folder = tmp_path / "images"
     for number in range(12):
-        file = folder / f"in{number % 2}" / f"{number:02}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((3, 3), 10 * number + 10, np.uint8)).save(file)
-        os.utime(file, (1_500_000_000, 1_500_000_000))
+        put_image(folder / f"in{number % 2}" / f"{number:02}.png", np.full((3, 3), 10 * number + 10, np.uint8))
     return folder
 
 

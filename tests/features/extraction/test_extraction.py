@@ -14,7 +14,8 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
-from PIL import Image
+from made_backbone import SMALL
+from made_images import OLD, blurred_noise, put_image
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import build_backbone
@@ -30,10 +31,10 @@ from features.store.writer import StoreWriter
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
-SIZE = 32
-CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": SIZE}
+CHOSEN = {name: value for name, value in SMALL.items() if name != "batch_size"}
+SIZE = SMALL["image_size"]
 SPEC = ExtractionOptions(**CHOSEN).spec
-OPTIONS = ("--backbone", "mobilenet", "--alpha", "0.25", "--weights", "random:7", "--image-size", str(SIZE))
+OPTIONS = commands.words(CHOSEN)
 VIEWS = parse_views("identity,flip")
 BAD = {"A/A-3-1.png": b"", "B/B-5-2.png": b"no image", "B/B-9-1.jpg": b"\xff\xd8\xff\xe0 cut"}
 REASONS = {
@@ -43,21 +44,16 @@ REASONS = {
 }
 
 
-def picture(seed: int) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((40, 36), Image.Resampling.BICUBIC)
-
-
 def make_images(folder: Path, *, per_class: int = 10, bad: bool = False) -> Path:
     """Two classes of images, two of each patient; with ``bad``, some that cannot be decoded. All are as old."""
     for label, name in enumerate("AB"):
-        (folder / name).mkdir(parents=True)
         for number in range(per_class):
-            picture(1000 * label + number).save(folder / name / f"{name}-{number // 2}-{number % 2 + 1}.png")
+            path = folder / name / f"{name}-{number // 2}-{number % 2 + 1}.png"
+            put_image(path, blurred_noise(1000 * label + number))
     for path, content in (BAD if bad else {}).items():
         (folder / path).write_bytes(content)
     for path in folder.rglob("*.*"):
-        os.utime(path, (1_500_000_000, 1_500_000_000))
+        os.utime(path, (OLD, OLD))
     return folder
 
 
@@ -275,7 +271,7 @@ def test_images_and_weights_that_changed_are_refused_naming_the_field(images, tm
         run(images, store)
     assert caught.value.field == "weights_sha256"
     assert "one seed draws other weights on another backend; choose another store" in str(caught.value)
-    picture(5).resize((400, 400)).save(images / "B" / "B-1-1.png")
+    blurred_noise(5).resize((400, 400)).save(images / "B" / "B-1-1.png")
     with pytest.raises(InputError) as caught:
         run(images, store)
     assert caught.value.field == "sizes"
@@ -361,7 +357,7 @@ def test_wrong_input_is_one_line_and_makes_nothing(images, tmp_path):
     store = tmp_path / "s.h5"
     (tmp_path / "empty").mkdir()
     (tmp_path / "flat").mkdir()
-    picture(1).save(tmp_path / "flat" / "x.png")
+    blurred_noise(1).save(tmp_path / "flat" / "x.png")
     (tmp_path / "text.h5").write_text("no weights")
     for arguments, words in (
         ((tmp_path / "absent", store), "expected an image folder, found no such folder"),
@@ -394,7 +390,7 @@ def test_killed_at_any_moment_and_run_again_the_command_leaves_the_same_bytes(tm
     """The real command: Ctrl-C, then SIGKILL, then to its end, against one run in this process."""
     images = make_images(tmp_path / "images", per_class=150, bad=True)
     # Pillow warns of this one's EXIF block, and nothing may be seen of it
-    picture(0).save(images / "A" / "A-99-1.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    blurred_noise(0).save(images / "A" / "A-99-1.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     store = tmp_path / "killed" / "s.h5"  # the folder is made
     arguments = commands.command("features.extract", images, store, *OPTIONS, "--batch-size", 2)
     status, said = stopped(arguments, store, signal.SIGINT, rows=10)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_backbone import MadeBackbone
-from PIL import Image
+from made_backbone import SMALL, MadeBackbone
+from made_images import noise, put_image
 
 from features import extract
 from features.extraction import extraction
@@ -17,7 +17,7 @@ from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 
 ROWS = 24
-OPTIONS = {"backbone": "mobilenet", "weights": "random:7", "image_size": 32, "batch_size": 4, "views": "identity"}
+OPTIONS = SMALL | {"views": "identity"}
 
 
 class Deaf(MadeBackbone):
@@ -38,9 +38,7 @@ class Deaf(MadeBackbone):
 @pytest.fixture
 def images(tmp_path) -> Path:
     for row in range(ROWS):
-        path = tmp_path / "images" / "AB"[row % 2] / f"{row}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(row).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+        put_image(tmp_path / "images" / "AB"[row % 2] / f"{row}.png", noise(row, 32, 32))
     return tmp_path / "images"
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from made_backbone import Places
 from PIL import Image
 
 from features.extraction.pipeline import BATCHES_AHEAD, bottlenecks
@@ -26,32 +27,20 @@ def png(value: int) -> bytes:
     return buffer.getvalue()
 
 
-class Halves:
+def halves(factor: float = 1.0) -> Places:
     """Stands for a backbone: features are the means of the image's halves, so that a test can tell what was shown."""
-
-    image_size = SIDE
-    feature_shape = (1, 2, 3)
-
-    def __init__(self, factor: float = 1.0) -> None:
-        self.factor = factor
-        self.shapes: list[tuple[int, ...]] = []
-
-    def features(self, images):
-        self.shapes.append(images.shape)
-        halves = images.reshape(len(images), SIDE, 2, SIDE // 2, 3).mean(axis=(1, 3))
-        with np.errstate(invalid="ignore"):
-            return (halves[:, None] * self.factor).astype(np.float32)
+    return Places(1, 2, size=SIDE, factor=factor)
 
 
 def run(sources, *, batches, views="identity", dtype="float32", backbone=None, batch_size=4):
     made = bottlenecks(
-        sources, backbone or Halves(), parse_views(views), batches=batches, batch_size=batch_size, dtype=dtype
+        sources, backbone or halves(), parse_views(views), batches=batches, batch_size=batch_size, dtype=dtype
     )
     return list(made)
 
 
 def test_batches_come_in_order_with_every_view_in_its_place():
-    backbone = Halves()
+    backbone = halves()
     made = run(
         [png(value) for value in range(0, 100, 10)],
         batches=[range(4), range(4, 8), range(8, 10)],
@@ -71,7 +60,7 @@ def test_batches_come_in_order_with_every_view_in_its_place():
 
 def test_what_cannot_be_decoded_is_zero_with_its_reason_and_the_rest_is_not_moved():
     sources = [png(10), b"nothing", png(30), b"", b"", b"", png(60)]
-    first, second, third = run(sources, batches=[range(3), range(3, 6), range(6, 7)], backbone=(backbone := Halves()))
+    first, second, third = run(sources, batches=[range(3), range(3, 6), range(6, 7)], backbone=(backbone := halves()))
     assert first.reasons == {1: "not an image that Pillow reads"}
     assert first.features[:, 0, 0, 1, 0].tolist() == [10, 0, 30]
     assert second.reasons == dict.fromkeys((3, 4, 5), "an empty file")
@@ -81,7 +70,7 @@ def test_what_cannot_be_decoded_is_zero_with_its_reason_and_the_rest_is_not_move
 
 
 def test_no_batches_are_no_work():
-    assert run([png(1)], batches=[], backbone=(backbone := Halves())) == []
+    assert run([png(1)], batches=[], backbone=(backbone := halves())) == []
     assert not backbone.shapes
 
 
@@ -99,13 +88,13 @@ def test_features_that_do_not_fit_name_the_image(factor, dtype, message, tmp_pat
     for path, value in zip(paths, (1, 2, 100), strict=True):
         path.write_bytes(png(value))
     with pytest.raises(BottleneckError) as caught:
-        run(paths, batches=[range(3)], dtype=dtype, backbone=Halves(factor))
+        run(paths, batches=[range(3)], dtype=dtype, backbone=halves(factor))
     assert message in str(caught.value)
     assert str(paths[2] if np.isfinite(factor) else paths[0]) in str(caught.value)
 
 
 def test_float32_keeps_what_float16_cannot():
-    (made,) = run([png(100)], batches=[range(1)], backbone=Halves(1000.0))
+    (made,) = run([png(100)], batches=[range(1)], backbone=halves(1000.0))
     assert made.features[0, 0, 0, 1, 0] == 100_000
 
 
@@ -126,7 +115,7 @@ class Watched(Sequence):
 def test_decoding_runs_a_bounded_number_of_batches_ahead_and_stops_with_the_reader():
     sources = Watched(400)
     batches = [range(start, start + 4) for start in range(0, 400, 4)]
-    made = bottlenecks(sources, Halves(), parse_views("identity"), batches=batches, batch_size=4, dtype="float32")
+    made = bottlenecks(sources, halves(), parse_views("identity"), batches=batches, batch_size=4, dtype="float32")
     with closing(made):
         for number in range(3):
             next(made)

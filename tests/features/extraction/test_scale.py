@@ -7,8 +7,8 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
+from made_backbone import SMALL, lay_mosaics
 from made_images import encoded, grey
-from mosaic import lay_mosaics
 from PIL import Image
 
 from features.extraction.extraction import extract_store
@@ -16,15 +16,8 @@ from features.extraction.options import ExtractionOptions
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
-CHOSEN = {
-    "backbone": "mobilenet",
-    "alpha": 0.25,
-    "weights": "random:7",
-    "image_size": 32,
-    "batch_size": 2,
-    "views": "identity",
-}
-OPTIONS = [text for name, value in CHOSEN.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+CHOSEN = SMALL | {"batch_size": 2, "views": "identity"}
+OPTIONS = commands.words(CHOSEN)
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import Said, invoke, succeed
+from commands import Said, invoke, succeed, words
 from hypothesis import given
 from hypothesis import strategies as st
 from made_backbone import MadeBackbone
+from made_images import OLD as TIME
+from made_images import noise, put_image
 from made_networks import nested, saved
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 import features
 from features import InputError
@@ -32,16 +34,11 @@ from features.store.writer import StoreWriter
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
-TIME = 1_500_000_000
 BATCH = 4
 
 
 def put(folder: Path, path: str, value: int, *, size: tuple[int, int] = (40, 36), time: int = TIME) -> None:
-    file = folder / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file)
-    os.utime(file, (time, time))
+    put_image(folder / path, noise(value, size[1], size[0], 3), time=time)
 
 
 @pytest.fixture
@@ -173,7 +170,7 @@ def test_stopped_at_any_write_it_goes_on_and_decodes_what_is_still_needed_once(i
 
     monkeypatch.setattr(StoreWriter, "write", stopping)
     folder = tmp_path / "stopped"
-    told = [word for name, value in LEVELS.items() for word in (f"--{name.replace('_', '-')}", value)]
+    told = words(LEVELS)
     arguments = [images, folder, *told, "--batch-size", BATCH, "--dtype", "float32"]
     for stops in range(20):
         stop_at = 1 + stops % 2
@@ -239,8 +236,7 @@ def test_a_store_keeps_the_scale_that_it_was_begun_with_beside_one_that_has_anot
     folder, stores, alone = tmp_path / "images", tmp_path / "stores", tmp_path / "alone"
     for number in range(5):
         file = folder / "AB"[number % 2] / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 4000, (40, 40), dtype=np.uint16)).save(file)
+        put_image(file, np.random.default_rng(number).integers(0, 4000, (40, 40), dtype=np.uint16))
     run(folder, alone, NAMES[:1], intensity="0:4095")
     run(folder, alone, NAMES[1:2])
     with pytest.raises(KeyboardInterrupt):

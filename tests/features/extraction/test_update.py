@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_backbone import MadeBackbone
+from made_backbone import SMALL, MadeBackbone
+from made_images import OLD as TIME
+from made_images import put_image
 from PIL import Image
 
 from features import extract
@@ -31,15 +33,7 @@ from features.store.writer import StoreWriter
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
-OPTIONS = {
-    "backbone": "mobilenet",
-    "alpha": 0.25,
-    "weights": "random:7",
-    "image_size": 32,
-    "batch_size": 4,
-    "views": "identity",
-}
-TIME = 1_500_000_000
+OPTIONS = SMALL | {"views": "identity"}
 SIDE = 3
 
 
@@ -51,10 +45,7 @@ def places(monkeypatch):
 
 def put(folder: Path, path: str, value: int, time: int = TIME) -> None:
     """Makes an image of one grey value, always of the same size."""
-    file = folder / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((SIDE, SIDE), value, np.uint8)).save(file, "BMP")
-    os.utime(file, (time, time))
+    put_image(folder / path, np.full((SIDE, SIDE), value, np.uint8), time=time)
 
 
 def run(images: Path, store: Path, **options):
@@ -321,7 +312,7 @@ def test_the_command_and_the_door_update(images, tmp_path, monkeypatch):
         extract(images, store, **told)
     assert len(extract(images, store, update=True, **told)) == 12
     (images / "B" / "B-0-1.bmp").unlink()
-    arguments = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments = commands.words(OPTIONS)
     status, _, said = commands.invoke("features.extract", images, store, *arguments)
     assert (status, len(said.splitlines())) == (2, 1)
     assert "1 image gone (B/B-0-1.bmp)" in said

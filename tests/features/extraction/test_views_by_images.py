@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_backbone import MadeBackbone
+from made_backbone import MadeBackbone, mean_colours
+from made_images import noise, put_image
 from PIL import Image
 
 from features.extraction import extraction
@@ -25,7 +26,7 @@ class Edges(MadeBackbone):
     feature_shape = (2, 2, 3)
 
     def features(self, images):
-        return np.asarray(images, np.float32).reshape(len(images), 2, 16, 2, 16, 3).mean(axis=(2, 4))
+        return mean_colours(images, 2, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +37,7 @@ def edges(monkeypatch) -> None:
 @pytest.fixture
 def images(tmp_path) -> Path:
     for number in range(8):
-        place = tmp_path / "images" / "AB"[number % 2] / f"x-{number}-1.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(place)
+        put_image(tmp_path / "images" / "AB"[number % 2] / f"x-{number}-1.png", noise(number, 32, 32, 3))
     return tmp_path / "images"
 
 

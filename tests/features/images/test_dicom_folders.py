@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import invoke
+from commands import invoke, words
 from conftest import ROOT
+from made_backbone import SMALL, lay_mosaics
 from made_dicom import IDENTITY, NAME, dicom
 from made_pictures import train_head
-from mosaic import lay_mosaics
 from PIL import Image
 
 from features.extraction.extraction import extract_store
@@ -26,7 +26,6 @@ from heads.loaded import load_head
 from heads.model.spec import HeadSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom.*")
-CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": 4}
 
 
 def scan(level: int, patient: str = IDENTITY, **elements: object) -> bytes:
@@ -110,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write(folder / "in", files | films | {"dark/broken.dcm": scan(9)[:900]})
     with pytest.MonkeyPatch.context() as patch:
         lay_mosaics(patch)
-        extract_store(folder / "in", folder / "s.h5", ExtractionOptions(**CHOSEN, pages="all", resize="pad"))
+        extract_store(folder / "in", folder / "s.h5", ExtractionOptions(**SMALL, pages="all", resize="pad"))
         store = FeatureStore(folder / "s.h5")
         spec = HeadSpec(conv_width=16, batch_norm=False, learning_rate=0.02)
         train_head(folder / "head.hdf5", store, store.usable, spec, epochs=6, batch_size=4)
@@ -138,7 +137,7 @@ def test_a_store_of_dicom_files_holds_neither_name_nor_id(world: Path) -> None:
 
 def test_nothing_that_is_said_holds_them_either(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_mosaics(monkeypatch)
-    options = [text for name, value in CHOSEN.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    options = words(SMALL)
     done = invoke("features.extract", world / "in", tmp_path / "s.h5", *options)
     assert done.status == 0
     told = done.out + done.err + invoke("features.info", tmp_path / "s.h5", "--json").out
@@ -165,11 +164,11 @@ def test_a_table_names_dicom_files_and_its_column_says_who(
 ) -> None:
     lay_mosaics(monkeypatch)
     rows = [{"path": f"{c}/{c}{n}", "label": c, "patient": f"K{n}"} for c in ("dark", "pale") for n in range(2)]
-    extract_store(world / "in", tmp_path / "t.h5", ExtractionOptions(**CHOSEN), frame=pd.DataFrame(rows))
+    extract_store(world / "in", tmp_path / "t.h5", ExtractionOptions(**SMALL), frame=pd.DataFrame(rows))
     assert FeatureStore(tmp_path / "t.h5").header.patients == ("K0", "K1", "K0", "K1")
     for row in rows:
         row.pop("patient")
-    extract_store(world / "in", tmp_path / "u.h5", ExtractionOptions(**CHOSEN), frame=pd.DataFrame(rows))
+    extract_store(world / "in", tmp_path / "u.h5", ExtractionOptions(**SMALL), frame=pd.DataFrame(rows))
     assert set(FeatureStore(tmp_path / "u.h5").header.patients) == {hashed("ID-dark0"), hashed("ID-pale0")}
 
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from commands import words
 from conftest import ROOT
-from PIL import Image
+from made_backbone import SMALL
+from made_images import noise, put_image
 
 from features.runtime.errors import BottleneckError
 from features.runtime.lock import WriterLock, is_locked
@@ -34,24 +35,9 @@ def without_posix(folder: Path, *arguments: object) -> subprocess.CompletedProce
 
 @pytest.mark.slow
 def test_an_extraction_without_posix_calls_leaves_the_same_bytes(tmp_path):
-    generator = np.random.default_rng(0)
-    for name in "AB":
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(3):
-            pixels = generator.integers(0, 256, (40, 40), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{name}-{number}-1.png")
-    options = [
-        "--backbone",
-        "mobilenet",
-        "--alpha",
-        "0.25",
-        "--weights",
-        "random",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "4",
-    ]
+    for row in range(6):
+        put_image(tmp_path / "images" / "AB"[row % 2] / f"x-{row}-1.png", noise(row, 40, 40))
+    options = words(SMALL)
     command = ["-m", "features.extract", tmp_path / "images"]
     (tmp_path / "site").mkdir()
     (tmp_path / "out").mkdir()

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import CLASSES, build_header
-from made_heads import SHAPE, random_head
+from made_heads import PLAIN, SHAPE, random_head
 
 from heads.files.ensemble import build_ensemble
 from heads.files.head_file import save_head
@@ -33,7 +33,7 @@ MEMBERS = (
 @pytest.fixture(scope="module")
 def saved_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "head.hdf5"
-    save_head(path, random_head(), HeadMetadata.of_store(build_header(), "f" * 64, versions={"keras": "3"}))
+    save_head(path, random_head(PLAIN), HeadMetadata.of_store(build_header(), "f" * 64, versions={"keras": "3"}))
     return path
 
 

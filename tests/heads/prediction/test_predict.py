@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Said, invoke
+from made_backbone import Places
 from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
@@ -177,19 +178,6 @@ class TestImages:
         assert (status, err) == (2, f"error: --weights: expected where the file {weights.name} is, found none\n")
 
 
-class Brightness:
-    """A backbone whose only feature is the mean of the picture times ``factor``."""
-
-    image_size = 8
-    feature_shape = (1, 1, 1)
-
-    def __init__(self, factor: float) -> None:
-        self.factor = factor
-
-    def features(self, images: np.ndarray) -> np.ndarray:
-        return images.mean((1, 2, 3), dtype=np.float32).reshape(-1, 1, 1, 1) * np.float32(self.factor)
-
-
 class TestFeatures:
     def head(self, dtype: str, kernel: float = 1.0) -> Head:
         spec = HeadSpec(conv_width=16, batch_norm=False)
@@ -202,7 +190,8 @@ class TestFeatures:
         for name, level in (("dark", 10), ("light", 200)):
             Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"{name}.png")
         sources = [NamedImage(name, tmp_path / f"{name}.png") for name in ("dark", "light", "dark")]
-        made = predict(head, Brightness(factor), parse_views("identity"), sources, batch_size=2)
+        backbone = Places(1, 1, size=8, grey=True, factor=factor)
+        made = predict(head, backbone, parse_views("identity"), sources, batch_size=2)
         return [prediction.reason for prediction in made]
 
     def test_too_large_for_half_precision(self, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import invoke
+from made_backbone import lay_mosaics
 from made_pictures import train_head
-from mosaic import lay_mosaics
 from PIL import Image
 
 from features.extraction.extraction import extract_store

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_backbone import Places
 
 from features.images.views import parse_views
 from heads.files.head_file import Head
@@ -19,18 +20,9 @@ from heads.saliency.occlusion import Grid, covered_pixels, occlusion_map
 SIDE = 32
 
 
-class Brightness:
+def brightness(loud: float = 1.0) -> Places:
     """A backbone whose one feature says how bright the picture is in each of 4 x 4 places."""
-
-    image_size = SIDE
-    feature_shape = (4, 4, 1)
-
-    def __init__(self) -> None:
-        self.batches: set[int] = set()
-
-    def features(self, images: np.ndarray) -> np.ndarray:
-        self.batches.add(len(images))
-        return images.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4, 5), dtype=np.float32)[..., None] / 255
+    return Places(4, 4, size=SIDE, grey=True, factor=loud / 255)
 
 
 def head_of(weights: np.ndarray, temperature: float | None = None) -> Head:
@@ -60,7 +52,7 @@ def corner_picture() -> np.ndarray:
 
 class TestMap:
     def occlude(self, *, views: str = "identity", temperature: float | None = None, **rest: Any) -> np.ndarray:
-        self.backbone, picture = Brightness(), corner_picture()
+        self.backbone, picture = brightness(), corner_picture()
         options: dict[str, Any] = {"aspect": 1.0, "batch_size": 7} | rest
         return occlusion_map(corner_head(temperature), self.backbone, parse_views(views), picture, 1, **options)
 
@@ -82,7 +74,7 @@ class TestMap:
         picture[row + 2 : row + 14, column + 2 : column + 14] = 255
         weights[row // 8 : row // 8 + 2, column // 8 : column // 8 + 2] = 1
         options = {"aspect": 1.0, "batch_size": 50}
-        falls = occlusion_map(head_of(weights), Brightness(), parse_views("identity"), picture, 1, **options)
+        falls = occlusion_map(head_of(weights), brightness(), parse_views("identity"), picture, 1, **options)
         mass, half = np.clip(falls, 0, None), 6
         own = mass[row // 16 * half :, column // 16 * half :][:half, :half]
         assert own.sum() > 0.7 * mass.sum() > 0
@@ -109,7 +101,7 @@ class TestMap:
         """Seen from the other class, covering its counter-evidence helps it by as much."""
         picture, views = corner_picture(), parse_views("identity")
         options = {"aspect": 1.0, "batch_size": 64, "grid": Grid(6)}
-        one, other = (occlusion_map(corner_head(), Brightness(), views, picture, c, **options) for c in (0, 1))
+        one, other = (occlusion_map(corner_head(), brightness(), views, picture, c, **options) for c in (0, 1))
         np.testing.assert_allclose(one, -other, atol=1e-6)
         assert one.min() < -0.1
 
@@ -123,7 +115,7 @@ class TestMap:
         for batch_size, used in ((5, 5), (17, 17), (200, 17)):
             for aspect in (1.0, 2.0):  # one shape for images of any aspect: one program
                 falls = self.occlude(batch_size=batch_size, grid=Grid(4), aspect=aspect)
-                assert self.backbone.batches == {used}
+                assert {shape[0] for shape in self.backbone.shapes} == {used}
                 if aspect == 1:
                     np.testing.assert_allclose(falls, expected, atol=1e-6)
 
@@ -136,18 +128,13 @@ class TestMap:
     def test_features_are_rounded_as_in_the_store(self) -> None:
         """Too large for half precision, they are cut to its range rather than infinite."""
         picture, head = corner_picture(), corner_head()
-
-        class Loud(Brightness):
-            def features(self, images: np.ndarray) -> np.ndarray:
-                return super().features(images) * 1e6
-
-        falls = occlusion_map(head, Loud(), parse_views("identity"), picture, 1, aspect=1.0, batch_size=64)
+        falls = occlusion_map(head, brightness(1e6), parse_views("identity"), picture, 1, aspect=1.0, batch_size=64)
         assert head.metadata.dtype == "float16"
         assert np.isfinite(falls).all()
 
     def test_the_picture_is_left_as_it_is(self) -> None:
         picture = corner_picture()
-        occlusion_map(corner_head(), Brightness(), parse_views("flip"), picture, 1, aspect=1.0, batch_size=9)
+        occlusion_map(corner_head(), brightness(), parse_views("flip"), picture, 1, aspect=1.0, batch_size=9)
         np.testing.assert_array_equal(picture, corner_picture())
 
     @settings(max_examples=15)
@@ -159,8 +146,8 @@ class TestMap:
         weights = generator.normal(0, 1, (4, 4))
         options: dict[str, Any] = {"aspect": aspect, "batch_size": batch_size, "grid": Grid(places, cover)}
         views = parse_views("identity")
-        falls = occlusion_map(head_of(weights), Brightness(), views, picture, 1, **options)
-        mirrored = occlusion_map(head_of(weights[:, ::-1]), Brightness(), views, picture[:, ::-1], 1, **options)
+        falls = occlusion_map(head_of(weights), brightness(), views, picture, 1, **options)
+        mirrored = occlusion_map(head_of(weights[:, ::-1]), brightness(), views, picture[:, ::-1], 1, **options)
         assert min(falls.shape) == places
         assert np.abs(falls).max() <= 1
         np.testing.assert_allclose(mirrored[:, ::-1], falls, atol=1e-5)

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import made_backbone
 import numpy as np
 import psutil
 import pytest
 from conftest import ROOT
-from PIL import Image
+from made_backbone import SMALL, MadeBackbone
+from made_images import OLD, blurred_noise, put_image
 
 from features.extraction import extraction
 from features.extraction.options import ExtractionOptions
@@ -33,17 +35,14 @@ from search.workers.ray_session import ray_session
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'bottleneck-search[cluster]'")
 
 BATCH = 4
-CHOSEN = {"backbone": "mobilenet", "alpha": 0.25, "weights": "random:7", "image_size": 32, "batch_size": BATCH}
-OPTIONS = ExtractionOptions(**CHOSEN, views="identity,flip")
+OPTIONS = ExtractionOptions(**SMALL | {"batch_size": BATCH}, views="identity,flip")
 BAD = {"A/A-3-1.png": b"", "B/B-5-2.png": b"no image"}
 ROWS = 50
 """That no size of batches here divides."""
 
 
 def put(path: Path, seed: int) -> None:
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5), dtype=np.uint8)
-    Image.fromarray(coarse).resize((40, 36)).save(path)
-    os.utime(path, (1_500_000_000, 1_500_000_000))
+    put_image(path, blurred_noise(seed))
 
 
 @pytest.fixture
@@ -51,36 +50,26 @@ def images(tmp_path) -> Path:
     """Two classes of images, two of each patient, and two that cannot be decoded."""
     folder = tmp_path / "images"
     for name in "AB":
-        (folder / name).mkdir(parents=True)
         for number in range(ROWS // 2):
             put(folder / name / f"{name}-{number // 2}-{number % 2 + 1}.png", 100 * ord(name) + number)
     for path, content in BAD.items():
         (folder / path).write_bytes(content)
-        os.utime(folder / path, (1_500_000_000, 1_500_000_000))
+        os.utime(folder / path, (OLD, OLD))
     return folder
 
 
-class Levels:
-    """Stands for a backbone: the last bits of its features depend on the image's place, as those of real ones do."""
+class Levels(MadeBackbone):
+    """Its features' last bits depend on an image's place in float16, too."""
 
-    feature_shape = (1, 1, 3)
-    image_size = 32
-    weights_sha256 = "ef" * 32
-    remark = ""
-
-    def features(self, images):
-        place = np.arange(len(images), dtype=np.float32)[:, None]
-        return (images.mean(axis=(1, 2)) + 1 + place).astype(np.float32)[:, None, None]
+    by_place = 1
 
 
 class LevelsWorker(BatchWorker):
     """A worker that starts no backend."""
 
     def start(self, setting):
-        self._backbone = Levels()
-        return "somewhere", BuiltThere(
-            Levels.feature_shape, Levels.weights_sha256, Levels.remark, extraction.versions_here()
-        )
+        self._backbone = made = Levels()
+        return "somewhere", BuiltThere(made.feature_shape, made.weights_sha256, made.remark, extraction.versions_here())
 
 
 class SlowWorker(LevelsWorker):
@@ -136,7 +125,8 @@ class LargeWorker(LevelsWorker):
 def local_ray():
     """Two processors' worth of Ray, which the calls below find connected and leave so."""
     with ray_session("local", workers=2) as ray:
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its workers do not find the tests
+        for module in (sys.modules[__name__], made_backbone):  # its workers do not find the tests
+            ray.cloudpickle.register_pickle_by_value(module)
         yield ray
 
 
@@ -350,7 +340,6 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_its_work_goes_on(tmp_path,
     """The real thing, from the start of a Ray of its own: SIGKILL while rows are written, then to the end."""
     images, store = tmp_path / "images", tmp_path / "s.h5"
     for name in "AB":
-        (images / name).mkdir(parents=True)
         for number in range(400):
             put(images / name / f"{name}-{number}-1.png", 1000 * ord(name) + number)
     how = OPTIONS.model_copy(update={"batch_size": 2})
