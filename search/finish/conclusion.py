@@ -215,32 +215,16 @@ def conclude(
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     temperatures = {number: _temperature(found, data.first) for number, found in probabilities.items()}
-    by_trial = {finalist.trial: finalist for finalist in choice.finalists}
-    if refits or head_files(folder, "refit", "copy"):
-        withdraw_summary(folder)
-    written: list[Path] = []
-    for number, made in refits.items():
-        finalist = by_trial.get(number)
-        told = finalist.record if finalist else None
-        written += checkpoints.save_refit(made, told, temperatures.get(number))
-    checkpoints.forget_refits_but(written)
+    _save(refits, choice, temperatures, checkpoints)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
-    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     heads = {
         number: find_head(folder, number, refitted=bool(candidates))
         for number in dict.fromkeys(tested)
         if not candidates or number in refits
     }
-    ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
-    described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
-    copies = {number: made.copies for number, made in refits.items()}
-    winners = [copy_path_of(folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
-    averaged: dict[Kind, list[Path]] = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
-    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
-    if REPEATS in apart:
-        copies[choice.trial] = 1
-    compared = entrants(choice.finalists, () if ENSEMBLE in apart else ensemble, copies)
-    recommended = recommend(compared, data.first, config.objective)
+    members = {number: heads[number] for number in ensemble_members(choice.finalists) if number in refits}
+    described = _describe_ensemble(list(members), _of_members(choice, probabilities), data.first)
+    recommended, apart = _recommend(choice, searched, refits, members)
     if data.first.test is not None:
         on_stage(Stage.TEST)
     test = score_on_test(
@@ -254,6 +238,7 @@ def conclude(
         used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
     )
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     return replace(
         counted,
         finalists=_describe_finalists(choice),
@@ -271,6 +256,41 @@ def conclude(
             ),
         ),
     )
+
+
+def _save(
+    refits: Mapping[int, Refit], choice: Choice, temperatures: Mapping[int, float | None], checkpoints: TopCheckpoints
+) -> None:
+    """Writes the heads that were trained on all rows, in the place of those of an earlier end."""
+    folder = checkpoints.searched.folder
+    if refits or head_files(folder, "refit", "copy"):
+        withdraw_summary(folder)
+    records = {finalist.trial: finalist.record for finalist in choice.finalists}
+    written: list[Path] = []
+    for number, made in refits.items():
+        written += checkpoints.save_refit(made, records.get(number), temperatures.get(number))
+    checkpoints.forget_refits_but(written)
+
+
+def _recommend(
+    choice: Choice, searched: Searched, refits: Mapping[int, Refit], members: Mapping[int, Path]
+) -> tuple[Recommendation | None, dict[Kind, str]]:
+    """What is recommended, and why averages are no candidates: one that no file can hold is none.
+
+    Args:
+        choice: What the repeats decided.
+        searched: The study.
+        refits: What was trained on all rows, by trial.
+        members: The heads that the ensemble averages, by trial.
+    """
+    copies = {number: made.copies for number, made in refits.items()}
+    winners = [copy_path_of(searched.folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
+    averaged: dict[Kind, list[Path]] = {ENSEMBLE: list(members.values()), REPEATS: winners}
+    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
+    if REPEATS in apart:
+        copies[choice.trial] = 1
+    compared = entrants(choice.finalists, () if ENSEMBLE in apart else list(members), copies)
+    return recommend(compared, searched.data.first, searched.config.objective), apart
 
 
 def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
@@ -330,13 +350,13 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
 
 
 def _of_members(
-    finalists: Mapping[int, Finalist], probabilities: Mapping[int, Sequence[Probabilities]]
+    choice: Choice, probabilities: Mapping[int, Sequence[Probabilities]]
 ) -> dict[int, Sequence[Probabilities]]:
     """What calibrates an average: of a member that was stopped, and of which there is nothing better, what it had made.
 
     A head that is less trained is one voice of several, and an average that is not calibrated is far too unsure.
     """
-    return {number: probabilities.get(number, one.probabilities) for number, one in finalists.items()}
+    return {one.trial: probabilities.get(one.trial, one.probabilities) for one in choice.finalists}
 
 
 def _describe_ensemble(
