@@ -32,7 +32,7 @@ from search.finish.baseline import one_at_a_time
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.export_choice import why_not_together
-from search.finish.held_out import Together, note_tested, score_on_test
+from search.finish.held_out import RecommendedHeads, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
@@ -233,7 +233,7 @@ def conclude(
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        recommended=tested_together(folder, choice, recommended, described),
+        recommended=recommended_heads(folder, choice, recommended, described),
         earlier=earlier,
         used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
@@ -390,9 +390,9 @@ def _calibration(
     return Calibration(**describe_calibration(np.concatenate(probabilities), labels, temperature))
 
 
-def tested_together(
+def recommended_heads(
     folder: Path, choice: Choice, recommended: Recommendation | None, ensemble: Ensemble | None
-) -> Together | None:
+) -> RecommendedHeads | None:
     """The heads of which the average is recommended, or the article's; None where that is the single winner.
 
     The average of the finalists is tested with the temperature that it leaves with: that of a contender is of its
@@ -405,7 +405,7 @@ def tested_together(
         return None
     paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
     temperature = ensemble.temperature if ensemble and chosen.kind == ENSEMBLE else chosen.temperature
-    return Together(chosen.kind, chosen.trials, paths, temperature)
+    return RecommendedHeads(chosen.kind, chosen.trials, paths, temperature)
 
 
 def _describe_finalists(choice: Choice) -> Finalists | None:
