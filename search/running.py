@@ -205,7 +205,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)
             start_backend()
-            from search.searching import Search  # noqa: PLC0415  after the choice of the backend
+            from search.searching import Search
 
             ends = Search(
                 resolved=resolved,
@@ -240,8 +240,8 @@ def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
     Raises:
         InputError: As ``features.extract``; where nobody named the store, it may be that of a folder of the same name.
     """
-    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
-    from features.images.walk import Seen, entries_of  # noqa: PLC0415
+    from features.extraction.door import extract_as_told
+    from features.images.walk import Seen, entries_of
 
     entries_of(given.images, Seen())  # what is no folder is refused before anything is made or said
     (store,) = resolved.paths.values()
@@ -339,7 +339,7 @@ def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:
 
 def make_demonstration_in(folder: Path) -> Path:
     """Makes the store of the built-in demonstration in a study directory, unless it is there; returns its path."""
-    from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
+    from features.extraction.demonstration import make_demonstration
 
     say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
     with bars("scans") as bar:

@@ -31,7 +31,7 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -
         probabilities: (rows, classes) of rows that the head was not trained on, at least one.
         labels: (rows,) index of the true class.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415  slow to import, and needed once a study
+    from scipy.optimize import minimize_scalar
 
     logs = _logarithms(probabilities)
     logs -= logs.max(axis=1, keepdims=True)

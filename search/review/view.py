@@ -82,7 +82,7 @@ class View:
             BottleneckError: optuna-dashboard is not installed.
         """
         try:
-            from optuna_dashboard import wsgi  # noqa: PLC0415  an extra
+            from optuna_dashboard import wsgi  # an extra
         except ImportError as error:
             raise BottleneckError(
                 "optuna-dashboard is not installed: pip install 'bottleneck-search[dashboard]'"
@@ -103,7 +103,7 @@ class View:
 
     def refresh(self) -> StudyRecord:
         """Pins the note, the figures and the artifacts of the best heads as they are now."""
-        from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
+        from optuna_dashboard import save_note, save_plotly_graph_object
 
         record = read_record(self.folder, self.storage.record)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)
