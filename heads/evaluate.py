@@ -73,7 +73,7 @@ def main(
     found = loaded.score(chosen)
     title = f"{head} on {store}, {part} rows"
     if report is not None:
-        from heads.evaluation.report import Scored, write_report  # noqa: PLC0415  Plotly takes its time
+        from heads.evaluation.report import Scored, write_report
 
         scored = Scored(
             title=title,

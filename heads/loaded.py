@@ -379,14 +379,14 @@ class LoadedHead:
 
     def _maker(self, options: PredictOptions) -> MapMaker:
         backbone = self.backbone(options)
-        from heads.prediction.maps import MapMaker  # noqa: PLC0415  beside Keras, which ``backbone`` starts
+        from heads.prediction.maps import MapMaker
 
         reading = options.reading_for(self.metadata)
         return MapMaker(self.head, backbone, options.views_for(self.metadata), options.batch_size, reading)
 
     def _drawing(self, folder: Path, options: PredictOptions, *, occlusion: bool) -> Draw:
         maker = self._maker(options)
-        from heads.prediction.maps import MapFolder  # noqa: PLC0415  beside Keras
+        from heads.prediction.maps import MapFolder
 
         return MapFolder(folder, maker, occlusion=occlusion).draw
 
@@ -398,7 +398,7 @@ class LoadedHead:
         if class_name is not None and class_name not in self.classes:
             raise InputError("class_name", expected=f"one of {', '.join(self.classes)}", found=class_name)
         maker = self._maker(self._options(named))
-        from heads.prediction.maps import PredictedImage  # noqa: PLC0415  beside Keras
+        from heads.prediction.maps import PredictedImage
 
         seen: list[PredictedImage] = []
 

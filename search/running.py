@@ -5,7 +5,7 @@
 3. *Fitted* (``_fitted``): stores are opened, what was left to the rows is decided, the space is fitted to the features.
 4. *Projected* (``_projected``): with ``--channels`` the data in fewer directions.
 5. *Config* (``Resolved.config``): what ``study.json`` keeps, compared with the record.
-6. *Searched* (``_search``): trials, and what comes after them, up to the summary; then the report.
+6. *Searched* (``search.searching``): trials, and what comes after them, up to the summary; then the report.
 """
 
 from __future__ import annotations
@@ -23,22 +23,19 @@ from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, console, say
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
-from features.runtime.files import write_json
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
-from search.record.crew import Crew
 from search.record.damage import note_made_of
-from search.record.noted_config import note_alone
 from search.record.opened_study import OpenedStudy, held
 from search.record.storage import check_record, config_in_storage, join_record, open_record, place_of
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
-from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
+from search.setup.config import STUDY_FILE, StudyConfig
 from search.setup.data import SearchData, load_data
 from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, help_of
@@ -47,15 +44,12 @@ from search.setup.own_head import OwnHead, changed_since
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
 from search.setup.remarks import remarks
 from search.setup.resolve import DEMONSTRATION, Resolved, resolve
-from search.setup.storage_url import VARIABLE, bare, has_secrets, hidden, in_full
+from search.setup.storage_url import VARIABLE, bare, has_secrets, in_full
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
-from search.training.display import Display
 from search.training.going_on import taken_up
-from search.training.shared_folder import await_end, clear_away, together, worker_folder
-from search.training.snapshot import Saved, read_snapshot
+from search.training.snapshot import read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
-from search.trials.ask_tell import Book
 
 StoreGiven = FeatureStore | str | Path
 StoresGiven = StoreGiven | Sequence[StoreGiven] | Mapping[str, StoreGiven] | None
@@ -210,17 +204,20 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             changed = changed_since(config.own_head, own) if own else ()
             noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)
-            ends = _search(
-                resolved,
-                config,
-                data,
-                opened,
+            start_backend()
+            from search.searching import Search
+
+            ends = Search(
+                resolved=resolved,
+                config=config,
+                data=data,
+                opened=opened,
                 own=own,
                 saved=saved,
                 noted=noted,
                 lock=lock,
                 on_stage=on_stage,
-            )
+            ).run()
     study = Study(resolved.folder)
     if ends:
         on_stage(Stage.REPORT)
@@ -243,8 +240,8 @@ def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
     Raises:
         InputError: As ``features.extract``; where nobody named the store, it may be that of a folder of the same name.
     """
-    from features.extraction.door import extract_as_told  # noqa: PLC0415  seldom needed
-    from features.images.walk import Seen, entries_of  # noqa: PLC0415
+    from features.extraction.door import extract_as_told
+    from features.images.walk import Seen, entries_of
 
     entries_of(given.images, Seen())  # what is no folder is refused before anything is made or said
     (store,) = resolved.paths.values()
@@ -342,7 +339,7 @@ def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:
 
 def make_demonstration_in(folder: Path) -> Path:
     """Makes the store of the built-in demonstration in a study directory, unless it is there; returns its path."""
-    from features.extraction.demonstration import make_demonstration  # noqa: PLC0415  starts TensorFlow
+    from features.extraction.demonstration import make_demonstration
 
     say("no --features: searching over the built-in demonstration, generated scans through a random backbone")
     with bars("scans") as bar:
@@ -368,85 +365,3 @@ def _introduce(folder: Path, config: StudyConfig, data: StudyData, noted: Sequen
     how = f"{own}{config.engine}, {config.sampler}, {config.pruner}, by validation {config.objective}"
     most = f"{counted(config.trials, 'trial')} of up to {counted(config.epochs, 'epoch')}"
     say(f"{folder}: {most} ({how}){repeated}")
-
-
-def _agreed(crew: Crew, config: StudyConfig, resolved: Resolved) -> StudyConfig:
-    """The config that the study is worked on with, together with others."""
-    crew.forget_lost_end(resolved.folder)  # first: where it is lost, the end is run as this process is told
-    config = crew.agree_on(config, is_recorded=resolved.recorded is not None)
-    say(f"{hidden(config.storage or '')}: joined as {crew.name}; at work: {counted(crew.living(), 'worker')}")
-    return config
-
-
-def _search(
-    resolved: Resolved,
-    config: StudyConfig,
-    data: StudyData,
-    opened: OpenedStudy,
-    *,
-    own: OwnHead | None,
-    saved: Saved | None,
-    noted: Sequence[str],
-    lock: WriterLock | None,
-    on_stage: OnStage,
-) -> bool:
-    """Runs the trials that are left, scores the winner and writes the summary.
-
-    Returns:
-        Whether it was this process that did the latter.
-    """
-    start_backend()
-    from search.finish.checkpoints import TopCheckpoints  # noqa: PLC0415
-    from search.finish.conclusion import finish_study  # noqa: PLC0415
-    from search.finish.repeats import help_with_repeats  # noqa: PLC0415
-    from search.finish.searched import Searched  # noqa: PLC0415
-    from search.training.bank_figures import figures_of  # noqa: PLC0415
-    from search.training.runner import Recording, run_pool  # noqa: PLC0415
-    from search.training.sizing import settle_banks  # noqa: PLC0415
-    from search.training.solo import OneAtATime  # noqa: PLC0415  after the choice of the backend
-
-    folder, space, study, crew = resolved.folder, own or resolved.space, opened.study, opened.crew
-    snapshot_every = resolved.options.snapshot_every
-    banks = None
-    if config.engine == "fused":
-        config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
-    if crew is not None:
-        config = _agreed(crew, config, resolved)
-        if banks is not None and config.pages != banks.pages:
-            config, banks = settle_banks(config, resolved.space, data.only(resolved.space.stores))
-    write_json(folder / SPLIT_FILE, data.first.split, shared=True)
-    if crew is None and config.storage:
-        note_alone(study, config)
-    (config if crew is None else crew.as_noted(config)).write(folder)  # from here on the study can be resumed
-    on_stage(Stage.SEARCH)
-    places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew is not None else None
-    book = Book(study, config, space, going_on=saved.going_on if saved else (), places=places)
-    searched = Searched(folder, study, config, space, data)
-    checkpoints = TopCheckpoints(searched, alone=crew is None, lock=lock)
-    throughput = None
-    with Display(study, config) as display:
-        if banks:
-            place = folder if crew is None else worker_folder(folder, crew.name)
-            recording = Recording(place, opened, saved, snapshot_every)
-            throughput = run_pool(recording, banks=banks, data=data, book=book, sink=checkpoints, display=display)
-        else:
-            OneAtATime(book, data, checkpoints, display, flush=opened.flush).run()
-    if crew is not None:
-        helping = partial(help_with_repeats, searched, snapshot_every=snapshot_every, crew=crew)
-        if not await_end(crew, opened, config.trials, helping):
-            return False
-        crew.runs_the_end(config)
-        config.write(folder)  # where another one's was that was told otherwise
-    bank = None
-    if banks and throughput:
-        total = partial(together, folder) if crew is not None else partial(replace, throughput)
-        bank = figures_of(banks, str(config.dtype), total)
-    summary = finish_study(
-        checkpoints, bank=bank, remarks=noted, snapshot_every=snapshot_every, crew=crew, on_stage=on_stage
-    )
-    if crew is not None:
-        crew.end(config.trials, folder)
-        clear_away(folder, crew.others())
-    for note in summary.notes[len(noted) :]:  # the others were said at the start
-        say(f"note: {note}")
-    return True

@@ -76,7 +76,7 @@ class Study:
     @as_numpy_comes
     def trials(self) -> pd.DataFrame:
         """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``."""
-        from search.review.tables import trials_frame  # noqa: PLC0415  pandas takes its time
+        from search.review.tables import trials_frame
 
         return trials_frame(self.record)
 
@@ -86,7 +86,7 @@ class Study:
         Their names are those of ``search.review.gallery.FigureName``, such as ``history``, and ``parameter-NAME``, as
         far as the trials give enough for them.
         """
-        from search.review.gallery import Gallery  # noqa: PLC0415  Plotly takes its time
+        from search.review.gallery import Gallery
 
         return Gallery(self.record, template="plotly_white")
 
@@ -98,7 +98,7 @@ class Study:
             InputError: No trial has completed, or no head of it is kept yet. Or it is a head of somebody's own with
                 layers that are not plain, which only ``export`` to a ``.keras`` file writes.
         """
-        from search.finish.export import chosen_head  # noqa: PLC0415
+        from search.finish.export import chosen_head
 
         with drawn_as_before():
             return chosen_head(self._place).model
@@ -121,7 +121,7 @@ class Study:
                 missing.
             BottleneckError: It cannot be written, or what was written gave other probabilities.
         """
-        from search.finish.export import export_head  # noqa: PLC0415
+        from search.finish.export import export_head
 
         chosen = checked(ExportOptions, options, of="an export")
         with drawn_as_before():
@@ -133,7 +133,7 @@ class Study:
     @as_numpy_comes
     def report(self) -> Path:
         """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
-        from search.review.report import write_report  # noqa: PLC0415  Plotly takes its time
+        from search.review.report import write_report
 
         path = self._place / REPORT_FILE
         write_report(path, self.record)

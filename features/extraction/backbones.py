@@ -47,7 +47,7 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec, model: Any) -> None:
-        import keras  # noqa: PLC0415  the command chooses the backend first
+        import keras
 
         model.trainable = False
         self.spec = spec
@@ -90,7 +90,7 @@ class Backbone:
         return self._with_preprocessing("float32")[0]
 
     def _with_preprocessing(self, dtype: str) -> tuple[Any, str]:
-        import keras  # noqa: PLC0415
+        import keras
 
         images = keras.Input((self.image_size, self.image_size, 3), dtype=dtype, name="images")
         what = f"the output of {self.spec.layer or self.spec.title}"
@@ -153,7 +153,7 @@ def list_layers(name: str, *, alpha: float | None = None, image_size: int | None
 
 
 def _construct(spec: BackboneSpec, weights: str | None) -> Any:
-    import keras  # noqa: PLC0415
+    import keras
 
     options: dict[str, Any] = {} if spec.alpha is None else {"alpha": spec.alpha}
     factory = getattr(keras.applications, spec.architecture.factory)
@@ -211,7 +211,7 @@ def _load_weights(model: Any, path: Path, *, layered: bool) -> None:
     if path.name.endswith(endings) and path.name.endswith(".weights.h5") != layered:
         model.load_weights(path)
         return
-    import tempfile  # noqa: PLC0415  rarely needed
+    import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         alias = Path(folder) / f"alias{endings[0]}"

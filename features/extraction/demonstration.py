@@ -251,7 +251,7 @@ def make_demonstration(
         InputError: ``folder`` holds a demonstration of other scans.
         BottleneckError: The disk is full, or another process makes the same demonstration.
     """
-    from features.extraction.extraction import extract_store  # noqa: PLC0415  starts the backend
+    from features.extraction.extraction import extract_store
 
     scans, store = folder / "scans", folder / "features.h5"
     make_scans(scans, seed=seed, per_class=per_class)

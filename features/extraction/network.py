@@ -68,7 +68,7 @@ def load_network(file: NetworkFile) -> Any:
         InputError: It names what Keras does not have or what makes up no network, its weights are damaged or do not
             fit, or it takes other than square images.
     """
-    import keras  # noqa: PLC0415  the command chooses the backend first
+    import keras
 
     for module, kind in sorted(file.classes):
         if not _is_known(keras, module, kind):
@@ -98,7 +98,7 @@ def load_network(file: NetworkFile) -> Any:
 
 def _from_archive(file: NetworkFile) -> Any:
     """Lets Keras read an archive of what was checked, and of the weights, and of nothing else that the file holds."""
-    import keras  # noqa: PLC0415
+    import keras
 
     with TemporaryDirectory(prefix="network-") as folder:
         weights, copy = Path(folder) / WEIGHTS, Path(folder) / "network.keras"
@@ -114,7 +114,7 @@ def _from_archive(file: NetworkFile) -> Any:
 
 
 def _from_hdf5(file: NetworkFile) -> Any:
-    import keras  # noqa: PLC0415
+    import keras
 
     with opened(file.path, EXPECTED):  # which HDF5 comes to an end with
         pass
@@ -180,7 +180,7 @@ def cut(network: Any, name: str) -> Any:
     Raises:
         InputError: There is no such layer, several have the name, or it has not one output.
     """
-    import keras  # noqa: PLC0415
+    import keras
 
     names = [layer.name for layer in layers_of(network)]
     wanted = [one for one in names if one == name] or [one for one in names if one.rpartition(_SLASH)[2] == name]
@@ -197,7 +197,7 @@ def cut(network: Any, name: str) -> Any:
 
 def _up_to(network: Any, way: Sequence[str]) -> tuple[Any, Any]:
     """Input and output tensor of the part of a network that ends with a layer, which may be in one of its layers."""
-    import keras  # noqa: PLC0415
+    import keras
 
     met: list[tuple[Any, Any]] = []
 
@@ -236,7 +236,7 @@ def as_map(features: Any, what: str) -> tuple[Any, str]:
     Raises:
         InputError: It is nothing of these.
     """
-    import keras  # noqa: PLC0415
+    import keras
 
     if isinstance(features, list | tuple | dict):
         expected = "the layer whose output is wanted, as there are several outputs"

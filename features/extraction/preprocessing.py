@@ -79,7 +79,7 @@ class Preprocessing:
         """
         if spec.seed is not None or spec.weights == IMAGENET:
             return cls(np.ones(3), np.zeros(3))
-        import keras  # noqa: PLC0415
+        import keras
 
         # not by its name, which Keras numbers when it builds a second one
         normalization = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
@@ -94,7 +94,7 @@ class Preprocessing:
 
     def apply(self, images: Any) -> Any:
         """Adds plain Keras layers only, so that a saved model needs nothing of ours to load."""
-        import keras  # noqa: PLC0415
+        import keras
 
         pixels = keras.layers.Rescaling(1.0, name="pixels")(images)  # bytes to floats
         if self.mixing is None:

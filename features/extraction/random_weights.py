@@ -50,7 +50,7 @@ def _calibrate(model: Any, images: npt.NDArray[np.float32]) -> None:
 
     The images go through in parts, because Keras keeps every activation of a call in memory.
     """
-    import keras  # noqa: PLC0415
+    import keras
 
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     drops = [(layer, layer.rate) for layer in model.layers if isinstance(layer, keras.layers.Dropout)]

@@ -71,7 +71,7 @@ def _values(dataset: Any) -> None:
 def main() -> None:
     """Touches the file that is named on the command line."""
     with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415  not on Windows
+        import resource  # not on Windows
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -163,7 +163,7 @@ def patient_id(file: Any) -> str:
     Raises:
         Exception: Whatever pydicom raises.
     """
-    from pydicom import dcmread  # noqa: PLC0415
+    from pydicom import dcmread
 
     check_inflated(file)
     file.seek(0)
@@ -172,7 +172,7 @@ def patient_id(file: Any) -> str:
 
 
 def _read_header(file: Any) -> Any:
-    from pydicom import dcmread  # noqa: PLC0415  an extra
+    from pydicom import dcmread  # an extra
 
     check_inflated(file)
     file.seek(0)

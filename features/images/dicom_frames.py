@@ -140,7 +140,7 @@ def _line(modality: Any) -> tuple[float, float]:
 
 def _rescaled(pixels: npt.NDArray[Any], modality: Any) -> npt.NDArray[Any]:
     if modality.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut  # noqa: PLC0415
+        from pydicom.pixels import apply_modality_lut
 
         return np.asarray(apply_modality_lut(pixels, modality))
     slope, intercept = _line(modality)
@@ -149,8 +149,8 @@ def _rescaled(pixels: npt.NDArray[Any], modality: Any) -> npt.NDArray[Any]:
 
 def _windowed(numbers: npt.NDArray[Any], window: Any) -> npt.NDArray[np.uint8]:
     """Greys, as pydicom's window or table gives them."""
-    from pydicom.dataset import Dataset  # noqa: PLC0415
-    from pydicom.pixels import apply_voi, apply_windowing  # noqa: PLC0415
+    from pydicom.dataset import Dataset
+    from pydicom.pixels import apply_voi, apply_windowing
 
     if window.get("VOILUTSequence"):
         bits = int(window.VOILUTSequence[0].LUTDescriptor[2])
@@ -176,7 +176,7 @@ def _colours(pixels: npt.NDArray[Any], header: Any) -> npt.NDArray[np.uint8]:
     """(height, width, 3) of whatever number of bits as 8 bits."""
     bits = whole_number(header, "BitsStored")
     if header.PhotometricInterpretation == _PALETTE:
-        from pydicom.pixels import apply_color_lut  # noqa: PLC0415
+        from pydicom.pixels import apply_color_lut
 
         pixels = apply_color_lut(pixels, header)[..., :3]
         bits = 8 * pixels.dtype.itemsize

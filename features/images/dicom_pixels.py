@@ -63,9 +63,9 @@ def pixels_of(file: IO[bytes] | None, header: Any, frame: int) -> npt.NDArray[An
     Raises:
         DicomError: There are none, they are damaged, or nothing that is installed decodes them.
     """
-    from pydicom import dcmread  # noqa: PLC0415
-    from pydicom.pixels import get_decoder, pixel_array  # noqa: PLC0415
-    from pydicom.uid import UID  # noqa: PLC0415
+    from pydicom import dcmread
+    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import UID
 
     assert file is not None
     told = header.file_meta.get("TransferSyntaxUID")
@@ -97,7 +97,7 @@ def pixels_of(file: IO[bytes] | None, header: Any, frame: int) -> npt.NDArray[An
 
 def _native(header: Any) -> Any:
     """The transfer syntax of a file that names none: as it could be read."""
-    from pydicom import uid  # noqa: PLC0415
+    from pydicom import uid
 
     implicit, little = header.original_encoding
     if implicit:
@@ -112,7 +112,7 @@ def _named(syntax: Any) -> str:
 
 def _remedy(syntax: Any) -> str:
     """What to install for a transfer syntax that was not decoded; '' for nothing that would help."""
-    from pydicom import uid  # noqa: PLC0415
+    from pydicom import uid
 
     if syntax in (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K):
         module = "openjpeg"

@@ -10,7 +10,7 @@ from features.runtime.unseen import Together
 
 @contextmanager
 def _values_as_usual() -> Iterator[None]:
-    from pydicom import config  # noqa: PLC0415  an extra
+    from pydicom import config  # an extra
 
     settings = config.settings
     decimals, arrays, strictness = config.use_DS_decimal, config.use_DS_numpy, settings.reading_validation_mode
@@ -26,7 +26,7 @@ def _values_as_usual() -> Iterator[None]:
 
 
 def _set(*, decimals: bool, arrays: bool) -> None:
-    from pydicom import config  # noqa: PLC0415
+    from pydicom import config
 
     config.DS_numpy(False)  # pydicom refuses both at the same time
     config.DS_decimal(decimals)

@@ -16,7 +16,7 @@ from features.runtime.text import composed, counted, listed, printable, utc_text
 from features.store.parts import KNOWN_AS, part_named, part_within, words_of
 from features.store.patient_names import without_point
 
-ROW_FIELDS = ("paths", "sizes", "modified", "labels", "patients", "parts")
+IMAGE_FIELDS = ("paths", "sizes", "modified", "labels", "patients", "parts")
 """Fields of an ``ImageTable`` with a value for each image, or for none."""
 _NAMED = 3
 """How many of the ignored files a remark names."""

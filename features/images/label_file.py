@@ -45,7 +45,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415  half a second that an extraction without a table need not spend
+    import pandas as pd  # half a second that an extraction without a table need not spend
 
     try:
         read_text(path)
@@ -85,7 +85,7 @@ def _require_no_more_values(path: Path, separator: str) -> None:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     try:
         return pd.read_parquet(path)

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
-from features.images.folder import ROW_FIELDS, ImageTable
+from features.images.folder import IMAGE_FIELDS, ImageTable
 from features.images.pillow_internals import cut_is_damaged
 from features.images.reading import ImageFile, Page, Source, file_holding, open_file
 from features.runtime.portable import cpu_count
@@ -159,7 +159,7 @@ def with_all_pages(table: ImageTable) -> ImageTable:
             rows += [row] * len(numbers)
             paths += [f"{path}#{number}" for number in numbers] if several else [path]
             patients += [patient or (path if several else "")] * len(numbers)
-    said = {name: values for name in ROW_FIELDS if (values := getattr(table, name))}
+    said = {name: values for name in IMAGE_FIELDS if (values := getattr(table, name))}
     changed: dict[str, Any] = {name: tuple(values[row] for row in rows) for name, values in said.items()}
     told = [table.patient_source, *(["the files of several pages whose patient is unknown"] if nameless else [])]
     changed |= {"paths": tuple(paths), "patients": tuple(patients), "patient_source": "; ".join(filter(None, told))}

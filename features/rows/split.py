@@ -169,7 +169,7 @@ class _Hand:
 @lru_cache(maxsize=8)
 def _dealt(hand: _Hand, folds: int, seed: int) -> npt.NDArray[np.int32]:
     """The fold of each row: made once for all stores of the same images, as it takes patients times classes."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415  slow for an error line
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow for an error line
 
     how = {"n_splits": folds, "shuffle": True, "random_state": seed}
     groups = len(np.unique(hand.groups))

@@ -81,7 +81,7 @@ def start_backend() -> None:
     refuse_a_fork()
     with _starting:  # one thread: what stands in another's environment meanwhile is not what it came with
         with _interrupts_held(), stderr_unseen(), without_settings(), importing():
-            import keras  # noqa: F401, PLC0415
+            import keras  # noqa: F401
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()
         note_start()

@@ -212,7 +212,7 @@ def write_array(path: Path, array: Any, *, shared: bool = False) -> None:
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
-    import numpy as np  # noqa: PLC0415  most of who writes files has no arrays
+    import numpy as np  # most of who writes files has no arrays
 
     content = io.BytesIO()
     np.save(content, array)

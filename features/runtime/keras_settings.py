@@ -54,7 +54,7 @@ def pin_settings() -> list[str]:
     Returns:
         What had been set otherwise in this process, such as ``floatx float16 instead of float32``.
     """
-    import keras  # noqa: PLC0415  the command chooses the backend first
+    import keras
 
     config = keras.config
     settings = {
@@ -70,13 +70,13 @@ def pin_settings() -> list[str]:
         put(wanted)
     told = [f"{name} {found} instead of {wanted}" for name, found, wanted, _ in changed]
     if config.backend() == "jax":
-        import jax  # noqa: PLC0415
+        import jax
 
         if jax.config.jax_enable_x64:  # the same program in float64: other numbers, at half the speed
             jax.config.update("jax_enable_x64", False)
             told.append("jax_enable_x64 True instead of False")
     if config.backend() == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415
+        import tensorflow as tf
 
         if tf.config.functions_run_eagerly():  # nothing is compiled: other last digits, at a fraction of the speed
             tf.config.run_functions_eagerly(False)

@@ -91,7 +91,7 @@ logs_unseen = Together(_without_logs)
 @contextmanager
 def keras_unseen() -> Iterator[None]:
     """Drops what Keras prints in this thread on standard output, such as how far a download is."""
-    import keras  # noqa: PLC0415  the command chooses the backend first
+    import keras
 
     shown = keras.config.is_interactive_logging_enabled()
     keras.config.disable_interactive_logging()

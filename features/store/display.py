@@ -28,7 +28,7 @@ def frame_of(header: StoreHeader, done: npt.NDArray[np.uint8]) -> pd.DataFrame:
         header: The store's header.
         done: (rows,) state of each row; ``done``, ``skipped`` or ``pending`` in the table.
     """
-    import pandas as pd  # noqa: PLC0415  half a second that most who open a store need not spend
+    import pandas as pd  # half a second that most who open a store need not spend
 
     states = {int(state): state.name.lower() for state in RowState}
     return pd.DataFrame(

@@ -69,11 +69,11 @@ def lacks_memory(error: BaseException) -> bool:
 def _backend() -> ModuleType:
     name = keras.backend.backend()
     if name == "tensorflow":
-        from heads.bank import on_tensorflow  # noqa: PLC0415
+        from heads.bank import on_tensorflow
 
         return on_tensorflow
     if name == "jax":
-        from heads.bank import on_jax  # noqa: PLC0415
+        from heads.bank import on_jax
 
         return on_jax
     raise InputError("KERAS_BACKEND", expected="tensorflow or jax for the fused engine", found=name)

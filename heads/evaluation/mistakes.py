@@ -117,7 +117,7 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
         found: The mistakes.
         images: The folder that the store was extracted from.
     """
-    from heads.saliency.gradcam import class_activation_map  # noqa: PLC0415  beside Keras
+    from heads.saliency.gradcam import class_activation_map
 
     header = store.header
     # of whatever size: the store was made of this very file, and with a limit of its own

@@ -71,7 +71,7 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
         BottleneckError: It cannot be written so, gives other probabilities, or another process is writing there; what
             was there before is unchanged.
     """
-    import keras  # noqa: PLC0415  the command chooses the backend first
+    import keras
 
     # A GPU may round products to 10 bits: what is compared is computed without.
     in_place = replacing_folder if form.is_folder else replacing

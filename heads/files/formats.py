@@ -95,7 +95,7 @@ def _write_hdf5(path: Path, model: Any, attributes: dict[str, Any]) -> None:
 
 
 def _write_keras(path: Path, model: Any, attributes: dict[str, Any]) -> None:
-    from heads.model.keras_internals import without_tensorflow  # noqa: PLC0415
+    from heads.model.keras_internals import without_tensorflow
 
     with without_tensorflow():
         model.save(path)
@@ -109,9 +109,9 @@ def _add_member(path: Path, attributes: dict[str, Any]) -> None:
 
 
 def _load(path: Path, rows: Inputs) -> Probabilities:
-    import keras  # noqa: PLC0415  the command chooses the backend first
+    import keras
 
-    from heads.model.keras_internals import without_tensorflow  # noqa: PLC0415
+    from heads.model.keras_internals import without_tensorflow
 
     with without_tensorflow():
         model = keras.saving.load_model(path, compile=False)
@@ -120,13 +120,13 @@ def _load(path: Path, rows: Inputs) -> Probabilities:
 
 def probabilities_of(model: Any, rows: Inputs) -> Probabilities:
     """Returns what a keras.Model in memory gives for rows."""
-    import keras  # noqa: PLC0415
+    import keras
 
     return np.asarray(keras.ops.convert_to_numpy(model(rows, training=False)), np.float32)
 
 
 def _write_onnx(path: Path, model: Any, attributes: dict[str, Any]) -> None:
-    import onnx  # noqa: PLC0415  an extra
+    import onnx  # an extra
 
     model.export(path, format="onnx", verbose=False)
     written = onnx.load(path)
@@ -135,21 +135,21 @@ def _write_onnx(path: Path, model: Any, attributes: dict[str, Any]) -> None:
 
 
 def _run_onnx(path: Path, rows: Inputs) -> Probabilities:
-    import onnxruntime  # noqa: PLC0415  an extra
+    import onnxruntime  # an extra
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {session.get_inputs()[0].name: rows})[0], np.float32)
 
 
 def _write_tflite(path: Path, model: Any, attributes: dict[str, Any]) -> None:
-    from heads.files.on_tensorflow import BUILT_IN  # noqa: PLC0415  seconds of work
+    from heads.files.on_tensorflow import BUILT_IN
 
     model.export(path, format="litert", verbose=False, target_spec={"supported_ops": BUILT_IN})
     _add_member(path, attributes)
 
 
 def _run_tflite(path: Path, rows: Inputs) -> Probabilities:
-    from heads.files.on_tensorflow import run_tflite  # noqa: PLC0415
+    from heads.files.on_tensorflow import run_tflite
 
     return run_tflite(path, rows)
 
@@ -162,7 +162,7 @@ def _write_saved_model(path: Path, model: Any, attributes: dict[str, Any]) -> No
 
 
 def _serve_saved_model(path: Path, rows: Inputs) -> Probabilities:
-    from heads.files.on_tensorflow import serve_saved_model  # noqa: PLC0415
+    from heads.files.on_tensorflow import serve_saved_model
 
     return serve_saved_model(path, rows)
 

@@ -83,7 +83,7 @@ def file_image(model: Any, attributes: dict[str, Any]) -> bytes:
         model: Uncompiled keras.Model.
         attributes: Go to the file's root.
     """
-    from heads.model.keras_internals import write_model  # noqa: PLC0415  only who writes needs Keras
+    from heads.model.keras_internals import write_model  # only who writes needs Keras
 
     with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
         write_model(model, file)

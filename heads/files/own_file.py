@@ -45,7 +45,7 @@ class NotSavedError(BottleneckError):
 
 def unreadable_layers(model: Any) -> str | None:
     """Returns why a model is none of plain layers only, in a line; None where it is."""
-    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+    from heads.model.keras_internals import architecture  # only who has a model has Keras
 
     try:
         parse_model(Path(model.name), architecture(model))
@@ -72,7 +72,7 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
         NotSavedError: Keras cannot save the model, or what was written gives other probabilities.
         BottleneckError: The disk is full or the place cannot be written.
     """
-    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+    from heads.model.keras_internals import architecture  # only who has a model has Keras
 
     if unreadable_layers(model) is None:
         plain = parse_model(path, architecture(model))

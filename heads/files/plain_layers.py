@@ -53,9 +53,9 @@ class PlainLayer:
 
     def build(self, shape: Shape) -> Any:
         """Returns the Keras layer for inputs of this shape."""
-        import keras  # noqa: PLC0415  the command chooses the backend first
+        import keras
 
-        from heads.model.pooling_layer import pooling_layer  # noqa: PLC0415  likewise
+        from heads.model.pooling_layer import pooling_layer
 
         if self.kind == BLOCK:
             return pooling_layer(self.options["pooling"], (shape[0], shape[1], shape[2]), name=self.name)
@@ -92,7 +92,7 @@ class PlainModel:
 
     def build(self) -> Any:
         """Returns an uncompiled, Functional ``keras.Model`` with first weights."""
-        import keras  # noqa: PLC0415  the command chooses the backend first
+        import keras
 
         inputs = keras.Input(self.feature_shape, dtype="float32", name=self.input_name)
         ends = []

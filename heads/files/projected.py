@@ -52,7 +52,7 @@ def for_features_of(where: Path, model: Any, header: StoreHeader) -> Any:
     Raises:
         InputError: It does not begin with 1x1 convolutions, so that it needs all channels.
     """
-    from heads.model.keras_internals import architecture  # noqa: PLC0415  only who has a model has Keras
+    from heads.model.keras_internals import architecture  # only who has a model has Keras
 
     projection = header.projection
     if projection is None:

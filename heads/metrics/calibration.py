@@ -32,7 +32,7 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *
         labels: (rows,) index of the true class.
         repeats: How often each row is among them, called by several heads: so often it says less than as many rows.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415  slow to import, and needed once a study
+    from scipy.optimize import minimize_scalar
 
     logs = _logarithms(probabilities)
     logs -= logs.max(axis=1, keepdims=True)

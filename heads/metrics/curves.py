@@ -41,7 +41,7 @@ def roc(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], label: int) -
     own = labels == label
     if not len(labels) or own.all() or not own.any():
         return None
-    from sklearn.metrics import roc_curve  # noqa: PLC0415  slow to import, and needed for pictures
+    from sklearn.metrics import roc_curve
 
     false_positives, true_positives, _ = roc_curve(own, probabilities[:, label])
     return Roc(false_positives, true_positives)

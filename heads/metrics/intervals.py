@@ -31,7 +31,7 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
 
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    from scipy.stats import binomtest  # noqa: PLC0415  slow to import, and results are read without it
+    from scipy.stats import binomtest
 
     interval = binomtest(correct, rows).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
@@ -124,7 +124,7 @@ def is_within(behind: float, error: float) -> bool:
 
 def _by_patients(values: npt.NDArray[Any], patients: npt.NDArray[np.int64]) -> tuple[Interval, Interval]:
     """Intervals of the mean over rows, patients as units: expanded percentiles, and by the linearised error."""
-    from scipy.stats import norm, t  # noqa: PLC0415  slow to import
+    from scipy.stats import norm, t
 
     sums = _of_patients(values, patients)
     rows = _of_patients(np.ones(len(values)), patients)

@@ -227,7 +227,7 @@ def class_areas(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> np
     Returns:
         (classes, heads); NaN of a class that no row is of, or every row.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415  slow to import, and seldom needed
+    from scipy.stats import rankdata
 
     heads, _, classes = probabilities.shape
     areas = np.full((classes, heads), np.nan)
@@ -303,6 +303,6 @@ def predict_batch(model: Any, features: npt.NDArray[Any], size: int) -> Probabil
 
 
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
-    import keras  # noqa: PLC0415  what scores arrays alone need not start a backend
+    import keras  # what scores arrays alone need not start a backend
 
     return np.asarray(keras.ops.convert_to_numpy(tensor))

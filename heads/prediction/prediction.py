@@ -92,7 +92,7 @@ class Predictions:
 
         A class that is named like one of the other columns has its probability in ``p(NAME)``; see ``told_apart``.
         """
-        import pandas as pd  # noqa: PLC0415  half a second that the command need not wait
+        import pandas as pd  # half a second that the command need not wait
 
         own = ("path", "class", "error")
         columns = list(told_apart(self.classes, own, "p({})").values())
@@ -109,7 +109,7 @@ class Predictions:
 
 def _texts(texts: list[str]) -> list[str] | pd.Series[Any]:
     """A column; of Python's objects where a file's name is no UTF-8, which pandas refuses to take for text."""
-    import pandas as pd  # noqa: PLC0415  as above
+    import pandas as pd
 
     return texts if all(map(is_text, texts)) else pd.Series(texts, dtype=object)
 

@@ -67,7 +67,7 @@ class Pace(NamedTuple):
         sizes, times = np.array([*measured]) / 1e6, np.array([*measured.values()])
         if len(measured) == 1:
             return cls(float(times[0]), 0.0)
-        from scipy.optimize import nnls  # noqa: PLC0415  slow to import, and needed once a study
+        from scipy.optimize import nnls
 
         start, each = nnls(np.column_stack([np.ones(len(sizes)), sizes]), times)[0].tolist()
         return cls(start, each)

@@ -31,7 +31,7 @@ from search.finish.calibration import calibration_of, temperature_of
 from search.finish.checkpoints import TopCheckpoints
 from search.finish.cost import cost_of_use
 from search.finish.export_choice import why_not_together
-from search.finish.held_out import Together, note_tested, score_on_test
+from search.finish.held_out import RecommendedHeads, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
 from search.finish.refit import Candidate, Refit, refit
@@ -213,32 +213,16 @@ def conclude(
     on_stage(Stage.CALIBRATION)
     probabilities = _validation(choice, checkpoints) if choice.finalists else {}
     temperatures = {number: temperature_of(found, data.first) for number, found in probabilities.items()}
-    by_trial = {finalist.trial: finalist for finalist in choice.finalists}
-    if refits or head_files(folder, "refit", "copy"):
-        withdraw_summary(folder)
-    written: list[Path] = []
-    for number, made in refits.items():
-        finalist = by_trial.get(number)
-        told = finalist.record if finalist else None
-        written += checkpoints.save_refit(made, told, temperatures.get(number))
-    checkpoints.forget_refits_but(written)
+    _save(refits, choice, temperatures, checkpoints)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
-    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     heads = {
         number: find_head(folder, number, refitted=bool(candidates))
         for number in dict.fromkeys(tested)
         if not candidates or number in refits
     }
-    ensemble = [number for number in ensemble_members(choice.finalists) if number in refits]
-    described = _describe_ensemble(ensemble, _of_members(by_trial, probabilities), data.first)
-    copies = {number: made.copies for number, made in refits.items()}
-    winners = [copy_path_of(folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
-    averaged: dict[Kind, list[Path]] = {ENSEMBLE: [heads[number] for number in ensemble], REPEATS: winners}
-    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
-    if REPEATS in apart:
-        copies[choice.trial] = 1
-    compared = entrants(choice.finalists, () if ENSEMBLE in apart else ensemble, copies)
-    recommended = recommend(compared, data.first, config.objective)
+    members = {number: heads[number] for number in ensemble_members(choice.finalists) if number in refits}
+    described = _describe_ensemble(list(members), _of_members(choice, probabilities), data.first)
+    recommended, apart = _recommend(choice, searched, refits, members)
     if data.first.test is not None:
         on_stage(Stage.TEST)
     test = score_on_test(
@@ -247,11 +231,12 @@ def conclude(
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        recommended=tested_together(folder, choice, recommended, described),
+        recommended=recommended_heads(folder, choice, recommended, described),
         earlier=earlier,
         used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
     )
+    store_of = {trial.number: TrialNotes.of(trial).store for trial in ranking(study)}
     return replace(
         counted,
         finalists=_describe_finalists(choice),
@@ -269,6 +254,41 @@ def conclude(
             ),
         ),
     )
+
+
+def _save(
+    refits: Mapping[int, Refit], choice: Choice, temperatures: Mapping[int, float | None], checkpoints: TopCheckpoints
+) -> None:
+    """Writes the heads that were trained on all rows, in the place of those of an earlier end."""
+    folder = checkpoints.searched.folder
+    if refits or head_files(folder, "refit", "copy"):
+        withdraw_summary(folder)
+    records = {finalist.trial: finalist.record for finalist in choice.finalists}
+    written: list[Path] = []
+    for number, made in refits.items():
+        written += checkpoints.save_refit(made, records.get(number), temperatures.get(number))
+    checkpoints.forget_refits_but(written)
+
+
+def _recommend(
+    choice: Choice, searched: Searched, refits: Mapping[int, Refit], members: Mapping[int, Path]
+) -> tuple[Recommendation | None, dict[Kind, str]]:
+    """What is recommended, and why averages are no candidates: one that no file can hold is none.
+
+    Args:
+        choice: What the repeats decided.
+        searched: The study.
+        refits: What was trained on all rows, by trial.
+        members: The heads that the ensemble averages, by trial.
+    """
+    copies = {number: made.copies for number, made in refits.items()}
+    winners = [copy_path_of(searched.folder, choice.trial, copy) for copy in range(copies.get(choice.trial, 0))]
+    averaged: dict[Kind, list[Path]] = {ENSEMBLE: list(members.values()), REPEATS: winners}
+    apart = {kind: why for kind, paths in averaged.items() if (why := why_not_together(paths, with_backbone=True))}
+    if REPEATS in apart:
+        copies[choice.trial] = 1
+    compared = entrants(choice.finalists, () if ENSEMBLE in apart else list(members), copies)
+    return recommend(compared, searched.data.first, searched.config.objective), apart
 
 
 def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
@@ -328,13 +348,13 @@ def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequen
 
 
 def _of_members(
-    finalists: Mapping[int, Finalist], probabilities: Mapping[int, Sequence[Probabilities]]
+    choice: Choice, probabilities: Mapping[int, Sequence[Probabilities]]
 ) -> dict[int, Sequence[Probabilities]]:
     """What calibrates an average: of a member that was stopped, and of which there is nothing better, what it had made.
 
     A head that is less trained is one voice of several, and an average that is not calibrated is far too unsure.
     """
-    return {number: probabilities.get(number, one.probabilities) for number, one in finalists.items()}
+    return {one.trial: probabilities.get(one.trial, one.probabilities) for one in choice.finalists}
 
 
 def _describe_ensemble(
@@ -351,9 +371,9 @@ def _describe_ensemble(
     return Ensemble(trials=tuple(members), temperature=temperature)
 
 
-def tested_together(
+def recommended_heads(
     folder: Path, choice: Choice, recommended: Recommendation | None, ensemble: Ensemble | None
-) -> Together | None:
+) -> RecommendedHeads | None:
     """The heads of which the average is recommended, or the article's; None where that is the single winner.
 
     The average of the finalists is tested with the temperature that it leaves with: that of a contender is of its
@@ -366,7 +386,7 @@ def tested_together(
         return None
     paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
     temperature = ensemble.temperature if ensemble and chosen.kind == ENSEMBLE else chosen.temperature
-    return Together(chosen.kind, chosen.trials, paths, temperature)
+    return RecommendedHeads(chosen.kind, chosen.trials, paths, temperature)
 
 
 def _describe_finalists(choice: Choice) -> Finalists | None:

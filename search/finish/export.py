@@ -75,7 +75,7 @@ def export_head(
         return _copy_own(leaving, out, form, config, with_backbone=choice.with_backbone)
     start_backend()
     if choice.with_backbone:
-        from search.finish.with_backbone import image_model_of  # noqa: PLC0415  seldom needed
+        from search.finish.with_backbone import image_model_of
 
         model, metadata = image_model_of(leaving, choice)
         kind, remark = IMAGE_MODEL, on_images(out, metadata)
@@ -176,7 +176,7 @@ def _joined(leaving: Leaving) -> Head:
     heads = [read_head(path) for path in leaving.paths]
     if len(heads) == 1:
         return heads[0]
-    from heads.files.ensemble import join_heads  # noqa: PLC0415  beside Keras
+    from heads.files.ensemble import join_heads
 
     return join_heads(heads, temperature=leaving.temperature)
 
@@ -201,7 +201,7 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
 
 
 def _read(folder: Path) -> StudyRecord:
-    from search.record.study_record import read_record  # noqa: PLC0415  Optuna takes its time: checks come first
+    from search.record.study_record import read_record  # Optuna takes its time: checks come first
 
     record = read_record(folder)
     if record.summary.best is None:

@@ -38,7 +38,7 @@ TESTED = "tested"
 
 
 @dataclass(frozen=True)
-class Together:
+class RecommendedHeads:
     """What is recommended, where it is not the single winner.
 
     Attributes:
@@ -61,7 +61,7 @@ def score_on_test(
     winner: int,
     article: int | None,
     ensemble: Ensemble | None,
-    recommended: Together | None = None,
+    recommended: RecommendedHeads | None = None,
     earlier: HeldOutTest | None,
     used: Callable[[Sequence[str]], int] | None = None,
     read: Callable[[Path], Head] = read_head,

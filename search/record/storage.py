@@ -28,7 +28,7 @@ from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStud
 from search.record.owner import Ownership
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
-from search.setup.storage_url import hidden, opened, sqlite_file
+from search.setup.storage_url import hidden, openable, sqlite_file
 from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
@@ -283,7 +283,7 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         InputError: There is no journal or no database, the study is not in it, or it is damaged.
     """
     if url:
-        return optuna.storages.get_storage(existing_database(opened(folder, url), name, reading=True))
+        return optuna.storages.get_storage(existing_database(openable(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
     with reading(path):

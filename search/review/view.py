@@ -83,7 +83,7 @@ class View:
             BottleneckError: optuna-dashboard is not installed.
         """
         try:
-            from optuna_dashboard import wsgi  # noqa: PLC0415  an extra
+            from optuna_dashboard import wsgi  # an extra
         except ImportError as error:
             raise BottleneckError(f"optuna-dashboard is not installed: {extra_hint('dashboard')}") from error
         artifacts.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class View:
 
     def refresh(self) -> StudyRecord:
         """Pins the note, the figures and the artifacts of the best heads as they are now."""
-        from optuna_dashboard import save_note, save_plotly_graph_object  # noqa: PLC0415
+        from optuna_dashboard import save_note, save_plotly_graph_object
 
         record = read_record(self.folder, self.storage.record)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)

@@ -82,7 +82,7 @@ def choose_channels(
     Raises:
         InputError: The rows cannot be split into folds.
     """
-    from search.setup.cross_validation import cross_validate  # noqa: PLC0415  starts the backend
+    from search.setup.cross_validation import cross_validate
 
     most = source.header.feature_shape[2]
     few = rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]

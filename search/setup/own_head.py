@@ -80,7 +80,7 @@ class OwnHead:
         Raises:
             BuildError: The function makes none of it.
         """
-        from optuna.trial import FixedTrial  # noqa: PLC0415  takes its time
+        from optuna.trial import FixedTrial
 
         return self.make(FixedTrial(dict(spec.params), number), seed=seed)
 
@@ -97,9 +97,9 @@ class OwnHead:
         Raises:
             BuildError: It raised, suggested what no record can hold, or returned something else.
         """
-        import keras  # noqa: PLC0415  after the choice of the backend
+        import keras
 
-        from heads.model.stepwise import seeded  # noqa: PLC0415
+        from heads.model.stepwise import seeded
 
         with seeded(seed):
             try:
@@ -125,7 +125,7 @@ class OwnHead:
             raise self._refusal(f"one input of {self.feature_shape}", f"{takes or shapes}")
 
     def _check_output(self, model: Any) -> None:
-        import keras  # noqa: PLC0415
+        import keras
 
         features = np.random.default_rng(0).random((2, *self.feature_shape), np.float32)
         try:
@@ -166,9 +166,9 @@ class OwnHead:
         Raises:
             InputError: It makes no head that can be trained and saved.
         """
-        import optuna  # noqa: PLC0415  takes its time
+        import optuna
 
-        from search.setup.new_study import new_study  # noqa: PLC0415  likewise
+        from search.setup.new_study import new_study
 
         study = new_study(sampler=optuna.samplers.RandomSampler(seed=0))
         problems: list[BuildError] = []
@@ -181,8 +181,8 @@ class OwnHead:
         raise problems[0]
 
     def _try(self, trial: optuna.Trial) -> None:
-        from heads.files.own_file import why_not_saved  # noqa: PLC0415  beside Keras
-        from heads.model.stepwise import TrainingError, own_trainee, try_step  # noqa: PLC0415
+        from heads.files.own_file import why_not_saved
+        from heads.model.stepwise import TrainingError, own_trainee, try_step
 
         model = self.make(trial, seed=0)
         try:

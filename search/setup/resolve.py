@@ -29,7 +29,7 @@ from search.setup.storage_url import (
     is_ambiguous,
     is_in_memory,
     located,
-    opened,
+    openable,
     remember,
 )
 from search.setup.stores import ALONE, StudyData, named_paths, part_paths, with_name
@@ -207,7 +207,7 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
         return Resolved(folder, None, file.name, space, _filled_in(given, file.run))
     known: dict[str, Any] = {}
     if recorded.storage:
-        known["storage"] = given.storage or opened(folder, recorded.storage)
+        known["storage"] = given.storage or openable(folder, recorded.storage)
         recorded = recorded.model_copy(update={"storage": located(folder, recorded.storage)})
     use_file = given.study is not None
     space = space if use_file else Space.from_dict(recorded.space, str(folder / STUDY_FILE))

@@ -147,7 +147,7 @@ def located(folder: Path, url: str) -> str:
     )
 
 
-def opened(folder: Path, url: str) -> str:
+def openable(folder: Path, url: str) -> str:
     """Returns a URL from a study's record as it opens the storage: absolute, and with its secrets where they are known.
 
     Raises:

@@ -60,7 +60,7 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        import ray  # noqa: PLC0415  an extra
+        import ray  # an extra
     except ImportError as error:
         raise BottleneckError(f"ray is not installed: {extra_hint('cluster')}") from error
     with ExitStack() as held:

@@ -80,7 +80,7 @@ def fetched(address: str, *, part: str = "features", identity: Mapping[str, str]
         BottleneckError: fsspec, or what it needs for such addresses, is not installed, or the transfer broke.
     """
     try:
-        import fsspec  # noqa: PLC0415  an extra
+        import fsspec  # an extra
     except ImportError as error:
         raise BottleneckError(f"{address}: fsspec is not installed: {extra_hint('cluster')}") from error
     with _reaching(address, part):

@@ -276,7 +276,7 @@ def test_the_finalists_average_is_tested_with_the_temperature_that_it_leaves_wit
     members = (1, 2)
     contender = Contender(kind="ensemble", trials=members, value=1.0, behind=0.0, error=0.0, temperature=2.0)
     recommended = Recommendation(kind="ensemble", contenders=(contender,))
-    together = conclusion.tested_together(
+    together = conclusion.recommended_heads(
         made.folder, Choice(1, (), None), recommended, Ensemble(trials=members, temperature=0.5)
     )
     assert together.temperature == 0.5

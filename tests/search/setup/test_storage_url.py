@@ -19,7 +19,7 @@ from search.setup.storage_url import (
     is_ambiguous,
     is_in_memory,
     located,
-    opened,
+    openable,
     remember,
     scrubbed,
     sqlite_file,
@@ -149,10 +149,10 @@ def test_a_secret_comes_from_this_process_the_environment_or_the_driver(monkeypa
     url = "postgresql://anna:hunter2@only.here/heads"
     kept = hidden(url)
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert opened(Path(), kept) == "postgresql://anna@only.here/heads"
+    assert openable(Path(), kept) == "postgresql://anna@only.here/heads"
     monkeypatch.setenv(VARIABLE, url)
-    assert opened(Path(), kept) == url
+    assert openable(Path(), kept) == url
     monkeypatch.setenv(VARIABLE, "postgresql://anna:other@another.host/heads")
-    assert opened(Path(), kept) == "postgresql://anna@only.here/heads"
+    assert openable(Path(), kept) == "postgresql://anna@only.here/heads"
     remember(url)
-    assert opened(Path(), kept) == url
+    assert openable(Path(), kept) == url
