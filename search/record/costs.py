@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.record.results import Recorded
+from search.record.recorded import Recorded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from search.record.results import Recorded
+from search.record.recorded import Recorded
 from search.setup.export_options import Kind
 
 ARTICLE: Final = "article"

@@ -19,8 +19,8 @@ from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from search.record.costs import CostOfUse
 from search.record.recommended import Recommendation
+from search.record.recorded import OMIT_DEFAULT, Recorded
 from search.record.results import (
-    OMIT_DEFAULT,
     BankFigures,
     Calibration,
     Ensemble,
@@ -28,7 +28,6 @@ from search.record.results import (
     HeldOutTest,
     LeakCounts,
     OneAtATimeEstimate,
-    Recorded,
     RefitRecord,
     TrialResult,
 )
