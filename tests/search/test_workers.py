@@ -9,12 +9,10 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import optuna
-import psycopg
 import pytest
 import sqlalchemy
 from conftest import build_store
@@ -31,7 +29,6 @@ from search import open_study, run_study
 from search.record import outages
 from search.record.results import FinalistRecord
 from search.record.storage import join_record, load_study, open_storage
-from search.setup.optuna_internals import id_of_trial
 from search.training import snapshot
 from search.training.banks import Banks
 
@@ -304,27 +301,6 @@ def test_who_is_stopped_within_a_transaction_keeps_nobody_waiting(url, monkeypat
             stopped.execute(lock)
         assert outages.passes(caught.value)
     engine.dispose()
-
-
-def test_what_is_noted_of_many_trials_is_sent_in_no_pipeline(url, monkeypatch):
-    piped: list[str] = []
-    monkeypatch.setattr(psycopg.Cursor, "executemany", lambda _, query, *__, **___: piped.append(query))
-    with closing(join_record(url, "crew", direction="maximize", grace=60)) as opened:
-        mirror = opened.study._storage
-        claimed = [id_of_trial(trial) for _ in range(2) for trial in mirror.claim(9, "somebody", 3)]
-        trials = [optuna.Trial(opened.study, number) for number in claimed]
-        for step in range(2):
-            for trial in trials:
-                trial.report(0.5, step)
-                trial.set_user_attr("epochs", step)
-            opened.flush()
-        for trial in trials[:4]:
-            opened.study.tell(trial, 0.5)
-        opened.flush()
-    assert not piped
-    written = trials_of(url)
-    assert [trial.state.name for trial in written] == ["COMPLETE"] * 4 + ["FAIL"] * 2 + ["WAITING"] * 2
-    assert all(trial.user_attrs["epochs"] == 1 for trial in written[:6])
 
 
 def test_connections_to_a_study_are_let_go(url):

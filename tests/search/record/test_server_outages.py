@@ -1,4 +1,4 @@
-"""A database server that is stopped and started, or that does not answer."""
+"""A database server that is stopped and started, that does not answer, or that has its limits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import gc
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
+import optuna
+import psycopg
 import pytest
 import sqlalchemy
 from made_database import connected
@@ -21,7 +24,8 @@ from sqlalchemy.exc import OperationalError
 from features.runtime.errors import BottleneckError
 from search.record import outages
 from search.record.opened_study import DatabaseRecord
-from search.record.storage import join_record
+from search.record.storage import join_record, load_study
+from search.setup.optuna_internals import id_of_trial
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,29 @@ def test_of_too_few_connections_it_is_said_that_they_are_waited_for(guest, capsy
     with pytest.raises(OperationalError):
         outages.patiently(lambda: engine.connect().close(), "there", patience=patience)
     assert "there: has too many connections; it is tried again" in capsys.readouterr().err
+
+
+def test_what_is_noted_of_many_trials_is_sent_in_no_pipeline(server, monkeypatch):
+    server, _ = server
+    url = server.new_database("many", template="made")
+    piped: list[str] = []
+    monkeypatch.setattr(psycopg.Cursor, "executemany", lambda _, query, *__, **___: piped.append(query))
+    with closing(join_record(url, "crew", direction="maximize", grace=60)) as opened:
+        mirror = opened.study._storage
+        claimed = [id_of_trial(trial) for _ in range(2) for trial in mirror.claim(9, "somebody", 3)]
+        trials = [optuna.Trial(opened.study, number) for number in claimed]
+        for step in range(2):
+            for trial in trials:
+                trial.report(0.5, step)
+                trial.set_user_attr("epochs", step)
+            opened.flush()
+        for trial in trials[:4]:
+            opened.study.tell(trial, 0.5)
+        opened.flush()
+    assert not piped
+    written = load_study(Path(), "crew", url).trials
+    assert [trial.state.name for trial in written] == ["COMPLETE"] * 4 + ["FAIL"] * 2 + ["WAITING"] * 2
+    assert all(trial.user_attrs["epochs"] == 1 for trial in written[:6])
 
 
 # --- a database that does not answer ----------------------------------------------------------------------------------
