@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -72,6 +72,8 @@ def in_words(hint: Any, found: list[type]) -> str:
     of = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(in_words(one, found) for one in of if one is not NoneType) + ", or null" * (NoneType in of)
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{one}`" for one in of)
     if get_origin(hint) is tuple:
         return f"list of {several(in_words(of[0], found))}"
     if get_origin(hint) is dict:

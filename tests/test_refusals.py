@@ -321,7 +321,7 @@ def test_an_empty_text_for_a_path_is_not_the_current_folder(place, line):
     """As of a shell's variable that is not set."""
     module, *arguments = (filled(word, place) for word in line.split())
     status, out, err = invoke(module, *arguments, "")
-    named = arguments[-1] if arguments[-1].startswith("--") else "destination"
+    named = arguments[-1] if arguments[-1].startswith("--") else "DESTINATION"
     said = f"error: Invalid value for '{named}': expected a file or a folder, found an empty name (see --help)\n"
     assert (status, out, err) == (2, "", said)
 

@@ -129,6 +129,18 @@ def no_record(where: str, name: str | None, found: str) -> InputError:
     return InputError(where, field=name and f"study {name!r}", expected=expected, found=found, hint=hint)
 
 
+class _Database(RDBStorage):
+    """Optuna's storage, which lets go of its connections where it cannot be opened."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        try:
+            super().__init__(*arguments, **options)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
+
+
 def _database(
     url: str, *, grace: float | None = None, skip_table_creation: bool = False, stays_open: bool = True
 ) -> RDBStorage:
@@ -137,7 +149,7 @@ def _database(
     beats: dict[str, Any] = {} if grace is None else {"heartbeat_interval": max(1, round(beat_every(grace)))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        database = RDBStorage(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
+        database = _Database(url, engine_kwargs=pool, skip_table_creation=skip_table_creation, **beats)
     set_up_sessions(database.engine)
     keep_to(database.engine, sqlite_file(url))
     return database

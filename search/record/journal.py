@@ -13,22 +13,19 @@ import os
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from optuna.storages.journal import BaseJournalBackend
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
 
 class _Kept(NamedTuple):
     """What is kept, on disk and not yet: one value, so that a stop finds it as before a flush or as after."""
 
     size: int
-    sha256: _Hash
+    sha256: hashlib._Hash
     unwritten: list[bytes]
 
 
