@@ -17,13 +17,13 @@ from typing import Any
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.portable import DISK_FULL, sync_folder
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this project's packages are in."""
 _LEFT = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.new(?P<suffix>(?:\.[^.]*)?)", re.DOTALL)
 """What ``replacing`` calls a file that several may write."""
 _LONG_S = 3600.0
 """Nobody who lives takes so long from the last byte of such a file to its name."""
 _looked_through: set[Path] = set()
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder that this project's packages are in."""
 
 
 @contextmanager

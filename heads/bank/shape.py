@@ -145,7 +145,7 @@ class BankShape:
             ("dense_units", units, f"at most {self.units}", units <= self.units),
             ("dropout", spec.dropout, "0", self.dropout or not spec.dropout),
             ("dense_dropout", spec.dense_dropout, "0", self.dense_dropout or not units or not spec.dense_dropout),
-            ("optimizer", spec.optimizer, "another", (spec.is_sgd) in self.sgd),
+            ("optimizer", spec.optimizer, "another", spec.is_sgd in self.sgd),
             ("tiles", self.tiles_of(spec), f"at most {self.tiles}", self.tiles_of(spec) <= self.tiles),
         )
         for name, found, expected, holds in rules:

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION
 from features.runtime.backend import UNLESS_TOLD, Backend
-from features.runtime.options import AsText, checked, takes_numbers, text_of
+from features.runtime.options import AsText, checked, text_of
 from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from heads.metrics.scoring import Objective
@@ -102,13 +102,6 @@ def _number_unless_auto(given: Any) -> Any:
     if text is not None and text != AUTO and not (text.isascii() and text.isdecimal()):
         raise ValueError(f"expected a number, or {AUTO}, found {given[:40]}")
     return None if text == AUTO else given
-
-
-def _no_truth(given: Any) -> Any:
-    """Refuses true and false for a number: a validator of a field in a study file."""
-    if isinstance(given, bool):
-        raise ValueError(f"expected a number, found {str(given).lower()}")
-    return given
 
 
 @dataclass(frozen=True)
@@ -326,8 +319,7 @@ def _run_section() -> type[BaseModel]:
     for name, option in study_options():
         if option.in_file:
             field = StudyOptions.model_fields[name]
-            more = (BeforeValidator(_no_truth),) if takes_numbers(field.annotation) else ()
-            fields[name] = (Annotated[field.annotation, *field.metadata, *more] | None, None)
+            fields[name] = (Annotated[field.annotation, *field.metadata] | None, None)
     return create_model("RunSection", __config__=ConfigDict(extra="forbid", frozen=True, strict=True), **fields)
 
 

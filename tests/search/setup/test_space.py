@@ -136,10 +136,10 @@ BAD = {
     "no name": ("[space]\ndropout = [0.1, 0.2]", "name: expected a value"),
     "unknown table": ('name = "x"\n[rum]\ntrials = 3', "rum: expected no such key"),
     "unknown run key": ('name = "x"\n[run]\ntrails = 3', "run.trails: expected no such key"),
-    "true for epochs": ('name = "x"\n[run]\nepochs = true', "run.epochs: expected a number, found true"),
+    "true for epochs": ('name = "x"\n[run]\nepochs = true', "run.epochs: expected a valid integer, found True"),
     "true for a number": (
         'name = "x"\n[run]\nbatch_size = true',
-        "run.batch_size: expected a number, found true",
+        "run.batch_size: expected a valid integer, found True",
     ),
     "bad pruner": ('name = "x"\n[run]\npruner = "axe"', "run.pruner: expected"),
     "unknown field": ('name = "x"\n[space]\nwidth = [16]', "space.width: expected one of conv_width"),
