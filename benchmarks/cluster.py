@@ -314,8 +314,6 @@ class _Room:
 class _Nowhere:
     """Takes heads and keeps none."""
 
-    takes_pruned = False
-
     def offer(self, asked: Asked, weights: Sequence[Any], score: Score, probabilities: Sequence[Any]) -> None:
         """There is none."""
 

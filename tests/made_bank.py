@@ -131,7 +131,7 @@ def train(spec, feed, validation, schedule, *, seed, on_epoch):
         weights = [np.abs(array + np.float32(0.01) * np.sin(array * epoch)) for array in weights]
         found = shares(validation.rows[:, None], number_of(weights)[None], len(feed.store.classes))[:, 0]
         curve.append(EpochRecord(epoch, 1.0, score(found, validation.labels), spec.learning_rate))
-        if curve[-1].replaces(best, last_counts=False):
+        if curve[-1].replaces(best, last_counts=schedule.last_counts):
             best, kept, called = curve[-1], weights, found
         if not on_epoch(curve[-1]):
             break
@@ -182,8 +182,7 @@ def use_made_banks(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("gc.collect", lambda *_: 0)  # there is nothing large, and much of others
     for module in ("held_out", "checkpoints"):
         patched.setattr(f"search.finish.{module}.read_head", read_head)
-    for module in ("held_out", "conclusion"):
-        patched.setattr(
-            f"search.finish.{module}.predict_probabilities",
-            lambda model, feed: shares(feed.rows[:, None], number_of(model.get_weights())[None], 4)[:, 0],
-        )
+    patched.setattr(
+        "search.finish.held_out.predict_probabilities",
+        lambda model, feed: shares(feed.rows[:, None], number_of(model.get_weights())[None], 4)[:, 0],
+    )

@@ -202,10 +202,9 @@ class MadeStudy:
             sd=0.02,
             repeats=3,
             diverged=0,
-            stopped_after=None,
+            epochs=7,
             values=values,
             losses=tuple(1 - value for value in values),
-            best_epochs=(5, 7, 8),
         )
 
     def close(self) -> Path:

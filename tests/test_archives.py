@@ -172,8 +172,13 @@ class TestStudy:
             assert mine[4] == pytest.approx(old[4], **CLOSE)
         summaries = read(folder), read(plain)
         for one, other in zip(*(summary["finalists"]["heads"] for summary in summaries), strict=True):
-            assert (one["trial"], one["best_epochs"]) == (other["trial"], other["best_epochs"])
-            assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
+            assert one["trial"] == other["trial"]
+            # Each of theirs picked its best epoch; now that of the trial is decided beforehand.
+            if set(other["best_epochs"]) == {one["epochs"]}:
+                assert one["losses"] == pytest.approx(other["losses"], **CLOSE)
+        assert summaries[0]["finalists"]["heads"][0]["losses"] == pytest.approx(
+            summaries[1]["finalists"]["heads"][0]["losses"], **CLOSE
+        )
         tested = [summary["test"] for summary in summaries]
         # Not the loss, which had a temperature at its bound: one is held back now where all validation rows are right.
         held_back, at_bound = (summary["calibration"]["temperature"] for summary in summaries)

@@ -33,8 +33,8 @@ class TrainedHead:
     Attributes:
         spec: The head.
         weights: Those of the best epoch, in the order of ``model.get_weights()``.
-        best: The best epoch; the last one where that counts (``HeadSpec.last_counts``). Its score is that of
-            ``probabilities``.
+        best: The best epoch; the last one where that counts (``HeadSpec.last_counts``, ``Schedule.last_counts``). Its
+            score is that of ``probabilities``.
         curve: All epochs, in order, each scored on the rows' first view.
         probabilities: Of the validation rows by ``weights``, averaged over the views: (rows, classes).
     """
@@ -56,6 +56,7 @@ class Schedule:
         plan_seed: Decides the batches.
         first_epoch: Plan of the first epoch: that of a head that joined a running bank is the bank's epoch then.
         objective: What decides the best epoch, see ``heads.metrics.scoring``.
+        last_counts: Whether every head is what its last epoch makes of it, also one whose best epoch would be picked.
         class_weights: What a row of each class counts in the training loss; 1 by default. The validation loss counts
             every row alike.
     """
@@ -65,6 +66,7 @@ class Schedule:
     plan_seed: int
     first_epoch: int = 0
     objective: Objective = "accuracy"
+    last_counts: bool = False
     class_weights: Sequence[float] | None = None
 
 
@@ -101,7 +103,7 @@ def train_solo(
         model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
         model.set_weights(without_statistics(spec, model.get_weights()))
         recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))
-        best = _BestEpoch(recorder, last_counts=spec.last_counts)
+        best = _BestEpoch(recorder, last_counts=schedule.last_counts or spec.last_counts)
         compile_head(model, spec)
         callbacks = [recorder, _rates(spec, schedule.epochs), best, _Listener(recorder, on_epoch)]
         model.fit(batches, epochs=schedule.epochs, shuffle=False, verbose=0, callbacks=callbacks)

@@ -170,6 +170,7 @@ def train_together(
     *,
     epochs: int,
     objective: Objective,
+    last_counts: bool = False,
     on_epoch: Callable[[EpochRecord], bool],
 ) -> TrainedTogether:
     """Trains models side by side, epoch by epoch.
@@ -180,6 +181,7 @@ def train_together(
         validations: What each is scored on.
         epochs: Upper bound.
         objective: What decides the best epoch.
+        last_counts: Whether the models are what their last epoch makes of them; no best one is picked then.
         on_epoch: Called after every epoch with the mean over the models; returning False ends the training.
 
     Raises:
@@ -201,7 +203,7 @@ def train_together(
         for one, batch, recorder in zip(trainees, batches, recorders, strict=True):
             _fit_epoch(one, batch, epoch, recorder)
         curve.append(_mean([recorder.curve[-1] for recorder in recorders]))
-        if curve[-1].replaces(best, last_counts=False):
+        if curve[-1].replaces(best, last_counts=last_counts):
             best = curve[-1]
             weights = [recorder.weights for recorder in recorders]
         if not on_epoch(curve[-1]):

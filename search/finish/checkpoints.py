@@ -48,8 +48,6 @@ class TopCheckpoints:
         alone: Whether no other process keeps heads in the directory.
     """
 
-    takes_pruned = False
-
     def __init__(
         self, searched: Searched, *, keep: int = KEEP, alone: bool = True, lock: WriterLock | None = None
     ) -> None:

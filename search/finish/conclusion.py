@@ -23,8 +23,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import BottleneckError
-from heads.files.projected import for_features_of
-from heads.metrics.scoring import Probabilities, predict_probabilities
+from heads.metrics.scoring import Probabilities
 from heads.model.spec import HeadSpec
 from search.finish.baseline import one_at_a_time
 from search.finish.calibration import calibration_of, temperature_of
@@ -211,7 +210,7 @@ def conclude(
     if choice.trial in lost:
         raise BottleneckError(untrained[choice.trial])
     on_stage(Stage.CALIBRATION)
-    probabilities = _validation(choice, checkpoints) if choice.finalists else {}
+    probabilities = {finalist.trial: finalist.probabilities for finalist in choice.finalists}
     temperatures = {number: temperature_of(found, data.first) for number, found in probabilities.items()}
     _save(refits, choice, temperatures, checkpoints)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
@@ -221,7 +220,7 @@ def conclude(
         if not candidates or number in refits
     }
     members = {number: heads[number] for number in ensemble_members(choice.finalists) if number in refits}
-    described = _describe_ensemble(list(members), _of_members(choice, probabilities), data.first)
+    described = _describe_ensemble(list(members), probabilities, data.first)
     recommended, apart = _recommend(choice, searched, refits, members)
     if data.first.test is not None:
         on_stage(Stage.TEST)
@@ -231,7 +230,7 @@ def conclude(
         winner=choice.trial,
         article=article.number if article and article.number in heads else None,
         ensemble=described,
-        recommended=recommended_heads(folder, choice, recommended, described),
+        recommended=recommended_heads(folder, choice, recommended),
         earlier=earlier,
         used=partial(note_tested, study) if config.storage else None,
         read=checkpoints.read,
@@ -328,35 +327,6 @@ def _of_trial(trial: FrozenTrial) -> Candidate:
     return Candidate(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates, notes.store)
 
 
-def _validation(choice: Choice, checkpoints: TopCheckpoints) -> dict[int, Sequence[Probabilities]]:
-    """What heads that were not trained on the validation rows make of them, by trial.
-
-    A finalist's repeats; of one that was stopped the head that it had as a trial, where there is one.
-    """
-    found: dict[int, Sequence[Probabilities]] = {
-        finalist.trial: finalist.probabilities for finalist in choice.finalists if not finalist.stopped_after
-    }
-    searched = checkpoints.searched
-    trials = {trial.number: trial for trial in ranking(searched.study)}
-    for number in [choice.trial, *(finalist.trial for finalist in choice.finalists)]:
-        path = checkpoints.own_head(trials[number]) if number not in found else None
-        if path is not None:
-            feed = searched.data.of(TrialNotes.of(trials[number]).store).validation
-            model = for_features_of(path, checkpoints.read(path).model, feed.store.header)
-            found[number] = [predict_probabilities(model, feed)]
-    return found
-
-
-def _of_members(
-    choice: Choice, probabilities: Mapping[int, Sequence[Probabilities]]
-) -> dict[int, Sequence[Probabilities]]:
-    """What calibrates an average: of a member that was stopped, and of which there is nothing better, what it had made.
-
-    A head that is less trained is one voice of several, and an average that is not calibrated is far too unsure.
-    """
-    return {one.trial: probabilities.get(one.trial, one.probabilities) for one in choice.finalists}
-
-
 def _describe_ensemble(
     members: Sequence[int], probabilities: Mapping[int, Sequence[Probabilities]], data: SearchData
 ) -> Ensemble | None:
@@ -371,22 +341,15 @@ def _describe_ensemble(
     return Ensemble(trials=tuple(members), temperature=temperature)
 
 
-def recommended_heads(
-    folder: Path, choice: Choice, recommended: Recommendation | None, ensemble: Ensemble | None
-) -> RecommendedHeads | None:
-    """The heads of which the average is recommended, or the article's; None where that is the single winner.
-
-    The average of the finalists is tested with the temperature that it leaves with: that of a contender is of its
-    members as they were compared, some of them stopped early.
-    """
+def recommended_heads(folder: Path, choice: Choice, recommended: Recommendation | None) -> RecommendedHeads | None:
+    """The heads of which the average is recommended, or the article's; None where that is the single winner."""
     if recommended is None:
         return None
     chosen = recommended.chosen
     if chosen.is_head_of(choice.trial):
         return None
     paths = [copy_path_of(folder, number, copy) for number in chosen.trials for copy in range(chosen.copies)]
-    temperature = ensemble.temperature if ensemble and chosen.kind == ENSEMBLE else chosen.temperature
-    return RecommendedHeads(chosen.kind, chosen.trials, paths, temperature)
+    return RecommendedHeads(chosen.kind, chosen.trials, paths, chosen.temperature)
 
 
 def _describe_finalists(choice: Choice) -> Finalists | None:

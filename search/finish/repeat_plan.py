@@ -35,8 +35,6 @@ class RepeatPlan:
             them.
         repeats: Seeds of each, at least; with folds each is of one fold.
         runs: Trainings of each: with folds a run is a head for each of them.
-        epochs: Of a run, at most; the same for all, since a run's value is that of its best epoch: more epochs would be
-            more chances.
         searched: Trial-epochs of the search.
         chosen: Whether something was left open, and so follows from the record.
     """
@@ -44,19 +42,18 @@ class RepeatPlan:
     trials: Sequence[FrozenTrial]
     repeats: int
     runs: int
-    epochs: int
     searched: int
     chosen: bool
 
     @property
-    def needed(self) -> list[int]:
-        """Epochs that each finalist's trial needed: up to its best one."""
-        return _needed(self.trials)
+    def epochs(self) -> list[int]:
+        """Epochs of a run of each finalist: those that its trial needed, up to its best one."""
+        return [TrialNotes.of(trial).best_epoch for trial in self.trials]
 
     @property
     def trial_epochs(self) -> int:
-        """Epochs of all runs together, if none is stopped."""
-        return len(self.trials) * self.runs * self.epochs
+        """Epochs of all runs together, if none diverges."""
+        return self.runs * sum(self.epochs)
 
     @property
     def fits(self) -> bool:
@@ -69,7 +66,7 @@ class RepeatPlan:
         return FinalistPlan(
             heads=len(self.trials),
             runs=self.runs,
-            epochs=self.epochs,
+            epochs=max(self.epochs),
             trial_epochs=self.trial_epochs,
             search_trial_epochs=self.searched,
             chosen=self.chosen,
@@ -82,8 +79,7 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
 
     From five heads and five seeds on there is by turns a seed and a head fewer, until the runs' epochs are within
     their share of the search's; the least is the best head and the article's (the two best where the article's is the
-    best), from two seeds each. With folds there are two runs before, of at least three heads. Where both numbers are
-    given they are obeyed, and runs may take all of the study's epochs.
+    best), from two seeds each. With folds there are two runs before, of at least three heads. What is given is obeyed.
 
     Args:
         study: The study; at least one trial has completed.
@@ -99,7 +95,6 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
             trials=trials,
             repeats=repeats,
             runs=-(-repeats // max(1, config.folds)),
-            epochs=_epochs(trials, config) if chosen else config.epochs,
             searched=searched,
             chosen=chosen,
         )
@@ -111,12 +106,12 @@ def plan_repeats(study: optuna.Study, config: StudyConfig) -> RepeatPlan:
 def describe_plan(plan: FinalistPlan) -> str:
     """Returns a sentence on what was planned, and why."""
     runs = f"{counted(plan.runs, 'run')} each of at most {counted(plan.epochs, 'epoch')}"
-    made = f"{counted(plan.heads, 'head')}, {runs}: {plan.trial_epochs:,}"
+    made = f"{counted(plan.heads, 'head')}, {runs}: {plan.trial_epochs:,} trial-epochs"
     if not plan.chosen:
-        return f"{made} trial-epochs at most, as was asked for."
+        return f"{made}, as was asked for."
     if plan.fits:
-        return f"{made} trial-epochs at most, within {SHARE_IN_WORDS} of the search's {plan.search_trial_epochs:,}."
-    return f"{made} trial-epochs at most, the least that compares heads; the search had {plan.search_trial_epochs:,}."
+        return f"{made}, within {SHARE_IN_WORDS} of the search's {plan.search_trial_epochs:,}."
+    return f"{made}, the least that compares heads; the search had {plan.search_trial_epochs:,}."
 
 
 def _fewer_and_fewer(
@@ -139,13 +134,3 @@ def _fewer_and_fewer(
         else:
             heads -= 1
         yield heads, seeds
-
-
-def _epochs(trials: Sequence[FrozenTrial], config: StudyConfig) -> int:
-    """Epochs for each run: those that the slowest of the trials needed, and some more, as other seeds may be slower."""
-    margin = config.patience or max(2, config.epochs // 8)
-    return min(config.epochs, max(_needed(trials)) + margin)
-
-
-def _needed(trials: Sequence[FrozenTrial]) -> list[int]:
-    return [TrialNotes.of(trial).best_epoch for trial in trials]

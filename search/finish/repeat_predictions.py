@@ -45,8 +45,6 @@ class Predictions:
     another can compare. The dashboard shows nothing of it.
     """
 
-    takes_pruned = True
-
     def __init__(
         self,
         folder: Path,

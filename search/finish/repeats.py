@@ -2,9 +2,12 @@
 
 The best value of many noisy ones is too high, and too high for the lucky more than for the good. So the best few are
 trained again, and the choice between them is made on means of all seeds. That takes away the luck of seeds; not that of
-the rows, on which the finalists were picked, nor that of the best epoch, by which each run of a head without a cosine
-is judged. The repeats are a small study of their own, in ``STUDY_DIR/finalists``: asked, told, snapshotted and resumed
-as every other.
+the rows, on which the finalists were picked. How long a head trains is decided before: as long as its trial took to its
+best epoch, and what the last one of these makes of it is what counts, so that no repeat picks the luckiest of its
+epochs, and what is judged is trained as what leaves.
+
+The repeats are a small study of their own, in ``STUDY_DIR/finalists``: asked, told, snapshotted and resumed as every
+other.
 """
 
 from __future__ import annotations
@@ -51,7 +54,6 @@ from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
 from search.trials.ask_tell import Book, Planned
 from search.trials.notes import TrialNotes
-from search.trials.pruning import FinalistPruner, rungs
 from search.trials.ranking import is_article, is_counted, is_interrupted, ranking_score_of
 from search.trials.times import search_seconds
 
@@ -71,10 +73,8 @@ class Finalist:
         values: The objective of each repeat, in the order of the seeds; None where one diverged. With folds each is of
             one fold.
         losses: Likewise.
-        best_epochs: Of each run, which with folds is a repeat for each of them; None where it diverged.
-        stopped_after: Epochs after which it was clear that it would not win; None where it was trained to the end.
-        epochs: How long to train where nothing is left to validate on.
-        rates: Learning rate of each of these epochs.
+        epochs: How long it trains, also where nothing is left to validate on.
+        rates: Learning rate of each of these epochs, a mean over the runs.
         probabilities: On the validation rows, of every run that came through: (rows, classes) each.
         store: Name of the store that it trains on; '' in a study of one.
     """
@@ -85,8 +85,6 @@ class Finalist:
     is_article: bool
     values: tuple[float | None, ...]
     losses: tuple[float | None, ...]
-    best_epochs: tuple[int | None, ...]
-    stopped_after: int | None
     epochs: int
     rates: Sequence[float]
     probabilities: tuple[Probabilities, ...]
@@ -117,10 +115,9 @@ class Finalist:
             sd=self.sd,
             repeats=len(self.values),
             diverged=self.values.count(None),
-            stopped_after=self.stopped_after,
+            epochs=self.epochs,
             values=self.values,
             losses=self.losses,
-            best_epochs=self.best_epochs,
         )
 
 
@@ -138,7 +135,6 @@ def run_repeats(
     Repeats that are in the bank at once see the same batches; first weights and dropout differ. Where memory does not
     hold all of them, the others come in as some leave, and begin with the batches of that epoch. With folds a run is a
     head for each of them, each from a seed of its own: so many repeats, which between them judge every row once.
-    Finalists that fall behind are stopped: see ``search.trials.pruning.FinalistPruner``.
 
     Args:
         searched: The study; at least one trial has completed.
@@ -149,7 +145,7 @@ def run_repeats(
         on_stage: Told of each smaller bank.
 
     Returns:
-        The finalists, best first: fewest diverged, longest trained, then mean value, then mean loss; and what it took.
+        The finalists, best first: fewest diverged, then mean value, then mean loss; and what it took.
     """
     repeats = _Repeats(searched, plan)
     gc.collect()  # the search's bank, before the next one is made
@@ -167,7 +163,7 @@ def run_repeats(
         sink = repeats.predictions(opened, check)
         bank = repeats.run(opened, saved, sink, snapshot_every=snapshot_every, on_stage=on_stage)
         with repeats.advising():
-            finalists = _read(opened.study, plan.trials, plan.runs, sink)
+            finalists = _read(opened.study, plan, sink)
         if opened.crew is not None:
             clear_away(repeats.place, opened.crew.others())
     return finalists, _cost(opened.study.get_trials(deepcopy=False), bank)
@@ -211,7 +207,8 @@ class _Repeats:
     """
 
     def __init__(self, searched: Searched, plan: RepeatPlan) -> None:
-        heads = [Planned(notes.head, notes.store) for notes in map(TrialNotes.of, plan.trials)]
+        notes = map(TrialNotes.of, plan.trials)
+        heads = [Planned(of.head, of.store, epochs) for of, epochs in zip(notes, plan.epochs, strict=True)]
         self._planned = [head for head in heads for _ in range(plan.runs)]
         self.place = searched.folder / FINALISTS
         self.config = _config_of(searched.config, plan, self._planned)
@@ -285,7 +282,7 @@ class _Repeats:
         on_stage: OnStage = untold,
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
-        plan, config, study, crew = self._plan, self.config, opened.study, opened.crew
+        config, study, crew = self.config, opened.study, opened.crew
         # Records from before the repeats' own pages were kept have those of the search there.
         most = max(config.pages or 0, saved.pages if saved else 0)
         banks = whole_banks(self._requests, most=most) if self._requests else None
@@ -299,11 +296,9 @@ class _Repeats:
             places=places,
         )
         with Display(study, config, what="repeat") as display:
-            if banks is None:  # one after the other: who falls behind is seen when all is trained
+            if banks is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
-            spared = [place for place, trial in enumerate(plan.trials) if is_article(trial)]
-            study.pruner = FinalistPruner(rungs(plan.epochs), runs=plan.runs, spared=spared, needed=plan.needed)
             own = worker_folder(self.place, crew.name) if crew else self.place
             throughput = run_pool(
                 Recording(own, opened, saved, snapshot_every),
@@ -331,7 +326,7 @@ def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) 
 
 def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]) -> StudyConfig:
     """Returns the config of the repeats' study. Its name tells them from any other repeats of the study."""
-    identity: list[Any] = [plan.repeats, plan.epochs, config.patience, [one.head.identity for one in planned]]
+    identity: list[Any] = [plan.repeats, [[one.head.identity, one.epochs] for one in planned]]
     identity += [[one.store for one in planned]] if any(one.store for one in planned) else []
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     return config.model_copy(
@@ -339,7 +334,6 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
             "name": f"{config.name}-{FINALISTS}-{digest}",
             "seed": derive_seed(config.seed, FINALISTS),
             "trials": len(planned),
-            "epochs": plan.epochs,
             "pruner": "none",
             "sampler": "random",
             "engine": "solo" if config.head else "fused",
@@ -360,12 +354,12 @@ def _cost(runs: Sequence[FrozenTrial], bank: BankFigures | None) -> FinalistCost
     )
 
 
-def _read(study: optuna.Study, trials: Sequence[FrozenTrial], runs: int, sink: Predictions) -> list[Finalist]:
+def _read(study: optuna.Study, plan: RepeatPlan, sink: Predictions) -> list[Finalist]:
     """Gathers the runs of each finalist."""
     told = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
     finalists = [
-        _finalist(study, trial, [told[place * runs + run] for run in range(runs)], sink)
-        for place, trial in enumerate(trials)
+        _finalist(study, trial, [told[place * plan.runs + run] for run in range(plan.runs)], sink)
+        for place, trial in enumerate(plan.trials)
     ]
     return sorted(finalists, key=lambda finalist: _rank(study, finalist))
 
@@ -383,12 +377,8 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
         scores = sink.scores(probabilities[-1])
         values += [ranking_score_of(study, one.ranking_score) for one in scores]
         losses += [one.loss for one in scores]
-    as_trial, completed = TrialNotes.of(trial), [run.state == TrialState.COMPLETE for run in runs]
-    through = [TrialNotes.of(run) for run, whole in zip(runs, completed, strict=True) if whole]
-    stopped = [TrialNotes.of(run) for run in runs if run.state == TrialState.PRUNED]
-    best_epochs = [run.best_epoch for run in through]
-    # One that was stopped has not shown how long it should train, but as a trial it has.
-    schedules = [run.learning_rates for run in through or [as_trial]]
+    as_trial = TrialNotes.of(trial)
+    through = [TrialNotes.of(run) for run in runs if run.state == TrialState.COMPLETE]
     return Finalist(
         trial=trial.number,
         ordinal=as_trial.ordinal,
@@ -397,32 +387,19 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
         is_article=is_article(trial),
         values=tuple(values),
         losses=tuple(losses),
-        best_epochs=tuple(
-            TrialNotes.of(run).best_epoch if whole else None for run, whole in zip(runs, completed, strict=True)
-        ),
-        stopped_after=stopped[0].epochs if stopped else None,
-        epochs=max(1, round(mean(best_epochs))) if best_epochs else as_trial.best_epoch,
-        rates=_mean_rates(schedules),
+        epochs=as_trial.best_epoch,
+        rates=tuple(map(mean, zip(*(run.learning_rates for run in through), strict=False))),
         probabilities=tuple(probabilities),
     )
 
 
 def _rank(study: optuna.Study, finalist: Finalist) -> tuple[float, ...]:
     if not finalist.sound:
-        return (len(finalist.values), 0, math.inf, math.inf, finalist.trial)
+        return (len(finalist.values), math.inf, math.inf, finalist.trial)
     losses = [loss for loss in finalist.losses if loss is not None]
-    trained = finalist.stopped_after or math.inf
     return (
         finalist.values.count(None),
-        -trained,
         -ranking_score_of(study, finalist.mean),
         mean(losses),
         finalist.trial,
     )
-
-
-def _mean_rates(schedules: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Mean over the schedules that reach an epoch, for each epoch that one reaches."""
-    longest = max(map(len, schedules), default=0)
-    reached = ([rates[epoch] for rates in schedules if epoch < len(rates)] for epoch in range(longest))
-    return tuple(mean(rates) for rates in reached)

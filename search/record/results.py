@@ -60,10 +60,10 @@ class FinalistRecord(Recorded):
         sd: Standard deviation over them; None for fewer than two.
         repeats: How many there were; with folds, each is of one fold.
         diverged: How many of them diverged.
-        stopped_after: Epochs after which it was clear that it would not win; None where it was trained to the end.
+        epochs: How long each of them trained, decided before: as long as the trial took to its best epoch. 0 in studies
+            whose repeats each picked an epoch of their own.
         values: The objective of each repeat, None where it diverged.
         losses: Likewise, in nats.
-        best_epochs: Of each run, which with folds is a repeat for each of them; None where it diverged.
     """
 
     trial: int
@@ -72,10 +72,9 @@ class FinalistRecord(Recorded):
     sd: float | None
     repeats: int
     diverged: int = 0
-    stopped_after: int | None = None
+    epochs: int = field(default=0, metadata=OMIT_DEFAULT)
     values: tuple[float | None, ...] = ()
     losses: tuple[float | None, ...] = ()
-    best_epochs: tuple[int | None, ...] = ()
 
     @property
     def through(self) -> int:
@@ -110,7 +109,7 @@ class FinalistPlan(Recorded):
         heads: Heads that are trained again, the article's among them.
         runs: Trainings of each; with folds a run is a head for each of them.
         epochs: Of a run, at most.
-        trial_epochs: Of all runs together, if none is stopped.
+        trial_epochs: Of all runs together, if none diverges.
         search_trial_epochs: Those of the search.
         chosen: Whether these numbers follow from the search; false where all of them were asked for.
         fits: Whether ``trial_epochs`` are within their share of the search's.

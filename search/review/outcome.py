@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from features.runtime.command import say, show, tell
-from features.runtime.text import counted, duration, percent, printable
+from features.runtime.text import duration, percent, printable
 from heads.metrics.patients import of_patients
 from search.record.recommended import NAMES
 from search.record.storage import JOURNAL
@@ -74,8 +74,7 @@ def _repeated(finalist: FinalistRecord, folds: int) -> str:
     if finalist.mean is None:
         return "diverged"
     deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
-    stopped = f", stopped after {counted(finalist.stopped_after, 'epoch')}" if finalist.stopped_after else ""
-    return f"{finalist.mean:.4f}{deviation} over {seeds_in_words(finalist, folds)}{stopped}"
+    return f"{finalist.mean:.4f}{deviation} over {seeds_in_words(finalist, folds)}"
 
 
 def _describe_test(table: Table, summary: Summary) -> None:

@@ -31,16 +31,11 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     if not finalists:
         return
     seeds, luck = counted(finalists.heads[0].repeats, "seed"), "low" if lower_is_better(objective) else "high"
-    stopped = (
-        " Those that fell behind were stopped early: at each rung the better half went on, and nobody was judged before"
-        " it had the epochs that its trial needed."
-    )
     yield prose(
         f"The best trials and the article's head were trained again from {seeds} each."
-        f" No seed was chosen among these values, so their means are less too {luck} than that of the best trial; a"
-        " little they still are: the finalists were picked on the same rows, and a head whose learning rate follows a"
-        " plateau is judged by the best epoch of each run. The winner is chosen by them."
-        f"{'' if record.config.head else stopped}"
+        " Each trains as long as its trial took to its best epoch, and its last epoch counts. No seed and no epoch was"
+        f" chosen among these values, so their means are less too {luck} than that of the best trial; a little they"
+        " still are, as the finalists were picked on the same rows. The winner is chosen by them."
     )
     if record.summary.recommendation:
         told = describe_rule(record.summary.recommendation, record.config.objective)
@@ -50,7 +45,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     yield document.figure(figures.repeats(finalists.heads, objective), "value of each repeat of each finalist")
     stores = {trial.number: TrialNotes.of(trial).store for trial in record.ranked}
     yield table(
-        ("", "trial", "mean ± sd", "repeats", "epochs", "best epochs", "each"),
+        ("", "trial", "mean ± sd", "repeats", "epochs", "each"),
         [_finalist(place, one, objective, stores) for place, one in enumerate(finalists.heads, 1)],
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
@@ -68,8 +63,7 @@ def _finalist(place: int, finalist: FinalistRecord, objective: Objective, stores
         f"{finalist.trial}{store}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
         f"{finalist.repeats}{diverged}",
-        f"stopped after {finalist.stopped_after}" if finalist.stopped_after else "all",
-        ", ".join("-" if epoch is None else f"{epoch}" for epoch in finalist.best_epochs),
+        f"{finalist.epochs or '-'}",
         ", ".join(value_in_words(objective, value) for value in finalist.values),
     )
 

@@ -50,11 +50,10 @@ def value_in_words(objective: Objective, value: float | None) -> str:
 
 
 def mean_in_words(objective: Objective, finalist: FinalistRecord) -> str:
-    """Returns mean ± sd over the repeats of a finalist, and how long they were trained where they were stopped."""
+    """Returns mean ± sd over the repeats of a finalist."""
     mean, sd = value_in_words(objective, finalist.mean), value_in_words(objective, finalist.sd)
-    stopped = f" (after {counted(finalist.stopped_after, 'epoch')})" if finalist.stopped_after else ""
     # no-break spaces: the numbers belong together
-    return (mean if finalist.sd is None else f"{mean}\u00a0±\u00a0{sd}") + stopped
+    return mean if finalist.sd is None else f"{mean}\u00a0±\u00a0{sd}"
 
 
 def seeds_in_words(finalist: FinalistRecord, folds: int) -> str:

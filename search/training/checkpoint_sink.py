@@ -11,13 +11,7 @@ from search.trials.ask_tell import Asked
 
 
 class CheckpointSink(Protocol):
-    """What becomes of the heads of trials that ran to their end.
-
-    Attributes:
-        takes_pruned: Whether it also wants those that were pruned.
-    """
-
-    takes_pruned: bool
+    """What becomes of the heads of trials that ran to their end."""
 
     def offer(
         self, asked: Asked, weights: Sequence[Weights], score: Score, probabilities: Sequence[Probabilities]

@@ -279,7 +279,7 @@ class Pool:
             sound.append(member)
             member.rates.append(mine.rate_of(slot))
             record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
-            if record.replaces(member.best, last_counts=member.asked.spec.last_counts):
+            if record.replaces(member.best, last_counts=member.asked.last_counts):
                 member.best = record
                 improved.append(member)
             self.book.report(member.asked, record)
@@ -288,18 +288,16 @@ class Pool:
         return failed + [outcome for member in sound if (outcome := self._judge(member))]
 
     def _judge(self, member: Member) -> Outcome | None:
-        if self.book.is_through(member.epochs, member.best):
+        if self.book.is_through(member.asked, member.epochs, member.best):
             return Outcome(member)
         if self.book.should_prune(member.asked):
-            if not self.sink.takes_pruned:  # told at once: the last survivor must be known
-                self.book.prune(member.asked, epochs=member.epochs)
+            self.book.prune(member.asked, epochs=member.epochs)  # at once: the last survivor must be known
             return Outcome(member, pruned=True)
         return None
 
     def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
         """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
-        wanted = [outcome for outcome in outcomes if not outcome.failure]
-        members = [outcome.member for outcome in wanted if not outcome.pruned or self.sink.takes_pruned]
+        members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
         weights = [self.banks.take_out(member) for member in members]
         found: dict[int, list[tuple[Probabilities, Score]]] = {}
         for store in dict.fromkeys(member.store for member in members):
@@ -322,16 +320,12 @@ class Pool:
         self.display.epoch(len(self.members))
         if not outcomes:
             return
-        pruned = {outcome.member.asked.number for outcome in outcomes if outcome.pruned}
         for one in completed:
             self.sink.offer(one.member.asked, one.weights, one.score, one.probabilities)
-            if one.member.asked.number not in pruned:
-                self._complete(one)
+            self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
                 self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
-            elif outcome.pruned and self.sink.takes_pruned:  # whose predictions may be in the record, and are now
-                self.book.prune(outcome.member.asked, epochs=outcome.member.epochs)
         gone = {outcome.member.asked.number for outcome in outcomes}
         with self.throughput.moving():
             self.banks.remove(outcome.member for outcome in outcomes)

@@ -80,10 +80,10 @@ class OneAtATime:
             nonlocal best, epochs, pruned
             self.data.require_unchanged()
             epochs = record.epoch
-            if record.replaces(best, last_counts=asked.head.last_counts):
+            if record.replaces(best, last_counts=asked.last_counts):
                 best = record
             self.book.report(asked, record)
-            through = self.book.is_through(epochs, best)
+            through = self.book.is_through(asked, epochs, best)
             pruned = not through and self.book.should_prune(asked)
             self.flush()
             self.display.epoch()
@@ -95,6 +95,7 @@ class OneAtATime:
             batch_size=config.batch_size,
             plan_seed=batches_seed(config.seed),
             objective=config.objective,
+            last_counts=asked.last_counts,
             class_weights=self.data.first.class_weights(config.class_weights),
         )
         try:
@@ -128,6 +129,7 @@ class OneAtATime:
                     self._validations[asked.store],
                     epochs=schedule.epochs,
                     objective=schedule.objective,
+                    last_counts=schedule.last_counts,
                     on_epoch=on_epoch,
                 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -33,10 +33,12 @@ class Planned:
     Attributes:
         head: Its head, whether the space can express it or not.
         store: Name of its store; '' in a study of one.
+        epochs: How long it trains, where that is decided, too: its last epoch counts then. None: as every trial.
     """
 
     head: HeadSpec | OwnSpec
     store: str = ""
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Asked:
         seed: Decides its initial weights and dropout.
         store: Name of the store that it trains on; '' in a study of one.
         problem: Why there is no model of it; None where there is one.
+        epochs: How long it trains, where that was planned; None: as long as the study's trials do.
     """
 
     trial: Trial
@@ -59,6 +62,12 @@ class Asked:
     seed: int
     store: str = ""
     problem: str | None = None
+    epochs: int | None = None
+
+    @property
+    def last_counts(self) -> bool:
+        """Whether the trial is what its last epoch makes of it; else its best epoch is picked."""
+        return self.epochs is not None or self.head.last_counts
 
     @property
     def spec(self) -> HeadSpec:
@@ -145,7 +154,7 @@ class Book:
             TrialNotes.write(trial, spec=head)
         else:
             TrialNotes.write(trial, own=head)
-        return Asked(trial, ordinal, head, seed, store, problem)
+        return Asked(trial, ordinal, head, seed, store, problem, self._epochs(ordinal))
 
     def _sampler(self, ordinal: int) -> BaseSampler:
         config = self.config
@@ -165,6 +174,10 @@ class Book:
             return suggested if planned is None else planned.head, None
         return (planned.head, None) if planned is not None else self.space.suggest(trial, seed=seed)
 
+    def _epochs(self, ordinal: int) -> int | None:
+        planned = self._planned.get(ordinal)
+        return None if planned is None else planned.epochs
+
     def _parameters_of(self, one: Planned) -> dict[str, Any]:
         """The parameters to enqueue for a planned trial; none where somebody's own function suggests them."""
         if isinstance(self.space, Space) and isinstance(one.head, HeadSpec):
@@ -173,7 +186,8 @@ class Book:
 
     def back(self, number: int) -> Asked:
         """Returns a running trial that a snapshot brings back; see ``trial_back`` for what is raised."""
-        return trial_back(self.study, number, seed=self.config.seed)
+        asked = trial_back(self.study, number, seed=self.config.seed)
+        return replace(asked, epochs=self._epochs(asked.ordinal))
 
     def note_pause(self, number: int, since: datetime) -> None:
         """Notes of a running trial that a snapshot brings back that nothing ran from a moment until now."""
@@ -207,8 +221,10 @@ class Book:
         """Whether a trial is still this process's to tell: one of several that was away for long may have lost it."""
         return self.study.get_trials(deepcopy=False)[asked.number].state == TrialState.RUNNING
 
-    def is_through(self, epochs: int, best: EpochRecord | None) -> bool:
+    def is_through(self, asked: Asked, epochs: int, best: EpochRecord | None) -> bool:
         """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
+        if asked.epochs is not None:
+            return epochs >= asked.epochs
         config = self.config
         waited = epochs - best.epoch if best else 0
         return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
@@ -220,7 +236,7 @@ class Book:
         return bool(asked.trial.should_prune()) and not is_last_survivor(self.study, asked.number)
 
     def complete(self, asked: Asked, best: EpochRecord, *, epochs: int, parameters: int) -> None:
-        """Tells a trial that ran to its end; its value is the objective in its best epoch."""
+        """Tells a trial that ran to its end; its value is the objective in its best epoch, or the last that counts."""
         if not self.is_ours(asked):
             return
         score = best.validation

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Sequence
-from statistics import mean
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
@@ -17,8 +14,6 @@ from search.trials.ranking import is_interrupted, ranking_score_of
 
 REDUCTION = 2
 """Of the trials that reach a rung, one in this many goes on."""
-LEAST_FINALISTS = 2
-"""So many are trained to the end, beside the article's head."""
 MINIMUM_PEERS = 4
 """Below this many scores at a rung nobody is judged there."""
 TIES_BY = 3
@@ -87,74 +82,6 @@ def standing(study: optuna.Study, trial: FrozenTrial, step: int) -> Standing:
     values = trial.intermediate_values
     lately = [values[epoch] for epoch in range(step - TIES_BY + 1, step + 1) if epoch in values]
     return ranking_score_of(study, values[step]), ranking_score_of(study, math.fsum(lately) / len(lately))
-
-
-class FinalistPruner(BasePruner):
-    """Successive halving among finalists: all runs of one are judged together, by their mean.
-
-    At each rung the better half goes on, and at least two do; ``spared`` ones always, and are not counted. A finalist
-    is judged once all of its runs are there, among those of which that is so, and not before it had the epochs that its
-    trial needed: its earlier rungs are put off until then, where it is compared with what the others have come to. Of
-    runs that train in several processes the last one to come there is judged, and the others follow it.
-    """
-
-    def __init__(
-        self, rung_epochs: tuple[int, ...], *, runs: int, spared: Collection[int], needed: Sequence[int]
-    ) -> None:
-        """Prepares.
-
-        Args:
-            rung_epochs: Epochs (1-based) after which finalists are judged.
-            runs: Runs of each finalist: those of finalist ``i`` have the ordinals from ``i * runs`` on.
-            spared: Finalists that are never stopped.
-            needed: Epochs that each finalist has at least.
-        """
-        self.judged_at = [{max(rung, least) for rung in rung_epochs} for least in needed]
-        self.runs = runs
-        self.spared = set(spared)
-        self._judged: dict[int, tuple[list[tuple[TrialState, int]], set[int]]] = {}
-        """By epoch: who falls behind there, as long as states and numbers of reports are what they were.
-
-        A bank's runs come to a rung at once, and each is asked for.
-        """
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Judges a run at the epoch it reported last."""
-        step, mine = trial.last_step, TrialNotes.of(trial).ordinal // self.runs
-        if mine in self.spared:
-            return False
-        if self._is_stopped(study, mine):
-            return True
-        if step not in self.judged_at[mine]:
-            return False
-        trials = study.get_trials(deepcopy=False)
-        seen = [(other.state, len(other.intermediate_values)) for other in trials]
-        known = self._judged.get(step)
-        if known is None or known[0] != seen:
-            known = self._judged[step] = seen, self._falling_behind(study, trials, step)
-        return mine in known[1]
-
-    def _falling_behind(self, study: optuna.Study, trials: Sequence[FrozenTrial], step: int) -> set[int]:
-        """The finalists that are not among those that go on, of those whose runs are all there."""
-        reached: dict[int, list[float]] = {}
-        gone: Counter[int] = Counter()
-        for other in trials:
-            finalist = TrialNotes.of(other).ordinal // self.runs
-            if is_interrupted(other) or finalist in self.spared:
-                continue
-            if step in other.intermediate_values:
-                values = (value for epoch, value in other.intermediate_values.items() if epoch <= step)
-                reached.setdefault(finalist, []).append(max(ranking_score_of(study, value) for value in values))
-            elif other.state == TrialState.FAIL:
-                gone[finalist] += 1
-        means = {one: mean(values) for one, values in reached.items() if len(values) + gone[one] >= self.runs}
-        best = sorted(means, key=lambda one: (-means[one], one))
-        return set(best[max(LEAST_FINALISTS, math.ceil(len(best) / REDUCTION)) :])
-
-    def _is_stopped(self, study: optuna.Study, finalist: int) -> bool:
-        """Whether another run of a finalist was."""
-        stopped = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        return any(TrialNotes.of(other).ordinal // self.runs == finalist for other in stopped)
 
 
 class BracketPruner(BasePruner):

@@ -175,8 +175,8 @@ def check_repeats(summary: dict, finalists: set[int]) -> None:
     assert heads[0]["trial"] == summary["best"]["number"]
     assert heads[0]["mean"] == max(one["mean"] for one in heads)
     assert [one["trial"] for one in heads if one["is_article"]] == [0]
-    epochs = np.mean(heads[0]["best_epochs"])
-    assert summary["refit"]["epochs"] == round(epochs)
+    assert summary["refit"]["epochs"] == heads[0]["epochs"]
+    assert summary["finalists"]["cost"]["trial_epochs"] == sum(one["repeats"] * one["epochs"] for one in heads)
 
 
 def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_changed(tmp_path, searched, store):

@@ -80,6 +80,16 @@ def test_the_best_epochs_weights_are_kept(feeds) -> None:
     np.testing.assert_array_equal(both, head.probabilities)
 
 
+def test_where_the_last_epoch_counts_no_better_one_before_is_picked(feeds) -> None:
+    picked, last = (
+        train(feeds, replace(SPEC, learning_rate=0.3), epochs=5, last_counts=last) for last in (False, True)
+    )
+    assert picked.curve == last.curve
+    assert picked.best.epoch < last.best.epoch == 5
+    np.testing.assert_array_equal(predict_probabilities(as_trained(last, feeds[1]), feeds[1]), last.probabilities)
+    assert not np.array_equal(last.probabilities, picked.probabilities)
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_head(feeds) -> None:
     first, second = train(feeds, epochs=3), train(feeds, epochs=3)

@@ -31,8 +31,8 @@ def feeds(tmp_path_factory) -> tuple[Feed, Feed]:
     return Feed(store, rows[:72], memory_bytes=2**20), Feed(store, rows[72:], memory_bytes=2**20)
 
 
-def schedule(epochs: int = 4) -> Schedule:
-    return Schedule(epochs=epochs, batch_size=24, plan_seed=3)
+def schedule(epochs: int = 4, **options) -> Schedule:
+    return Schedule(epochs=epochs, batch_size=24, plan_seed=3, **options)
 
 
 def batches_of(feed: Feed, **options) -> Batches:
@@ -65,8 +65,9 @@ def test_what_one_thread_draws_is_not_disturbed_by_another():
     assert random.getstate() == before
 
 
-def test_epoch_by_epoch_is_one_call_of_fit_bit_by_bit(feeds):
-    whole = train_solo(SPEC, *feeds, schedule(), seed=7)
+@pytest.mark.parametrize("last_counts", [False, True])
+def test_epoch_by_epoch_is_one_call_of_fit_bit_by_bit(feeds, last_counts):
+    whole = train_solo(SPEC, *feeds, schedule(last_counts=last_counts), seed=7)
     heard: list[EpochRecord] = []
     steps = train_together(
         [head_trainee(SPEC, SHAPE, 4, seed=7)],
@@ -74,8 +75,10 @@ def test_epoch_by_epoch_is_one_call_of_fit_bit_by_bit(feeds):
         [feeds[1]],
         epochs=4,
         objective="accuracy",
+        last_counts=last_counts,
         on_epoch=lambda record: heard.append(record) is None,
     )
+    assert steps.best.epoch == (4 if last_counts else whole.best.epoch)
     assert steps.curve == whole.curve == tuple(heard)
     assert steps.curve[0].learning_rate > steps.curve[-1].learning_rate  # the plateau was at work
     assert steps.best == whole.best

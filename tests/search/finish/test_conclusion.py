@@ -119,7 +119,7 @@ def test_the_record_holds_it_until_the_search_goes_on(finished):
     added = end_of(record.summary)
     gone_on = replace(added, trials=9).merged_with(summary, still_chosen=False)
     assert (gone_on.finalists, gone_on.ensemble, gone_on.calibration) == (None, None, None)
-    assert gone_on.test == summary.test  # the same head is still the best
+    assert gone_on.test == replace(summary.test, recommended=None)  # the same head is still the best
     another = replace(added, best=replace(summary.best, number=99)).merged_with(summary, still_chosen=False)
     assert (another.test, another.verdict, another.refit) == (None, None, None)
     assert another.audit == summary.audit
@@ -245,7 +245,7 @@ def test_a_damaged_summary_of_an_earlier_end_is_named_before_anything_is_trained
 
 
 def finalist(trial: int, *, is_article: bool = False, value: float | None = 0.5) -> Finalist:
-    nothing = {"head": None, "losses": (), "best_epochs": (), "stopped_after": None, "epochs": 1, "rates": ()}
+    nothing = {"head": None, "losses": (), "epochs": 1, "rates": ()}
     return Finalist(trial=trial, ordinal=trial, is_article=is_article, values=(value,), probabilities=(), **nothing)
 
 

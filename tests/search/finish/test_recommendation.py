@@ -29,8 +29,8 @@ from search.finish.recommendation import Entrant, entrants, recommend, row_score
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
 from search.record.head_files import copy_path_of, head_files, refit_path_of
-from search.record.recommended import Contender, Recommendation, describe_rule
-from search.record.results import Ensemble, FinalistCost, HeldOutTest
+from search.record.recommended import describe_rule
+from search.record.results import FinalistCost, HeldOutTest
 from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary, summarise, write_summary
 from search.review.outcome import show_outcome
@@ -142,8 +142,6 @@ def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
                 is_article=notes.ordinal == 0,
                 values=(0.5,) * 3,
                 losses=(1.0,) * 3,
-                best_epochs=(1,) * 3,
-                stopped_after=None,
                 epochs=1,
                 rates=(1e-3,),
                 probabilities=tuple(probabilities(ended.data, max(0, right - place)) for _ in range(3)),
@@ -270,16 +268,6 @@ def test_the_average_of_the_articles_heads_is_compared_with_one_of_them(made):
     assert summary.test.is_article
     assert summary.test.recommended.difference is not None
     assert "did not come through" not in summary.verdict
-
-
-def test_the_finalists_average_is_tested_with_the_temperature_that_it_leaves_with(made):
-    members = (1, 2)
-    contender = Contender(kind="ensemble", trials=members, value=1.0, behind=0.0, error=0.0, temperature=2.0)
-    recommended = Recommendation(kind="ensemble", contenders=(contender,))
-    together = conclusion.recommended_heads(
-        made.folder, Choice(1, (), None), recommended, Ensemble(trials=members, temperature=0.5)
-    )
-    assert together.temperature == 0.5
 
 
 def test_the_heads_of_an_earlier_end_stay_until_those_of_the_next_are_all_there(made, monkeypatch):

@@ -69,8 +69,8 @@ def test_the_best_head_and_the_articles_are_compared_however_small_a_study_is(se
     assert (len(plan.trials), plan.runs, plan.trial_epochs, plan.fits) == (2, 2, 4 * EPOCHS, False)
     assert [is_article(trial) for trial in plan.trials] == [False, True]
     assert describe_plan(plan.record) == (
-        "2 heads, 2 runs each of at most 40 epochs: 160 trial-epochs at most, the least that compares heads; the search"
-        " had 320."
+        "2 heads, 2 runs each of at most 40 epochs: 160 trial-epochs, the least that compares heads; the search had"
+        " 320."
     )
 
 
@@ -81,15 +81,14 @@ def test_where_the_articles_head_is_the_best_it_is_compared_with_the_next(search
     assert plan.runs == 2
 
 
-def test_runs_take_no_more_epochs_than_the_slowest_finalist_needed_and_some_more(searched):
+def test_runs_take_the_epochs_that_the_trials_needed(searched):
     searched.trial(0.1, 12)
     for number in range(80):
         searched.trial(0.5 + number / 1000, best_epoch=4 + number % 7)
     plan = searched.plan()
-    assert plan.needed == [6, 5, 4, 10, 9, 12]
-    assert plan.epochs == 12 + EPOCHS // 8
-    assert searched.plan(patience=9).epochs == 12 + 9
-    assert searched.plan(patience=90).epochs == EPOCHS
+    assert plan.epochs == [6, 5, 4, 10, 9, 12]
+    assert plan.trial_epochs == plan.runs * sum(plan.epochs)
+    assert plan.record.epochs == 12
 
 
 def test_runs_of_several_folds_are_as_many_repeats(searched):
@@ -113,8 +112,8 @@ def test_of_five_folds_a_second_run_is_worth_more_than_the_last_two_heads(search
 def test_what_is_given_is_obeyed(searched):
     fill(searched, 960, best_epoch=5)
     asked = searched.plan(finalists=7, repeats=6)
-    assert (len(asked.trials), asked.runs, asked.epochs, asked.chosen) == (8, 6, EPOCHS, False)
-    assert describe_plan(asked.record).endswith("1,920 trial-epochs at most, as was asked for.")
+    assert (len(asked.trials), asked.runs, asked.epochs, asked.chosen) == (8, 6, [5] * 8, False)
+    assert describe_plan(asked.record).endswith("240 trial-epochs, as was asked for.")
     assert len(searched.plan(finalists=3).trials) == 4
     assert searched.plan(finalists=3).fits
     assert searched.plan(repeats=9).runs == 9

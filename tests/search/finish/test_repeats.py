@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -37,7 +37,6 @@ class MadeBank:
     """Stands for ``run_pool``: every repeat calls so many rows rightly as it is told to.
 
     Attributes:
-        stopped: Finalists that are pruned after two epochs.
         diverged: Ordinals of repeats that diverge.
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
@@ -48,7 +47,6 @@ class MadeBank:
     def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
         self.data = data
         self.rights = rights
-        self.stopped: set[int] = set()
         self.diverged: set[int] = set()
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
@@ -67,14 +65,10 @@ class MadeBank:
             made = probabilities(self.data, self.rights[place][run], sure=self.sure.get(place, 0.7))
             score = sink.scores(made)[0]
             sink.offer(asked, [], score, [made])
-            epochs = 2 if place in self.stopped else 4
+            epochs = asked.epochs
             asked.trial.report(score.accuracy, epochs)
-            if place in self.stopped:
-                book.prune(asked, epochs=epochs)
-                continue
-            best = 2 + run
-            TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * best)
-            record = EpochRecord(best, 0.1, Score(score.loss, score.accuracy, score.accuracy), 1e-3)
+            TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * epochs)
+            record = EpochRecord(epochs, 0.1, Score(score.loss, score.accuracy, score.accuracy), 1e-3)
             book.complete(asked, record, epochs=epochs, parameters=1)
         recording.opened.flush()
         return Throughput()
@@ -113,22 +107,11 @@ def test_the_best_on_the_mean_wins_though_another_had_the_best_value(ended, bank
     assert cost.trial_epochs == 6 * 4
 
 
-def test_epochs_and_rates_are_the_means_over_the_repeats(ended, bank):
+def test_each_trains_as_long_as_its_trial_needed_at_the_mean_of_its_repeats_rates(ended, bank):
     found, _ = repeat(ended)
-    assert found[0].best_epochs == (2, 3)
-    assert found[0].epochs == round(mean((2, 3)))
-    assert found[0].rates == pytest.approx((0.15, 0.15, 0.2))  # the third epoch is of the second repeat alone
-
-
-def test_one_that_was_stopped_comes_after_those_that_were_not_and_trains_as_its_trial_did(ended, bank):
-    first, second, article = trials_of(ended)
-    bank.stopped = {1}
-    found, _ = repeat(ended)
-    assert [one.trial for one in found] == [article, first, second]
-    stopped, notes = found[-1], TrialNotes.of(ended.study.get_trials()[second])
-    assert (stopped.stopped_after, stopped.best_epochs) == (2, (None, None))
-    assert (stopped.epochs, list(stopped.rates)) == (notes.best_epoch, notes.learning_rates)
-    assert stopped.record.stopped_after == 2
+    for one in found:
+        assert one.epochs == one.record.epochs == TrialNotes.of(ended.study.get_trials()[one.trial]).best_epoch
+        assert one.rates == pytest.approx([0.15] * one.epochs)
 
 
 def test_one_that_diverged_comes_last_and_its_other_repeats_count(ended, bank):
@@ -158,7 +141,7 @@ def test_equal_means_are_decided_by_the_loss(ended, bank):
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [first, second]
     bank.sure = {1: 0.4}
-    ended.made.config = ended.config.model_copy(update={"epochs": 5})
+    shutil.rmtree(ended.folder / FINALISTS)
     found, _ = repeat(ended)
     assert [one.trial for one in found[:2]] == [second, first]
     assert found[0].mean == found[1].mean
@@ -224,9 +207,9 @@ def test_a_record_of_theirs_that_is_damaged_is_told_with_what_to_do(ended, bank,
 
 def test_other_repeats_begin_anew(ended, bank):
     repeat(ended)
-    ended.made.config = ended.config.model_copy(update={"epochs": 5})
+    ended.made.config = ended.config.model_copy(update={"finalists": 1})
     repeat(ended)
-    assert len(bank.ran) == 12
+    assert len(bank.ran) == 6 + 4
 
 
 def test_a_run_whose_end_was_lost_is_run_again_and_counted(ended, bank):
@@ -253,7 +236,7 @@ def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_lef
 
 def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank, monkeypatch):
     repeat(ended)
-    ended.made.config = ended.config.model_copy(update={"epochs": 5})
+    ended.made.config = ended.config.model_copy(update={"finalists": 1})
     real = shutil.rmtree
 
     def stopped(folder: Path, **options: Any) -> None:
@@ -267,7 +250,7 @@ def test_of_other_repeats_whose_removal_was_stopped_nothing_is_taken(ended, bank
         repeat(ended)
     assert not (ended.folder / FINALISTS).exists()
     repeat(ended)
-    assert len(bank.ran) == 12
+    assert len(bank.ran) == 6 + 4
     assert [path.name for path in ended.folder.iterdir() if "old" in path.name] == []
 
 

@@ -14,14 +14,15 @@ from features.store.schema import RowState
 from heads.files.head_file import read_head
 from heads.metrics.calibration import fit_temperature, with_temperature
 from heads.metrics.curves import reliability
-from heads.metrics.scoring import mean_probabilities, predict_probabilities, score
+from heads.metrics.scoring import mean_probabilities, score
 from search.finish import conclusion
 from search.finish.calibration import calibration_of, temperature_of
 from search.finish.conclusion import Choice, conclude
 from search.finish.recommendation import Entrant, recommend
 from search.finish.refit import Refit
 from search.finish.repeats import Finalist
-from search.record.head_files import path_of, refit_path_of
+from search.record.head_files import refit_path_of
+from search.record.recommended import ENSEMBLE
 from search.record.results import FinalistCost
 from search.record.summary import summarise
 from search.setup.data import SearchData, load_data
@@ -62,8 +63,6 @@ def finalists(ended: EndedStudy) -> list[Finalist]:
                 is_article=notes.ordinal == 0,
                 values=(0.5, 0.5),
                 losses=(1.0, 1.0),
-                best_epochs=(1, 1),
-                stopped_after=None,
                 epochs=1,
                 rates=(1e-3,),
                 probabilities=tuple(probabilities(ended.data, 12 + place + run, sure=0.97) for run in (0, 1)),
@@ -87,40 +86,6 @@ def test_it_is_fitted_on_the_validation_rows_by_the_repeats(ended):
     assert read_head(refit_path_of(ended.folder, found[0].trial)).metadata.temperature == expected
 
 
-def test_no_refit_head_is_shown_the_validation_rows(ended, monkeypatch):
-    """It was trained on them: only the test rows may be."""
-    shown = []
-
-    def predict(model, feed):
-        shown.append(feed)
-        return predict_probabilities(model, feed)
-
-    monkeypatch.setattr(conclusion, "predict_probabilities", predict)
-    concluded(ended, finalists(ended))
-    assert shown == []
-
-
-def test_of_one_that_was_stopped_the_trials_own_head_serves(ended):
-    """The repeats of one that was stopped have not been trained as what leaves is."""
-    found = finalists(ended)
-    found[0] = replace(found[0], stopped_after=1)
-    summary = concluded(ended, found)
-    own = read_head(path_of(ended.folder, found[0].trial)).model
-    data = ended.data
-    expected = fit_temperature(predict_probabilities(own, data.validation), data.validation.labels)
-    assert summary.calibration.temperature == expected
-
-
-def test_so_it_does_of_one_that_was_not_chosen(ended):
-    found = finalists(ended)
-    found[1] = replace(found[1], stopped_after=1)
-    concluded(ended, found)
-    validation, number = ended.data.validation, found[1].trial
-    own = predict_probabilities(read_head(path_of(ended.folder, number)).model, validation)
-    temperature = read_head(refit_path_of(ended.folder, number)).metadata.temperature
-    assert temperature == fit_temperature(own, validation.labels)
-
-
 def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     found = finalists(ended)
     summary = concluded(ended, found)
@@ -130,20 +95,8 @@ def test_the_ensembles_temperature_is_of_averages_of_repeats(ended):
     expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2), repeats=2)
     assert summary.ensemble.temperature == expected
     assert summary.test.ensemble.calibration.temperature == expected
-
-
-def test_an_average_with_a_member_that_was_stopped_is_calibrated_by_what_that_one_had_made(ended):
-    """With folds there is no head of the trial itself to ask."""
-    found = finalists(ended)
-    found[1] = replace(found[1], stopped_after=1)
-    path_of(ended.folder, found[1].trial).unlink()
-    summary = concluded(ended, found)
-    members = [one for one in found if not one.is_article]
-    assert found[1] in members
-    seeds = [mean_probabilities([one.probabilities[run] for one in members]) for run in (0, 1)]
-    expected = fit_temperature(np.concatenate(seeds), np.tile(ended.data.validation.labels, 2), repeats=2)
-    assert summary.ensemble.temperature == expected
-    assert read_head(refit_path_of(ended.folder, found[1].trial)).metadata.temperature is None  # alone it is another
+    contender = next(one for one in summary.recommendation.contenders if one.kind == ENSEMBLE)
+    assert contender.temperature == expected  # as it is compared, so it leaves
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from search.record.opened_study import OpenedStudy
 from search.record.storage import load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import ARTICLE, Space
-from search.trials.ask_tell import Asked, Book
+from search.trials.ask_tell import Asked, Book, Planned
 from search.trials.ranking import article_trial, is_counted, ranking
 
 EPOCHS = 8
@@ -181,9 +181,23 @@ def test_a_trial_is_through_after_all_epochs_or_as_many_without_a_better_one_as_
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     config, best = solo_config(trials=1), EpochRecord(2, 1.0, Score(1.0, 0.5, 0.5), 1e-3)
     patient = Book(opened.study, config.model_copy(update={"patience": 3}), HEADS)
-    assert [patient.is_through(epochs, best) for epochs in (2, 4, 5)] == [False, False, True]
+    asked = patient.ask()
+    assert [patient.is_through(asked, epochs, best) for epochs in (2, 4, 5)] == [False, False, True]
     endless = Book(opened.study, config, HEADS)
-    assert [endless.is_through(epochs, best) for epochs in (5, EPOCHS - 1, EPOCHS)] == [False, False, True]
+    assert [endless.is_through(asked, epochs, best) for epochs in (5, EPOCHS - 1, EPOCHS)] == [False, False, True]
+    opened.close()
+
+
+def test_of_a_trial_whose_epochs_are_planned_the_last_one_counts_and_no_patience_ends_it(tmp_path):
+    opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
+    config = solo_config(trials=2).model_copy(update={"patience": 1})
+    book = Book(opened.study, config, HEADS, planned=[Planned(ARTICLE, epochs=3), Planned(ARTICLE)])
+    planned, usual = book.ask(), book.ask()
+    best = EpochRecord(1, 1.0, Score(1.0, 0.5, 0.5), 1e-3)
+    assert [book.is_through(planned, epochs, best) for epochs in (1, 2, 3)] == [False, False, True]
+    assert [book.is_through(usual, epochs, best) for epochs in (1, 2)] == [False, True]
+    assert (planned.last_counts, usual.last_counts) == (True, False)
+    assert [book.back(asked.number).epochs for asked in (planned, usual)] == [3, None]  # by a snapshot
     opened.close()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from search.trials.pruning import FinalistPruner, RungPruner, is_last_survivor, make_pruner, rungs, standing
+from search.trials.pruning import RungPruner, is_last_survivor, make_pruner, rungs, standing
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -168,124 +166,3 @@ def test_the_last_survivor_is_known():
     assert not is_last_survivor(study, first.number)
     study.tell(first, state=TrialState.PRUNED)
     assert is_last_survivor(study, second.number)
-
-
-def race(
-    curves: list[list[list[float]]], *, spared: int, direction: str = "maximize", needed: Sequence[int] = ()
-) -> list[int | None]:
-    """Runs of finalists epoch by epoch, each finalist some curves; returns the epoch after which each was stopped."""
-    runs, epochs = len(curves[0]), len(curves[0][0])
-    pruner = FinalistPruner((2, 4), runs=runs, spared=[spared], needed=needed or [1] * len(curves))
-    study = optuna.create_study(direction=direction, pruner=pruner)
-    trials = {}
-    for ordinal, curve in enumerate(curve for finalist in curves for curve in finalist):
-        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
-        trials[ordinal] = (study.ask(), curve)
-    stopped: list[int | None] = [None] * len(curves)
-    for epoch in range(1, epochs + 1):
-        for trial, curve in trials.values():
-            trial.report(curve[epoch - 1], epoch)
-        out = []
-        for ordinal, (trial, _) in trials.items():
-            if trial.should_prune():
-                study.tell(trial, state=TrialState.PRUNED)
-                out.append(ordinal)
-        for ordinal in out:
-            del trials[ordinal]
-            stopped[ordinal // runs] = epoch
-        assert all(len([o for o in trials if o // runs == one]) in (0, runs) for one in range(len(curves)))
-    return stopped
-
-
-def test_finalists_are_halved_by_the_mean_of_their_runs_and_two_are_left():
-    levels = [0.5, 0.9, 0.7, 0.6, 0.8, 0.1]
-    curves = [[[level + noise] * 5 for noise in (-0.08, 0.0, 0.08)] for level in levels]
-    assert race(curves, spared=5) == [2, None, 4, 2, None, None]
-    losses = [[[1 - value for value in curve] for curve in finalist] for finalist in curves]
-    assert race(losses, spared=5, direction="minimize") == [2, None, 4, 2, None, None]
-
-
-def test_a_finalist_is_not_stopped_before_it_had_the_epochs_that_its_trial_needed():
-    levels = [0.5, 0.9, 0.7, 0.6, 0.8, 0.1]
-    curves = [[[level] * 6] for level in levels]
-    assert race(curves, spared=5, needed=[3, 1, 1, 2, 1, 1]) == [3, None, 4, 2, None, None]
-    late = [[level] * 4 + [0.95] * 2 for level in (0.1, 0.2)]  # all but the last two epochs are behind the others
-    assert race([*curves[1:5], [late[0]], [late[1]]], spared=5, needed=[1, 1, 1, 1, 5, 1])[4] is None
-    assert race([*curves[1:5], [late[0]], [late[1]]], spared=5, needed=[1] * 6)[4] == 2
-
-
-def test_two_finalists_are_never_stopped():
-    assert race([[[0.9] * 5], [[0.1] * 5], [[0.0] * 5]], spared=2) == [None, None, None]
-
-
-def test_a_finalists_best_epoch_counts_and_a_failed_run_does_not_keep_the_others_waiting():
-    falling = [[0.9, 0.2, 0.2, 0.2, 0.2]]
-    steady = [[0.5] * 5]
-    assert race([falling, steady, [[0.6] * 5], [[0.0] * 5]], spared=3)[0] is None
-    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[], needed=[1] * 3))
-    asked = []
-    for ordinal in range(6):
-        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
-        asked.append(study.ask())
-    for trial, value in zip(asked, (0.9, 0.8, 0.7, 0.6, 0.1, 0.1), strict=True):
-        if trial is not asked[5]:
-            trial.report(value, 1)
-    assert not asked[4].should_prune()  # its other run has not got so far
-    study.tell(asked[5], state=TrialState.FAIL)
-    assert asked[4].should_prune()
-
-
-def test_runs_that_come_to_a_rung_at_once_are_looked_at_once(monkeypatch):
-    """Five hundred finalists of three runs took a minute at each rung."""
-    looked_at = []
-    known = lambda study, value: looked_at.append(value) or value  # noqa: E731
-    monkeypatch.setattr("search.trials.pruning.ranking_score_of", known)
-    pruner = FinalistPruner((1, 2), runs=2, spared=[], needed=[1] * 8)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    asked = []
-    for ordinal in range(16):
-        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
-        asked.append(study.ask())
-        asked[-1].report(ordinal / 16, 1)
-    assert [trial.should_prune() for trial in asked] == [True] * 8 + [False] * 8
-    assert len(looked_at) == 16
-    asked[15].report(0.0, 2)
-    assert not asked[15].should_prune()  # alone there, with the best of its epochs
-    asked[14].report(0.0, 2)
-    assert not asked[14].should_prune()
-
-
-def test_of_a_run_that_was_interrupted_the_one_that_runs_it_again_counts():
-    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=1, spared=[], needed=[1] * 3))
-    asked = []
-    for ordinal, value in ((0, 0.9), (1, 0.8), (2, 0.1), (2, 0.95)):
-        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
-        asked.append(study.ask())
-        asked[-1].report(value, 1)
-    asked[2].set_user_attr("failure", "interrupted")
-    study.tell(asked[2], state=TrialState.FAIL)
-    assert asked[1].should_prune()
-    assert not asked[3].should_prune()
-
-
-def test_runs_that_were_ahead_follow_the_one_that_was_judged_for_their_finalist():
-    """Where they train in several processes, the last one to come to a rung is the one that is judged there."""
-    study = optuna.create_study(direction="maximize", pruner=FinalistPruner((1,), runs=2, spared=[3], needed=[1] * 4))
-    asked = []
-    for ordinal in range(8):
-        study.enqueue_trial({}, user_attrs={"ordinal": ordinal})
-        asked.append(study.ask())
-    for trial, value in zip(asked, (0.9, 0.9, 0.8, 0.8, 0.1, 0.1, 0.0, 0.0), strict=True):
-        if trial is not asked[5]:
-            trial.report(value, 1)
-    assert not asked[4].should_prune()
-    asked[4].report(0.95, 2)
-    assert not asked[4].should_prune()
-    asked[5].report(0.1, 1)
-    assert asked[5].should_prune()
-    study.tell(asked[5], state=TrialState.PRUNED)
-    asked[4].report(0.95, 3)
-    assert asked[4].should_prune()
-    study.tell(asked[6], state=TrialState.PRUNED)  # whatever becomes of the one that is spared
-    asked[7].report(0.0, 2)
-    assert not asked[7].should_prune()
