@@ -65,7 +65,7 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
     settings = {"trials": max(1, trials), "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
     settings |= {"split": data.split, "stores": {}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
-    made.train(trials)
+    made.train(trials, best_epoch=lambda ordinal: 1 + ordinal % made.config.epochs)
     checkpoints = TopCheckpoints(made.searched(data))
     for trial in ranking(made.opened.study)[: checkpoints.keep]:
         spec = TrialNotes.of(trial).spec

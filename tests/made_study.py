@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,14 @@ class MadeStudy:
         width = asked.spec.conv_width / 256
         return round((0.6 + 0.3 * width + 0.1 * (asked.seed % 100) / 100) * (1 - 0.5**epoch), 4)
 
-    def train(self, count: int, *, reason: str = "diverged") -> None:
-        """Runs trials: a fifth of them fail or are pruned, others complete."""
+    def train(self, count: int, *, reason: str = "diverged", best_epoch: Callable[[int], int] | None = None) -> None:
+        """Runs trials: a fifth of them fail or are pruned, others complete, with their last epoch as the best.
+
+        Args:
+            count: How many.
+            reason: Why some failed.
+            best_epoch: Another best epoch of a trial that completes, by its ordinal.
+        """
         for _ in range(count):
             asked = self.book.ask()
             assert asked is not None
@@ -114,8 +121,9 @@ class MadeStudy:
                 self.book.prune(asked, epochs=end)
             else:
                 accuracy = self.accuracy(asked, end)
-                best = EpochRecord(end, 0.1, Score(1 - accuracy, accuracy, accuracy), 1e-3)
-                TrialNotes.write(asked.trial, learning_rates=[asked.spec.learning_rate] * end)
+                needed = best_epoch(asked.ordinal) if best_epoch else end
+                best = EpochRecord(needed, 0.1, Score(1 - accuracy, accuracy, accuracy), 1e-3)
+                TrialNotes.write(asked.trial, learning_rates=[asked.spec.learning_rate] * needed)
                 parameters = sum(array.size for array in initial_weights(asked.spec, (2, 2, 64), 4, seed=0))
                 self.book.complete(asked, best, epochs=end, parameters=parameters)
         self.opened.flush()

@@ -116,6 +116,8 @@ class TestStudy:
         assert said.out == f"{tmp_path / 'report.html'}: old, 6 trials, finished\n"
         page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
         assert read(ARCHIVES / "finished")["verdict"] in page
+        assert "Each run was judged by its best epoch" in page
+        assert "its last one counts" not in page
 
     @pytest.mark.parametrize(("name", "options"), [("refit", ()), ("ensemble", ("--which", "ensemble"))])
     def test_a_finished_one_is_exported_as_ever(self, name, options, tmp_path):
@@ -162,7 +164,8 @@ class TestStudy:
         assert read(folder)["test"]["uses"] == 1
 
     @pytest.mark.slow
-    def test_one_stopped_among_its_repeats_resumes_to_where_the_undisturbed_one_ended(self, tmp_path):
+    def test_one_stopped_among_its_repeats_has_them_anew_and_ends_where_the_undisturbed_one_did(self, tmp_path):
+        """How long repeats train was decided otherwise then, so these are others."""
         folder, plain = Path(shutil.copytree(ARCHIVES / "stopped-repeats", tmp_path / "study")), ARCHIVES / "finished"
         succeed("search.run", "--features", STORE, "--out", folder, "--resume")
         for mine, old in zip(table(folder, "old"), table(plain, "old"), strict=True):

@@ -32,7 +32,7 @@ class TrainedHead:
 
     Attributes:
         spec: The head.
-        weights: Those of the best epoch, in the order of ``model.get_weights()``.
+        weights: Those of ``best``, in the order of ``model.get_weights()``.
         best: The best epoch; the last one where that counts (``HeadSpec.last_counts``, ``Schedule.last_counts``). Its
             score is that of ``probabilities``.
         curve: All epochs, in order, each scored on the rows' first view.
@@ -92,7 +92,7 @@ def train_solo(
         on_epoch: Called after every epoch; returning False ends the training (a pruned trial).
 
     Returns:
-        The head with the weights of its best epoch.
+        The head with the weights of its best epoch, or of the last where that counts.
 
     Raises:
         DivergedError: Loss or weights stopped being finite.

@@ -85,8 +85,9 @@ class TrainedTogether:
     """One head, or one for each fold, after its training.
 
     Attributes:
-        weights: Of each, those of the best epoch, in the order of ``model.get_weights()``.
-        best: The best epoch, a mean over the folds; its score is that of ``probabilities``.
+        weights: Of each, those of ``best``, in the order of ``model.get_weights()``.
+        best: The best epoch, or the last where that counts, a mean over the folds; its score is that of
+            ``probabilities``.
         curve: All epochs, in order, likewise, each scored on the rows' first view.
         probabilities: Of each on its validation rows, by ``weights`` and averaged over the views.
     """
@@ -117,7 +118,7 @@ def seeded(seed: int) -> Iterator[None]:
 def head_trainee(spec: HeadSpec, feature_shape: tuple[int, int, int], classes: int, *, seed: int) -> Trainee:
     """Returns one of our heads as ``heads.model.fit.train_solo`` trains it, if a plateau cuts its rate.
 
-    ``train_together`` knows no cosine: it would pick such a head's best epoch, at rates of another schedule.
+    ``train_together`` knows no cosine: it would train such a head at other rates.
     """
     assert spec.schedule == "plateau", spec.schedule
     model = build_head(spec, feature_shape, classes, seed=seed)

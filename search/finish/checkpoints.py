@@ -197,7 +197,7 @@ class TopCheckpoints:
         for trial in ranking(self.searched.study):
             path = path_of(folder, trial.number)
             if trial.number in kept and (found := other_than(path, config, trial)):
-                without = "it cannot be exported, and calibrates nothing"
+                without = "it cannot be exported"
                 yield f"{path.relative_to(folder)}: expected the head of trial {trial.number}, found {found}: {without}"
 
     def clear_out(self) -> None:

@@ -1,7 +1,7 @@
 """Heads as they leave a study: trained once more on the training and the validation rows together.
 
-Nothing is left to validate on then, so a head trains for the epochs, and with the learning rates, that were found best
-where there was something. On a few hundred rows the additional ones are worth as much as the search.
+Nothing is left to validate on then, so a head trains for the epochs, and with the learning rates, that it had where
+there was something. On a few hundred rows the additional ones are worth as much as the search.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def describe_plan(plan: FinalistPlan) -> str:
     runs = f"{counted(plan.runs, 'run')} each of at most {counted(plan.epochs, 'epoch')}"
     made = f"{counted(plan.heads, 'head')}, {runs}: {plan.trial_epochs:,} trial-epochs"
     if not plan.chosen:
-        return f"{made}, as was asked for."
+        return f"{made}; so many heads and runs were asked for."
     if plan.fits:
         return f"{made}, within {SHARE_IN_WORDS} of the search's {plan.search_trial_epochs:,}."
     return f"{made}, the least that compares heads; the search had {plan.search_trial_epochs:,}."

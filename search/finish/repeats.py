@@ -325,7 +325,11 @@ def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) 
 
 
 def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]) -> StudyConfig:
-    """Returns the config of the repeats' study. Its name tells them from any other repeats of the study."""
+    """Returns the config of the repeats' study. Its name tells them from any other repeats of the study.
+
+    Its epochs stay the study's, whatever each finalist trains: they are how long a cosine is, and a head that follows
+    one had all of them as a trial.
+    """
     identity: list[Any] = [plan.repeats, [[one.head.identity, one.epochs] for one in planned]]
     identity += [[one.store for one in planned]] if any(one.store for one in planned) else []
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]

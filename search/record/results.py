@@ -111,7 +111,8 @@ class FinalistPlan(Recorded):
         epochs: Of a run, at most.
         trial_epochs: Of all runs together, if none diverges.
         search_trial_epochs: Those of the search.
-        chosen: Whether these numbers follow from the search; false where all of them were asked for.
+        chosen: Whether numbers of heads or runs follow from the search; false where both were asked for. How long each
+            trains always does.
         fits: Whether ``trial_epochs`` are within their share of the search's.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from features.leaks.leaks import TOO_FEW, parts_in_words
 from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
@@ -33,9 +33,9 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     seeds, luck = counted(finalists.heads[0].repeats, "seed"), "low" if lower_is_better(objective) else "high"
     yield prose(
         f"The best trials and the article's head were trained again from {seeds} each."
-        " Each trains as long as its trial took to its best epoch, and its last epoch counts. No seed and no epoch was"
-        f" chosen among these values, so their means are less too {luck} than that of the best trial; a little they"
-        " still are, as the finalists were picked on the same rows. The winner is chosen by them."
+        f" {_how_long(finalists.heads)} was chosen among these values, so their means are less too {luck} than that of"
+        " the best trial; a little they still are, as the finalists were picked on the same rows. The winner is chosen"
+        " by them."
     )
     if record.summary.recommendation:
         told = describe_rule(record.summary.recommendation, record.config.objective)
@@ -53,6 +53,14 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     yield note(
         f"{cost.trial_epochs:,} trial-epochs in {duration(cost.seconds)}: {percent(share, 0)} of the search's time."
     )
+
+
+def _how_long(finalists: Sequence[FinalistRecord]) -> str:
+    """What is told of the epochs of repeats, with the beginning of what follows from it."""
+    if all(one.epochs for one in finalists):
+        return "Each trains as long as its trial took to its best epoch, and its last one counts. No seed and no epoch"
+    # Of a study from before that.
+    return "Each run was judged by its best epoch, and those that fell behind were stopped early. No seed"
 
 
 def _finalist(place: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ class ExportOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trial: int | None = Field(
-        default=None, ge=0, description="The head of this trial, as it was scored; else the chosen one."
+        default=None,
+        ge=0,
+        description="The head of this trial, if it was kept: as it was scored, with folds as it was trained again.",
     )
     which: Which | None = Field(
         default=None,

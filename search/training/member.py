@@ -17,7 +17,7 @@ class Member:
         slot: Its place, the same in every fold.
         first_epoch: Epoch of the bank, from 0, that was its first.
         epochs: How many it has trained.
-        best: Its best epoch so far.
+        best: Its best epoch so far, or its last where that counts.
         rates: Its learning rate in each epoch, with folds the mean over them.
     """
 

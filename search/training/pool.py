@@ -55,7 +55,7 @@ class Completed:
 
     Attributes:
         member: The trial.
-        weights: Those of its best epoch, one list for each fold.
+        weights: Those of its best epoch, or of the last where that counts, one list for each fold.
         probabilities: On the validation rows of each fold, in float32: (rows, classes).
         score: Of these; with folds the mean over them.
     """
@@ -296,7 +296,7 @@ class Pool:
         return None
 
     def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
-        """Takes out the heads that are wanted and scores them in full precision: what their files will give."""
+        """Takes out the heads that came to their end and scores them in full precision: what their files will give."""
         members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
         weights = [self.banks.take_out(member) for member in members]
         found: dict[int, list[tuple[Probabilities, Score]]] = {}

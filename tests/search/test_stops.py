@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from commands import invoke
 from conftest import build_store
 from killed_study import Ended, found_in, made_searches, search
+from limited_files import largest_file
 from optuna.trial import FrozenTrial
 
 from features.runtime.errors import DiskFullError, InputError, Terminated
@@ -220,17 +220,6 @@ def test_a_full_disk_is_one_line_wherever_it_is_met_and_nothing_is_lost(ended):
         assert str(ended.folder) in str(refused.value)
         run_study(out=ended.folder, resume=True, progress=False)
         assert found_in(ended.folder) == ended.found, writes
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Lets no file of this process grow beyond so many bytes: the last write to it is torn."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(("name", "share"), [("journal.log", 0.5), ("journal.log", 0.9), ("summary.json", 0.5)])

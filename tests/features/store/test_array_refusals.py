@@ -41,6 +41,10 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "tokens": ({"X": X[:, None]}, "X: expected shape (rows, channels) or (rows, height, width, channels), found (6, 1"),
     "no rows": ({"X": X[:0], "y": Y[:0]}, "X: expected at least one row, place and channel, found shape (0, 5)"),
     "no channels": ({"X": X[:, :0]}, "X: expected at least one row, place and channel, found shape (6, 0)"),
+    "more classes than a store names": (
+        {"X": np.ones((4001, 2), "f4"), "y": np.arange(4001)},
+        "y: expected 0 to 3999, an index into the classes, found 4000 in row 4000",
+    ),
     "few labels": ({"y": Y[:4]}, "y: expected shape (6,), as X has 6 rows, found (4,)"),
     "one label": ({"y": np.array(3)}, "y: expected shape (6,), as X has 6 rows, found ()"),
     "one-hot": ({"y": np.eye(3)[Y]}, "y: expected shape (6,), found (6, 3); y.argmax(axis=1) makes it"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import resource
 import shutil
 from base64 import b64decode
 from html import unescape
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import build_store
+from limited_files import largest_file
 from made_pictures import MISLABELLED, SIZE, World
 from PIL import Image
 
@@ -233,12 +233,8 @@ class TestFolder:
     def test_a_full_disk_leaves_the_old_page(self, invoke: Any, made_world: World, tmp_path: Path) -> None:
         old = Document("old", "page").html()
         (tmp_path / "index.html").write_text(old, encoding="utf-8")
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        try:
+        with largest_file(100_000):
             status, _, err = invoke("heads.evaluate", made_world.head, made_world.store, "--report", tmp_path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1
         assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'index.html'}: larger than a file may be here")
         assert written(tmp_path) == old

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES, build_header, build_store
 from edited_files import saved_head
+from limited_files import largest_file
 from made_heads import PLAIN, SHAPE, predicted, random_head, some_features
 
 from features.runtime.errors import BottleneckError, InputError
@@ -111,14 +111,10 @@ class TestOut:
 
     def test_a_full_disk_leaves_the_old_file(self, saved: Path, tmp_path: Path) -> None:
         path = Path(shutil.copy(saved, tmp_path / "head.hdf5"))
-        before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = path.read_bytes()
         metadata = replace(read_metadata(saved), value=0.5)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        try:
-            with pytest.raises(BottleneckError, match=r"head\.hdf5: ") as caught:
-                save_head(path, random_head(), metadata)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with largest_file(10_000), pytest.raises(BottleneckError, match=r"head\.hdf5: ") as caught:
+            save_head(path, random_head(), metadata)
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]

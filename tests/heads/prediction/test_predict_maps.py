@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import run
+from limited_files import largest_file
 from made_pictures import SIZE, World, draw
 from PIL import Image
 
@@ -241,13 +241,10 @@ class TestFolder:
         draw("bright", np.random.default_rng(4), (8, 8)).save(tmp_path / "a.png")
         draw("bright", np.random.default_rng(4), (200, 200)).save(tmp_path / "b.png")
         draw("bright", np.random.default_rng(4), (8, 8)).save(tmp_path / "c.png")
-        maps, limits = tmp_path / "maps", resource.getrlimit(resource.RLIMIT_FSIZE)
+        maps = tmp_path / "maps"
         arguments = (made_world.head, *sorted(tmp_path.glob("*.png")), "--heatmaps", maps, "--json")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        try:
+        with largest_file(20_000):
             status, out, err = invoke("heads.predict", *arguments)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert status == 1
         assert [Path(entry["image"]).name for entry in json.loads(out)] == ["a.png"]
         last = err.splitlines()[-1]

@@ -113,7 +113,7 @@ def test_what_is_given_is_obeyed(searched):
     fill(searched, 960, best_epoch=5)
     asked = searched.plan(finalists=7, repeats=6)
     assert (len(asked.trials), asked.runs, asked.epochs, asked.chosen) == (8, 6, [5] * 8, False)
-    assert describe_plan(asked.record).endswith("240 trial-epochs, as was asked for.")
+    assert describe_plan(asked.record).endswith("240 trial-epochs; so many heads and runs were asked for.")
     assert len(searched.plan(finalists=3).trials) == 4
     assert searched.plan(finalists=3).fits
     assert searched.plan(repeats=9).runs == 9

@@ -182,7 +182,7 @@ def test_its_words_fit_the_study(finished):
         return html.unescape(re.sub(r"\s+", " ", make_report(replace(record, config=config)).split("<script")[0]))
 
     usual = told(record)
-    for words in ("their means are less too high than that of the best trial", "its last epoch counts"):
+    for words in ("their means are less too high than that of the best trial", "its last one counts"):
         assert words in usual
     for words in ("one of the best of 40 trials", "by accuracy on validation, then loss,"):
         assert words in usual

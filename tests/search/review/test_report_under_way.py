@@ -8,11 +8,13 @@ from dataclasses import asdict
 
 import optuna
 import pytest
+from limited_files import largest_file
 from made_crew import DEAD
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
+from heads.html.document import Document
 from search.finish.export_choice import what_leaves
 from search.record.crew import ENDED, ENDED_IN, MEMBER
 from search.record.noted_config import CONFIG
@@ -21,6 +23,7 @@ from search.record.study_record import Progress, is_running, read_record
 from search.review.outcome import show_outcome
 from search.review.report import make_report
 from search.review.view import note_on
+from search.setup.config import REPORT_FILE
 from search.setup.export_options import ExportOptions
 
 
@@ -148,3 +151,17 @@ def test_an_old_test_result_is_not_shown_for_a_new_winner(tmp_path):
     record = read_record(made.close())
     assert record.summary.test is None
     assert "have not been shown to this head" in make_report(record)
+
+
+def test_a_full_disk_leaves_the_old_page(tmp_path, invoke):
+    made = MadeStudy(tmp_path / "s", make_config())
+    made.train(3)
+    page = made.close() / REPORT_FILE
+    old = Document("old", "page").html()
+    page.write_text(old, encoding="utf-8")
+    with largest_file(100_000):
+        status, _, err = invoke("search.report", made.folder)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"error: {page}: larger than a file may be here")
+    assert page.read_text(encoding="utf-8") == old
+    assert [path.name for path in made.folder.glob("*html*")] == [REPORT_FILE]
