@@ -172,6 +172,7 @@ def use_made_banks(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("heads.bank.engine.make_program", MadeProgram)
     patched.setattr("heads.bank.engine.predict_exactly", predict)
     patched.setattr("search.training.solo.train_solo", train)
+    patched.setattr("search.training.pool.A_SMALLER_BANK", 0)  # it takes no time to make one
     patched.setattr("search.training.bank_figures.bank_rate", lambda *_: 1e12)
     alone = OneAtATimeEstimate(seconds=1.0, seconds_per_trial=0.1, seconds_per_epoch=0.1, sampled=(0,))
     patched.setattr("search.finish.conclusion.one_at_a_time", lambda *_: alone)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.rows.feed import EpochPlan
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import BankShape, pages_of
@@ -140,6 +141,14 @@ class Banks:
         """What is free."""
         return Room(self.pages - self.used, self._engines)
 
+    @property
+    def epoch_flops(self) -> int:
+        """Floating-point operations in the matrix products of a training epoch that the heads in the banks need."""
+        return sum(one.epoch_flops(len(self._plan(name, epoch=0)[0])) for name, one in self._engines.items())
+
+    def _plan(self, store: str, *, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:
+        return plan_of(self._data[store], self._config.batch_size, self._config.seed, epoch)
+
     def insert(self, arriving: Sequence[Arrival]) -> list[int]:
         """Moves trials in, those of a bank in one write; returns their slots.
 
@@ -166,7 +175,7 @@ class Banks:
         found = {}
         for name, slots in _slots_of(members).items():
             engine = self._engines[name]
-            plan, fold_of_batch = plan_of(self._data[name], self._config.batch_size, self._config.seed, epoch)
+            plan, fold_of_batch = self._plan(name, epoch=epoch)
             losses = engine.train_epoch(plan, fold_of_batch)
             scores = engine.validate()
             rates = engine.learning_rates.rates.copy()

@@ -38,6 +38,8 @@ WAITING = 6
 ASKED_PER_EPOCH = 2
 """Trials asked for while an epoch trains: at some 13 ms each they are ready before it ends, even if it takes 50 ms. A
 number and not a time, so that the machine's pace decides nothing."""
+A_SMALLER_BANK = 1e13
+"""Operations on free pages from which on a smaller bank pays: it takes two compilations, some ten seconds."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ class Pool:
         """Trains until every trial has been told.
 
         Args:
-            until_half_empty: Whether to stop once no trial is left to come in and at most half of the pages are in use:
-                every page costs its time, and a smaller bank goes on faster.
+            until_half_empty: Whether to stop once no trial is left to come in and a smaller bank would go on faster, by
+                more than its compilation takes: every page costs its time, also one that nobody owns.
 
         Returns:
             Whether every trial has been told.
@@ -179,7 +181,12 @@ class Pool:
         return False
 
     def _is_half_empty(self) -> bool:
-        return self.book.is_exhausted and not self.waiting and 2 * self.banks.used <= self.banks.pages
+        """Whether nobody comes in, and a smaller bank pays; by counts and no clock, so that a replay decides alike."""
+        used, pages = self.banks.used, self.banks.pages
+        if not self.book.is_exhausted or self.waiting or 2 * used > pages:
+            return False
+        left = max(self.book.epochs_left(member.asked, member.epochs) for member in self.members)
+        return left * self.banks.epoch_flops * (pages - used) >= A_SMALLER_BANK * used
 
     def _describe(self) -> str:
         rate = self.throughput.operations_per_second / 1e9

@@ -63,8 +63,8 @@ def run_pool(
         book: Gives out the trials.
         sink: Takes the heads.
         display: Shows how far it is.
-        shrinks: Whether banks that are half empty give way to ones that hold what is left: that costs a compilation,
-            and pays where many leave early and nobody comes in.
+        shrinks: Whether banks that are half empty give way to ones that hold what is left, where that pays: it costs
+            two compilations.
         on_stage: Told of each smaller bank before it is made.
 
     Returns:

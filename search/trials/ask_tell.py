@@ -223,11 +223,14 @@ class Book:
 
     def is_through(self, asked: Asked, epochs: int, best: EpochRecord | None) -> bool:
         """Whether a trial has run to its end: all of its epochs, or too many of them without a better one."""
-        if asked.epochs is not None:
-            return epochs >= asked.epochs
-        config = self.config
-        waited = epochs - best.epoch if best else 0
-        return epochs >= config.epochs or bool(config.patience and waited >= config.patience)
+        if not self.epochs_left(asked, epochs):
+            return True
+        patience = self.config.patience if asked.epochs is None else 0
+        return bool(patience and best and epochs - best.epoch >= patience)
+
+    def epochs_left(self, asked: Asked, epochs: int) -> int:
+        """How many epochs a trial trains at most, after so many."""
+        return max(0, (self.config.epochs if asked.epochs is None else asked.epochs) - epochs)
 
     def should_prune(self, asked: Asked) -> bool:
         """Judges a trial by what it reported last. The article's heads and the last survivor always go on."""

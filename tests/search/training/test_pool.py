@@ -31,7 +31,7 @@ from search.setup.data import SearchData
 from search.setup.seeds import derive_seed
 from search.setup.space import Space
 from search.setup.stores import StudyData
-from search.training import sizing
+from search.training import pool, sizing
 from search.training.bank_figures import describe_bank
 from search.training.bank_shapes import BankShapes
 from search.training.banks import Banks
@@ -160,6 +160,14 @@ def test_no_page_idles_while_a_waiting_trial_would_fit(store, tmp_path, monkeypa
     assert set(counts[1:-1].tolist()) == {6}
 
 
+@pytest.mark.parametrize(("pays", "banks"), [(0, 2), (pool.A_SMALLER_BANK, 1)])
+def test_a_smaller_bank_is_only_made_where_it_pays(store, tmp_path, monkeypatch, pays, banks):
+    use_made_banks(monkeypatch)
+    monkeypatch.setattr(pool, "A_SMALLER_BANK", pays)
+    found = search(store, tmp_path / "study", SPACE, shrinks=True, trials=8, epochs=8, pages=32)
+    assert found.bank.compilations == 2 * banks
+
+
 def test_each_folds_head_has_first_weights_of_its_own(store, tmp_path, monkeypatch):
     use_made_banks(monkeypatch)
     seeds, insert = [], Banks.insert
@@ -279,9 +287,10 @@ def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path):
+def test_a_half_empty_bank_gives_way_to_a_smaller_one_and_heads_go_on_as_they_were(store, tmp_path, monkeypatch):
     """Most of the trials are pruned at once, and none comes in: the others end in another bank."""
     options = {"trials": 8, "epochs": 8, "pages": 32}
+    monkeypatch.setattr(pool, "A_SMALLER_BANK", 0)
     whole = search(store, tmp_path / "whole", SPACE, **options)
     shrunk = search(store, tmp_path / "shrunk", SPACE, shrinks=True, **options)
     assert whole.bank.compilations == 2
