@@ -295,7 +295,7 @@ class _Repeats:
             going_on=saved.going_on if saved else (),
             places=places,
         )
-        with Display(study, config, what="repeat") as display:
+        with Display(study, config, what="repeat", with_article=False) as display:
             if banks is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
