@@ -137,7 +137,7 @@ def finish_study(
         one_at_a_time=one_at_a_time(study, config, searched.data) if figures else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
-    notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary))
+    notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary, config.objective))
     summary = replace(summary, notes=notes, notes_of_start=len(remarks))
     reached(Stage.SUMMARY)
     write_summary(folder, summary)
