@@ -87,7 +87,7 @@ class Study:
 
     @property
     def verdict(self) -> str | None:
-        """What may be said of the chosen head, in a sentence; None before the end of the search.
+        """What may be said of what is recommended, in a sentence; None before the end of the search.
 
         Raises:
             BottleneckError: As ``record``.
@@ -120,16 +120,18 @@ class Study:
 
     @as_numpy_comes
     def best_head(self) -> keras.Model:
-        """Returns the chosen head: uncompiled, from bottlenecks to class probabilities.
+        """Returns what is recommended: uncompiled, from bottlenecks to class probabilities.
+
+        Where that is an average that no plain file can hold, it is the single winner, and that is said.
 
         Raises:
             InputError: No trial has completed, or no head of it is kept yet. Or it is a head of somebody's own with
                 layers that are not plain, which only ``export`` to a ``.keras`` file writes.
         """
-        from search.finish.export import chosen_head
+        from search.finish.export import recommended_head
 
         with drawn_as_before():
-            return chosen_head(self._place).model
+            return recommended_head(self._place).model
 
     @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:
