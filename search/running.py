@@ -35,8 +35,9 @@ from search.record.storage import check_record, config_in_storage, join_record, 
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
-from search.setup.config import STUDY_FILE, StudyConfig
+from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
+from search.setup.file_names import STUDY_FILE
 from search.setup.images import ImageOptions, ImagesGiven, take_images
 from search.setup.options import AUTO, RunOptions, options_in_words
 from search.setup.own_function import Build, OwnFunction, find_function, name_of

@@ -22,7 +22,8 @@ from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of
 from search.record.summary import Summary, read_summary, summarise
-from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
+from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.file_names import STUDY_FILE
 from search.setup.new_study import new_study
 from search.setup.space import FEATURES
 from search.trials.given import GivenTrials

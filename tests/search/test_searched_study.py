@@ -25,7 +25,7 @@ from heads.model.spec import HeadSpec
 from search import Study, open_study, run_study
 from search.record.storage import load_study
 from search.setup.audit import read_audit
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 from search.trials.ranking import ranking
 
 

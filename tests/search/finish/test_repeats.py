@@ -23,7 +23,7 @@ from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
 from search.record.storage import JOURNAL
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 from search.setup.seeds import derive_seed
 from search.training import display, sizing
 from search.training.bank_shapes import BankShapes
