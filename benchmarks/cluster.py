@@ -295,7 +295,7 @@ class _SleepingBanks:
 
 
 class _Room:
-    """Stands for ``search.training.banks.Room``: heads of one page."""
+    """Stands for ``search.training.banks.FreeRoom``: heads of one page."""
 
     def __init__(self, left: int) -> None:
         self._left = left

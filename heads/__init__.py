@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING
 from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
+    from heads.evaluation.evaluation import ChosenRows, Evaluation
     from heads.loaded import LoadedHead, load_head
     from heads.metrics.classification import Metrics
     from heads.model.spec import HeadSpec
     from heads.prediction.options import PredictOptions
     from heads.prediction.prediction import Predictions
 
-__all__ = ["HeadSpec", "LoadedHead", "Metrics", "PredictOptions", "Predictions", "load_head"]
+__all__ = [
+    "ChosenRows",
+    "Evaluation",
+    "HeadSpec",
+    "LoadedHead",
+    "Metrics",
+    "PredictOptions",
+    "Predictions",
+    "load_head",
+]
 
 _HOMES = {
+    "ChosenRows": "heads.evaluation.evaluation",
+    "Evaluation": "heads.evaluation.evaluation",
     "HeadSpec": "heads.model.spec",
     "LoadedHead": "heads.loaded",
     "Metrics": "heads.metrics.classification",

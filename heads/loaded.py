@@ -33,6 +33,7 @@ from features.store.source import FeatureSource
 from heads.evaluation.evaluation import ChosenRows, Evaluation
 from heads.evaluation.rows import Part, require_same_kind
 from heads.files.backbone import backbone_spec, rebuild_backbone
+from heads.files.facts import facts_of
 from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
 from heads.files.projected import for_features_of
@@ -44,6 +45,7 @@ from heads.prediction.sources import find_sources
 from heads.prediction.stored import check_needs_no_image, predict_stored, store_among
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
     from PIL import Image
 
@@ -87,8 +89,8 @@ class LoadedHead:
         return self.metadata.classes
 
     @property
-    def model(self) -> Any:
-        """Uncompiled keras.Model from features (batch, height, width, channels) to probabilities (batch, classes)."""
+    def model(self) -> keras.Model:
+        """Uncompiled, from features (batch, height, width, channels) to probabilities (batch, classes), as ``head``."""
         return self.head.model
 
     @property
@@ -150,6 +152,13 @@ class LoadedHead:
             maps: A folder that exists, for a heat map of each image.
             occlusion: Whether occlusion maps are drawn, too.
             progress: Whether a bar shows how far it is.
+
+        Returns:
+            What was predicted; where features were not finite or memory was short, up to there, and why.
+
+        Raises:
+            InputError: As ``predict``; or a store does not fit the head.
+            BottleneckError: No backbone can be built, or no map be written.
         """
         named = listed_images(images)  # once: they may come from a generator
         if (store := store_among(named)) is not None:
@@ -327,51 +336,43 @@ class LoadedHead:
         return self.score(chosen, progress=progress).metrics
 
     def choose_rows(self, store: str | os.PathLike[str] | FeatureStore, part: str = "all") -> ChosenRows:
-        """Opens a store, makes sure that it fits, and chooses the rows that ``evaluate`` scores."""
+        """Opens a store, makes sure that it fits, and chooses the rows that ``evaluate`` scores.
+
+        Raises:
+            InputError: There is no such part; or as ``evaluate``.
+        """
         if part not in tuple(Part):
             raise InputError("part", expected=f"one of {', '.join(Part)}", found=part)
         opened = store if isinstance(store, FeatureStore) else FeatureStore(Path(store))
         return ChosenRows.of(Part(part), self.path, self.metadata, opened)
 
-    def model_for(self, store: FeatureSource) -> Any:
-        """The model as it takes the features of a store: of a compressed one, those of its few directions."""
+    def model_for(self, store: FeatureSource) -> keras.Model:
+        """The model as it takes the features of a store: of a compressed one, those of its few directions.
+
+        Raises:
+            InputError: It needs the backbone's own channels, which a compressed store has not; or as ``head``.
+        """
         start_backend()  # as for ``backbone``
         with drawn_as_before():
             return for_features_of(self.path, self.model, store.header)
 
     @as_numpy_comes
     def score(self, chosen: ChosenRows, *, progress: bool = True) -> Evaluation:
-        """Scores the head on chosen rows."""
+        """Scores the head on chosen rows.
+
+        Raises:
+            InputError: As ``model_for``.
+        """
         model = self.model_for(chosen.store)
         with bars("rows", shown=progress) as bar:
             return chosen.evaluate(model, self.metadata.temperature, bar("scoring"))
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        facts = ", ".join(f"{name} {value}" for name, value in facts_of(self.metadata).items())
         return f"<head {printable(str(self.path))}: {facts}>"
 
     def _repr_html_(self) -> str:
-        return table_of(self.path, self._facts())
-
-    def _facts(self) -> dict[str, str]:
-        """What is worth seeing at a glance, safe to print."""
-        metadata = self.metadata
-        facts = {
-            "classes": ", ".join(metadata.classes),
-            "backbone": metadata.backbone,
-            "features": " x ".join(map(str, metadata.feature_shape)),
-            "views": ", ".join(metadata.views),
-        }
-        if metadata.image_size:
-            squashed = metadata.resize == SQUASH
-            facts["image size"] = f"{metadata.image_size}" + ("" if squashed else f" ({metadata.resize})")
-        if metadata.study:
-            facts["study"] = metadata.study
-        if metadata.trial is not None:
-            facts["trial"] = str(metadata.trial)
-        if metadata.value is not None:
-            facts["validation value"] = f"{metadata.value:.4f}"
-        return {name: printable(value) for name, value in facts.items()}
+        return table_of(self.path, facts_of(self.metadata))
 
     @staticmethod
     def _options(named: dict[str, Any]) -> PredictOptions:

@@ -13,18 +13,42 @@ from features.runtime.lazy import loaded_when_asked_for
 
 if TYPE_CHECKING:
     from search.on_ray import run_study_on_ray
+    from search.record.study_record import Progress, StudyRecord
     from search.record.summary import Summary
+    from search.review.gallery import FigureName
     from search.running import run_study
+    from search.setup.config import StudyConfig
     from search.setup.export_options import ExportOptions
     from search.setup.options import RunOptions
     from search.study import Study, open_study
+    from search.training.stages import OnStage, Stage
 
-__all__ = ["ExportOptions", "RunOptions", "Study", "Summary", "open_study", "run_study", "run_study_on_ray"]
+__all__ = [
+    "ExportOptions",
+    "FigureName",
+    "OnStage",
+    "Progress",
+    "RunOptions",
+    "Stage",
+    "Study",
+    "StudyConfig",
+    "StudyRecord",
+    "Summary",
+    "open_study",
+    "run_study",
+    "run_study_on_ray",
+]
 
 _HOMES = {
     "ExportOptions": "search.setup.export_options",
+    "FigureName": "search.review.gallery",
+    "OnStage": "search.training.stages",
+    "Progress": "search.record.study_record",
     "RunOptions": "search.setup.options",
+    "Stage": "search.training.stages",
     "Study": "search.study",
+    "StudyConfig": "search.setup.config",
+    "StudyRecord": "search.record.study_record",
     "Summary": "search.record.summary",
     "open_study": "search.study",
     "run_study": "search.running",

@@ -12,7 +12,7 @@ from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
 from features.runtime.command import bars, run_commands, say
 from features.runtime.options import checked, keyword, with_options
-from search.on_ray import NOT_HERE, run_study_on_ray
+from search.on_ray import NOT_HERE, TOLD_HERE, run_study_on_ray
 from search.review.outcome import show_outcome
 from search.setup.command_line import search_options, signature_of
 from search.workers.extraction import extract_on_ray
@@ -30,15 +30,6 @@ _CPUS = typer.Option(
     show_default=False,
     rich_help_panel=_PANEL,
 )
-_TOLD = {
-    "features": "Store to train on, or NAME=STORE: a path that all machines see, or an address for fsspec; given "
-    "several times, stores of the same images, which the search chooses between. Without it, with --address local, a "
-    "built-in demonstration.",
-    "storage": "Optuna storage URL of a database that all machines reach; without it, with --address local, SQLite in "
-    "study.db of the study directory.",
-    "grace": "Seconds without a sign of life after which a worker's trials are handed to others.",
-}
-"""Help of the options of a search that are others with workers."""
 
 
 def run(**given: Any) -> None:
@@ -77,7 +68,7 @@ with_options(extract, ExtractionOptions)
 signature_of(
     run,
     [
-        *search_options(without=NOT_HERE, told=_TOLD, with_images=False),
+        *search_options(without=NOT_HERE, told=TOLD_HERE, with_images=False),
         keyword("address", Annotated[str, _ADDRESS], Placement.address),
         keyword("workers", Annotated[int, _WORKERS], Placement.workers),
         keyword("gpus_per_worker", Annotated[float, _GPUS], Placement.gpus),

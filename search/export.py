@@ -1,4 +1,4 @@
-"""``python -m search.export STUDY_DIR OUT``: the best head of a study as a Keras, ONNX or TensorFlow file."""
+"""``python -m search.export STUDY_DIR OUT``: what a study recommends as a Keras, ONNX or TensorFlow file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(
 ) -> None:
     """Writes a study's head, in the format that the ending of OUT says, and tries what was written.
 
-    The one that the study chose, trained on training and validation rows together; with --trial that of any trial
-    that was kept, as its value was recorded.
+    The one that the study recommends, trained on training and validation rows together; with --trial that of any
+    trial that was kept, as its value was recorded.
     """
     exported = export_head(study, out, checked(ExportOptions, options, of="an export"), backend=backend)
     if exported.remark:

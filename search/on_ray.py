@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.errors import InputError
-from features.runtime.options import option_name
-from search.running import heard, make_demonstration_in
-from search.setup.options import RunOptions
+from features.runtime.options import option_name, takes_options
+from search.running import StoresGiven, heard, make_demonstration_in
+from search.setup.options import RunOptions, options_in_words
 from search.setup.resolve import study_of
 from search.study import Study
 from search.workers.ray_session import LOCAL
@@ -22,10 +24,20 @@ NOT_HERE = {
     "channels": "features.compress makes stores of fewer channels",
 }
 """Options of a search that one on a cluster has not, and what there is instead."""
+TOLD_HERE = {
+    "features": "Store to train on, or NAME=STORE: a path that all machines see, or an address for fsspec; given "
+    "several times, stores of the same images, which the search chooses between. Without it, with --address local, a "
+    "built-in demonstration.",
+    "storage": "Optuna storage URL of a database that all machines reach; without it, with --address local, SQLite in "
+    "study.db of the study directory.",
+    "grace": "Seconds without a sign of life after which a worker's trials are handed to others.",
+}
+"""Help of the options of a search that are others with workers."""
 
 
+@as_numpy_comes
 def run_study_on_ray(
-    features: Any = None,
+    features: StoresGiven = None,
     *,
     address: str = Placement.address,
     workers: int = Placement.workers,
@@ -40,21 +52,22 @@ def run_study_on_ray(
     it goes on, whatever has become of workers or driver.
 
     Args:
-        features: Path of the store that every machine sees, or an address for fsspec; or several, as for
-            ``search.run_study``. Without it, and with ``local``, the built-in demonstration.
+        features: Path of the store that every machine sees, or an address for fsspec; or several of the same images: a
+            list of them, or by name. Without it, and with ``local``, the built-in demonstration.
         address: ``local`` to start Ray on this machine, ``auto`` for the cluster that it is part of, or HOST:PORT.
         workers: How many work on the study.
         gpus_per_worker: GPUs of each.
         cpus_per_worker: CPUs of each; by default its share of this machine, or one of those that the cluster counts
             and as many threads as there are.
-        progress: Whether to say on standard error what is found and how far it is.
-        options: See ``search.RunOptions``: all but those of ``NOT_HERE``.
+        progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
+        options: See ``search.RunOptions``. Not taken are ``join``, ``resume``, ``head``, ``images`` and ``channels``;
+            the refusal says what there is instead.
 
     Returns:
         The study. Its report is in the study directory of the worker that came to its end.
 
     Raises:
-        InputError: An option is unknown, is one of ``NOT_HERE``, or does not fit.
+        InputError: An option is unknown, is none on a cluster, or does not fit.
         BottleneckError: Ray is not installed, workers die again and again, or one has refused its input, such as a
             store that is not the same on all machines.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the workers have stopped.
@@ -74,6 +87,11 @@ def run_study_on_ray(
             )
         search_on_ray(given, name, folder, placement)
     return Study(folder)
+
+
+_OPTIONS = options_in_words(but=("features", *NOT_HERE), told=TOLD_HERE)
+run_study_on_ray.__doc__ = f"{inspect.getdoc(run_study_on_ray) or ''}\n\n{_OPTIONS}"
+takes_options(run_study_on_ray, RunOptions, but=NOT_HERE)
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:

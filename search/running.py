@@ -35,10 +35,11 @@ from search.record.storage import check_record, config_in_storage, join_record, 
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
-from search.setup.config import STUDY_FILE, StudyConfig
+from search.setup.config import StudyConfig
 from search.setup.data import SearchData, load_data
+from search.setup.file_names import STUDY_FILE
 from search.setup.images import ImageOptions, ImagesGiven, take_images
-from search.setup.options import AUTO, RunOptions, help_of
+from search.setup.options import AUTO, RunOptions, options_in_words
 from search.setup.own_function import Build, OwnFunction, find_function, name_of
 from search.setup.own_head import OwnHead, changed_since
 from search.setup.projection import StudyProjection, check_channels, find_directions, in_directions
@@ -77,7 +78,7 @@ def run_study(
         head: Somebody's own function ``build(trial, feature_shape, classes)``, or its name as on the command line: it
             suggests what it likes and returns a keras.Model, which is trained in place of the heads of a space.
         progress: Whether to say on standard error, or in the notebook, what is found and how far it is.
-        on_stage: Called with each stage as it begins, see ``search.training.stages``.
+        on_stage: Called with each ``search.Stage`` as it begins.
         options: See ``search.RunOptions``; stores may be open here, too.
 
     Returns:
@@ -100,15 +101,9 @@ def run_study(
         return _run(given, build, images, _telling(on_stage))
 
 
-_TOLD = [
-    f"    {name}: {help_of(field)}"
-    for name, field in RunOptions.model_fields.items()
-    if name not in ("features", "head")
-]
-_OF_IMAGES = described(ImageOptions)
-run_study.__doc__ = "\n".join(
-    [inspect.getdoc(run_study) or "", "", "Options:", *_TOLD, "", "Beside images, as for features.extract:", _OF_IMAGES]
-)
+_OF_IMAGES = f"Beside images, as for features.extract:\n{described(ImageOptions)}"
+_OPTIONS = options_in_words(but=("features", "head"))
+run_study.__doc__ = "\n\n".join([inspect.getdoc(run_study) or "", _OPTIONS, _OF_IMAGES])
 takes_options(run_study, RunOptions)
 takes_options(run_study, ImageOptions)
 

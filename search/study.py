@@ -50,32 +50,57 @@ class Study:
 
     @property
     def config(self) -> StudyConfig:
-        """The study's options as they were resolved, its space, its stores and its split."""
+        """The study's options as they were resolved, its space, its stores and its split.
+
+        Raises:
+            InputError: ``study.json`` is missing or damaged.
+        """
         return StudyConfig.read(self._place)
 
     @property
     def record(self) -> StudyRecord:
-        """Everything that is on the disk, of one moment: for who wants several things that belong together."""
+        """Everything that is on the disk, of one moment: for who wants several things that belong together.
+
+        Raises:
+            InputError: A file of the study is missing or damaged, or its record is another study's.
+            BottleneckError: The database that has its record cannot be reached.
+        """
         return read_record(self._place)
 
     @property
     def progress(self) -> Progress:
-        """Whether the search runs, was stopped, or has finished."""
+        """Whether the search runs, was stopped, or has finished.
+
+        Raises:
+            BottleneckError: As ``record``.
+        """
         return self.record.progress
 
     @property
     def summary(self) -> Summary:
-        """What was found, as ``summary.json`` has it; before the end of the search, as far as it has come."""
+        """What was found, as ``summary.json`` has it; before the end of the search, as far as it has come.
+
+        Raises:
+            BottleneckError: As ``record``.
+        """
         return self.record.summary
 
     @property
     def verdict(self) -> str | None:
-        """What may be said of the chosen head, in a sentence; None before the end of the search."""
+        """What may be said of what is recommended, in a sentence; None before the end of the search.
+
+        Raises:
+            BottleneckError: As ``record``.
+        """
         return self.summary.verdict
 
     @as_numpy_comes
     def trials(self) -> pd.DataFrame:
-        """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``."""
+        """Returns one row for each trial, results and parameters: see ``search.review.tables.trials_frame``.
+
+        Raises:
+            BottleneckError: As ``record``.
+        """
         from search.review.tables import trials_frame
 
         return trials_frame(self.record)
@@ -83,8 +108,11 @@ class Study:
     def figures(self) -> Mapping[str, Figure]:
         """Returns the report's figures by name, each drawn when it is asked for.
 
-        Their names are those of ``search.review.gallery.FigureName``, such as ``history``, and ``parameter-NAME``, as
-        far as the trials give enough for them.
+        Their names are those of ``search.FigureName``, such as ``history``, and ``parameter-NAME``, as far as the
+        trials give enough for them.
+
+        Raises:
+            BottleneckError: As ``record``.
         """
         from search.review.gallery import Gallery
 
@@ -92,16 +120,18 @@ class Study:
 
     @as_numpy_comes
     def best_head(self) -> keras.Model:
-        """Returns the chosen head: uncompiled, from bottlenecks to class probabilities.
+        """Returns what is recommended: uncompiled, from bottlenecks to class probabilities.
+
+        Where that is an average that no plain file can hold, it is the single winner, and that is said.
 
         Raises:
             InputError: No trial has completed, or no head of it is kept yet. Or it is a head of somebody's own with
                 layers that are not plain, which only ``export`` to a ``.keras`` file writes.
         """
-        from search.finish.export import chosen_head
+        from search.finish.export import recommended_head
 
         with drawn_as_before():
-            return chosen_head(self._place).model
+            return recommended_head(self._place).model
 
     @as_numpy_comes
     def export(self, out: str | Path, **options: Any) -> Path:
@@ -132,7 +162,11 @@ class Study:
 
     @as_numpy_comes
     def report(self) -> Path:
-        """Writes the report into the study directory, one HTML file that needs no network; returns its path."""
+        """Writes the report into the study directory, one HTML file that needs no network; returns its path.
+
+        Raises:
+            BottleneckError: As ``record``; or the disk is full, or the folder cannot be written.
+        """
         from search.review.report import write_report
 
         path = self._place / REPORT_FILE

@@ -64,9 +64,16 @@ def with_options(
     return _put(main, added, before=before, eval_str=True)
 
 
-def takes_options(function: Function, model: type[BaseModel]) -> Function:
-    """Shows the fields in the signature of a function that takes ``**options``, for help and notebooks."""
-    added = [keyword(name, field.annotation, field.default) for name, field in model.model_fields.items()]
+def takes_options(function: Function, model: type[BaseModel], *, but: Collection[str] = ()) -> Function:
+    """Shows the fields in the signature of a function that takes ``**options``, for help and notebooks.
+
+    Args:
+        function: The function.
+        model: The options.
+        but: Names of those that it does not take.
+    """
+    fields = ((name, field) for name, field in model.model_fields.items() if name not in but)
+    added = [keyword(name, field.annotation, field.default) for name, field in fields]
     return _put(function, added, before=None, eval_str=False)
 
 

@@ -48,6 +48,19 @@ def lower_is_better(objective: Objective) -> bool:
     return objective == "loss"
 
 
+def is_share(objective: Objective) -> bool:
+    """Whether an objective is a share of the rows that are called rightly, or a mean of classes' shares."""
+    return objective in ("accuracy", "balanced_accuracy")
+
+
+def scores_rows_by_logarithms(objective: Objective) -> bool:
+    """Whether rows one by one are scored by the logarithm of their true class' probability; else as right or wrong.
+
+    It stands for the AUC, too, as that has no rows.
+    """
+    return not is_share(objective)
+
+
 def ranking_score(value: float, objective: Objective) -> float:
     """What heads are ranked by, higher is better: an objective's value, of a loss its negative. It undoes itself."""
     return -value if lower_is_better(objective) else value

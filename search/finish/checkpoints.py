@@ -23,12 +23,22 @@ from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
 from search.finish.refit import Refit
 from search.finish.searched import Searched
-from search.record.head_files import FINALISTS, FOLDER, OWN, PLAIN, copy_path_of, head_files, path_of, unfinished_files
+from search.record.head_files import (
+    FINALISTS,
+    HEADS_FOLDER,
+    OWN,
+    PLAIN,
+    copy_path_of,
+    head_files,
+    path_of,
+    unfinished_files,
+)
 from search.record.kept_heads import other_than
 from search.record.results import FinalistRecord
 from search.setup.audit import AUDIT_FILE, PAIRS_FILE
-from search.setup.config import SPLIT_FILE, STUDY_FILE, package_versions
+from search.setup.config import SPLIT_FILE, package_versions
 from search.setup.data import SearchData
+from search.setup.file_names import STUDY_FILE
 from search.setup.own_head import OwnHead
 from search.setup.stores import ALONE
 from search.trials.ask_tell import Asked
@@ -68,7 +78,7 @@ class TopCheckpoints:
         self.searched = searched
         self.keep = keep
         self._held: dict[int, tuple[Asked, Weights, Score]] = {}
-        _make_folder(searched.folder / FOLDER)
+        _make_folder(searched.folder / HEADS_FOLDER)
         if alone:
             for path in _left_by_killed(searched.folder):
                 path.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ class Choice:
     """What the repeats decided.
 
     Attributes:
-        trial: Number of the chosen trial.
+        trial: Number of the winner.
         finalists: Best first; empty where none were asked for.
         cost: What the repeats took; None where there were none.
         plan: What they were to be; None likewise.
@@ -108,7 +108,7 @@ def finish_study(
         The content of summary.json.
 
     Raises:
-        BottleneckError: No trial completed; the chosen head could not be trained on all rows; or the directory is
+        BottleneckError: No trial completed; the winner could not be trained on all rows; or the directory is
             another search's by now, or the end another process's.
         InputError: There is a summary of an earlier end, and it is damaged.
     """
@@ -137,7 +137,7 @@ def finish_study(
         one_at_a_time=one_at_a_time(study, config, searched.data) if figures else None,
         cost_of_use=cost_of_use(searched, earlier.cost_of_use if earlier else None),
     )
-    notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary))
+    notes = (*remarks, *summary.notes, *checkpoints.lost(), *incidents(study, summary, config.objective))
     summary = replace(summary, notes=notes, notes_of_start=len(remarks))
     reached(Stage.SUMMARY)
     write_summary(folder, summary)
@@ -197,7 +197,7 @@ def conclude(
         could not be trained on all rows, and of the averages that were no candidates.
 
     Raises:
-        BottleneckError: The chosen head could not be trained on all rows.
+        BottleneckError: The winner could not be trained on all rows.
     """
     searched = checkpoints.searched
     folder, study, config, data = searched.folder, searched.study, searched.config, searched.data

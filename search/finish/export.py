@@ -101,7 +101,7 @@ def on_images(out: Path, metadata: HeadMetadata) -> str | None:
     return f"{out}: {'; '.join(remarks)}" if remarks else None
 
 
-def chosen_head(folder: Path) -> Head:
+def recommended_head(folder: Path) -> Head:
     """Reads what a study recommends; the single winner where that is an average that no file can hold.
 
     Keras' backend is the one that runs or that ``KERAS_BACKEND`` names, else the study's where it is installed.

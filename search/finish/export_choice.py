@@ -15,7 +15,7 @@ from heads.files.head_file import read_layers, read_metadata
 from heads.files.metadata import TAKEN, HeadMetadata
 from heads.files.own_file import why_not_plain
 from heads.files.plain_layers import excesses
-from search.record.head_files import FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of, refit_path_of
+from search.record.head_files import HEADS_FOLDER, OWN, copy_path_of, find_head, kept_numbers, path_of, refit_path_of
 from search.record.kept_heads import other_than
 from search.record.recommended import ARTICLE, ENSEMBLE, NAMES, REPEATS, WINNER
 from search.setup.export_options import ExportOptions, Kind
@@ -126,7 +126,7 @@ def _kept(record: StudyRecord, number: int) -> Path:
     if number in kept_numbers(record.folder):
         return _checked(record, find_head(record.folder, number, refitted=True), number)
     hint = f"what was found is in {record.ended_in}" if record.was_ended_elsewhere else "go on with the search"
-    raise InputError(record.folder / FOLDER, expected=f"the head of trial {number}", found="none", hint=hint)
+    raise InputError(record.folder / HEADS_FOLDER, expected=f"the head of trial {number}", found="none", hint=hint)
 
 
 def _checked(record: StudyRecord, path: Path, number: int) -> Path:

@@ -74,7 +74,7 @@ def score_on_test(
     Args:
         data: Holds the test rows.
         heads: Files by trial number: of the winner, the article's head and the ensemble's members.
-        winner: The chosen head's trial.
+        winner: The winner's trial.
         article: The article's trial; None where it has no head.
         ensemble: Whose heads are averaged, and the average's temperature.
         recommended: What is recommended, where it is not the winner.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import optuna
 
 from features.runtime.text import counted, listed
+from heads.metrics.scoring import Objective
 from search.finish.repeat_plan import describe_plan
 from search.record.recommended import describe_rule
 from search.record.summary import Summary
@@ -17,12 +18,13 @@ _NAMED = 8
 """Trials that a line names."""
 
 
-def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
+def incidents(study: optuna.Study, summary: Summary, objective: Objective) -> Iterator[str]:
     """Yields why trials failed, what was run again, and where the choice is not what the trials' values say.
 
     Args:
         study: The study, ended.
         summary: What was concluded.
+        objective: What the study ranks heads by.
     """
     for reason, numbers in summary.failures_by_reason.items():
         yield f"{counted(len(numbers), 'trial')} failed ({listed(numbers, _NAMED)}): {reason}"
@@ -37,7 +39,7 @@ def incidents(study: optuna.Study, summary: Summary) -> Iterator[str]:
         yield f"finalists: {describe_plan(plan)}"
     yield from _choice(study, summary)
     if summary.recommendation and len(summary.recommendation.contenders) > 1:
-        yield describe_rule(summary.recommendation, summary.objective)
+        yield describe_rule(summary.recommendation, objective)
     if summary.test and summary.test.uses > 1:
         yield (
             f"the test rows have been used {summary.test.uses} times, as the study went on after its end: the more"

@@ -18,16 +18,19 @@ import numpy.typing as npt
 from features.rows.split import groups_of
 from heads.metrics.calibration import with_temperature
 from heads.metrics.intervals import is_within, paired_difference
-from heads.metrics.scoring import Objective, Probabilities, mean_probabilities, true_logarithms
+from heads.metrics.scoring import (
+    Objective,
+    Probabilities,
+    mean_probabilities,
+    scores_rows_by_logarithms,
+    true_logarithms,
+)
 from search.finish.calibration import temperature_of
 from search.finish.repeat_predictions import of_each_seed
 from search.finish.repeats import Finalist
 from search.record.recommended import ARTICLE, ENSEMBLE, REPEATS, WINNER, Contender, Recommendation
 from search.setup.data import SearchData
 from search.setup.export_options import Kind
-
-_BY_LOGARITHMS = ("loss", "auc")
-"""Objectives that score a row by the logarithm of its true class' probability."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def row_scores(
         objective: As in ``recommend``.
         temperature: What calibrates ``called``; nothing for right and wrong, as it changes no predicted class.
     """
-    if objective in _BY_LOGARITHMS:
+    if scores_rows_by_logarithms(objective):
         return true_logarithms(with_temperature(called, temperature), labels)
     right: npt.NDArray[np.float64] = (called.argmax(axis=1) == labels).astype(np.float64)
     if objective == "accuracy":
@@ -138,7 +141,7 @@ def row_scores(
     return np.asarray(right * (len(labels) / (np.count_nonzero(counts) * counts[labels])))
 
 
-def _scored(data: SearchData, objective: str) -> npt.NDArray[np.bool_]:
+def _scored(data: SearchData, objective: Objective) -> npt.NDArray[np.bool_]:
     """Which of the validation rows are scored.
 
     A head gives a class that it was not trained on next to nothing. How little that is says nothing of what leaves,
@@ -146,7 +149,7 @@ def _scored(data: SearchData, objective: str) -> npt.NDArray[np.bool_]:
     alike for every head.
     """
     known = data.has_known_class
-    return known if objective in _BY_LOGARITHMS and known.any() else np.ones(len(known), bool)
+    return known if scores_rows_by_logarithms(objective) and known.any() else np.ones(len(known), bool)
 
 
 def _patients(data: SearchData) -> npt.NDArray[np.int64]:

@@ -16,7 +16,6 @@ from features.rows.feed import Feed, plan_epoch
 from features.runtime.keras_settings import session_apart
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import heeding_stops
-from heads.bank.backends import default_dtype
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.shape import BankShape, pages_of
 from heads.model.fit import Batches, Schedule
@@ -122,16 +121,8 @@ def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: Search
     while left:
         gc.collect()
         feed = _feed(data)
-        plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=0, epoch=0)
-        request = BankRequest(
-            specs=[candidate.spec for candidate in left for _ in range(candidate.copies)],
-            feature_shape=feed.shape,
-            classes=len(data.store.classes),
-            batch=plan.rows.shape[1],
-            folds=1,
-            dtype=config.dtype or default_dtype(),
-        )
-        shape = whole_bank(request)
+        specs = [candidate.spec for candidate in left for _ in range(candidate.copies)]
+        shape = whole_bank(BankRequest.unscored(specs, config, feed))
         now = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
         with memory_for(shape.pages):
             found |= _train(now, shape, feed, config, data)

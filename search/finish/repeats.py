@@ -27,7 +27,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.errors import InputError
-from heads.bank.backends import default_dtype
 from heads.metrics.scoring import Probabilities
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
@@ -40,7 +39,8 @@ from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy, held
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import check_record, join_record, open_inner_record, place_of
-from search.setup.config import STUDY_FILE, StudyConfig
+from search.setup.config import StudyConfig
+from search.setup.file_names import STUDY_FILE
 from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
@@ -48,7 +48,7 @@ from search.training.display import Display
 from search.training.going_on import taken_up
 from search.training.runner import Recording, run_pool
 from search.training.shared_folder import clear_away, together, worker_folder
-from search.training.sizing import BankRequest, most_pages, whole_banks
+from search.training.sizing import BankRequest, dtype_of, most_pages, whole_banks
 from search.training.snapshot import Saved, read_snapshot
 from search.training.solo import OneAtATime
 from search.training.stages import OnStage, untold
@@ -295,7 +295,7 @@ class _Repeats:
             going_on=saved.going_on if saved else (),
             places=places,
         )
-        with Display(study, config, what="repeat") as display:
+        with Display(study, config, what="repeat", with_article=False) as display:
             if banks is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
@@ -341,7 +341,7 @@ def _config_of(config: StudyConfig, plan: RepeatPlan, planned: Sequence[Planned]
             "pruner": "none",
             "sampler": "random",
             "engine": "solo" if config.head else "fused",
-            "dtype": None if config.head else config.dtype or default_dtype(),
+            "dtype": None if config.head else dtype_of(config),
             "finalists": 0,
             "repeats": plan.repeats,
         }

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from features.runtime.errors import InputError
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 
-FOLDER = "heads"
+HEADS_FOLDER = "heads"
 FINALISTS = "finalists"
 """Where it keeps the repeats, a study of their own."""
 
@@ -25,17 +25,17 @@ _UNFINISHED = re.compile(rf"\.(?:trial|refit|copy)-.*\.new{_ENDS}")
 
 def path_of(folder: Path, number: int) -> Path:
     """Where a study directory keeps the head of a trial: ``.hdf5``, or ``.keras`` where such a file is there."""
-    return _kept(folder / FOLDER / f"trial-{number}{PLAIN}")
+    return _kept(folder / HEADS_FOLDER / f"trial-{number}{PLAIN}")
 
 
 def refit_path_of(folder: Path, number: int) -> Path:
     """Where a study directory keeps a trial's head that was trained again on all rows but those of the test."""
-    return _kept(folder / FOLDER / f"refit-{number}{PLAIN}")
+    return _kept(folder / HEADS_FOLDER / f"refit-{number}{PLAIN}")
 
 
 def copy_path_of(folder: Path, number: int, copy: int) -> Path:
     """Where a study directory keeps such a head from another seed; ``copy`` 0 is ``refit_path_of``."""
-    return folder / FOLDER / f"copy-{number}-{copy}{PLAIN}" if copy else refit_path_of(folder, number)
+    return folder / HEADS_FOLDER / f"copy-{number}-{copy}{PLAIN}" if copy else refit_path_of(folder, number)
 
 
 def head_files(folder: Path, *kinds: str) -> list[Path]:
@@ -48,14 +48,14 @@ def head_files(folder: Path, *kinds: str) -> list[Path]:
 
 def _heads(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     """The files of heads, with what their names say."""
-    for path in (folder / FOLDER).glob("*"):
+    for path in (folder / HEADS_FOLDER).glob("*"):
         if (found := _HEAD.fullmatch(path.name)) and path.is_file():
             yield path, found
 
 
 def unfinished_files(folder: Path) -> list[Path]:
     """Returns what a process that writes heads has not finished, or never will, where it was killed."""
-    return [path for path in (folder / FOLDER).glob(".*") if _UNFINISHED.fullmatch(path.name)]
+    return [path for path in (folder / HEADS_FOLDER).glob(".*") if _UNFINISHED.fullmatch(path.name)]
 
 
 def _kept(path: Path) -> Path:
@@ -99,6 +99,6 @@ def require_outside(out: Path) -> None:
     """
     place = out.absolute().parent.resolve() / out.name
     for folder in (place, *place.parents):
-        if folder.name in (FOLDER, FINALISTS) and (folder.parent / STUDY_FILE).is_file():
+        if folder.name in (HEADS_FOLDER, FINALISTS) and (folder.parent / STUDY_FILE).is_file():
             hint = "the study goes on with what is there"
             raise InputError(out, expected="a place of your own", found=f"one in {folder}", hint=hint)

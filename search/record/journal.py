@@ -19,6 +19,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error
+from search.setup.file_names import SNAPSHOT_FILE
 
 
 class _Kept(NamedTuple):
@@ -133,7 +134,7 @@ def _write_all(file: FileIO, content: bytes) -> None:
 
 def _first(path: Path, content: bytes, size: int) -> bytes:
     """The bytes of a journal that a snapshot goes with."""
-    hint = "remove the snapshot.npz beside it to begin the running trials again"
+    hint = f"remove the {SNAPSHOT_FILE} beside it to begin the running trials again"
     if len(content) < size:
         expected = f"at least the {size} bytes that the snapshot goes with"
         raise InputError(path, expected=expected, found=len(content), hint=hint)

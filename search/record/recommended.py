@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from heads.metrics.scoring import Objective, scores_rows_by_logarithms
 from search.record.recorded import Recorded
 from search.setup.export_options import Kind
 
@@ -73,11 +74,12 @@ class Recommendation(Recorded):
         return next((one for one in self.contenders if one.kind == kind), None)
 
 
-def describe_rule(recommended: Recommendation, objective: str) -> str:
+def describe_rule(recommended: Recommendation, objective: Objective) -> str:
     """Returns a sentence on what is recommended, and why."""
     chosen = recommended.chosen
     told = ", ".join(f"{NAMES[one.kind]} {one.value:.4f}" for one in recommended.contenders)
-    by = "" if objective.endswith("accuracy") else " by the mean logarithm of the true class' calibrated probability"
+    logarithms = " by the mean logarithm of the true class' calibrated probability"
+    by = logarithms if scores_rows_by_logarithms(objective) else ""
     if chosen.behind == 0 and chosen is recommended.contenders[0]:
         why = "the simplest, and none of these is better"
     elif chosen.behind == 0:

@@ -155,7 +155,7 @@ class Ensemble(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class RefitRecord(Recorded):
-    """How the chosen head was trained once more, on all rows but those of the test.
+    """How the winner was trained once more, on all rows but those of the test.
 
     Attributes:
         trial: Number of the trial that it comes from.
@@ -286,7 +286,7 @@ class EnsembleOnTest(ScoresOnTest):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Recorded):
-    """The chosen head's accuracy on the test rows less that of the article's head.
+    """Accuracy on the test rows, of the winner or of what is recommended, less that of the article's head.
 
     Attributes:
         value: In [-1, 1].
@@ -314,14 +314,14 @@ class RecommendedOnTest(EnsembleOnTest):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutTest(HeadOnTest):
-    """What the test rows say: of the chosen head, and beside it of the article's head and of the ensemble.
+    """What the test rows say: of the winner, and beside it of the article's head and of the ensemble.
 
     Attributes:
-        is_article: Whether the chosen head is the article's.
+        is_article: Whether the winner is the article's head.
         uses: How often these rows have been used, 1 unless the study was gone on with and ended in other heads.
         heads: Stands for the weights of all heads that were scored.
         article: The article's head; None where it did not come through.
-        difference: Between the chosen head and the article's.
+        difference: Between the winner and the article's head.
         ensemble: The average of the finalists; None where there are fewer than two.
         recommended: What is recommended, where that is not the single winner; None in older studies, too.
     """
@@ -341,7 +341,7 @@ class HeldOutTest(HeadOnTest):
 
     @property
     def winner(self) -> str:
-        """What the chosen head is called: the search found it, or nothing better than the article's."""
+        """What the winner is called: the search found it, or nothing better than the article's."""
         return "the article's head" if self.is_article else "the found head"
 
 

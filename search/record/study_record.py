@@ -22,11 +22,13 @@ from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
 from search.record.storage import check_record, find_study, open_storage, place_of
 from search.record.summary import Summary, read_summary, summarise
-from search.setup.config import SPLIT_FILE, STUDY_FILE, StudyConfig
+from search.setup.config import SPLIT_FILE, StudyConfig
+from search.setup.file_names import STUDY_FILE
 from search.setup.new_study import new_study
+from search.setup.space import FEATURES
 from search.trials.given import GivenTrials
 from search.trials.notes import TrialNotes
-from search.trials.ranking import article_trial, is_counted, ranking
+from search.trials.ranking import article_ordinals, article_trial, is_counted, ranking
 
 _STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -89,8 +91,13 @@ class StudyRecord:
 
     @property
     def article(self) -> FrozenTrial | None:
-        """The article's head, if it has run to its end."""
+        """The article's head, on the first store of several, if it has run to its end."""
         return article_trial(self.study)
+
+    def is_article_on_its_store(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is the article's head, on whichever store."""
+        notes = TrialNotes.of(trial)
+        return notes.has_ordinal and notes.ordinal in article_ordinals(self.config.space.get(FEATURES, ()))
 
     @property
     def is_concluded(self) -> bool:

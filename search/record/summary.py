@@ -54,13 +54,14 @@ class Summary(Recorded):
         trial_epochs: Epochs of all trials together.
         search_seconds: In which at least one trial was under way; a study that was stopped is not, until it goes on.
         trial_epochs_per_second: Of the two the ratio; None where no time went by.
-        best: The trial that was chosen; the best by its value where none has been; None where none completed.
+        best: The winner: what the repeats chose, or the best by its value where there were none; None where no trial
+            completed.
         article: The article's head; None where it has not run to its end.
         finalists: The heads that were trained again; None where none were.
         ensemble: The average of them.
         recommendation: What is recommended, and what it was compared with; None without finalists, as in older studies.
-        refit: How the chosen head was trained once more on all rows.
-        calibration: Of the chosen head, on validation rows; None without finalists.
+        refit: How the winner was trained once more on all rows.
+        calibration: Of the winner, on validation rows; None without finalists.
         test: What the test rows say; None where there are none, or they have not been used.
         verdict: That in a sentence.
         split: Counts, patients and identity of the parts, and the names of classes that parts lack, by part

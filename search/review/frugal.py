@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from heads.metrics.intervals import is_within
-from heads.metrics.scoring import ranking_score
+from heads.metrics.scoring import is_share, ranking_score
 from search.record.results import FinalistRecord
 from search.record.study_record import StudyRecord
 from search.review.plotting import value_of
@@ -17,7 +17,6 @@ from search.trials.notes import TrialNotes
 
 EQUAL = 1.02
 """Times that differ by no more than this factor are the same, as far as they can be measured."""
-_SHARES = ("accuracy", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def standard_error(record: StudyRecord, trial: FrozenTrial) -> float | None:
     errors = []
     if finalist is not None and finalist.sd and finalist.through > 1:
         errors.append(finalist.sd / math.sqrt(finalist.through))
-    if record.config.objective in _SHARES and record.judging_rows:
+    if is_share(record.config.objective) and record.judging_rows:
         share, alike = _value(finalist, trial), _rows_counted_alike(record)
         variance = max(0.0, share * (1 - share))
         errors.append(math.sqrt(sum(variance / rows for rows in alike)) / len(alike))

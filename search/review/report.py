@@ -201,7 +201,6 @@ def _first(count: int) -> str:
 
 def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[int, str]) -> tuple[str, ...]:
     notes = TrialNotes.of(trial)
-    is_article = trial.number in {one.number for one in stores.article_trials(record).values()}
     return (
         place,
         f"{trial.number}",
@@ -212,7 +211,7 @@ def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[
         f"{notes.best_epoch}",
         f"{notes.parameters:,}",
         *stores.store_cells(record, trial),
-        ("The article's head: " if is_article else "") + describe_head(notes.head),
+        ("The article's head: " if record.is_article_on_its_store(trial) else "") + describe_head(notes.head),
     )
 
 

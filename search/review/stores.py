@@ -39,9 +39,7 @@ def store_head(record: StudyRecord) -> tuple[str, ...]:
 
 def article_trials(record: StudyRecord) -> dict[str, FrozenTrial]:
     """Returns the article's head on each store, as far as it has begun there, by the store's name."""
-    planned = len(record.config.space.get(FEATURES, [""]))
-    first = (trial for trial in record.trials if TrialNotes.of(trial).has_ordinal)
-    return {notes.store: trial for trial in first if (notes := TrialNotes.of(trial)).ordinal < planned}
+    return {TrialNotes.of(trial).store: trial for trial in record.trials if record.is_article_on_its_store(trial)}
 
 
 def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterable[str]:

@@ -14,7 +14,6 @@ from heads.model.spec import HeadSpec
 from search.record.study_record import StudyRecord, epochs_of, state_of
 from search.setup.space import FEATURES
 from search.trials.notes import TrialNotes
-from search.trials.ranking import ARTICLE_ORDINAL
 from search.trials.times import seconds_of
 
 _RESULTS = {
@@ -40,10 +39,11 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 
     Returns:
         ``state`` (completed, pruned, failed or running), ``value`` (the objective in the best epoch), ``epochs``
-        trained so far, ``best_epoch`` (1-based), ``is_article``, ``seconds`` under way; of several stores ``features``,
-        the name of the trial's, and ``milliseconds``, what an image costs with its head, once that was measured; then a
-        column for each field of ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them
-        suggested, as ``param.NAME`` where a result is called so; then ``failure``, why a trial could not go on.
+        trained so far, ``best_epoch`` (1-based), ``is_article`` (whether it is the article's head, which has a trial on
+        each store), ``seconds`` under way; of several stores ``features``, the name of the trial's, and
+        ``milliseconds``, what an image costs with its head, once that was measured; then a column for each field of
+        ``heads.model.spec.HeadSpec``, or with own heads for each parameter that one of them suggested, as
+        ``param.NAME`` where a result is called so; then ``failure``, why a trial could not go on.
     """
     several = any(record.config.stores_by_name)
     results = _RESULTS | (_OF_STORES if several else {})
@@ -68,7 +68,7 @@ def _row(trial: FrozenTrial, record: StudyRecord, names: Mapping[str, str]) -> d
         "value": trial.value if completed else None,
         "epochs": epochs_of(trial),
         "best_epoch": notes.best_epoch if completed else None,
-        "is_article": notes.has_ordinal and notes.ordinal == ARTICLE_ORDINAL,
+        "is_article": record.is_article_on_its_store(trial),
         "seconds": seconds_of(trial),
         FEATURES: notes.store or None,
         "milliseconds": cost.of(trial.number, notes.store) if cost else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.text import counted, decimal, milliseconds, percent
-from heads.metrics.scoring import Objective
+from heads.metrics.scoring import Objective, is_share
 from heads.model.own import OwnSpec, Suggested
 from heads.model.spec import HeadSpec
 from search.record.costs import StoreCost
@@ -46,7 +46,7 @@ def _short(value: Suggested) -> str:
 
 def value_in_words(objective: Objective, value: float | None) -> str:
     """Returns an objective's value as people read it: shares in percent, others as numbers."""
-    return percent(value) if objective.endswith("accuracy") else decimal(value)
+    return percent(value) if is_share(objective) else decimal(value)
 
 
 def mean_in_words(objective: Objective, finalist: FinalistRecord) -> str:

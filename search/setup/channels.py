@@ -30,8 +30,8 @@ CANDIDATES = (64, 128, 256, 512)
 """Numbers of channels that are tried, the fewest first, where there are more."""
 DRAWN = 3
 """Heads of the space beside the article's."""
-FOLDS = 2
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 40, 6, 12
+TRIED_FOLDS = 2
+TRIED_STEPS, TRIED_FEWEST_EPOCHS, TRIED_MOST_EPOCHS = 40, 6, 12
 """Batches that a head trains on, about, within so many epochs: enough to tell what it can use."""
 MOST_ROWS = 2048
 """Training rows that are looked at, evenly spaced where there are more: enough for a difference of a percent."""
@@ -88,14 +88,16 @@ def choose_channels(
     few = rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
     fold_seed = derive_seed(seed, "channels")
     try:
-        folds = fold_rows(few, source.labels, source.patients, folds=FOLDS, seed=fold_seed, classes=source.classes)
+        folds = fold_rows(
+            few, source.labels, source.patients, folds=TRIED_FOLDS, seed=fold_seed, classes=source.classes
+        )
     except InputError as error:
         raise InputError(
-            "--channels auto", expected=f"rows for {FOLDS} folds", found=str(error), hint="use --channels NUMBER"
+            "--channels auto", expected=f"rows for {TRIED_FOLDS} folds", found=str(error), hint="use --channels NUMBER"
         ) from error
     heads = _heads(space, seed)
-    steps = steps_of(len(few), FOLDS, batch_size)
-    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, STEPS // steps))
+    steps = steps_of(len(few), TRIED_FOLDS, batch_size)
+    epochs = min(TRIED_MOST_EPOCHS, max(TRIED_FEWEST_EPOCHS, TRIED_STEPS // steps))
     ordered = np.concatenate(folds)
     patients, labels = groups_of(source.patients[ordered]), source.labels[ordered]
 

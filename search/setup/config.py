@@ -16,6 +16,7 @@ from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from features.runtime.text import counted
 from heads.metrics.scoring import lower_is_better
+from search.setup.file_names import STUDY_FILE
 from search.setup.left_open import SHARE_IN_WORDS
 from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
 from search.setup.own_function import OwnHeadRecord
@@ -24,7 +25,6 @@ from search.setup.space import Space
 from search.setup.storage_url import bare, hidden
 
 SCHEMA = 1
-STUDY_FILE = "study.json"
 SPLIT_FILE = "split.json"
 REPORT_FILE = "report.html"
 _MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")

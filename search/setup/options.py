@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -312,6 +313,12 @@ def help_of(field: FieldInfo, told: str | None = None) -> str:
     if shown is None and field.default is not None and field.default is not False:
         shown = str(field.default)
     return (told or option.help) + (f" [default: {shown}]" if shown else "")
+
+
+def options_in_words(*, but: Collection[str], told: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Returns the options of a search, but for some, as a section of a docstring; ``told`` is as in ``help_of``."""
+    fields = ((name, field) for name, field in RunOptions.model_fields.items() if name not in but)
+    return "\n".join(["Options:", *(f"    {name}: {help_of(field, told.get(name))}" for name, field in fields)])
 
 
 def _run_section() -> type[BaseModel]:

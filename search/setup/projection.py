@@ -21,7 +21,7 @@ from search.setup.data import SearchData
 from search.setup.options import AUTO, RunOptions
 from search.setup.space import Space
 
-FILE = "projection.h5"
+PROJECTION_FILE = "projection.h5"
 
 
 class StudyProjection(BaseModel):
@@ -103,7 +103,7 @@ def find_directions(
     if options.channels == AUTO and chosen == most:
         return told
     projection = directions.first(chosen)
-    save_projection(folder / FILE, projection)
+    save_projection(folder / PROJECTION_FILE, projection)
     return told.model_copy(update={"basis": projection.digest})
 
 
@@ -121,7 +121,7 @@ def in_directions(folder: Path, data: SearchData, told: StudyProjection | None, 
     """
     if told is None or not told.basis:
         return data
-    projection = _kept(folder / FILE, told, data)
+    projection = _kept(folder / PROJECTION_FILE, told, data)
     budget = resident_budget() // (1 if resident else 4)
     stores: dict[int, ProjectedStore] = {}
 

@@ -15,8 +15,9 @@ from features.runtime.text import listed, printable
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from search.setup.classes import require_area
-from search.setup.config import STUDY_FILE, StudyConfig, package_versions
+from search.setup.config import StudyConfig, package_versions
 from search.setup.data import SearchData
+from search.setup.file_names import STUDY_FILE
 from search.setup.images import check_same_study, store_of_images
 from search.setup.options import DEFAULT_STUDY, STORE_OPTIONS, RunOptions, StudyOptions
 from search.setup.own_function import OwnHeadRecord

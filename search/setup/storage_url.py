@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus, unquote
 from sqlalchemy.engine import URL, make_url
 
 from features.runtime.errors import InputError
+from search.setup.file_names import STUDY_FILE
 
 VARIABLE = "BOTTLENECK_STORAGE"
 """Variable of the environment that may hold the whole URL, secrets included."""
@@ -142,9 +143,7 @@ def located(folder: Path, url: str) -> str:
             return absolute(url, base)
     hint = "run it in the folder in which the study was begun"
     expected = f"{file} in the working directory or in the study directory"
-    raise InputError(
-        folder / "study.json", field=f"storage {hidden(url)}", expected=expected, found="neither", hint=hint
-    )
+    raise InputError(folder / STUDY_FILE, field=f"storage {hidden(url)}", expected=expected, found="neither", hint=hint)
 
 
 def openable(folder: Path, url: str) -> str:

@@ -60,7 +60,7 @@ class Arrival:
     newcomer: Newcomer
 
 
-class Room:
+class FreeRoom:
     """What is free, while it is decided who moves in."""
 
     def __init__(self, pages: int, engines: Mapping[str, Engine]) -> None:
@@ -137,9 +137,9 @@ class Banks:
         return sum(one.shape.pages - one.table.free for one in self._engines.values())
 
     @property
-    def room(self) -> Room:
+    def room(self) -> FreeRoom:
         """What is free."""
-        return Room(self.pages - self.used, self._engines)
+        return FreeRoom(self.pages - self.used, self._engines)
 
     @property
     def epoch_flops(self) -> int:

@@ -26,10 +26,21 @@ REDRAW_EVERY = 0.25
 class Display:
     """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) one line a finished trial."""
 
-    def __init__(self, study: optuna.Study, config: StudyConfig, *, what: str = "trial") -> None:
+    def __init__(
+        self, study: optuna.Study, config: StudyConfig, *, what: str = "trial", with_article: bool = True
+    ) -> None:
+        """Counts what has ended before.
+
+        Args:
+            study: Optuna's study.
+            config: What was resolved.
+            what: What its trials are called.
+            with_article: Whether its first trial is the article's head.
+        """
         self.study = study
         self.config = config
         self.what = what
+        self._with_article = with_article
         self._live = _live()
         self._begun = time.monotonic()
         self._epochs = 0
@@ -70,7 +81,7 @@ class Display:
     def _table(self) -> Table:
         trials = self.study.get_trials(deepcopy=False)
         done, left = self._progress()
-        best, article = next(iter(ranking(self.study)), None), article_trial(self.study)
+        best = next(iter(ranking(self.study)), None)
         table = Table(show_header=False, box=None, padding=(0, 2))
         states = {state: sum(t.state == state for t in trials) for state in TrialState}
         table.add_row(
@@ -79,13 +90,17 @@ class Display:
             f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL]} failed",
         )
         found = f"{best.value:.4f} (trial {best.number})" if best else "none yet"
-        table.add_row("best", f"{found}; article's head {f'{article.value:.4f}' if article else 'not finished'}")
+        table.add_row("best", found + (self._article_in_words() if self._with_article else ""))
         elapsed = time.monotonic() - self._begun
         rest = f", about {duration(left)} left" if left is not None else ""
         table.add_row("rate", f"{self._epochs / elapsed:.2f} trial-epochs/s{rest}")
         if self.detail:
             table.add_row("bank", self.detail())
         return table
+
+    def _article_in_words(self) -> str:
+        article = article_trial(self.study)
+        return f"; article's head {f'{article.value:.4f}' if article else 'not finished'}"
 
     def __enter__(self) -> Self:
         if self._live:

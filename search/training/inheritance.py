@@ -11,8 +11,9 @@ import optuna
 
 from features.runtime.command import say
 from features.runtime.errors import InputError
+from search.setup.file_names import SNAPSHOT_FILE
 from search.training.member import Member
-from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
+from search.training.snapshot import Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
 

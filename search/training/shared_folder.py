@@ -11,14 +11,14 @@ from search.record.opened_study import OpenedStudy
 from search.training.snapshot import read_snapshot, remove_snapshot
 from search.training.throughput import Throughput
 
-FOLDER = "workers"
+WORKERS_FOLDER = "workers"
 LOOK_S = 1.0
 """Seconds between two looks at whoever runs what comes after the search."""
 
 
 def worker_folder(folder: Path, name: str) -> Path:
     """Returns the folder of a process, made where there is none."""
-    place = folder / FOLDER / name
+    place = folder / WORKERS_FOLDER / name
     place.mkdir(parents=True, exist_ok=True)
     return place
 
@@ -75,4 +75,4 @@ def await_end(crew: Crew, opened: OpenedStudy, trials: int, meanwhile: Callable[
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    return (place for place in sorted((folder / FOLDER).glob("*")) if place.is_dir())
+    return (place for place in sorted((folder / WORKERS_FOLDER).glob("*")) if place.is_dir())

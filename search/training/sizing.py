@@ -14,7 +14,7 @@ from statistics import mean
 
 import numpy as np
 
-from features.rows.feed import Feed
+from features.rows.feed import Feed, plan_epoch
 from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
@@ -43,6 +43,11 @@ _COPIES = 8
 """Arrays of the activations' size that a step has in memory at once, at most."""
 
 _SMALLER = "use --engine solo, or a study file with smaller heads: dense_layers = 0, pooling = average"
+
+
+def dtype_of(config: StudyConfig) -> str:
+    """Returns the dtype of the banks' products: the study's, or the default where it has decided none."""
+    return config.dtype or default_dtype()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +92,21 @@ class BankRequest:
             classes=len(data.store.classes),
             batch=plan.rows.shape[1],
             folds=max(1, config.folds),
-            dtype=config.dtype or default_dtype(),
+            dtype=dtype_of(config),
             scored=_scored(data),
+        )
+
+    @classmethod
+    def unscored(cls, specs: Sequence[HeadSpec], config: StudyConfig, feed: Feed) -> BankRequest:
+        """What a training on some rows asks for that nothing is scored in."""
+        plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=0, epoch=0)
+        return cls(
+            specs=specs,
+            feature_shape=feed.shape,
+            classes=len(feed.store.classes),
+            batch=plan.rows.shape[1],
+            folds=1,
+            dtype=dtype_of(config),
         )
 
     @property
@@ -229,7 +247,7 @@ def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchDa
         data: The rows of each store.
         config: What was resolved.
     """
-    budget, dtype = resident_budget(), config.dtype or default_dtype()
+    budget, dtype = resident_budget(), dtype_of(config)
     banks = sum(_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
     return budget - max(0, banks - budget // 2)
 

@@ -28,6 +28,7 @@ from heads.bank.pages import Place
 from heads.bank.shape import STATISTICS, BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.record.journal import BufferedJournal
+from search.setup.file_names import SNAPSHOT_FILE
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
@@ -38,7 +39,6 @@ from search.trials.ask_tell import Asked
 if TYPE_CHECKING:
     from heads.bank.engine import HeadState
 
-SNAPSHOT_FILE = "snapshot.npz"
 SCHEMA = 1
 BEGIN_AGAIN = "remove it to begin the running trials again"
 

@@ -22,7 +22,7 @@ from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
 from search.trials.places import Places, SolePlaces
 from search.trials.pruning import is_last_survivor, make_pruner
-from search.trials.ranking import ARTICLE_ORDINAL, ranking_score_of
+from search.trials.ranking import ARTICLE_ORDINAL, article_ordinals, ranking_score_of
 from search.trials.samplers import JointSpace, make_sampler
 
 
@@ -131,7 +131,7 @@ class Book:
         stores = space.stores if isinstance(space, Space) else ()
         usual = [Planned(ARTICLE, store) for store in stores or ("",)]
         self._planned = dict(enumerate(usual if planned is None else planned))
-        self._spared = range(len(usual) if planned is None else 0)
+        self._spared = article_ordinals(stores) if planned is None else range(0)
         if config.sampler == "qmc":
             warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)

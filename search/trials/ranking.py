@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import optuna
 from optuna.study import StudyDirection
@@ -12,7 +12,7 @@ from heads.metrics.scoring import Score
 from search.trials.notes import TrialNotes
 
 ARTICLE_ORDINAL = 0
-"""The article's head comes first in every study."""
+"""The article's head comes first in every study; of several stores, that on the first, which others are judged by."""
 INTERRUPTED = "interrupted"
 """The ``failure`` of a trial that a killed run left behind; it is run again as another trial."""
 
@@ -53,13 +53,18 @@ def _ranked(study: optuna.Study, completed: Sequence[FrozenTrial]) -> list[Froze
     return sorted(completed, key=lambda t: (-scores[t.number].ranking_score, scores[t.number].loss, t.number))
 
 
+def article_ordinals(stores: Collection[str]) -> range:
+    """Returns the ordinals of the article's head: on each store that trials name, in their order."""
+    return range(ARTICLE_ORDINAL, ARTICLE_ORDINAL + (len(stores) or 1))
+
+
 def is_article(trial: FrozenTrial) -> bool:
-    """Whether a trial is the article's head."""
+    """Whether a trial is the article's head, on the first store of several."""
     return TrialNotes.of(trial).ordinal == ARTICLE_ORDINAL
 
 
 def article_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The article's head, if it has run to its end."""
+    """The article's head, on the first store of several, if it has run to its end."""
     return next(iter(_ranked(study, [trial for trial in _completed(study) if is_article(trial)])), None)
 
 

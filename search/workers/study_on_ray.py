@@ -24,14 +24,15 @@ from search.record.database import storage_errors
 from search.record.noted_config import CONFIG
 from search.record.opened_study import OpenedStudy
 from search.record.storage import config_in_storage, watch_record
-from search.setup.config import STUDY_FILE, StudyConfig
+from search.setup.config import StudyConfig
+from search.setup.file_names import STUDY_FILE
 from search.setup.options import STORE_OPTIONS, RunOptions
 from search.setup.reproduce import option_words
 from search.setup.resolve import storage_of
 from search.setup.storage_url import VARIABLE, hidden, sqlite_file
 from search.setup.stores import is_address, named_paths, part_paths, split_name
 from search.training.display import Display
-from search.training.shared_folder import FOLDER
+from search.training.shared_folder import WORKERS_FOLDER
 from search.trials.notes import TrialNotes
 from search.workers.ray_session import AUTO, GPUS_PER_WORKER, LOCAL, WORKERS, ray_session
 from search.workers.stores_there import Sent, fetched
@@ -239,7 +240,7 @@ class _Driver:
         placed.run = placed.actor.run.remote(self._words, self._stores, environment, log)
 
     def _log(self, number: int) -> Path:
-        return self._folder.absolute() / FOLDER / f"{number}.log"
+        return self._folder.absolute() / WORKERS_FOLDER / f"{number}.log"
 
     def _look_after(self) -> None:
         """Takes note of workers that have ended, and starts those again that have died."""

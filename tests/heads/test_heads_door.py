@@ -302,6 +302,7 @@ class TestEvaluate:
     def test_who_scores_training_rows_is_told(
         self, loaded: LoadedHead, made_world: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        assert isinstance(loaded.choose_rows(made_world.store), heads.ChosenRows)
         loaded.evaluate(made_world.store)
         said = capsys.readouterr().err
         assert f"{made_world.store}: includes the rows that the head was trained on" in said

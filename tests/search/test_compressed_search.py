@@ -199,7 +199,7 @@ def test_channels_that_do_not_fit_are_refused_before_anything_is_made(world):
 
 def test_auto_goes_with_folds_and_with_a_resume_and_is_reported(world, monkeypatch):
     monkeypatch.setattr(channels_module, "CANDIDATES", (CHANNELS - 1, 99))
-    monkeypatch.setattr(channels_module, "STEPS", 1)
+    monkeypatch.setattr(channels_module, "TRIED_STEPS", 1)
     monkeypatch.setattr(channels_module, "paired_difference", lambda *told: (0.01, 0.02))
     common = ("--trials", 1, "--epochs", 1, "--finalists", 0, "--folds", 2)
     search(world, "auto", *common, "--features", world / "store.h5", "--channels", "auto")

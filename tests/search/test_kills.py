@@ -14,7 +14,7 @@ from killed_study import Ended, found_in, made_searches, search
 
 from features.runtime.files import being_written
 from search.record.head_files import FINALISTS
-from search.training.snapshot import SNAPSHOT_FILE
+from search.setup.file_names import SNAPSHOT_FILE
 from search.training.stages import Stage
 
 MODES: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from search import open_study, run_study
 from search.record.crew import SharedPlaces
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.training.display import Display

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import signal
 import subprocess
@@ -19,7 +20,8 @@ import search
 from features.runtime.command import console
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
-from search import RunOptions, open_study, run_study
+from search import RunOptions, open_study, run_study, run_study_on_ray
+from search.on_ray import NOT_HERE
 from search.running import heard
 from search.setup.images import ImageOptions
 from search.training.display import Display
@@ -44,7 +46,8 @@ def test_importing_search_loads_nothing_that_takes_its_time():
     code = f"import sys, search; assert 'run_study' in dir(search); print(*sorted({heavy!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "\n"
-    assert {name: getattr(search, name).__name__ for name in search.__all__} == {name: name for name in search.__all__}
+    named = set(search.__all__) - {"OnStage"}  # a type in other words has no name of its own
+    assert {name: getattr(search, name).__name__ for name in named} == {name: name for name in named}
     with pytest.raises(AttributeError, match="no_such"):
         search.no_such  # noqa: B018
 
@@ -148,8 +151,23 @@ def test_what_is_no_study_is_refused(tmp_path):
 
 
 def test_the_signature_is_that_of_the_options():
-    import inspect
-
     names = inspect.signature(run_study).parameters.keys()
     assert names == RunOptions.model_fields.keys() | ImageOptions.model_fields.keys() | {"progress", "on_stage"}
     assert all(f"    {name}: " in run_study.__doc__ for name in RunOptions.model_fields)
+
+
+def test_on_a_cluster_it_is_that_of_the_options_that_are_taken_there():
+    names = inspect.signature(run_study_on_ray).parameters.keys()
+    taken = RunOptions.model_fields.keys() - NOT_HERE.keys()
+    assert names == taken | {"address", "workers", "gpus_per_worker", "cpus_per_worker", "progress"}
+    assert all(f"    {name}: " in run_study_on_ray.__doc__ for name in taken)
+
+
+def test_what_a_study_is_made_of_is_exported(world):
+    study = open_study(world / "study")
+    assert isinstance(study.record, search.StudyRecord)
+    assert isinstance(study.config, search.StudyConfig)
+    assert study.progress is search.Progress.FINISHED
+    assert search.FigureName.HISTORY in study.figures()
+    assert inspect.signature(run_study).parameters["on_stage"].annotation == "OnStage"
+    assert search.OnStage.__args__[0] is search.Stage

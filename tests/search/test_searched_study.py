@@ -25,7 +25,7 @@ from heads.model.spec import HeadSpec
 from search import Study, open_study, run_study
 from search.record.storage import load_study
 from search.setup.audit import read_audit
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 from search.trials.ranking import ranking
 
 
@@ -269,7 +269,7 @@ def test_figures_are_the_reports_by_name_and_drawn_once(study):
         figures["nonsense"]
 
 
-def test_the_chosen_head_is_the_one_that_export_writes(study, tmp_path):
+def test_the_recommended_head_is_the_one_that_export_writes(study, tmp_path):
     model = study.best_head()
     assert isinstance(model, keras.Model)
     out = study.export(tmp_path / "best.hdf5")

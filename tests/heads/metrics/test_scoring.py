@@ -17,10 +17,12 @@ from heads.metrics.scoring import (
     Score,
     Scores,
     best_of,
+    is_share,
     predict_probabilities,
     ranking_score,
     score,
     score_all,
+    scores_rows_by_logarithms,
 )
 
 CLASSES = 3
@@ -123,6 +125,11 @@ def test_of_a_loss_less_is_better_and_of_all_others_more(objective):
     assert max(ranking_score(value, objective) for value in values) == ranking_score(
         best_of(values, objective), objective
     )
+
+
+def test_what_is_no_share_of_rows_scores_them_by_logarithms():
+    assert [name for name in OBJECTIVES if is_share(name)] == ["accuracy", "balanced_accuracy"]
+    assert [name for name in OBJECTIVES if scores_rows_by_logarithms(name)] == ["auc", "loss"]
 
 
 def test_the_mean_over_folds():

@@ -16,7 +16,15 @@ from features.runtime.errors import InputError
 from heads.files.head_file import read_head, save_head
 from heads.metrics.scoring import EpochRecord, Score
 from search.finish.checkpoints import TopCheckpoints
-from search.record.head_files import FINALISTS, FOLDER, find_head, head_files, kept_numbers, path_of, unfinished_files
+from search.record.head_files import (
+    FINALISTS,
+    HEADS_FOLDER,
+    find_head,
+    head_files,
+    kept_numbers,
+    path_of,
+    unfinished_files,
+)
 from search.trials.ask_tell import Asked
 from search.trials.ranking import ranking
 
@@ -118,9 +126,9 @@ def test_a_head_that_a_killed_run_was_writing_is_none_and_goes_where_the_search_
     end_trial(study, 0.5)
     checkpoints.write_out()
     for name in (".trial-5.new.hdf5", ".copy-5-1.new.keras"):
-        (made.folder / FOLDER / name).write_bytes(b"torn")
-    (made.folder / FOLDER / "trial-6.hdf5").mkdir()
-    (made.folder / FOLDER / "notes-1.hdf5").write_bytes(b"of somebody else")
+        (made.folder / HEADS_FOLDER / name).write_bytes(b"torn")
+    (made.folder / HEADS_FOLDER / "trial-6.hdf5").mkdir()
+    (made.folder / HEADS_FOLDER / "notes-1.hdf5").write_bytes(b"of somebody else")
     assert kept_numbers(made.folder) == [0]
     assert head_files(made.folder) == [path_of(made.folder, 0)]
     with pytest.raises(InputError, match="--trial: expected one of those kept, 0, found 5"):
@@ -138,7 +146,7 @@ def test_a_head_that_a_killed_run_was_writing_is_none_and_goes_where_the_search_
     assert unfinished_files(made.folder) == []
     assert {path.name for path in made.folder.rglob(".*.*") if "0123" in path.name} == set(others)
     assert list((made.folder / FINALISTS).iterdir()) == []
-    assert (made.folder / FOLDER / "notes-1.hdf5").is_file()
+    assert (made.folder / HEADS_FOLDER / "notes-1.hdf5").is_file()
 
 
 def test_a_head_that_is_lost_or_another_in_its_place_is_told_and_not_taken_for_it(study):
@@ -176,7 +184,7 @@ def test_a_head_that_is_lost_or_another_in_its_place_is_told_and_not_taken_for_i
 
 def test_a_file_where_the_folder_of_heads_belongs_is_named(study):
     made, _, data = study
-    (made.folder / FOLDER).rmdir()
-    (made.folder / FOLDER).write_text("a file")
+    (made.folder / HEADS_FOLDER).rmdir()
+    (made.folder / HEADS_FOLDER).write_text("a file")
     with pytest.raises(InputError, match="heads: expected a folder, found a file"):
         TopCheckpoints(made.searched(data), keep=2)

@@ -38,7 +38,7 @@ from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attribute
 from heads.files.metadata_json import to_json
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
-from search.finish.export import chosen_head, on_images
+from search.finish.export import on_images, recommended_head
 from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import made_images
 from search.finish.with_backbone import image_model_of
@@ -414,7 +414,7 @@ def test_of_own_heads_there_is_no_average_of_several_seeds():
 
 def test_heads_of_one_store_leave_together_whatever_its_backbone_is(tmp_path):
     folder = changed(tmp_path / "study", dict.fromkeys((1, 2), OF_NOBODY))
-    assert chosen_head(folder).metadata.trials == (1, 2)
+    assert recommended_head(folder).metadata.trials == (1, 2)
 
 
 def test_with_the_backbone_heads_on_other_views_are_averaged(tmp_path):

@@ -13,7 +13,7 @@ from search.record.summary import Summary, read_summary, summarise, write_summar
 def test_nothing_is_said_of_a_study_in_which_nothing_happened(tmp_path):
     made = MadeStudy(tmp_path / "s", make_config(trials=3))
     made.train(3)
-    assert list(incidents(made.opened.study, summarise(made.opened.study, made.config))) == []
+    assert list(incidents(made.opened.study, summarise(made.opened.study, made.config), "accuracy")) == []
     made.close()
 
 
@@ -34,7 +34,7 @@ def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
             cost=replace(summary.finalists.cost, interrupted=1),
         ),
     )
-    failed, interrupted, run_again, diverged, chosen, tested = incidents(made.opened.study, summary)
+    failed, interrupted, run_again, diverged, chosen, tested = incidents(made.opened.study, summary, "accuracy")
     made.close()
     assert failed == "1 trial failed (6): its loss was not finite"
     assert interrupted.startswith("2 trials ")
@@ -50,7 +50,8 @@ def test_a_second_use_of_the_test_rows_is_said_and_the_first_is_not(tmp_path):
     made.conclude()
     summary = read_summary(made.folder)
     ends = [replace(summary, test=replace(summary.test, uses=uses)) for uses in (1, 2)]
-    once, twice = ([line for line in incidents(made.opened.study, end) if "test rows" in line] for end in ends)
+    told = [incidents(made.opened.study, end, "accuracy") for end in ends]
+    once, twice = ([line for line in lines if "test rows" in line] for lines in told)
     made.close()
     assert not once
     assert len(twice) == 1

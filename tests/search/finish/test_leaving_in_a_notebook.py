@@ -10,7 +10,7 @@ import keras
 from conftest import ROOT
 
 from search import open_study
-from search.finish.export import chosen_head, export_head
+from search.finish.export import export_head, recommended_head
 from search.setup.export_options import ExportOptions
 
 FINISHED = ROOT / "tests" / "archives" / "finished"
@@ -21,7 +21,7 @@ def test_a_study_of_the_other_backend_leaves_on_the_one_that_runs(tmp_path):
     told = json.loads((tmp_path / "study" / "study.json").read_text())
     told["backend"] = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
     (tmp_path / "study" / "study.json").write_text(json.dumps(told))
-    assert chosen_head(tmp_path / "study").model
+    assert recommended_head(tmp_path / "study").model
     assert export_head(tmp_path / "study", tmp_path / "best.hdf5", ExportOptions()).path.is_file()
 
 

@@ -357,6 +357,6 @@ def test_the_finalists_are_averaged_seed_by_seed(ended):
 def test_scores_that_are_no_shares_say_what_they_are(ended):
     recommended = recommend([entrant(ended, kind, 20, 20) for kind in ("article", "winner")], ended.data, "loss")
     assert "by the mean logarithm of the true class' calibrated probability the article's head -" in describe_rule(
-        recommended, "validation loss"
+        recommended, "loss"
     )
-    assert "on the validation rows the article's head" in describe_rule(recommended, "validation balanced_accuracy")
+    assert "on the validation rows the article's head" in describe_rule(recommended, "balanced_accuracy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from ended_study import EndedStudy, end_study, probabilities
+from rich.console import Console
 
 from features.runtime.errors import InputError
 from heads.metrics.scoring import EpochRecord, Score
@@ -21,9 +23,9 @@ from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
 from search.record.storage import JOURNAL
-from search.setup.config import STUDY_FILE
+from search.setup.file_names import STUDY_FILE
 from search.setup.seeds import derive_seed
-from search.training import sizing
+from search.training import display, sizing
 from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
 from search.trials.notes import TrialNotes
@@ -53,7 +55,7 @@ class MadeBank:
         self.seeds: list[int] = []
         self.banks: list[BankShapes] = []
 
-    def __call__(self, recording, *, banks, book, sink, **_):
+    def __call__(self, recording, *, banks, book, sink, display, **_):
         self.banks.append(banks)
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
@@ -71,6 +73,7 @@ class MadeBank:
             TrialNotes.write(asked.trial, learning_rates=[0.1 * (1 + run)] * epochs)
             record = EpochRecord(epochs, 0.1, Score(score.loss, score.accuracy, score.accuracy), 1e-3)
             book.complete(asked, record, epochs=epochs, parameters=1)
+            display.epoch()
         recording.opened.flush()
         return Throughput()
 
@@ -106,6 +109,16 @@ def test_the_best_on_the_mean_wins_though_another_had_the_best_value(ended, bank
     assert [one.is_article for one in found] == [False, True, False]
     assert all(len(one.probabilities) == 2 for one in found)
     assert cost.trial_epochs == sum(2 * one.epochs for one in found)
+
+
+def test_the_display_calls_no_repeat_the_articles_head(ended, bank, monkeypatch):
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    monkeypatch.setattr(display, "console", console)
+    monkeypatch.setattr(display, "REDRAW_EVERY", 0)
+    repeat(ended)
+    shown = console.file.getvalue()
+    assert "6 of 6 done" in shown
+    assert "article" not in shown
 
 
 def test_each_trains_as_long_as_its_trial_needed_at_the_mean_of_its_repeats_rates(ended, bank):

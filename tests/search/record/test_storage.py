@@ -20,7 +20,8 @@ from search.record.database import storage_errors
 from search.record.opened_study import held
 from search.record.storage import JOURNAL, config_in_storage, join_record, open_record, open_storage
 from search.record.study_record import read_record
-from search.setup.config import STUDY_FILE, StudyConfig
+from search.setup.config import StudyConfig
+from search.setup.file_names import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
 from search.setup.storage_url import VARIABLE

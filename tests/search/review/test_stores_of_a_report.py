@@ -84,6 +84,8 @@ def store_of(trial) -> str:
 def test_the_table_says_how_far_each_store_got(record, page):
     rows = Reader(page).rows_after("", "backbone", "pixels")[: len(NAMES)]
     articles = article_trials(record)
+    frame = trials_frame(record)
+    assert list(frame.index[frame["is_article"]]) == [0, 1]
     assert [trial.number for trial in articles.values()] == [0, 1]
     assert list(articles) == list(NAMES)
     for name, row in zip(NAMES, rows, strict=True):

@@ -76,6 +76,7 @@ def test_with_more_done_than_wanted_no_time_is_left(made, monkeypatch):
 def test_in_a_terminal_it_is_a_table(made, monkeypatch):
     text = shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch)
     assert "3 of 12 done" in text
+    assert f"article's head {made.opened.study.trials[0].value:.4f}" in text
     assert "trial 2: complete" not in text
 
 

@@ -19,9 +19,10 @@ from features.runtime.files import being_written
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
+from search.setup.file_names import SNAPSHOT_FILE
 from search.training import throughput
 from search.training.going_on import taken_up
-from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
+from search.training.snapshot import Saved, read_snapshot
 from search.training.throughput import THROUGHPUT_FILE, Throughput
 
 METER = Throughput(epochs=7, head_epochs=14, page_epochs=20, room=28, training_seconds=1.5, compilations=2)

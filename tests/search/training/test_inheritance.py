@@ -12,9 +12,9 @@ import pytest
 from made_snapshots import OTHER, WIDE, asked, damage, leave_snapshot
 from optuna.trial import TrialState, create_trial
 
+from search.setup.file_names import SNAPSHOT_FILE
 from search.training import inheritance as module
 from search.training.inheritance import Inheritance
-from search.training.snapshot import SNAPSHOT_FILE
 from search.trials.notes import TrialNotes
 
 WORKERS = "workers"

@@ -11,16 +11,16 @@ from made_snapshots import METER, WIDE, damage, leave_snapshot
 
 from features.runtime.errors import InputError
 from features.runtime.files import being_written
+from search.setup.file_names import SNAPSHOT_FILE
 from search.training import shared_folder as module
-from search.training.shared_folder import FOLDER, await_end, clear_away, together, worker_folder
-from search.training.snapshot import SNAPSHOT_FILE
+from search.training.shared_folder import WORKERS_FOLDER, await_end, clear_away, together, worker_folder
 from search.training.throughput import THROUGHPUT_FILE, Throughput
 
 
 def test_each_process_has_a_folder_of_its_own_which_may_be_there(tmp_path):
     folder = tmp_path / "study"
     mine = worker_folder(folder, "one")
-    assert mine == folder / FOLDER / "one"
+    assert mine == folder / WORKERS_FOLDER / "one"
     (mine / "kept").touch()
     assert worker_folder(folder, "one") == mine
     assert (mine / "kept").exists()
@@ -33,7 +33,7 @@ def test_the_time_of_all_adds_up_whether_they_are_through_or_were_killed(tmp_pat
     killed = replace(METER, epochs=2, training_seconds=0.25)
     leave_snapshot(worker_folder(tmp_path, "killed"), {0: 1}, throughput=killed)
     worker_folder(tmp_path, "just begun")
-    (tmp_path / FOLDER / "a file").touch()
+    (tmp_path / WORKERS_FOLDER / "a file").touch()
     assert together(tmp_path) == METER + killed
     # One that went on after it had been through: its snapshot counts all of that, too.
     leave_snapshot(worker_folder(tmp_path, "through"), {0: 1}, throughput=METER + killed)
@@ -51,7 +51,7 @@ def test_snapshots_are_cleared_away_and_what_they_said_of_the_time_is_kept(tmp_p
         assert together(tmp_path) == before
     assert [left.name for left in path.parent.iterdir()] == [THROUGHPUT_FILE]
     assert Throughput.read(path.parent) == replace(METER, epochs=2)
-    assert not (tmp_path / FOLDER / "just begun" / THROUGHPUT_FILE).exists()
+    assert not (tmp_path / WORKERS_FOLDER / "just begun" / THROUGHPUT_FILE).exists()
     clear_away(tmp_path / "where nobody was", ())
 
 
