@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -53,6 +54,9 @@ def leave_snapshot(
     folds: int = 1,
     throughput: Throughput = METER,
     journal: BufferedJournal | None = None,
+    waiting: Sequence[int] = (),
+    finished: int = 0,
+    stores: Sequence[str] = ("",),
 ) -> Path:
     """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +65,14 @@ def leave_snapshot(
         Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
         for number, epochs in trials.items()
     ]
-    pages = max(8, pages_of(spec))
+    wide = pages_of(spec)
+    pages = max(8, wide * len(members))
     shape = BankShape.covering([spec], pages=pages, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
+    places = [(slot, tuple(range(slot * wide, (slot + 1) * wide))) for slot in range(len(members))]
     states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
     snapshots = Snapshots(folder, journal, every=0)
-    snapshots.save(
-        Snapshot(epoch, BankShapes({"": shape}, pages), members, [], throughput, [None] * len(members), states)
-    )
+    banks = BankShapes(dict.fromkeys(stores, shape), pages)
+    snapshots.save(Snapshot(epoch, banks, members, list(waiting), throughput, places, states, finished))
     snapshots.wait()
     snapshots.close()
     return snapshots.path

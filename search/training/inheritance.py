@@ -90,7 +90,7 @@ class Inheritance:
         if whole is None or found is None or not found[0].epochs:
             return None
         member, states = found
-        return Inherited(number, member, states, int(whole.content["epoch"]))
+        return Inherited(number, member, states, whole.content.epoch)
 
     def _of_worker(self, name: str) -> Saved | None:
         """What the last snapshot of a process says, without the heads; it may be alive and write another."""
