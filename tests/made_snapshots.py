@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zipfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from heads.bank.engine import HeadState
+from heads.bank.head_state import HeadState, head_state
 from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import EpochRecord, Score
@@ -39,9 +38,8 @@ def state(spec: HeadSpec, told: float) -> HeadState:
     """All that has to be there of a head; its numbers are all the same."""
     parts = {part: {"kernel": np.full((4, spec.conv_width), told, np.float32)} for part in ("first", "second")}
     parts |= {part: {**parts["first"], "mean": np.full(spec.conv_width, told)} for part in ("weights", "best")}
-    made = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-    made |= {f"plateau/{name}": np.array(told) for name in (COSINE_FIELDS if spec.follows_cosine else FIELDS)}
-    return made | {"spec": np.array(json.dumps(spec.to_dict())), "seed": np.array(5), "steps": np.array(70)}
+    rates = {name: np.array(told) for name in (COSINE_FIELDS if spec.follows_cosine else FIELDS)}
+    return head_state(spec, seed=5, steps=np.array(70), rates=rates, parts=parts)
 
 
 def leave_snapshot(

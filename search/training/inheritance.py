@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 
 from features.runtime.command import say
 from features.runtime.errors import InputError
+from heads.bank.head_state import HeadState
 from search.training.member import Member
 from search.training.snapshot import SNAPSHOT_FILE, Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
-
-if TYPE_CHECKING:
-    from heads.bank.engine import HeadState
 
 
 @dataclass(frozen=True)

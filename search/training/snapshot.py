@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from features.runtime.errors import InputError
 from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
-from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
+from heads.bank.head_state import HeadState, check_state
 from heads.bank.pages import Place
-from heads.bank.shape import STATISTICS, BankShape
+from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
@@ -32,9 +32,6 @@ from search.training.member import Member
 from search.training.snapshot_content import Content, MemberContent
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
-
-if TYPE_CHECKING:
-    from heads.bank.engine import HeadState
 
 SNAPSHOT_FILE = "snapshot.npz"
 BEGIN_AGAIN = "remove it to begin the running trials again"
@@ -165,8 +162,11 @@ class Saved:
 
     def _member(self, index: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]]:
         states = tuple(self._state(f"{index}/{fold}/") for fold in range(self.content.folds))
-        for state in states:
-            _check_state(asked, state)
+        try:
+            for state in states:
+                check_state(asked.spec, state)
+        except ValueError as error:
+            raise ValueError(f"trial {asked.number}: {error}") from error
         return self.content.members[index].member(asked), states
 
     def _state(self, prefix: str) -> HeadState:
@@ -190,23 +190,6 @@ def _check_within(shape: BankShape, whole: BankShape) -> None:
     for name, most in (("slots", shape.pages), ("tiles", shape.most_tiles)):
         if not 0 <= getattr(shape, name) <= most:
             raise ValueError(f"{name}: expected at most {most}, found {getattr(shape, name)}")
-
-
-def _check_state(asked: Asked, state: HeadState) -> None:
-    """A head's state has all of its parts, of shapes that go together; the bank looks at the shapes themselves."""
-    number = asked.number
-    if parse_json(str(state["spec"])) != asked.spec.to_dict():
-        raise ValueError(f"trial {number}: expected the head of the record, found another")
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, array in state.items():
-        part, _, inner = name.partition("/")
-        shapes.setdefault(part, {})[inner] = array.shape
-    trained = {name: shape for name, shape in shapes["weights"].items() if name not in STATISTICS}
-    whole = shapes["best"] == shapes["weights"] and shapes["first"] == shapes["second"] == trained
-    single = {shape for name in ("seed", "steps") for shape in shapes[name].values()} | set(shapes["plateau"].values())
-    of_rates = COSINE_FIELDS if asked.spec.follows_cosine else FIELDS
-    if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(of_rates):
-        raise ValueError(f"trial {number}: expected the whole state of a head, found a part")
 
 
 class Snapshots:
