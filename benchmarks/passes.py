@@ -105,20 +105,22 @@ def prepared(shape: Any, table: Any, specs: list[Any], dtype: str) -> tuple[Any,
     import keras
 
     from heads.bank.backends import make_program
-    from heads.bank.pages import hyperparameters
+    from heads.bank.pages import settings_of
 
     program: Any = make_program(shape, dtype, shape.batch)
     generator = np.random.default_rng(0)
     for name, variable in program._state[0]["weights"].items():
         drawn = np.float32(0.02) * generator.standard_normal(variable.shape, np.float32)
         variable.assign(np.ones_like(drawn) if name == "variance" else drawn)
-    layout = {**table.layout(), **hyperparameters(shape, specs)}
-    layout |= {
-        "learning_rate": np.full((1, shape.slots), 1e-3, np.float32),
-        "seed": np.arange(shape.slots, dtype=np.int32)[None],
-        "class_weight": np.ones(CLASSES, np.float32),
-    }
-    return program, {name: keras.ops.convert_to_tensor(values) for name, values in layout.items()}
+    settings = settings_of(
+        shape,
+        table,
+        specs,
+        rates=np.full((1, shape.slots), 1e-3, np.float32),
+        seeds=np.arange(shape.slots, dtype=np.int32)[None],
+        class_weights=np.ones(CLASSES, np.float32),
+    )
+    return program, {name: keras.ops.convert_to_tensor(values) for name, values in settings.items()}
 
 
 def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:

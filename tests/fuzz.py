@@ -175,13 +175,11 @@ def look(path: Path) -> None:
 
 @cache
 def whole_shape() -> Any:
-    from heads.bank.shape import BankShape
     from search.training.snapshot import read_snapshot
 
     saved = read_snapshot(ARCHIVES / "stopped")
     assert saved is not None
-    noted = {"tiles": 0, **saved.content["shape"]}  # the archive is from before there were any
-    return BankShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in noted.items()})
+    return saved.content.shape
 
 
 def invoked(said: Any) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 
-from heads.bank.engine import HeadState
+from heads.bank.head_state import HeadState, head_state
 from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
 from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import EpochRecord, Score
@@ -38,9 +38,8 @@ def state(spec: HeadSpec, told: float) -> HeadState:
     """All that has to be there of a head; its numbers are all the same."""
     parts = {part: {"kernel": np.full((4, spec.conv_width), told, np.float32)} for part in ("first", "second")}
     parts |= {part: {**parts["first"], "mean": np.full(spec.conv_width, told)} for part in ("weights", "best")}
-    made = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-    made |= {f"plateau/{name}": np.array(told) for name in (COSINE_FIELDS if spec.follows_cosine else FIELDS)}
-    return made | {"spec": np.array(json.dumps(spec.to_dict())), "seed": np.array(5), "steps": np.array(70)}
+    rates = {name: np.array(told) for name in (COSINE_FIELDS if spec.follows_cosine else FIELDS)}
+    return head_state(spec, seed=5, steps=np.array(70), rates=rates, parts=parts)
 
 
 def leave_snapshot(
@@ -53,6 +52,9 @@ def leave_snapshot(
     folds: int = 1,
     throughput: Throughput = METER,
     journal: BufferedJournal | None = None,
+    waiting: Sequence[int] = (),
+    finished: int = 0,
+    stores: Sequence[str] = ("",),
 ) -> Path:
     """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +63,14 @@ def leave_snapshot(
         Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
         for number, epochs in trials.items()
     ]
-    pages = max(8, pages_of(spec))
+    wide = pages_of(spec)
+    pages = max(8, wide * len(members))
     shape = BankShape.covering([spec], pages=pages, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
+    places = [(slot, tuple(range(slot * wide, (slot + 1) * wide))) for slot in range(len(members))]
     states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
     snapshots = Snapshots(folder, journal, every=0)
-    snapshots.save(
-        Snapshot(epoch, BankShapes({"": shape}, pages), members, [], throughput, [None] * len(members), states)
-    )
+    banks = BankShapes(dict.fromkeys(stores, shape), pages)
+    snapshots.save(Snapshot(epoch, banks, members, list(waiting), throughput, places, states, finished))
     snapshots.wait()
     snapshots.close()
     return snapshots.path

@@ -21,6 +21,8 @@ from features.store.reader import FeatureStore
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 from heads.files.head_file import read_head, read_metadata
+from heads.files.metadata import metadata_attributes
+from heads.files.refitted import Refitted
 from heads.metrics.scoring import predict_probabilities
 from search.record.storage import load_study
 from search.setup.config import StudyConfig
@@ -103,7 +105,9 @@ def test_a_head_says_what_it_said(name):
         assert metadata.value == pytest.approx(summary["best"]["value"])
     elif name == "refit":
         assert (metadata.trial, metadata.value) == (summary["refit"]["trial"], None)
-        assert metadata.refit["rows"] == summary["refit"]["rows"]
+        assert metadata.refit.rows == summary["refit"]["rows"]
+        with h5py.File(ARCHIVES / "refit.hdf5") as file:
+            assert metadata_attributes(metadata)["refit"] == file.attrs["refit"]
         assert metadata.temperature == summary["calibration"]["temperature"]
     else:
         assert metadata.trials == tuple(summary["ensemble"]["trials"])
@@ -124,7 +128,7 @@ class TestStudy:
         succeed("search.export", ARCHIVES / "finished", tmp_path / "out.hdf5", *options)
         expected = read_metadata(ARCHIVES / f"{name}.hdf5")
         if name == "ensemble":  # which did not say that its members were trained again
-            expected = replace(expected, refit={"parts": ["train", "validation"]})
+            expected = replace(expected, refit=Refitted(parts=("train", "validation")))
         assert read_metadata(tmp_path / "out.hdf5") == expected
 
     def test_a_finished_ones_table_is_that_of_its_summary(self):

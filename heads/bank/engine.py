@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from features.rows.feed import EpochPlan, Feed
 from features.store.schema import Rows
 from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
+from heads.bank.head_state import HeadState, head_state, part_of
 from heads.bank.learning_rates import LearningRates
-from heads.bank.pages import HeadArrays, PageTable, Place, hyperparameters, listed, named, unpack
+from heads.bank.pages import HeadArrays, PageTable, Place, listed, named, settings_of, unpack
 from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
@@ -27,8 +27,6 @@ from heads.model.weights import Weights, initial_weights
 
 DTYPES = ("bfloat16", "float32")
 _HELD_ROWS = 256  # read at once while features are copied to the device
-HeadState = dict[str, npt.NDArray[Any]]
-"""A head in the middle of its training, in its own shapes: ``np.savez`` takes it, ``Newcomer`` brings it back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +157,8 @@ class Engine:
             else:
                 state = newcomer.states[fold]
                 seed = int(state["seed"])
-                self.learning_rates.load(place, _inside(state, "plateau"))
-                parts = {part: _inside(state, part) for part in self.shape.state_parts}
+                self.learning_rates.load(place, part_of(state, "plateau"))
+                parts = {part: part_of(state, part) for part in self.shape.state_parts}
                 write.add(fold, where, spec, parts, steps=int(state["steps"]))
             self._seeds[place], self._mask_seeds[place] = seed, mask_seed(seed)
         return slot
@@ -204,19 +202,16 @@ class Engine:
         """Copies everything that a head's further training depends on, in the head's own shapes.
 
         Returns:
-            ``spec`` (its JSON), ``seed``, ``steps``, ``plateau/*`` and, by name, ``weights/*``, ``best/*``, ``first/*``
-            and ``second/*`` (Adam's moments).
+            What ``Newcomer`` brings back.
         """
         spec = self._spec(slot)
-        state: HeadState = {
-            "spec": np.array(json.dumps(spec.to_dict(), sort_keys=True)),
-            "seed": np.array(self._seeds[fold, slot]),
-            "steps": self._program.read("counters", fold, self.table.places_of(slot))["slots"]["steps"][0],
-            **{f"plateau/{name}": value for name, value in self.learning_rates.save((fold, slot)).items()},
-        }
-        for part in self.shape.state_parts:
-            state |= {f"{part}/{name}": array for name, array in self._read(part, slot, fold).items()}
-        return state
+        return head_state(
+            spec,
+            seed=self._seeds[fold, slot],
+            steps=self._program.read("counters", fold, self.table.places_of(slot))["slots"]["steps"][0],
+            rates=self.learning_rates.save((fold, slot)),
+            parts={part: self._read(part, slot, fold) for part in self.shape.state_parts},
+        )
 
     def _read(self, part: str, slot: int, fold: int) -> HeadArrays:
         return unpack(self.shape, self._spec(slot), self._program.read(part, fold, self.table.places_of(slot)))
@@ -313,13 +308,14 @@ class Engine:
         return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
     def _settings(self) -> dict[str, npt.NDArray[Any]]:
-        return {
-            **self.table.layout(),
-            **hyperparameters(self.shape, self.specs),
-            "learning_rate": self.learning_rates.rates.copy(),
-            "seed": self._mask_seeds.copy(),
-            "class_weight": self._class_weights,
-        }
+        return settings_of(
+            self.shape,
+            self.table,
+            self.specs,
+            rates=self.learning_rates.rates.copy(),
+            seeds=self._mask_seeds.copy(),
+            class_weights=self._class_weights,
+        )
 
     def _of_heads(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         taken = np.array([spec is not None for spec in self.specs])
@@ -338,10 +334,6 @@ def mask_seed(seed: int) -> int:
 def _require(name: str, found: object, expected: str, holds: bool) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, found {found}")
-
-
-def _inside(state: HeadState, part: str) -> HeadArrays:
-    return {name.removeprefix(f"{part}/"): array for name, array in state.items() if name.startswith(f"{part}/")}
 
 
 def _hold(program: Program, feed: Feed, dtype: str) -> Held:

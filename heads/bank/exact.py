@@ -17,7 +17,7 @@ import numpy as np
 from features.rows.feed import Feed
 from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
-from heads.bank.pages import PageTable, hyperparameters, named, pack
+from heads.bank.pages import PageTable, named, pack, settings_of
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
@@ -138,13 +138,14 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
             for name, values in arrays.items():
                 state["weights"][name][where[sort]] = values
     steps = state["counters"]["steps"]
-    settings = {
-        **table.layout(),
-        **hyperparameters(shape, specs),
-        "learning_rate": np.zeros_like(steps, np.float32),
-        "seed": np.zeros_like(steps),
-        "class_weight": np.ones(shape.classes, np.float32),
-    }
+    settings = settings_of(
+        shape,
+        table,
+        specs,
+        rates=np.zeros_like(steps, np.float32),
+        seeds=np.zeros_like(steps),
+        class_weights=np.ones(shape.classes, np.float32),
+    )
     convert = keras.ops.convert_to_tensor
     weights = {name: convert(values) for name, values in state["weights"].items()}
     return weights, convert(steps), {name: convert(values) for name, values in settings.items()}

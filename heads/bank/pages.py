@@ -273,6 +273,29 @@ def unpack(shape: BankShape, spec: HeadSpec, laid: Laid) -> HeadArrays:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
+def settings_of(
+    shape: BankShape,
+    table: PageTable,
+    specs: Sequence[HeadSpec | None],
+    *,
+    rates: npt.NDArray[Any],
+    seeds: npt.NDArray[Any],
+    class_weights: npt.NDArray[Any],
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns the settings of a bank, or of one partition, as the program takes them (``heads.bank.state.Settings``).
+
+    Args:
+        shape: The bank's.
+        table: Who owns which page.
+        specs: The head of each slot, or None.
+        rates: Learning rates, float32.
+        seeds: Of the dropout masks, int32.
+        class_weights: What a row of each class counts in the training loss, float32.
+    """
+    of_heads = {"learning_rate": rates, "seed": seeds, "class_weight": class_weights}
+    return {**table.layout(), **hyperparameters(shape, specs), **of_heads}
+
+
 def hyperparameters(shape: BankShape, specs: Sequence[HeadSpec | None]) -> dict[str, npt.NDArray[Any]]:
     """Returns the numbers of each slot's head that the program needs, each (slots,); of a free slot, harmless ones.
 

@@ -82,10 +82,11 @@ def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
 
     A store that was updated, or made in other views, is another one than the head's, of images that it was trained on.
     """
-    refit, own = metadata.refit or {}, is_trained_on(metadata, store)
-    again = part is Part.VALIDATION and part.value in refit.get("parts", ())
+    refit, own = metadata.refit, is_trained_on(metadata, store)
+    again = refit is not None and part is Part.VALIDATION and part.value in refit.parts
+    refit_on_it = refit is not None and is_one_of(refit.stores, store)
     told, projection = [], store.header.projection
-    if (own and (part is Part.ALL or again)) or (not own and is_one_of(refit.get("stores", ()), store)):
+    if (own and (part is Part.ALL or again)) or (not own and refit_on_it):
         told.append("includes the rows that the head was trained on: its score on new images will be lower")
     elif not own and metadata.store_fingerprint:
         told.append(

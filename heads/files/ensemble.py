@@ -15,8 +15,9 @@ import keras
 
 from features.runtime.errors import InputError
 from heads.files.head_file import Head
-from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, refit_of, shared, trials_of
+from heads.files.metadata import TAKEN, WHERE_ALIKE, HeadMetadata, shared, trials_of
 from heads.files.plain_layers import PlainModel, parse_model
+from heads.files.refitted import refit_of_any
 from heads.model.keras_internals import architecture
 
 _AVERAGE = "average"
@@ -84,7 +85,7 @@ def join_heads(heads: Sequence[Head], *, temperature: float | None = None) -> He
         **kind,
         **shared(members, WHERE_ALIKE),
         trials=trials_of(members),
-        refit=refit_of(members),
+        refit=refit_of_any(one.refit for one in members),
         temperature=temperature,
         versions=first.versions,
     )

@@ -10,7 +10,8 @@ import keras
 from features.extraction.backbones import Backbone
 from features.store.kind import FeatureKind
 from heads.files.head_file import Head
-from heads.files.metadata import WHERE_ALIKE, HeadMetadata, refit_of, shared, trials_of
+from heads.files.metadata import WHERE_ALIKE, HeadMetadata, shared, trials_of
+from heads.files.refitted import refit_of_any
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def ensemble_metadata(branches: Sequence[Branch], temperature: float | None) -> 
         "views": tuple(dict.fromkeys(view for one in members for view in one.views)),
         "dtype": ", ".join(dict.fromkeys(one.dtype for one in members)),
         "trials": trials_of(members),
-        "refit": refit_of(members),
+        "refit": refit_of_any(one.refit for one in members),
         "temperature": temperature,
         "versions": members[0].versions,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from features.store.class_names import ARTICLE_SHAPE, class_names
 from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
+from heads.files.refitted import Refitted
 from heads.model.spec import HeadSpec
 
 SCHEMA = 1
@@ -34,9 +35,8 @@ TAKEN = ("views", "dtype")
 one file of heads."""
 WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
 """What several heads in one file say of themselves only where all of them say the same."""
-
-_TRAINED_ON = ("parts", "stores")
-"""Of a refit, what it had to train on."""
+_MADE: dict[str, Callable[[dict[str, Any]], Any]] = {"spec": HeadSpec.from_dict, "refit": Refitted.from_dict}
+"""What is made of some of those kept as JSON; the others stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,8 @@ class HeadMetadata(FeatureKind):
         value: The study's recorded validation value: what this very head scored.
         temperature: What calibrates its probabilities (``heads.metrics.calibration``); fitted on validation rows that
             the heads it was fitted by were not trained on.
-        refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
-            ``rows`` and ``epochs``, ``stores`` (fingerprints, where these are two), and ``repeats``, ``mean`` and
-            ``sd`` of the values of heads like it. Of an ensemble ``parts`` and ``stores``, those of any member.
+        refit: How a head was trained again after the search, on training and validation rows together; of an ensemble,
+            on what any member was.
         split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
             of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
             their own.
@@ -80,7 +79,7 @@ class HeadMetadata(FeatureKind):
     value: float | None = None
     temperature: float | None = None
     split: dict[str, Any] | None = None
-    refit: dict[str, Any] | None = None
+    refit: Refitted | None = None
     projection: str = ""
     versions: dict[str, str]
 
@@ -129,15 +128,6 @@ def trials_of(members: Sequence[HeadMetadata]) -> tuple[int, ...]:
     return trials if len(trials) == len(members) else ()
 
 
-def refit_of(members: Sequence[HeadMetadata]) -> dict[str, Any] | None:
-    """Returns on what members were trained again, those of any of them; None where none was."""
-    refits = [one.refit for one in members if one.refit]
-    if not refits:
-        return None
-    told = {name: list(dict.fromkeys(one for refit in refits for one in refit.get(name, ()))) for name in _TRAINED_ON}
-    return {name: found for name, found in told.items() if found}
-
-
 def file_attributes(metadata: HeadMetadata, kind: str) -> dict[str, Any]:
     """Returns the HDF5 attributes of a whole file: what it is (``KIND`` or ``IMAGE_MODEL``), and its metadata."""
     return {"kind": kind, "schema": SCHEMA, **metadata_attributes(metadata)}
@@ -150,7 +140,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
         value = getattr(metadata, field.name)
         if value is None or (field.name in ("trials", "projection", *LATER) and not value):
             continue
-        if isinstance(value, HeadSpec):
+        if isinstance(value, HeadSpec | Refitted):
             value = value.to_dict()
         if field.name in JSON_FIELDS:
             value = json.dumps(value, sort_keys=True, allow_nan=False)
@@ -226,7 +216,7 @@ def _check_fits(path: Path, metadata: HeadMetadata) -> None:
 def _field(attributes: Attributes, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
     if name in JSON_FIELDS:
-        return attributes.json_object(name, HeadSpec.from_dict if name == "spec" else dict)
+        return attributes.json_object(name, _MADE.get(name, dict))
     if name in _LISTS:
         return attributes.texts(name)
     if name in _COUNTS:

@@ -16,6 +16,7 @@ from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import NotSavedError, read_own_metadata, save_own_head, why_not_saved
 from heads.files.projected import folded_back
+from heads.files.refitted import Refitted
 from heads.metrics.scoring import Probabilities, Score
 from heads.model.build import build_head
 from heads.model.own import OwnSpec
@@ -165,11 +166,16 @@ class TopCheckpoints:
             BottleneckError: As ``check``, the disk is full, or it is of somebody's own function and cannot be saved.
         """
         self.check()
-        told = {name: getattr(finalist, name, None) for name in ("repeats", "mean", "sd")}
         data = self.searched.data.of(made.store)
-        training = {"parts": list(data.parts_but_test), "rows": made.rows, "epochs": made.epochs, **told}
-        if len(data.stores_but_test) > 1:
-            training["stores"] = list(data.stores_but_test)
+        training = Refitted(
+            parts=data.parts_but_test,
+            stores=data.stores_but_test if len(data.stores_but_test) > 1 else (),
+            rows=made.rows,
+            epochs=made.epochs,
+            repeats=finalist.repeats if finalist else None,
+            mean=finalist.mean if finalist else None,
+            sd=finalist.sd if finalist else None,
+        )
         metadata = self._metadata(made.trial, made.head, data, refit=training, temperature=temperature)
         written = []
         for copy, weights in enumerate((made.weights, *made.more)):

@@ -191,13 +191,13 @@ def _scored(metadata: HeadMetadata, config: StudyConfig) -> str:
     name = f"trial {metadata.trial} of {config.name}"
     if metadata.value is not None:
         return f"{name}, validation {config.objective} {metadata.value:.4f}"
-    again = metadata.refit or {}
-    trained = f"{name}, trained on {again.get('rows', 0):,} rows for {again.get('epochs')} epochs"
-    if again.get("mean") is None:
+    again = metadata.refit
+    if again is None or again.rows is None:
+        return name
+    trained = f"{name}, trained on {again.rows:,} rows for {again.epochs} epochs"
+    if again.mean is None:
         return trained
-    return (
-        f"{trained}; validation {config.objective} of {again['repeats']} heads like it {again['mean']:.4f} on the mean"
-    )
+    return f"{trained}; validation {config.objective} of {again.repeats} heads like it {again.mean:.4f} on the mean"
 
 
 def _read(folder: Path) -> StudyRecord:

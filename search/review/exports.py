@@ -45,12 +45,17 @@ def export_of_trial(record: StudyRecord) -> str | None:
 
 
 def trained_in_words(leaving: Leaving) -> str | None:
-    """Returns how what leaves was trained; None of a trial's own head, which is as the trial left it."""
+    """Returns how what leaves was trained; None of a trial's own head, which is as the trial left it.
+
+    Raises:
+        InputError: A head's file is damaged.
+    """
     heads = [read_own_metadata(path) if path.suffix == OWN else read_metadata(path) for path in leaving.paths]
     refits = [head.refit for head in heads if head.refit]
-    if not refits:
+    rows = {refit.rows for refit in refits if refit.rows is not None}
+    epochs = {refit.epochs for refit in refits if refit.epochs is not None}
+    if not rows or not epochs:
         return None
-    rows, epochs = ({int(refit[name]) for refit in refits} for name in ("rows", "epochs"))
     few, most = min(epochs), max(epochs)
     long = counted(most, "epoch") if few == most else f"{few} to {counted(most, 'epoch')}"
     average = f"the average of {counted(len(heads), 'head')}, " if len(heads) > 1 else ""

@@ -42,7 +42,7 @@ def taken_up(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | 
 
 def _check_journal(saved: Saved, journal: BufferedJournal) -> None:
     """What was read of a journal is what it was when the snapshot was taken."""
-    if saved.journal_sha256 not in (None, journal.sha256()):
+    if saved.content.journal_sha256 not in (None, journal.sha256()):
         expected, found = f"the snapshot that goes with {journal.path}", "one that goes with another journal"
         raise InputError(saved.path, expected=expected, found=found, hint=BEGIN_AGAIN)
 
@@ -59,10 +59,10 @@ def _check_trials(saved: Saved, study: optuna.Study) -> None:
 
 def _is_of_now(saved: Saved, study: optuna.Study) -> bool:
     trials = study.get_trials(deepcopy=False)
-    if sum(trial.state.is_finished() for trial in trials) != saved.finished:
+    if sum(trial.state.is_finished() for trial in trials) != saved.content.finished:
         return False
-    reached = dict.fromkeys(saved.content["waiting"], 0)
-    reached |= {member["number"]: member["epochs"] for member in saved.content["members"]}
+    reached = dict.fromkeys(saved.content.waiting, 0)
+    reached |= {member.number: member.epochs for member in saved.content.members}
     return all(
         number < len(trials) and trials[number].state == TrialState.RUNNING and (trials[number].last_step or 0) == epoch
         for number, epoch in reached.items()

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 
 from features.runtime.command import say
 from features.runtime.errors import InputError
+from heads.bank.head_state import HeadState
 from search.setup.file_names import SNAPSHOT_FILE
 from search.training.member import Member
 from search.training.snapshot import Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
-
-if TYPE_CHECKING:
-    from heads.bank.engine import HeadState
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Inheritance:
         if whole is None or found is None or not found[0].epochs:
             return None
         member, states = found
-        return Inherited(number, member, states, int(whole.content["epoch"]))
+        return Inherited(number, member, states, whole.content.epoch)
 
     def _of_worker(self, name: str) -> Saved | None:
         """What the last snapshot of a process says, without the heads; it may be alive and write another."""

@@ -14,6 +14,7 @@ from features.runtime.stopping import Stop, heeding_stops
 from features.runtime.text import counted, percent
 from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
+from heads.bank.pages import Place
 from heads.bank.shape import pages_of
 from heads.metrics.scoring import EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
@@ -394,9 +395,10 @@ class Pool:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
+        places: Sequence[Place | None] = snapshot.places or [None] * len(snapshot.members)
         newcomers = [
             Arrival(member.store, Newcomer(spec=member.asked.spec, states=states, place=place))
-            for member, states, place in zip(snapshot.members, snapshot.states, snapshot.places, strict=True)
+            for member, states, place in zip(snapshot.members, snapshot.states, places, strict=True)
         ]
         slots = self.banks.insert(newcomers)
         self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]

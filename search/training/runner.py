@@ -130,7 +130,7 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
         if any(member.store == name for member in snapshot.members)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
-    return replace(snapshot, banks=smaller, places=[None] * len(snapshot.members))
+    return replace(snapshot, banks=smaller, places=[])
 
 
 def _covering(shape: BankShape, specs: Sequence[HeadSpec]) -> BankShape:

@@ -7,15 +7,14 @@ followed before, bit for bit.
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,23 +22,18 @@ from features.runtime.errors import InputError
 from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
-from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
+from heads.bank.head_state import HeadState, check_state
 from heads.bank.pages import Place
-from heads.bank.shape import STATISTICS, BankShape
-from heads.metrics.scoring import EpochRecord, Score
+from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
 from search.training.member import Member
-from search.training.snapshot_content import Content
+from search.training.snapshot_content import Content, MemberContent
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
-if TYPE_CHECKING:
-    from heads.bank.engine import HeadState
-
-SCHEMA = 1
 BEGIN_AGAIN = "remove it to begin the running trials again"
 
 
@@ -53,7 +47,7 @@ class Snapshot:
         members: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
-        places: For each member its slot and pages; None for any.
+        places: For each member its slot and pages; empty where each takes any.
         states: For each member the state of each fold's head.
         finished: Trials of the study that had been told, interrupted ones too.
     """
@@ -63,7 +57,7 @@ class Snapshot:
     members: list[Member]
     waiting: list[int]
     throughput: Throughput
-    places: list[Place | None]
+    places: list[Place]
     states: list[tuple[HeadState, ...]]
     finished: int = 0
 
@@ -78,54 +72,39 @@ class Saved:
         path: The file, for messages.
     """
 
-    content: dict[str, Any]
+    content: Content
     arrays: dict[str, Any]
     path: Path = Path(SNAPSHOT_FILE)
 
     @property
     def journal_bytes(self) -> int:
         """Length of the journal when the snapshot was taken."""
-        return int(self.content["journal_bytes"])
-
-    @property
-    def journal_sha256(self) -> str | None:
-        """Hash of the journal then; None in a snapshot from before that was noted, and beside a database."""
-        return self.content.get("journal_sha256")
+        return self.content.journal_bytes
 
     @property
     def going_on(self) -> list[int]:
         """Numbers of the trials that were running."""
-        return [member["number"] for member in self.content["members"]] + list(self.content["waiting"])
+        return [member.number for member in self.content.members] + self.content.waiting
 
     @property
     def pages(self) -> int:
         """Of the largest of its banks."""
-        shapes = self.content.get("shapes") or {ALONE: self.content["shape"]}
-        return int(max(shape["pages"] for shape in shapes.values()))
+        return max(shape.pages for shape in self.content.by_store.values())
 
     @property
     def taken(self) -> datetime | None:
         """When it was taken, in local time without a zone; None in one from before that was noted."""
-        told = self.content.get("taken")
+        told = self.content.taken
         return None if told is None else datetime.fromisoformat(told)
 
     @property
-    def finished(self) -> int | None:
-        """Trials that had been told; None in a snapshot from before they were counted, which goes with a journal."""
-        return self.content.get("finished")
-
-    @property
     def throughput(self) -> Throughput:
-        """What had been measured when the snapshot was taken.
-
-        Raises:
-            ValueError: It is damaged.
-        """
-        return Throughput.of(self.content["meter"])
+        """What had been measured when the snapshot was taken."""
+        return replace(self.content.meter)  # who goes on counts on
 
     def has(self, number: int) -> bool:
         """Whether a trial was in the bank."""
-        return any(one["number"] == number for one in self.content["members"])
+        return any(one.number == number for one in self.content.members)
 
     def member(self, number: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]] | None:
         """Returns a trial that was in the bank, and the state of each fold's head; None where it was not.
@@ -137,16 +116,13 @@ class Saved:
         Raises:
             InputError: The snapshot is damaged, or of another head.
         """
-        noted = next((one for one in self.content["members"] if one["number"] == number), None)
-        if noted is None:
+        index = next((index for index, one in enumerate(self.content.members) if one.number == number), None)
+        if index is None:
             return None
         try:
-            member, states = self._member(self.content["members"].index(noted), asked)
-            for state in states:
-                _check_state(member, state)
+            return self._member(index, asked)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
-        return member, states
 
     def bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         """Returns the snapshot, its trials looked up by number.
@@ -159,11 +135,7 @@ class Saved:
             InputError: It is not of this study and its record.
         """
         try:
-            snapshot = self._bring_back(back, within)
-            for member, states in zip(snapshot.members, snapshot.states, strict=True):
-                for state in states:
-                    _check_state(member, state)
-            return snapshot
+            return self._bring_back(back, within)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
 
@@ -172,38 +144,40 @@ class Saved:
         return _damaged(self.path, error)
 
     def _bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
-        members, states = [], []
-        for place, noted in enumerate(self.content["members"]):
-            member, state = self._member(place, back(noted["number"]))
-            members.append(member)
-            states.append(state)
         content = self.content
-        noted_shapes = content.get("shapes", {ALONE: content["shape"]})
-        shapes = {name: _shape(noted, within.shapes[name]) for name, noted in noted_shapes.items()}
+        found = [self._member(index, back(noted.number)) for index, noted in enumerate(content.members)]
+        members = [member for member, _ in found]
+        shapes = {name: _within(shape, within.shapes[name]) for name, shape in content.by_store.items()}
         if lacking := {member.store for member in members} - shapes.keys():
             raise ValueError(f"a bank for the store {lacking.pop()!r}: expected one, found none")
-        pages = min(within.pages, sum(shape.pages for shape in shapes.values()))
-        places: list[Place | None] = [(noted["place"][0], tuple(noted["place"][1])) for noted in content["members"]]
         return Snapshot(
-            content["epoch"], BankShapes(shapes, pages), members, content["waiting"], self.throughput, places, states
+            epoch=content.epoch,
+            banks=BankShapes(shapes, min(within.pages, sum(shape.pages for shape in shapes.values()))),
+            members=members,
+            waiting=list(content.waiting),
+            throughput=self.throughput,
+            places=[noted.place for noted in content.members],
+            states=[states for _, states in found],
         )
 
-    def _member(self, place: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]]:
-        noted = self.content["members"][place]
-        best = _record(noted["best"]) if noted["best"] else None
-        member = Member(asked, -1, noted["first_epoch"], noted["epochs"], best, list(noted["rates"]))
-        return member, tuple(self._state(f"{place}/{fold}/") for fold in range(self.content["folds"]))
+    def _member(self, index: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]]:
+        states = tuple(self._state(f"{index}/{fold}/") for fold in range(self.content.folds))
+        try:
+            for state in states:
+                check_state(asked.spec, state)
+        except ValueError as error:
+            raise ValueError(f"trial {asked.number}: {error}") from error
+        return self.content.members[index].member(asked), states
 
     def _state(self, prefix: str) -> HeadState:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
 
 
-def _shape(noted: dict[str, Any], whole: BankShape) -> BankShape:
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted.items()}
+def _within(noted: BankShape, whole: BankShape) -> BankShape:
     # Lanes are those of this machine: they change no bit of a head, and on a GPU there is one.
-    shape = BankShape(**{"tiles": 0, **values, "lanes": whole.lanes})
+    shape = replace(noted, lanes=whole.lanes)
     _check_within(shape, whole)
-    return shape if "tiles" in noted else replace(shape, tiles=shape.most_tiles)  # from before there were any
+    return shape
 
 
 def _check_within(shape: BankShape, whole: BankShape) -> None:
@@ -216,43 +190,6 @@ def _check_within(shape: BankShape, whole: BankShape) -> None:
     for name, most in (("slots", shape.pages), ("tiles", shape.most_tiles)):
         if not 0 <= getattr(shape, name) <= most:
             raise ValueError(f"{name}: expected at most {most}, found {getattr(shape, name)}")
-
-
-def _check_state(member: Member, state: HeadState) -> None:
-    """A head's state has all of its parts, of shapes that go together; the bank looks at the shapes themselves."""
-    number = member.asked.number
-    if parse_json(str(state["spec"])) != member.asked.spec.to_dict():
-        raise ValueError(f"trial {number}: expected the head of the record, found another")
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, array in state.items():
-        part, _, inner = name.partition("/")
-        shapes.setdefault(part, {})[inner] = array.shape
-    trained = {name: shape for name, shape in shapes["weights"].items() if name not in STATISTICS}
-    whole = shapes["best"] == shapes["weights"] and shapes["first"] == shapes["second"] == trained
-    single = {shape for name in ("seed", "steps") for shape in shapes[name].values()} | set(shapes["plateau"].values())
-    of_rates = COSINE_FIELDS if member.asked.spec.follows_cosine else FIELDS
-    if not whole or "kernel" not in trained or single != {()} or shapes["plateau"].keys() != set(of_rates):
-        raise ValueError(f"trial {number}: expected the whole state of a head, found a part")
-
-
-def _record(noted: dict[str, Any]) -> EpochRecord:
-    told = noted["validation"]
-    score = Score(told["loss"], told["accuracy"], told.get("merit", told["accuracy"]))
-    return EpochRecord(**{**noted, "validation": score})
-
-
-def _noted(record: EpochRecord) -> dict[str, Any]:
-    """Undoes ``_record``; files know ``ranking_score`` as ``merit``, the first ones not at all."""
-    score = record.validation
-    told = {"loss": score.loss, "accuracy": score.accuracy, "merit": score.ranking_score}
-    return {**asdict(record), "validation": told}
-
-
-def _several(banks: BankShapes) -> dict[str, Any]:
-    """What a snapshot says of a study of several stores beside the rest."""
-    if banks.shapes.keys() == {ALONE}:
-        return {}
-    return {"shapes": {name: asdict(shape) for name, shape in banks.shapes.items()}}
 
 
 class Snapshots:
@@ -285,41 +222,32 @@ class Snapshots:
             BottleneckError: The one before could not be written.
         """
         self.wait()
-        content = {
-            "schema": SCHEMA,
-            "journal_bytes": self._journal.size() if self._journal else 0,
-            "journal_sha256": self._journal.sha256() if self._journal else None,
-            "finished": snapshot.finished,
-            "taken": datetime.now().isoformat(),  # as Optuna notes the times of trials
-            "epoch": snapshot.epoch,
-            "shape": asdict(snapshot.banks.first),
-            **_several(snapshot.banks),
-            "folds": len(snapshot.states[0]) if snapshot.states else 1,
-            "waiting": snapshot.waiting,
-            "meter": snapshot.throughput.to_dict(),
-            "members": [
-                {
-                    "number": member.asked.number,
-                    "first_epoch": member.first_epoch,
-                    "epochs": member.epochs,
-                    "best": _noted(member.best) if member.best else None,
-                    "rates": member.rates,
-                    "place": place,
-                }
-                for member, place in zip(snapshot.members, snapshot.places, strict=True)
-            ],
-        }
+        banks = snapshot.banks
+        content = Content(
+            schema=1,
+            journal_bytes=self._journal.size() if self._journal else 0,
+            journal_sha256=self._journal.sha256() if self._journal else None,
+            finished=snapshot.finished,
+            taken=datetime.now().isoformat(),  # as Optuna notes the times of trials
+            epoch=snapshot.epoch,
+            shape=banks.first,
+            shapes=None if banks.shapes.keys() == {ALONE} else dict(banks.shapes),
+            folds=len(snapshot.states[0]) if snapshot.states else 1,
+            waiting=snapshot.waiting,
+            meter=snapshot.throughput,
+            members=[MemberContent.of(*one) for one in zip(snapshot.members, snapshot.places, strict=True)],
+        )
         arrays = {
-            f"{place}/{fold}/{name}": array
-            for place, folds in enumerate(snapshot.states)
+            f"{index}/{fold}/{name}": array
+            for index, folds in enumerate(snapshot.states)
             for fold, state in enumerate(folds)
             for name, array in state.items()
         }
         self._writing = self._writer.submit(self._write, content, arrays)
 
-    def _write(self, content: dict[str, Any], arrays: dict[str, Any]) -> None:
+    def _write(self, content: Content, arrays: dict[str, Any]) -> None:
         with replacing(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, content=np.array(json.dumps(content)), **arrays)
+            np.savez(file, content=np.array(content.to_json()), **arrays)
 
     def wait(self) -> None:
         """Returns once the snapshot that is being written is on the disk.
@@ -364,27 +292,24 @@ def read_snapshot(folder: Path, *, of: Collection[int] | None = None) -> Saved |
     try:
         _check_archive(path)
         with np.load(path) as file:
-            content = parse_json(str(file["content"]), finite=False)
-            Content.model_validate(content)
+            content = Content.model_validate(parse_json(str(file["content"]), finite=False))
             wanted = _names_of(content, of, set(file.files) - {"content"})
             arrays = {name: file[name] for name in wanted}
             if any(array.dtype.kind not in "biufU" for array in arrays.values()):
                 raise ValueError("arrays of other things than numbers")
-            saved = Saved(content, arrays, path)
-        _ = saved.throughput  # which raises where it is something else
-        return saved
+            return Saved(content, arrays, path)
     except FileNotFoundError:  # since it was looked for: its process is through
         return None
     except Exception as error:  # zipfile and NumPy raise whatever a damaged archive makes them stumble over
         raise _damaged(path, error) from error
 
 
-def _names_of(content: dict[str, Any], of: Collection[int] | None, names: set[str]) -> set[str]:
+def _names_of(content: Content, of: Collection[int] | None, names: set[str]) -> set[str]:
     """Which of a snapshot's arrays are those of some trials."""
     if of is None:
         return names
-    places = {f"{place}" for place, member in enumerate(content["members"]) if member["number"] in of}
-    return {name for name in names if name.partition("/")[0] in places}
+    indices = {f"{index}" for index, member in enumerate(content.members) if member.number in of}
+    return {name for name in names if name.partition("/")[0] in indices}
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -1,14 +1,33 @@
-"""What the JSON part of a snapshot holds, as it is checked before anything of it is used."""
+"""What the JSON part of a snapshot holds: made to be written, and checked before anything of it is used."""
 
 from __future__ import annotations
 
-import math
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape
+from heads.metrics.scoring import EpochRecord, Score
+from search.setup.stores import ALONE
+from search.training.member import Member
+from search.training.throughput import Throughput
+from search.trials.ask_tell import Asked
 
 
 def _is_time(told: str) -> str:
@@ -17,10 +36,29 @@ def _is_time(told: str) -> str:
     return told
 
 
+def _of_any_version(value: Any, made: ValidatorFunctionWrapHandler) -> BankShape:
+    if not isinstance(value, dict) or "tiles" in value:
+        shape: BankShape = made(value)
+        return shape
+    shape = made({"tiles": 0, **value})  # from before there were any
+    return replace(shape, tiles=shape.most_tiles)
+
+
+_Shape = Annotated[BankShape, WrapValidator(_of_any_version)]
+_Slot = tuple[NonNegativeInt, tuple[NonNegativeInt, ...]]
+
+
 class _Score(BaseModel):
     loss: float
     accuracy: float
-    merit: float = math.nan
+    merit: float  # the ranking score
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, value: Any) -> Any:
+        """The first files ranked by accuracy alone, and do not say so."""
+        told = isinstance(value, dict) and "accuracy" in value
+        return {"merit": value["accuracy"], **value} if told else value
 
 
 class _Best(BaseModel):
@@ -31,40 +69,101 @@ class _Best(BaseModel):
     validation: _Score
     learning_rate: float
 
+    @classmethod
+    def of(cls, record: EpochRecord) -> _Best:
+        told = record.validation
+        score = _Score(loss=told.loss, accuracy=told.accuracy, merit=told.ranking_score)
+        return cls(
+            epoch=record.epoch, train_loss=record.train_loss, validation=score, learning_rate=record.learning_rate
+        )
 
-class _Member(BaseModel):
+    def record(self) -> EpochRecord:
+        told = self.validation
+        score = Score(told.loss, told.accuracy, told.merit)
+        return EpochRecord(self.epoch, self.train_loss, score, self.learning_rate)
+
+
+class MemberContent(BaseModel):
+    """A trial in the bank.
+
+    Attributes:
+        number: Of the trial.
+        first_epoch: As of ``Member``, with all that follows.
+        epochs: How many it has trained.
+        best: Its best epoch so far.
+        rates: Its learning rates.
+        place: Its slot and its pages.
+    """
+
     number: NonNegativeInt
     first_epoch: NonNegativeInt
     epochs: NonNegativeInt
     best: _Best | None
     rates: list[float]
-    place: tuple[NonNegativeInt, list[NonNegativeInt]] | None
+    place: _Slot
+
+    @classmethod
+    def of(cls, member: Member, place: Place) -> MemberContent:
+        """Returns what is noted of a trial and its place."""
+        return cls(
+            number=member.asked.number,
+            first_epoch=member.first_epoch,
+            epochs=member.epochs,
+            best=_Best.of(member.best) if member.best else None,
+            rates=member.rates,
+            place=place,
+        )
+
+    def member(self, asked: Asked) -> Member:
+        """Returns the trial as it goes on; it has no slot yet."""
+        best = self.best.record() if self.best else None
+        return Member(asked, -1, self.first_epoch, self.epochs, best, list(self.rates))
 
 
 class Content(BaseModel):
-    """What has to stand there."""
+    """All of it, in the order in which it is written.
+
+    Attributes:
+        schema_: Of the file.
+        journal_bytes: Length of the journal when the snapshot was taken; 0 beside a database.
+        journal_sha256: Hash of the journal then; None in a snapshot from before that was noted, and beside a database.
+        finished: Trials that had been told; None in a snapshot from before they were counted, which goes with a
+            journal.
+        taken: When, in local time without a zone; None in one from before that was noted.
+        epoch: Epochs that the bank has trained.
+        shape: Of the first bank.
+        shapes: Of all of them by the store's name; None in a study of one store.
+        folds: Heads of each trial.
+        waiting: Numbers of the trials that were asked for and had no place yet.
+        meter: What had been measured.
+        members: The trials in the banks.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     journal_bytes: NonNegativeInt
     journal_sha256: str | None = None
     finished: NonNegativeInt | None = None
+    taken: Annotated[str, AfterValidator(_is_time)] | None = None
     epoch: NonNegativeInt
-    shape: BankShape
-    shapes: dict[str, BankShape] | None = None
+    shape: _Shape
+    shapes: dict[str, _Shape] | None = None
     folds: PositiveInt
     waiting: list[NonNegativeInt]
-    taken: Annotated[str, AfterValidator(_is_time)] | None = None
-    meter: dict[str, float]
-    members: list[_Member]
+    meter: Throughput
+    members: list[MemberContent]
 
     @field_validator("shapes", mode="after")
     @classmethod
-    def _at_least_one(cls, value: dict[str, BankShape]) -> dict[str, BankShape]:
-        if not value:
+    def _at_least_one(cls, value: dict[str, BankShape] | None) -> dict[str, BankShape] | None:
+        if value is not None and not value:
             raise ValueError("expected the shape of a bank, found none")
         return value
 
-    @field_validator("shape", mode="before")
-    @classmethod
-    def _from_before_tiles(cls, value: Any) -> Any:
-        return {"tiles": 0, **value} if isinstance(value, dict) else value
+    @property
+    def by_store(self) -> Mapping[str, BankShape]:
+        """The shape of each bank, by the store's name."""
+        return {ALONE: self.shape} if self.shapes is None else self.shapes
+
+    def to_json(self) -> str:
+        """Returns the text that is written."""
+        return json.dumps(self.model_dump(by_alias=True, exclude={"shapes"} if self.shapes is None else None))

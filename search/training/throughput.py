@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from features.runtime.command import say
 from features.runtime.errors import InputError
@@ -44,16 +44,6 @@ class Throughput:
     training_seconds: _Amount = 0.0
     bookkeeping_seconds: _Amount = 0.0
     compilations: _Count = 0
-
-    @classmethod
-    def of(cls, totals: Mapping[str, Any]) -> Self:
-        """Returns what ``to_dict`` gave, also of a version that counted less.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        found: Self = TypeAdapter(cls).validate_python(totals)
-        return found
 
     @classmethod
     def read(cls, folder: Path) -> Self:

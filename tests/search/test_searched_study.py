@@ -144,8 +144,8 @@ def test_the_head_that_leaves_was_trained_on_more_and_tested(searched, store, tm
     again = summary["refit"]
     assert head.metadata.trial == chosen == again["trial"]
     assert head.metadata.value is None
-    assert head.metadata.refit["parts"] == ["train", "validation"] == again["parts"]
-    assert head.metadata.refit["rows"] == split["counts"]["train"] + split["counts"]["validation"] == again["rows"]
+    assert list(head.metadata.refit.parts) == ["train", "validation"] == again["parts"]
+    assert head.metadata.refit.rows == split["counts"]["train"] + split["counts"]["validation"] == again["rows"]
     assert head.metadata.temperature == summary["calibration"]["temperature"] > 0
     succeed("search.export", folder, place / "all.hdf5", "--which", "ensemble")
     together = json.loads(succeed("heads.evaluate", place / "all.hdf5", store, "--part", "test", "--json").out)

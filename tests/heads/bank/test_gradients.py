@@ -11,7 +11,7 @@ import pytest
 from small_bank import EXTREMES, SHAPE
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import PageTable, hyperparameters, named, pack
+from heads.bank.pages import PageTable, named, pack, settings_of
 from heads.bank.shape import BankShape
 from heads.bank.state import Batch
 from heads.bank.tools import PlainTools
@@ -131,13 +131,14 @@ def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
             for name, values in arrays.items():
                 state[name][where[sort]] = values
     generator = np.random.default_rng(5)
-    settings_ = {
-        **table.layout(),
-        **hyperparameters(shape, heads),
-        "learning_rate": np.full(shape.slots, 1e-3, np.float32),
-        "seed": generator.integers(0, 2**31, shape.slots, dtype=np.int32),
-        "class_weight": generator.uniform(0.5, 2, 4).astype(np.float32),
-    }
+    settings_ = settings_of(
+        shape,
+        table,
+        heads,
+        rates=np.full(shape.slots, 1e-3, np.float32),
+        seeds=generator.integers(0, 2**31, shape.slots, dtype=np.int32),
+        class_weights=generator.uniform(0.5, 2, 4).astype(np.float32),
+    )
     tensor = keras.ops.convert_to_tensor
     fixed = {name: tensor(values) for name, values in settings_.items()}
     rows = shape.batch

@@ -21,6 +21,7 @@ from heads.evaluation.rows import Part, fitted, rows_of
 from heads.files.ensemble import join_heads
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
+from heads.files.refitted import Refitted
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import measure
 from heads.model.build import build_head
@@ -254,7 +255,7 @@ def test_from_the_shell(head: Path, store: FeatureStore) -> None:
 def test_a_calibrated_head_is_scored_as_it_is_said_to_be(head: Path, store: FeatureStore, tmp_path: Path) -> None:
     """As predict does: the same calls, at another certainty; and rows that a refit has seen are said to be such."""
     loaded = read_head(head)
-    again = {"parts": ["train", "validation"], "rows": 80, "epochs": 3, "repeats": 5, "mean": 0.9, "sd": 0.01}
+    again = Refitted(parts=("train", "validation"), rows=80, epochs=3, repeats=5, mean=0.9, sd=0.01)
     warm = tmp_path / "warm.hdf5"
     save_head(warm, loaded.model, replace(loaded.metadata, temperature=2.5, value=None, refit=again))
     assert read_head(warm).metadata.refit == again
@@ -276,7 +277,7 @@ def test_the_store_of_the_validation_rows_is_one_that_the_head_was_trained_on(
     store: FeatureStore, tmp_path: Path
 ) -> None:
     other = build_store(tmp_path / "other.h5", rows=24, views=("identity", "flip"))
-    refit = {"parts": ["train", "validation"], "stores": [store.fingerprint, FeatureStore(other).fingerprint]}
+    refit = Refitted(parts=("train", "validation"), stores=(store.fingerprint, FeatureStore(other).fingerprint))
     metadata = HeadMetadata.of_store(store.header, store.fingerprint, refit=refit, versions={})
     path = tmp_path / "head.hdf5"
     save_head(path, build_head(HeadSpec(conv_width=16), store.header.feature_shape, 4, seed=2), metadata)

@@ -35,6 +35,7 @@ from heads.files.head_file import Head, read_head, read_metadata, save_head, sav
 from heads.files.image_model import build_image_model
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
+from heads.files.refitted import Refitted
 from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import class_activation_map
@@ -210,13 +211,13 @@ class TestMetadata:
         """So that whoever scores the average on these rows is warned."""
         heads = self.heads()
         refits = (
-            {"parts": ["train"], "stores": ["f" * 64, "0" * 64], "rows": 7, "epochs": 3},
-            {"parts": ["train", "validation"], "rows": 9, "epochs": 4, "mean": 0.5},
+            Refitted(parts=("train",), stores=("f" * 64, "0" * 64), rows=7, epochs=3),
+            Refitted(parts=("train", "validation"), rows=9, epochs=4, repeats=5, mean=0.5),
         )
         again = [Head(one.model, replace(one.metadata, refit=refit)) for one, refit in zip(heads, refits, strict=True)]
-        expected = {"parts": ["train", "validation"], "stores": ["f" * 64, "0" * 64]}
+        expected = Refitted(parts=("train", "validation"), stores=("f" * 64, "0" * 64))
         assert join_heads(again).metadata.refit == expected
-        assert join_heads([heads[0], again[1]]).metadata.refit == {"parts": ["train", "validation"]}
+        assert join_heads([heads[0], again[1]]).metadata.refit == Refitted(parts=("train", "validation"))
         assert join_heads(heads).metadata.refit is None
 
     @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from heads.files.formats import format_of, probabilities_of
 from heads.files.head_file import Head
 from heads.files.image_model import Branch, build_image_ensemble, build_image_model, ensemble_metadata
 from heads.files.metadata import IMAGE_MODEL, HeadMetadata, file_attributes
+from heads.files.refitted import Refitted
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
@@ -90,8 +91,8 @@ def test_what_holds_of_one_member_alone_is_not_said_of_the_whole(branches):
 
 def test_it_says_on_what_any_member_was_trained_again(branches):
     assert ensemble_metadata(branches, None).refit is None
-    again = replaced(branches[1], refit={"parts": ["train", "validation"], "rows": 9})
-    assert ensemble_metadata([branches[0], again], None).refit == {"parts": ["train", "validation"]}
+    again = replaced(branches[1], refit=Refitted(parts=("train", "validation"), rows=9, epochs=3))
+    assert ensemble_metadata([branches[0], again], None).refit == Refitted(parts=("train", "validation"))
 
 
 def replaced(branch: Branch, **changes) -> Branch:

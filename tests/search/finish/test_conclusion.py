@@ -97,7 +97,7 @@ def test_the_best_on_the_mean_is_chosen_and_trained_on_all_rows(finished):
     assert summary.refit.rows == len(ended.data.train.rows) + len(ended.data.validation.rows)
     assert summary.refit.parts == ("train", "validation")
     head = read_head(refit_path_of(ended.folder, summary.best.number))
-    assert head.metadata.refit["mean"] == finalists[0].mean
+    assert head.metadata.refit.mean == finalists[0].mean
     assert head.metadata.temperature == summary.calibration.temperature
     assert all(refit_path_of(ended.folder, one.trial).is_file() for one in finalists)
 

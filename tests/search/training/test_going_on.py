@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import optuna
 import pytest
-from made_snapshots import OTHER, leave_snapshot
+from made_snapshots import OTHER, asked, leave_snapshot
 from made_study import MadeStudy, make_config
 
 from features.runtime.errors import InputError
 from features.runtime.files import being_written
+from heads.metrics.scoring import Score
 from search.record.mirror import Mirror
 from search.record.opened_study import DatabaseRecord, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
@@ -42,9 +46,10 @@ def study() -> optuna.Study:
 
 @pytest.fixture
 def saved(tmp_path) -> Saved:
-    (tmp_path / SNAPSHOT_FILE).write_bytes(b"")
-    members = [{"number": 1, "epochs": 2}]
-    return Saved({"finished": 1, "members": members, "waiting": [2], "meter": METER.to_dict()}, {})
+    leave_snapshot(tmp_path, {1: 2}, waiting=[2], finished=1, throughput=METER)
+    found = read_snapshot(tmp_path)
+    assert found is not None
+    return found
 
 
 def opened(study: optuna.Study) -> OpenedStudy:
@@ -150,13 +155,74 @@ def test_of_a_journal_of_another_length_it_is_refused_with_what_to_do(tmp_path, 
 
 @pytest.mark.parametrize("finished", [-1, "many", 1.5, [1]])
 def test_what_is_no_count_of_finished_trials_makes_a_snapshot_a_damaged_one(tmp_path, finished):
-    path = leave_snapshot(tmp_path, {1: 2})
-    with np.load(path) as file:
-        parts = dict(file)
-    content = json.loads(str(parts["content"]))
-    np.savez(path, **(parts | {"content": np.array(json.dumps(content | {"finished": finished}))}))
+    leave_snapshot(tmp_path, {1: 2})
     with pytest.raises(InputError, match=r"expected a snapshot, found a damaged file"):
-        read_snapshot(tmp_path)
+        changed(tmp_path, lambda content: content.update(finished=finished))
+
+
+# --- what a snapshot says ---------------------------------------------------------------------------------------------
+
+
+def said_by(folder: Path) -> str:
+    with np.load(folder / SNAPSHOT_FILE) as file:
+        return str(file["content"])
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> Saved:
+    """Reads a snapshot that says something else."""
+    content = json.loads(said_by(folder))
+    change(content)
+    with np.load(folder / SNAPSHOT_FILE) as file:
+        parts = dict(file) | {"content": np.array(json.dumps(content))}
+    np.savez(folder / SNAPSHOT_FILE, **parts)
+    saved = read_snapshot(folder)
+    assert saved is not None
+    return saved
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one store", "several"])
+def test_its_text_is_what_it_has_ever_been(tmp_path, several):
+    stores = ("one", "two") if several else ("",)
+    leave_snapshot(tmp_path, {1: 2, 5: 0}, waiting=[2], finished=1, throughput=METER, stores=stores)
+    shape = (
+        '{"pages": 8, "slots": 8, "tiles": 8, "folds": 1, "feature_shape": [2, 2, 4], "classes": 4, "batch": 8,'
+        ' "units": 4, "dense_layers": 0, "activations": ["relu"], "poolings": ["flatten"], "batch_norm": [true],'
+        ' "dropout": true, "dense_dropout": false, "sgd": [false], "lanes": 1}'
+    )
+    expected = (
+        '{"schema": 1, "journal_bytes": 0, "journal_sha256": null, "finished": 1, "taken": "", "epoch": 7,'
+        f' "shape": {shape}, "folds": 1, "waiting": [2], "meter": {{"epochs": 7, "head_epochs": 14,'
+        ' "page_epochs": 20, "room": 28, "operations": 0.0, "training_seconds": 1.5, "bookkeeping_seconds": 0.0,'
+        ' "compilations": 2}, "members": [{"number": 1, "first_epoch": 2, "epochs": 2, "best": {"epoch": 1,'
+        ' "train_loss": 0.5, "validation": {"loss": 0.5, "accuracy": 0.75, "merit": 0.75}, "learning_rate": 0.01},'
+        ' "rates": [0.01, 0.01], "place": [0, [0]]}, {"number": 5, "first_epoch": 2, "epochs": 0, "best": null,'
+        ' "rates": [], "place": [1, [1]]}]}'
+    )
+    if several:
+        shapes = f', "shapes": {{"one": {shape}, "two": {shape}}}, "folds": 1, "waiting"'
+        expected = expected.replace(', "folds": 1, "waiting"', shapes)
+    assert re.sub('"taken": "[^"]*"', '"taken": ""', said_by(tmp_path)) == expected
+
+
+def test_a_member_without_its_place_makes_it_a_damaged_one(tmp_path):
+    """No search writes such a one, and none could go on with it."""
+    leave_snapshot(tmp_path, {1: 2})
+    with pytest.raises(InputError, match=r"expected a snapshot, found a damaged file"):
+        changed(tmp_path, lambda content: content["members"][0].update(place=None))
+
+
+def test_of_an_older_version_it_says_what_that_meant(tmp_path):
+    """Heads were ranked by accuracy alone, and each page had room for the widest head there could be."""
+    leave_snapshot(tmp_path, {1: 2})
+
+    def older(content: dict[str, Any]) -> None:
+        del content["members"][0]["best"]["validation"]["merit"], content["shape"]["tiles"]
+
+    saved = changed(tmp_path, older)
+    best = saved.content.members[0].member(asked(1)).best
+    assert best is not None
+    assert best.validation == Score(0.5, 0.75, 0.75)
+    assert saved.content.shape.tiles == saved.content.shape.most_tiles > 0
 
 
 @pytest.mark.parametrize("raises", [False, True])

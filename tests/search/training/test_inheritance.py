@@ -181,16 +181,24 @@ def test_the_state_of_another_head_is_refused_and_that_is_said(workers, capsys):
     assert Inheritance(workers, rerun("one")).of(asked(1)) is None
     said = capsys.readouterr().err
     assert f"note: trial 1 begins anew: {path}: expected a snapshot" in said
-    assert "expected the head of the record, found another" in said
+    assert "trial 1: expected the state of this head, found that of another" in said
     assert Inheritance(workers, rerun("one")).of(asked(1, spec=OTHER)) is not None
 
 
-@pytest.mark.parametrize("part", ["weights/kernel", "first/kernel", "plateau/rates", "spec", "seed"])
-def test_a_part_of_a_state_is_refused_and_that_is_said(workers, capsys, part):
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        *(("weights/kernel", "a part"), ("plateau/rates", "a part"), ("first/kernel", "none of first")),
+        *(("spec", "none of spec"), ("seed", "none of seed")),
+    ],
+)
+def test_a_part_of_a_state_is_refused_and_that_is_said(workers, capsys, part, found):
     path = leave_snapshot(workers / "one", {0: 3})
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files if name != f"0/0/{part}"}
         assert len(arrays) == len(file.files) - 1
     np.savez(path, **arrays)
     assert Inheritance(workers, rerun("one")).of(asked(1)) is None
-    assert "note: trial 1 begins anew: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "note: trial 1 begins anew: " in said
+    assert f"trial 1: expected the whole state of a head, found {found}" in said
