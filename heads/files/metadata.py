@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from features.store.class_names import ARTICLE_SHAPE, class_names
 from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
+from heads.files.split_recipe import SplitRecipe
 from heads.model.spec import HeadSpec
 
 SCHEMA = 1
@@ -25,6 +26,10 @@ KIND = "head"
 IMAGE_MODEL = "image_model"
 JSON_FIELDS = ("spec", "own", "split", "refit", "versions")
 """Kept as JSON text."""
+_MADE_OF_JSON: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "spec": HeadSpec.from_dict,
+    "split": SplitRecipe.from_dict,
+}
 _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
@@ -59,9 +64,7 @@ class HeadMetadata(FeatureKind):
         refit: For a head that was trained again after the search, on training and validation rows together: ``parts``,
             ``rows`` and ``epochs``, ``stores`` (fingerprints, where these are two), and ``repeats``, ``mean`` and
             ``sd`` of the values of heads like it. Of an ensemble ``parts`` and ``stores``, those of any member.
-        split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
-            of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
-            their own.
+        split: How the rows of that store were split; None where parts came from stores of their own.
         projection: Where it was trained in fewer directions of the channels, which these are
             (``features.store.projection.Projection.digest``); '' where it was trained on all channels. Shape and
             fingerprint are those of the store that was compressed.
@@ -79,7 +82,7 @@ class HeadMetadata(FeatureKind):
     trials: tuple[int, ...] = ()
     value: float | None = None
     temperature: float | None = None
-    split: dict[str, Any] | None = None
+    split: SplitRecipe | None = None
     refit: dict[str, Any] | None = None
     projection: str = ""
     versions: dict[str, str]
@@ -150,7 +153,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
         value = getattr(metadata, field.name)
         if value is None or (field.name in ("trials", "projection", *LATER) and not value):
             continue
-        if isinstance(value, HeadSpec):
+        if isinstance(value, HeadSpec | SplitRecipe):
             value = value.to_dict()
         if field.name in JSON_FIELDS:
             value = json.dumps(value, sort_keys=True, allow_nan=False)
@@ -226,7 +229,7 @@ def _check_fits(path: Path, metadata: HeadMetadata) -> None:
 def _field(attributes: Attributes, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
     if name in JSON_FIELDS:
-        return attributes.json_object(name, HeadSpec.from_dict if name == "spec" else dict)
+        return attributes.json_object(name, _MADE_OF_JSON.get(name, dict))
     if name in _LISTS:
         return attributes.texts(name)
     if name in _COUNTS:

@@ -21,6 +21,7 @@ from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_opti
 from search.setup.own_function import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
+from search.setup.split import StudySplit
 from search.setup.storage_url import bare, hidden
 
 SCHEMA = 1
@@ -29,17 +30,6 @@ SPLIT_FILE = "split.json"
 REPORT_FILE = "report.html"
 _MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
-
-
-class _Split(BaseModel):
-    """What has to stand in ``split``."""
-
-    identity: str
-    counts: dict[str, NonNegativeInt]
-    class_counts: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
-    patients: dict[str, NonNegativeInt]
-    validation: float
-    test: float
 
 
 class _Store(BaseModel):
@@ -65,7 +55,7 @@ class StudyConfig(StudyOptions):
             several ``features`` the first's.
         store_name: Name of the first store of several; '' where there is one.
         more_stores: Likewise of the others, by name.
-        split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
+        split: How the rows are split; the rows themselves are in split.json.
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
         own_head: With ``head``, what is recorded of the function.
@@ -79,7 +69,7 @@ class StudyConfig(StudyOptions):
     backend: Backend
     space: dict[str, Any]
     stores: dict[str, dict[str, str] | None]
-    split: dict[str, Any]
+    split: StudySplit
     versions: dict[str, str]
     projection: StudyProjection | None = None
     own_head: OwnHeadRecord | None = None
@@ -166,19 +156,14 @@ class StudyConfig(StudyOptions):
         return config
 
     def _check_parts(self, path: Path | str) -> None:
-        key = "split."
+        key = ""
         try:
-            _Split.model_validate(self.split)
             for where, store in self._each_store():
                 key = f"{where}."
                 if store is not None:
                     _Store.model_validate(store)
         except ValidationError as error:
             raise one_line(path, error, key) from error
-        wanted = {"train" if self.folds else "validation"}
-        for key in ("counts", "patients"):
-            if missing := wanted - self.split[key].keys():
-                raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
         parts = set(STORE_OPTIONS)
         for stores in self.stores_by_name.values():
             if other := stores.keys() - parts:
@@ -233,5 +218,5 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     for name, domain in config.space.items():
         flat[f"space.{name}"] = domain
     for name in ("validation", "test", "identity"):
-        flat[f"split.{name}"] = config.split[name]
+        flat[f"split.{name}"] = getattr(config.split, name)
     return flat

@@ -66,7 +66,7 @@ def _options(config: StudyConfig) -> dict[str, Any]:
     options |= {name: getattr(config, name) for name, option in study_options() if option.printed}
     for part in ("validation", "test"):
         if not config.stores.get(part) and not (part == "validation" and config.folds):
-            options[f"{part}_fraction"] = config.split[part]
+            options[f"{part}_fraction"] = getattr(config.split, part)
     return options
 
 

@@ -147,7 +147,7 @@ class Resolved:
             stores=next(iter(stores.values())),
             store_name=next(iter(stores)),
             more_stores=dict(list(stores.items())[1:]),
-            split={name: value for name, value in data.first.split.items() if name != "rows"},
+            split=data.first.split,
             versions=package_versions(backend),
             projection=projection,
             own_head=self.recorded.own_head if self.recorded is not None else own,
@@ -371,7 +371,7 @@ def _recorded_values(folder: Path, config: StudyConfig) -> dict[str, Any]:
         for part, store in stores.items():
             if store:
                 paths.setdefault(part, []).append(with_name(name, _there(folder, store["path"])))
-    shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
+    shares = {"validation_fraction": config.split.validation, "test_fraction": config.split.test}
     return kept | paths | shares
 
 
