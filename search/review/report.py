@@ -328,10 +328,9 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
     for line in describe_absent(record.summary.absent_classes):
         yield note(f"{capitalized(line)}.")
     paths = [
-        (f"{name} {part} store".strip(), f"{store['path']}, fingerprint {store['fingerprint']}")
-        for name, parts_of_one in config.stores_by_name.items()
-        for part, store in parts_of_one.items()
-        if store
+        (f"{name} {part} store".strip(), f"{store.path}, fingerprint {store.fingerprint}")
+        for name, stores_of_one in config.stores_by_name.items()
+        for part, store in stores_of_one.given.items()
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
     bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""

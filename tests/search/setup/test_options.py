@@ -86,7 +86,7 @@ def test_a_study_json_older_than_some_options_means_what_it_meant(tmp_path):
     assert (config.finalists, config.repeats) == (0, 1)
 
 
-SPLIT = make_config().to_dict()["split"]
+SPLIT, STORES = (make_config().to_dict()[name] for name in ("split", "stores"))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,12 @@ SPLIT = make_config().to_dict()["split"]
         ({"surprise": 1}, "surprise: expected no such key, found 1"),
         ({"sampler": "oracle"}, "sampler: expected 'tpe'"),
         ({"schema": 9}, "schema: expected 1, found 9"),
+        ({"stores": {}}, "stores.features: expected a value, found none"),
+        ({"stores": STORES | {"features": None}}, "stores.features: expected a valid dictionary, found None"),
+        ({"stores": STORES | {"test": {"path": "x.h5"}}}, "stores.test.fingerprint: expected a value, found none"),
+        ({"stores": STORES | {"other": None}}, "stores.other: expected no such key, found None"),
+        ({"more_stores": {"b": STORES}}, "store_name: expected a name of its own, found none"),
+        ({"more_stores": {"b": {}}, "store_name": "a"}, "more_stores.b.features: expected a value, found none"),
         ({"split": SPLIT | {"absent_classes": 5}}, "split.absent_classes: expected a valid dictionary, found 5"),
         ({"split": SPLIT | {"class_counts": {"test": 5}}}, "split.class_counts.test: expected a valid tuple, found 5"),
         ({"split": SPLIT | {"seed": None}}, "split.seed: expected a valid integer, found None"),
