@@ -103,7 +103,8 @@ class Search:
     def _note_begun(self) -> None:
         """Writes what the study is: from here on it can be resumed."""
         folder, config, crew = self.resolved.folder, self.config, self.opened.crew
-        write_json(folder / SPLIT_FILE, self.data.first.split, shared=True)
+        first = self.data.first
+        write_json(folder / SPLIT_FILE, first.split.with_rows(first.rows), shared=True)
         if crew is None and config.storage:
             note_alone(self.opened.study, config)
         (config if crew is None else crew.as_noted(config)).write(folder)

@@ -63,7 +63,8 @@ def end_study(place: Path, *, trials: int = 8, test_share: float = 0.25, **chang
     store = build_store(place / "store.h5", rows=96)
     data = made_data(store, share=0.25, test_share=test_share, seed=1, resident=False)
     settings = {"trials": max(1, trials), "epochs": 4, "batch_size": 16, "finalists": 2, "repeats": 2, "space": SPACE}
-    settings |= {"split": data.split, "stores": {}}
+    known = {"path": str(store), "fingerprint": data.store.fingerprint}
+    settings |= {"split": data.split, "stores": {"features": known}}
     made = MadeStudy(place / "study", make_config(**(settings | changes)))
     made.train(trials, best_epoch=lambda ordinal: 1 + ordinal % made.config.epochs)
     checkpoints = TopCheckpoints(made.searched(data))

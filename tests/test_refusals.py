@@ -21,6 +21,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 from heads.files.head_file import save_head
 from heads.files.metadata import HeadMetadata
+from heads.files.split_recipe import SplitRecipe
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
@@ -42,10 +43,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ARCHIVES / "finished", folder / "study")
     (folder / "text.h5").write_text("not HDF5")
     metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
-    split = {"seed": 0, "validation": 0.2, "test": 0.2, "identity": "another"}
+    split = SplitRecipe(seed=0, validation=0.2, test=0.2, identity="another")
     for name, known in {"head": metadata, "split": replace(metadata, split=split)}.items():
         save_head(folder / f"{name}.hdf5", build_head(HeadSpec(conv_width=16), (2, 2, 8), 4), known)
-    bad = {"seed": "x", "validation": 2, "test": 0, "identity": ""}
+    bad = replace(split, seed=-1)
     save_head(folder / "odd.hdf5", build_head(HeadSpec(conv_width=16), (2, 2, 8), 4), replace(metadata, split=bad))
     for name, text in STUDY_FILES.items():
         (folder / f"{name}.toml").write_text(text)
@@ -230,7 +231,7 @@ COMMANDS: dict[str, Case] = {
     ),
     "a part of an odd split": (
         "heads.evaluate {odd.hdf5} {store.h5} --part test",
-        "{odd.hdf5}: split: expected seed, validation, test and identity, found ",
+        "{odd.hdf5}: split: expected a JSON object that fits, found another (seed -1, which is none)",
     ),
     "a part of another split": (
         "heads.evaluate {split.hdf5} {store.h5} --part test",

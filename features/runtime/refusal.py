@@ -25,6 +25,7 @@ def expectation(error: ValidationError) -> dict[str, str]:
     """Returns what was expected of the first value that is wrong, and mostly what was found: for an ``InputError``."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, expected ").removeprefix("Input should be ")
+    message = message.partition(" or instance of ")[0]  # a class of ours says nothing to who wrote a file
     if first["type"] == "value_error":
         return {"expected": message}
     if first["type"] == "extra_forbidden":

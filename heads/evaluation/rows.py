@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from features.rows.given_parts import GIVEN, part_rows
+from features.rows.given_parts import part_rows
 from features.runtime.errors import InputError
-from features.runtime.text import shortened
 from features.store.class_names import class_names
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
@@ -95,19 +93,15 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
     if not is_trained_on(metadata, store):
         expected = f"{metadata.store_fingerprint[:16]}, the store that was split, for --part {part}"
         raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
-    seed, *shares = (metadata.split.get(name) for name in ("seed", "validation", "test"))
-    if type(seed) is not int or seed < 0 or not _are_shares(shares):
-        expected = "seed, validation, test and identity"
-        raise InputError(head, field="split", expected=expected, found=shortened(json.dumps(metadata.split), 80))
-    validation, test = shares
-    ignored = metadata.split.get("parts") != GIVEN
+    told = metadata.split
+    shares = {"validation": told.validation, "test": told.test}
     try:
-        split = part_rows(store, validation=validation, test=test, seed=seed, ignore_parts=ignored).split
+        split = part_rows(store, **shares, seed=told.seed, ignore_parts=told.ignores_parts).split
     except InputError as error:
         raise error.within(store.path) from error
-    if split.identity != metadata.split.get("identity"):
+    if split.identity != told.identity:
         hint = "other rows are usable now, or another version of scikit-learn splits them"
-        expected = f"split {metadata.split.get('identity')} as {head}"
+        expected = f"split {told.identity} as {head}"
         raise InputError(store.path, field="split", expected=expected, found=split.identity, hint=hint)
     return _some(getattr(split, part), part, store)
 
@@ -116,7 +110,3 @@ def _some(rows: Rows, part: Part, store: FeatureSource) -> Rows:
     if not len(rows):
         raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none")
     return rows
-
-
-def _are_shares(values: list[Any]) -> TypeGuard[list[float]]:
-    return all(type(value) in (int, float) and value >= 0 for value in values) and sum(values) < 1

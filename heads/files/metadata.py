@@ -19,6 +19,7 @@ from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
 from heads.files.refitted import Refitted
+from heads.files.split_recipe import SplitRecipe
 from heads.model.spec import HeadSpec
 
 SCHEMA = 1
@@ -26,6 +27,12 @@ KIND = "head"
 IMAGE_MODEL = "image_model"
 JSON_FIELDS = ("spec", "own", "split", "refit", "versions")
 """Kept as JSON text."""
+_MADE_OF_JSON: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "spec": HeadSpec.from_dict,
+    "split": SplitRecipe.from_dict,
+    "refit": Refitted.from_dict,
+}
+"""What is made of some of these; the others stay as they are."""
 _LISTS = ("classes", "views")
 _COUNTS = ("feature_shape", "trials")
 _WHOLE = ("image_size", "trial")
@@ -35,8 +42,6 @@ TAKEN = ("views", "dtype")
 one file of heads."""
 WHERE_ALIKE = ("weights", "store_fingerprint", "study", "split", "projection")
 """What several heads in one file say of themselves only where all of them say the same."""
-_MADE: dict[str, Callable[[dict[str, Any]], Any]] = {"spec": HeadSpec.from_dict, "refit": Refitted.from_dict}
-"""What is made of some of those kept as JSON; the others stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +63,7 @@ class HeadMetadata(FeatureKind):
             the heads it was fitted by were not trained on.
         refit: How a head was trained again after the search, on training and validation rows together; of an ensemble,
             on what any member was.
-        split: How the rows of that store were split: ``seed``, the shares ``validation`` and ``test``, and ``identity``
-            of ``split_rows(store.usable, store.labels, store.patients, ...)``; None where parts came from stores of
-            their own.
+        split: How the rows of that store were split; None where parts came from stores of their own.
         projection: Where it was trained in fewer directions of the channels, which these are
             (``features.store.projection.Projection.digest``); '' where it was trained on all channels. Shape and
             fingerprint are those of the store that was compressed.
@@ -78,7 +81,7 @@ class HeadMetadata(FeatureKind):
     trials: tuple[int, ...] = ()
     value: float | None = None
     temperature: float | None = None
-    split: dict[str, Any] | None = None
+    split: SplitRecipe | None = None
     refit: Refitted | None = None
     projection: str = ""
     versions: dict[str, str]
@@ -140,7 +143,7 @@ def metadata_attributes(metadata: HeadMetadata) -> dict[str, Any]:
         value = getattr(metadata, field.name)
         if value is None or (field.name in ("trials", "projection", *LATER) and not value):
             continue
-        if isinstance(value, HeadSpec | Refitted):
+        if isinstance(value, HeadSpec | SplitRecipe | Refitted):
             value = value.to_dict()
         if field.name in JSON_FIELDS:
             value = json.dumps(value, sort_keys=True, allow_nan=False)
@@ -216,7 +219,7 @@ def _check_fits(path: Path, metadata: HeadMetadata) -> None:
 def _field(attributes: Attributes, name: str) -> Any:
     """Reads one attribute as the type of the metadata's field."""
     if name in JSON_FIELDS:
-        return attributes.json_object(name, _MADE.get(name, dict))
+        return attributes.json_object(name, _MADE_OF_JSON.get(name, dict))
     if name in _LISTS:
         return attributes.texts(name)
     if name in _COUNTS:

@@ -48,10 +48,10 @@ def some_features(config: StudyConfig, metadata: HeadMetadata) -> Tried:
 
 def _store(config: StudyConfig, fingerprint: str | None) -> FeatureStore | None:
     """The study's store that a head was trained on; its first one where that is not known."""
-    stores = [told for parts in config.stores_by_name.values() if (told := parts.get("features"))]
-    told = next((one for one in stores if one["fingerprint"] == fingerprint), next(iter(stores), None))
+    stores = [parts.features for parts in config.stores_by_name.values()]
+    told = next((one for one in stores if one.fingerprint == fingerprint), stores[0])
     try:
-        return FeatureStore(Path(told["path"])) if told else None
+        return FeatureStore(Path(told.path))
     except InputError:  # moved or removed: a head can leave all the same
         return None
 

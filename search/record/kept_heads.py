@@ -36,8 +36,8 @@ def other_than(path: Path, config: StudyConfig, trial: FrozenTrial) -> str | Non
 
 def _is_of_another(found: HeadMetadata, config: StudyConfig, trial: FrozenTrial) -> bool:
     """Studies have the same name wherever none was chosen: what they were made of tells them apart."""
-    store = config.stores_by_name.get(TrialNotes.of(trial).store, {}).get("features")
-    of_store = store is None or bool(found.projection) or found.store_fingerprint == store["fingerprint"]
-    seeded = found.split is None or found.split.get("seed") == config.split.get("seed")
+    stores = config.stores_by_name.get(TrialNotes.of(trial).store)
+    of_store = stores is None or bool(found.projection) or found.store_fingerprint == stores.features.fingerprint
+    seeded = found.split is None or found.split.seed == config.split.seed
     scored = trial.value is None or found.value == trial.value
     return not (of_store and seeded and scored)

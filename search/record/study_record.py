@@ -122,12 +122,12 @@ class StudyRecord:
     @property
     def judging_rows(self) -> int:
         """Rows that a trial's value is the accuracy on; with folds, all that is not test."""
-        return int(self.config.split["counts"][self._judging_part])
+        return self.config.split.counts[self._judging_part]
 
     @property
     def judging_rows_by_class(self) -> tuple[int, ...]:
         """Of ``judging_rows`` those of each class; empty in a study from before these were noted."""
-        return tuple(self.config.split.get("class_counts", {}).get(self._judging_part, ()))
+        return self.config.split.class_counts.get(self._judging_part, ())
 
     @property
     def _judging_part(self) -> str:
@@ -180,7 +180,7 @@ def _holds(concluded: Summary | None, trials: int) -> bool:
     return concluded is not None and not concluded.withdrawn and concluded.trials == trials
 
 
-class _Split(BaseModel):
+class _RowsOfParts(BaseModel):
     rows: dict[str, list[NonNegativeInt]]
 
 
@@ -190,7 +190,7 @@ def read_split(folder: Path) -> dict[str, list[int]]:
     Raises:
         InputError: It is missing or damaged.
     """
-    return read_model(folder / SPLIT_FILE, _Split, "the rows of a study's parts").rows
+    return read_model(folder / SPLIT_FILE, _RowsOfParts, "the rows of a study's parts").rows
 
 
 def is_running(folder: Path) -> bool:

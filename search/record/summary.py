@@ -32,11 +32,36 @@ from search.record.results import (
     TrialResult,
 )
 from search.setup.config import StudyConfig
+from search.setup.split import StudySplit
 from search.trials.notes import TrialNotes
 from search.trials.ranking import article_trial, is_counted, ranking
 from search.trials.times import search_seconds
 
 SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyParts(Recorded):
+    """The parts that the rows of a study are in.
+
+    Attributes:
+        counts: Rows of each, by its name.
+        patients: Known patients of each, by its name.
+        identity: Stands for which row is in which part.
+        absent_classes: Names of the classes that a part has no image of, by the name of the part, or of the fold; None
+            in studies from before these were looked for.
+    """
+
+    counts: dict[str, int]
+    patients: dict[str, int]
+    identity: str
+    absent_classes: dict[str, tuple[str, ...]] | None = field(default=None, metadata=OMIT_DEFAULT)
+
+    @classmethod
+    def of(cls, split: StudySplit) -> StudyParts:
+        """Returns what a summary says of a split."""
+        absent = split.absent_classes if "absent_classes" in split.model_fields_set else None
+        return cls(counts=split.counts, patients=split.patients, identity=split.identity, absent_classes=absent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +89,7 @@ class Summary(Recorded):
         calibration: Of the winner, on validation rows; None without finalists.
         test: What the test rows say; None where there are none, or they have not been used.
         verdict: That in a sentence.
-        split: Counts, patients and identity of the parts, and the names of classes that parts lack, by part
-            (``absent_classes``).
+        split: Counts, patients and identity of the parts, and the names of classes that they lack.
         store: Path and fingerprint of the store that was searched over.
         seed: Decides everything.
         engine: ``fused`` or ``solo``.
@@ -101,7 +125,7 @@ class Summary(Recorded):
     calibration: Calibration | None = None
     test: HeldOutTest | None = None
     verdict: str | None = None
-    split: dict[str, Any] = field(default_factory=dict)
+    split: StudyParts
     store: dict[str, str] | None = None
     seed: int = 0
     engine: str = ""
@@ -115,13 +139,12 @@ class Summary(Recorded):
     withdrawn: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     @property
-    def absent_classes(self) -> dict[str, list[str]]:
+    def absent_classes(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes that a part has no image of, by the part's name; parts with all classes are not there.
 
         Studies from before these were looked for have none.
         """
-        found: dict[str, list[str]] = self.split.get("absent_classes", {})
-        return found
+        return self.split.absent_classes or {}
 
     @property
     def failures_by_reason(self) -> dict[str, list[str]]:
@@ -182,7 +205,6 @@ class Summary(Recorded):
 
 
 _NO_ARTICLE = {"number": None, "value": None}
-_SPLIT = ("counts", "patients", "identity", "absent_classes")
 
 
 def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = None) -> Summary:
@@ -214,8 +236,8 @@ def summarise(study: optuna.Study, config: StudyConfig, *, chosen: int | None = 
         trial_epochs_per_second=round(trial_epochs / seconds, 4) if seconds else None,
         best=result_of(best) if best else None,
         article=result_of(article) if article else None,
-        split={name: config.split[name] for name in _SPLIT if name in config.split},
-        store=config.stores.get("features"),
+        split=StudyParts.of(config.split),
+        store=config.stores.features.model_dump(),
         seed=config.seed,
         engine=config.engine,
         failures={number: reason for number, reason in failures.items() if reason is not None},

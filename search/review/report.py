@@ -321,16 +321,15 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
         yield facts([("own heads of", own.function), ("its file", f"{own.file or 'none'}, sha256 {own.sha256 or '-'}")])
     else:
         yield facts((name, _listed_value(value)) for name, value in config.space.items())
-    patients = config.split["patients"]
-    parts = [(name, f"{count:,}", f"{patients[name]:,}") for name, count in config.split["counts"].items()]
+    counts, patients = config.split.counts, config.split.patients
+    parts = [(name, f"{count:,}", f"{patients[name]:,}") for name, count in counts.items()]
     yield table(("part", "rows", "known patients"), parts)
     for line in describe_absent(record.summary.absent_classes):
         yield note(f"{capitalized(line)}.")
     paths = [
-        (f"{name} {part} store".strip(), f"{store['path']}, fingerprint {store['fingerprint']}")
-        for name, parts_of_one in config.stores_by_name.items()
-        for part, store in parts_of_one.items()
-        if store
+        (f"{name} {part} store".strip(), f"{store.path}, fingerprint {store.fingerprint}")
+        for name, stores_of_one in config.stores_by_name.items()
+        for part, store in stores_of_one.given.items()
     ]
     patience = f"; complete after {config.patience} epochs without a better one" if config.patience else ""
     bank = f", {config.pages} pages, {config.dtype}" if config.pages and config.engine == "fused" else ""
@@ -343,7 +342,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
             ("finalists", config.repeats_in_words),
             ("folds", f"{config.folds}" if config.folds else "none: one validation part"),
             ("engine", f"{config.engine}{bank} on {config.backend}"),
-            ("split", f"identity {config.split['identity']}{_shared(record)}"),
+            ("split", f"identity {config.split.identity}{_shared(record)}"),
             *paths,
             ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ]
@@ -353,7 +352,7 @@ def _resolved(record: StudyRecord) -> Iterable[str]:
 def _shared(record: StudyRecord) -> str:
     """How many patients parts share, as it was counted; nothing where it was not."""
     audit = record.summary.audit
-    if not any(record.config.split["patients"].values()):
+    if not any(record.config.split.patients.values()):
         return "; no patient is known"
     if audit is None:
         return ""

@@ -263,7 +263,7 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
     config = record.config
     kept = ((trial, path_of(record.folder, trial.number)) for trial in kept_trials(record))
     trials = [trial for trial, path in kept if path.is_file() and path.suffix != OWN]
-    if config.folds or not config.stores.get("features") or not trials:
+    if config.folds or not trials:
         return
     use_backend(rather=config.backend)
     start_backend()
@@ -283,10 +283,9 @@ def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, li
 def _validation(record: StudyRecord, name: str, classes: Sequence[str], rows: Sequence[int]) -> Feed:
     """The validation rows in the store of a name."""
     stores = record.config.stores_by_name.get(name, record.config.stores)
-    store = stores.get("validation") or stores["features"]
-    assert store is not None
-    opened = FeatureStore(Path(store["path"]))
-    opened.check_recorded(store, "this study was made with")
+    store = stores.validation or stores.features
+    opened = FeatureStore(Path(store.path))
+    opened.check_recorded(store.identity, "this study was made with")
     source = with_classes(opened, classes, known_to=str(record.folder))
     if any(row >= len(opened) for row in rows):
         raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")

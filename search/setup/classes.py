@@ -145,9 +145,9 @@ def _sat_out(store: FeatureSource, trained: Rows, fold: Rows) -> tuple[str, ...]
     return store.lacking(np.setdiff1d(trained, fold))
 
 
-def absent_classes(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> dict[str, list[str]]:
+def absent_classes(parts: Mapping[str, tuple[FeatureSource, Rows]]) -> dict[str, tuple[str, ...]]:
     """Returns, for each part that lacks classes, their names."""
-    lacking = {name: [*store.lacking(rows)] for name, (store, rows) in parts.items() if len(rows)}
+    lacking = {name: store.lacking(rows) for name, (store, rows) in parts.items() if len(rows)}
     return {name: classes for name, classes in lacking.items() if classes}
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
@@ -18,35 +18,18 @@ from features.runtime.text import counted
 from heads.metrics.scoring import lower_is_better
 from search.setup.file_names import STUDY_FILE
 from search.setup.left_open import SHARE_IN_WORDS
-from search.setup.options import BEFORE, STORE_OPTIONS, StudyOptions, study_options
+from search.setup.options import BEFORE, StudyOptions, study_options
 from search.setup.own_function import OwnHeadRecord
 from search.setup.projection import StudyProjection
 from search.setup.space import Space
+from search.setup.split import StudySplit
 from search.setup.storage_url import bare, hidden
+from search.setup.store_refs import StoreRef, StudyStores
 
 SCHEMA = 1
 SPLIT_FILE = "split.json"
 REPORT_FILE = "report.html"
-_MAY_LACK = ("projection", "own_head", "store_name", "more_stores", "decided")
 PACKAGES = ("keras", "numpy", "optuna", "scikit-learn")
-
-
-class _Split(BaseModel):
-    """What has to stand in ``split``."""
-
-    identity: str
-    counts: dict[str, NonNegativeInt]
-    class_counts: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
-    patients: dict[str, NonNegativeInt]
-    validation: float
-    test: float
-
-
-class _Store(BaseModel):
-    """What has to stand in ``stores`` for each part that has one."""
-
-    path: str
-    fingerprint: str
 
 
 class StudyConfig(StudyOptions):
@@ -61,11 +44,10 @@ class StudyConfig(StudyOptions):
         dtype: Of the bank's products, None with the solo engine.
         backend: Keras backend.
         space: As in a study file.
-        stores: Path, fingerprint and content (where known) of the ``features``, ``validation`` and ``test`` stores; of
-            several ``features`` the first's.
+        stores: Those that the rows are from; of several ``features`` the first, and what belongs to it.
         store_name: Name of the first store of several; '' where there is one.
         more_stores: Likewise of the others, by name.
-        split: Shares, seed, counts and identity of the three parts; the rows themselves are in split.json.
+        split: How the rows are split; the rows themselves are in split.json.
         versions: Of the packages that matter.
         projection: With ``channels``, the directions that it trains in.
         own_head: With ``head``, what is recorded of the function.
@@ -78,13 +60,13 @@ class StudyConfig(StudyOptions):
     batch_size: PositiveInt
     backend: Backend
     space: dict[str, Any]
-    stores: dict[str, dict[str, str] | None]
-    split: dict[str, Any]
+    stores: StudyStores
+    split: StudySplit
     versions: dict[str, str]
     projection: StudyProjection | None = None
     own_head: OwnHeadRecord | None = None
     store_name: str = ""
-    more_stores: dict[str, dict[str, dict[str, str] | None]] = Field(default_factory=dict)
+    more_stores: dict[str, StudyStores] = Field(default_factory=dict)
     decided: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -99,15 +81,15 @@ class StudyConfig(StudyOptions):
         return "minimize" if lower_is_better(self.objective) else "maximize"
 
     @property
-    def stores_by_name(self) -> dict[str, dict[str, dict[str, str] | None]]:
+    def stores_by_name(self) -> dict[str, StudyStores]:
         """What ``stores`` is, of each store that a trial may name; by '' where there is one."""
         return {self.store_name: self.stores, **self.more_stores}
 
     @property
     def made_of(self) -> dict[str, Any]:
         """Seed, rows and stores: what tells it from another study of its name and its options."""
-        of = _identity(self)
-        return {name: of[name] for name in of if name in ("seed", "split.identity") or name.endswith(".fingerprint")}
+        stores = {f"{name}.fingerprint": store and store.fingerprint for name, store in self._each_store()}
+        return {"seed": self.seed, **stores, "split.identity": self.split.identity}
 
     @property
     def repeats_in_words(self) -> str:
@@ -154,48 +136,28 @@ class StudyConfig(StudyOptions):
         if (schema := data["schema"]) != SCHEMA:
             raise InputError(path, field="schema", expected=str(SCHEMA), found=f"{schema}"[:80])
         data = {name: value for name, value in data.items() if name != "schema"}
-        missing = next((name for name in cls.model_fields if name not in {*BEFORE, *_MAY_LACK, *data}), None)
+        fields = cls.model_fields.items()  # of the options all are noted, those that have a default, too
+        noted = [name for name, field in fields if field.is_required() or name in StudyOptions.model_fields]
+        missing = next((name for name in noted if name not in {*BEFORE, *data}), None)
         if missing:
             raise InputError(path, field=missing, expected="a value", found="none")
         try:
             config = cls.model_validate(data)
         except ValidationError as error:
             raise one_line(path, error) from error
-        config._check_parts(path)
+        config._check_names(path)
         Space.from_dict(config.space, str(path))  # which raises where it is none
         return config
 
-    def _check_parts(self, path: Path | str) -> None:
-        key = "split."
-        try:
-            _Split.model_validate(self.split)
-            for where, store in self._each_store():
-                key = f"{where}."
-                if store is not None:
-                    _Store.model_validate(store)
-        except ValidationError as error:
-            raise one_line(path, error, key) from error
-        wanted = {"train" if self.folds else "validation"}
-        for key in ("counts", "patients"):
-            if missing := wanted - self.split[key].keys():
-                raise InputError(path, field=f"split.{key}.{missing.pop()}", expected="a number", found="none")
-        parts = set(STORE_OPTIONS)
-        for stores in self.stores_by_name.values():
-            if other := stores.keys() - parts:
-                raise InputError(path, field="stores", expected="features, validation and test", found=sorted(other))
+    def _check_names(self, path: Path | str) -> None:
         if self.more_stores and (not self.store_name or self.store_name in self.more_stores):
             raise InputError(path, field="store_name", expected="a name of its own", found=self.store_name or "none")
-        for name, stores in self.more_stores.items():
-            if stores.keys() != parts or stores["features"] is None:
-                raise InputError(
-                    path, field=f"more_stores.{name}", expected="features, validation and test", found="less"
-                )
 
-    def _each_store(self) -> Iterator[tuple[str, dict[str, str] | None]]:
-        """Yields the stores, with what messages call each."""
+    def _each_store(self) -> Iterator[tuple[str, StoreRef | None]]:
+        """Yields the store of each part, None for one without, with what messages and the record call it."""
         for name, stores in self.stores_by_name.items():
-            begin = "stores" if stores is self.stores else f"more_stores.{name}"
-            yield from ((f"{begin}.{part}", store) for part, store in stores.items())
+            begin = "stores" if stores is self.stores else f"stores.{name}"
+            yield from ((f"{begin}.{part}", store) for part, store in stores.by_part.items())
 
     def check_resumable(self, where: Path | str, given: StudyConfig) -> None:
         """Compares this study, which is kept at ``where``, with what a command was told.
@@ -224,14 +186,11 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     """What makes two studies the same, one flat level, so that a difference has a name."""
     flat: dict[str, Any] = {name: getattr(config, name) for name, option in study_options() if not option.may_change}
     flat["storage"] = bare(config.storage) if config.storage else None
-    for name, stores in config.stores_by_name.items():
-        begin = "stores" if stores is config.stores else f"stores.{name}"
-        for part, store in stores.items():
-            flat[f"{begin}.{part}.fingerprint"] = store["fingerprint"] if store else None
-            if store and "content" in store:
-                flat[f"{begin}.{part}.content"] = store["content"]
+    for name, store in config._each_store():
+        flat[f"{name}.fingerprint"] = None
+        flat |= {f"{name}.{key}": value for key, value in store.identity.items()} if store else {}
     for name, domain in config.space.items():
         flat[f"space.{name}"] = domain
     for name in ("validation", "test", "identity"):
-        flat[f"split.{name}"] = config.split[name]
+        flat[f"split.{name}"] = getattr(config.split, name)
     return flat

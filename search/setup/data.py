@@ -23,6 +23,7 @@ from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
 from features.store.source import FeatureSource
+from heads.files.split_recipe import SplitRecipe
 from search.setup.classes import (
     absent_classes,
     describe_absent,
@@ -33,6 +34,7 @@ from search.setup.classes import (
     require_usable,
 )
 from search.setup.seeds import batches_seed
+from search.setup.split import StudySplit
 
 RowsOf = tuple[FeatureSource, Rows]
 """Rows of a part, and the store that they are of."""
@@ -47,7 +49,7 @@ class SearchData:
         validation: Rows that decide between heads; with folds, ``train`` itself.
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, by the chosen head; ``None`` where there are none.
-        split: The parts as JSON: shares, seed, rows, rows of each class, patients, identity, classes that parts lack.
+        split: How they were split: all that is noted but the rows themselves.
         remarks: What the user should know about them.
     """
 
@@ -55,7 +57,7 @@ class SearchData:
     validation: Feed
     folds: tuple[Rows, ...]
     test: Feed | None
-    split: dict[str, Any]
+    split: StudySplit
     remarks: tuple[str, ...]
 
     @property
@@ -124,16 +126,27 @@ class SearchData:
         return [float(weight) for weight in len(trained) / (len(counts) * counts)]  # none is 0, see load_data
 
     @property
-    def remakeable_split(self) -> dict[str, Any] | None:
-        """What ``split_rows`` needs to make the split again; None where a part came from a store of its own.
+    def rows(self) -> dict[str, Rows]:
+        """Rows of each part in its store, by its name: what ``split.json`` holds."""
+        none = self.train.rows[:0]
+        validated = none if self.folds else self.validation.rows
+        return {
+            "train": self.train.rows,
+            "validation": validated,
+            "test": none if self.test is None else self.test.rows,
+        }
+
+    @property
+    def remakeable_split(self) -> SplitRecipe | None:
+        """What it takes to make the split again; None where a part came from a store of its own.
 
         With folds there is no validation part: all that is not for the test is training rows.
         """
         parts = (self.validation, self.test)
         if any(part is not None and part.store is not self.store for part in parts):
             return None
-        names = ("seed", "validation", "test", "identity", "parts")
-        return {name: self.split[name] for name in names if name in self.split}
+        made = self.split
+        return SplitRecipe(made.seed, made.validation, made.test, made.identity, made.parts or "")
 
 
 def load_data(
@@ -200,9 +213,8 @@ def load_data(
             raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
     require_trainable(store, trained, as_given=bool(parted.given))
 
-    kept = Split(trained, validated[1], tested[1])
-    record = _describe(kept, store, validated[0], tested[0]) | {**shares, "seed": seed, "folds": folds}
-    record |= {"parts": GIVEN} if parted.given else {}
+    noted = _described({"train": (store, trained), "validation": validated, "test": tested})
+    noted |= {**shares, "seed": seed, "folds": folds} | ({"parts": GIVEN} if parted.given else {})
     budget = resident_budget() if resident else 0
     train = Feed(store, trained, memory_bytes=budget * 4 // 5)
     data = SearchData(
@@ -210,12 +222,12 @@ def load_data(
         validation=train if folds else Feed(*validated, memory_bytes=budget // 5),
         folds=_fold(store, trained, folds, seed) if folds else (),
         test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
-        split=record,
+        split=StudySplit(**noted),
         remarks=tuple(remarks),
     )
     absent = absent_classes(data.judging | {"test": tested})
     told = (*data.remarks, *describe_absent(absent), *describe_sat_out(store, trained, data.folds))
-    return replace(data, split=record | {"absent_classes": absent}, remarks=told)
+    return replace(data, split=StudySplit(**noted, absent_classes=absent), remarks=told)
 
 
 def _checked_shares(given: dict[str, float], stores: dict[str, Path | None], folds: int) -> dict[str, float]:
@@ -290,24 +302,16 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     ]
 
 
-def _describe(
-    split: Split, store: FeatureSource, validation_store: FeatureSource, test_store: FeatureSource
-) -> dict[str, Any]:
-    """What goes into study.json and split.json."""
-    parts = {
-        "train": (store, split.train),
-        "validation": (validation_store, split.validation),
-        "test": (test_store, split.test),
-    }
+def _described(parts: dict[str, RowsOf]) -> dict[str, Any]:
+    """What is noted of the rows of the parts, and what the split is known by."""
+    classes = len(parts["train"][0].classes)
+    labels = {name: store.labels[rows] for name, (store, rows) in parts.items()}
+    patients = {name: set(store.patients[rows].tolist()) - {""} for name, (store, rows) in parts.items()}
     return {
-        "identity": split.identity,
+        "identity": Split(*(rows for _, rows in parts.values())).identity,
         "counts": {name: len(rows) for name, (_, rows) in parts.items()},
-        "class_counts": {
-            name: np.bincount(part.labels[rows], minlength=len(store.classes)).tolist()
-            for name, (part, rows) in parts.items()
-        },
-        "patients": {name: len(set(part.patients[rows].tolist()) - {""}) for name, (part, rows) in parts.items()},
-        "rows": {name: rows.tolist() for name, (_, rows) in parts.items()},
+        "class_counts": {name: np.bincount(of, minlength=classes).tolist() for name, of in labels.items()},
+        "patients": {name: len(known) for name, known in patients.items()},
     }
 
 

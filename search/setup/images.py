@@ -72,8 +72,8 @@ def check_same_study(folder: Path, recorded: StudyConfig | None, place: Path) ->
     Raises:
         InputError: Nothing is there, and the study was made with another store.
     """
-    stored = recorded.stores.get("features") if recorded else None
-    if place.exists() or stored is None or Path(stored["path"]) == place.absolute():
+    stored = recorded.stores.features.path if recorded else None
+    if place.exists() or stored is None or Path(stored) == place.absolute():
         return
     hint = "--out names another study directory"
-    raise InputError(folder, field="stores.features", expected=f"a study of {place}", found=stored["path"], hint=hint)
+    raise InputError(folder, field="stores.features", expected=f"a study of {place}", found=stored, hint=hint)

@@ -58,15 +58,14 @@ def _function(config: StudyConfig) -> str:
 def _options(config: StudyConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, stores in config.stores_by_name.items():
-        for part, store in stores.items():
-            if store:
-                options.setdefault(part, []).append(with_name(name, store["path"]))
+        for part, store in stores.given.items():
+            options.setdefault(part, []).append(with_name(name, store.path))
     options |= {} if config.head else {"study": f"{config.name}.toml"}
     options |= {"out": f"{config.name}-again"}
     options |= {name: getattr(config, name) for name, option in study_options() if option.printed}
     for part in ("validation", "test"):
-        if not config.stores.get(part) and not (part == "validation" and config.folds):
-            options[f"{part}_fraction"] = config.split[part]
+        if part not in config.stores.given and not (part == "validation" and config.folds):
+            options[f"{part}_fraction"] = getattr(config.split, part)
     return options
 
 

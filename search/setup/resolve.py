@@ -33,6 +33,7 @@ from search.setup.storage_url import (
     openable,
     remember,
 )
+from search.setup.store_refs import StoreRef, StudyStores
 from search.setup.stores import ALONE, StudyData, named_paths, part_paths, with_name
 
 STUDIES = Path("studies")
@@ -88,9 +89,9 @@ class Resolved:
         Raises:
             InputError: Naming both fingerprints, or contents.
         """
-        stored = self.recorded.stores_by_name.get(name, {}).get("features") if self.recorded else None
-        if stored:
-            store.check_recorded(stored, "this study was made with")
+        stores = self.recorded.stores_by_name.get(name) if self.recorded else None
+        if stores:
+            store.check_recorded(stores.features.identity, "this study was made with")
 
     def fitted_to(self, data: StudyData) -> Resolved:
         """Returns the search with what its space has no use for on these features left out.
@@ -148,7 +149,7 @@ class Resolved:
             stores=next(iter(stores.values())),
             store_name=next(iter(stores)),
             more_stores=dict(list(stores.items())[1:]),
-            split={name: value for name, value in data.first.split.items() if name != "rows"},
+            split=data.first.split,
             versions=package_versions(backend),
             projection=projection,
             own_head=self.recorded.own_head if self.recorded is not None else own,
@@ -158,13 +159,13 @@ class Resolved:
             self.recorded.check_resumable(self.where, config)
         return config
 
-    def _stores_of(self, data: SearchData) -> dict[str, dict[str, str] | None]:
+    def _stores_of(self, data: SearchData) -> StudyStores:
         options = self.options
-        return {
-            "features": _store(data.train.store),
-            "validation": _store(data.validation.store) if options.validation else None,
-            "test": _store(data.test.store) if data.test and options.test else None,
-        }
+        return StudyStores(
+            features=_store(data.train.store),
+            validation=_store(data.validation.store) if options.validation else None,
+            test=_store(data.test.store) if data.test and options.test else None,
+        )
 
 
 def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] = lambda url, name: None) -> Resolved:
@@ -369,10 +370,9 @@ def _recorded_values(folder: Path, config: StudyConfig) -> dict[str, Any]:
     kept = {name: getattr(config, name) for name in StudyOptions.model_fields}
     paths: dict[str, list[str]] = {}
     for name, stores in config.stores_by_name.items():
-        for part, store in stores.items():
-            if store:
-                paths.setdefault(part, []).append(with_name(name, _there(folder, store["path"])))
-    shares = {f"{part}_fraction": config.split[part] for part in ("validation", "test")}
+        for part, store in stores.given.items():
+            paths.setdefault(part, []).append(with_name(name, _there(folder, store.path)))
+    shares = {"validation_fraction": config.split.validation, "test_fraction": config.split.test}
     return kept | paths | shares
 
 
@@ -383,5 +383,5 @@ def _there(folder: Path, path: str) -> str:
     return str(moved) if noted.parent.name == DEMONSTRATION and not noted.exists() and moved.is_file() else path
 
 
-def _store(store: FeatureSource) -> dict[str, str]:
-    return {"path": str(store.path.absolute()), **store.identity}
+def _store(store: FeatureSource) -> StoreRef:
+    return StoreRef(path=str(store.path.absolute()), **store.identity)

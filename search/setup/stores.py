@@ -192,7 +192,7 @@ def require_same_images(stores: Mapping[str, SearchData]) -> None:
             mine, theirs = _source(first, part), _source(other, part)
             if mine is not None and theirs is not None:
                 _require_same(mine, theirs)
-        if other.split["identity"] != first.split["identity"]:
+        if other.split.identity != first.split.identity:
             expected = f"the parts of {first.store.path}"
             raise InputError(other.store.path, field="split", expected=expected, found="others")
 

@@ -105,7 +105,7 @@ def test_finalists_are_repeated_and_trained_on_all_rows_and_tested_once(world):
     assert {one.is_article for one in summary.finalists.heads} == {True, False}
     assert all(len(one.values) == 2 and None not in one.values for one in summary.finalists.heads)
     assert summary.finalists.heads[0].values[0] != summary.finalists.heads[0].values[1] or summary.best.value == 1
-    assert summary.refit.rows == summary.split["counts"]["train"] + summary.split["counts"]["validation"]
+    assert summary.refit.rows == summary.split.counts["train"] + summary.split.counts["validation"]
     assert summary.test.uses == 1
     assert summary.calibration.temperature > 0
 

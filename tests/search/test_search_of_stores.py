@@ -78,7 +78,7 @@ def test_each_head_leaves_as_one_of_its_stores_features(found, stores):
 def test_the_record_says_which_stores_there_are(found, stores):
     config = StudyConfig.read(found.folder)
     assert config.space["features"] == list(SHAPES)
-    told = {name: Path(parts["features"]["path"]) for name, parts in config.stores_by_name.items()}
+    told = {name: Path(parts.features.path) for name, parts in config.stores_by_name.items()}
     assert told == stores
 
 
@@ -121,7 +121,7 @@ def test_each_may_have_its_own_store_to_test_on(stores, tmp_path):
     told = {"ignore_parts": True, "test": {name: tests[name] for name in reversed(tests)}, "trials": 4, "finalists": 0}
     study = search(tmp_path / "study", stores, **told)
     parts = study.config.stores_by_name
-    assert {name: Path(one["test"]["path"]) for name, one in parts.items()} == tests
+    assert {name: Path(one.test.path) for name, one in parts.items()} == tests
     with pytest.raises(InputError, match="--test: expected one for each of --features"):
         search(tmp_path / "other", stores, test=tests["small"])
 

@@ -50,7 +50,7 @@ def load(store: FeatureStore, **options) -> SearchData:
 
 
 def row_of(data: SearchData, part: str, number: int = 0) -> int:
-    return data.split["rows"][part][number]
+    return int(data.rows[part][number])
 
 
 def test_shared_patients_are_counted_not_assumed(tmp_path, images):
@@ -173,7 +173,7 @@ def test_a_study_lists_pairs_across_its_parts(tmp_path, images):
     assert [row["second_path"] for row in table] == [pair.second_path for pair in found.pairs]
     assert {row["first_part"] for row in table} == {"train"}
     lines = list(describe(found))
-    counts, patients = data.split["counts"], data.split["patients"]
+    counts, patients = data.split.counts, data.split.patients
     assert f"test {counts['test']} rows of {patients['test']} patients; patients in two parts: 0" in lines[0]
     assert lines[1] == "warning: near-identical images across parts: 2 pairs, listed in near_identical.csv"
     assert len(lines) == 5

@@ -36,6 +36,7 @@ from heads.files.image_model import build_image_model
 from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import ACTIVATIONS
 from heads.files.refitted import Refitted
+from heads.files.split_recipe import SplitRecipe
 from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
 from heads.saliency.gradcam import class_activation_map
@@ -182,7 +183,7 @@ class TestMetadata:
             study="heads",
             trial=3,
             value=0.9,
-            split={"seed": 1},
+            split=SplitRecipe(1, 0.1, 0.2, "0" * 16),
             versions={"keras": "3"},
         )
         second = replace(first, spec=THREE[1], trial=8, value=0.8, **changes)

@@ -15,6 +15,7 @@ from features.runtime.errors import InputError
 from heads.files.head_file import read_metadata, save_head
 from heads.files.metadata import HeadMetadata
 from heads.files.refitted import Refitted
+from heads.files.split_recipe import SplitRecipe
 
 TEXT = (ROOT / "docs" / "head-file.md").read_text(encoding="utf-8")
 KERAS = {"backend", "keras_version", "model_config"}
@@ -30,8 +31,9 @@ def told() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     some = {"trial": 3, "trials": (3,), "value": 0.5, "temperature": 1.5, "projection": "ab" * 32, "study": "heads"}
-    some |= {name: {"some": 1} for name in ("own", "split", "versions")}
-    some |= {"spec": PLAIN, "layer": "conv1", "backbone_sha256": "ef" * 32, "refit": Refitted(parts=("train",))}
+    some |= {name: {"some": 1} for name in ("own", "versions")}
+    some |= {"split": SplitRecipe(3, 0.1, 0.2, "0" * 16), "refit": Refitted(parts=("train",))}
+    some |= {"spec": PLAIN, "layer": "conv1", "backbone_sha256": "ef" * 32}
     path = tmp_path_factory.mktemp("document") / "best.hdf5"
     save_head(path, random_head(PLAIN), HeadMetadata.of_store(build_header(), "cd" * 32, **some))
     return path

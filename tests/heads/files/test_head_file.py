@@ -25,6 +25,7 @@ from heads.files.head_file import read_head, read_metadata, save_head
 from heads.files.metadata import HeadMetadata
 from heads.files.own_file import save_own_head
 from heads.files.plain_layers import ACTIVATIONS
+from heads.files.split_recipe import SplitRecipe
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
@@ -39,7 +40,7 @@ SPECS = (
 class TestOut:
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.pooling)
     def test_comes_back_as_it_was(self, tmp_path: Path, spec: HeadSpec) -> None:
-        split = {"seed": 3, "validation": 0.1, "test": 0.2, "identity": "0" * 16}
+        split = SplitRecipe(seed=3, validation=0.1, test=0.2, identity="0" * 16, parts="given")
         metadata = HeadMetadata.of_store(
             build_header(views=("identity", "flip")),
             "f" * 64,

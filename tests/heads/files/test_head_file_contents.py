@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def _attribute(name: str, value: Any) -> Callable[[Any], None]:
     return lambda file: file.attrs.__setitem__(name, value)
 
 
+def _split(**changes: Any) -> Callable[[Any], None]:
+    told = {"seed": 5, "validation": 0.2, "test": 0.25, "identity": "0" * 16}
+    return _attribute("split", json.dumps(told | changes))
+
+
 METADATA = {
     "a newer schema": (_attribute("schema", 2), "schema: expected 1, found"),
     "few classes": (_attribute("classes", ["a", "b"]), "classes: expected 4 different names"),
@@ -83,6 +89,15 @@ METADATA = {
     "rows as text": (_attribute("refit", '{"rows": "80", "epochs": 3}'), r"refit: .*\(rows: expected a whole"),
     "a mean of none": (_attribute("refit", '{"mean": 0.5}'), r"refit: .*\(repeats: expected a"),
     "no JSON": (_attribute("split", "{"), "split: expected a JSON object"),
+    "a seed as text": (_split(seed="5"), "split: expected a JSON object that fits, found another .seed '5'"),
+    "a seed below 0": (_split(seed=-1), "another .seed -1"),
+    "a seed that is too large": (_split(seed=2**40), "another .seed 1099511627776"),
+    "true as a seed": (_split(seed=True), "another .seed True"),
+    "no share": (_split(test=None), "another .validation 0.2 and test None, which are no shares"),
+    "all rows as shares": (_split(test=0.9), "another .validation 0.2 and test 0.9, which are no shares"),
+    "a share below 0": (_split(validation=-0.1), "another .validation -0.1"),
+    "no identity": (_split(identity=None), "another .identity None"),
+    "unknown parts": (_split(parts="taken"), "another .parts 'taken', which are not given"),
     "a text as number": (_attribute("image_size", "big"), "image_size: expected a whole number"),
     "an infinite number": (_attribute("alpha", np.inf), "alpha: expected a number"),
     "a temperature of 0": (_attribute("temperature", 0.0), r"temperature: expected a number above 0, found 0\.0"),

@@ -175,7 +175,8 @@ def test_a_head_that_is_lost_or_another_in_its_place_is_told_and_not_taken_for_i
     path.rmdir()
     path.write_bytes(whole)
     head = read_head(path)
-    for other in ({"value": 0.7}, {"split": {"seed": 4}}, {"store_fingerprint": "cd" * 32}):
+    split = replace(head.metadata.split, seed=4)
+    for other in ({"value": 0.7}, {"split": split}, {"store_fingerprint": "cd" * 32}):
         save_head(path, head.model, replace(head.metadata, **other))
         assert "found the head of another study of this name" in told()
     path.write_bytes(whole)

@@ -234,8 +234,8 @@ STORE = {"path": "store.h5", "fingerprint": "ef" * 32}
     ("change", "why"),
     [
         ({"seed": 4}, "seed: expected"),
-        ({"split": make_config().split | {"identity": "ef" * 8}}, "split.identity: expected"),
-        ({"stores": make_config().stores | {"features": STORE}}, "stores.features.fingerprint: expected"),
+        ({"split": make_config().split.model_copy(update={"identity": "ef" * 8})}, "split.identity: expected"),
+        ({"stores": {"features": STORE}}, "stores.features.fingerprint: expected"),
     ],
     ids=["seed", "split", "store"],
 )

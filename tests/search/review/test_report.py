@@ -16,7 +16,7 @@ import optuna
 import pytest
 from browser import Visit, chromium, require, what_is_missing
 from commands import invoke, succeed
-from made_study import MadeStudy, make_config
+from made_study import PATIENTS, MadeStudy, make_config
 from meeting import meet
 from optuna.trial import TrialState
 
@@ -191,7 +191,7 @@ def test_its_words_fit_the_study(finished):
     assert "their means are less too low" in of_loss
     assert "by loss on validation, then number" in of_loss
     assert "solo on tensorflow" in told(record, engine="solo")
-    unknown = record.config.split | {"patients": dict.fromkeys(record.config.split["patients"], 0)}
+    unknown = record.config.split.model_copy(update={"patients": dict.fromkeys(PATIENTS, 0)})
     assert "; no patient is known" in told(record, split=unknown)
     assert "in two parts" not in usual  # nobody has counted
     for shared, words in ((0, "; no patient in two parts"), (1, "; 1 patient in two parts")):

@@ -182,7 +182,8 @@ def test_with_folds_the_error_of_a_share_is_of_all_rows_that_judge(record):
 
 
 def test_a_mean_of_classes_is_as_uncertain_as_its_rarest_class(record):
-    split = record.config.split | {"class_counts": {"train": [300, 100], "validation": [90, 0, 10]}}
+    counts = {"train": (300, 100), "validation": (90, 0, 10)}
+    split = record.config.split.model_copy(update={"class_counts": counts})
     balanced = record.config.model_copy(update={"objective": "balanced_accuracy", "split": split})
     trial = record.ranked[-1]
     variance = trial.value * (1 - trial.value)

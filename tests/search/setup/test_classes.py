@@ -91,19 +91,19 @@ def test_parts_that_lack_classes_are_said(tmp_path):
     other = made(tmp_path / "o.h5", [0] * 6, [""] * 6, "B")
     third = made(tmp_path / "t.h5", [0, 1] * 3, [""] * 6, "CA")
     data = made_data(store, validation=other, test=third)
-    assert data.split["absent_classes"] == {"validation": ["A", "C"], "test": ["B"]}
-    assert data.split["class_counts"] == {"train": [20, 20, 20], "validation": [0, 6, 0], "test": [3, 0, 3]}
+    assert data.split.absent_classes == {"validation": ("A", "C"), "test": ("B",)}
+    assert data.split.class_counts == {"train": (20, 20, 20), "validation": (0, 6, 0), "test": (3, 0, 3)}
     assert data.remarks[-2:] == (
         "validation has no image of 2 classes: A, C",
         "test has no image of class B",
     )
-    assert made_data(store).split["absent_classes"] == {}
+    assert made_data(store).split.absent_classes == {}
 
 
 def test_folds_that_lack_classes_are_said(tmp_path):
     labels, patients = [0] * 30 + [1] * 30, [*map(str, range(30)), *["q"] * 30]
     data = made_data(made(tmp_path / "s.h5", labels, patients, "AB"), folds=3, test_share=0.0, validation_share=0.0)
-    lacking = [name for name, classes in data.split["absent_classes"].items() if classes == ["B"]]
+    lacking = [name for name, classes in data.split.absent_classes.items() if classes == ("B",)]
     assert len(lacking) == 2
     assert f"{lacking[0]} has no image of class B" in data.remarks
     (whole,) = {"fold 1", "fold 2", "fold 3"}.difference(lacking)

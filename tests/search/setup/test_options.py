@@ -86,6 +86,9 @@ def test_a_study_json_older_than_some_options_means_what_it_meant(tmp_path):
     assert (config.finalists, config.repeats) == (0, 1)
 
 
+SPLIT, STORES = (make_config().to_dict()[name] for name in ("split", "stores"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -93,6 +96,17 @@ def test_a_study_json_older_than_some_options_means_what_it_meant(tmp_path):
         ({"surprise": 1}, "surprise: expected no such key, found 1"),
         ({"sampler": "oracle"}, "sampler: expected 'tpe'"),
         ({"schema": 9}, "schema: expected 1, found 9"),
+        ({"stores": {}}, "stores.features: expected a value, found none"),
+        ({"stores": STORES | {"features": None}}, "stores.features: expected a valid dictionary, found None"),
+        ({"stores": STORES | {"test": {"path": "x.h5"}}}, "stores.test.fingerprint: expected a value, found none"),
+        ({"stores": STORES | {"other": None}}, "stores.other: expected no such key, found None"),
+        ({"more_stores": {"b": STORES}}, "store_name: expected a name of its own, found none"),
+        ({"more_stores": {"b": {}}, "store_name": "a"}, "more_stores.b.features: expected a value, found none"),
+        ({"split": SPLIT | {"absent_classes": 5}}, "split.absent_classes: expected a valid dictionary, found 5"),
+        ({"split": SPLIT | {"class_counts": {"test": 5}}}, "split.class_counts.test: expected a valid tuple, found 5"),
+        ({"split": SPLIT | {"seed": None}}, "split.seed: expected a valid integer, found None"),
+        ({"split": SPLIT | {"parts": "taken"}}, "split.parts: expected 'given', found 'taken'"),
+        ({"split": SPLIT | {"patients": {"train": 3}}}, "split.patients: expected numbers for train, validation, test"),
     ],
 )
 def test_a_damaged_study_json_is_refused_by_its_key(tmp_path, change, said):
@@ -275,7 +289,7 @@ def test_the_command_line_is_before_the_record_and_that_before_the_study_file(tm
     again = resolve(RunOptions.given({"study": file, "out": folder, "resume": True, "repeats": 3})).options
     assert (again.trials, again.epochs, again.finalists, again.repeats) == (40, 8, 0, 3)
     assert (again.features, again.validation, again.pages) == (["a.h5"], None, 32)
-    assert again.validation_fraction == make_config().split["validation"]
+    assert again.validation_fraction == make_config().split.validation
 
 
 def test_stores_that_go_on_are_those_of_the_record_whatever_their_files_are_called(tmp_path):

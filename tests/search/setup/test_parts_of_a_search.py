@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from conftest import build_header, fill_store
 from made_data import made_data
+from made_study import make_config
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
 from heads.evaluation.rows import Part, rows_of
 from heads.files.metadata import HeadMetadata
+from heads.files.split_recipe import SplitRecipe
 from search.setup.data import SearchData
 
 PARTS = ("train",) * 48 + ("validation",) * 12 + ("test",) * 12
@@ -39,15 +42,36 @@ def sizes(data: SearchData) -> tuple[int, int, int]:
 def test_parts_are_used_and_that_is_said(path: Path) -> None:
     data = load(path)
     assert sizes(data) == (48, 12, 12)
-    assert data.split["parts"] == "given"
+    assert data.split.parts == data.remakeable_split.parts == "given"
     assert "store.h5: train, validation, test as given; --ignore-parts splits all rows anew" in data.remarks
 
 
 def test_they_are_split_anew_on_request(path: Path) -> None:
     data = load(path, ignore_parts=True)
     assert sizes(data) != (48, 12, 12)
-    assert "parts" not in data.split
+    assert data.split.parts is None
     assert not any("as given" in remark for remark in data.remarks)
+
+
+def test_what_files_say_of_a_split_stays_in_its_order(path: Path) -> None:
+    data = load(path)
+    told = data.split.with_rows(data.rows)
+    first, last = ["identity", "counts", "class_counts", "patients"], ["validation", "test", "seed", "folds"]
+    assert list(told) == [*first, "rows", *last, "parts", "absent_classes"]
+    assert {name: len(rows) for name, rows in told["rows"].items()} == data.split.counts
+    split = make_config(split=data.split).to_dict()["split"]
+    assert json.dumps(split) == json.dumps({name: value for name, value in told.items() if name != "rows"})
+    older = {name: split[name] for name in ("identity", "counts", "patients", *last)}
+    assert json.dumps(make_config(split=older).to_dict()["split"]) == json.dumps(older)
+    folded = load(path, folds=3)
+    assert list(map(len, folded.split.with_rows(folded.rows)["rows"].values())) == [60, 0, 12]
+    assert folded.remakeable_split.to_dict() == {
+        "seed": 0,
+        "validation": 0.0,
+        "test": 0.15,
+        "identity": folded.split.identity,
+        "parts": "given",
+    }
 
 
 def test_a_refusal_names_the_store_once(tmp_path: Path) -> None:
@@ -55,7 +79,7 @@ def test_a_refusal_names_the_store_once(tmp_path: Path) -> None:
     fill_store(path, header)
     said = f"{path}: parts: expected rows to train on, found none left; --ignore-parts splits all rows anew"
     store = FeatureStore(path)
-    split = {"seed": 0, "validation": 0.15, "test": 0.15, "identity": "0" * 16, "parts": "given"}
+    split = SplitRecipe(seed=0, validation=0.15, test=0.15, identity="0" * 16, parts="given")
     metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=split, versions={})
     for ask in (lambda: load(path), lambda: rows_of(Part.VALIDATION, tmp_path / "head.hdf5", metadata, store)):
         with pytest.raises(InputError) as caught:
@@ -106,7 +130,7 @@ def test_an_evaluation_finds_the_parts_of_the_study(path: Path, folds: int) -> N
 
 def test_an_evaluation_on_another_store_takes_that_ones_parts(path: Path) -> None:
     store = FeatureStore(path)
-    for fingerprint, split in (("f" * 64, None), ("f" * 64, {"seed": 0, "validation": 0.1, "test": 0.1})):
+    for fingerprint, split in (("f" * 64, None), ("f" * 64, SplitRecipe(0, 0.1, 0.1, "0" * 16))):
         metadata = HeadMetadata.of_store(store.header, fingerprint, split=split, versions={})
         assert rows_of(Part.VALIDATION, Path("head.hdf5"), metadata, store).tolist() == list(range(48, 60))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -17,6 +18,8 @@ from search.setup.audit import audit_study
 from search.setup.config import StudyConfig
 from search.training.snapshot import Snapshots
 
+PARTS = ("features", "validation", "test")
+
 
 def config_of(**store: str) -> StudyConfig:
     stores: dict[str, Any] = {"features": {"path": "s.h5", "fingerprint": "ab", **store}}
@@ -29,6 +32,21 @@ def test_another_content_is_refused_and_an_unknown_one_is_not(tmp_path):
         one.check_resumable(tmp_path / "study.json", given)
     with pytest.raises(InputError, match=r"stores\.features\.content: expected 11, found 22"):
         known.check_resumable(tmp_path / "study.json", other)
+
+
+def test_what_a_study_is_made_of_is_noted_by_names_and_its_stores_as_they_were_told():
+    known = {"path": "s.h5", "fingerprint": "ab", "content": "11"}
+    more = {"b.fingerprint": {"features": known, "validation": known, "test": None}}
+    config = make_config(stores={"features": known}, store_name="a", more_stores=more, space={"x.fingerprint": [1, 2]})
+    told = config.to_dict()
+    assert json.dumps(told["stores"]) == json.dumps({"features": known, "validation": None, "test": None})
+    assert json.dumps(told["more_stores"]) == json.dumps(more)
+    unknown = {"path": "s.h5", "fingerprint": "ab"}
+    assert json.dumps(config_of().to_dict()["stores"]["features"]) == json.dumps(unknown)
+    other = {f"stores.b.fingerprint.{part}.fingerprint": of for part, of in zip(PARTS, ("ab", "ab", None), strict=True)}
+    first = {f"stores.{part}.fingerprint": of for part, of in zip(PARTS, ("ab", None, None), strict=True)}
+    expected = {"seed": 3, **first, **other, "split.identity": "cd" * 8}
+    assert json.dumps(config.made_of) == json.dumps(expected)
 
 
 def test_an_audit_is_made_anew_where_the_content_is_another(tmp_path, make_store, monkeypatch):

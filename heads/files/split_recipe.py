@@ -1,0 +1,61 @@
+"""How a store's rows were split, as a head's file says it: what it takes to find the rows of the parts again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.hdf5.values import shown
+from features.rows.given_parts import GIVEN
+
+_LARGEST_SEED = 2**31 - 1
+"""Of those that a search takes."""
+
+
+@dataclass(frozen=True)
+class SplitRecipe:
+    """How a store's rows were split.
+
+    Attributes:
+        seed: Decides the split.
+        validation: Share of the rows to validate on, 0 for none.
+        test: Likewise to test on.
+        identity: Of the split that was made of these (``features.rows.split.Split.identity``).
+        parts: ``given`` where the parts that the store itself says were used, and only those that it lacks split off;
+            '' where all rows were split by patient.
+    """
+
+    seed: int
+    validation: float
+    test: float
+    identity: str
+    parts: str = ""
+
+    @property
+    def ignores_parts(self) -> bool:
+        """Whether all rows were split, whatever the store says of their parts."""
+        return self.parts != GIVEN
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what a head's file holds; ``parts`` only where it says something."""
+        return {name: value for name, value in vars(self).items() if name != "parts" or value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SplitRecipe:
+        """Returns what ``to_dict`` gave.
+
+        Raises:
+            ValueError: A value is missing, or is none of its kind.
+        """
+        seed, identity, parts = data.get("seed"), data.get("identity"), data.get("parts", "")
+        shares = validation, test = data.get("validation"), data.get("test")
+        if type(seed) is not int or not 0 <= seed <= _LARGEST_SEED:
+            raise ValueError(f"seed {shown(seed)}, which is none")
+        if not all(type(share) in (int, float) and share >= 0 for share in shares) or not sum(shares) < 1:
+            raise ValueError(f"validation {shown(validation)} and test {shown(test)}, which are no shares of the rows")
+        if not isinstance(identity, str):
+            raise ValueError(f"identity {shown(identity)}, which is none")
+        if parts not in ("", GIVEN):
+            raise ValueError(f"parts {shown(parts)}, which are not {GIVEN}")
+        return cls(seed, validation, test, identity, parts)
