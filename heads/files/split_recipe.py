@@ -48,15 +48,12 @@ class SplitRecipe:
         Raises:
             ValueError: A value is missing, or is none of its kind.
         """
-        seed, identity, parts = data.get("seed"), data.get("identity"), data.get("parts", "")
-        validation: Any = data.get("validation")
-        test: Any = data.get("test")
+        told: dict[str, Any] = {**dict.fromkeys(("seed", "identity", "validation", "test")), "parts": "", **data}
+        seed, identity, parts = told["seed"], told["identity"], told["parts"]
+        shares = validation, test = told["validation"], told["test"]
         if type(seed) is not int or not 0 <= seed <= _LARGEST_SEED:
             raise ValueError(f"seed {shown(seed)}, which is none")
-        if (
-            not all(type(share) in (int, float) and share >= 0 for share in (validation, test))
-            or not validation + test < 1
-        ):
+        if not all(type(share) in (int, float) and share >= 0 for share in shares) or not sum(shares) < 1:
             raise ValueError(f"validation {shown(validation)} and test {shown(test)}, which are no shares of the rows")
         if not isinstance(identity, str):
             raise ValueError(f"identity {shown(identity)}, which is none")
