@@ -16,6 +16,8 @@ _SPREAD = 1.0
 """Standard deviation of a temperature's logarithm beforehand: one of 2.7, or of 1 / 2.7, surprises nobody."""
 _LEAST = 1e-30
 """Of 0 there is no logarithm. Far below what a loss counts: rows of a very sure head keep their order."""
+_TRIED = 31
+"""Temperatures that are tried to begin with, each 1.2 times the one before."""
 _NUMBERS = 2**17
 """Probabilities that a temperature is tried on at once: as many as a processor's cache holds."""
 
@@ -52,8 +54,12 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *
         unlikely = repeats * (logarithm / _SPREAD) ** 2 / (2 * len(logs))
         return float(np.minimum(np.log(sums) - true / temperature, most).mean()) + unlikely
 
-    bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    # Rows at the floor of the loss cost nothing more where it gets colder, so there may be several hollows.
+    tried = np.linspace(np.log(COLDEST), np.log(HOTTEST), _TRIED)
+    best = int(np.argmin([loss(float(logarithm)) for logarithm in tried]))
+    beside = float(tried[max(0, best - 1)]), float(tried[min(best + 1, _TRIED - 1)])
+    found = float(minimize_scalar(loss, bounds=beside, method="bounded").x)
+    return float(np.exp(min((found, float(tried[best])), key=loss)))
 
 
 def with_temperature(probabilities: npt.NDArray[Any], temperature: float | None) -> Probabilities:

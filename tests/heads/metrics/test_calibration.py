@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 
 from heads.metrics.calibration import COLDEST, HOTTEST, fit_temperature, with_temperature
 from heads.metrics.curves import reliability
@@ -88,6 +87,8 @@ def test_between_all_rows_right_and_one_wrong_there_is_no_jump():
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 100), temperature=st.floats(0.1, 4), classes=st.integers(2, 300))
+@example(seed=2, temperature=2.5, classes=199)
+@example(seed=89, temperature=0.86, classes=14)
 def test_it_is_the_likely_temperature_whose_probabilities_score_best(seed, temperature, classes):
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(np.full(classes, 0.1), 200).astype(np.float32)
@@ -99,9 +100,9 @@ def test_it_is_the_likely_temperature_whose_probabilities_score_best(seed, tempe
         unlikely = logarithm**2 / 2 / len(labels)
         return score(with_temperature(probabilities, float(np.exp(logarithm))), labels).loss + unlikely
 
-    bounds = float(np.log(COLDEST)), float(np.log(HOTTEST))
-    expected = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-    assert fit_temperature(probabilities, labels) == pytest.approx(expected, rel=1e-3)
+    tried = np.linspace(np.log(COLDEST), np.log(HOTTEST), 40)
+    found = float(np.log(fit_temperature(probabilities, labels)))
+    assert loss(found) <= min(map(loss, tried)) + 5e-3  # the loss has a floor, which makes hollows a little apart
 
 
 def test_the_logarithms_are_taken_once(monkeypatch):
