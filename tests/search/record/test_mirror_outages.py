@@ -354,7 +354,9 @@ def test_closing_while_the_database_is_away_raises_and_does_not_hang(mirror):
     assert time.monotonic() - before < 0.3, "the pause was waited for"
     assert not mirror.is_open
     mirror.close()
-    assert not [thread for thread in threading.enumerate() if thread in mirror._writer._threads]
+    for thread in mirror._writer._threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 def test_closing_where_nothing_is_under_way_tries_once(mirror):
