@@ -134,12 +134,15 @@ class View:
         What fails for the world's sake is tried again for ever. Anything else is a mistake in here, or a record that
         was cut back in the midst of reading: that is said once, and ends it where it happens several times in a row.
         """
-        scored, unforeseen = False, 0
+        scored: set[int] = set()
+        unforeseen = 0
         while not self._stopped.is_set():
             try:
                 record = self.refresh()
-                if record.progress is not Progress.RUNNING and not scored:
-                    scored = True  # not beside a running search, which needs the processors
+                kept = {trial.number for trial in kept_trials(record)}
+                # Not beside a running search, which needs the processors; again where a later end kept others.
+                if record.progress is not Progress.RUNNING and kept - scored:
+                    scored |= kept
                     self.pin_confusions(record)
                 unforeseen = 0
             except (BottleneckError, OSError, *DATABASE_ERRORS) as error:

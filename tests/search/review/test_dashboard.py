@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from search.record.study_record import read_record
 from search.review import view as views
 from search.review.overlay import Overlay
 from search.review.svg import confusion_svg, curve_svg
-from search.review.view import View, validation_confusions
+from search.review.view import View, kept_trials, validation_confusions
 from search.setup.config import StudyConfig
 
 pytest.importorskip("optuna_dashboard")
@@ -278,6 +279,25 @@ def test_confusions_are_those_of_the_validation_rows(scored, tmp_path):
     view.pin_confusions(record)
     kept = next(one for one in detail(view.app)["trials"] if one["number"] == number)["artifacts"]
     assert "confusion-validation.svg" in {one["filename"] for one in kept}
+
+
+def test_heads_that_a_later_end_keeps_are_scored_too(scored, tmp_path, monkeypatch):
+    made, _, number, _ = scored
+    view, turns, pinned = View(made.folder, made.config, tmp_path / "artifacts"), [], []
+    heads, other = made.folder / "heads", read_record(made.folder).ranked[1].number
+
+    def waits(seconds):
+        turns.append(seconds)
+        if len(turns) == 2:
+            shutil.copy(heads / f"trial-{number}.hdf5", heads / f"trial-{other}.hdf5")
+        return len(turns) == 4 and view.stop()
+
+    monkeypatch.setattr(view._stopped, "wait", waits)
+    monkeypatch.setattr(
+        view, "pin_confusions", lambda record: pinned.append({one.number for one in kept_trials(record)})
+    )
+    view.keep_up()
+    assert pinned == [{number}, {number, other}]
 
 
 def test_another_store_in_its_place_is_refused(scored, tmp_path):
