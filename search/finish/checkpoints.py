@@ -196,7 +196,7 @@ class TopCheckpoints:
         model.load_weights(path)
         return Head(model, metadata)
 
-    def own_head(self, trial: FrozenTrial) -> Path | None:
+    def kept_head(self, trial: FrozenTrial) -> Path | None:
         """Where a trial's own head is; None where there is none, or another file in its place."""
         path = path_of(self.searched.folder, trial.number)
         return None if other_than(path, self.searched.config, trial) else path

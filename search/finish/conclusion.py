@@ -7,9 +7,9 @@ called     in memory      where                                in ``summary.json
 =========  =============  ===================================  =====================================================
 trial      FrozenTrial    Optuna, ``search.trials.notes``      ``TrialResult``: the best one, and the article's head
 finalist   Finalist       ``search.finish.repeats``            ``FinalistRecord``: trained again from several seeds
-candidate  Candidate      ``search.finish.refit``              nothing: a finalist or a trial, to be trained on all
+to refit   ToRefit        ``search.finish.refit``              nothing: a finalist or a trial, to be trained on all
 refit      Refit          ``search.finish.refit``              ``RefitRecord``: trained on all rows but the test's
-contender  Entrant        ``search.finish.recommendation``     ``Contender``: a head or an average, to be recommended
+candidate  Entrant        ``search.finish.recommendation``     ``Contender``: a head or an average, to be recommended
 =========  =============  ===================================  =====================================================
 """
 
@@ -33,7 +33,7 @@ from search.finish.export_choice import why_not_together
 from search.finish.held_out import RecommendedHeads, note_tested, score_on_test
 from search.finish.incidents import incidents
 from search.finish.recommendation import entrants, recommend
-from search.finish.refit import Candidate, Refit, refit
+from search.finish.refit import Refit, ToRefit, refit
 from search.finish.repeat_plan import plan_repeats
 from search.finish.repeat_predictions import of_each_seed, unchecked
 from search.finish.repeats import Finalist, run_repeats
@@ -202,10 +202,10 @@ def conclude(
     searched = checkpoints.searched
     folder, study, config, data = searched.folder, searched.study, searched.config, searched.data
     article = article_trial(study)
-    candidates = _candidates(choice, checkpoints)
-    if candidates:
+    to_refit = _to_refit(choice, checkpoints)
+    if to_refit:
         on_stage(Stage.REFIT)
-    refits, lost = refit(candidates, config, data, searched.own) if candidates else ({}, {})
+    refits, lost = refit(to_refit, config, data, searched.own) if to_refit else ({}, {})
     untrained = {trial: f"trial {trial}: its head could not be trained on all rows: {lost[trial]}" for trial in lost}
     if choice.trial in lost:
         raise BottleneckError(untrained[choice.trial])
@@ -215,9 +215,9 @@ def conclude(
     _save(refits, choice, temperatures, checkpoints)
     tested = [choice.trial, *([article.number] if article else []), *(f.trial for f in choice.finalists)]
     heads = {
-        number: find_head(folder, number, refitted=bool(candidates))
+        number: find_head(folder, number, refitted=bool(to_refit))
         for number in dict.fromkeys(tested)
-        if not candidates or number in refits
+        if not to_refit or number in refits
     }
     members = {number: heads[number] for number in ensemble_members(choice.finalists) if number in refits}
     described = _describe_ensemble(list(members), probabilities, data.first)
@@ -296,7 +296,7 @@ def ensemble_members(finalists: Sequence[Finalist]) -> list[int]:
     return [finalist.trial for finalist in sound if not finalist.is_article or finalist is sound[0]]
 
 
-def _candidates(choice: Choice, checkpoints: TopCheckpoints) -> list[Candidate]:
+def _to_refit(choice: Choice, checkpoints: TopCheckpoints) -> list[ToRefit]:
     """The heads to train on all rows: the finalists; without these, and with folds, the best trial and the article's.
 
     Without folds and finalists the trial's own head leaves as it is, where it is on the disk: one that another process
@@ -306,12 +306,12 @@ def _candidates(choice: Choice, checkpoints: TopCheckpoints) -> list[Candidate]:
     if choice.finalists:
         sound = [finalist for finalist in choice.finalists if finalist.sound]
         return [
-            Candidate(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
+            ToRefit(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in sound
         ]
     best, article = ranking(searched.study)[0], article_trial(searched.study)
     leaving = list({trial.number: trial for trial in (best, article) if trial}.values())
-    if not searched.config.folds and all(map(checkpoints.own_head, leaving)):
+    if not searched.config.folds and all(map(checkpoints.kept_head, leaving)):
         return []
     return [_of_trial(trial) for trial in leaving]
 
@@ -322,9 +322,9 @@ def _copies(finalist: Finalist, choice: Choice) -> int:
     return max(1, min(MOST_REPEATS, len(finalist.probabilities))) if averages else 1
 
 
-def _of_trial(trial: FrozenTrial) -> Candidate:
+def _of_trial(trial: FrozenTrial) -> ToRefit:
     notes = TrialNotes.of(trial)
-    return Candidate(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates, notes.store)
+    return ToRefit(trial.number, notes.ordinal, notes.head, notes.best_epoch, notes.learning_rates, notes.store)
 
 
 def _describe_ensemble(

@@ -34,7 +34,7 @@ _DIVERGED = "it diverged"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ToRefit:
     """A head to be trained without validation.
 
     Attributes:
@@ -91,7 +91,7 @@ class Refit:
 
 
 def refit(
-    candidates: Sequence[Candidate], config: StudyConfig, data: StudyData, own: OwnHead | None = None
+    to_refit: Sequence[ToRefit], config: StudyConfig, data: StudyData, own: OwnHead | None = None
 ) -> tuple[dict[int, Refit], dict[int, str]]:
     """Trains heads in one bank per store, each for its own number of epochs; in several where memory asks for it.
 
@@ -102,26 +102,26 @@ def refit(
     """
     found: dict[int, Refit] = {}
     lost: dict[int, str] = {}
-    for one in candidates:
+    for one in to_refit:
         if isinstance(one.head, OwnSpec):
             try:
                 found[one.trial] = _train_alone(one, own, config, data.first)
             except (BuildError, TrainingError) as error:
                 lost[one.trial] = str(error)
     for store, rows in data.named.items():
-        left = [one for one in candidates if isinstance(one.head, HeadSpec) and one.store == store]
+        left = [one for one in to_refit if isinstance(one.head, HeadSpec) and one.store == store]
         found |= _in_banks(left, config, rows)
-    return found, {one.trial: _DIVERGED for one in candidates if one.trial not in found} | lost
+    return found, {one.trial: _DIVERGED for one in to_refit if one.trial not in found} | lost
 
 
-def _in_banks(candidates: Sequence[Candidate], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
+def _in_banks(to_refit: Sequence[ToRefit], config: StudyConfig, data: SearchData) -> dict[int, Refit]:
     """Trains heads of one store."""
     found: dict[int, Refit] = {}
-    left = list(candidates)
+    left = list(to_refit)
     while left:
         gc.collect()
         feed = _feed(data)
-        specs = [candidate.spec for candidate in left for _ in range(candidate.copies)]
+        specs = [one.spec for one in left for _ in range(one.copies)]
         shape = whole_bank(BankRequest.unscored(specs, config, feed))
         now = _fitting(left, shape) or [replace(left[0], copies=1)]  # copies are let go of before a head is
         with memory_for(shape.pages):
@@ -135,7 +135,7 @@ def _feed(data: SearchData) -> Feed:
     return Feed(*data.all_but_test, memory_bytes=0)
 
 
-def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
+def _train_alone(one: ToRefit, own: OwnHead | None, config: StudyConfig, data: SearchData) -> Refit:
     """Trains a head of somebody's own function.
 
     Raises:
@@ -159,18 +159,18 @@ def _train_alone(one: Candidate, own: OwnHead | None, config: StudyConfig, data:
     return Refit(one.trial, one.head, weights, one.epochs, len(rows))
 
 
-def _fitting(candidates: Sequence[Candidate], shape: BankShape) -> list[Candidate]:
+def _fitting(to_refit: Sequence[ToRefit], shape: BankShape) -> list[ToRefit]:
     """As many of the first ones as there are pages for; the widest fits by itself."""
-    taken: list[Candidate] = []
-    for candidate in candidates:
-        if sum(one.copies * pages_of(one.spec) for one in [*taken, candidate]) > shape.pages:
+    taken: list[ToRefit] = []
+    for head in to_refit:
+        if sum(one.copies * pages_of(one.spec) for one in [*taken, head]) > shape.pages:
             break
-        taken.append(candidate)
+        taken.append(head)
     return taken
 
 
 def _train(
-    candidates: Sequence[Candidate], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
+    to_refit: Sequence[ToRefit], shape: BankShape, feed: Feed, config: StudyConfig, data: SearchData
 ) -> dict[int, Refit]:
     engine = Engine(
         shape,
@@ -179,7 +179,7 @@ def _train(
         resident=bytes_of_features([feed], config.dtype) <= resident_budget(),
         class_weights=data.class_weights(config.class_weights, feed.labels),
     )
-    copies = [(one, copy) for one in candidates for copy in range(one.copies)]
+    copies = [(one, copy) for one in to_refit for copy in range(one.copies)]
     newcomers = [
         Newcomer(spec=one.spec, seeds=(refit_seed(config.seed, one.ordinal, copy),), epochs=one.epochs)
         for one, copy in copies
@@ -188,10 +188,10 @@ def _train(
     plan_seed = refit_batches_seed(config.seed)
     found: dict[tuple[int, int], Weights] = {}
     with heeding_stops(at_once=True) as stop:
-        for epoch in range(max(candidate.epochs for candidate in candidates)):
+        for epoch in range(max(one.epochs for one in to_refit)):
             rates = engine.learning_rates.rates.copy()
-            for slot, (candidate, _) in slots.items():
-                rates[0, slot] = candidate.rates[min(epoch, len(candidate.rates) - 1)]
+            for slot, (one, _) in slots.items():
+                rates[0, slot] = one.rates[min(epoch, len(one.rates) - 1)]
             engine.set_learning_rates(rates)
             plan = plan_epoch(feed.rows, batch_size=config.batch_size, views=feed.views, seed=plan_seed, epoch=epoch)
             engine.train_epoch(plan)
@@ -203,11 +203,11 @@ def _train(
                 del slots[slot]
             engine.remove(done)
             stop.take_effect()
-    return {one.trial: made for one in candidates if (made := _refit(one, found, len(feed.rows))) is not None}
+    return {one.trial: made for one in to_refit if (made := _refit(one, found, len(feed.rows))) is not None}
 
 
-def _refit(one: Candidate, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:
-    """What became of a candidate; None where its first copy diverged."""
+def _refit(one: ToRefit, found: Mapping[tuple[int, int], Weights], rows: int) -> Refit | None:
+    """What became of a head; None where its first copy diverged."""
     weights = found.get((one.trial, 0))
     if weights is None:
         return None

@@ -156,10 +156,10 @@ def test_a_head_that_is_lost_or_another_in_its_place_is_told_and_not_taken_for_i
     checkpoints.write_out()
     best = ranking(made.opened.study)[0]
     path, whole = path_of(made.folder, 2), path_of(made.folder, 2).read_bytes()
-    assert (best.number, checkpoints.own_head(best), list(checkpoints.lost())) == (2, path, [])
+    assert (best.number, checkpoints.kept_head(best), list(checkpoints.lost())) == (2, path, [])
 
     def told() -> str:
-        assert checkpoints.own_head(best) is None
+        assert checkpoints.kept_head(best) is None
         (line,) = checkpoints.lost()
         return line
 

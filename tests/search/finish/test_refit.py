@@ -8,7 +8,7 @@ from ended_study import end_study
 
 from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
-from search.finish.refit import Candidate, refit
+from search.finish.refit import ToRefit, refit
 from search.setup.data import SearchData
 from search.setup.own_head import OwnFunction, OwnHead, OwnHeadRecord
 
@@ -24,16 +24,16 @@ def ended(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(ended):
     """One bank for all: a candidate's number says what it is."""
-    candidates = [
-        Candidate(1, 5, PLAIN, 1, [RATE]),
-        Candidate(2, 5, PLAIN, 3, [RATE, 0.0]),  # the last rate holds where there are more epochs than rates
-        Candidate(3, 5, PLAIN, 2, [RATE, RATE]),
-        Candidate(4, 6, PLAIN, 1, [RATE]),
-        Candidate(5, 7, PLAIN, 2, [1e30, 1e30]),
-        Candidate(6, 8, HeadSpec(conv_width=32, pooling="max"), 2, [RATE]),
-        Candidate(7, 5, PLAIN, 1, [RATE], copies=2),
+    to_refit = [
+        ToRefit(1, 5, PLAIN, 1, [RATE]),
+        ToRefit(2, 5, PLAIN, 3, [RATE, 0.0]),  # the last rate holds where there are more epochs than rates
+        ToRefit(3, 5, PLAIN, 2, [RATE, RATE]),
+        ToRefit(4, 6, PLAIN, 1, [RATE]),
+        ToRefit(5, 7, PLAIN, 2, [1e30, 1e30]),
+        ToRefit(6, 8, HeadSpec(conv_width=32, pooling="max"), 2, [RATE]),
+        ToRefit(7, 5, PLAIN, 1, [RATE], copies=2),
     ]
-    return refit(candidates, ended.config, ended.study_data)
+    return refit(to_refit, ended.config, ended.study_data)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_what_a_function_of_ones_own_stumbles_over_is_the_reason(ended):
 
     function = OwnFunction(build, OwnHeadRecord(function="mine:build"))
     own = OwnHead.for_data(function, ended.data)
-    candidates = [Candidate(1, 5, OwnSpec("mine:build", {}), 1, [RATE])]
-    made, lost = refit(candidates, ended.config, ended.study_data, own)
+    to_refit = [ToRefit(1, 5, OwnSpec("mine:build", {}), 1, [RATE])]
+    made, lost = refit(to_refit, ended.config, ended.study_data, own)
     assert made == {}
     assert lost[1].endswith("expected a keras.Model, found FileNotFoundError (no settings.json)")
 
@@ -102,7 +102,7 @@ def test_rows_of_rare_classes_count_more_and_are_rare_among_all_that_are_trained
 
     monkeypatch.setattr(SearchData, "class_weights", weights)
     config = ended.config.model_copy(update={"class_weights": "balanced"})
-    found, _ = refit([Candidate(1, 5, PLAIN, 1, [RATE])], config, ended.study_data)
+    found, _ = refit([ToRefit(1, 5, PLAIN, 1, [RATE])], config, ended.study_data)
     assert not same(found[1], made[1])
     source, rows = ended.data.all_but_test
     assert counted == [("balanced", source.labels[rows].tolist())]
