@@ -24,8 +24,8 @@ def main(
 ) -> None:
     """Writes a study's head, in the format that the ending of OUT says, and tries what was written.
 
-    The one that the study recommends, trained on training and validation rows together; with --trial that of any
-    trial that was kept, as its value was recorded.
+    The one that the study recommends, trained on training and validation rows together; with --trial that of a trial
+    that was kept.
     """
     exported = export_head(study, out, checked(ExportOptions, options, of="an export"), backend=backend)
     if exported.remark:

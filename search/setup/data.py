@@ -48,7 +48,7 @@ class SearchData:
         train: Rows to train on; with folds, all of their rows.
         validation: Rows that decide between heads; with folds, ``train`` itself.
         folds: Rows of each fold; empty where one validation part decides.
-        test: Rows that are touched once, by the chosen head; ``None`` where there are none.
+        test: Rows that are touched once, at the end; ``None`` where there are none.
         split: How they were split: all that is noted but the rows themselves.
         remarks: What the user should know about them.
     """

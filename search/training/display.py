@@ -89,7 +89,7 @@ class Display:
             f"{done} of {self.config.trials} done, {states[TrialState.RUNNING]} running, "
             f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL]} failed",
         )
-        found = f"{best.value:.4f} (trial {best.number})" if best else "none yet"
+        found = f"{best.value:.4f} ({self.what} {best.number})" if best else "none yet"
         table.add_row("best", found + (self._article_in_words() if self._with_article else ""))
         elapsed = time.monotonic() - self._begun
         rest = f", about {duration(left)} left" if left is not None else ""

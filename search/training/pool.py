@@ -40,7 +40,8 @@ ASKED_PER_EPOCH = 2
 """Trials asked for while an epoch trains: at some 13 ms each they are ready before it ends, even if it takes 50 ms. A
 number and not a time, so that the machine's pace decides nothing."""
 A_SMALLER_BANK = 1e13
-"""Operations on free pages from which on a smaller bank pays: it takes two compilations, some ten seconds."""
+"""Operations on free pages from which on a smaller bank pays: it takes two compilations, some ten seconds, in which a
+slow machine does less than this, and free pages cost less than others. Reckoned, not measured."""
 
 
 @dataclass(frozen=True)
