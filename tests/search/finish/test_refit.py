@@ -23,7 +23,7 @@ def ended(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(ended):
-    """One bank for all: a candidate's number says what it is."""
+    """One bank for all: a trial's number says what it is."""
     to_refit = [
         ToRefit(1, 5, PLAIN, 1, [RATE]),
         ToRefit(2, 5, PLAIN, 3, [RATE, 0.0]),  # the last rate holds where there are more epochs than rates
