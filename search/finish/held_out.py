@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,15 +53,36 @@ class RecommendedHeads:
     temperature: float | None
 
 
+@dataclass(frozen=True)
+class ToTest:
+    """What is shown the test rows.
+
+    Attributes:
+        heads: Files by trial number: of the winner, the article's head and the ensemble's members.
+        winner: The winner's trial.
+        article: The article's trial; None where it has no head.
+        ensemble: Whose heads are averaged, and the average's temperature.
+        recommended: What is recommended, where it is not the winner.
+    """
+
+    heads: Mapping[int, Path]
+    winner: int
+    article: int | None = None
+    ensemble: Ensemble | None = None
+    recommended: RecommendedHeads | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file, once."""
+        averaged = self.recommended.paths if self.recommended else ()
+        return list(dict.fromkeys([*self.heads.values(), *averaged]))
+
+
 def score_on_test(
     data: StudyData,
-    heads: Mapping[int, Path],
+    to_test: ToTest,
     *,
-    winner: int,
-    article: int | None,
-    ensemble: Ensemble | None,
-    recommended: RecommendedHeads | None = None,
-    earlier: HeldOutTest | None,
+    earlier: HeldOutTest | None = None,
     used: Callable[[Sequence[str]], int] | None = None,
     read: Callable[[Path], Head] = read_head,
 ) -> HeldOutTest | None:
@@ -73,11 +93,7 @@ def score_on_test(
 
     Args:
         data: Holds the test rows.
-        heads: Files by trial number: of the winner, the article's head and the ensemble's members.
-        winner: The winner's trial.
-        article: The article's trial; None where it has no head.
-        ensemble: Whose heads are averaged, and the average's temperature.
-        recommended: What is recommended, where it is not the winner.
+        to_test: What is scored.
         earlier: What this function returned at the end of the last run, if there was one.
         used: See ``note_tested``, of the study; None where no other study directory than this one belongs to it.
         read: Reads a head's file.
@@ -85,53 +101,45 @@ def score_on_test(
     Returns:
         What the test rows say, intervals with patients as units; None where there are no test rows.
     """
-    test = data.first.test
-    if test is None:
+    if data.first.test is None:
         return None
-    more = [path for path in (recommended.paths if recommended else ()) if path not in heads.values()]
-    identity, temperatures = _identity([*heads.values(), *more], read)
+    identity, temperatures = _identity(to_test.paths, read)
     same_heads = earlier is not None and earlier.heads == identity
     uses = (earlier.uses if earlier else 0) + (not same_heads)
     if used is not None:  # before they are: who is killed then has seen them
         uses = max(uses, used([*([earlier.heads] if earlier else []), identity]))
-    wanted = {
-        "winner": temperatures[heads[winner]],
-        "article": (article, temperatures[heads[article]]) if article is not None else None,
-        "ensemble": (ensemble.trials, ensemble.temperature) if ensemble else None,
-        "recommended": (recommended.kind, recommended.trials, recommended.temperature) if recommended else None,
-    }
-    if earlier and same_heads and _told(earlier) == wanted:
+    if earlier and same_heads and _TestedAs.before(earlier) == _TestedAs.now(to_test, temperatures):
         return earlier if earlier.uses == uses else replace(earlier, uses=uses)
+    found = {path: _tested(path, read(path), data) for path in to_test.paths}
+    return replace(_scores(found, to_test, data.first.test), uses=uses, heads=identity)
 
-    found = {path: _tested(path, read(path), data) for path in [*heads.values(), *more]}
-    patients = test.store.patients[test.rows]
-    classes, labels = data.first.store.classes, test.labels
 
-    def scores(tested: _Tested) -> tuple[Metrics, Calibration]:
-        return tested.scores(labels, classes, patients)
+def _scores(found: Mapping[Path, _Tested], to_test: ToTest, test: Feed) -> HeldOutTest:
+    """What the test rows say, as if they were used for the first time."""
 
-    mine = found[heads[winner]]
-    told = HeldOutTest.of(*scores(mine), trial=winner, is_article=winner == article, uses=uses, heads=identity)
-    if article is not None:
-        other = found[heads[article]]
-        difference = _difference(mine, other, test)
-        told = replace(told, article=HeadOnTest.of(*scores(other), trial=article), difference=difference)
+    def average(paths: Iterable[Path], temperature: float | None) -> _Tested:
+        return _Tested(mean_probabilities([found[path].plain for path in paths]), temperature)
+
+    heads, ensemble, recommended = to_test.heads, to_test.ensemble, to_test.recommended
+    winner = found[heads[to_test.winner]]
+    article = found[heads[to_test.article]] if to_test.article is not None else None
+    told = HeldOutTest.of(*winner.scores(test), trial=to_test.winner, is_article=to_test.winner == to_test.article)
+    if article is not None and to_test.article is not None:
+        on_test = HeadOnTest.of(*article.scores(test), trial=to_test.article)
+        told = replace(told, article=on_test, difference=_difference(winner, article, test))
     if ensemble:
-        together = _Tested(
-            mean_probabilities([found[heads[number]].plain for number in ensemble.trials]), ensemble.temperature
-        )
-        told = replace(told, ensemble=EnsembleOnTest.of(*scores(together), trials=ensemble.trials))
+        together = average((heads[number] for number in ensemble.trials), ensemble.temperature)
+        told = replace(told, ensemble=EnsembleOnTest.of(*together.scores(test), trials=ensemble.trials))
     if recommended:
-        average = mean_probabilities([found[path].plain for path in recommended.paths])
-        best = _Tested(average, recommended.temperature)
-        compared = article is not None and list(recommended.paths) != [heads[article]]
-        on_test = RecommendedOnTest.of(
-            *scores(best),
-            kind=recommended.kind,
-            trials=recommended.trials,
-            difference=_difference(best, found[heads[article]], test) if article is not None and compared else None,
+        best = average(recommended.paths, recommended.temperature)
+        is_article = [found[path] for path in recommended.paths] == [article]
+        difference = None if article is None or is_article else _difference(best, article, test)
+        told = replace(
+            told,
+            recommended=RecommendedOnTest.of(
+                *best.scores(test), kind=recommended.kind, trials=recommended.trials, difference=difference
+            ),
         )
-        told = replace(told, recommended=on_test)
     return told
 
 
@@ -170,11 +178,10 @@ class _Tested:
         """(rows,) whether a row is classified correctly."""
         return np.asarray(self.plain.argmax(axis=1) == labels)
 
-    def scores(
-        self, labels: npt.NDArray[np.int32], classes: tuple[str, ...], patients: npt.NDArray[Any]
-    ) -> tuple[Metrics, Calibration]:
+    def scores(self, test: Feed) -> tuple[Metrics, Calibration]:
         """Metrics of calibrated probabilities, and what calibration made of them: see ``ScoresOnTest.of``."""
-        metrics = measure(self.calibrated, labels, classes, patients=patients)
+        store, labels = test.store, test.labels
+        metrics = measure(self.calibrated, labels, store.classes, patients=store.patients[test.rows])
         return metrics, Calibration(**describe_calibration(self.plain, labels, self.temperature))
 
 
@@ -193,18 +200,44 @@ def _difference(first: _Tested, second: _Tested, test: Feed) -> Difference:
     return Difference(value=value, interval=(low, high), larger_than_chance=bool(low > 0 or high < 0))
 
 
-def _told(earlier: HeldOutTest) -> dict[str, Any]:
-    """What was scored then beside the weights; a study that an older version ended may not say all of it."""
-    article, ensemble, recommended = earlier.article, earlier.ensemble, earlier.recommended
-    return {
-        "winner": _temperature_of(earlier),
-        "article": (article.trial, _temperature_of(article)) if article else None,
-        "ensemble": (ensemble.trials, _temperature_of(ensemble)) if ensemble else None,
-        "recommended": (recommended.kind, recommended.trials, _temperature_of(recommended)) if recommended else None,
-    }
+_Temperature = float | str | None
+"""Of what was tested; None where it has none, a word where an older version did not say."""
 
 
-def _temperature_of(scores: ScoresOnTest) -> float | str | None:
+@dataclass(frozen=True)
+class _TestedAs:
+    """What was tested beside the weights: what each was called, by its trials and its temperature."""
+
+    winner: _Temperature
+    article: tuple[int, _Temperature] | None
+    ensemble: tuple[tuple[int, ...], _Temperature] | None
+    recommended: tuple[Kind, tuple[int, ...], _Temperature] | None
+
+    @classmethod
+    def now(cls, to_test: ToTest, temperatures: Mapping[Path, float | None]) -> _TestedAs:
+        """Returns what is to be tested, by the temperatures that the files hold."""
+        heads, article = to_test.heads, to_test.article
+        ensemble, recommended = to_test.ensemble, to_test.recommended
+        return cls(
+            winner=temperatures[heads[to_test.winner]],
+            article=(article, temperatures[heads[article]]) if article is not None else None,
+            ensemble=(ensemble.trials, ensemble.temperature) if ensemble else None,
+            recommended=(recommended.kind, recommended.trials, recommended.temperature) if recommended else None,
+        )
+
+    @classmethod
+    def before(cls, earlier: HeldOutTest) -> _TestedAs:
+        """Returns what an earlier end tested; a study that an older version ended may not say all of it."""
+        article, ensemble, recommended = earlier.article, earlier.ensemble, earlier.recommended
+        return cls(
+            winner=_temperature_of(earlier),
+            article=(article.trial, _temperature_of(article)) if article else None,
+            ensemble=(ensemble.trials, _temperature_of(ensemble)) if ensemble else None,
+            recommended=(recommended.kind, recommended.trials, _temperature_of(recommended)) if recommended else None,
+        )
+
+
+def _temperature_of(scores: ScoresOnTest) -> _Temperature:
     return scores.calibration.temperature if scores.calibration else "unknown"
 
 

@@ -17,7 +17,8 @@ from made_bank import read_head
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
 from search.finish.checkpoints import TopCheckpoints
-from search.finish.conclusion import ensemble_members, finish_study
+from search.finish.choice import Choice
+from search.finish.conclusion import finish_study
 from search.finish.export_choice import what_leaves
 from search.finish.repeats import Finalist
 from search.record.head_files import kept_numbers, path_of, refit_path_of
@@ -250,8 +251,12 @@ def finalist(trial: int, *, is_article: bool = False, value: float | None = 0.5)
 
 
 def test_the_articles_head_is_a_member_only_where_it_won():
-    article = finalist(0, is_article=True)
-    assert ensemble_members([finalist(3), article, finalist(5)]) == [3, 5]
-    assert ensemble_members([article, finalist(3)]) == [0, 3]
-    assert ensemble_members([finalist(3), finalist(5, value=None)]) == [3]
-    assert ensemble_members([finalist(5, value=None), article]) == [0]
+    article, diverged = finalist(0, is_article=True), finalist(5, value=None)
+
+    def members(*finalists: Finalist) -> list[int]:
+        return Choice(finalists[0].trial, finalists, None).members
+
+    assert members(finalist(3), article, finalist(5)) == [3, 5]
+    assert members(article, finalist(3)) == [0, 3]
+    assert members(finalist(3), diverged) == [3]
+    assert members(diverged, article) == [0]

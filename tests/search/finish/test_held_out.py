@@ -15,7 +15,7 @@ from heads.files.head_file import read_head
 from heads.metrics.intervals import difference_interval
 from heads.metrics.scoring import mean_probabilities, predict_probabilities
 from search.finish import held_out
-from search.finish.held_out import TESTED, note_tested, score_on_test
+from search.finish.held_out import TESTED, ToTest, note_tested, score_on_test
 from search.record.head_files import path_of
 from search.record.results import Ensemble
 from search.setup.stores import StudyData
@@ -33,8 +33,8 @@ def heads(ended):
 
 
 def scored(ended, heads, **changes):
-    given = {"winner": next(iter(heads)), "article": None, "ensemble": None, "earlier": None} | changes
-    return score_on_test(ended.study_data, heads, **given)
+    how = {name: changes.pop(name) for name in ("earlier", "used", "read") if name in changes}
+    return score_on_test(ended.study_data, ToTest(heads, winner=next(iter(heads)), **changes), **how)
 
 
 def called_rightly(ended, path) -> np.ndarray:
@@ -138,4 +138,4 @@ def test_the_same_weights_with_another_temperature_are_scored_anew_and_are_no_ot
 
 def test_without_test_rows_there_is_nothing_to_say(ended, heads):
     untested = StudyData.of_one(replace(ended.data, test=None))
-    assert score_on_test(untested, heads, winner=0, article=None, ensemble=None, earlier=None) is None
+    assert score_on_test(untested, ToTest(heads, winner=0)) is None

@@ -21,9 +21,10 @@ from heads.files import plain_layers
 from heads.files.head_file import read_head
 from heads.metrics.calibration import with_temperature
 from heads.metrics.scoring import mean_probabilities, score
-from search.finish import conclusion
+from search.finish import departing
 from search.finish.checkpoints import TopCheckpoints
-from search.finish.conclusion import Choice, conclude
+from search.finish.choice import Choice
+from search.finish.conclusion import conclude
 from search.finish.export import export_head
 from search.finish.recommendation import Entrant, entrants, recommend, row_scores
 from search.finish.refit import Refit
@@ -162,7 +163,7 @@ def made(tmp_path, monkeypatch) -> EndedStudy:
             found[one.trial] = Refit(one.trial, one.spec, first, one.epochs, 9, more=tuple(more))
         return found, {}
 
-    monkeypatch.setattr(conclusion, "refit", refit)
+    monkeypatch.setattr(departing, "refit", refit)
     return ended
 
 
