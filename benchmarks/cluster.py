@@ -216,8 +216,8 @@ def _work(folder: Path, config: Any, seconds: float, heads: int, barrier: Barrie
         told.statements, told.in_transactions, told.longest = 0, 0.0, 0.0
         begun, processor = time.perf_counter(), time.process_time()
         place = worker_folder(folder, crew.name) if crew is not None else folder
-        places = crew.places(opened.study, config.trials, pages=8 * heads) if crew is not None else None
-        book = Book(opened.study, config, Space.from_dict(config.space, "here"), places=places)
+        ordinals = crew.ordinals(opened.study, config.trials, pages=8 * heads) if crew is not None else None
+        book = Book(opened.study, config, Space.from_dict(config.space, "here"), ordinals=ordinals)
         banks = _SleepingBanks(heads, seconds)
         pool = Pool(
             book,

@@ -259,7 +259,7 @@ class Search:
                 free -= pages_of(spec)
                 self.waiting.remove(spec)
         newcomers = [
-            Newcomer(spec=spec, seeds=(self.begun + place,), epochs=self.epochs) for place, spec in enumerate(chosen)
+            Newcomer(spec=spec, seeds=(self.begun + index,), epochs=self.epochs) for index, spec in enumerate(chosen)
         ]
         self.begun += len(chosen)
         slots = self.engine.insert(newcomers)

@@ -54,7 +54,7 @@ def main() -> None:
     specs = heads_of(arguments.heads)
 
     def repeats_of(numbers: Sequence[int], seed: int) -> list[Probabilities]:
-        heads = [(spec, 100 * number + place) for number in numbers for place, spec in enumerate(specs)]
+        heads = [(spec, 100 * number + index) for number in numbers for index, spec in enumerate(specs)]
         return cross_validate(store, folds, heads, epochs=arguments.epochs, batch_size=BATCH_SIZE, seed=seed)
 
     labels, numbers = store.labels[np.concatenate(folds)], range(arguments.repeats)

@@ -105,7 +105,7 @@ def covered_features(backbone: Any, paths: list[Path]) -> np.ndarray:
     for path in paths:
         picture = decode_image(path, backbone.image_size)
         places = PATCHES.places
-        stretches = [covered_pixels(place, places, PATCHES.cover, len(picture)) for place in range(places)]
+        stretches = [covered_pixels(index, places, PATCHES.cover, len(picture)) for index in range(places)]
         pictures = np.repeat(picture[None], 1 + places**2, axis=0)
         grey = np.rint(picture.mean(axis=(0, 1))).astype(np.uint8)
         for covered, patch in zip(pictures[1:], product(stretches, stretches), strict=True):

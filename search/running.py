@@ -31,7 +31,7 @@ from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
 from search.record.damage import note_made_of
 from search.record.opened_study import OpenedStudy, held
-from search.record.storage import check_record, config_in_storage, join_record, open_record, place_of
+from search.record.storage import check_record, config_in_storage, join_record, open_record, where_kept
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
 from search.setup.by_rows import decide_by_rows
@@ -192,7 +192,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
         saved = read_snapshot(resolved.folder) if goes_on else None
         opened = _open(resolved, config, keep_bytes=saved.journal_bytes if saved else None)
         with held(opened, config.storage):
-            check_record(opened.study, place_of(resolved.folder, config.storage), config)
+            check_record(opened.study, where_kept(resolved.folder, config.storage), config)
             if opened.crew is None:  # several have their config itself in the record
                 note_made_of(opened.study, config)
             saved = taken_up(resolved.folder, saved, opened)

@@ -118,7 +118,7 @@ class Search:
             config,
             self.own or self.resolved.space,
             going_on=self.saved.going_on if self.saved else (),
-            places=crew.places(study, config.trials, pages=pages) if crew is not None else None,
+            ordinals=crew.ordinals(study, config.trials, pages=pages) if crew is not None else None,
         )
 
     def _run_trials(self, book: Book, checkpoints: TopCheckpoints, banks: BankShapes | None) -> Throughput | None:
@@ -128,8 +128,8 @@ class Search:
             if banks is None:
                 OneAtATime(book, self.data, checkpoints, display, flush=self.opened.flush).run()
                 return None
-            place = folder if crew is None else worker_folder(folder, crew.name)
-            recording = Recording(place, self.opened, self.saved, self.resolved.options.snapshot_every)
+            own = folder if crew is None else worker_folder(folder, crew.name)
+            recording = Recording(own, self.opened, self.saved, self.resolved.options.snapshot_every)
             return run_pool(recording, banks=banks, data=self.data, book=book, sink=checkpoints, display=display)
 
     def _comes_to_the_end(self, crew: Crew, searched: Searched) -> bool:

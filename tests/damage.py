@@ -18,7 +18,7 @@ def damaged(content: bytes, seed: int) -> tuple[str, bytes]:
     drawn = random.Random(seed)
     made, size = bytearray(content), len(content)
     # Structures stand in a few places: half of all damage is where a file has something else than zeros.
-    places = [place for place in range(size) if content[place]] if drawn.random() < 0.5 else range(size)
+    places = [index for index in range(size) if content[index]] if drawn.random() < 0.5 else range(size)
     at = places[drawn.randrange(len(places))]
     length = drawn.choice((1, 8, 16, 64, 512, 4096))
     what = drawn.choice(("flip", "flip", "flip", "byte", "zero", "ones", "copy", "cut", "pad", "move"))

@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.record.crew import Crew, SharedPlaces
+from search.record.crew import Crew, SharedOrdinals
 from search.record.mirror import Mirror
 from search.record.owner import Owner
 
@@ -34,8 +34,8 @@ class Process:
     def name(self) -> str:
         return self.crew.name
 
-    def places(self, most: int, *, pages: int = 64) -> SharedPlaces:
-        return self.crew.places(self.study, most, pages=pages)
+    def ordinals(self, most: int, *, pages: int = 64) -> SharedOrdinals:
+        return self.crew.ordinals(self.study, most, pages=pages)
 
     def complete(self, trial: Trial) -> None:
         self.study.tell(trial, 0.5)

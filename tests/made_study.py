@@ -141,7 +141,7 @@ class MadeStudy:
         """Writes summary.json as the end of a search does."""
         ranked, article = ranking(self.opened.study), article_trial(self.opened.study)
         assert article is not None
-        finalists = [self.finalist(trial, 0.9 - 0.01 * place) for place, trial in enumerate(ranked[2::-1])]
+        finalists = [self.finalist(trial, 0.9 - 0.01 * index) for index, trial in enumerate(ranked[2::-1])]
         if article.number not in {one.trial for one in finalists}:
             finalists.append(self.finalist(article, 0.7))
         best, members = finalists[0].trial, tuple(one.trial for one in finalists)

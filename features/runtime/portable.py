@@ -83,10 +83,10 @@ def allocate(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return
-    for place in range(0, size, _BLOCK):  # as the C library does it where the file system cannot
-        os.lseek(descriptor, place, os.SEEK_SET)
+    for index in range(0, size, _BLOCK):  # as the C library does it where the file system cannot
+        os.lseek(descriptor, index, os.SEEK_SET)
         byte = os.read(descriptor, 1) or b"\0"
-        os.lseek(descriptor, place, os.SEEK_SET)
+        os.lseek(descriptor, index, os.SEEK_SET)
         os.write(descriptor, byte)
 
 

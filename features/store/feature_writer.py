@@ -97,6 +97,6 @@ class FeatureWriter:
 
 def runs_of(rows: Sequence[int]) -> Iterator[tuple[slice, int]]:
     """Cuts rows into runs without a gap: which of them, and the first one's number."""
-    starts = [place for place in range(len(rows)) if not place or rows[place] != rows[place - 1] + 1]
+    starts = [index for index in range(len(rows)) if not index or rows[index] != rows[index - 1] + 1]
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
         yield slice(start, stop), rows[start]

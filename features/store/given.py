@@ -155,7 +155,7 @@ def _named(
     names = classes or tuple(sorted(set(values)))
     if len(names) > MOST_CLASSES:
         raise labels.refusal(f"at most {MOST_CLASSES:,} classes", f"{len(names):,}")
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: index for index, name in enumerate(names)}
     for row, value in enumerate(values):
         if value not in places:
             expected = f"one of {listed(map(printable, names), _NAMED)}"

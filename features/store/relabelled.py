@@ -22,7 +22,7 @@ class RelabelledStore(DerivedSource):
 
     def __init__(self, source: FeatureSource, classes: Sequence[str]) -> None:
         """Maps the labels by the classes' names; every class that has rows is in the list."""
-        places = {composed(name): place for place, name in enumerate(classes)}  # in whichever Unicode form
+        places = {composed(name): index for index, name in enumerate(classes)}  # in whichever Unicode form
         moved = np.array([places.get(composed(name), -1) for name in source.classes], np.int32)
         labels = moved[source.labels]
         assert not len(labels) or labels.min() >= 0, "a class with rows is not in the list"

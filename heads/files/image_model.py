@@ -61,8 +61,8 @@ def build_image_ensemble(branches: Sequence[Branch]) -> keras.Model:
             name = f"images_{number}_of_{size}"
             seen = keras.layers.Resizing(size, size, interpolation="bilinear", antialias=True, name=name)(images)
         features = keras.Model(own.inputs[0], own.outputs[0], name=f"backbone_{number}_{own.name}")(seen)
-        for place, head in enumerate(branch.heads):
-            model = keras.Model(head.model.inputs[0], head.model.outputs[0], name=f"head_{number}_{place}")
+        for index, head in enumerate(branch.heads):
+            model = keras.Model(head.model.inputs[0], head.model.outputs[0], name=f"head_{number}_{index}")
             found.append(model(features))
     called = keras.layers.Average(name="average")(found) if len(found) > 1 else found[0]
     return keras.Model(images, called, name="image_to_class")

@@ -60,8 +60,8 @@ def initial_weights(spec: HeadSpec, feature_shape: tuple[int, int, int], classes
 def without_statistics(spec: HeadSpec, weights: Weights) -> Weights:
     """Returns the weights with moving mean and variance 0: what ``unbiased`` expects a training to begin with."""
     return [
-        np.zeros_like(array) if spec.batch_norm and place in _STATISTICS else array
-        for place, array in enumerate(weights)
+        np.zeros_like(array) if spec.batch_norm and index in _STATISTICS else array
+        for index, array in enumerate(weights)
     ]
 
 
@@ -80,8 +80,8 @@ def unbiased(spec: HeadSpec, weights: Weights, steps: int) -> Weights:
     """
     share = 1 - BATCH_NORM_MOMENTUM**steps
     return [
-        (array / share).astype(np.float32) if spec.batch_norm and place in _STATISTICS else array
-        for place, array in enumerate(weights)
+        (array / share).astype(np.float32) if spec.batch_norm and index in _STATISTICS else array
+        for index, array in enumerate(weights)
     ]
 
 

@@ -97,9 +97,9 @@ class Predictions:
         own = ("path", "class", "error")
         columns = list(told_apart(self.classes, own, "p({})").values())
         shares = np.full((len(self.rows), len(columns)), np.nan)
-        for place, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             if row.shares:
-                shares[place] = row.shares.values
+                shares[index] = row.shares.values
         frame = pd.DataFrame(shares, columns=columns)
         frame.insert(0, "path", _texts([row.image for row in self.rows]))
         frame.insert(1, "class", [row.label for row in self.rows])
@@ -120,9 +120,9 @@ def json_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
         yield "[]"
         return
     yield "["
-    for place, prediction in enumerate(predictions, start=1):
+    for index, prediction in enumerate(predictions, start=1):
         told = json.dumps(prediction.to_dict(), indent=2).replace("\n", "\n  ")
-        yield f"  {told}," if place < len(predictions) else f"  {told}"
+        yield f"  {told}," if index < len(predictions) else f"  {told}"
     yield "]"
 
 

@@ -142,8 +142,8 @@ def score_gradient(model: Any, features: npt.NDArray[Any], shares: Floats) -> tu
     if type(layers[end]).__name__ == "Dense":
         gradient = gradient @ _array(layers[end].kernel).T
     gradient = gradient.reshape(outputs[end].shape)
-    for place in range(end - 1, target - 1, -1):
-        gradient = _pulled_back(layers[place], outputs[place], gradient)
+    for index in range(end - 1, target - 1, -1):
+        gradient = _pulled_back(layers[index], outputs[index], gradient)
     return outputs[target], gradient
 
 

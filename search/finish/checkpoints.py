@@ -290,9 +290,9 @@ class TopCheckpoints:
 def _left_by_killed(folder: Path) -> Iterator[Path]:
     """What is still being written in a study directory where nobody else is at work."""
     yield from unfinished_files(folder)
-    for place in (folder, folder / FINALISTS):
+    for searched in (folder, folder / FINALISTS):
         for name in _OF_SEARCHES:
-            yield from left_of(place / name)
+            yield from left_of(searched / name)
 
 
 def _make_folder(folder: Path) -> None:

@@ -91,7 +91,7 @@ def _ours(trials: Sequence[FrozenTrial], store: FeatureSource) -> dict[int, floa
     by_size = {sizes[number]: spec for number, spec in specs.items()}
     ordered = sorted(by_size)
     last = len(ordered) - 1
-    sampled = {ordered[place * last // (SAMPLES - 1)] for place in range(SAMPLES)}
+    sampled = {ordered[index * last // (SAMPLES - 1)] for index in range(SAMPLES)}
     measured = {size: milliseconds_per_row(build_head(by_size[size], shape, classes), shape) for size in sampled}
     pace = Pace.through(measured)
     return {number: pace.of(size) for number, size in sizes.items()}

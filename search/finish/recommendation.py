@@ -101,7 +101,7 @@ def recommend(compared: Sequence[Entrant], data: SearchData, objective: Objectiv
         )
         for one, temperature in zip(compared, temperatures, strict=True)
     ]
-    best = max(range(len(compared)), key=lambda place: (scores[place].mean(), -place))
+    best = max(range(len(compared)), key=lambda index: (scores[index].mean(), -index))
     patients = _patients(data)[scored]
     contenders = []
     for one, mine, temperature in zip(compared, scores, temperatures, strict=True):

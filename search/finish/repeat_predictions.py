@@ -79,8 +79,8 @@ class Predictions:
         together = np.concatenate(probabilities)
         if self._in_record:
             text = base64.b64encode(together.astype("<f4").tobytes()).decode()
-            for place, start in enumerate(range(0, len(text), _PART)):
-                note_beside(asked.trial, f"{PREDICTIONS}:{place}", text[start : start + _PART])
+            for index, start in enumerate(range(0, len(text), _PART)):
+                note_beside(asked.trial, f"{PREDICTIONS}:{index}", text[start : start + _PART])
             return
         write_array(self._path(asked.ordinal), together)
 

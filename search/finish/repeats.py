@@ -38,7 +38,7 @@ from search.record.damage import note_made_of
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy, held
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
-from search.record.storage import check_record, join_record, open_inner_record, place_of
+from search.record.storage import check_record, join_record, open_inner_record, where_kept
 from search.setup.config import StudyConfig
 from search.setup.file_names import STUDY_FILE
 from search.setup.seeds import derive_seed
@@ -152,11 +152,11 @@ def run_repeats(
     check()
     with repeats.advising():
         repeats.settle(alone=crew is None)
-    saved = read_snapshot(repeats.place) if repeats.config.engine == "fused" and crew is None else None
+    saved = read_snapshot(repeats.folder) if repeats.config.engine == "fused" and crew is None else None
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
         repeats.check(opened)
-        saved = taken_up(repeats.place, saved, opened)
+        saved = taken_up(repeats.folder, saved, opened)
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
             opened.crew.gather(crew.living(anew=True), GATHER_S)
@@ -165,7 +165,7 @@ def run_repeats(
         with repeats.advising():
             finalists = _read(opened.study, plan, sink)
         if opened.crew is not None:
-            clear_away(repeats.place, opened.crew.others())
+            clear_away(repeats.folder, opened.crew.others())
     return finalists, _cost(opened.study.get_trials(deepcopy=False), bank)
 
 
@@ -202,7 +202,7 @@ class _Repeats:
     """The repeats of a study: a study of their own.
 
     Attributes:
-        place: Their folder.
+        folder: Their folder.
         config: Their study's.
     """
 
@@ -210,7 +210,7 @@ class _Repeats:
         notes = map(TrialNotes.of, plan.trials)
         heads = [Planned(of.head, of.store, epochs) for of, epochs in zip(notes, plan.epochs, strict=True)]
         self._planned = [head for head in heads for _ in range(plan.runs)]
-        self.place = searched.folder / FINALISTS
+        self.folder = searched.folder / FINALISTS
         self.config = _config_of(searched.config, plan, self._planned)
         self._space = searched.space
         self._data = searched.data
@@ -223,7 +223,7 @@ class _Repeats:
         try:
             yield
         except InputError as error:
-            raise error.advising(f"remove {self.place} to train the finalists again") from error
+            raise error.advising(f"remove {self.folder} to train the finalists again") from error
 
     def settle(self, *, alone: bool) -> None:
         """Makes their folder; what is there of other finalists is removed.
@@ -234,18 +234,18 @@ class _Repeats:
             alone: Whether no other process takes part. What memory allowed is decided once then, as with a search's
                 bank: repeats that go on get the bank that they had. Of several each has a bank of its own.
         """
-        aside = self.place.with_name(f".{self.place.name}.old")
+        aside = self.folder.with_name(f".{self.folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        begun = StudyConfig.read(self.place) if (self.place / STUDY_FILE).is_file() else None
+        begun = StudyConfig.read(self.folder) if (self.folder / STUDY_FILE).is_file() else None
         if begun is not None and begun.name != self.config.name:
-            self.place.rename(aside)
+            self.folder.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
             begun = None
-        self.place.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self._requests:
             pages = begun.pages if begun is not None and alone else None
             self.config = self.config.model_copy(update={"pages": pages or most_pages(self._requests)})
-        self.config.write(self.place)
+        self.config.write(self.folder)
 
     def record(self, *, keep_bytes: int | None = None, crew: Crew | None) -> OpenedStudy:
         """Opens their record, for those of the crew that take part or for this process alone."""
@@ -254,12 +254,12 @@ class _Repeats:
             assert url is not None
             return join_record(url, name, direction=direction, grace=crew.grace)
         with self._advising_on_record():
-            return open_inner_record(self.place, name, url, direction=direction, keep_bytes=keep_bytes)
+            return open_inner_record(self.folder, name, url, direction=direction, keep_bytes=keep_bytes)
 
     def check(self, opened: OpenedStudy) -> None:
         """Makes sure that their record is theirs, and notes so at the beginning."""
         with self._advising_on_record():
-            check_record(opened.study, place_of(self.place, self.config.storage), self.config)
+            check_record(opened.study, where_kept(self.folder, self.config.storage), self.config)
         if opened.crew is None:
             note_made_of(opened.study, self.config)
 
@@ -269,8 +269,8 @@ class _Repeats:
 
     def predictions(self, opened: OpenedStudy, check: Callable[[], object] = unchecked) -> Predictions:
         """Returns what keeps what the runs make of the validation rows."""
-        place, objective, in_record = self.place / PREDICTIONS, self.config.objective, opened.journal is None
-        return Predictions(place, self._data.first, objective, in_record=in_record, check=check)
+        sink, objective, in_record = self.folder / PREDICTIONS, self.config.objective, opened.journal is None
+        return Predictions(sink, self._data.first, objective, in_record=in_record, check=check)
 
     def run(
         self,
@@ -286,20 +286,20 @@ class _Repeats:
         # Records from before the repeats' own pages were kept have those of the search there.
         most = max(config.pages or 0, saved.pages if saved else 0)
         banks = whole_banks(self._requests, most=most) if self._requests else None
-        places = crew.places(study, config.trials, pages=banks.pages if banks else 1) if crew else None
+        ordinals = crew.ordinals(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
             config,
             self._space,
             planned=self._planned,
             going_on=saved.going_on if saved else (),
-            places=places,
+            ordinals=ordinals,
         )
         with Display(study, config, what="repeat", with_article=False) as display:
             if banks is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
-            own = worker_folder(self.place, crew.name) if crew else self.place
+            own = worker_folder(self.folder, crew.name) if crew else self.folder
             throughput = run_pool(
                 Recording(own, opened, saved, snapshot_every),
                 banks=banks,
@@ -310,7 +310,7 @@ class _Repeats:
                 shrinks=crew is None,  # whoever may take over any run has room for it
                 on_stage=on_stage,
             )
-        total = together(self.place) if crew else throughput
+        total = together(self.folder) if crew else throughput
         return describe_bank(banks.pages, str(config.dtype), total, bare=None)
 
 
@@ -362,8 +362,8 @@ def _read(study: optuna.Study, plan: RepeatPlan, sink: Predictions) -> list[Fina
     """Gathers the runs of each finalist."""
     told = {TrialNotes.of(t).ordinal: t for t in study.get_trials(deepcopy=False) if is_counted(t)}
     finalists = [
-        _finalist(study, trial, [told[place * plan.runs + run] for run in range(plan.runs)], sink)
-        for place, trial in enumerate(plan.trials)
+        _finalist(study, trial, [told[index * plan.runs + run] for run in range(plan.runs)], sink)
+        for index, trial in enumerate(plan.trials)
     ]
     return sorted(finalists, key=lambda finalist: _rank(study, finalist))
 

@@ -2,7 +2,7 @@
 
 Each stands in the study's attributes with its last sign of life, and gives another for every trial that it runs
 (Optuna's heartbeats, by the database's clock). Who gives none for the grace period has its trials taken over. None of
-them is needed: they come and go, and one, elected when every place has its result, runs what comes after the search.
+them is needed: they come and go, and one, elected when every ordinal has its result, runs what comes after the search.
 
 Signs of life, and what is looked after with each, are given by a thread of their own (the *owner* thread of
 ``owner.py``); all else is done by the one that works on the trials (*main*, see ``mirror.py``).
@@ -95,7 +95,7 @@ class Crew:
         self._mirror = mirror
         self.grace = grace
         now = time.monotonic()
-        self._touch = Touch(grace, beat_every(grace), self._where, now=now)  # owner thread; main as the places begin
+        self._touch = Touch(grace, beat_every(grace), self._where, now=now)  # owner thread; main as the ordinals begin
         self._looked: tuple[float, int] | None = None  # main thread
         self._finishing: Ownership | None = None  # main thread
         self._signs = Ownership(
@@ -113,16 +113,16 @@ class Crew:
             self._signs.close()
             raise
 
-    def places(self, study: optuna.Study, most: int, *, pages: int) -> SharedPlaces:
-        """Returns what gives out the study's places to this process.
+    def ordinals(self, study: optuna.Study, most: int, *, pages: int) -> SharedOrdinals:
+        """Returns what gives out the study's ordinals to this process.
 
         Args:
             study: Optuna's study.
-            most: Places that it has.
+            most: Ordinals that it has.
             pages: Of this process's banks, at least 1: who trains few heads at once is not to hold many that wait.
         """
         at_once = max(1, min(pages // PAGES_FOR_EACH, CLAIMED_AT_ONCE))
-        return SharedPlaces(study, self._mirror, self, most, at_once=at_once)
+        return SharedOrdinals(study, self._mirror, self, most, at_once=at_once)
 
     def living(self, *, anew: bool = False) -> int:
         """How many processes are at work, this one among them; asked ``anew``, or as it was a moment ago."""
@@ -252,7 +252,7 @@ class Crew:
 
     def end(self, trials: int, folder: Path) -> None:
         """Notes that what comes after the search has been run, and the study directory that it was written into."""
-        self._mirror.set_study_user_attr(self._number, ENDED_IN, _place(folder))
+        self._mirror.set_study_user_attr(self._number, ENDED_IN, _described(folder))
         self._mirror.set_study_user_attr(self._number, ENDED, trials)
 
     def forget_lost_end(self, folder: Path) -> None:
@@ -261,7 +261,7 @@ class Crew:
         To be called before the trials are worked on: while others work, who has ended it may not see the same disk.
         """
         attributes = self._attributes()
-        lost = attributes.get(ENDED_IN) == _place(folder) and not (folder / SUMMARY_FILE).is_file()
+        lost = attributes.get(ENDED_IN) == _described(folder) and not (folder / SUMMARY_FILE).is_file()
         if lost and attributes.get(ENDED) is not None:
             say(f"note: {self._where}: had ended in {folder}, which was removed since; what comes last is done again")
             self._mirror.set_study_user_attr(self._number, ENDED, None)
@@ -317,14 +317,14 @@ class Crew:
                 yield number
 
 
-class SharedPlaces:
-    """The places of a study that several processes work on: a counter in the storage, see ``TrialTables.claim``.
+class SharedOrdinals:
+    """The ordinals of a study that several processes work on: a counter in the storage, see ``TrialTables.claim``.
 
     A process takes its share at most of what is left to do, so that those who begin together end together.
     """
 
     def __init__(self, study: optuna.Study, mirror: Mirror, crew: Crew, most: int, *, at_once: int) -> None:
-        """Prepares; ``most`` is how many places the study has, ``at_once`` how many are claimed in one transaction."""
+        """Prepares; the study has ``most`` ordinals, ``at_once`` of which are claimed in one transaction."""
         self._study = study
         self._mirror = mirror
         self._crew = crew
@@ -346,7 +346,7 @@ class SharedPlaces:
 
     @property
     def is_left(self) -> bool:
-        """Whether a place may be left, or a trial waits that is wanted: a study may be gone on with fewer trials."""
+        """Whether an ordinal may be left, or a trial waits that is wanted: a study may be gone on with fewer trials."""
         if self._claimed:
             return True
         if not self._given_out:
@@ -358,19 +358,19 @@ class SharedPlaces:
 
     @property
     def is_over(self) -> bool:
-        """Whether every place has its result."""
+        """Whether every ordinal has its result."""
         return sum(map(is_counted, self._trials())) >= self._most
 
     def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
-        """Returns the next trial and its place; None where none is left, or this process has its share."""
+        """Returns the next trial and its ordinal; None where none is left, or this process has its share."""
         if not self._claimed and self.is_left and time.monotonic() >= self._claim_at:
             self._claim()
         if not self._claimed:
             return None
         trial = self._claimed.popleft()
-        place = TrialNotes.of(trial).ordinal
-        self._study.sampler = sampler_of(place)
-        return running_trial(self._study, trial), place
+        ordinal = TrialNotes.of(trial).ordinal
+        self._study.sampler = sampler_of(ordinal)
+        return running_trial(self._study, trial), ordinal
 
     def _claim(self) -> None:
         """Claims a few trials, within this process's share."""
@@ -383,7 +383,7 @@ class SharedPlaces:
                 self._claim_at = time.monotonic() + WAIT_S
 
     def wait(self) -> bool:
-        """Waits a moment for trials that others may leave; False where every place has its result."""
+        """Waits a moment for trials that others may leave; False where every ordinal has its result."""
         begun = time.monotonic()
         self._mirror.flush()
         lasted = time.monotonic() - begun
@@ -404,7 +404,7 @@ def _of_the_departed(trials: Sequence[FrozenTrial], there: Mapping[str, Owner]) 
     yield from (id_of_trial(trial) for trial in trials if TrialNotes.of(trial).worker not in working)
 
 
-def _place(folder: Path) -> str:
+def _described(folder: Path) -> str:
     return f"{folder.absolute()} on {socket.gethostname()}"
 
 

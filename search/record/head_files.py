@@ -97,8 +97,8 @@ def require_outside(out: Path) -> None:
     Raises:
         InputError: It is in such a folder; the study is named.
     """
-    place = out.absolute().parent.resolve() / out.name
-    for folder in (place, *place.parents):
+    resolved = out.absolute().parent.resolve() / out.name
+    for folder in (resolved, *resolved.parents):
         if folder.name in (HEADS_FOLDER, FINALISTS) and (folder.parent / STUDY_FILE).is_file():
             hint = "the study goes on with what is there"
             raise InputError(out, expected="a place of your own", found=f"one in {folder}", hint=hint)

@@ -200,10 +200,10 @@ def load_study(folder: Path, name: str, url: str | None) -> optuna.Study:
         InputError: There is none.
     """
     with storage_errors(url):
-        return find_study(open_storage(folder, url, name), place_of(folder, url), name)
+        return find_study(open_storage(folder, url, name), where_kept(folder, url), name)
 
 
-def place_of(folder: Path, url: str | None) -> Path | str:
+def where_kept(folder: Path, url: str | None) -> Path | str:
     """Returns where a record is, for messages: the journal's path, or the URL without its secrets."""
     return hidden(url) if url else folder / JOURNAL
 

@@ -20,7 +20,7 @@ from search.record.database import storage_errors
 from search.record.noted_config import noted_config
 from search.record.owner import ATTRIBUTE, Owner
 from search.record.results import FinalistRecord
-from search.record.storage import check_record, find_study, open_storage, place_of
+from search.record.storage import check_record, find_study, open_storage, where_kept
 from search.record.summary import Summary, read_summary, summarise
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.setup.file_names import STUDY_FILE
@@ -76,7 +76,7 @@ class StudyRecord:
     def ranked(self) -> list[FrozenTrial]:
         """The completed trials, best first: the finalists by the means of their repeats, then the others by value."""
         ranked = ranking(self.study)
-        order = {one.trial: place for place, one in enumerate(self.finalists)}
+        order = {one.trial: index for index, one in enumerate(self.finalists)}
         return sorted(ranked, key=lambda trial: order.get(trial.number, len(ranked)))
 
     @property
@@ -148,7 +148,7 @@ def read_record(folder: Path, storage: BaseStorage | None = None) -> StudyRecord
     running = is_running(folder)
     with storage_errors(config.storage):
         opened = open_storage(folder, config.storage, config.name) if storage is None else storage
-        where = place_of(folder, config.storage)
+        where = where_kept(folder, config.storage)
         study = find_study(opened, where, config.name)
         check_record(study, where, config)
         owner, noted = Owner.read(study.user_attrs.get(ATTRIBUTE)), noted_config(study.user_attrs, f"{where}")

@@ -1,7 +1,7 @@
 """The trials of a study in a database, as several processes read and write them: each method is one transaction.
 
 Optuna's own storage makes one transaction of every value that is noted, 3 to 10 ms each. Here what a process has noted
-of all of its trials goes in at once, and what two processes must not both do (take a place, take a trial over) is
+of all of its trials goes in at once, and what two processes must not both do (take an ordinal, take a trial over) is
 decided under a lock on the study's row, as Optuna itself does it for the numbers of trials.
 """
 
@@ -32,8 +32,8 @@ from search.setup.optuna_internals import (
 from search.trials.notes import TrialNotes
 from search.trials.ranking import INTERRUPTED
 
-PLACES = "places"
-"""The study's attribute that counts the places that were given out: the ordinals of trials."""
+GIVEN_OUT = "places"
+"""The study's attribute that counts the ordinals that were given out."""
 
 
 @dataclass
@@ -76,13 +76,13 @@ class TrialTables:
         self.storage = storage
         self.study_id = study_id
 
-    # --- places -------------------------------------------------------------------------------------------------
+    # --- ordinals -----------------------------------------------------------------------------------------------
 
     def begin(self, planned: Sequence[FrozenTrial]) -> None:
-        """Enqueues the trials that are decided before the study, once, and counts the places that are taken.
+        """Enqueues the trials that are decided before the study, once, and counts the ordinals that are taken.
 
         Args:
-            planned: The trials, waiting: each has the place that its position gives it.
+            planned: The trials, waiting: the ordinal of each is its position.
         """
         with transaction(self.storage) as session:
             self._lock(session)
@@ -91,35 +91,35 @@ class TrialTables:
             for ordinal, template in enumerate(planned):
                 if ordinal not in taken:
                     new_trial(self.storage, session, self.study_id, template)
-            given = max([self._places(session), len(planned), *(1 + ordinal for ordinal in taken)])
-            self._set_places(session, given)
+            given = max([self._given_out(session), len(planned), *(1 + ordinal for ordinal in taken)])
+            self._set_given_out(session, given)
 
     def claim(self, most: int, worker: str, count: int = 1) -> list[int]:
-        """Gives a worker the next trials: those that wait, the first of them first, then new ones in the next places.
+        """Gives a worker the next trials: those that wait, the first of them first, then new ones of the next ordinals.
 
         Args:
-            most: Places that the study has.
+            most: Ordinals that the study has.
             worker: Who takes them; noted of each.
             count: Trials that it would like: several cost little more than one.
 
         Returns:
-            Their numbers in the storage. They are running, their places noted. Fewer, or none, where no more wait and
-            no place is left; or where a study that had given out more places is gone on with fewer, and these are had.
+            Their numbers in the storage. They are running, their ordinals noted. Fewer, or none, where no more wait
+            and no ordinal is left; or where a study that had given out more is gone on with fewer, and these are had.
         """
         with transaction(self.storage) as session:
             self._lock(session)
-            given = before = self._places(session)
+            given = before = self._given_out(session)
             if given > most:
                 count = max(0, min(count, most - self._had(session)))
             rows = self._waiting(session, count)
-            placed = self._placed(session, [row.trial_id for row in rows])
+            numbered = self._numbered(session, [row.trial_id for row in rows])
             rows += self._new(session, max(0, min(count - len(rows), most - given)))
             told = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
-            for number in sorted(told.keys() - placed):  # new, or its first run was killed before it had one
+            for number in sorted(told.keys() - numbered):  # new, or its first run was killed before it had one
                 told[number] |= TrialNotes.as_attributes(ordinal=given)
                 given += 1
             if given != before:
-                self._set_places(session, given)
+                self._set_given_out(session, given)
             _put_attributes(session, tables.TrialUserAttributeModel, told)
             now = datetime.now()
             for row in rows:
@@ -128,7 +128,7 @@ class TrialTables:
         return sorted(told)
 
     def take_back(self, lost: Collection[int]) -> None:
-        """Ends running trials whose worker is gone as interrupted, and enqueues each in the place that it had.
+        """Ends running trials whose worker is gone as interrupted, and enqueues each with the ordinal that it had.
 
         What had been drawn of a head stays; what a worker may find of it in a snapshot is looked for by the number of
         the trial that is run again. Trials that are not running any more are left alone: another process was faster.
@@ -268,8 +268,8 @@ class TrialTables:
         session.flush()
         return rows
 
-    def _placed(self, session: Session, numbers: Collection[int]) -> set[int]:
-        """Those of some trials that have a place."""
+    def _numbered(self, session: Session, numbers: Collection[int]) -> set[int]:
+        """Those of some trials that have an ordinal."""
         if not numbers:
             return set()
         attributes = tables.TrialUserAttributeModel
@@ -286,15 +286,15 @@ class TrialTables:
         """Reads some trials; those beyond the largest number that there may be are none."""
         return read_trials(self.storage, self.study_id, among=numbers, beyond=_LARGEST) if numbers else []
 
-    def _places(self, session: Session) -> int:
+    def _given_out(self, session: Session) -> int:
         row = self._counter(session)
         return int(json.loads(row.value_json)) if row is not None else 0
 
-    def _set_places(self, session: Session, given: int) -> None:
+    def _set_given_out(self, session: Session, given: int) -> None:
         row = self._counter(session)
         if row is None:
             session.add(
-                tables.StudyUserAttributeModel(study_id=self.study_id, key=PLACES, value_json=json.dumps(given))
+                tables.StudyUserAttributeModel(study_id=self.study_id, key=GIVEN_OUT, value_json=json.dumps(given))
             )
             session.flush()
         else:
@@ -302,7 +302,7 @@ class TrialTables:
 
     def _counter(self, session: Session) -> Any:
         attributes = tables.StudyUserAttributeModel
-        chosen = sqlalchemy.select(attributes).where(attributes.study_id == self.study_id, attributes.key == PLACES)
+        chosen = sqlalchemy.select(attributes).where(attributes.study_id == self.study_id, attributes.key == GIVEN_OUT)
         return session.scalars(chosen).first()
 
 

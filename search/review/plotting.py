@@ -98,7 +98,7 @@ def thinned(trials: Sequence[FrozenTrial], most: int, objective: Objective) -> l
     if len(trials) <= most:
         return list(trials)
     ranked = sorted(trials, key=lambda trial: -_reached(trial, objective))
-    return [ranked[place * (len(ranked) - 1) // (most - 1)] for place in range(most)]
+    return [ranked[index * (len(ranked) - 1) // (most - 1)] for index in range(most)]
 
 
 def _reached(trial: FrozenTrial, objective: Objective) -> float:

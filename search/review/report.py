@@ -175,10 +175,10 @@ def _leaderboard(record: StudyRecord) -> Iterable[str]:
     objective = record.config.objective
     means = {one.trial: mean_in_words(objective, one) for one in record.finalists}
     shown = ranked[:LEADERS]
-    rows = [_leader(f"{place}", trial, record, means) for place, trial in enumerate(shown, 1)]
+    rows = [_leader(f"{rank}", trial, record, means) for rank, trial in enumerate(shown, 1)]
     if article is not None and article.number not in {trial.number for trial in shown}:
-        place = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
-        rows.append(_leader(f"{place}", article, record, means))
+        rank = 1 + next(at for at, trial in enumerate(ranked) if trial.number == article.number)
+        rows.append(_leader(f"{rank}", article, record, means))
     name = objective_in_words(objective)
     repeated = ("repeated",) if means else ()
     own = (
@@ -199,10 +199,10 @@ def _first(count: int) -> str:
     return f" First {LEADERS}." if count > LEADERS else ""
 
 
-def _leader(place: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[int, str]) -> tuple[str, ...]:
+def _leader(rank: str, trial: FrozenTrial, record: StudyRecord, means: Mapping[int, str]) -> tuple[str, ...]:
     notes = TrialNotes.of(trial)
     return (
-        place,
+        rank,
         f"{trial.number}",
         *((means.get(trial.number, "-"),) if means else ()),
         decimal(trial.value),

@@ -46,7 +46,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     stores = {trial.number: TrialNotes.of(trial).store for trial in record.ranked}
     yield table(
         ("", "trial", "mean ± sd", "repeats", "epochs", "each"),
-        [_finalist(place, one, objective, stores) for place, one in enumerate(finalists.heads, 1)],
+        [_finalist(index, one, objective, stores) for index, one in enumerate(finalists.heads, 1)],
     )
     cost, seconds = finalists.cost, record.summary.search_seconds
     share = cost.seconds / seconds if seconds else 0
@@ -63,11 +63,11 @@ def _how_long(finalists: Sequence[FinalistRecord]) -> str:
     return "Each run was judged by its best epoch, and those that fell behind were stopped early. No seed"
 
 
-def _finalist(place: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:
+def _finalist(rank: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:
     store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
     diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
     return (
-        f"{place}",
+        f"{rank}",
         f"{finalist.trial}{store}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
         f"{finalist.repeats}{diverged}",

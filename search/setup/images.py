@@ -61,19 +61,19 @@ def store_of_images(folder: Path, images: Path) -> Path:
     return folder.parent / f"{images.absolute().resolve().name or 'images'}.h5"
 
 
-def check_same_study(folder: Path, recorded: StudyConfig | None, place: Path) -> None:
+def check_same_study(folder: Path, recorded: StudyConfig | None, store: Path) -> None:
     """Refuses images that a study has nothing to do with before hours are spent on them.
 
     Args:
         folder: The study directory.
         recorded: The study there; None for none.
-        place: Where the store of the images is, or will be.
+        store: Where the store of the images is, or will be.
 
     Raises:
         InputError: Nothing is there, and the study was made with another store.
     """
     stored = recorded.stores.features.path if recorded else None
-    if place.exists() or stored is None or Path(stored) == place.absolute():
+    if store.exists() or stored is None or Path(stored) == store.absolute():
         return
     hint = "--out names another study directory"
-    raise InputError(folder, field="stores.features", expected=f"a study of {place}", found=stored, hint=hint)
+    raise InputError(folder, field="stores.features", expected=f"a study of {store}", found=stored, hint=hint)

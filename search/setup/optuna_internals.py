@@ -89,49 +89,51 @@ def warn_of_conditions(wanted: bool) -> None:
 
 
 class PlacedSequence(qmc.QMCSampler):
-    """Optuna's scrambled Sobol sequence, of which a trial gets the point of its own place.
+    """Optuna's scrambled Sobol sequence, of which a trial gets the point of its own ordinal.
 
     Optuna counts in the study how many points were given out, those of trials among them that were stopped while they
     were drawn: whoever drew them again would get others.
     """
 
-    def __init__(self, place: int, *, seed: int, beside: BaseSampler) -> None:
+    def __init__(self, ordinal: int, *, seed: int, beside: BaseSampler) -> None:
         """Prepares.
 
         Args:
-            place: Which point of the sequence (0-based).
+            ordinal: Which point of the sequence (0-based).
             seed: Of the sequence.
             beside: Draws what the sequence has not.
         """
         super().__init__(scramble=True, seed=seed, independent_sampler=beside, warn_independent_sampling=False)
-        self._place = place
+        self._ordinal = ordinal
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
         del study, search_space
-        return self._place
+        return self._ordinal
 
 
 class PlacedHyperband(HyperbandPruner):
     """Optuna's Hyperband, in which a trial's bracket follows from another number than its own."""
 
-    def __init__(self, place_of: Callable[[FrozenTrial], int | None], *, least: int, most: int, reduction: int) -> None:
+    def __init__(
+        self, ordinal_of: Callable[[FrozenTrial], int | None], *, least: int, most: int, reduction: int
+    ) -> None:
         """Prepares.
 
         Args:
-            place_of: The number that decides a trial's bracket; None for a trial that is in none.
+            ordinal_of: The number that decides a trial's bracket; None for a trial that is in none.
             least: Epochs before the first rung.
             most: Epochs of a trial that is not pruned.
             reduction: Of the trials at a rung, one in this many goes on.
         """
         super().__init__(min_resource=least, max_resource=most, reduction_factor=reduction)
-        self._place_of = place_of
+        self._ordinal_of = ordinal_of
 
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        place = self._place_of(trial)
-        if place is None:
+        ordinal = self._ordinal_of(trial)
+        if ordinal is None:
             return _NO_BRACKET
         placed = copy(trial)
-        placed.number = place
+        placed.number = ordinal
         return super()._get_bracket_id(study, placed)
 
 

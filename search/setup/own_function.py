@@ -73,17 +73,17 @@ def find_function(named: str, given: Build | None = None) -> OwnFunction:
         InputError: There is no such module, file or function, or its import fails.
     """
     if given is None:
-        place, _, name = named.rpartition(":")
-        if not place or not name.isidentifier():
+        module_name, _, name = named.rpartition(":")
+        if not module_name or not name.isidentifier():
             raise InputError("--head", expected=_EXPECTED, found=named)
-        module = _import(place)
+        module = _import(module_name)
         given = getattr(module, name, None)
         if not callable(given):
             there = [key for key, value in vars(module).items() if inspect.isfunction(value)]
             near = get_close_matches(name, there) or there[:5]
             found = "no such function" if given is None else type(given).__name__
             hint = f"there is {', '.join(near)}" if near else None
-            raise InputError(place, field=name, expected="a function", found=found, hint=hint)
+            raise InputError(module_name, field=name, expected="a function", found=found, hint=hint)
     file, text = _source(given)
     sha256 = hashlib.sha256(text).hexdigest() if text else ""
     return OwnFunction(given, OwnHeadRecord(function=named, file=file, sha256=sha256))
@@ -109,8 +109,8 @@ def _whole(function: Build) -> Build:
 
 def has_command(head: str) -> bool:
     """Whether a command line can name a function: one of a notebook or a script, or within another, only Python has."""
-    place, _, name = head.rpartition(":")
-    return place not in ("", "__main__") and name.isidentifier()
+    module_name, _, name = head.rpartition(":")
+    return module_name not in ("", "__main__") and name.isidentifier()
 
 
 def _import(place: str) -> ModuleType:

@@ -59,8 +59,8 @@ def is_ambiguous(url: str) -> bool:
     if parsed is None or not parsed.password or parsed.get_backend_name() == "sqlite":
         return False
     _, _, behind = url.partition("://")[2].partition(":")[2].partition("@")
-    place, _, query = behind.partition("?")
-    return "@" in place or ("@" in query and not _QUERY.fullmatch(query))
+    before, _, query = behind.partition("?")
+    return "@" in before or ("@" in query and not _QUERY.fullmatch(query))
 
 
 def has_secrets(url: str) -> bool:

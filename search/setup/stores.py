@@ -103,7 +103,7 @@ def split_name(text: str) -> tuple[str | None, str]:
         The name, None where there is none, and the path.
     """
     pieces = text.split("=")
-    splits = [("=".join(pieces[:place]), "=".join(pieces[place:])) for place in range(1, len(pieces))]
+    splits = [("=".join(pieces[:index]), "=".join(pieces[index:])) for index in range(1, len(pieces))]
     named = [(name, path) for name, path in splits if path and _NAME.fullmatch(name)]
     if not named or _is_there(text):
         return None, text
@@ -117,9 +117,9 @@ def with_name(name: str, path: str | Path) -> str:
     return f"{os.curdir}{os.sep}{path}" if "=" in "".join(Path(path).parts[:1]) else str(path)
 
 
-def is_address(place: str) -> bool:
+def is_address(text: str) -> bool:
     """Whether something is an address for fsspec, and no path."""
-    scheme, sign, _ = place.partition("://")
+    scheme, sign, _ = text.partition("://")
     return bool(sign) and "=" not in scheme
 
 

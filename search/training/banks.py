@@ -81,8 +81,8 @@ class FreeRoom:
     def take(self, store: str, spec: HeadSpec) -> None:
         """Takes the room that a head needs."""
         left, pages = self._of[store], pages_of(spec)
-        for place, needed in enumerate((pages, 1, self._tiles_of[store](spec))):
-            left[place] -= needed
+        for index, needed in enumerate((pages, 1, self._tiles_of[store](spec))):
+            left[index] -= needed
         self._pages -= pages
 
 
@@ -157,9 +157,9 @@ class Banks:
         """
         slots: dict[int, int] = {}
         for name, engine in self._engines.items():
-            places = [place for place, one in enumerate(arriving) if one.store == name]
-            slots |= dict(zip(places, engine.insert([arriving[place].newcomer for place in places]), strict=True))
-        return [slots[place] for place in range(len(arriving))]
+            mine = [index for index, one in enumerate(arriving) if one.store == name]
+            slots |= dict(zip(mine, engine.insert([arriving[index].newcomer for index in mine]), strict=True))
+        return [slots[index] for index in range(len(arriving))]
 
     def remove(self, members: Iterable[Member]) -> None:
         """Frees the places of trials."""

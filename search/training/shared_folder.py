@@ -18,9 +18,9 @@ LOOK_S = 1.0
 
 def worker_folder(folder: Path, name: str) -> Path:
     """Returns the folder of a process, made where there is none."""
-    place = folder / WORKERS_FOLDER / name
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    own = folder / WORKERS_FOLDER / name
+    own.mkdir(parents=True, exist_ok=True)
+    return own
 
 
 def together(folder: Path) -> Throughput:
@@ -32,9 +32,9 @@ def together(folder: Path) -> Throughput:
         InputError: A file of theirs is damaged.
     """
     total = Throughput()
-    for place in _places(folder):
-        saved = read_snapshot(place, of=())
-        total += saved.throughput if saved is not None else Throughput.read(place)
+    for own in _worker_folders(folder):
+        saved = read_snapshot(own, of=())
+        total += saved.throughput if saved is not None else Throughput.read(own)
     return total
 
 
@@ -43,20 +43,20 @@ def clear_away(folder: Path, at_work: Collection[str]) -> None:
 
     Args:
         folder: The study directory.
-        at_work: Names of the other processes that are at work: each clears its own place, and may be at it just now.
+        at_work: Names of the other processes that are at work: each clears its own folder, and may be at it just now.
     """
-    for place in _places(folder):
-        saved = read_snapshot(place, of=()) if place.name not in at_work else None
+    for own in _worker_folders(folder):
+        saved = read_snapshot(own, of=()) if own.name not in at_work else None
         if saved is not None:
-            saved.throughput.write(place)
-            remove_snapshot(place)
+            saved.throughput.write(own)
+            remove_snapshot(own)
 
 
 def await_end(crew: Crew, opened: OpenedStudy, trials: int, meanwhile: Callable[[], bool]) -> bool:
     """Waits until what comes after the search has been run, or is this process's to run; says which: True, the latter.
 
     Args:
-        crew: The processes; this one has found every place with its result.
+        crew: The processes; this one has found every ordinal with its result.
         opened: The study.
         trials: How many it has.
         meanwhile: Does this process's share of that, if there is one, and says whether there was.
@@ -74,5 +74,5 @@ def await_end(crew: Crew, opened: OpenedStudy, trials: int, meanwhile: Callable[
     return False
 
 
-def _places(folder: Path) -> Iterator[Path]:
-    return (place for place in sorted((folder / WORKERS_FOLDER).glob("*")) if place.is_dir())
+def _worker_folders(folder: Path) -> Iterator[Path]:
+    return (own for own in sorted((folder / WORKERS_FOLDER).glob("*")) if own.is_dir())

@@ -20,7 +20,7 @@ from search.setup.own_head import OwnHead
 from search.setup.seeds import head_seed
 from search.setup.space import ARTICLE, Space
 from search.trials.notes import TrialNotes
-from search.trials.places import Places, SolePlaces
+from search.trials.ordinals import Ordinals, SoleOrdinals
 from search.trials.pruning import is_last_survivor, make_pruner
 from search.trials.ranking import ARTICLE_ORDINAL, article_ordinals, ranking_score_of
 from search.trials.samplers import JointSpace, make_sampler
@@ -112,7 +112,7 @@ class Book:
         *,
         planned: Sequence[Planned] | None = None,
         going_on: Collection[int] = (),
-        places: Places | None = None,
+        ordinals: Ordinals | None = None,
     ) -> None:
         """Opens the book.
 
@@ -123,7 +123,7 @@ class Book:
             planned: The first trials. Else they are the article's head on each store, and are never pruned: the others
                 are compared with them.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
-            places: Gives out the places of the study, where several processes share them.
+            ordinals: Gives out the ordinals of the study, where several processes share them.
         """
         self.study = study
         self.config = config
@@ -136,12 +136,12 @@ class Book:
             warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._joint = JointSpace()
-        self._places = places or SolePlaces(study, config.trials, going_on=going_on)
-        self._places.begin([self._parameters_of(one) for one in self._planned.values()])
+        self._ordinals = ordinals or SoleOrdinals(study, config.trials, going_on=going_on)
+        self._ordinals.begin([self._parameters_of(one) for one in self._planned.values()])
 
     def ask(self) -> Asked | None:
         """Returns the next trial to run; None where the study has all that it was to have, or none at this moment."""
-        found = self._places.next(self._sampler)
+        found = self._ordinals.next(self._sampler)
         if found is None:
             return None
         trial, ordinal = found
@@ -205,11 +205,11 @@ class Book:
     @property
     def is_exhausted(self) -> bool:
         """Whether the study has as many trials as it was to have, running ones included."""
-        return not self._places.is_left
+        return not self._ordinals.is_left
 
     def wait(self) -> bool:
-        """Waits a moment for trials that other processes may leave; False where every place has its result."""
-        return self._places.wait()
+        """Waits a moment for trials that other processes may leave; False where every ordinal has its result."""
+        return self._ordinals.wait()
 
     def repeat_reports(self, asked: Asked, number: int, *, upto: int) -> None:
         """Notes of a trial the scores that another has reported, which it goes on with, up to an epoch."""

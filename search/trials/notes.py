@@ -88,8 +88,8 @@ class TrialNotes:
     def as_rerun_of(cls, trial: FrozenTrial) -> dict[str, Any]:
         """Returns, as user attributes, the notes of a trial that is to run another again: it takes its place."""
         notes = cls.of(trial)
-        place = cls.as_attributes(ordinal=notes.ordinal) if notes.has_ordinal else {}
-        return place | cls.as_attributes(rerun_of=trial.number)
+        own = cls.as_attributes(ordinal=notes.ordinal) if notes.has_ordinal else {}
+        return own | cls.as_attributes(rerun_of=trial.number)
 
     @staticmethod
     def as_attributes(**notes: Unpack[Notes]) -> dict[str, Any]:

@@ -85,21 +85,21 @@ def standing(study: optuna.Study, trial: FrozenTrial, step: int) -> Standing:
 
 
 class BracketPruner(BasePruner):
-    """Optuna's Hyperband by a trial's place in the study, so that one that is run again is judged among the same.
+    """Optuna's Hyperband by a trial's ordinal, so that one that is run again is judged among the same.
 
     Those that were interrupted are in no bracket. It is not of Optuna's class: by that, samplers are shown the trials
     of one bracket, which of a trial that is being asked for would follow from its number.
     """
 
     def __init__(self, epochs: int) -> None:
-        self._brackets = PlacedHyperband(_place_of, least=max(1, epochs // 9), most=epochs, reduction=3)
+        self._brackets = PlacedHyperband(_ordinal_of, least=max(1, epochs // 9), most=epochs, reduction=3)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judges a trial at the epoch it reported last."""
         return self._brackets.prune(study, trial)
 
 
-def _place_of(trial: FrozenTrial) -> int | None:
+def _ordinal_of(trial: FrozenTrial) -> int | None:
     if is_interrupted(trial):
         return None
     notes = TrialNotes.of(trial)

@@ -85,10 +85,10 @@ def fetched(address: str, *, part: str = "features", identity: Mapping[str, str]
         raise BottleneckError(f"{address}: fsspec is not installed: {extra_hint('cluster')}") from error
     with _reaching(address, part):
         try:
-            system, place = fsspec.core.url_to_fs(address)
+            system, there = fsspec.core.url_to_fs(address)
         except ValueError as error:
             raise _nothing(address, part, error) from error
-        version = _version(system, place)
+        version = _version(system, there)
     named = version if version is not None else sorted((identity or {}).items())
     path = _cache() / f"{hashlib.sha256(f'{address} {named}'.encode()).hexdigest()[:32]}.h5"
 
@@ -98,18 +98,18 @@ def fetched(address: str, *, part: str = "features", identity: Mapping[str, str]
     if not is_there():
         with _turn(path), _reaching(address, part):
             if not is_there():  # another worker of this machine may have been at it
-                _fetch(system, place, address, path)
+                _fetch(system, there, address, path)
     return path
 
 
-def _version(system: Any, place: str) -> str | None:
+def _version(system: Any, there: str) -> str | None:
     """What changes with a file, by what a system says of it; None where it says no such thing.
 
     What fsspec itself makes of that (``ukey``) is for some systems the address alone, as for ``http://``.
     """
-    info = system.info(place)
+    info = system.info(there)
     known = {name: info[name] for name in sorted(info) if _letters(name) in _OF_VERSIONS and info[name] is not None}
-    return f"{system.ukey(place)} {info.get('size')} {known}" if known else None
+    return f"{system.ukey(there)} {info.get('size')} {known}" if known else None
 
 
 def _letters(name: str) -> str:
@@ -141,8 +141,8 @@ def _turn(path: Path) -> WriterLock:
             time.sleep(1)
 
 
-def _fetch(system: Any, place: str, address: str, path: Path) -> None:
-    with system.open(place, "rb") as source, replacing(path) as temporary, temporary.open("wb") as target:
+def _fetch(system: Any, there: str, address: str, path: Path) -> None:
+    with system.open(there, "rb") as source, replacing(path) as temporary, temporary.open("wb") as target:
         while block := _read(source, address):
             target.write(block)
 

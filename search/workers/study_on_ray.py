@@ -169,12 +169,12 @@ def sent_stores(options: RunOptions) -> list[Sent]:
         given = getattr(options, part) or ()
         if part != "features":
             part_paths(names, given, option=option_name(part))  # which refuses what does not go with the names
-        for place, told in enumerate(given):
+        for index, told in enumerate(given):
             name, address = split_name(told)
             here = fetched(address, part=part) if is_address(address) else Path(address)
             where = address if is_address(address) else str(here.absolute())
             found.append(
-                Sent(part, (name or names[place]) if len(names) > 1 else "", where, FeatureStore(here).identity)
+                Sent(part, (name or names[index]) if len(names) > 1 else "", where, FeatureStore(here).identity)
             )
     return found
 

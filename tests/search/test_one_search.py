@@ -16,7 +16,7 @@ from tiny_study import STUDY
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.lock import WriterLock
 from search import open_study, run_study
-from search.record.crew import SharedPlaces
+from search.record.crew import SharedOrdinals
 from search.setup.file_names import STUDY_FILE
 from search.setup.options import RunOptions
 from search.setup.resolve import resolve
@@ -139,13 +139,13 @@ def test_other_options_of_what_comes_last_are_passed_over_once_it_is_over_and_ho
 
 @pytest.mark.usefixtures("made")
 def test_the_time_of_who_waits_for_the_others_is_on_the_disk_and_is_added_up_last(tmp_path, monkeypatch):
-    folder, seen, real = tmp_path / "study", [], SharedPlaces.wait
+    folder, seen, real = tmp_path / "study", [], SharedOrdinals.wait
 
-    def wait(places: SharedPlaces) -> bool:
+    def wait(ordinals: SharedOrdinals) -> bool:
         seen.append(together(folder).head_epochs)
-        return real(places)
+        return real(ordinals)
 
-    monkeypatch.setattr(SharedPlaces, "wait", wait)
+    monkeypatch.setattr(SharedOrdinals, "wait", wait)
     (tmp_path / "study.toml").write_text(SMALL)
     told = {
         "study": tmp_path / "study.toml",

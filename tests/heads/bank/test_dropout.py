@@ -30,7 +30,7 @@ def test_masks_of_heads_steps_channels_layers_and_places_are_independent():
     """64 masks that differ in one number each; any two agree as often as chance has it, and so do shifted ones."""
     base = [np.full(64, number, np.int32) for number in (11, 5, 3)]
     for varied in range(3):
-        arguments = [np.arange(64, dtype=np.int32) if place == varied else part for place, part in enumerate(base)]
+        arguments = [np.arange(64, dtype=np.int32) if index == varied else part for index, part in enumerate(base)]
         masks = draw(*arguments, rate=0.5) * 2.0 - 1
         agreement = np.abs(masks @ masks.T / 6400 - np.eye(64)).max()
         assert agreement < 5.5 / np.sqrt(6400), ("seed", "step", "channel")[varied]

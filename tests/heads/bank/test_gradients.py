@@ -59,7 +59,7 @@ def test_gradients_are_those_of_autodiff(spec):
 def test_page_by_page_is_as_all_at_once(norm, dtype):
     """The two ways to run through a bank, on heads of mixed kinds with dropout, free pages, tiles and slots between."""
     kinds = [
-        replace(spec, batch_norm=norm[place % len(norm)], dropout=0.3) for place, spec in enumerate([*EXTREMES, *MIXED])
+        replace(spec, batch_norm=norm[index % len(norm)], dropout=0.3) for index, spec in enumerate([*EXTREMES, *MIXED])
     ]
     shape = BankShape.covering(kinds, pages=24, feature_shape=SHAPE, classes=4, batch=75)
     state, fixed, batch, steps = laid_out(shape, kinds, free=3)

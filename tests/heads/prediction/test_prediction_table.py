@@ -124,7 +124,7 @@ def test_a_row_of_many_classes_takes_little_more_than_its_numbers():
     classes = tuple(f"class-{number}" for number in range(500))
     shares = np.random.default_rng(0).random((200, 500), np.float32)
     tracemalloc.start()
-    rows = tuple(Prediction(f"{place}", classes[0], Shares(classes, row)) for place, row in enumerate(shares))
+    rows = tuple(Prediction(f"{index}", classes[0], Shares(classes, row)) for index, row in enumerate(shares))
     for _ in json_lines(rows):
         pass
     most = tracemalloc.get_traced_memory()[1]

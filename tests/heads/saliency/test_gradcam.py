@@ -43,12 +43,12 @@ def by_tape(model: Any, target: str, features: np.ndarray, classes: np.ndarray) 
     tensorflow = pytest.importorskip("tensorflow")
     double = keras.models.clone_model(model, clone_function=as_double)
     double.set_weights(model.get_weights())
-    layers = {layer.name: place for place, layer in enumerate(double.layers)}
+    layers = {layer.name: index for index, layer in enumerate(double.layers)}
     tensor = tensorflow.constant(features, "float64")
     with tensorflow.GradientTape() as tape:
-        for place, layer in enumerate(double.layers[1:], start=1):
+        for index, layer in enumerate(double.layers[1:], start=1):
             tensor = layer(tensor, training=False)
-            if place == layers[target]:
+            if index == layers[target]:
                 activation = tensor
                 tape.watch(activation)
         # log(p) is the score less a number that is the same for all classes, and so is what is left of it here

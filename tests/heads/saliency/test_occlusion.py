@@ -157,8 +157,8 @@ class TestPatches:
     @given(st.integers(1, 60), st.floats(1, 4), st.integers(1, 400))
     def test_cover_every_pixel_within_the_picture(self, places: int, cover: float, size: int) -> None:
         covered = np.zeros(size, int)
-        for place in range(places):
-            patch = covered_pixels(place, places, cover, size)
+        for index in range(places):
+            patch = covered_pixels(index, places, cover, size)
             assert 0 <= patch.start < size
             assert patch.stop > patch.start
             covered[patch] += 1
@@ -166,7 +166,7 @@ class TestPatches:
             assert covered.min() >= 1
 
     def test_are_centred_on_their_places(self) -> None:
-        patches = [covered_pixels(place, 4, 1.0, 40) for place in range(4)]
+        patches = [covered_pixels(index, 4, 1.0, 40) for index in range(4)]
         assert [(patch.start, patch.stop) for patch in patches] == [(0, 10), (10, 20), (20, 30), (30, 40)]
         wide = covered_pixels(1, 4, 2.0, 40)
         assert (wide.start, wide.stop) == (5, 25)

@@ -132,7 +132,7 @@ def test_one_wrong_row_does_not_decide_how_sure_a_head_is_taken_to_be(ended):
 def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
     """Three runs each, the best first; what is to be better is right where the others are wrong."""
     found = []
-    for place, trial in enumerate(finalists_of(ended.study, 2)):
+    for index, trial in enumerate(finalists_of(ended.study, 2)):
         notes, rows = TrialNotes.of(trial), len(ended.data.validation_labels)
         right = {"article": rows, "winner": 4}[better] if notes.ordinal == 0 else {"article": 4, "winner": rows}[better]
         found.append(
@@ -145,7 +145,7 @@ def finalists(ended: EndedStudy, *, better: str) -> list[Finalist]:
                 losses=(1.0,) * 3,
                 epochs=1,
                 rates=(1e-3,),
-                probabilities=tuple(probabilities(ended.data, max(0, right - place)) for _ in range(3)),
+                probabilities=tuple(probabilities(ended.data, max(0, right - index)) for _ in range(3)),
             )
         )
     return found

@@ -231,7 +231,7 @@ def test_a_run_whose_end_was_lost_is_run_again_and_counted(ended, bank):
     repeat(ended)
     journal = ended.folder / FINALISTS / "journal.log"
     lines = journal.read_bytes().splitlines(keepends=True)
-    ends = [place for place, line in enumerate(lines) if b'"state":1' in line]
+    ends = [index for index, line in enumerate(lines) if b'"state":1' in line]
     journal.write_bytes(b"".join(lines[: ends[-1]]))
     _, cost = repeat(ended)
     assert cost.interrupted == 1

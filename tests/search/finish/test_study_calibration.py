@@ -54,7 +54,7 @@ def ended(tmp_path, monkeypatch):
 def finalists(ended: EndedStudy) -> list[Finalist]:
     """Two repeats each, sure of what they call, and often wrong."""
     found = []
-    for place, trial in enumerate(finalists_of(ended.study, 2)):
+    for index, trial in enumerate(finalists_of(ended.study, 2)):
         notes = TrialNotes.of(trial)
         found.append(
             Finalist(
@@ -66,7 +66,7 @@ def finalists(ended: EndedStudy) -> list[Finalist]:
                 losses=(1.0, 1.0),
                 epochs=1,
                 rates=(1e-3,),
-                probabilities=tuple(probabilities(ended.data, 12 + place + run, sure=0.97) for run in (0, 1)),
+                probabilities=tuple(probabilities(ended.data, 12 + index + run, sure=0.97) for run in (0, 1)),
             )
         )
     return found

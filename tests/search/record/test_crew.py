@@ -221,9 +221,9 @@ def test_those_who_begin_together_go_on_with_more_trials_together(crews, join):
 def test_fewer_trials_than_have_been_run_are_refused(crews, join):
     one = join()
     one.crew.agree_on(make_config(trials=12))
-    places = one.places(12)
+    ordinals = one.ordinals(12)
     for _ in range(3):
-        trial, _ = places.next(lambda _: RandomSampler(seed=0))
+        trial, _ = ordinals.next(lambda _: RandomSampler(seed=0))
         one.complete(trial)
     before = crews.attributes[CONFIG]
     with pytest.raises(InputError, match=r"trials: expected at least 3, found 2; .*without --trials"):
@@ -274,10 +274,10 @@ def test_a_config_that_is_damaged_is_named(crews, join):
 def test_a_quasi_random_sequence_is_drawn_together_as_by_one_alone(crews):
     def drawn(processes: list[Process], most: int) -> dict[int, float]:
         points = {}
-        all_places = [process.places(most) for process in processes]
+        all_ordinals = [process.ordinals(most) for process in processes]
         for turn in range(most):
-            process, places = processes[turn % len(processes)], all_places[turn % len(processes)]
-            found = places.next(lambda place: make_sampler("qmc", seed=0, ordinal=place, epochs=1))
+            process, ordinals = processes[turn % len(processes)], all_ordinals[turn % len(processes)]
+            found = ordinals.next(lambda ordinal: make_sampler("qmc", seed=0, ordinal=ordinal, epochs=1))
             assert found is not None
             trial, place = found
             points[place] = trial.suggest_float("x", 0, 1)

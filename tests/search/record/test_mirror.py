@@ -65,11 +65,11 @@ def test_what_is_noted_is_seen_at_once_and_is_in_the_database_after_a_flush_as_o
     numbers = [claim(one) for _ in range(4)]
     before, held = mirrors.stored, [seen(one, number) for number in numbers]
     done = commits(one.database)
-    for place, number in enumerate(numbers):
-        note_all(one, number, place / 8)
+    for index, number in enumerate(numbers):
+        note_all(one, number, index / 8)
     assert one.set_trial_state_values(numbers[0], TrialState.COMPLETE, [math.inf])
     assert one.set_trial_state_values(numbers[1], TrialState.PRUNED)
-    assert [trial.intermediate_values for trial in view(one)] == [{1: place / 8} for place in range(4)]
+    assert [trial.intermediate_values for trial in view(one)] == [{1: index / 8} for index in range(4)]
     first = seen(one, numbers[0])
     assert (first.state, first.value, first.params, first.distributions) == (
         TrialState.COMPLETE,

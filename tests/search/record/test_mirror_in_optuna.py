@@ -30,14 +30,14 @@ def test_of_two_that_ask_and_tell_at_once_each_has_numbers_of_its_own_without_ga
 
     def work(which: int) -> list[int]:
         study, numbers = mirrors.study_of(both[which]), []
-        for place in range(6):
+        for index in range(6):
             trial = study.ask()
             trial.suggest_float("rate", 0, 1)
-            trial.report(place / 8, 1)
+            trial.report(index / 8, 1)
             assert [one.number for one in study.get_trials(deepcopy=False)][: trial.number + 1] == list(
                 range(trial.number + 1)
             )
-            study.tell(trial, place)
+            study.tell(trial, index)
             numbers.append(trial.number)
         return numbers
 
@@ -51,8 +51,8 @@ def test_of_two_that_ask_and_tell_at_once_each_has_numbers_of_its_own_without_ga
 def run_enqueued(mirrors: Mirrors, one: Mirror, two: Mirror) -> None:
     """``one`` enqueues three trials; the other asks for the first and the last, and both run what they have."""
     studies = [mirrors.study_of(mirror) for mirror in (one, two)]
-    for place in range(3):
-        studies[0].enqueue_trial({"rate": place / 4}, user_attrs=TrialNotes.as_attributes(ordinal=place))
+    for index in range(3):
+        studies[0].enqueue_trial({"rate": index / 4}, user_attrs=TrialNotes.as_attributes(ordinal=index))
     two.flush()
     turns = (1, 0, 1, 0)
     asked = [studies[which].ask() for which in turns]

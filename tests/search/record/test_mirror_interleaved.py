@@ -18,7 +18,7 @@ from search.setup.optuna_internals import id_of_trial
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_interrupted
 
-PLACES = 5
+TRIALS = 5
 NOTING = ("claim", "claim", "report", "report", "attribute", "draw", "complete", "fail")
 WORKS = st.sampled_from((*NOTING, "give_back", "take_over", "flush", "hand_over"))
 STEPS = st.lists(st.tuples(st.integers(0, 1), WORKS, st.integers(0, 3)), min_size=4, max_size=24)
@@ -48,7 +48,7 @@ class Process:
 
     def do(self, work: str, chosen: int, other: Process) -> None:
         if work == "claim":
-            for trial in self.mirror.claim(PLACES, self.name, chosen % 3 + 1):
+            for trial in self.mirror.claim(TRIALS, self.name, chosen % 3 + 1):
                 self.reported[id_of_trial(trial)] = {}
         elif work == "take_over":  # as of one that has given no sign of life
             self.mirror.tables.take_back(other.mirror.running)
@@ -106,7 +106,7 @@ class Process:
 @given(steps=STEPS)
 def test_in_whatever_order_two_work_on_a_study_both_end_with_what_the_database_says(storages, steps):
     reader, study = storages[2], new_study(storages[2])
-    both = [Process(storage, study, f"process {place}") for place, storage in enumerate(storages[:2])]
+    both = [Process(storage, study, f"process {index}") for index, storage in enumerate(storages[:2])]
     try:
         for who, work, chosen in steps:
             both[who].do(work, chosen, both[1 - who])

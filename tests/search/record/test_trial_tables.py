@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
-from search.record.trial_tables import PLACES, Noted, TrialTables
+from search.record.trial_tables import GIVEN_OUT, Noted, TrialTables
 from search.setup.optuna_internals import fixed_parameters, id_of_trial, waiting_trial
 from search.trials.notes import TrialNotes
 
@@ -32,7 +32,7 @@ def tables(storage) -> TrialTables:
 
 
 def planned(count: int) -> list[FrozenTrial]:
-    return [waiting_trial({"x": place}, TrialNotes.as_attributes(ordinal=place)) for place in range(count)]
+    return [waiting_trial({"x": index}, TrialNotes.as_attributes(ordinal=index)) for index in range(count)]
 
 
 def trials_of(tables: TrialTables) -> list[FrozenTrial]:
@@ -40,7 +40,7 @@ def trials_of(tables: TrialTables) -> list[FrozenTrial]:
 
 
 def given(tables: TrialTables) -> int:
-    return tables.storage.get_study_user_attrs(tables.study_id)[PLACES]
+    return tables.storage.get_study_user_attrs(tables.study_id)[GIVEN_OUT]
 
 
 def claim(tables: TrialTables, most: int = 9, worker: str = "me") -> FrozenTrial:
@@ -53,7 +53,7 @@ def one_more(tables: TrialTables) -> TrialTables:
     return TrialTables(connected(str(tables.storage.url)), tables.study_id)
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- ordinals -----------------------------------------------------------------------------------------
 
 
 def test_what_is_planned_is_enqueued_once(tables):
@@ -67,7 +67,7 @@ def test_what_is_planned_is_enqueued_once(tables):
     assert given(tables) == 3
 
 
-def test_the_places_that_one_alone_has_given_out_are_taken(tables):
+def test_the_ordinals_that_one_alone_has_given_out_are_taken(tables):
     ended = create_trial(state=TrialState.FAIL, user_attrs=TrialNotes.as_attributes(ordinal=4))
     tables.storage.create_new_trial(tables.study_id, ended)
     tables.begin(planned(1))
@@ -79,9 +79,9 @@ def test_a_trial_is_claimed_running_with_its_place_and_its_worker(tables):
     before = datetime.now()
     first, second = claim(tables, 2, "one"), claim(tables, 2, "two")
     assert not tables.claim(2, "one")
-    for place, (trial, worker) in enumerate(((first, "one"), (second, "two"))):
-        assert (trial.number, trial.state) == (place, TrialState.RUNNING)
-        assert trial.user_attrs == {"ordinal": place, "worker": worker}
+    for index, (trial, worker) in enumerate(((first, "one"), (second, "two"))):
+        assert (trial.number, trial.state) == (index, TrialState.RUNNING)
+        assert trial.user_attrs == {"ordinal": index, "worker": worker}
         assert trial.datetime_start >= before
         assert tables.storage.get_trial(id_of_trial(trial)) == trial
     assert given(tables) == 2
@@ -105,7 +105,7 @@ def test_several_are_claimed_at_once_those_that_wait_first(tables):
     assert tables.claim(5, "me", 4) == []
 
 
-def test_where_more_places_were_given_out_those_are_run_that_are_lacking(tables):
+def test_where_more_ordinals_were_given_out_those_are_run_that_are_lacking(tables):
     tables.begin(planned(5))
     tables.take_back(tables.claim(5, "me", 2))  # which are run again, and were no results
     told = tables.claim(3, "me", 2)[0]
@@ -115,7 +115,7 @@ def test_where_more_places_were_given_out_those_are_run_that_are_lacking(tables)
 
 
 @pytest.mark.parametrize(("enqueued", "count"), [(0, 1), (3, 1), (3, 3)])
-def test_of_many_that_claim_at_once_each_gets_places_of_its_own(tables, enqueued, count):
+def test_of_many_that_claim_at_once_each_gets_ordinals_of_its_own(tables, enqueued, count):
     most = 20
 
     def work(number: int) -> list[FrozenTrial]:

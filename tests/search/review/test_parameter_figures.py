@@ -66,13 +66,13 @@ def many_parameters(trials: int) -> list[optuna.trial.FrozenTrial]:
     """Trials of 30 parameters, of which p27 alone decides, and p3 is in half of them; the best first."""
     distribution = FloatDistribution(0.0, 1.0)
     made = []
-    for place in range(trials):
-        params = {f"p{at}": (place * (at + 3) % 11) / 11 for at in range(30)} | {"p27": 1 - place / trials}
-        if place % 2:
+    for index in range(trials):
+        params = {f"p{at}": (index * (at + 3) % 11) / 11 for at in range(30)} | {"p27": 1 - index / trials}
+        if index % 2:
             del params["p3"]
         own = dict.fromkeys(params, distribution)
-        made.append(optuna.trial.create_trial(params=params, distributions=own, value=0.9 - 0.5 * place / trials))
-        made[-1]._trial_id = place  # which tells them apart
+        made.append(optuna.trial.create_trial(params=params, distributions=own, value=0.9 - 0.5 * index / trials))
+        made[-1]._trial_id = index  # which tells them apart
     return made
 
 

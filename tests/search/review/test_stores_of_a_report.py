@@ -46,13 +46,13 @@ def add_cost(folder: Path, names: tuple[str, ...] = NAMES, *, views: int = 3) ->
         StoreCost(
             name=name,
             fingerprint=f"{name}.h5",
-            backbone="mobilenet, alpha 0.25" if place == 0 else "mobilenet_v2",
-            image_size=96 if place == 0 else 224,
+            backbone="mobilenet, alpha 0.25" if index == 0 else "mobilenet_v2",
+            image_size=96 if index == 0 else 224,
             feature_shape=(2, 2, 64),
             views=views,
-            milliseconds=(2.0, 30.0)[place],
+            milliseconds=(2.0, 30.0)[index],
         )
-        for place, name in enumerate(names)
+        for index, name in enumerate(names)
     )
     heads = {f"{trial.number}": 0.5 + trial.number / 1000 for trial in record.ranked}
     write_summary(folder, replace(summary, cost_of_use=CostOfUse(stores=stores, heads=heads)))
@@ -159,7 +159,7 @@ def ranked_by_loss(record: StudyRecord, means: tuple[float, ...], *, diverged: i
         for one, mean in zip(record.finalists[: len(means)], means, strict=True)
     )
     stores = tuple(replace(one, milliseconds=1.0) for one in record.summary.cost_of_use.stores)
-    cost = CostOfUse(stores=stores, heads={f"{one.trial}": 9.0 - place for place, one in enumerate(heads)})
+    cost = CostOfUse(stores=stores, heads={f"{one.trial}": 9.0 - index for index, one in enumerate(heads)})
     finalists = replace(record.summary.finalists, heads=heads)
     config = record.config.model_copy(update={"objective": "loss"})
     return replace(record, config=config, summary=replace(record.summary, finalists=finalists, cost_of_use=cost))

@@ -170,11 +170,11 @@ def test_a_transaction_keeps_others_from_writing_from_its_first_moment(rdb, numb
 @pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE])
 def test_a_new_trial_has_its_numbers_and_all_of_its_template_within_the_transaction(rdb, number, state):
     template = WHOLE if state == TrialState.COMPLETE else create_trial(state=state, user_attrs={"a": 1})
-    for place in range(2):
+    for index in range(2):
         with internals.transaction(rdb) as session:
             row = internals.new_trial(rdb, session, number, template)
             session.flush()
-            assert (row.number, row.state, row.study_id) == (place, state, number), "_get_prepared_new_trial"
+            assert (row.number, row.state, row.study_id) == (index, state, number), "_get_prepared_new_trial"
             assert row.trial_id is not None
             made = row.trial_id
         trial = rdb.get_trial(made)

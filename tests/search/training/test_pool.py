@@ -179,7 +179,7 @@ def test_each_folds_head_has_first_weights_of_its_own(store, tmp_path, monkeypat
     monkeypatch.setattr(Banks, "insert", inserting)
     found = search(store, tmp_path / "study", SPACE, folds=3, trials=4, epochs=1)
     assert len({seed for folds in seeds for seed in folds}) == 4 * 3
-    assert [folds[0] for folds in seeds] == [derive_seed(found.config.seed, "head", place) for place in range(4)]
+    assert [folds[0] for folds in seeds] == [derive_seed(found.config.seed, "head", index) for index in range(4)]
 
 
 @pytest.mark.parametrize("where", ["hold", "train_epoch"])

@@ -166,8 +166,8 @@ def test_the_last_trial_that_may_complete_goes_on_however_weak_it_is(tmp_path):
     opened = open_record(tmp_path, "s", None, direction="maximize", resume=False)
     book = Book(opened.study, solo_config(trials=5), HEADS)
     article, *others, weakest = [book.ask() for _ in range(5)]
-    for place, asked in enumerate((article, *others, weakest)):
-        accuracy = 0.9 - place / 10
+    for index, asked in enumerate((article, *others, weakest)):
+        accuracy = 0.9 - index / 10
         book.report(asked, EpochRecord(1, 1.0, Score(1.0, accuracy, accuracy), 1e-3))
     book.fail(article, "diverged", epochs=1)
     assert book.should_prune(weakest)

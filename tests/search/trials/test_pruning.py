@@ -77,8 +77,8 @@ def test_what_is_known_of_others_changes_no_verdict(events, direction, reduction
     for study in (optuna.create_study(direction=direction, pruner=pruner) for _ in range(2)):
         trials = [study.ask() for _ in range(10)]
         told: set[int] = set()
-        for place, trial in enumerate(trials):
-            trial.report(place % 4 / 4, 1)
+        for index, trial in enumerate(trials):
+            trial.report(index % 4 / 4, 1)
         for number, event, value in events:
             trial = trials[number]
             if number not in told and event == "report":
@@ -113,7 +113,7 @@ def test_of_a_cohort_at_a_rung_each_is_looked_at_once(monkeypatch):
     looked_at = []
     known = lambda study, trial, step: looked_at.append(trial.number) or standing(study, trial, step)  # noqa: E731
     monkeypatch.setattr("search.trials.pruning.standing", known)
-    _, pruned = cohort([place / 16 for place in range(16)], epoch=2, pruner=RungPruner((2,)))
+    _, pruned = cohort([index / 16 for index in range(16)], epoch=2, pruner=RungPruner((2,)))
     assert pruned == [True] * 8 + [False] * 8
     assert len(looked_at) == 32  # and itself, to be judged
 

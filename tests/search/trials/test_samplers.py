@@ -48,8 +48,8 @@ def drawn(study, make, count=30):
 @pytest.mark.parametrize("direction", SIGN)
 def test_good_trials_that_still_train_are_what_is_sought_and_not_whoever_has_ended(direction):
     study = optuna.create_study(direction=direction)
-    for place in range(12):
-        spread = 0.02 * place / 12
+    for index in range(12):
+        spread = 0.02 * index / 12
         enter(study, 0.9 + spread, SIGN[direction] * (0.8 + spread), epochs=9)
         enter(study, 0.1 + spread, SIGN[direction] * 0.3, epochs=16, state=TrialState.COMPLETE)
         enter(study, 0.5 + spread, SIGN[direction] * 0.2, epochs=2, state=TrialState.PRUNED)
@@ -62,7 +62,7 @@ def test_good_trials_that_still_train_are_what_is_sought_and_not_whoever_has_end
 @pytest.mark.parametrize("direction", SIGN)
 def test_trials_are_told_apart_at_the_latest_rung_that_enough_have_reached(direction):
     study, sign = optuna.create_study(direction=direction), SIGN[direction]
-    late = [enter(study, 0.5, sign * (0.5 + place / 100), epochs=4) for place in range(ENOUGH)]
+    late = [enter(study, 0.5, sign * (0.5 + index / 100), epochs=4) for index in range(ENOUGH)]
     alone = enter(study, 0.5, sign * 0.505, epochs=9)  # the only one at the last rung: judged with the others
     early = enter(study, 0.5, sign * 0.9, epochs=3)
     before = enter(study, 0.5, sign * 0.95, epochs=1, state=TrialState.PRUNED)
@@ -74,8 +74,8 @@ def test_trials_are_told_apart_at_the_latest_rung_that_enough_have_reached(direc
 
 def test_who_came_to_its_end_before_a_rung_stands_there_with_its_value():
     study = optuna.create_study(direction="maximize")
-    for place in range(ENOUGH):
-        enter(study, 0.5, place / 100, epochs=8)
+    for index in range(ENOUGH):
+        enter(study, 0.5, index / 100, epochs=8)
     patient = enter(study, 0.5, 0.5, epochs=3, state=TrialState.COMPLETE)
     heights = heights_of(study, study.get_trials(deepcopy=False), RUNGS)
     assert max(heights, key=heights.__getitem__) == patient
@@ -102,8 +102,8 @@ def tried(count, sampler_of, *, first=True):
     study = optuna.create_study(direction="maximize")
     if first:
         study.tell(study.ask(), 0.5)
-    for place in range(count):
-        study.sampler = sampler_of(place)
+    for index in range(count):
+        study.sampler = sampler_of(index)
         trial = study.ask()
         x, y = trial.suggest_float("x", 0, 1), trial.suggest_categorical("y", [0, 1])
         trial.report(x, 1)
@@ -212,8 +212,8 @@ def test_what_is_drawn_does_not_depend_on_who_else_drew(name):
 
 def test_parameters_that_only_some_trials_have_are_drawn_by_themselves():
     study = optuna.create_study(direction="maximize")
-    for place in range(30):
-        study.sampler = RandomSampler(seed=place)
+    for index in range(30):
+        study.sampler = RandomSampler(seed=index)
         trial = study.ask()
         deep = trial.suggest_categorical("deep", [True, False])
         value = trial.suggest_float("units", 0, 1) if deep else 0.0

@@ -1,4 +1,4 @@
-"""The places of a study: each is a trial's, whatever becomes of it, and seeds and samples derive from its number."""
+"""The ordinals of a study: each is a trial's, whatever becomes of it, and seeds and samples derive from it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from search.trials.notes import TrialNotes
 from search.trials.ranking import ARTICLE_ORDINAL, INTERRUPTED, is_counted, is_interrupted
 
 
-class Places(Protocol):
-    """Gives out the places of one study."""
+class Ordinals(Protocol):
+    """Gives out the ordinals of one study."""
 
     def begin(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Enqueues the trials that are decided before the study, unless that was done: their parameters in order."""
@@ -25,28 +25,28 @@ class Places(Protocol):
         """Whether ``next`` may have a trial."""
 
     def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
-        """Returns the next trial, running, and its place.
+        """Returns the next trial, running, and its ordinal.
 
         Args:
-            sampler_of: The sampler of the trial in a place.
+            sampler_of: The sampler of the trial of an ordinal.
 
         Returns:
             None where there is none, or none at this moment.
         """
 
     def wait(self) -> bool:
-        """Waits a moment for trials that others may leave; False where every place has its result."""
+        """Waits a moment for trials that others may leave; False where every ordinal has its result."""
 
 
-class SolePlaces:
-    """The places of a study that one process searches."""
+class SoleOrdinals:
+    """The ordinals of a study that one process searches."""
 
     def __init__(self, study: optuna.Study, most: int, *, going_on: Collection[int] = ()) -> None:
         """Prepares.
 
         Args:
             study: Optuna's study.
-            most: Places that it has.
+            most: Ordinals that it has.
             going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
         """
         self._study = study
@@ -73,7 +73,7 @@ class SolePlaces:
         return self._asked < self._most
 
     def next(self, sampler_of: Callable[[int], BaseSampler]) -> tuple[Trial, int] | None:
-        """Returns the next trial and its place; None where no place is left."""
+        """Returns the next trial and its ordinal; None where none is left."""
         if not self.is_left:
             return None
         self._asked += 1
@@ -82,19 +82,19 @@ class SolePlaces:
         notes = TrialNotes.of(trial)
         if notes.has_ordinal:
             return trial, notes.ordinal
-        place, self._next = self._next, self._free_from(self._next + 1)
-        TrialNotes.write(trial, ordinal=place)
-        return trial, place
+        ordinal, self._next = self._next, self._free_from(self._next + 1)
+        TrialNotes.write(trial, ordinal=ordinal)
+        return trial, ordinal
 
     def wait(self) -> bool:
         """There are no others."""
         return False
 
-    def _free_from(self, place: int) -> int:
-        """The first place from ``place`` that no trial has."""
-        while place in self._held:
-            place += 1
-        return place
+    def _free_from(self, ordinal: int) -> int:
+        """The first from ``ordinal`` that no trial has."""
+        while ordinal in self._held:
+            ordinal += 1
+        return ordinal
 
     def _close_interrupted(self, planned: Sequence[Mapping[str, Any]]) -> None:
         """Fails the trials that a killed run left running, and enqueues each to be run again.
@@ -115,7 +115,7 @@ class SolePlaces:
     def _rerun(
         self, trials: list[FrozenTrial], trial: FrozenTrial, planned: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, Any] | None:
-        """The parameters to run again; ``None`` where not all had been drawn: its place is free, to draw the same."""
+        """The parameters to run again; ``None`` where not all had been drawn: its ordinal is free, to draw the same."""
         notes = TrialNotes.of(trial)
         if notes.has_head:
             return trial.params  # of one that was planned, too: what the plan leaves open had been drawn
@@ -126,6 +126,6 @@ class SolePlaces:
 
 
 def _held(study: optuna.Study) -> set[int]:
-    """The places of trials that have ended, wait or go on: an interrupted one's is that of its rerun, or free."""
+    """The ordinals of trials that have ended, wait or go on: an interrupted one's is that of its rerun, or free."""
     trials = (trial for trial in study.get_trials(deepcopy=False) if not is_interrupted(trial))
     return {notes.ordinal for notes in map(TrialNotes.of, trials) if notes.has_ordinal}
