@@ -111,7 +111,7 @@ def wait_until(condition: Any, timeout: float = 120) -> None:
 
 
 def assert_sound(url: str, trials: int) -> list[FrozenTrial]:
-    """Every trial was told exactly once, no place is another's too, and nothing runs; returns those that count."""
+    """Every trial was told exactly once, no ordinal is another's too, and nothing runs; returns those that count."""
     found = trials_of(url)
     assert [trial.number for trial in found] == list(range(len(found)))
     assert {trial.state for trial in found} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
@@ -136,15 +136,15 @@ def _work(log: Path, options: dict[str, Any], pause: float, limit: int, crew: in
         return real(*arguments)
 
     Banks.train = train  # type: ignore[method-assign]
-    places = Crew.places
+    ordinals = Crew.ordinals
 
-    def places_of_all(self: Crew, *arguments: Any, **named: Any) -> Any:
+    def ordinals_of_all(self: Crew, *arguments: Any, **named: Any) -> Any:
         nonlocal crew
         self.gather(crew, 60)
         crew = 1  # at their repeats there may be fewer
-        return places(self, *arguments, **named)
+        return ordinals(self, *arguments, **named)
 
-    Crew.places = places_of_all  # type: ignore[method-assign]
+    Crew.ordinals = ordinals_of_all  # type: ignore[method-assign]
     # Made heads have no speed, and JAX takes its time to find that.
     conclusion.cost_of_use = lambda *_: None  # type: ignore[assignment]
     if limit:

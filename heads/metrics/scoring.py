@@ -14,6 +14,8 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.stopping import heeding_stops
 
 PROBABILITY_FLOOR = 1e-7
+DIVERGED = "diverged"
+"""How the reason begins why a head failed whose loss or weights are no longer finite."""
 EPOCH_VIEW = 0
 """The view that epochs are scored on: a row's first, mostly the image as it is. What a training ends with is scored on
 all of them."""

@@ -15,7 +15,16 @@ from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
 from features.runtime.keras_settings import session_apart
 from features.store.schema import Rows
-from heads.metrics.scoring import EPOCH_VIEW, EpochRecord, Objective, Probabilities, Score, predict_probabilities, score
+from heads.metrics.scoring import (
+    DIVERGED,
+    EPOCH_VIEW,
+    EpochRecord,
+    Objective,
+    Probabilities,
+    Score,
+    predict_probabilities,
+    score,
+)
 from heads.model.build import build_head
 from heads.model.keras_internals import OneReplicaAdam, OneReplicaSGD
 from heads.model.spec import ADAM_EPSILON, PLATEAU_MIN_DELTA, PLATEAU_MIN_RATE, HeadSpec, cosine_rate
@@ -254,7 +263,7 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     @staticmethod
     def _require_finite(epoch: int, what: str, *values: Any) -> None:
         if not all(np.isfinite(value).all() for value in values):
-            raise DivergedError(f"diverged in epoch {epoch}: {what} not finite")
+            raise DivergedError(f"{DIVERGED} in epoch {epoch}: {what} not finite")
 
 
 class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -18,6 +19,7 @@ from heads.model.spec import HeadSpec
 from heads.prediction.speed import Pace, milliseconds_per_row, multiply_adds
 from search.finish.searched import Searched
 from search.record.costs import CostOfUse, StoreCost
+from search.setup.own_head import BuildError
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
 
@@ -104,7 +106,9 @@ def _own(searched: Searched, trials: Sequence[FrozenTrial], store: FeatureSource
     for trial in trials:
         head = TrialNotes.of(trial).head
         found[trial.number] = None
-        if time.perf_counter() - begun < OWN_SECONDS:
+        if time.perf_counter() - begun >= OWN_SECONDS:
+            continue
+        with suppress(BuildError):  # a function that has changed since need not make it again
             found[trial.number] = milliseconds_per_row(_model(searched, trial.number, head, store), shape)
     return found
 

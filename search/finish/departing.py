@@ -61,7 +61,7 @@ class Departing:
         """Returns which heads ``search.export --which ensemble`` averages, and what calibrates them.
 
         Averages of the members' repeats are ensembles like it, of heads that were not trained on the validation rows:
-        one for each seed with which no member diverged.
+        as many as came through of the member that has the fewest.
         """
         if len(self.members) < 2:
             return None
@@ -105,7 +105,7 @@ def train_departing(choice: Choice, checkpoints: TopCheckpoints, *, on_stage: On
     on_stage(Stage.CALIBRATION)
     temperatures = {one.trial: temperature_of(one.probabilities, searched.data.first) for one in choice.finalists}
     _save(refits, choice, temperatures, checkpoints)
-    leaving = [choice.trial, *([article.number] if article else []), *(one.trial for one in choice.finalists)]
+    leaving = [choice.trial, *([article.number] if article else []), *(one.trial for one in choice.sound)]
     heads = {
         number: find_head(searched.folder, number, refitted=bool(to_refit))
         for number in dict.fromkeys(leaving)
@@ -143,11 +143,13 @@ def copies_of(folder: Path, trial: int, copies: int) -> list[Path]:
 def _to_refit(choice: Choice, checkpoints: TopCheckpoints) -> Sequence[ToRefit]:
     """The heads to train on all rows: the finalists; without these, and with folds, the best trial and the article's.
 
+    Of finalists that all diverged nothing is known but their trials, which are then what there is.
+
     Without folds and finalists the trial's own head leaves as it is, where it is on the disk: one that another process
     has trained may be on another machine's, and one may have got lost.
     """
     searched = checkpoints.searched
-    if choice.finalists:
+    if choice.sound:
         return [
             ToRefit(one.trial, one.ordinal, one.head, one.epochs, one.rates, one.store, _copies(one, choice))
             for one in choice.sound

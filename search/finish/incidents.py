@@ -50,7 +50,9 @@ def incidents(study: optuna.Study, summary: Summary, objective: Objective) -> It
 def _choice(study: optuna.Study, summary: Summary) -> Iterator[str]:
     for finalist in summary.finalists.heads if summary.finalists else ():
         if finalist.diverged:
-            yield f"trial {finalist.trial}: {finalist.diverged} of its {finalist.repeats} repeats diverged"
+            reasons = f": {'; '.join(finalist.other_failures)}" if finalist.other_failures else ""
+            lost = f"{finalist.diverged} of its {finalist.repeats} repeats {finalist.how_lost}"
+            yield f"trial {finalist.trial}: {lost}{reasons}"
     first = ranking(study)[0].number
     if summary.best and summary.best.number != first:
         yield f"trial {first} had the best single value; trial {summary.best.number} was chosen, {_why(summary)}"
@@ -59,5 +61,5 @@ def _choice(study: optuna.Study, summary: Summary) -> Iterator[str]:
 def _why(summary: Summary) -> str:
     """What the repeats of the chosen trial have before those of the others."""
     if summary.finalists and any(one.diverged for one in summary.finalists.heads):
-        return "whose repeats are the best: the fewest diverged, then by the mean"
+        return "whose repeats are the best: the fewest diverged or failed, then by the mean"
     return "whose repeats are the best on the mean"

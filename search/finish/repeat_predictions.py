@@ -130,8 +130,8 @@ class Predictions:
 
 def _parts(run: FrozenTrial) -> Iterator[str]:
     """The pieces of the text that a run's record holds."""
-    for place in count():
-        part = run.system_attrs.get(f"{PREDICTIONS}:{place}")
+    for index in count():
+        part = run.system_attrs.get(f"{PREDICTIONS}:{index}")
         if not isinstance(part, str):
             return
         yield part

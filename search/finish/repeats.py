@@ -67,16 +67,17 @@ class Finalist:
 
     Attributes:
         trial: Number of the trial that it comes from.
-        ordinal: Its place in the study, see ``search.trials.ask_tell.Asked``.
+        ordinal: Its ordinal, see ``search.trials.ask_tell.Asked``.
         head: The head.
         is_article: Whether it is the article's.
-        values: The objective of each repeat, in the order of the seeds; None where one diverged. With folds each is of
-            one fold.
+        values: The objective of each repeat, in the order of the seeds; None where one did not come through. With folds
+            each is of one fold.
         losses: Likewise.
         epochs: How long it trains, also where nothing is left to validate on.
         rates: Learning rate of each of these epochs, a mean over the runs.
         probabilities: On the validation rows, of every run that came through: (rows, classes) each.
         store: Name of the store that it trains on; '' in a study of one.
+        failures: Why others did not come through, each reason once.
     """
 
     trial: int
@@ -89,6 +90,7 @@ class Finalist:
     rates: Sequence[float]
     probabilities: tuple[Probabilities, ...]
     store: str = ""
+    failures: tuple[str, ...] = ()
 
     @property
     def sound(self) -> list[float]:
@@ -118,6 +120,7 @@ class Finalist:
             epochs=self.epochs,
             values=self.values,
             losses=self.losses,
+            failures=self.failures,
         )
 
 
@@ -283,9 +286,7 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         config, study, crew = self.config, opened.study, opened.crew
-        # Records from before the repeats' own pages were kept have those of the search there.
-        most = max(config.pages or 0, saved.pages if saved else 0)
-        banks = whole_banks(self._requests, most=most) if self._requests else None
+        banks = whole_banks(self._requests, most=config.pages) if self._requests else None
         ordinals = crew.ordinals(study, config.trials, pages=banks.pages if banks else 1) if crew else None
         book = Book(
             study,
@@ -383,6 +384,7 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
         losses += [one.loss for one in scores]
     as_trial = TrialNotes.of(trial)
     through = [TrialNotes.of(run) for run in runs if run.state == TrialState.COMPLETE]
+    failures = [TrialNotes.of(run).failure for run in runs if run.state == TrialState.FAIL]
     return Finalist(
         trial=trial.number,
         ordinal=as_trial.ordinal,
@@ -394,6 +396,7 @@ def _finalist(study: optuna.Study, trial: FrozenTrial, runs: Sequence[FrozenTria
         epochs=as_trial.best_epoch,
         rates=tuple(map(mean, zip(*(run.learning_rates for run in through), strict=False))),
         probabilities=tuple(probabilities),
+        failures=tuple(dict.fromkeys(filter(None, failures))),
     )
 
 

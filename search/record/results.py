@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from heads.metrics.classification import ClassMetrics, ConfusionPair, Metrics, pairs_of
+from heads.metrics.scoring import DIVERGED
 from heads.model.spec import HeadSpec
 from search.record.recorded import OMIT_DEFAULT, Recorded
 from search.setup.audit import Audit
@@ -59,11 +60,12 @@ class FinalistRecord(Recorded):
         mean: Mean value of the repeats that came through; None where none did.
         sd: Standard deviation over them; None for fewer than two.
         repeats: How many there were; with folds, each is of one fold.
-        diverged: How many of them diverged.
+        diverged: How many of them did not come through: they diverged, or failed by ``failures``.
         epochs: How long each of them trained, decided before: as long as the trial took to its best epoch. 0 in studies
             whose repeats each picked an epoch of their own.
-        values: The objective of each repeat, None where it diverged.
+        values: The objective of each repeat, None where it did not come through.
         losses: Likewise, in nats.
+        failures: Why some did not come through, each reason once. None are kept in older studies.
     """
 
     trial: int
@@ -75,11 +77,22 @@ class FinalistRecord(Recorded):
     epochs: int = field(default=0, metadata=OMIT_DEFAULT)
     values: tuple[float | None, ...] = ()
     losses: tuple[float | None, ...] = ()
+    failures: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     @property
     def through(self) -> int:
-        """Repeats that did not diverge."""
+        """Repeats that came through."""
         return self.repeats - self.diverged
+
+    @property
+    def other_failures(self) -> list[str]:
+        """Why some failed, diverging left out: an own head's function may have changed since."""
+        return [reason for reason in self.failures if not reason.startswith(DIVERGED)]
+
+    @property
+    def how_lost(self) -> str:
+        """What became of those that did not come through, in a word."""
+        return "failed" if self.other_failures else DIVERGED
 
 
 @dataclass(frozen=True, kw_only=True)

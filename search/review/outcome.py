@@ -72,7 +72,7 @@ def show_outcome(record: StudyRecord) -> None:
 
 def _repeated(finalist: FinalistRecord, folds: int) -> str:
     if finalist.mean is None:
-        return "diverged"
+        return finalist.how_lost
     deviation = f" ± {finalist.sd:.4f}" if finalist.sd is not None else ""
     return f"{finalist.mean:.4f}{deviation} over {seeds_in_words(finalist, folds)}"
 

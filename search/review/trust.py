@@ -65,12 +65,12 @@ def _how_long(finalists: Sequence[FinalistRecord]) -> str:
 
 def _finalist(rank: int, finalist: FinalistRecord, objective: Objective, stores: Mapping[int, str]) -> tuple[str, ...]:
     store = f" on {printable(name)}" if (name := stores.get(finalist.trial)) else ""
-    diverged = f", {finalist.diverged} diverged" if finalist.diverged else ""
+    lost = f", {finalist.diverged} {finalist.how_lost}" if finalist.diverged else ""
     return (
         f"{rank}",
         f"{finalist.trial}{store}" + (" (the article's)" if finalist.is_article else ""),
         mean_in_words(objective, finalist),
-        f"{finalist.repeats}{diverged}",
+        f"{finalist.repeats}{lost}",
         f"{finalist.epochs or '-'}",
         ", ".join(value_in_words(objective, value) for value in finalist.values),
     )

@@ -14,7 +14,7 @@ def derive_seed(seed: int, purpose: str, number: int = 0) -> int:
 
 
 def head_seed(seed: int, ordinal: int) -> int:
-    """Returns the seed of a trial's head, by the run's seed and the trial's place in the study."""
+    """Returns the seed of a trial's head, by the run's seed and the trial's ordinal."""
     return derive_seed(seed, "head", ordinal)
 
 

@@ -16,7 +16,7 @@ from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
 from heads.bank.pages import Place
 from heads.bank.shape import pages_of
-from heads.metrics.scoring import EpochRecord, Probabilities, Score
+from heads.metrics.scoring import DIVERGED, EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
 from search.record.outages import DATABASE_ERRORS
@@ -283,7 +283,7 @@ class Pool:
             slot, mine = member.slot, trained[member.store]
             score, train_loss = mine.score_of(slot), mine.loss_of(slot)
             if not (np.isfinite(train_loss) and score.finite):
-                failed.append(Outcome(member, failure=f"diverged in epoch {member.epochs}: loss not finite"))
+                failed.append(Outcome(member, failure=f"{DIVERGED} in epoch {member.epochs}: loss not finite"))
                 continue
             sound.append(member)
             member.rates.append(mine.rate_of(slot))

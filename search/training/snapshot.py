@@ -87,11 +87,6 @@ class Saved:
         return [member.number for member in self.content.members] + self.content.waiting
 
     @property
-    def pages(self) -> int:
-        """Of the largest of its banks."""
-        return max(shape.pages for shape in self.content.by_store.values())
-
-    @property
     def taken(self) -> datetime | None:
         """When it was taken, in local time without a zone; None in one from before that was noted."""
         told = self.content.taken

@@ -47,7 +47,7 @@ class Asked:
 
     Attributes:
         trial: Optuna's side of it.
-        ordinal: Its place in the study, in which interrupted trials that were run again do not count; seeds and
+        ordinal: Its number in the study, in which interrupted trials that were run again do not count; seeds and
             samples derive from it, so they are the same with and without an interruption.
         head: The head, ours or one of somebody's own function.
         seed: Decides its initial weights and dropout.

@@ -30,7 +30,7 @@ def check_trials(study: optuna.Study) -> None:
         if is_counted(trial):
             ordinal = TrialNotes.of(trial).ordinal
             if ordinal in ordinals:
-                raise ValueError(f"trial {trial.number}: expected a place of its own, found {ordinal}, of another, too")
+                raise ValueError(f"trial {trial.number}: expected an ordinal of its own, found another's, {ordinal}")
             ordinals.add(ordinal)
 
 

@@ -86,7 +86,7 @@ class TrialNotes:
 
     @classmethod
     def as_rerun_of(cls, trial: FrozenTrial) -> dict[str, Any]:
-        """Returns, as user attributes, the notes of a trial that is to run another again: it takes its place."""
+        """Returns, as user attributes, the notes of a trial that is to run another again: it takes its ordinal."""
         notes = cls.of(trial)
         own = cls.as_attributes(ordinal=notes.ordinal) if notes.has_ordinal else {}
         return own | cls.as_attributes(rerun_of=trial.number)
@@ -118,12 +118,12 @@ class TrialNotes:
 
     @property
     def ordinal(self) -> int:
-        """Its place in the study, in which interrupted trials that were run again do not count; once it was asked."""
+        """Its number in the study, in which interrupted trials that were run again do not count; once it was asked."""
         return int(self.attributes["ordinal"])
 
     @property
     def has_ordinal(self) -> bool:
-        """Whether it has its place: one whose run was killed in the very moment of asking has not."""
+        """Whether it has its ordinal: one whose run was killed in the very moment of asking has not."""
         return "ordinal" in self.attributes
 
     @property

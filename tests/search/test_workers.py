@@ -97,7 +97,7 @@ def test_those_who_start_in_the_same_instant_share_the_trials(server, start, opt
     ended = [name for name in ("one", "two") if (tmp_path / name / "summary.json").exists()]
     assert len(ended) == 1
     assert open_study(tmp_path / ended[0]).summary.completed == TRIALS
-    # A trial's result follows from its place and its parameters; and from the batches, which follow from when it began.
+    # A trial's result follows from its ordinal and its parameters; and from the batches, so from when it began.
     with made_searches():
         alone = run_study(**options | {"storage": None, "join": False, "out": tmp_path / "alone", "progress": False})
     compared = 0

@@ -16,6 +16,7 @@ from features.rows.feed import Feed
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.model.build import build_head
+from heads.model.own import OwnSpec
 from heads.model.spec import HeadSpec
 from heads.prediction import speed
 from heads.prediction.speed import Pace, milliseconds_per_row, multiply_adds
@@ -23,6 +24,7 @@ from search.finish import cost
 from search.finish.cost import cost_of_use
 from search.finish.searched import Searched
 from search.record.costs import CostOfUse, StoreCost
+from search.setup.own_head import OwnFunction, OwnHead, OwnHeadRecord
 from search.setup.stores import StudyData
 from search.trials.notes import TrialNotes
 from search.trials.ranking import ranking
@@ -44,6 +46,17 @@ def test_an_untrained_backbone_is_nobodys_to_use_and_heads_are_measured(ended, m
     assert all(one > 0 for one in found.heads.values())
     assert found.of(int(numbers[0]), "") is None
     assert CostOfUse.from_dict(found.to_dict()) == found
+
+
+def test_heads_that_a_function_no_longer_makes_cost_nobody_knows_what(ended, monkeypatch):
+    def build(trial, feature_shape, classes):
+        trial.suggest_float("new since", 0, 1)
+
+    function = OwnFunction(build, OwnHeadRecord(function="mine:build"))
+    own = OwnHead.for_data(function, ended.study_data.first)
+    monkeypatch.setattr(TrialNotes, "head", property(lambda _: OwnSpec("mine:build", {"units": 8})))
+    found = cost_of_use(replace(ended.searched, space=own))
+    assert set(found.heads.values()) == {None}
 
 
 def test_what_was_measured_stays_while_stores_and_trials_are_the_same(ended, monkeypatch):

@@ -42,6 +42,10 @@ def test_failures_choice_divergence_and_repeated_tests_are_said(tmp_path):
     assert diverged == f"trial {first.trial}: 1 of its 3 repeats diverged"
     assert f"trial {summary.best.number} was chosen, whose repeats are the best: the fewest diverged" in chosen
     assert "used 3 times" in tested
+    lost = replace(first, diverged=3, failures=("diverged in epoch 2: no loss", "my_heads.py: expected a model"))
+    summary = replace(summary, finalists=replace(summary.finalists, heads=(lost, *rest)))
+    *_, failed, _, _ = incidents(made.opened.study, summary, "accuracy")
+    assert failed == f"trial {first.trial}: 3 of its 3 repeats failed: my_heads.py: expected a model"
 
 
 def test_a_second_use_of_the_test_rows_is_said_and_the_first_is_not(tmp_path):

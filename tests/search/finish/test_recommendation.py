@@ -38,7 +38,7 @@ from search.review.outcome import show_outcome
 from search.review.report import make_report
 from search.setup.export_options import ExportOptions
 from search.trials.notes import TrialNotes
-from search.trials.ranking import finalists_of
+from search.trials.ranking import finalists_of, ranking
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +328,15 @@ def test_averages_that_are_too_large_for_a_file_are_no_candidates(made, monkeypa
     summary = ended_with(made, repeated)
     assert not averages & {one.kind for one in summary.recommendation.contenders}
     assert sum(f"a head file holds at most {largest:,}" in note for note in summary.notes) == len(averages)
+
+
+def test_where_all_finalists_diverged_the_best_trial_leaves_as_without_any(made):
+    lost = {"values": (None,) * 3, "losses": (None,) * 3, "rates": (), "probabilities": ()}
+    repeated = [replace(one, **lost) for one in finalists(made, better="winner")]
+    best = ranking(made.study)[0].number
+    summary = ended_with(made, sorted(repeated, key=lambda one: one.trial != best))
+    assert (summary.best.number, summary.recommendation, summary.calibration) == (best, None, None)
+    assert export(made, "best.hdf5")[1].metadata.trial == best
 
 
 def test_heads_that_diverged_are_not_compared(ended):

@@ -22,6 +22,7 @@ from search.finish import repeats
 from search.finish.repeat_plan import plan_repeats
 from search.finish.repeats import run_repeats
 from search.record.head_files import FINALISTS
+from search.record.results import FinalistRecord
 from search.record.storage import JOURNAL
 from search.setup.file_names import STUDY_FILE
 from search.setup.seeds import derive_seed
@@ -40,6 +41,7 @@ class MadeBank:
 
     Attributes:
         diverged: Ordinals of repeats that diverge.
+        reason: Why they fail.
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
         seeds: Of their first weights.
@@ -50,6 +52,7 @@ class MadeBank:
         self.data = data
         self.rights = rights
         self.diverged: set[int] = set()
+        self.reason = "diverged in epoch 1: loss not finite"
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
         self.seeds: list[int] = []
@@ -62,7 +65,7 @@ class MadeBank:
             self.seeds.append(asked.seed)
             place, run = divmod(asked.ordinal, 2)
             if asked.ordinal in self.diverged:
-                book.fail(asked, "diverged", epochs=1)
+                book.fail(asked, self.reason, epochs=1)
                 continue
             made = probabilities(self.data, self.rights[place][run], sure=self.sure.get(place, 0.7))
             score = sink.scores(made)[0]
@@ -139,6 +142,14 @@ def test_one_that_diverged_comes_last_and_its_other_repeats_count(ended, bank):
     assert (last.sound, last.sd) == ([last.values[1]], None)
     record = last.record
     assert (record.repeats, record.diverged, record.through, record.mean) == (2, 1, 1, last.values[1])
+    assert (record.failures, record.how_lost) == ((bank.reason,), "diverged")
+
+
+def test_one_that_failed_for_another_reason_says_which(ended, bank):
+    bank.diverged, bank.reason = {2, 3}, "my_heads.py: build(width=8): expected a keras.Model, found ValueError"
+    record = repeat(ended)[0][-1].record
+    assert FinalistRecord.from_dict(record.to_dict()) == record
+    assert (record.diverged, record.how_lost, record.other_failures) == (2, "failed", [bank.reason])
 
 
 def test_of_one_that_always_diverged_no_mean_is_told(ended, bank):
