@@ -34,7 +34,7 @@ from search.record.owner import ATTRIBUTE, Owner, Ownership, alive_among
 from search.record.summary import SUMMARY_FILE
 from search.record.touch import Touch
 from search.setup.config import StudyConfig
-from search.setup.optuna_internals import id_of_trial, running_trial, waiting_trial
+from search.setup.optuna_internals import claimed_trial, id_of_trial, waiting_trial
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
@@ -370,7 +370,7 @@ class SharedOrdinals:
         trial = self._claimed.popleft()
         ordinal = TrialNotes.of(trial).ordinal
         self._study.sampler = sampler_of(ordinal)
-        return running_trial(self._study, trial), ordinal
+        return claimed_trial(self._study, trial), ordinal
 
     def _claim(self) -> None:
         """Claims a few trials, within this process's share."""

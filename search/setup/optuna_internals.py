@@ -28,6 +28,7 @@ __all__ = [
     "FrozenStudy",
     "PlacedHyperband",
     "PlacedSequence",
+    "claimed_trial",
     "fixed_parameters",
     "id_of_study",
     "id_of_trial",
@@ -52,6 +53,16 @@ _NO_BRACKET = -1
 def running_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
     """Returns a trial of the record as one that can be reported to and told: ``ask`` only gives out new ones."""
     return Trial(study, id_of_trial(trial))
+
+
+def claimed_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
+    """Returns a running trial of the record whose parameters are yet to be drawn, as ``ask`` gives out a new one.
+
+    To samplers a study has the trials that it had when the thread that draws last asked or told. One that does neither
+    itself would draw for ever by what had ended when it drew first.
+    """
+    study._thread_local.cached_all_trials = None
+    return running_trial(study, trial)
 
 
 def waiting_trial(parameters: Mapping[str, Any], notes: Mapping[str, Any]) -> FrozenTrial:

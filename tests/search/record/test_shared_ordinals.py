@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import optuna
@@ -10,7 +11,7 @@ import pytest
 from made_crew import DEAD
 from made_database import at_once
 from made_mirrors import claim, view
-from optuna.samplers import RandomSampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from search.record import crew as module
@@ -139,6 +140,27 @@ def test_of_several_that_ask_at_once_each_has_ordinals_of_its_own(crews, join):
     found = at_once(work, 3)
     assert sorted(place for mine in found for place in mine) == list(range(12))
     assert [trial.number for trial in crews.stored] == list(range(12))
+
+
+def test_who_asks_in_a_thread_of_its_own_draws_by_what_has_ended_by_now(join):
+    one, startup = join(), 3
+    mine = one.ordinals(8)
+
+    def by_tpe(ordinal: int) -> TPESampler:
+        return TPESampler(n_startup_trials=startup, seed=ordinal)
+
+    def ask() -> tuple[Trial, float]:
+        trial, _ = mine.next(by_tpe)
+        return trial, trial.suggest_float("x", 0, 1)
+
+    drawn = []
+    with ThreadPoolExecutor(1) as asking:
+        for _ in range(8):
+            trial, x = asking.submit(ask).result()
+            one.complete(trial)  # in this thread
+            drawn.append(x)
+    at_random = [optuna.create_study(sampler=by_tpe(index)).ask().suggest_float("x", 0, 1) for index in range(8)]
+    assert [one == other for one, other in zip(drawn, at_random, strict=True)] == [True] * startup + [False] * 5
 
 
 # --- until all have a result ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import optuna
@@ -12,6 +13,7 @@ import sqlalchemy
 from made_database import commits, connected, database, new_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -43,6 +45,20 @@ def test_trial_is_made_of_a_study_and_a_number_in_the_storage(study):
     (told,) = study.get_trials()
     assert (told.state, told.value) == (TrialState.COMPLETE, 0.25)
     assert (told.intermediate_values, told.user_attrs) == ({1: 0.5}, {"told": 1})
+
+
+def test_a_claimed_trial_is_drawn_by_what_has_ended_by_now(study):
+    def draws() -> float:
+        study.sampler = TPESampler(n_startup_trials=1, seed=0)
+        waiting = create_trial(state=TrialState.RUNNING)
+        study.add_trial(waiting)
+        return internals.claimed_trial(study, study.get_trials()[-1]).suggest_float("x", 0, 1)
+
+    with ThreadPoolExecutor(1) as asking:  # and told in another thread
+        first = asking.submit(draws).result()
+        study.add_trial(create_trial(params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}, value=1.0))
+        second = asking.submit(draws).result()
+    assert first != second, "Study._thread_local.cached_all_trials"
 
 
 def test_frozen_trial_knows_its_number_in_the_storage(study):
