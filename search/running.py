@@ -48,7 +48,7 @@ from search.setup.resolve import DEMONSTRATION, Resolved, resolve
 from search.setup.storage_url import VARIABLE, bare, has_secrets, in_full
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.snapshot import read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
 
@@ -162,7 +162,7 @@ def _nothing_left(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
+def _with_resume_hint(folder: Path) -> Iterator[None]:
     """Says of a full disk how a study that has begun goes on."""
     try:
         yield
@@ -176,7 +176,7 @@ def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_
     resolved = resolve(given, config_in_storage)
     if images is not None:
         _extract(images, resolved, named=bool(given.features))
-    with _going_on_when_there_is_room(resolved.folder):
+    with _with_resume_hint(resolved.folder):
         return _carry_out(resolved, build, on_stage)
 
 
@@ -195,7 +195,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             check_record(opened.study, where_kept(resolved.folder, config.storage), config)
             if opened.crew is None:  # several have their config itself in the record
                 note_made_of(opened.study, config)
-            saved = taken_up(resolved.folder, saved, opened)
+            saved = resumable(resolved.folder, saved, opened)
             changed = changed_since(config.own_head, own) if own else ()
             noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)

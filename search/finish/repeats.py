@@ -45,7 +45,7 @@ from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.runner import Recording, run_pool
 from search.training.shared_folder import clear_away, together, worker_folder
 from search.training.sizing import BankRequest, dtype_of, most_pages, whole_banks
@@ -156,7 +156,7 @@ def run_repeats(
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
         repeats.check(opened)
-        saved = taken_up(repeats.folder, saved, opened)
+        saved = resumable(repeats.folder, saved, opened)
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
             opened.crew.gather(crew.living(anew=True), GATHER_S)
@@ -292,7 +292,7 @@ class _Repeats:
             config,
             self._space,
             planned=self._planned,
-            going_on=saved.going_on if saved else (),
+            resumed=saved.trial_numbers if saved else (),
             ordinals=ordinals,
         )
         with Display(study, config, what="repeat", with_article=False) as display:

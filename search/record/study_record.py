@@ -115,7 +115,7 @@ class StudyRecord:
         return self.progress is Progress.STOPPED and self.summary.trials >= self.config.trials
 
     @property
-    def goes_on_with(self) -> str:
+    def resume_option(self) -> str:
         """The option of ``search.run`` that goes on with it."""
         return "--join" if self.joined else "--resume"
 

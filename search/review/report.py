@@ -34,7 +34,7 @@ from search.review.words import (
 )
 from search.setup.classes import describe_absent
 from search.setup.own_function import has_command
-from search.setup.reproduce import command_line, going_on, python_call, to_toml
+from search.setup.reproduce import command_line, python_call, resume_command, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
@@ -82,9 +82,9 @@ def _state(record: StudyRecord) -> str:
     if record.progress is Progress.RUNNING:
         return f"The search is still running: {done} so far. Write the report again for later ones."
     if record.lacks_its_end:
-        return f"The search was stopped: {done}, {END_TO_COME}. It goes on with {record.goes_on_with}."
+        return f"The search was stopped: {done}, {END_TO_COME}. It goes on with {record.resume_option}."
     if record.progress is Progress.STOPPED:
-        return f"The search was stopped: {done}. It goes on with {record.goes_on_with}."
+        return f"The search was stopped: {done}. It goes on with {record.resume_option}."
     return f"The search is over: {done}."
 
 
@@ -375,7 +375,7 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:
         yield prose("Should the search have stopped before its end, it goes on with:")
-        yield plain(going_on(config, record.folder, record.goes_on_with))
+        yield plain(resume_command(config, record.folder, record.resume_option))
     if config.head and not has_command(config.head):
         yield prose("The same study again, in Python: no command line can name the function of its heads.")
         yield plain(python_call(config))

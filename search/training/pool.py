@@ -403,5 +403,5 @@ class Pool:
         ]
         slots = self.banks.insert(newcomers)
         self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]
-        self.waiting = [self.book.back(number) for number in snapshot.waiting]
+        self.waiting = [self.book.resumed_trial(number) for number in snapshot.waiting]
         self.epoch = snapshot.epoch

@@ -82,7 +82,7 @@ class Saved:
         return self.content.journal_bytes
 
     @property
-    def going_on(self) -> list[int]:
+    def trial_numbers(self) -> list[int]:
         """Numbers of the trials that were running."""
         return [member.number for member in self.content.members] + self.content.waiting
 
@@ -124,18 +124,18 @@ class Saved:
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
 
-    def bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
+    def to_snapshot(self, resumed_trial: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         """Returns the snapshot, its trials looked up by number.
 
         Args:
-            back: Looks up a trial.
+            resumed_trial: Looks up a trial.
             within: The banks that the study began with; those of the snapshot may be smaller.
 
         Raises:
             InputError: It is not of this study and its record.
         """
         try:
-            return self._bring_back(back, within)
+            return self._to_snapshot(resumed_trial, within)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
 
@@ -143,9 +143,9 @@ class Saved:
         """Returns what to raise where the snapshot does not fit the study that it was found with."""
         return _damaged(self.path, error)
 
-    def _bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
+    def _to_snapshot(self, resumed_trial: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         content = self.content
-        found = [self._member(index, back(noted.number)) for index, noted in enumerate(content.members)]
+        found = [self._member(index, resumed_trial(noted.number)) for index, noted in enumerate(content.members)]
         members = [member for member, _ in found]
         shapes = {name: _within(shape, within.shapes[name]) for name, shape in content.by_store.items()}
         if lacking := {member.store for member in members} - shapes.keys():

@@ -25,7 +25,7 @@ from search.record.opened_study import DatabaseRecord, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
 from search.setup.file_names import SNAPSHOT_FILE
 from search.training import throughput
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.snapshot import Saved, read_snapshot
 from search.training.throughput import THROUGHPUT_FILE, Throughput
 
@@ -56,10 +56,10 @@ def opened(study: optuna.Study) -> OpenedStudy:
     return DatabaseRecord(study, Mock(Mirror))
 
 
-def test_of_the_same_moment_it_is_taken_up(study, saved, tmp_path):
-    assert taken_up(tmp_path, saved, opened(study)) is saved
+def test_of_the_same_moment_it_is_resumable(study, saved, tmp_path):
+    assert resumable(tmp_path, saved, opened(study)) is saved
     study.ask()  # asked for ahead, and begun again where the process ended then
-    assert taken_up(tmp_path, saved, opened(study)) is saved
+    assert resumable(tmp_path, saved, opened(study)) is saved
     assert (tmp_path / SNAPSHOT_FILE).exists()
 
 
@@ -80,13 +80,13 @@ def _report(study: optuna.Study) -> None:
 def test_where_the_trials_have_come_further_what_was_measured_is_kept(study, saved, tmp_path, further):
     further(study)
     being_written(tmp_path / SNAPSHOT_FILE).write_bytes(b"torn")
-    assert taken_up(tmp_path, saved, opened(study)) is None
+    assert resumable(tmp_path, saved, opened(study)) is None
     assert [path.name for path in tmp_path.iterdir()] == [THROUGHPUT_FILE]
     assert Throughput.read(tmp_path) == METER
 
 
 def test_of_another_study_it_is_none(saved, tmp_path):
-    assert taken_up(tmp_path, saved, opened(optuna.create_study())) is None
+    assert resumable(tmp_path, saved, opened(optuna.create_study())) is None
 
 
 def beside_journal(folder: Path) -> MadeStudy:
@@ -106,7 +106,7 @@ def gone_on(folder: Path) -> tuple[Saved | None, OpenedStudy]:
     assert saved is not None
     opened = open_record(folder, "made", None, direction="maximize", resume=True, keep_bytes=saved.journal_bytes)
     with held(opened, None):
-        return taken_up(folder, saved, opened), opened
+        return resumable(folder, saved, opened), opened
 
 
 def test_a_journal_is_cut_back_to_it_once_something_follows(tmp_path):
