@@ -29,8 +29,8 @@ from features.runtime.options import described, takes_options
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
-from search.record.damage import note_made_of
 from search.record.opened_study import OpenedStudy, held
+from search.record.record_identity import note_made_of
 from search.record.storage import check_record, config_in_storage, join_record, open_record, where_kept
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe

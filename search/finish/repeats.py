@@ -34,9 +34,9 @@ from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
 from search.finish.searched import Searched
 from search.record.crew import Crew
-from search.record.damage import note_made_of
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy, held
+from search.record.record_identity import note_made_of
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import check_record, join_record, open_inner_record, where_kept
 from search.setup.config import StudyConfig

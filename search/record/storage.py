@@ -12,7 +12,6 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from features.runtime.errors import InputError
 from search.record.crew import Crew, refuse_beside_crew
-from search.record.damage import check_made_of, reading
 from search.record.database import (
     database_for,
     existing_database,
@@ -24,8 +23,9 @@ from search.record.database import (
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.noted_config import begun_config, noted_config
-from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
+from search.record.opened_study import DatabaseStudy, JournalStudy, OpenedStudy
 from search.record.owner import Ownership
+from search.record.record_identity import check_made_of, record_errors
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
 from search.setup.storage_url import hidden, openable, sqlite_file
@@ -67,7 +67,7 @@ def open_record(
     database = existing_database(url, name) if resume else database_for(url)
     with _mirrored(database, url, name, direction=direction, made=not resume) as (study, mirror):
         owner = _alone(study, url, mirror.tables.study_id, name)
-    return DatabaseRecord(study, mirror, owner=owner)
+    return DatabaseStudy(study, mirror, owner=owner)
 
 
 def open_inner_record(
@@ -81,7 +81,7 @@ def open_inner_record(
         journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
         return _in_journal(journal, name, direction=direction)
     with _mirrored(database_for(url), url, name, direction=direction) as (study, mirror):
-        return DatabaseRecord(study, mirror)
+        return DatabaseStudy(study, mirror)
 
 
 def join_record(url: str, name: str, *, direction: Direction, grace: float) -> OpenedStudy:
@@ -100,7 +100,7 @@ def join_record(url: str, name: str, *, direction: Direction, grace: float) -> O
     database = database_for(url, grace=grace)
     with _mirrored(database, url, name, direction=direction, shared=True) as (study, mirror):
         crew = Crew(url, mirror.tables.study_id, name, mirror, grace=grace)
-    return DatabaseRecord(study, mirror, crew=crew)
+    return DatabaseStudy(study, mirror, crew=crew)
 
 
 def watch_record(url: str, name: str) -> OpenedStudy | None:
@@ -115,15 +115,15 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
     if _config_in(url, name, noted_config) is None:
         return None
     with _mirrored(existing_database(url, name), url, name, shared=True) as (study, mirror):
-        return DatabaseRecord(study, mirror)
+        return DatabaseStudy(study, mirror)
 
 
 def _in_journal(
     journal: BufferedJournal, name: str, *, direction: Direction, made: bool = False, there: bool = False
-) -> JournalRecord:
+) -> JournalStudy:
     """Opens the study of a journal: one to be ``made``, one that has to be ``there``, or whichever it is."""
     try:
-        with reading(journal.path):
+        with record_errors(journal.path):
             storage = JournalStorage(journal)
             if there:
                 require_study(storage, f"{journal.path}", name)
@@ -136,7 +136,7 @@ def _in_journal(
     except BaseException:
         journal.close()
         raise
-    return JournalRecord(study, journal)
+    return JournalStudy(study, journal)
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Stu
     Raises:
         InputError: There is none, or it is damaged.
     """
-    with reading(where):
+    with record_errors(where):
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
@@ -266,7 +266,7 @@ def check_record(study: optuna.Study, where: Path | str, config: StudyConfig) ->
     Raises:
         InputError: It is another study's, or a trial says something else; it is named.
     """
-    with reading(where):
+    with record_errors(where):
         check_made_of(study.user_attrs, config, where)
         check_trials(study)
 
@@ -286,7 +286,7 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         return optuna.storages.get_storage(existing_database(openable(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
-    with reading(path):
+    with record_errors(path):
         storage = JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         require_study(storage, f"{path}", name)
         return storage

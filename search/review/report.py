@@ -25,11 +25,11 @@ from search.review.words import (
     END_TO_COME,
     cost_in_words,
     describe_head,
-    in_words,
     mean_in_words,
     objective_in_words,
     seeds_in_words,
     store_in_words,
+    validation_in_words,
     value_in_words,
 )
 from search.setup.classes import describe_absent
@@ -91,7 +91,7 @@ def _state(record: StudyRecord) -> str:
 def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
     best, article, test = record.summary.best, record.summary.article, record.summary.test
     objective, finalists = record.config.objective, record.finalists
-    name = in_words(objective)
+    name = validation_in_words(objective)
     if best and finalists:
         compared = {"found": None if finalists[0].is_article else finalists[0]}
         compared["the article's head"] = next((f for f in finalists if f.is_article), None)
@@ -135,7 +135,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     trials = record.summary.trials
     chosen = f"one of the best of {counted(trials, 'trial')}" if trials > 1 else "the best of its epochs"
     yield prose(
-        f"As trial {best.number} its {in_words(objective)} was {value} in its best epoch"
+        f"As trial {best.number} its {validation_in_words(objective)} was {value} in its best epoch"
         f" ({best.best_epoch}), {folds}{one_row}. As {chosen} on the same rows that is {luck} than it will be on new"
         " patients."
     )

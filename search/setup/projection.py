@@ -16,7 +16,7 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import percent
 from features.store.projected import ProjectedStore
 from features.store.projection import Projection, load_projection, save_projection
-from search.setup.channels import MeasuredChannels, choose_channels, in_words
+from search.setup.channels import MeasuredChannels, channels_in_words, choose_channels
 from search.setup.data import SearchData
 from search.setup.options import AUTO, RunOptions
 from search.setup.space import Space
@@ -53,7 +53,7 @@ class StudyProjection(BaseModel):
             )
         if self.measured:
             found = f"{self.channels:,}" if self.basis else "all, as none less kept the accuracy"
-            yield f"--channels auto took {found}; accuracy of a few heads by folds: {in_words(self.measured)}"
+            yield f"--channels auto took {found}; accuracy of a few heads by folds: {channels_in_words(self.measured)}"
 
 
 def check_channels(data: SearchData, channels: str | None) -> None:

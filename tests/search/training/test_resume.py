@@ -21,7 +21,7 @@ from features.runtime.errors import InputError
 from features.runtime.files import being_written
 from heads.metrics.scoring import Score
 from search.record.mirror import Mirror
-from search.record.opened_study import DatabaseRecord, OpenedStudy, held
+from search.record.opened_study import DatabaseStudy, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
 from search.setup.file_names import SNAPSHOT_FILE
 from search.training import throughput
@@ -53,7 +53,7 @@ def saved(tmp_path) -> Saved:
 
 
 def opened(study: optuna.Study) -> OpenedStudy:
-    return DatabaseRecord(study, Mock(Mirror))
+    return DatabaseStudy(study, Mock(Mirror))
 
 
 def test_of_the_same_moment_it_is_resumable(study, saved, tmp_path):
