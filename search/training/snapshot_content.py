@@ -30,10 +30,10 @@ from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
 
-def _is_time(told: str) -> str:
-    if datetime.fromisoformat(told).tzinfo is not None:
-        raise ValueError(f"expected a time without a zone, found {told!r}")
-    return told
+def _is_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError(f"expected a time without a zone, found {text!r}")
+    return text
 
 
 def _of_any_version(value: Any, made: ValidatorFunctionWrapHandler) -> BankShape:
@@ -57,8 +57,8 @@ class _Score(BaseModel):
     @classmethod
     def _of_any_version(cls, value: Any) -> Any:
         """The first files ranked by accuracy alone, and do not say so."""
-        told = isinstance(value, dict) and "accuracy" in value
-        return {"merit": value["accuracy"], **value} if told else value
+        has_accuracy = isinstance(value, dict) and "accuracy" in value
+        return {"merit": value["accuracy"], **value} if has_accuracy else value
 
 
 class _Best(BaseModel):
@@ -71,15 +71,15 @@ class _Best(BaseModel):
 
     @classmethod
     def of(cls, record: EpochRecord) -> _Best:
-        told = record.validation
-        score = _Score(loss=told.loss, accuracy=told.accuracy, merit=told.ranking_score)
+        validation = record.validation
+        score = _Score(loss=validation.loss, accuracy=validation.accuracy, merit=validation.ranking_score)
         return cls(
             epoch=record.epoch, train_loss=record.train_loss, validation=score, learning_rate=record.learning_rate
         )
 
     def record(self) -> EpochRecord:
-        told = self.validation
-        score = Score(told.loss, told.accuracy, told.merit)
+        validation = self.validation
+        score = Score(validation.loss, validation.accuracy, validation.merit)
         return EpochRecord(self.epoch, self.train_loss, score, self.learning_rate)
 
 
