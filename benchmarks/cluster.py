@@ -46,10 +46,10 @@ from search.record.storage import join_record, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import Space
 from search.setup.stores import ALONE
+from search.training.banked_trial import BankedTrial
 from search.training.banks import Arrival, Trained
 from search.training.display import Display
 from search.training.inheritance import Inheritance
-from search.training.member import Member
 from search.training.pool import Pool
 from search.training.shared_folder import worker_folder
 from search.training.snapshot import Snapshots
@@ -265,32 +265,32 @@ class _SleepingBanks:
     def insert(self, arriving: Sequence[Arrival]) -> list[int]:
         return [self._free.pop() for _ in arriving]
 
-    def remove(self, members: Iterable[Member]) -> None:
-        self._free.update(member.slot for member in members)
+    def remove(self, trials: Iterable[BankedTrial]) -> None:
+        self._free.update(banked.slot for banked in trials)
 
-    def train(self, epoch: int, members: Sequence[Member]) -> dict[str, Trained]:
+    def train(self, epoch: int, trials: Sequence[BankedTrial]) -> dict[str, Trained]:
         time.sleep(self._seconds)
-        self.trial_epochs += len(members)
+        self.trial_epochs += len(trials)
         self.ended = time.perf_counter()
         accuracy = np.zeros((1, self.pages))
-        for member in members:
-            accuracy[0, member.slot] = (1 - 0.5 ** (1 + member.epochs)) * (0.5 + member.asked.seed % 1000 / 2000)
+        for banked in trials:
+            accuracy[0, banked.slot] = (1 - 0.5 ** (1 + banked.epochs)) * (0.5 + banked.asked.seed % 1000 / 2000)
         scores = Scores(loss=1 - accuracy, accuracy=accuracy, ranking_score=accuracy)
         return {ALONE: Trained(1 - accuracy, scores, np.full_like(accuracy, 1e-3), 0)}
 
-    def keep(self, improved: Sequence[Member]) -> None:
+    def keep(self, improved: Sequence[BankedTrial]) -> None:
         """There is nothing."""
 
-    def take_out(self, member: Member) -> list[Any]:
+    def take_out(self, banked: BankedTrial) -> list[Any]:
         return [[np.zeros(1, np.float32)]]
 
     def predict_exactly(self, store: str, heads: Sequence[Any]) -> list[tuple[Probabilities, Score]]:
         return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5)) for _ in heads]
 
-    def place_of(self, member: Member) -> Any:
-        return (member.slot, (member.slot,))
+    def place_of(self, banked: BankedTrial) -> Any:
+        return (banked.slot, (banked.slot,))
 
-    def save_state(self, member: Member) -> tuple[Any, ...]:
+    def save_state(self, banked: BankedTrial) -> tuple[Any, ...]:
         return ({"spec": "{}"},)
 
 

@@ -87,10 +87,10 @@ def curves(
     figure = blank_figure("epoch", validation_in_words(objective))
     shown = thinned([trial for trial in trials if trial.intermediate_values], MOST_CURVES, objective)
     for state, colour in COLOURS.items():
-        members = [trial for trial in shown if state_of(trial) == state]
-        if not members:
+        of_state = [trial for trial in shown if state_of(trial) == state]
+        if not of_state:
             continue
-        _add_curves(figure, members, state, colour)
+        _add_curves(figure, of_state, state, colour)
     marked = [(best, "best", BEST_COLOUR)]
     if article is not None and best is not None and article.number == best.number:
         marked = [(best, "best: the article's head", BEST_COLOUR)]

@@ -54,7 +54,7 @@ def _check_trials(saved: Saved, study: optuna.Study) -> None:
             asked = resumed_trial(study, number, seed=0)
         except (IndexError, KeyError, ValueError) as error:
             raise saved.damaged(error) from error
-        saved.member(number, asked)
+        saved.banked_trial(number, asked)
 
 
 def _is_of_now(saved: Saved, study: optuna.Study) -> bool:
@@ -62,7 +62,7 @@ def _is_of_now(saved: Saved, study: optuna.Study) -> bool:
     if sum(trial.state.is_finished() for trial in trials) != saved.content.finished:
         return False
     reached = dict.fromkeys(saved.content.waiting, 0)
-    reached |= {member.number: member.epochs for member in saved.content.members}
+    reached |= {noted.number: noted.epochs for noted in saved.content.members}
     return all(
         number < len(trials) and trials[number].state == TrialState.RUNNING and (trials[number].last_step or 0) == epoch
         for number, epoch in reached.items()

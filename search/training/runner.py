@@ -125,9 +125,9 @@ def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
 def _smaller(snapshot: Snapshot) -> Snapshot:
     """Returns the snapshot for banks that have room for just the heads in it."""
     shapes = {
-        name: _covering(shape, [member.asked.spec for member in snapshot.members if member.store == name])
+        name: _covering(shape, [banked.asked.spec for banked in snapshot.trials if banked.store == name])
         for name, shape in snapshot.banks.shapes.items()
-        if any(member.store == name for member in snapshot.members)
+        if any(banked.store == name for banked in snapshot.trials)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
     return replace(snapshot, banks=smaller, places=[])

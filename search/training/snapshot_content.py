@@ -25,7 +25,7 @@ from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.setup.stores import ALONE
-from search.training.member import Member
+from search.training.banked_trial import BankedTrial
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
@@ -83,12 +83,12 @@ class _Best(BaseModel):
         return EpochRecord(self.epoch, self.train_loss, score, self.learning_rate)
 
 
-class MemberContent(BaseModel):
+class TrialContent(BaseModel):
     """A trial in the bank.
 
     Attributes:
         number: Of the trial.
-        first_epoch: As of ``Member``, with all that follows.
+        first_epoch: As of ``BankedTrial``, with all that follows.
         epochs: How many it has trained.
         best: Its best epoch so far.
         rates: Its learning rates.
@@ -103,21 +103,21 @@ class MemberContent(BaseModel):
     place: _Slot
 
     @classmethod
-    def of(cls, member: Member, place: Place) -> MemberContent:
+    def of(cls, banked: BankedTrial, place: Place) -> TrialContent:
         """Returns what is noted of a trial and its place."""
         return cls(
-            number=member.asked.number,
-            first_epoch=member.first_epoch,
-            epochs=member.epochs,
-            best=_Best.of(member.best) if member.best else None,
-            rates=member.rates,
+            number=banked.asked.number,
+            first_epoch=banked.first_epoch,
+            epochs=banked.epochs,
+            best=_Best.of(banked.best) if banked.best else None,
+            rates=banked.rates,
             place=place,
         )
 
-    def member(self, asked: Asked) -> Member:
+    def banked_trial(self, asked: Asked) -> BankedTrial:
         """Returns the trial as it goes on; it has no slot yet."""
         best = self.best.record() if self.best else None
-        return Member(asked, -1, self.first_epoch, self.epochs, best, list(self.rates))
+        return BankedTrial(asked, -1, self.first_epoch, self.epochs, best, list(self.rates))
 
 
 class Content(BaseModel):
@@ -150,7 +150,7 @@ class Content(BaseModel):
     folds: PositiveInt
     waiting: list[NonNegativeInt]
     meter: Throughput
-    members: list[MemberContent]
+    members: list[TrialContent]
 
     @field_validator("shapes", mode="after")
     @classmethod

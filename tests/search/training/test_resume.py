@@ -204,7 +204,7 @@ def test_its_text_is_what_it_has_ever_been(tmp_path, several):
     assert re.sub('"taken": "[^"]*"', '"taken": ""', said_by(tmp_path)) == expected
 
 
-def test_a_member_without_its_place_makes_it_a_damaged_one(tmp_path):
+def test_a_trial_without_its_place_makes_it_a_damaged_one(tmp_path):
     """No search writes such a one, and none could go on with it."""
     leave_snapshot(tmp_path, {1: 2})
     with pytest.raises(InputError, match=r"expected a snapshot, found a damaged file"):
@@ -219,7 +219,7 @@ def test_of_an_older_version_it_says_what_that_meant(tmp_path):
         del content["members"][0]["best"]["validation"]["merit"], content["shape"]["tiles"]
 
     saved = changed(tmp_path, older)
-    best = saved.content.members[0].member(asked(1)).best
+    best = saved.content.members[0].banked_trial(asked(1)).best
     assert best is not None
     assert best.validation == Score(0.5, 0.75, 0.75)
     assert saved.content.shape.tiles == saved.content.shape.most_tiles > 0
