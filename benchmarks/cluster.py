@@ -38,9 +38,13 @@ from optuna.trial import FrozenTrial
 from paths import ROOT, use_tests
 
 from features.runtime.command import console
+from heads.bank.exact import Finished
+from heads.bank.head_state import HeadState
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
 from search.record.storage import join_record, load_study, open_record
 from search.setup.config import StudyConfig
@@ -281,17 +285,17 @@ class _SleepingBanks:
     def keep(self, improved: Sequence[BankedTrial]) -> None:
         """There is nothing."""
 
-    def take_out(self, banked: BankedTrial) -> list[Any]:
+    def take_out(self, banked: BankedTrial) -> list[Weights]:
         return [[np.zeros(1, np.float32)]]
 
-    def predict_exactly(self, store: str, heads: Sequence[Any]) -> list[tuple[Probabilities, Score]]:
+    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
         return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5)) for _ in heads]
 
-    def place_of(self, banked: BankedTrial) -> Any:
+    def place_of(self, banked: BankedTrial) -> Place:
         return (banked.slot, (banked.slot,))
 
-    def save_state(self, banked: BankedTrial) -> tuple[Any, ...]:
-        return ({"spec": "{}"},)
+    def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
+        return ({"spec": np.array("{}")},)
 
 
 class _Room:

@@ -12,9 +12,12 @@ import numpy.typing as npt
 from features.rows.feed import EpochPlan
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
+from heads.bank.head_state import HeadState
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
 from search.setup.stores import StudyData
@@ -195,7 +198,7 @@ class Banks:
             engine = self._engines[name]
             engine.keep(_marked((self.folds, engine.shape.slots), slots))
 
-    def take_out(self, banked: BankedTrial) -> list[Any]:
+    def take_out(self, banked: BankedTrial) -> list[Weights]:
         """Copies the best weights of a trial, one list for each fold; its heads stay."""
         return [self._engines[banked.store].take_out(banked.slot, fold=fold) for fold in range(self.folds)]
 
@@ -213,11 +216,11 @@ class Banks:
     def _require_unchanged(self) -> None:
         StudyData(self._data).require_unchanged()
 
-    def place_of(self, banked: BankedTrial) -> Any:
+    def place_of(self, banked: BankedTrial) -> Place:
         """Returns where a trial's heads lie, see ``Engine.place_of``."""
         return self._engines[banked.store].place_of(banked.slot)
 
-    def save_state(self, banked: BankedTrial) -> tuple[Any, ...]:
+    def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
         """Copies all that a trial's further training depends on, of each fold's head."""
         engine = self._engines[banked.store]
         return tuple(engine.save_state(banked.slot, fold=fold) for fold in range(self.folds))

@@ -23,7 +23,7 @@ from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.head_state import HeadState, check_state
-from heads.bank.pages import Place
+from heads.bank.pages import HeadArrays, Place
 from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE
@@ -73,7 +73,7 @@ class Saved:
     """
 
     content: Content
-    arrays: dict[str, Any]
+    arrays: HeadArrays
     path: Path = Path(SNAPSHOT_FILE)
 
     @property
@@ -245,7 +245,7 @@ class Snapshots:
         }
         self._writing = self._writer.submit(self._write, content, arrays)
 
-    def _write(self, content: Content, arrays: dict[str, Any]) -> None:
+    def _write(self, content: Content, arrays: dict[str, Any]) -> None:  # Any: ``savez`` has a flag among its keywords
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, content=np.array(content.to_json()), **arrays)
 
