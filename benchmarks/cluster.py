@@ -38,18 +38,22 @@ from optuna.trial import FrozenTrial
 from paths import ROOT, use_tests
 
 from features.runtime.command import console
+from heads.bank.exact import Finished
+from heads.bank.head_state import HeadState
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
 from search.record.opened_study import OpenedStudy
 from search.record.storage import join_record, load_study, open_record
 from search.setup.config import StudyConfig
 from search.setup.space import Space
 from search.setup.stores import ALONE
+from search.training.banked_trial import BankedTrial
 from search.training.banks import Arrival, Trained
 from search.training.display import Display
 from search.training.inheritance import Inheritance
-from search.training.member import Member
 from search.training.pool import Pool
 from search.training.shared_folder import worker_folder
 from search.training.snapshot import Snapshots
@@ -265,33 +269,33 @@ class _SleepingBanks:
     def insert(self, arriving: Sequence[Arrival]) -> list[int]:
         return [self._free.pop() for _ in arriving]
 
-    def remove(self, members: Iterable[Member]) -> None:
-        self._free.update(member.slot for member in members)
+    def remove(self, trials: Iterable[BankedTrial]) -> None:
+        self._free.update(banked.slot for banked in trials)
 
-    def train(self, epoch: int, members: Sequence[Member]) -> dict[str, Trained]:
+    def train(self, epoch: int, trials: Sequence[BankedTrial]) -> dict[str, Trained]:
         time.sleep(self._seconds)
-        self.trial_epochs += len(members)
+        self.trial_epochs += len(trials)
         self.ended = time.perf_counter()
         accuracy = np.zeros((1, self.pages))
-        for member in members:
-            accuracy[0, member.slot] = (1 - 0.5 ** (1 + member.epochs)) * (0.5 + member.asked.seed % 1000 / 2000)
+        for banked in trials:
+            accuracy[0, banked.slot] = (1 - 0.5 ** (1 + banked.epochs)) * (0.5 + banked.asked.seed % 1000 / 2000)
         scores = Scores(loss=1 - accuracy, accuracy=accuracy, ranking_score=accuracy)
         return {ALONE: Trained(1 - accuracy, scores, np.full_like(accuracy, 1e-3), 0)}
 
-    def keep(self, improved: Sequence[Member]) -> None:
+    def keep(self, improved: Sequence[BankedTrial]) -> None:
         """There is nothing."""
 
-    def take_out(self, member: Member) -> list[Any]:
+    def take_out(self, banked: BankedTrial) -> list[Weights]:
         return [[np.zeros(1, np.float32)]]
 
-    def predict_exactly(self, store: str, heads: Sequence[Any]) -> list[tuple[Probabilities, Score]]:
+    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
         return [(np.full((1, CLASSES), 0.25, np.float32), Score(0.5, 0.5, 0.5)) for _ in heads]
 
-    def place_of(self, member: Member) -> Any:
-        return (member.slot, (member.slot,))
+    def place_of(self, banked: BankedTrial) -> Place:
+        return (banked.slot, (banked.slot,))
 
-    def save_state(self, member: Member) -> tuple[Any, ...]:
-        return ({"spec": "{}"},)
+    def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
+        return ({"spec": np.array("{}")},)
 
 
 class _Room:

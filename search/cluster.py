@@ -12,7 +12,7 @@ from features.extraction.options import ExtractionOptions
 from features.extraction.summary import describe
 from features.runtime.command import bars, run_commands, say
 from features.runtime.options import checked, keyword, with_options
-from search.on_ray import NOT_HERE, TOLD_HERE, run_study_on_ray
+from search.on_ray import HELP_HERE, NOT_HERE, run_study_on_ray
 from search.review.outcome import show_outcome
 from search.setup.command_line import search_options, signature_of
 from search.workers.extraction import extract_on_ray
@@ -68,7 +68,7 @@ with_options(extract, ExtractionOptions)
 signature_of(
     run,
     [
-        *search_options(without=NOT_HERE, told=TOLD_HERE, with_images=False),
+        *search_options(without=NOT_HERE, help_overrides=HELP_HERE, with_images=False),
         keyword("address", Annotated[str, _ADDRESS], Placement.address),
         keyword("workers", Annotated[int, _WORKERS], Placement.workers),
         keyword("gpus_per_worker", Annotated[float, _GPUS], Placement.gpus),

@@ -24,7 +24,7 @@ NOT_HERE = {
     "channels": "features.compress makes stores of fewer channels",
 }
 """Options of a search that one on a cluster has not, and what there is instead."""
-TOLD_HERE = {
+HELP_HERE = {
     "features": "Store to train on, or NAME=STORE: a path that all machines see, or an address for fsspec; given "
     "several times, stores of the same images, which the search chooses between. Without it, with --address local, a "
     "built-in demonstration.",
@@ -89,7 +89,7 @@ def run_study_on_ray(
     return Study(folder)
 
 
-_OPTIONS = options_in_words(but=("features", *NOT_HERE), told=TOLD_HERE)
+_OPTIONS = options_in_words(but=("features", *NOT_HERE), help_overrides=HELP_HERE)
 run_study_on_ray.__doc__ = f"{inspect.getdoc(run_study_on_ray) or ''}\n\n{_OPTIONS}"
 takes_options(run_study_on_ray, RunOptions, but=NOT_HERE)
 

@@ -29,8 +29,8 @@ from features.runtime.options import described, takes_options
 from features.runtime.text import counted
 from features.runtime.unseen import Together
 from features.store.reader import FeatureStore
-from search.record.damage import note_made_of
 from search.record.opened_study import OpenedStudy, held
+from search.record.record_identity import note_made_of
 from search.record.storage import check_record, config_in_storage, join_record, open_record, where_kept
 from search.record.summary import read_summary
 from search.setup.audit import audit_study, describe
@@ -48,7 +48,7 @@ from search.setup.resolve import DEMONSTRATION, Resolved, resolve
 from search.setup.storage_url import VARIABLE, bare, has_secrets, in_full
 from search.setup.stores import ALONE, StudyData, require_same_images
 from search.study import Study
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.snapshot import read_snapshot
 from search.training.stages import IN_WORDS, OnStage, Stage, untold
 
@@ -162,7 +162,7 @@ def _nothing_left(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _going_on_when_there_is_room(folder: Path) -> Iterator[None]:
+def _with_resume_hint(folder: Path) -> Iterator[None]:
     """Says of a full disk how a study that has begun goes on."""
     try:
         yield
@@ -176,16 +176,16 @@ def _run(given: RunOptions, build: Build | None, images: ImagesGiven | None, on_
     resolved = resolve(given, config_in_storage)
     if images is not None:
         _extract(images, resolved, named=bool(given.features))
-    with _going_on_when_there_is_room(resolved.folder):
+    with _with_resume_hint(resolved.folder):
         return _carry_out(resolved, build, on_stage)
 
 
-def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
-    options = told.options
+def _carry_out(requested: Resolved, build: Build | None, on_stage: OnStage) -> Study:
+    options = requested.options
     backend = use_backend(options.backend)
     function = find_function(options.head, build) if options.head else None
-    read_summary(told.folder)  # one that is damaged is refused before the trials, not behind them
-    with _prepared(told) as (resolved, data, projection, lock), _in_its_place(lock):
+    read_summary(requested.folder)  # one that is damaged is refused before the trials, not behind them
+    with _prepared(requested) as (resolved, data, projection, lock), _in_its_place(lock):
         own = _rehearsed(function, data.first) if function else None
         config = resolved.config(data, backend, projection, function.record if function else None)
         goes_on = options.resume and not options.join and config.engine == "fused"
@@ -195,7 +195,7 @@ def _carry_out(told: Resolved, build: Build | None, on_stage: OnStage) -> Study:
             check_record(opened.study, where_kept(resolved.folder, config.storage), config)
             if opened.crew is None:  # several have their config itself in the record
                 note_made_of(opened.study, config)
-            saved = taken_up(resolved.folder, saved, opened)
+            saved = resumable(resolved.folder, saved, opened)
             changed = changed_since(config.own_head, own) if own else ()
             noted = (*resolved.unread, *remarks(config, resolved.space, data), *changed)
             _introduce(resolved.folder, config, data, noted)
@@ -256,41 +256,41 @@ def _extract(given: ImagesGiven, resolved: Resolved, *, named: bool) -> None:
 
 
 @contextmanager
-def _prepared(told: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjection | None, WriterLock | None]]:
+def _prepared(requested: Resolved) -> Iterator[tuple[Resolved, StudyData, StudyProjection | None, WriterLock | None]]:
     """Opens the data, fits the search to them, and holds the study directory's lock; none where several share it.
 
     Nothing is made where the data do not fit.
     """
-    paths = told.paths
-    if told.options.join and not (paths and told.options.storage):
+    paths = requested.paths
+    if requested.options.join and not (paths and requested.options.storage):
         lacking = "--storage, which all processes reach" if paths else "--features, of which each process has a copy"
         raise InputError("--join", expected=lacking, found="none")
-    fitted = _fitted(paths, told) if paths else None
-    with _nothing_left(told.folder), _held(told) as lock:
-        resolved, data = fitted or _fitted({ALONE: make_demonstration_in(told.folder)}, told)
+    fitted = _fitted(paths, requested) if paths else None
+    with _nothing_left(requested.folder), _held(requested) as lock:
+        resolved, data = fitted or _fitted({ALONE: make_demonstration_in(requested.folder)}, requested)
         yield resolved, *_projected(data, resolved), lock
 
 
-def _held(told: Resolved) -> AbstractContextManager[WriterLock | None]:
+def _held(requested: Resolved) -> AbstractContextManager[WriterLock | None]:
     """The study directory, made where it is not there, and its lock."""
-    if told.options.join:  # each process has a folder of its own in there
-        told.folder.mkdir(parents=True, exist_ok=True)
+    if requested.options.join:  # each process has a folder of its own in there
+        requested.folder.mkdir(parents=True, exist_ok=True)
         return nullcontext()
-    return WriterLock(told.folder / STUDY_FILE)
+    return WriterLock(requested.folder / STUDY_FILE)
 
 
-def _fitted(paths: Mapping[str, Path], told: Resolved) -> tuple[Resolved, StudyData]:
+def _fitted(paths: Mapping[str, Path], requested: Resolved) -> tuple[Resolved, StudyData]:
     """The search with what its data decide, and these."""
     for name, path in paths.items():
-        told.check_store(name, FeatureStore(path))
-    decided = decide_by_rows(told.options, partial(_load, paths, told))
-    resolved = replace(told, options=decided.options, decided=decided.remarks)
+        requested.check_store(name, FeatureStore(path))
+    decided = decide_by_rows(requested.options, partial(_load, paths, requested))
+    resolved = replace(requested, options=decided.options, decided=decided.remarks)
     return resolved.fitted_to(decided.data), decided.data
 
 
-def _load(paths: Mapping[str, Path], told: Resolved, folds: int) -> StudyData:
-    options = told.options
-    validation, test = (told.part_paths(part) for part in ("validation", "test"))
+def _load(paths: Mapping[str, Path], requested: Resolved, folds: int) -> StudyData:
+    options = requested.options
+    validation, test = (requested.part_paths(part) for part in ("validation", "test"))
     loaded = {}
     for name, path in paths.items():
         loaded[name] = load_data(
@@ -312,16 +312,16 @@ def _load(paths: Mapping[str, Path], told: Resolved, folds: int) -> StudyData:
 def _projected(data: StudyData, resolved: Resolved) -> tuple[StudyData, StudyProjection | None]:
     """The data in the directions that the study trains in: those that it was begun with, or new ones."""
     options, recorded = resolved.options, resolved.recorded
-    told = recorded.projection if recorded is not None else None
+    projection = recorded.projection if recorded is not None else None
     if recorded is None and options.channels:
         if options.channels == AUTO:
             start_backend()
             say("--channels auto: a few heads are cross-validated to find how many channels they need")
         with bars("rows") as bar:
             on_progress = bar("finding directions")
-            told = find_directions(resolved.folder, data.first, options, resolved.space, on_progress=on_progress)
+            projection = find_directions(resolved.folder, data.first, options, resolved.space, on_progress=on_progress)
     resident = options.engine == "solo"
-    return data.each(lambda one: in_directions(resolved.folder, one, told, resident=resident)), told
+    return data.each(lambda one: in_directions(resolved.folder, one, projection, resident=resident)), projection
 
 
 def _rehearsed(function: OwnFunction, data: SearchData) -> OwnHead:

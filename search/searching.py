@@ -117,7 +117,7 @@ class Search:
             study,
             config,
             self.own or self.resolved.space,
-            going_on=self.saved.going_on if self.saved else (),
+            resumed=self.saved.trial_numbers if self.saved else (),
             ordinals=crew.ordinals(study, config.trials, pages=pages) if crew is not None else None,
         )
 

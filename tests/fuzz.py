@@ -151,10 +151,10 @@ def resume(path: Path) -> None:
     )
     try:
         check_record(opened.study, path, config)
-        book = Book(opened.study, config, resolved.space, going_on=saved.going_on if saved else ())
+        book = Book(opened.study, config, resolved.space, resumed=saved.trial_numbers if saved else ())
         if saved:
             shape = whole_shape()
-            saved.bring_back(book.back, BankShapes({ALONE: shape}, shape.pages))
+            saved.to_snapshot(book.resumed_trial, BankShapes({ALONE: shape}, shape.pages))
     finally:
         opened.close()
 

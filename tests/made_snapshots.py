@@ -18,7 +18,7 @@ from heads.metrics.scoring import EpochRecord, Score
 from heads.model.spec import HeadSpec
 from search.record.journal import BufferedJournal
 from search.training.bank_shapes import BankShapes
-from search.training.member import Member
+from search.training.banked_trial import BankedTrial
 from search.training.snapshot import Snapshot, Snapshots
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
@@ -59,18 +59,18 @@ def leave_snapshot(
     """Writes a snapshot of trials, by number with the epochs that each has trained; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     best = EpochRecord(1, 0.5, Score(0.5, 0.75, 0.75), 0.01)
-    members = [
-        Member(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
+    banked = [
+        BankedTrial(asked(number, spec=spec), -1, 2, epochs, best if epochs else None, [0.01] * epochs)
         for number, epochs in trials.items()
     ]
     wide = pages_of(spec)
-    pages = max(8, wide * len(members))
+    pages = max(8, wide * len(banked))
     shape = BankShape.covering([spec], pages=pages, feature_shape=(2, 2, 4), classes=4, batch=8, folds=folds)
-    places = [(slot, tuple(range(slot * wide, (slot + 1) * wide))) for slot in range(len(members))]
-    states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in members]
+    places = [(slot, tuple(range(slot * wide, (slot + 1) * wide))) for slot in range(len(banked))]
+    states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in banked]
     snapshots = Snapshots(folder, journal, every=0)
     banks = BankShapes(dict.fromkeys(stores, shape), pages)
-    snapshots.save(Snapshot(epoch, banks, members, list(waiting), throughput, places, states, finished))
+    snapshots.save(Snapshot(epoch, banks, banked, list(waiting), throughput, places, states, finished))
     snapshots.wait()
     snapshots.close()
     return snapshots.path

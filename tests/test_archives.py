@@ -143,7 +143,7 @@ class TestStudy:
         assert saved is not None
         assert 0 < saved.journal_bytes <= (folder / "journal.log").stat().st_size
         running = [trial.number for trial in study_of(folder).get_trials() if not trial.state.is_finished()]
-        assert sorted(saved.going_on) == running
+        assert sorted(saved.trial_numbers) == running
         assert running
 
     @pytest.mark.slow

@@ -91,7 +91,7 @@ class HeadSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the schema number, JSON types only; see ``told`` for what may be left out."""
-        return {"schema": SCHEMA, **told(asdict(self))}
+        return {"schema": SCHEMA, **without_added_defaults(asdict(self))}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> HeadSpec:
@@ -164,7 +164,7 @@ def cosine_rate(first: float, epoch: int, epochs: int) -> float:
     return first * 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / epochs))
 
 
-def told(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_added_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns fields of a head without those that came later and are as they were before: what records say of it."""
     return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 

@@ -34,9 +34,9 @@ from search.finish.repeat_plan import RepeatPlan, plan_repeats
 from search.finish.repeat_predictions import PREDICTIONS, Predictions, unchecked
 from search.finish.searched import Searched
 from search.record.crew import Crew
-from search.record.damage import note_made_of
 from search.record.head_files import FINALISTS
 from search.record.opened_study import OpenedStudy, held
+from search.record.record_identity import note_made_of
 from search.record.results import BankFigures, FinalistCost, FinalistRecord
 from search.record.storage import check_record, join_record, open_inner_record, where_kept
 from search.setup.config import StudyConfig
@@ -45,7 +45,7 @@ from search.setup.seeds import derive_seed
 from search.setup.stores import StudyData
 from search.training.bank_figures import describe_bank
 from search.training.display import Display
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.runner import Recording, run_pool
 from search.training.shared_folder import clear_away, together, worker_folder
 from search.training.sizing import BankRequest, dtype_of, most_pages, whole_banks
@@ -159,7 +159,7 @@ def run_repeats(
     opened = repeats.record(keep_bytes=saved.journal_bytes if saved else None, crew=crew)
     with held(opened, repeats.config.storage):
         repeats.check(opened)
-        saved = taken_up(repeats.folder, saved, opened)
+        saved = resumable(repeats.folder, saved, opened)
         if opened.crew is not None and crew is not None:
             crew.announce(repeats.config.name)
             opened.crew.gather(crew.living(anew=True), GATHER_S)
@@ -293,7 +293,7 @@ class _Repeats:
             config,
             self._space,
             planned=self._planned,
-            going_on=saved.going_on if saved else (),
+            resumed=saved.trial_numbers if saved else (),
             ordinals=ordinals,
         )
         with Display(study, config, what="repeat", with_article=False) as display:

@@ -39,7 +39,7 @@ from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
-MEMBER = "worker:"
+WORKER_KEY = "worker:"
 """How the attribute of each process begins; its name follows."""
 FINISHER = "finisher"
 """The attribute of the process that runs what comes after the search."""
@@ -102,7 +102,7 @@ class Crew:
             url,
             number,
             study,
-            attribute=MEMBER + self.name,
+            attribute=WORKER_KEY + self.name,
             every=beat_every(grace),
             grace=grace,
             also=self._look_after_trials,
@@ -136,7 +136,7 @@ class Crew:
         return list(self._others())
 
     def _others(self) -> dict[str, Owner]:
-        there = members(self._attributes())
+        there = workers_of(self._attributes())
         return {name: owner for name, owner in there.items() if owner.is_alive and name != self.name}
 
     def take_over(self) -> None:
@@ -147,7 +147,7 @@ class Crew:
         """
         # In this order: who has begun a trial had joined before.
         trials = self._mirror.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,))
-        there = members(self._mirror.database.get_study_user_attrs(self._number))
+        there = workers_of(self._mirror.database.get_study_user_attrs(self._number))
         lost = set(_of_the_departed(trials, there))
         if self._touch.is_held(time.monotonic()):
             lost |= set(self._of_the_silent(trials, there))
@@ -415,9 +415,11 @@ def ended_for(attributes: Mapping[str, Any], trials: int) -> str | None:
     return printable(str(attributes.get(ENDED_IN, "its study directory")))
 
 
-def members(attributes: Mapping[str, Any]) -> dict[str, Owner]:
+def workers_of(attributes: Mapping[str, Any]) -> dict[str, Owner]:
     """Returns the processes that have joined a study and have not left it, by name, from its attributes."""
-    found = {key.removeprefix(MEMBER): Owner.read(told) for key, told in attributes.items() if key.startswith(MEMBER)}
+    found = {
+        key.removeprefix(WORKER_KEY): Owner.read(told) for key, told in attributes.items() if key.startswith(WORKER_KEY)
+    }
     return {name: owner for name, owner in found.items() if owner is not None}
 
 
@@ -427,7 +429,7 @@ def refuse_beside_crew(study: optuna.Study, where: str) -> None:
     Raises:
         BottleneckError: One of them is named.
     """
-    if alive := alive_among(lambda: list(members(study.user_attrs).values()), where):
+    if alive := alive_among(lambda: list(workers_of(study.user_attrs).values()), where):
         raise BottleneckError(f"{where}: {alive[0]} works on it, one of {len(alive)}; join them with --join")
-    if members(study.user_attrs):
+    if workers_of(study.user_attrs):
         say(f"note: {where}: it was worked on with --join; going on alone")

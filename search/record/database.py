@@ -103,10 +103,10 @@ def storage_errors(url: str | None) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise BottleneckError(in_words(error, url)) from None
+        raise BottleneckError(error_in_words(error, url)) from None
 
 
-def in_words(error: Exception, url: str | None) -> str:
+def error_in_words(error: Exception, url: str | None) -> str:
     """What a database, or our own error, says, in one line without the secrets of the database's URL."""
     if isinstance(error, BottleneckError):
         return str(error)

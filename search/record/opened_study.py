@@ -11,7 +11,7 @@ import optuna
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError
 from search.record.crew import Crew
-from search.record.database import in_words, storage_errors
+from search.record.database import error_in_words, storage_errors
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.outages import DATABASE_ERRORS
@@ -64,7 +64,7 @@ class OpenedStudy(ABC):
         """Flushes and lets go of where it is kept."""
 
 
-class JournalRecord(OpenedStudy):
+class JournalStudy(OpenedStudy):
     """A study in a journal, of which this process is the only writer."""
 
     def __init__(self, study: optuna.Study, journal: BufferedJournal) -> None:
@@ -94,7 +94,7 @@ class JournalRecord(OpenedStudy):
         self._journal.close()
 
 
-class DatabaseRecord(OpenedStudy):
+class DatabaseStudy(OpenedStudy):
     """A study in a database, worked on by this process alone or with others, or looked at."""
 
     def __init__(
@@ -160,6 +160,6 @@ def held(opened: OpenedStudy, url: str | None) -> Iterator[None]:
                 opened.close()
             except (BottleneckError, *DATABASE_ERRORS) as lost:
                 if isinstance(error, KeyboardInterrupt):
-                    say(f"note: what was noted last is lost: {in_words(lost, url)}")
+                    say(f"note: what was noted last is lost: {error_in_words(lost, url)}")
             raise
         opened.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Self, cast
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Self
 
 from pydantic import TypeAdapter
 
@@ -17,9 +17,11 @@ OMIT_DEFAULT = {"omit_default": True}
 class Recorded:
     """Base of the dataclasses that summary.json is made of."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # which each of them has
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types, those with ``OMIT_DEFAULT`` only where they say something."""
-        defaults = {one.name: one.default for one in fields(cast(Any, self)) if one.metadata == OMIT_DEFAULT}
+        defaults = {one.name: one.default for one in fields(self) if one.metadata == OMIT_DEFAULT}
         told = ((name, value) for name, value in vars(self).items() if name not in defaults or value != defaults[name])
         return {name: _plain(value) for name, value in told}
 

@@ -12,7 +12,6 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from features.runtime.errors import InputError
 from search.record.crew import Crew, refuse_beside_crew
-from search.record.damage import check_made_of, reading
 from search.record.database import (
     database_for,
     existing_database,
@@ -24,8 +23,9 @@ from search.record.database import (
 from search.record.journal import BufferedJournal
 from search.record.mirror import Mirror
 from search.record.noted_config import begun_config, noted_config
-from search.record.opened_study import DatabaseRecord, JournalRecord, OpenedStudy
+from search.record.opened_study import DatabaseStudy, JournalStudy, OpenedStudy
 from search.record.owner import Ownership
+from search.record.record_identity import check_made_of, record_errors
 from search.setup.config import StudyConfig
 from search.setup.new_study import new_study
 from search.setup.storage_url import hidden, openable, sqlite_file
@@ -33,6 +33,8 @@ from search.trials.checked import check_trials
 
 JOURNAL = "journal.log"
 Direction = Literal["maximize", "minimize"]
+_Wanted = Literal["new", "existing", "either"]
+"""Which study is opened: a new one, for which one without trials serves, too; one that is there; whichever it is."""
 
 
 def open_record(
@@ -59,15 +61,16 @@ def open_record(
             another direction.
         BottleneckError: Another process searches it, or some do so together.
     """
+    wanted: _Wanted = "existing" if resume else "new"
     if not url:
         if resume:
             _require_journal(folder / JOURNAL, name)
         journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
-        return _in_journal(journal, name, direction=direction, made=not resume, there=resume)
+        return _in_journal(journal, name, wanted=wanted, direction=direction)
     database = existing_database(url, name) if resume else database_for(url)
-    with _mirrored(database, url, name, direction=direction, made=not resume) as (study, mirror):
+    with _mirrored(database, url, name, wanted=wanted, direction=direction) as (study, mirror):
         owner = _alone(study, url, mirror.tables.study_id, name)
-    return DatabaseRecord(study, mirror, owner=owner)
+    return DatabaseStudy(study, mirror, owner=owner)
 
 
 def open_inner_record(
@@ -79,9 +82,9 @@ def open_inner_record(
     """
     if not url:
         journal = BufferedJournal(folder / JOURNAL, keep_bytes=keep_bytes)
-        return _in_journal(journal, name, direction=direction)
-    with _mirrored(database_for(url), url, name, direction=direction) as (study, mirror):
-        return DatabaseRecord(study, mirror)
+        return _in_journal(journal, name, wanted="either", direction=direction)
+    with _mirrored(database_for(url), url, name, wanted="either", direction=direction) as (study, mirror):
+        return DatabaseStudy(study, mirror)
 
 
 def join_record(url: str, name: str, *, direction: Direction, grace: float) -> OpenedStudy:
@@ -98,9 +101,9 @@ def join_record(url: str, name: str, *, direction: Direction, grace: float) -> O
         BottleneckError: A process searches it alone.
     """
     database = database_for(url, grace=grace)
-    with _mirrored(database, url, name, direction=direction, shared=True) as (study, mirror):
+    with _mirrored(database, url, name, wanted="either", direction=direction, shared=True) as (study, mirror):
         crew = Crew(url, mirror.tables.study_id, name, mirror, grace=grace)
-    return DatabaseRecord(study, mirror, crew=crew)
+    return DatabaseStudy(study, mirror, crew=crew)
 
 
 def watch_record(url: str, name: str) -> OpenedStudy | None:
@@ -114,29 +117,28 @@ def watch_record(url: str, name: str) -> OpenedStudy | None:
     """
     if _config_in(url, name, noted_config) is None:
         return None
-    with _mirrored(existing_database(url, name), url, name, shared=True) as (study, mirror):
-        return DatabaseRecord(study, mirror)
+    database = existing_database(url, name)
+    with _mirrored(database, url, name, wanted="existing", direction=None, shared=True) as (study, mirror):
+        return DatabaseStudy(study, mirror)
 
 
-def _in_journal(
-    journal: BufferedJournal, name: str, *, direction: Direction, made: bool = False, there: bool = False
-) -> JournalRecord:
-    """Opens the study of a journal: one to be ``made``, one that has to be ``there``, or whichever it is."""
+def _in_journal(journal: BufferedJournal, name: str, *, wanted: _Wanted, direction: Direction) -> JournalStudy:
+    """Opens the study of a journal."""
     try:
-        with reading(journal.path):
+        with record_errors(journal.path):
             storage = JournalStorage(journal)
-            if there:
+            if wanted == "existing":
                 require_study(storage, f"{journal.path}", name)
-            if made and not any(study.n_trials for study in optuna.get_all_study_summaries(storage)):
+            if wanted == "new" and not any(study.n_trials for study in optuna.get_all_study_summaries(storage)):
                 journal.begin_anew()  # a run that was killed at its start has left it, and may have been told otherwise
                 storage = JournalStorage(journal)
-            study = _create(storage, f"{journal.path}", name, direction=direction, made=made)
-        if made:
+            study = _create(storage, f"{journal.path}", name, wanted=wanted, direction=direction)
+        if wanted == "new":
             journal.flush()  # from now on there is a record, and who goes on needs one
     except BaseException:
         journal.close()
         raise
-    return JournalRecord(study, journal)
+    return JournalStudy(study, journal)
 
 
 @contextmanager
@@ -145,19 +147,19 @@ def _mirrored(
     url: str,
     name: str,
     *,
-    direction: Direction | None = None,
-    made: bool = False,
+    wanted: _Wanted,
+    direction: Direction | None,
     shared: bool = False,
 ) -> Iterator[tuple[optuna.Study, Mirror]]:
     """Opens the study of a database; what fails in the context lets go of it again.
 
-    It is one to be ``made``, or whichever it is; without a ``direction`` it is there.
+    An existing one may be opened without a ``direction`` to compare its own with.
     """
     where = hidden(url)
 
     def find() -> int:
         if direction is not None:
-            _create(database, where, name, direction=direction, made=made)
+            _create(database, where, name, wanted=wanted, direction=direction)
         return int(database.get_study_id_from_name(name))
 
     with storage_errors(url), ExitStack() as undone:
@@ -178,10 +180,10 @@ def _alone(study: optuna.Study, url: str, number: int, name: str) -> Ownership:
     return owner
 
 
-def _create(storage: BaseStorage, where: str, name: str, *, direction: Direction, made: bool) -> optuna.Study:
-    """Makes a study, or opens it where it may be there: one that is to be ``made`` may, but without trials."""
+def _create(storage: BaseStorage, where: str, name: str, *, wanted: _Wanted, direction: Direction) -> optuna.Study:
+    """Makes a study, or opens it where it is there."""
     existing = [summary for summary in optuna.get_all_study_summaries(storage) if summary.study_name == name]
-    if existing and existing[0].n_trials and made:  # an empty one is what a run killed at its start leaves
+    if existing and existing[0].n_trials and wanted == "new":  # an empty one is what a run killed at its start leaves
         hint = "go on with it by --resume and the --out that it was begun with, or give the study file another name"
         if "://" not in where:  # a journal without its study.json, which a resume needs
             hint = "pass --out for another directory"
@@ -247,7 +249,7 @@ def find_study(storage: BaseStorage, where: Path | str, name: str) -> optuna.Stu
     Raises:
         InputError: There is none, or it is damaged.
     """
-    with reading(where):
+    with record_errors(where):
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
@@ -266,7 +268,7 @@ def check_record(study: optuna.Study, where: Path | str, config: StudyConfig) ->
     Raises:
         InputError: It is another study's, or a trial says something else; it is named.
     """
-    with reading(where):
+    with record_errors(where):
         check_made_of(study.user_attrs, config, where)
         check_trials(study)
 
@@ -286,7 +288,7 @@ def open_storage(folder: Path, url: str | None, name: str | None = None) -> Base
         return optuna.storages.get_storage(existing_database(openable(folder, url), name, reading=True))
     path = folder / JOURNAL
     _require_journal(path, name)
-    with reading(path):
+    with record_errors(path):
         storage = JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         require_study(storage, f"{path}", name)
         return storage

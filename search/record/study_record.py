@@ -15,7 +15,7 @@ from pydantic import BaseModel, NonNegativeInt
 from features.runtime.json_files import read_model
 from features.runtime.lock import is_locked
 from heads.metrics.scoring import Objective, best_of
-from search.record.crew import ended_for, members
+from search.record.crew import ended_for, workers_of
 from search.record.database import storage_errors
 from search.record.noted_config import noted_config
 from search.record.owner import ATTRIBUTE, Owner
@@ -115,7 +115,7 @@ class StudyRecord:
         return self.progress is Progress.STOPPED and self.summary.trials >= self.config.trials
 
     @property
-    def goes_on_with(self) -> str:
+    def resume_option(self) -> str:
         """The option of ``search.run`` that goes on with it."""
         return "--join" if self.joined else "--resume"
 
@@ -201,7 +201,7 @@ def is_running(folder: Path) -> bool:
 def _is_worked_on(study: optuna.Study, trials: int) -> bool:
     """Whether processes work on a study together; those are leaving that are there after its end."""
     attributes = study.user_attrs
-    return ended_for(attributes, trials) is None and any(one.is_alive for one in members(attributes).values())
+    return ended_for(attributes, trials) is None and any(one.is_alive for one in workers_of(attributes).values())
 
 
 def state_of(trial: FrozenTrial) -> str:

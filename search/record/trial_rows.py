@@ -19,7 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.orm import Session
 
-from search.setup.optuna_internals import reading, tables
+from search.setup.optuna_internals import read_session, tables
 
 
 def read_trials(storage: RDBStorage, study_id: int, *, among: Collection[int], beyond: int) -> list[FrozenTrial]:
@@ -43,7 +43,7 @@ def read_trials(storage: RDBStorage, study_id: int, *, among: Collection[int], b
     wanted = trials.trial_id > beyond
     if among:
         wanted |= trials.trial_id.in_(sorted(among))
-    with reading(storage) as session:
+    with read_session(storage) as session:
         # First, so that whatever has ended has all of its values when these are read.
         rows = session.scalars(
             sqlalchemy.select(trials).where(trials.study_id == study_id, wanted).order_by(trials.trial_id)

@@ -24,7 +24,7 @@ from search.setup.optuna_internals import (
     fixed_parameters,
     id_of_trial,
     new_trial,
-    reading,
+    read_session,
     tables,
     transaction,
     waiting_trial,
@@ -168,7 +168,7 @@ class TrialTables:
             .join(trials, trials.trial_id == heartbeats.trial_id)
             .where(trials.study_id == self.study_id, trials.state == TrialState.RUNNING)
         )
-        with reading(self.storage) as session:
+        with read_session(self.storage) as session:
             found = session.execute(asked).all()
         return {number: (now.replace(tzinfo=None) - beat).total_seconds() for number, beat, now in found}
 

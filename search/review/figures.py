@@ -33,7 +33,7 @@ from search.review.plotting import (
     thinned,
     value_of,
 )
-from search.review.words import in_words
+from search.review.words import validation_in_words
 from search.trials.notes import TrialNotes
 from search.trials.ranking import is_counted
 
@@ -59,7 +59,7 @@ def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objectiv
     numbers = [trial.number for trial in trials]
     values = [short_score(value_of(trial)) for trial in trials]
     best = list(accumulate(values, lambda *two: best_of(two, objective)))
-    figure = blank_figure("trial", in_words(objective))
+    figure = blank_figure("trial", validation_in_words(objective))
     figure.add_scatter(x=numbers, y=values, mode="markers", name="completed", marker=dots("completed"))
     figure.add_scatter(
         x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": BEST_COLOUR, "width": 2}
@@ -84,13 +84,13 @@ def curves(
     objective: Objective,
 ) -> go.Figure:
     """The objective after each epoch, of at most ``MOST_CURVES`` trials chosen evenly by rank."""
-    figure = blank_figure("epoch", in_words(objective))
+    figure = blank_figure("epoch", validation_in_words(objective))
     shown = thinned([trial for trial in trials if trial.intermediate_values], MOST_CURVES, objective)
     for state, colour in COLOURS.items():
-        members = [trial for trial in shown if state_of(trial) == state]
-        if not members:
+        of_state = [trial for trial in shown if state_of(trial) == state]
+        if not of_state:
             continue
-        _add_curves(figure, members, state, colour)
+        _add_curves(figure, of_state, state, colour)
     marked = [(best, "best", BEST_COLOUR)]
     if article is not None and best is not None and article.number == best.number:
         marked = [(best, "best: the article's head", BEST_COLOUR)]
@@ -110,7 +110,7 @@ def sizes(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objective:
     """The objective against the number of parameters, with the heads that no smaller one beats joined by a line."""
     front = pareto_front(points(ranked), objective)
     others = points(thinned(ranked, MOST_POINTS, objective))
-    figure = blank_figure("parameters", in_words(objective))
+    figure = blank_figure("parameters", validation_in_words(objective))
     figure.update_xaxes(type="log", **log_ticks([point.cost for point in [*front, *others]], least=3))
     for name, group, mode, style in (
         ("completed", others, "markers", {"marker": dots("completed")}),
@@ -141,7 +141,7 @@ def costs(of_stores: Mapping[str, Sequence[Point]], marked: Mapping[str, Point],
     """
     everyone = [point for points in of_stores.values() for point in points]
     front = pareto_front(everyone, objective)
-    figure = blank_figure("milliseconds per image", in_words(objective))
+    figure = blank_figure("milliseconds per image", validation_in_words(objective))
     figure.update_xaxes(type="log", **log_ticks([point.cost for point in everyone], least=3))
     groups: list[tuple[str, Sequence[Point], str, dict[str, Any]]] = []
     for at, (name, points) in enumerate(of_stores.items()):
@@ -175,7 +175,7 @@ def repeats(finalists: Sequence[FinalistRecord], objective: Objective) -> go.Fig
         objective: Of the values.
     """
     names = [f"trial {one.trial}" + (" (article)" if one.is_article else "") for one in finalists]
-    figure = blank_figure(in_words(objective), "")
+    figure = blank_figure(validation_in_words(objective), "")
     pairs = [(v, name) for one, name in zip(finalists, names, strict=True) for v in one.values if v is not None]
     figure.add_scatter(
         x=[short_score(value) for value, _ in pairs],

@@ -25,16 +25,16 @@ from search.review.words import (
     END_TO_COME,
     cost_in_words,
     describe_head,
-    in_words,
     mean_in_words,
     objective_in_words,
     seeds_in_words,
     store_in_words,
+    validation_in_words,
     value_in_words,
 )
 from search.setup.classes import describe_absent
 from search.setup.own_function import has_command
-from search.setup.reproduce import command_line, going_on, python_call, to_toml
+from search.setup.reproduce import command_line, python_call, resume_command, to_toml
 from search.setup.storage_url import hidden
 from search.trials.notes import TrialNotes
 
@@ -82,16 +82,16 @@ def _state(record: StudyRecord) -> str:
     if record.progress is Progress.RUNNING:
         return f"The search is still running: {done} so far. Write the report again for later ones."
     if record.lacks_its_end:
-        return f"The search was stopped: {done}, {END_TO_COME}. It goes on with {record.goes_on_with}."
+        return f"The search was stopped: {done}, {END_TO_COME}. It goes on with {record.resume_option}."
     if record.progress is Progress.STOPPED:
-        return f"The search was stopped: {done}. It goes on with {record.goes_on_with}."
+        return f"The search was stopped: {done}. It goes on with {record.resume_option}."
     return f"The search is over: {done}."
 
 
 def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
     best, article, test = record.summary.best, record.summary.article, record.summary.test
     objective, finalists = record.config.objective, record.finalists
-    name = in_words(objective)
+    name = validation_in_words(objective)
     if best and finalists:
         compared = {"found": None if finalists[0].is_article else finalists[0]}
         compared["the article's head"] = next((f for f in finalists if f.is_article), None)
@@ -135,7 +135,7 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     trials = record.summary.trials
     chosen = f"one of the best of {counted(trials, 'trial')}" if trials > 1 else "the best of its epochs"
     yield prose(
-        f"As trial {best.number} its {in_words(objective)} was {value} in its best epoch"
+        f"As trial {best.number} its {validation_in_words(objective)} was {value} in its best epoch"
         f" ({best.best_epoch}), {folds}{one_row}. As {chosen} on the same rows that is {luck} than it will be on new"
         " patients."
     )
@@ -375,7 +375,7 @@ def _commands(record: StudyRecord) -> Iterable[str]:
     yield plain(f"python -m search.dashboard {folder}")
     if record.progress is not Progress.FINISHED:
         yield prose("Should the search have stopped before its end, it goes on with:")
-        yield plain(going_on(config, record.folder, record.goes_on_with))
+        yield plain(resume_command(config, record.folder, record.resume_option))
     if config.head and not has_command(config.head):
         yield prose("The same study again, in Python: no command line can name the function of its heads.")
         yield plain(python_call(config))

@@ -68,8 +68,8 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
 def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objective: Objective) -> Sequence[str]:
     cost = record.summary.cost_of_use
     told = cost.of_store(name) if cost else None
-    members = [trial for trial in record.trials if is_counted(trial) and TrialNotes.of(trial).store == name]
-    completed = [trial for trial in members if state_of(trial) == "completed"]
+    trials = [trial for trial in record.trials if is_counted(trial) and TrialNotes.of(trial).store == name]
+    completed = [trial for trial in trials if state_of(trial) == "completed"]
     best = best_of(map(value_of, completed), objective) if completed else None
     of_article = value_of(article) if article is not None and state_of(article) == "completed" else None
     shown = ("-", "-", "-", "-", "-")
@@ -81,9 +81,9 @@ def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objectiv
     return (
         printable(name),
         *shown,
-        f"{len(members):,}",
+        f"{len(trials):,}",
         f"{len(completed):,}",
-        f"{sum(map(epochs_of, members)):,}",
+        f"{sum(map(epochs_of, trials)):,}",
         value_in_words(objective, best) if best is not None else "-",
         value_in_words(objective, of_article) if of_article is not None else "-",
     )

@@ -40,9 +40,9 @@ from search.review.words import (
     END_TO_COME,
     cost_in_words,
     describe_head,
-    in_words,
     mean_in_words,
     objective_in_words,
+    validation_in_words,
 )
 from search.setup.config import SPLIT_FILE, StudyConfig
 from search.trials.notes import TrialNotes
@@ -117,7 +117,7 @@ class View:
             figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
             save_plotly_graph_object(study, figure, graph_object_id=name)
         for trial in kept_trials(record):
-            drawn = curve_svg(curve(trial), f"trial {trial.number}, {in_words(self.config.objective)}")
+            drawn = curve_svg(curve(trial), f"trial {trial.number}, {validation_in_words(self.config.objective)}")
             self._pin(trial, "learning-curve.svg", drawn)
             for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
                 self._pin_file(trial, path)
@@ -226,7 +226,7 @@ def note_on(record: StudyRecord) -> str:
     searched = config.head or ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
     state = f"{record.progress}; {END_TO_COME}" if record.lacks_its_end else record.progress
     lines = [f"{summary.trials} of {config.trials} trials, {state}.", ""]
-    lines += [f"Searched: {searched}; by {in_words(config.objective)}.", ""]
+    lines += [f"Searched: {searched}; by {validation_in_words(config.objective)}.", ""]
     if record.article is not None:
         lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
     if summary.test and summary.verdict:

@@ -61,8 +61,8 @@ def seeds_in_words(finalist: FinalistRecord, folds: int) -> str:
     return f"{counted(finalist.through, 'seed')}{', each of one fold' if folds else ''}"
 
 
-def in_words(objective: Objective) -> str:
-    """What an axis of values is called."""
+def validation_in_words(objective: Objective) -> str:
+    """What a trial's value is called, on an axis or in a line."""
     return f"validation {objective_in_words(objective)}"
 
 

@@ -125,7 +125,7 @@ def drawn_heads(space: Space, number: int, *, seed: int) -> list[HeadSpec]:
     return [space.suggest(study.ask()) for _ in range(number)]
 
 
-def in_words(measured: Sequence[MeasuredChannels]) -> str:
+def channels_in_words(measured: Sequence[MeasuredChannels]) -> str:
     """Returns what was measured, for the notes of a study."""
     *tried, whole = measured
     told = [f"{one.channels:,}: {one.accuracy:.4f} ({-one.difference:+.4f} ± {one.error:.4f})" for one in tried]

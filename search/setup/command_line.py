@@ -13,17 +13,18 @@ from search.setup.options import RunOptions, help_of
 
 
 def search_options(
-    *, without: Collection[str] = (), told: Mapping[str, str] = MappingProxyType({}), with_images: bool = True
+    *, without: Collection[str] = (), help_overrides: Mapping[str, str] = MappingProxyType({}), with_images: bool = True
 ) -> list[inspect.Parameter]:
     """Returns the options of a search; what is not given on a command line is None.
 
     Args:
         without: Names of those to leave out.
-        told: Help of those that do something else in this command, by name.
+        help_overrides: Help of those that do something else in this command, by name.
         with_images: Whether those of an extraction come, too.
     """
     fields = {name: field for name, field in RunOptions.model_fields.items() if name not in without}
-    options = [command_option(name, field, unset=help_of(field, told.get(name))) for name, field in fields.items()]
+    helps = {name: help_of(field, help_overrides.get(name)) for name, field in fields.items()}
+    options = [command_option(name, field, unset=helps[name]) for name, field in fields.items()]
     if with_images:
         panel = "With --images, as for features.extract"
         options += [

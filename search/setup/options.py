@@ -306,19 +306,20 @@ def study_options() -> Iterator[tuple[str, Option]]:
         yield name, option_of(field)
 
 
-def help_of(field: FieldInfo, told: str | None = None) -> str:
-    """Returns what help says of an option, its default included; ``told`` instead of its own text."""
+def help_of(field: FieldInfo, help_text: str | None = None) -> str:
+    """Returns what help says of an option, its default included; ``help_text`` instead of its own text."""
     option = option_of(field)
     shown = option.shown
     if shown is None and field.default is not None and field.default is not False:
         shown = str(field.default)
-    return (told or option.help) + (f" [default: {shown}]" if shown else "")
+    return (help_text or option.help) + (f" [default: {shown}]" if shown else "")
 
 
-def options_in_words(*, but: Collection[str], told: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Returns the options of a search, but for some, as a section of a docstring; ``told`` is as in ``help_of``."""
+def options_in_words(*, but: Collection[str], help_overrides: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Returns the options of a search, but for some, as a section of a docstring; ``help_overrides`` by name."""
     fields = ((name, field) for name, field in RunOptions.model_fields.items() if name not in but)
-    return "\n".join(["Options:", *(f"    {name}: {help_of(field, told.get(name))}" for name, field in fields)])
+    lines = (f"    {name}: {help_of(field, help_overrides.get(name))}" for name, field in fields)
+    return "\n".join(["Options:", *lines])
 
 
 def _run_section() -> type[BaseModel]:

@@ -34,7 +34,7 @@ __all__ = [
     "id_of_trial",
     "new_trial",
     "note_beside",
-    "reading",
+    "read_session",
     "running_trial",
     "says_it_is_gone",
     "tables",
@@ -167,7 +167,7 @@ def transaction(storage: RDBStorage) -> Iterator[Session]:
 
 
 @contextmanager
-def reading(storage: RDBStorage) -> Iterator[Session]:
+def read_session(storage: RDBStorage) -> Iterator[Session]:
     """Yields a session of a database in which nothing is changed; not to be used within another.
 
     Raises:

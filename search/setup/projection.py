@@ -16,7 +16,7 @@ from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import percent
 from features.store.projected import ProjectedStore
 from features.store.projection import Projection, load_projection, save_projection
-from search.setup.channels import MeasuredChannels, choose_channels, in_words
+from search.setup.channels import MeasuredChannels, channels_in_words, choose_channels
 from search.setup.data import SearchData
 from search.setup.options import AUTO, RunOptions
 from search.setup.space import Space
@@ -53,7 +53,7 @@ class StudyProjection(BaseModel):
             )
         if self.measured:
             found = f"{self.channels:,}" if self.basis else "all, as none less kept the accuracy"
-            yield f"--channels auto took {found}; accuracy of a few heads by folds: {in_words(self.measured)}"
+            yield f"--channels auto took {found}; accuracy of a few heads by folds: {channels_in_words(self.measured)}"
 
 
 def check_channels(data: SearchData, channels: str | None) -> None:
@@ -97,31 +97,31 @@ def find_directions(
     else:
         chosen = int(options.channels)
     most = source.header.feature_shape[2]
-    told = StudyProjection(
+    study_projection = StudyProjection(
         channels=chosen, of=most, basis="", share=float(directions.shares[chosen - 1]), measured=measured
     )
     if options.channels == AUTO and chosen == most:
-        return told
+        return study_projection
     projection = directions.first(chosen)
     save_projection(folder / PROJECTION_FILE, projection)
-    return told.model_copy(update={"basis": projection.digest})
+    return study_projection.model_copy(update={"basis": projection.digest})
 
 
-def in_directions(folder: Path, data: SearchData, told: StudyProjection | None, *, resident: bool) -> SearchData:
+def in_directions(folder: Path, data: SearchData, recorded: StudyProjection | None, *, resident: bool) -> SearchData:
     """Returns a study's data as it trains on them: projected as they are read, and held where they fit.
 
     Args:
         folder: The study directory.
         data: Rows with all channels.
-        told: What study.json says.
+        recorded: What study.json says.
         resident: Whether features may take the memory; else a quarter of it, beside the bank's own copy.
 
     Raises:
         InputError: The directions that the study was made with are not there, or are others.
     """
-    if told is None or not told.basis:
+    if recorded is None or not recorded.basis:
         return data
-    projection = _kept(folder / PROJECTION_FILE, told, data)
+    projection = _kept(folder / PROJECTION_FILE, recorded, data)
     budget = resident_budget() // (1 if resident else 4)
     stores: dict[int, ProjectedStore] = {}
 
@@ -139,11 +139,11 @@ def in_directions(folder: Path, data: SearchData, told: StudyProjection | None, 
     )
 
 
-def _kept(path: Path, told: StudyProjection, data: SearchData) -> Projection:
+def _kept(path: Path, recorded: StudyProjection, data: SearchData) -> Projection:
     projection = load_projection(path)
     expected = {
-        "channels": (f"{told.channels} of {told.of}", f"{projection.kept} of {projection.channels}"),
-        "projection": (f"{told.basis[:16]}, the directions of this study", projection.digest[:16]),
+        "channels": (f"{recorded.channels} of {recorded.of}", f"{projection.kept} of {projection.channels}"),
+        "projection": (f"{recorded.basis[:16]}, the directions of this study", projection.digest[:16]),
         "compressed_from": (data.store.fingerprint[:16], projection.compressed_from[:16]),
     }
     for field, (wanted, found) in expected.items():

@@ -35,7 +35,7 @@ def python_call(config: StudyConfig) -> str:
     return f"run_study({', '.join(told)})"
 
 
-def going_on(config: StudyConfig, folder: Path, option: str) -> str:
+def resume_command(config: StudyConfig, folder: Path, option: str) -> str:
     """Returns the command with which a study goes on; the call where no command line can name its heads' function.
 
     Args:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from features.runtime.errors import InputError
 from features.runtime.files import read_text
 from features.runtime.refusal import one_line
-from heads.model.spec import HeadSpec, told
+from heads.model.spec import HeadSpec, without_added_defaults
 from search.setup.options import RunSection
 
 ARTICLE = HeadSpec()
@@ -203,8 +203,8 @@ class Space:
         return replace(self, parameters=parameters, fixed={**self.fixed, POOLING: choices[0]})
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of the study file's ``[space]``, all fields present but those that ``told`` leaves out."""
-        data = told(self.fixed) | ({FEATURES: list(self.stores)} if self.stores else {})
+        """The form of the study file's ``[space]``: all fields but those that ``without_added_defaults`` leaves out."""
+        data = without_added_defaults(self.fixed) | ({FEATURES: list(self.stores)} if self.stores else {})
         for name, domain in self.parameters.items():
             data[name] = list(domain) if isinstance(domain, tuple) else domain.model_dump(exclude_defaults=True)
         return data
@@ -328,8 +328,8 @@ def _read_range(where: str, name: str, kind: str, raw: dict[str, Any]) -> Range:
     elif name == "conv_width":
         raise InputError(where, field="space.conv_width.step", expected="a multiple of 16", found="none")
     for key, value in edges.items():
-        told = domain.step if key == "step" else None
-        _checked(where, f"space.{name}.{key}", name, int(value) if kind == "int" else value, told=told)
+        file_value = domain.step if key == "step" else None
+        _checked(where, f"space.{name}.{key}", name, int(value) if kind == "int" else value, file_value=file_value)
     if domain.or_zero:
         _checked(where, f"space.{name}.or_zero", name, 0)
     return domain
@@ -350,7 +350,7 @@ def _read_choices(where: str, name: str, raw: list[Any]) -> tuple[Scalar, ...]:
     return choices
 
 
-def _checked(where: str, key: str, name: str, value: Any, *, told: float | None = None) -> Scalar:
+def _checked(where: str, key: str, name: str, value: Any, *, file_value: float | None = None) -> Scalar:
     """Returns the value as the spec would hold it; the spec's own check decides.
 
     Args:
@@ -358,7 +358,7 @@ def _checked(where: str, key: str, name: str, value: Any, *, told: float | None 
         key: In it.
         name: The field of the spec.
         value: Its value.
-        told: The number that the file has at the key, where the value follows from it.
+        file_value: The number that the file has at the key, where the value follows from it.
 
     Raises:
         InputError: The spec does not take the value.
@@ -369,6 +369,6 @@ def _checked(where: str, key: str, name: str, value: Any, *, told: float | None 
         checked: Scalar = getattr(HeadSpec(**{name: value}), name)
     except ValueError as error:
         expected, _, found = str(error).partition(": expected ")[2].rpartition(", found ")
-        shown = found if told is None else f"{told:g}"
+        shown = found if file_value is None else f"{file_value:g}"
         raise InputError(where, field=key, expected=expected, found=shown) from error
     return checked

@@ -25,7 +25,7 @@ _SECRET = re.compile(r"(pass(?!file)|pwd|secret|token|credential|api_?key|odbc_c
 _QUERY = re.compile(r"[^=&@]+=[^=&]*(&[^=&@]+=[^=&]*)*")
 _SHORT = 4
 """Characters: a shorter secret may be a part of every word, and is looked for in the URL alone."""
-_told: dict[str, str] = {}
+_with_secrets: dict[str, str] = {}
 """URLs with secrets that this process was told, by what is left of them without."""
 
 
@@ -117,7 +117,7 @@ def is_in_memory(url: str) -> bool:
 def remember(url: str) -> None:
     """Notes a URL that this process was told, so that it finds the same storage again with its secrets."""
     if has_secrets(url):
-        _told[bare(url)] = url
+        _with_secrets[bare(url)] = url
 
 
 def in_full(url: str) -> str:
@@ -155,7 +155,7 @@ def openable(folder: Path, url: str) -> str:
     url = located(folder, url)
     if HIDDEN not in url:
         return url
-    return _told.get(bare(url)) or in_full(bare(url))  # without both the driver may know
+    return _with_secrets.get(bare(url)) or in_full(bare(url))  # without both the driver may know
 
 
 def _parsed(url: str) -> URL | None:

@@ -12,14 +12,17 @@ import numpy.typing as npt
 from features.rows.feed import EpochPlan
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
+from heads.bank.head_state import HeadState
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape, pages_of
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
+from heads.model.weights import Weights
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
 from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
-from search.training.member import Member
+from search.training.banked_trial import BankedTrial
 from search.training.sizing import bytes_of_features, features_budget
 
 
@@ -161,19 +164,19 @@ class Banks:
             slots |= dict(zip(mine, engine.insert([arriving[index].newcomer for index in mine]), strict=True))
         return [slots[index] for index in range(len(arriving))]
 
-    def remove(self, members: Iterable[Member]) -> None:
+    def remove(self, trials: Iterable[BankedTrial]) -> None:
         """Frees the places of trials."""
-        for name, slots in _slots_of(members).items():
+        for name, slots in _slots_of(trials).items():
             self._engines[name].remove(sorted(slots))
 
-    def train(self, epoch: int, members: Sequence[Member]) -> dict[str, Trained]:
+    def train(self, epoch: int, trials: Sequence[BankedTrial]) -> dict[str, Trained]:
         """Trains and scores each bank that has heads, and sets their next learning rates.
 
         Raises:
             InputError: A store was written to: what was found of it is worth nothing.
         """
         found = {}
-        for name, slots in _slots_of(members).items():
+        for name, slots in _slots_of(trials).items():
             engine = self._engines[name]
             plan, fold_of_batch = self._plan(name, epoch=epoch)
             losses = engine.train_epoch(plan, fold_of_batch)
@@ -189,15 +192,15 @@ class Banks:
         """How often a program was compiled."""
         return sum(engine.traces for engine in self._engines.values())
 
-    def keep(self, improved: Sequence[Member]) -> None:
+    def keep(self, improved: Sequence[BankedTrial]) -> None:
         """Makes the current weights of some trials' heads their best ones."""
         for name, slots in _slots_of(improved).items():
             engine = self._engines[name]
             engine.keep(_marked((self.folds, engine.shape.slots), slots))
 
-    def take_out(self, member: Member) -> list[Any]:
+    def take_out(self, banked: BankedTrial) -> list[Weights]:
         """Copies the best weights of a trial, one list for each fold; its heads stay."""
-        return [self._engines[member.store].take_out(member.slot, fold=fold) for fold in range(self.folds)]
+        return [self._engines[banked.store].take_out(banked.slot, fold=fold) for fold in range(self.folds)]
 
     def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
         """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``.
@@ -213,21 +216,21 @@ class Banks:
     def _require_unchanged(self) -> None:
         StudyData(self._data).require_unchanged()
 
-    def place_of(self, member: Member) -> Any:
+    def place_of(self, banked: BankedTrial) -> Place:
         """Returns where a trial's heads lie, see ``Engine.place_of``."""
-        return self._engines[member.store].place_of(member.slot)
+        return self._engines[banked.store].place_of(banked.slot)
 
-    def save_state(self, member: Member) -> tuple[Any, ...]:
+    def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
         """Copies all that a trial's further training depends on, of each fold's head."""
-        engine = self._engines[member.store]
-        return tuple(engine.save_state(member.slot, fold=fold) for fold in range(self.folds))
+        engine = self._engines[banked.store]
+        return tuple(engine.save_state(banked.slot, fold=fold) for fold in range(self.folds))
 
 
-def _slots_of(members: Iterable[Member]) -> dict[str, list[int]]:
+def _slots_of(trials: Iterable[BankedTrial]) -> dict[str, list[int]]:
     """The slots of some trials, by their store."""
     found: dict[str, list[int]] = {}
-    for member in members:
-        found.setdefault(member.store, []).append(member.slot)
+    for banked in trials:
+        found.setdefault(banked.store, []).append(banked.slot)
     return found
 
 

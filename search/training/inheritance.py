@@ -12,7 +12,7 @@ from features.runtime.command import say
 from features.runtime.errors import InputError
 from heads.bank.head_state import HeadState
 from search.setup.file_names import SNAPSHOT_FILE
-from search.training.member import Member
+from search.training.banked_trial import BankedTrial
 from search.training.snapshot import Saved, read_snapshot
 from search.trials.ask_tell import Asked
 from search.trials.notes import TrialNotes
@@ -24,13 +24,13 @@ class Inherited:
 
     Attributes:
         trial: Its number there.
-        member: How far it had come; without a place in a bank.
+        banked: How far it had come; without a place in a bank.
         states: State of each fold's head.
         bank_epoch: Epochs that the other's bank had trained: which batches come next.
     """
 
     trial: int
-    member: Member
+    banked: BankedTrial
     states: tuple[HeadState, ...]
     bank_epoch: int
 
@@ -81,14 +81,14 @@ class Inheritance:
         """Reads a trial's heads; its process, if it is alive, may have written another snapshot since."""
         try:
             whole = read_snapshot(saved.path.parent, of=(number,))
-            found = whole.member(number, asked) if whole is not None else None
+            found = whole.banked_trial(number, asked) if whole is not None else None
         except InputError as error:
             say(f"note: trial {asked.number} begins anew: {error}")
             return None
         if whole is None or found is None or not found[0].epochs:
             return None
-        member, states = found
-        return Inherited(number, member, states, whole.content.epoch)
+        banked, states = found
+        return Inherited(number, banked, states, whole.content.epoch)
 
     def _of_worker(self, name: str) -> Saved | None:
         """What the last snapshot of a process says, without the heads; it may be alive and write another."""

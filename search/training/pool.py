@@ -22,11 +22,11 @@ from search.record.opened_study import OpenedStudy
 from search.record.outages import DATABASE_ERRORS
 from search.setup.seeds import fold_seeds
 from search.training.bank_shapes import BankShapes
+from search.training.banked_trial import BankedTrial
 from search.training.banks import Arrival, Banks, Trained
 from search.training.checkpoint_sink import CheckpointSink
 from search.training.display import Display
 from search.training.inheritance import Inheritance, Inherited
-from search.training.member import Member
 from search.training.snapshot import Snapshot, Snapshots
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked, Book
@@ -48,7 +48,7 @@ slow machine does less than this, and free pages cost less than others. Reckoned
 class Outcome:
     """A trial that is through after an epoch: failed, pruned or run to its end."""
 
-    member: Member
+    banked: BankedTrial
     failure: str | None = None
     pruned: bool = False
 
@@ -58,13 +58,13 @@ class Completed:
     """A trial that ran to its end.
 
     Attributes:
-        member: The trial.
+        banked: The trial.
         weights: Those of its best epoch, or of the last where that counts, one list for each fold.
         probabilities: On the validation rows of each fold, in float32: (rows, classes).
         score: Of these; with folds the mean over them.
     """
 
-    member: Member
+    banked: BankedTrial
     weights: list[Weights]
     probabilities: list[Probabilities]
     score: Score
@@ -106,7 +106,7 @@ class Pool:
         self.throughput = throughput
         self.inheritance = inheritance
         self.epoch = 0
-        self.members: list[Member] = []
+        self.trials: list[BankedTrial] = []
         self.waiting: list[Asked] = []
         self._flushed = self._snapshot_at = time.monotonic()
 
@@ -132,11 +132,11 @@ class Pool:
             stop.instead_of(*DATABASE_ERRORS),
         ):
             with self.throughput.bookkeeping():
-                if not self.members or not self.snapshots.beside_journal:
+                if not self.trials or not self.snapshots.beside_journal:
                     self._take_snapshot()  # mostly of the empty bank: a run killed at once begins anew from here
                 self._refill()
                 self._flush()
-            while self.members or self._find_more(stop):
+            while self.trials or self._find_more(stop):
                 # Before an epoch and not after it, so that a run that goes on from here decides alike.
                 if until_half_empty and self._is_half_empty():
                     return False
@@ -178,7 +178,7 @@ class Pool:
                 stop.take_effect()
             with self.throughput.bookkeeping():
                 self._refill()
-            if self.members:
+            if self.trials:
                 return True
         return False
 
@@ -187,14 +187,14 @@ class Pool:
         used, pages = self.banks.used, self.banks.pages
         if not self.book.is_exhausted or self.waiting or 2 * used > pages:
             return False
-        left = max(self.book.epochs_left(member.asked, member.epochs) for member in self.members)
+        left = max(self.book.epochs_left(banked.asked, banked.epochs) for banked in self.trials)
         return left * self.banks.epoch_flops * (pages - used) >= A_SMALLER_BANK * used
 
     def _describe(self) -> str:
         rate = self.throughput.operations_per_second / 1e9
         idle = self.throughput.bookkeeping_seconds / max(self.throughput.seconds, 1e-9)
         return (
-            f"{len(self.members)} heads at once on {self.banks.used} of {self.banks.pages} pages, {rate:.0f} GFLOP/s,"
+            f"{len(self.trials)} heads at once on {self.banks.used} of {self.banks.pages} pages, {rate:.0f} GFLOP/s,"
             f" {percent(idle, 1)} bookkeeping"
         )
 
@@ -203,7 +203,7 @@ class Pool:
     def _ask_ahead(self) -> None:
         """Has trials ready for the places that are freed at the next rung: half of those that train."""
         for _ in range(ASKED_PER_EPOCH):
-            if len(self.waiting) > len(self.members) // 2 or (asked := self.book.ask()) is None:
+            if len(self.waiting) > len(self.trials) // 2 or (asked := self.book.ask()) is None:
                 return
             self.waiting.append(asked)
 
@@ -227,15 +227,15 @@ class Pool:
             placed = self.banks.insert([self._arrival(asked, inherited.get(asked.number)) for asked in chosen])
         if inherited:
             say(f"note: {counted(len(inherited), 'trial')} gone on with, begun by another process")
-        if not self.members:
+        if not self.trials:
             self.epoch = self._epoch_of(chosen, inherited)
         for asked, slot in zip(chosen, placed, strict=True):
             left = inherited.get(asked.number)
-            member = replace(left.member, slot=slot) if left else Member(asked, slot, self.epoch)
+            banked = replace(left.banked, slot=slot) if left else BankedTrial(asked, slot, self.epoch)
             if left:
-                self.book.repeat_reports(asked, left.trial, upto=member.epochs)
-            TrialNotes.write(asked.trial, first_epoch=member.first_epoch)
-            self.members.append(member)
+                self.book.repeat_reports(asked, left.trial, upto=banked.epochs)
+            TrialNotes.write(asked.trial, first_epoch=banked.first_epoch)
+            self.trials.append(banked)
 
     def _inherited(self, asked: Asked) -> Inherited | None:
         return self.inheritance.of(asked) if self.inheritance is not None else None
@@ -264,9 +264,9 @@ class Pool:
 
     def _train(self) -> dict[str, Trained]:
         compiled = self.banks.traces
-        trained = self.banks.train(self.epoch, self.members)
+        trained = self.banks.train(self.epoch, self.trials)
         self.throughput.epoch(
-            heads=len(self.members),
+            heads=len(self.trials),
             pages=self.banks.used,
             room=self.banks.pages,
             operations=sum(one.operations for one in trained.values()),
@@ -278,78 +278,78 @@ class Pool:
     def _settle(self, trained: Mapping[str, Trained]) -> list[Outcome]:
         """Reports every head, then judges every head; returns those that are through."""
         failed, sound, improved = [], [], []
-        for member in self.members:
-            member.epochs += 1
-            slot, mine = member.slot, trained[member.store]
+        for banked in self.trials:
+            banked.epochs += 1
+            slot, mine = banked.slot, trained[banked.store]
             score, train_loss = mine.score_of(slot), mine.loss_of(slot)
             if not (np.isfinite(train_loss) and score.finite):
-                failed.append(Outcome(member, failure=f"{DIVERGED} in epoch {member.epochs}: loss not finite"))
+                failed.append(Outcome(banked, failure=f"{DIVERGED} in epoch {banked.epochs}: loss not finite"))
                 continue
-            sound.append(member)
-            member.rates.append(mine.rate_of(slot))
-            record = EpochRecord(member.epochs, train_loss, score, member.rates[-1])
-            if record.replaces(member.best, last_counts=member.asked.last_counts):
-                member.best = record
-                improved.append(member)
-            self.book.report(member.asked, record)
+            sound.append(banked)
+            banked.rates.append(mine.rate_of(slot))
+            record = EpochRecord(banked.epochs, train_loss, score, banked.rates[-1])
+            if record.replaces(banked.best, last_counts=banked.asked.last_counts):
+                banked.best = record
+                improved.append(banked)
+            self.book.report(banked.asked, record)
         self.banks.keep(improved)
         # All have been reported, so each is judged among its whole cohort.
-        return failed + [outcome for member in sound if (outcome := self._judge(member))]
+        return failed + [outcome for banked in sound if (outcome := self._judge(banked))]
 
-    def _judge(self, member: Member) -> Outcome | None:
-        if self.book.is_through(member.asked, member.epochs, member.best):
-            return Outcome(member)
-        if self.book.should_prune(member.asked):
-            self.book.prune(member.asked, epochs=member.epochs)  # at once: the last survivor must be known
-            return Outcome(member, pruned=True)
+    def _judge(self, banked: BankedTrial) -> Outcome | None:
+        if self.book.is_through(banked.asked, banked.epochs, banked.best):
+            return Outcome(banked)
+        if self.book.should_prune(banked.asked):
+            self.book.prune(banked.asked, epochs=banked.epochs)  # at once: the last survivor must be known
+            return Outcome(banked, pruned=True)
         return None
 
     def _take_out(self, outcomes: Sequence[Outcome]) -> list[Completed]:
         """Takes out the heads that came to their end and scores them in full precision: what their files will give."""
-        members = [outcome.member for outcome in outcomes if not (outcome.failure or outcome.pruned)]
-        weights = [self.banks.take_out(member) for member in members]
+        trials = [outcome.banked for outcome in outcomes if not (outcome.failure or outcome.pruned)]
+        weights = [self.banks.take_out(banked) for banked in trials]
         found: dict[int, list[tuple[Probabilities, Score]]] = {}
-        for store in dict.fromkeys(member.store for member in members):
-            mine = [(member, folds) for member, folds in zip(members, weights, strict=True) if member.store == store]
+        for store in dict.fromkeys(banked.store for banked in trials):
+            mine = [(banked, folds) for banked, folds in zip(trials, weights, strict=True) if banked.store == store]
             heads = [
-                Finished(spec=member.asked.spec, weights=of_fold, fold=fold)
-                for member, folds in mine
+                Finished(spec=banked.asked.spec, weights=of_fold, fold=fold)
+                for banked, folds in mine
                 for fold, of_fold in enumerate(folds)
             ]
             exact = iter(self.banks.predict_exactly(store, heads))
-            found |= {member.asked.number: [next(exact) for _ in folds] for member, folds in mine}
+            found |= {banked.asked.number: [next(exact) for _ in folds] for banked, folds in mine}
         completed = []
-        for member, folds in zip(members, weights, strict=True):
-            probabilities, scores = zip(*found[member.asked.number], strict=True)
-            completed.append(Completed(member, folds, list(probabilities), Score.mean(scores)))
+        for banked, folds in zip(trials, weights, strict=True):
+            probabilities, scores = zip(*found[banked.asked.number], strict=True)
+            completed.append(Completed(banked, folds, list(probabilities), Score.mean(scores)))
         return completed
 
     def _tell(self, outcomes: Sequence[Outcome], completed: Sequence[Completed]) -> None:
         """Tells what became of the trials that are through, and frees their pages."""
-        self.display.epoch(len(self.members))
+        self.display.epoch(len(self.trials))
         if not outcomes:
             return
         for one in completed:
-            self.sink.offer(one.member.asked, one.weights, one.score, one.probabilities)
+            self.sink.offer(one.banked.asked, one.weights, one.score, one.probabilities)
             self._complete(one)
         for outcome in outcomes:
             if outcome.failure:
-                self.book.fail(outcome.member.asked, outcome.failure, epochs=outcome.member.epochs)
-        gone = {outcome.member.asked.number for outcome in outcomes}
+                self.book.fail(outcome.banked.asked, outcome.failure, epochs=outcome.banked.epochs)
+        gone = {outcome.banked.asked.number for outcome in outcomes}
         with self.throughput.moving():
-            self.banks.remove(outcome.member for outcome in outcomes)
-        self.members = [member for member in self.members if member.asked.number not in gone]
+            self.banks.remove(outcome.banked for outcome in outcomes)
+        self.trials = [banked for banked in self.trials if banked.asked.number not in gone]
         if not self.snapshots.beside_journal:
             self.sink.write_out()
-        self.display.finished(*(outcome.member.asked.number for outcome in outcomes))
+        self.display.finished(*(outcome.banked.asked.number for outcome in outcomes))
 
     def _complete(self, completed: Completed) -> None:
-        member, weights, score = completed.member, completed.weights, completed.score
-        assert member.best is not None
-        best = replace(member.best, validation=score)
-        TrialNotes.write(member.asked.trial, learning_rates=member.rates[: best.epoch])
+        banked, weights, score = completed.banked, completed.weights, completed.score
+        assert banked.best is not None
+        best = replace(banked.best, validation=score)
+        TrialNotes.write(banked.asked.trial, learning_rates=banked.rates[: best.epoch])
         parameters = sum(array.size for array in weights[0])
-        self.book.complete(member.asked, best, epochs=member.epochs, parameters=parameters)
+        self.book.complete(banked.asked, best, epochs=banked.epochs, parameters=parameters)
 
     # --- the record ---------------------------------------------------------------------------------------------
 
@@ -371,9 +371,9 @@ class Pool:
         """Frees the places of trials that others have taken over: nothing more is told of them."""
         if not lost:
             return
-        gone = [member for member in self.members if member.asked.number in lost]
+        gone = [banked for banked in self.trials if banked.asked.number in lost]
         self.banks.remove(gone)
-        self.members = [member for member in self.members if member.asked.number not in lost]
+        self.trials = [banked for banked in self.trials if banked.asked.number not in lost]
         self.waiting = [asked for asked in self.waiting if asked.number not in lost]
 
     def _take_snapshot(self) -> None:
@@ -382,26 +382,25 @@ class Pool:
 
     def snapshot(self) -> Snapshot:
         """Returns everything that ``restore`` needs to go on from here."""
-        trials = self.book.study.get_trials(deepcopy=False)
         return Snapshot(
-            finished=sum(trial.state.is_finished() for trial in trials),
+            finished=sum(trial.state.is_finished() for trial in self.book.study.get_trials(deepcopy=False)),
             epoch=self.epoch,
             banks=BankShapes(self.banks.shapes, self.banks.pages),
-            members=[replace(member, rates=list(member.rates)) for member in self.members],
+            trials=[replace(banked, rates=list(banked.rates)) for banked in self.trials],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),
-            places=[self.banks.place_of(member) for member in self.members],
-            states=[self.banks.save_state(member) for member in self.members],
+            places=[self.banks.place_of(banked) for banked in self.trials],
+            states=[self.banks.save_state(banked) for banked in self.trials],
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
-        places: Sequence[Place | None] = snapshot.places or [None] * len(snapshot.members)
+        places: Sequence[Place | None] = snapshot.places or [None] * len(snapshot.trials)
         newcomers = [
-            Arrival(member.store, Newcomer(spec=member.asked.spec, states=states, place=place))
-            for member, states, place in zip(snapshot.members, snapshot.states, places, strict=True)
+            Arrival(banked.store, Newcomer(spec=banked.asked.spec, states=states, place=place))
+            for banked, states, place in zip(snapshot.trials, snapshot.states, places, strict=True)
         ]
         slots = self.banks.insert(newcomers)
-        self.members = [replace(member, slot=slot) for member, slot in zip(snapshot.members, slots, strict=True)]
-        self.waiting = [self.book.back(number) for number in snapshot.waiting]
+        self.trials = [replace(banked, slot=slot) for banked, slot in zip(snapshot.trials, slots, strict=True)]
+        self.waiting = [self.book.resumed_trial(number) for number in snapshot.waiting]
         self.epoch = snapshot.epoch

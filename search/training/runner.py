@@ -78,7 +78,7 @@ def run_pool(
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
     snapshots = Snapshots(recording.folder, opened.journal, every=recording.snapshot_every)
-    snapshot = saved.bring_back(book.back, banks) if saved else None
+    snapshot = saved.to_snapshot(book.resumed_trial, banks) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
     with closing(snapshots), memory_for(banks.pages):
@@ -114,7 +114,7 @@ def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
     try:
         pool.restore(snapshot)
         if saved and saved.taken:
-            for number in saved.going_on:
+            for number in saved.trial_numbers:
                 pool.book.note_pause(number, saved.taken)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         if saved is None:
@@ -125,9 +125,9 @@ def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
 def _smaller(snapshot: Snapshot) -> Snapshot:
     """Returns the snapshot for banks that have room for just the heads in it."""
     shapes = {
-        name: _covering(shape, [member.asked.spec for member in snapshot.members if member.store == name])
+        name: _covering(shape, [banked.asked.spec for banked in snapshot.trials if banked.store == name])
         for name, shape in snapshot.banks.shapes.items()
-        if any(member.store == name for member in snapshot.members)
+        if any(banked.store == name for banked in snapshot.trials)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
     return replace(snapshot, banks=smaller, places=[])

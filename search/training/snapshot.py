@@ -23,14 +23,14 @@ from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.head_state import HeadState, check_state
-from heads.bank.pages import Place
+from heads.bank.pages import HeadArrays, Place
 from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE
 from search.setup.stores import ALONE
 from search.training.bank_shapes import BankShapes
-from search.training.member import Member
-from search.training.snapshot_content import Content, MemberContent
+from search.training.banked_trial import BankedTrial
+from search.training.snapshot_content import Content, TrialContent
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
@@ -44,17 +44,17 @@ class Snapshot:
     Attributes:
         epoch: Epochs that the bank has trained.
         banks: Shapes of the banks, by the store's name.
-        members: The trials in it.
+        trials: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
-        places: For each member its slot and pages; empty where each takes any.
-        states: For each member the state of each fold's head.
+        places: For each trial its slot and pages; empty where each takes any.
+        states: For each trial the state of each fold's head.
         finished: Trials of the study that had been told, interrupted ones too.
     """
 
     epoch: int
     banks: BankShapes
-    members: list[Member]
+    trials: list[BankedTrial]
     waiting: list[int]
     throughput: Throughput
     places: list[Place]
@@ -73,7 +73,7 @@ class Saved:
     """
 
     content: Content
-    arrays: dict[str, Any]
+    arrays: HeadArrays
     path: Path = Path(SNAPSHOT_FILE)
 
     @property
@@ -82,9 +82,9 @@ class Saved:
         return self.content.journal_bytes
 
     @property
-    def going_on(self) -> list[int]:
+    def trial_numbers(self) -> list[int]:
         """Numbers of the trials that were running."""
-        return [member.number for member in self.content.members] + self.content.waiting
+        return [noted.number for noted in self.content.members] + self.content.waiting
 
     @property
     def taken(self) -> datetime | None:
@@ -101,7 +101,7 @@ class Saved:
         """Whether a trial was in the bank."""
         return any(one.number == number for one in self.content.members)
 
-    def member(self, number: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]] | None:
+    def banked_trial(self, number: int, asked: Asked) -> tuple[BankedTrial, tuple[HeadState, ...]] | None:
         """Returns a trial that was in the bank, and the state of each fold's head; None where it was not.
 
         Args:
@@ -115,22 +115,22 @@ class Saved:
         if index is None:
             return None
         try:
-            return self._member(index, asked)
+            return self._banked_trial(index, asked)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
 
-    def bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
+    def to_snapshot(self, resumed_trial: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         """Returns the snapshot, its trials looked up by number.
 
         Args:
-            back: Looks up a trial.
+            resumed_trial: Looks up a trial.
             within: The banks that the study began with; those of the snapshot may be smaller.
 
         Raises:
             InputError: It is not of this study and its record.
         """
         try:
-            return self._bring_back(back, within)
+            return self._to_snapshot(resumed_trial, within)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.damaged(error) from error
 
@@ -138,31 +138,31 @@ class Saved:
         """Returns what to raise where the snapshot does not fit the study that it was found with."""
         return _damaged(self.path, error)
 
-    def _bring_back(self, back: Callable[[int], Asked], within: BankShapes) -> Snapshot:
+    def _to_snapshot(self, resumed_trial: Callable[[int], Asked], within: BankShapes) -> Snapshot:
         content = self.content
-        found = [self._member(index, back(noted.number)) for index, noted in enumerate(content.members)]
-        members = [member for member, _ in found]
+        found = [self._banked_trial(index, resumed_trial(noted.number)) for index, noted in enumerate(content.members)]
+        trials = [banked for banked, _ in found]
         shapes = {name: _within(shape, within.shapes[name]) for name, shape in content.by_store.items()}
-        if lacking := {member.store for member in members} - shapes.keys():
+        if lacking := {banked.store for banked in trials} - shapes.keys():
             raise ValueError(f"a bank for the store {lacking.pop()!r}: expected one, found none")
         return Snapshot(
             epoch=content.epoch,
             banks=BankShapes(shapes, min(within.pages, sum(shape.pages for shape in shapes.values()))),
-            members=members,
+            trials=trials,
             waiting=list(content.waiting),
             throughput=self.throughput,
             places=[noted.place for noted in content.members],
             states=[states for _, states in found],
         )
 
-    def _member(self, index: int, asked: Asked) -> tuple[Member, tuple[HeadState, ...]]:
+    def _banked_trial(self, index: int, asked: Asked) -> tuple[BankedTrial, tuple[HeadState, ...]]:
         states = tuple(self._state(f"{index}/{fold}/") for fold in range(self.content.folds))
         try:
             for state in states:
                 check_state(asked.spec, state)
         except ValueError as error:
             raise ValueError(f"trial {asked.number}: {error}") from error
-        return self.content.members[index].member(asked), states
+        return self.content.members[index].banked_trial(asked), states
 
     def _state(self, prefix: str) -> HeadState:
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
@@ -230,7 +230,7 @@ class Snapshots:
             folds=len(snapshot.states[0]) if snapshot.states else 1,
             waiting=snapshot.waiting,
             meter=snapshot.throughput,
-            members=[MemberContent.of(*one) for one in zip(snapshot.members, snapshot.places, strict=True)],
+            members=[TrialContent.of(*one) for one in zip(snapshot.trials, snapshot.places, strict=True)],
         )
         arrays = {
             f"{index}/{fold}/{name}": array
@@ -240,7 +240,7 @@ class Snapshots:
         }
         self._writing = self._writer.submit(self._write, content, arrays)
 
-    def _write(self, content: Content, arrays: dict[str, Any]) -> None:
+    def _write(self, content: Content, arrays: dict[str, Any]) -> None:  # Any: ``savez`` has a flag among its keywords
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, content=np.array(content.to_json()), **arrays)
 
@@ -303,7 +303,7 @@ def _names_of(content: Content, of: Collection[int] | None, names: set[str]) -> 
     """Which of a snapshot's arrays are those of some trials."""
     if of is None:
         return names
-    indices = {f"{index}" for index, member in enumerate(content.members) if member.number in of}
+    indices = {f"{index}" for index, noted in enumerate(content.members) if noted.number in of}
     return {name for name in names if name.partition("/")[0] in indices}
 
 

@@ -25,15 +25,15 @@ from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import EpochRecord, Score
 from search.setup.stores import ALONE
-from search.training.member import Member
+from search.training.banked_trial import BankedTrial
 from search.training.throughput import Throughput
 from search.trials.ask_tell import Asked
 
 
-def _is_time(told: str) -> str:
-    if datetime.fromisoformat(told).tzinfo is not None:
-        raise ValueError(f"expected a time without a zone, found {told!r}")
-    return told
+def _is_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError(f"expected a time without a zone, found {text!r}")
+    return text
 
 
 def _of_any_version(value: Any, made: ValidatorFunctionWrapHandler) -> BankShape:
@@ -57,8 +57,8 @@ class _Score(BaseModel):
     @classmethod
     def _of_any_version(cls, value: Any) -> Any:
         """The first files ranked by accuracy alone, and do not say so."""
-        told = isinstance(value, dict) and "accuracy" in value
-        return {"merit": value["accuracy"], **value} if told else value
+        has_accuracy = isinstance(value, dict) and "accuracy" in value
+        return {"merit": value["accuracy"], **value} if has_accuracy else value
 
 
 class _Best(BaseModel):
@@ -71,24 +71,24 @@ class _Best(BaseModel):
 
     @classmethod
     def of(cls, record: EpochRecord) -> _Best:
-        told = record.validation
-        score = _Score(loss=told.loss, accuracy=told.accuracy, merit=told.ranking_score)
+        validation = record.validation
+        score = _Score(loss=validation.loss, accuracy=validation.accuracy, merit=validation.ranking_score)
         return cls(
             epoch=record.epoch, train_loss=record.train_loss, validation=score, learning_rate=record.learning_rate
         )
 
     def record(self) -> EpochRecord:
-        told = self.validation
-        score = Score(told.loss, told.accuracy, told.merit)
+        validation = self.validation
+        score = Score(validation.loss, validation.accuracy, validation.merit)
         return EpochRecord(self.epoch, self.train_loss, score, self.learning_rate)
 
 
-class MemberContent(BaseModel):
+class TrialContent(BaseModel):
     """A trial in the bank.
 
     Attributes:
         number: Of the trial.
-        first_epoch: As of ``Member``, with all that follows.
+        first_epoch: As of ``BankedTrial``, with all that follows.
         epochs: How many it has trained.
         best: Its best epoch so far.
         rates: Its learning rates.
@@ -103,21 +103,21 @@ class MemberContent(BaseModel):
     place: _Slot
 
     @classmethod
-    def of(cls, member: Member, place: Place) -> MemberContent:
+    def of(cls, banked: BankedTrial, place: Place) -> TrialContent:
         """Returns what is noted of a trial and its place."""
         return cls(
-            number=member.asked.number,
-            first_epoch=member.first_epoch,
-            epochs=member.epochs,
-            best=_Best.of(member.best) if member.best else None,
-            rates=member.rates,
+            number=banked.asked.number,
+            first_epoch=banked.first_epoch,
+            epochs=banked.epochs,
+            best=_Best.of(banked.best) if banked.best else None,
+            rates=banked.rates,
             place=place,
         )
 
-    def member(self, asked: Asked) -> Member:
+    def banked_trial(self, asked: Asked) -> BankedTrial:
         """Returns the trial as it goes on; it has no slot yet."""
         best = self.best.record() if self.best else None
-        return Member(asked, -1, self.first_epoch, self.epochs, best, list(self.rates))
+        return BankedTrial(asked, -1, self.first_epoch, self.epochs, best, list(self.rates))
 
 
 class Content(BaseModel):
@@ -150,7 +150,7 @@ class Content(BaseModel):
     folds: PositiveInt
     waiting: list[NonNegativeInt]
     meter: Throughput
-    members: list[MemberContent]
+    members: list[TrialContent]
 
     @field_validator("shapes", mode="after")
     @classmethod

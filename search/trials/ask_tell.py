@@ -86,7 +86,7 @@ class Asked:
         return self.ordinal == ARTICLE_ORDINAL
 
 
-def trial_back(study: optuna.Study, number: int, *, seed: int) -> Asked:
+def resumed_trial(study: optuna.Study, number: int, *, seed: int) -> Asked:
     """Returns a running trial of a study of a seed that a snapshot brings back.
 
     Raises:
@@ -111,7 +111,7 @@ class Book:
         space: Space | OwnHead,
         *,
         planned: Sequence[Planned] | None = None,
-        going_on: Collection[int] = (),
+        resumed: Collection[int] = (),
         ordinals: Ordinals | None = None,
     ) -> None:
         """Opens the book.
@@ -122,7 +122,7 @@ class Book:
             space: What trials draw from; or somebody's own function, which suggests and makes heads.
             planned: The first trials. Else they are the article's head on each store, and are never pruned: the others
                 are compared with them.
-            going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+            resumed: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
             ordinals: Gives out the ordinals of the study, where several processes share them.
         """
         self.study = study
@@ -136,7 +136,7 @@ class Book:
             warn_of_conditions(not isinstance(space, Space))  # somebody's own function may have some
         study.pruner = make_pruner(config.pruner, epochs=config.epochs)
         self._joint = JointSpace()
-        self._ordinals = ordinals or SoleOrdinals(study, config.trials, going_on=going_on)
+        self._ordinals = ordinals or SoleOrdinals(study, config.trials, resumed=resumed)
         self._ordinals.begin([self._parameters_of(one) for one in self._planned.values()])
 
     def ask(self) -> Asked | None:
@@ -184,9 +184,9 @@ class Book:
             return dict(self.space.parameters_of(one.head, one.store))
         return {}
 
-    def back(self, number: int) -> Asked:
-        """Returns a running trial that a snapshot brings back; see ``trial_back`` for what is raised."""
-        asked = trial_back(self.study, number, seed=self.config.seed)
+    def resumed_trial(self, number: int) -> Asked:
+        """Returns a running trial that a snapshot brings back; raises what the function of this name does."""
+        asked = resumed_trial(self.study, number, seed=self.config.seed)
         return replace(asked, epochs=self._epochs(asked.ordinal))
 
     def note_pause(self, number: int, since: datetime) -> None:

@@ -41,17 +41,17 @@ class Ordinals(Protocol):
 class SoleOrdinals:
     """The ordinals of a study that one process searches."""
 
-    def __init__(self, study: optuna.Study, most: int, *, going_on: Collection[int] = ()) -> None:
+    def __init__(self, study: optuna.Study, most: int, *, resumed: Collection[int] = ()) -> None:
         """Prepares.
 
         Args:
             study: Optuna's study.
             most: Ordinals that it has.
-            going_on: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
+            resumed: Numbers of running trials that a snapshot brings back; other running trials were interrupted.
         """
         self._study = study
         self._most = most
-        self._going_on = going_on
+        self._resumed = resumed
         self._held: set[int] = set()
         self._next = self._asked = 0
 
@@ -65,7 +65,7 @@ class SoleOrdinals:
                 self._study.enqueue_trial(dict(parameters), user_attrs=TrialNotes.as_attributes(ordinal=ordinal))
                 self._held.add(ordinal)
         self._next = self._free_from(ARTICLE_ORDINAL + 1)
-        self._asked = sum(is_counted(trial) for trial in trials) + len(self._going_on)
+        self._asked = sum(is_counted(trial) for trial in trials) + len(self._resumed)
 
     @property
     def is_left(self) -> bool:
@@ -104,7 +104,7 @@ class SoleOrdinals:
         trials = self._study.get_trials(deepcopy=False)
         waiting = {TrialNotes.of(t).rerun_of for t in trials if t.state == TrialState.WAITING}
         for trial in trials:
-            if trial.state != TrialState.RUNNING or trial.number in self._going_on:
+            if trial.state != TrialState.RUNNING or trial.number in self._resumed:
                 continue
             rerun = self._rerun(trials, trial, planned)
             if rerun is not None and trial.number not in waiting:  # enqueued first: a kill in between loses nothing

@@ -130,16 +130,16 @@ class _Crew:
         self._setting = ray.put(setting)
         self._say = say
         self._versions = versions_here()
-        self._members: list[_Worker] = []
+        self._workers: list[_Worker] = []
         self._built: BuiltThere | None = None
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._workers)
 
     def built(self) -> BuiltThere:
         """Starts a worker where there is none, and returns what the first to be ready says of its backbone."""
         while self._built is None:
-            if not self._members:
+            if not self._workers:
                 self.hire()
             self.next_event()
         return self._built
@@ -147,15 +147,15 @@ class _Crew:
     def hire(self, failures: int = 0) -> None:
         """Has one more worker started, which takes seconds."""
         actor = self._place()
-        self._members.append(_Worker(actor, actor.start.remote(self._setting), failures=failures))
+        self._workers.append(_Worker(actor, actor.start.remote(self._setting), failures=failures))
 
     def idle(self) -> list[_Worker]:
         """Returns those that are ready and have nothing to do."""
-        return [worker for worker in self._members if worker.task is None]
+        return [worker for worker in self._workers if worker.task is None]
 
     def busy(self) -> bool:
         """Whether batches are being made."""
-        return any(worker.part is not None for worker in self._members)
+        return any(worker.part is not None for worker in self._workers)
 
     def give(self, worker: _Worker, job: Any, part: Part) -> None:
         """Gives an idle worker a part to do."""
@@ -171,11 +171,11 @@ class _Crew:
         Raises:
             BottleneckError: What a worker raised; or nobody can be started.
         """
-        waited = {worker.task: worker for worker in self._members if worker.task is not None}
+        waited = {worker.task: worker for worker in self._workers if worker.task is not None}
         (task,), _ = self._ray.wait([*waited], num_returns=1)
         worker = waited[task]
-        self._members.remove(worker)
-        self._members.append(worker)  # so that nobody is kept waiting by those before
+        self._workers.remove(worker)
+        self._workers.append(worker)  # so that nobody is kept waiting by those before
         try:
             if worker.part is None:
                 self._greet(worker, *self._ray.get(task))
@@ -208,13 +208,13 @@ class _Crew:
 
     def _bury(self, worker: _Worker, error: Exception) -> None:
         """Replaces a worker."""
-        self._members.remove(worker)
+        self._workers.remove(worker)
         self._ray.kill(worker.actor)  # it may only be cut off: what it writes until then are the same bytes
         failures = worker.failures + (not worker.host)
         if failures < MOST_DEATHS:
             self.hire(failures)
             self._say(f"note: a worker{f' on {worker.host}' if worker.host else ''} died, another one takes its place")
-        elif self._members:
+        elif self._workers:
             self._say(f"note: {failures} workers died while they were starting: one less goes on")
         else:
             raise BottleneckError(f"no worker can be started: {str(error).splitlines()[0]}") from error
@@ -225,7 +225,7 @@ class _Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._members:
+        for worker in self._workers:
             self._ray.kill(worker.actor)
 
 

@@ -240,10 +240,10 @@ def test_what_a_killed_worker_had_trained_is_gone_on_with(start, options, url, t
 def test_what_begins_anew_where_no_snapshot_is_left_gets_the_batches_of_its_first_time(options, url, tmp_path):
     real, there = Banks.train, 8  # the bank has no room for the others at once
 
-    def train(banks: Banks, epoch: int, members: Any) -> Any:
+    def train(banks: Banks, epoch: int, trials: Any) -> Any:
         if epoch == options["epochs"] + 2:
             raise SystemExit
-        return real(banks, epoch, members)
+        return real(banks, epoch, trials)
 
     with made_searches():
         with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit):

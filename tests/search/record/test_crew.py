@@ -21,12 +21,12 @@ from search.record import crew as module
 from search.record import owner
 from search.record.crew import (
     FINISHER,
-    MEMBER,
     REPEATS,
+    WORKER_KEY,
     beat_every,
     ended_for,
-    members,
     refuse_beside_crew,
+    workers_of,
 )
 from search.record.noted_config import CONFIG, CONFIG_ALONE, begun_config, note_alone, noted_config
 from search.record.owner import ATTRIBUTE, Ownership
@@ -47,11 +47,11 @@ def test_each_has_a_name_of_its_own_that_is_a_folders_and_stands_in_the_study_un
     for process in (one, two):
         assert process.name.startswith(socket.gethostname()[:4])
         assert "/" not in process.name
-        assert members(crews.attributes)[process.name].is_alive
-    assert members(crews.attributes).keys() == {one.name, two.name}
+        assert workers_of(crews.attributes)[process.name].is_alive
+    assert workers_of(crews.attributes).keys() == {one.name, two.name}
     two.crew.close()
     two.crew.close()
-    assert members(crews.attributes).keys() == {one.name}
+    assert workers_of(crews.attributes).keys() == {one.name}
 
 
 @BOTH
@@ -60,11 +60,11 @@ def test_those_are_counted_that_are_alive_and_this_one(crews, join):
     assert one.crew.living() == 1
     two = join()
     assert (one.crew.living(), two.crew.living()) == (2, 2)
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    crews.put(WORKER_KEY + "elsewhere", **ELSEWHERE)
     assert one.crew.living() == 3
-    crews.put(MEMBER + "dead", **DEAD)
-    crews.put(MEMBER + "silent", **ELSEWHERE, beat=time.time() - 3600)
-    crews.storage.set_study_user_attr(crews.study, MEMBER + "rubbish", 5)
+    crews.put(WORKER_KEY + "dead", **DEAD)
+    crews.put(WORKER_KEY + "silent", **ELSEWHERE, beat=time.time() - 3600)
+    crews.storage.set_study_user_attr(crews.study, WORKER_KEY + "rubbish", 5)
     assert one.crew.living() == 3
     two.crew.close()
     assert one.crew.living() == 2
@@ -97,7 +97,7 @@ def test_who_searches_alone_is_not_joined_and_nothing_is_left_of_who_tried(crews
     alone = Ownership(url, crews.study, crews.name)
     with pytest.raises(BottleneckError, match=r"process \d+ on .* searches it alone; start that one with --join"):
         join()
-    assert not members(crews.attributes)
+    assert not workers_of(crews.attributes)
     alone.close()
     crews.put(ATTRIBUTE, **DEAD)
     assert join().crew.living() == 1
@@ -116,12 +116,12 @@ def test_a_study_that_others_work_on_is_not_searched_alone(crews, join, capsys):
 
 
 def test_after_those_who_have_died_a_study_is_searched_alone_and_that_is_said(crews, capsys):
-    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(WORKER_KEY + "dead", **DEAD)
     refuse_beside_crew(crews.study_of(crews.join()), "here")
     assert "note: here: it was worked on with --join; going on alone" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("attribute", [ATTRIBUTE, f"{MEMBER}other"])
+@pytest.mark.parametrize("attribute", [ATTRIBUTE, f"{WORKER_KEY}other"])
 @pytest.mark.parametrize("lives", [True, False])
 def test_who_is_elsewhere_and_whose_clock_is_behind_is_watched(crews, join, monkeypatch, capsys, attribute, lives):
     other = crews.put(attribute, **ELSEWHERE, beat=time.time() - 300, grace=60)
@@ -146,11 +146,11 @@ def test_who_is_elsewhere_and_whose_clock_is_wrong_is_counted_while_its_signs_ch
     passed, one = 0.0, join()
     monkeypatch.setattr(owner, "time", SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + passed))
     behind, ahead = (time.time() + seconds for seconds in (-300, 3600))
-    there = [crews.put(MEMBER + name, **ELSEWHERE, beat=beat) for name, beat in (("a", behind), ("b", ahead))]
+    there = [crews.put(WORKER_KEY + name, **ELSEWHERE, beat=beat) for name, beat in (("a", behind), ("b", ahead))]
     assert one.crew.others() == ["b"]
     passed = 50.0
     for name, other in zip("ab", there, strict=True):
-        crews.put(MEMBER + name, **asdict(other) | {"beat": other.beat + 10})
+        crews.put(WORKER_KEY + name, **asdict(other) | {"beat": other.beat + 10})
     assert one.crew.others() == ["a", "b"]
     passed += 50
     assert one.crew.others() == ["a", "b"]
@@ -195,7 +195,7 @@ def test_another_number_of_trials_is_refused_while_others_live_and_who_is_alone_
     assert two.crew.agree_on(make_config(trials=12, repeats=9)).repeats == 9
     assert crews.attributes[CONFIG] == before, "what the others do is not changed under them"
     one.crew.close()
-    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(WORKER_KEY + "dead", **DEAD)
     assert two.crew.agree_on(make_config(trials=15, repeats=7, pages=1)).trials == 15
     noted = noted_config(crews.attributes, "here")
     assert noted is not None
@@ -215,7 +215,7 @@ def test_those_who_begin_together_go_on_with_more_trials_together(crews, join):
         other.crew.agree_on(make_config(trials=12))
     assert noted_config(crews.attributes, "here").trials == 15
     one.crew._signs.beat()
-    assert members(crews.attributes)[one.name].trials == 15
+    assert workers_of(crews.attributes)[one.name].trials == 15
 
 
 def test_fewer_trials_than_have_been_run_are_refused(crews, join):

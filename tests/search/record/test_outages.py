@@ -14,9 +14,9 @@ from sqlalchemy.exc import OperationalError
 
 from features.runtime.errors import BottleneckError
 from search.record import outages
-from search.record.crew import members
+from search.record.crew import workers_of
 from search.record.database import note_reached
-from search.record.opened_study import DatabaseRecord
+from search.record.opened_study import DatabaseStudy
 from search.record.storage import config_in_storage, join_record, open_record
 
 
@@ -59,7 +59,7 @@ def url(tmp_path) -> str:
     return study_database(tmp_path)
 
 
-def join(url: str) -> DatabaseRecord:
+def join(url: str) -> DatabaseStudy:
     return join_record(url, "s", direction="maximize", grace=60)
 
 
@@ -71,7 +71,7 @@ def test_at_every_statement_of_joining(breaking, url):
         opened = join(url)
         try:
             broke = breaking.times == 0
-            assert list(members(opened.study.user_attrs)) == [opened.crew.name], statement
+            assert list(workers_of(opened.study.user_attrs)) == [opened.crew.name], statement
         finally:
             breaking.left = None
             opened.close()

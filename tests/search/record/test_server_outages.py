@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from features.runtime.errors import BottleneckError
 from search.record import outages
-from search.record.opened_study import DatabaseRecord
+from search.record.opened_study import DatabaseStudy
 from search.record.storage import join_record, load_study
 from search.setup.optuna_internals import id_of_trial
 
@@ -119,7 +119,7 @@ def test_what_is_noted_of_many_trials_is_sent_in_no_pipeline(server, monkeypatch
 
 
 @pytest.fixture
-def hanging(server: tuple[Server, str]) -> Iterator[DatabaseRecord]:
+def hanging(server: tuple[Server, str]) -> Iterator[DatabaseStudy]:
     """A study in a database that stands still from now on, in the midst of what a process writes."""
     url = server[0].new_database(f"hanging{time.monotonic_ns()}", template="made")
     opened = join_record(url, "s", direction="maximize", grace=60)

@@ -15,7 +15,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from search.record import crew as module
-from search.record.crew import MEMBER, SharedOrdinals
+from search.record.crew import WORKER_KEY, SharedOrdinals
 from search.setup.optuna_internals import fixed_parameters
 from search.trials.notes import TrialNotes
 
@@ -77,7 +77,7 @@ def test_a_trial_is_drawn_by_the_sampler_of_its_place(join):
 
 
 def test_who_begins_takes_over_what_those_have_left_that_are_gone(crews, join):
-    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(WORKER_KEY + "dead", **DEAD)
     claim(crews.join(), "dead")
     one = join()
     given_out = one.ordinals(1)

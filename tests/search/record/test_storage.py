@@ -15,9 +15,9 @@ from postgres import running_server
 
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import write_json
-from search.record.damage import MADE_OF, note_made_of
 from search.record.database import storage_errors
 from search.record.opened_study import held
+from search.record.record_identity import MADE_OF, note_made_of
 from search.record.storage import JOURNAL, config_in_storage, join_record, open_record, open_storage
 from search.record.study_record import read_record
 from search.setup.config import StudyConfig

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.record import crew as module
-from search.record.crew import FINISHER, MEMBER
+from search.record.crew import FINISHER, WORKER_KEY
 from search.record.owner import Owner
 from search.record.touch import Touch
 from search.trials.notes import TrialNotes
@@ -27,9 +27,9 @@ BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 @BOTH
 def test_trials_of_who_has_died_here_or_has_left_are_taken_over_and_those_of_the_living_are_not(crews, join):
     one, two = join(), join()
-    crews.put(MEMBER + "dead", **DEAD)
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
-    crews.put(MEMBER + "silent", **ELSEWHERE, beat=time.time() - 3600)  # its heartbeats say when
+    crews.put(WORKER_KEY + "dead", **DEAD)
+    crews.put(WORKER_KEY + "elsewhere", **ELSEWHERE)
+    crews.put(WORKER_KEY + "silent", **ELSEWHERE, beat=time.time() - 3600)  # its heartbeats say when
     other = crews.join()
     for worker in ("dead", "nobody", "elsewhere", "silent"):
         claim(other, worker)
@@ -53,8 +53,8 @@ def grow_old(crews: Crews) -> None:
 @BOTH
 def test_nobody_is_taken_for_dead_before_its_own_grace_has_passed(crews, join):
     one = join(grace=120)
-    crews.put(MEMBER + "patient", **ELSEWHERE, grace=3600)
-    crews.put(MEMBER + "hasty", **ELSEWHERE, grace=2)
+    crews.put(WORKER_KEY + "patient", **ELSEWHERE, grace=3600)
+    crews.put(WORKER_KEY + "hasty", **ELSEWHERE, grace=2)
     other = crews.join()
     claim(other, "patient")
     claim(other, "hasty")
@@ -62,13 +62,13 @@ def test_nobody_is_taken_for_dead_before_its_own_grace_has_passed(crews, join):
     grow_old(crews)
     one.crew.take_over()
     assert crews.states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
-    assert Owner.read(crews.attributes[MEMBER + one.name]).grace == 120
+    assert Owner.read(crews.attributes[WORKER_KEY + one.name]).grace == 120
 
 
 @BOTH
 def test_trials_without_a_heartbeat_are_taken_over_but_those_of_who_looks(crews, join):
     one = join()
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    crews.put(WORKER_KEY + "elsewhere", **ELSEWHERE)
     claim(crews.join(), "elsewhere")
     claim(one.mirror, one.name)
     one.crew.take_over()
@@ -82,7 +82,7 @@ def test_after_a_time_without_the_database_nobody_is_taken_for_dead_for_the_grac
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     one = join(grace=60)
-    crews.put(MEMBER + "elsewhere", **ELSEWHERE)
+    crews.put(WORKER_KEY + "elsewhere", **ELSEWHERE)
     claim(crews.join(), "elsewhere")
     one.mirror.flush()
     clock.now += 31  # nobody could give a sign meanwhile
@@ -128,7 +128,7 @@ def beaten(one: Process, number: int) -> bool:
 def test_a_process_gives_signs_for_its_trials_and_looks_after_those_of_others_by_itself(crews, join):
     one = join(grace=GRACE_S / 4)
     mine = claim(one.mirror, one.name)
-    crews.put(MEMBER + "dead", **DEAD)
+    crews.put(WORKER_KEY + "dead", **DEAD)
     claim(crews.join(), "dead")
     one.mirror.flush()
     grow_old(crews)
@@ -166,7 +166,7 @@ def test_who_leaves_gives_back_what_it_ran(crews, join):
     one.crew.close()
     assert crews.states == [TrialState.FAIL, TrialState.WAITING]
     assert crews.stored[0].intermediate_values == {1: 0.5}
-    assert crews.attributes.keys() & {FINISHER, MEMBER + one.name} == set()
+    assert crews.attributes.keys() & {FINISHER, WORKER_KEY + one.name} == set()
     assert TrialNotes.of(two.mirror.get_trial(claim(two.mirror))).rerun_of == 0
 
 

@@ -16,7 +16,7 @@ from features.runtime.errors import InputError
 from features.runtime.lock import WriterLock
 from heads.html.document import Document
 from search.finish.export_choice import what_leaves
-from search.record.crew import ENDED, ENDED_IN, MEMBER
+from search.record.crew import ENDED, ENDED_IN, WORKER_KEY
 from search.record.noted_config import CONFIG
 from search.record.owner import Owner
 from search.record.study_record import Progress, is_running, read_record
@@ -35,14 +35,14 @@ def test_a_study_that_processes_work_on_together_runs_until_the_last_has_left(tm
     assert read_record(made.folder).progress is Progress.STOPPED
     study = optuna.load_study(study_name="made", storage=url)
     study.set_user_attr(CONFIG, made.config.to_dict())
-    member = asdict(Owner.of_this_process())
-    study.set_user_attr(f"{MEMBER}one", member)
-    study.set_user_attr(f"{MEMBER}gone", member | DEAD)
+    worker = asdict(Owner.of_this_process())
+    study.set_user_attr(f"{WORKER_KEY}one", worker)
+    study.set_user_attr(f"{WORKER_KEY}gone", worker | DEAD)
     record = read_record(made.folder)
     assert record.progress is Progress.RUNNING
     study.set_user_attr(ENDED, 12)
     assert read_record(made.folder).progress is Progress.STOPPED  # it is leaving
-    study.set_user_attr(f"{MEMBER}one", member | DEAD)
+    study.set_user_attr(f"{WORKER_KEY}one", worker | DEAD)
     study.set_user_attr(ENDED, 0)
     page = make_report(read_record(made.folder))
     assert 'The search was stopped: 3 of 12 trials. It goes on with <span class="option">--join</span>.' in page

@@ -236,12 +236,12 @@ def test_a_study_that_goes_on_keeps_what_was_decided_and_says_it_again(path, tmp
         resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": 0}))
     again = resolve(RunOptions.given({"out": tmp_path, "resume": True, "folds": "auto"}))
     assert (again.options.folds, again.options.batch_size, again.options.epochs) == (FOLDS, 32, 100)
-    going_on = decide_by_rows(again.options, loader(path))
-    assert going_on.remarks == ()
-    config = replace(again, decided=going_on.remarks).config(going_on.data, "tensorflow")
+    resumed = decide_by_rows(again.options, loader(path))
+    assert resumed.remarks == ()
+    config = replace(again, decided=resumed.remarks).config(resumed.data, "tensorflow")
     assert config == StudyConfig.read(tmp_path)
     assert len(decided.remarks) == 2
-    assert {*decided.remarks} <= {*remarks(config, SPACE, going_on.data)}
+    assert {*decided.remarks} <= {*remarks(config, SPACE, resumed.data)}
 
 
 def test_studies_that_are_older_have_nothing_that_was_decided(tmp_path):

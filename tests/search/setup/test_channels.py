@@ -17,7 +17,7 @@ from heads.metrics.intervals import paired_difference
 from heads.metrics.scoring import Scores
 from heads.model.spec import HeadSpec
 from search.setup import channels, cross_validation
-from search.setup.channels import MeasuredChannels, choose_channels, drawn_heads, in_words
+from search.setup.channels import MeasuredChannels, channels_in_words, choose_channels, drawn_heads
 from search.setup.cross_validation import cross_validate
 from search.setup.space import read_study_file
 
@@ -61,8 +61,8 @@ def test_the_fewest_that_keep_the_accuracy_are_taken_and_no_more_are_tried(store
     assert [one.difference for one in measured] == pytest.approx(
         [measured[3].accuracy - one.accuracy for one in measured]
     )
-    assert in_words(measured).endswith(f"all 12: {measured[3].accuracy:.4f}")
-    assert f"2: {measured[0].accuracy:.4f} (-{measured[0].difference:.4f} ± " in in_words(measured)
+    assert channels_in_words(measured).endswith(f"all 12: {measured[3].accuracy:.4f}")
+    assert f"2: {measured[0].accuracy:.4f} (-{measured[0].difference:.4f} ± " in channels_in_words(measured)
 
 
 def test_the_error_of_a_difference_has_patients_as_units(store, monkeypatch):

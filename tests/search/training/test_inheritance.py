@@ -51,10 +51,10 @@ def test_what_a_process_has_left_of_a_trial_is_gone_on_with(workers, folds):
     found = Inheritance(workers, rerun("one")).of(mine)
     assert found is not None
     assert (found.trial, found.bank_epoch) == (0, 9)
-    assert found.member.asked is mine
-    assert (found.member.epochs, found.member.first_epoch, found.member.rates) == (3, 2, [0.01] * 3)
-    assert found.member.best is not None
-    assert (found.member.best.epoch, found.member.best.validation.accuracy) == (1, 0.75)
+    assert found.banked.asked is mine
+    assert (found.banked.epochs, found.banked.first_epoch, found.banked.rates) == (3, 2, [0.01] * 3)
+    assert found.banked.best is not None
+    assert (found.banked.best.epoch, found.banked.best.validation.accuracy) == (1, 0.75)
     assert [np.unique(state["weights/kernel"]) for state in found.states] == [0.25 + fold for fold in range(folds)]
 
 
@@ -69,11 +69,11 @@ def test_of_a_chain_of_reruns_it_is_the_latest_that_came_as_far_as_a_snapshot(wo
     leave_snapshot(workers / "third", {7: 1})  # of other trials
     found = Inheritance(workers, rerun("first", "second", "third", "fourth", None)).of(asked(5))
     assert found is not None
-    assert (found.trial, found.member.epochs) == (1, 4)
+    assert (found.trial, found.banked.epochs) == (1, 4)
     (workers / "second" / SNAPSHOT_FILE).unlink()
     found = Inheritance(workers, rerun("first", "second", "third", "fourth", None)).of(asked(5))
     assert found is not None
-    assert (found.trial, found.member.epochs) == (0, 3)
+    assert (found.trial, found.banked.epochs) == (0, 3)
 
 
 def test_one_that_had_not_trained_an_epoch_is_passed_over(workers):
@@ -122,7 +122,7 @@ def test_a_snapshot_is_looked_through_once_until_it_is_written_anew(workers, mon
     os.utime(path, ns=(written + 1, written + 1))  # the least that a clock can tell
     found = inheritance.of(asked(1))
     assert found is not None
-    assert (found.member.epochs, found.bank_epoch) == (5, 11)
+    assert (found.banked.epochs, found.bank_epoch) == (5, 11)
     assert read == ["one", "one"]
     path.unlink()
     assert inheritance.of(asked(1)) is None
@@ -132,7 +132,7 @@ def test_of_a_snapshot_only_the_heads_of_the_trial_are_read(workers, capsys):
     damage(leave_snapshot(workers / "one", {4: 2, 0: 3}, spec=WIDE), "0/0/weights/kernel")
     found = Inheritance(workers, rerun("one")).of(asked(1, spec=WIDE))
     assert found is not None
-    assert found.member.epochs == 3
+    assert found.banked.epochs == 3
     assert capsys.readouterr().err == ""
     damage(leave_snapshot(workers / "one", {4: 2, 0: 3}, spec=WIDE), "1/0/weights/kernel")
     assert Inheritance(workers, rerun("one")).of(asked(1, spec=WIDE)) is None

@@ -255,9 +255,9 @@ def test_with_folds_a_trial_is_the_mean_over_its_folds(store, tmp_path, monkeypa
     finished: dict[int, list[np.ndarray]] = {}
     train, offer = Banks.train, TopCheckpoints.offer
 
-    def training(banks, epoch, members):
-        trained = train(banks, epoch, members)
-        for one in members:
+    def training(banks, epoch, trials):
+        trained = train(banks, epoch, trials)
+        for one in trials:
             reported[one.asked.number, one.epochs + 1] = trained[one.store].scores.accuracy[:, one.slot].copy()
         return trained
 

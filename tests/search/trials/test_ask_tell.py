@@ -198,7 +198,7 @@ def test_of_a_trial_whose_epochs_are_planned_the_last_one_counts_and_no_patience
     assert [book.is_through(usual, epochs, best) for epochs in (1, 2)] == [False, True]
     assert (planned.last_counts, usual.last_counts) == (True, False)
     assert [book.epochs_left(asked, 2) for asked in (planned, usual)] == [1, EPOCHS - 2]
-    assert [book.back(asked.number).epochs for asked in (planned, usual)] == [3, None]  # by a snapshot
+    assert [book.resumed_trial(asked.number).epochs for asked in (planned, usual)] == [3, None]  # by a snapshot
     opened.close()
 
 

@@ -11,10 +11,10 @@ from features.runtime.errors import InputError
 from search.record.journal import BufferedJournal
 from search.record.opened_study import OpenedStudy
 from search.training.snapshot import BEGIN_AGAIN, Saved, remove_snapshot
-from search.trials.ask_tell import trial_back
+from search.trials.ask_tell import resumed_trial
 
 
-def taken_up(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | None:
+def resumable(folder: Path, saved: Saved | None, opened: OpenedStudy) -> Saved | None:
     """Returns a snapshot where its record is of the same moment; else only what was measured is kept.
 
     A journal was read up to that moment, and is cut back to it once something follows. A database is not ours to cut
@@ -49,12 +49,12 @@ def _check_journal(saved: Saved, journal: BufferedJournal) -> None:
 
 def _check_trials(saved: Saved, study: optuna.Study) -> None:
     """The trials of a snapshot are those that were running; whatever else follows from it can be done again."""
-    for number in saved.going_on:
+    for number in saved.trial_numbers:
         try:
-            asked = trial_back(study, number, seed=0)
+            asked = resumed_trial(study, number, seed=0)
         except (IndexError, KeyError, ValueError) as error:
             raise saved.damaged(error) from error
-        saved.member(number, asked)
+        saved.banked_trial(number, asked)
 
 
 def _is_of_now(saved: Saved, study: optuna.Study) -> bool:
@@ -62,7 +62,7 @@ def _is_of_now(saved: Saved, study: optuna.Study) -> bool:
     if sum(trial.state.is_finished() for trial in trials) != saved.content.finished:
         return False
     reached = dict.fromkeys(saved.content.waiting, 0)
-    reached |= {member.number: member.epochs for member in saved.content.members}
+    reached |= {noted.number: noted.epochs for noted in saved.content.members}
     return all(
         number < len(trials) and trials[number].state == TrialState.RUNNING and (trials[number].last_step or 0) == epoch
         for number, epoch in reached.items()

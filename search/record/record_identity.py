@@ -1,4 +1,4 @@
-"""What is found in a record that somebody, or something, has written to since: said in one line."""
+"""Whether a record is the study's: what it was made of, noted in it; and what is damaged in it, said in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MADE_OF = "made_of"
 
 
 @contextmanager
-def reading(where: Path | str) -> Iterator[None]:
+def record_errors(where: Path | str) -> Iterator[None]:
     """Says in one line what Optuna, or the check of the trials, stumbles over in a record."""
     try:
         yield

@@ -9,7 +9,7 @@ from search.trials.ask_tell import Asked
 
 
 @dataclass
-class Member:
+class BankedTrial:
     """A trial that trains in the bank.
 
     Attributes:

@@ -21,11 +21,11 @@ from features.runtime.errors import InputError
 from features.runtime.files import being_written
 from heads.metrics.scoring import Score
 from search.record.mirror import Mirror
-from search.record.opened_study import DatabaseRecord, OpenedStudy, held
+from search.record.opened_study import DatabaseStudy, OpenedStudy, held
 from search.record.storage import JOURNAL, load_study, open_record
 from search.setup.file_names import SNAPSHOT_FILE
 from search.training import throughput
-from search.training.going_on import taken_up
+from search.training.resume import resumable
 from search.training.snapshot import Saved, read_snapshot
 from search.training.throughput import THROUGHPUT_FILE, Throughput
 
@@ -53,13 +53,13 @@ def saved(tmp_path) -> Saved:
 
 
 def opened(study: optuna.Study) -> OpenedStudy:
-    return DatabaseRecord(study, Mock(Mirror))
+    return DatabaseStudy(study, Mock(Mirror))
 
 
-def test_of_the_same_moment_it_is_taken_up(study, saved, tmp_path):
-    assert taken_up(tmp_path, saved, opened(study)) is saved
+def test_of_the_same_moment_it_is_resumable(study, saved, tmp_path):
+    assert resumable(tmp_path, saved, opened(study)) is saved
     study.ask()  # asked for ahead, and begun again where the process ended then
-    assert taken_up(tmp_path, saved, opened(study)) is saved
+    assert resumable(tmp_path, saved, opened(study)) is saved
     assert (tmp_path / SNAPSHOT_FILE).exists()
 
 
@@ -80,13 +80,13 @@ def _report(study: optuna.Study) -> None:
 def test_where_the_trials_have_come_further_what_was_measured_is_kept(study, saved, tmp_path, further):
     further(study)
     being_written(tmp_path / SNAPSHOT_FILE).write_bytes(b"torn")
-    assert taken_up(tmp_path, saved, opened(study)) is None
+    assert resumable(tmp_path, saved, opened(study)) is None
     assert [path.name for path in tmp_path.iterdir()] == [THROUGHPUT_FILE]
     assert Throughput.read(tmp_path) == METER
 
 
 def test_of_another_study_it_is_none(saved, tmp_path):
-    assert taken_up(tmp_path, saved, opened(optuna.create_study())) is None
+    assert resumable(tmp_path, saved, opened(optuna.create_study())) is None
 
 
 def beside_journal(folder: Path) -> MadeStudy:
@@ -106,7 +106,7 @@ def gone_on(folder: Path) -> tuple[Saved | None, OpenedStudy]:
     assert saved is not None
     opened = open_record(folder, "made", None, direction="maximize", resume=True, keep_bytes=saved.journal_bytes)
     with held(opened, None):
-        return taken_up(folder, saved, opened), opened
+        return resumable(folder, saved, opened), opened
 
 
 def test_a_journal_is_cut_back_to_it_once_something_follows(tmp_path):
@@ -204,7 +204,7 @@ def test_its_text_is_what_it_has_ever_been(tmp_path, several):
     assert re.sub('"taken": "[^"]*"', '"taken": ""', said_by(tmp_path)) == expected
 
 
-def test_a_member_without_its_place_makes_it_a_damaged_one(tmp_path):
+def test_a_trial_without_its_place_makes_it_a_damaged_one(tmp_path):
     """No search writes such a one, and none could go on with it."""
     leave_snapshot(tmp_path, {1: 2})
     with pytest.raises(InputError, match=r"expected a snapshot, found a damaged file"):
@@ -219,7 +219,7 @@ def test_of_an_older_version_it_says_what_that_meant(tmp_path):
         del content["members"][0]["best"]["validation"]["merit"], content["shape"]["tiles"]
 
     saved = changed(tmp_path, older)
-    best = saved.content.members[0].member(asked(1)).best
+    best = saved.content.members[0].banked_trial(asked(1)).best
     assert best is not None
     assert best.validation == Score(0.5, 0.75, 0.75)
     assert saved.content.shape.tiles == saved.content.shape.most_tiles > 0
