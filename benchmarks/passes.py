@@ -105,7 +105,7 @@ def prepared(shape: Any, table: Any, specs: list[Any], dtype: str) -> tuple[Any,
     import keras
 
     from heads.bank.backends import make_program
-    from heads.bank.pages import settings_of
+    from heads.bank.settings import settings_of
 
     program: Any = make_program(shape, dtype, shape.batch)
     generator = np.random.default_rng(0)

@@ -13,10 +13,11 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept, keys
-from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, slopes, unsealed
+from heads.bank.functions import Function, Seal, activations, as_deep, choose, slopes, unsealed
 from heads.bank.places import Each, Sizes
 from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, PartitionSettings
+from heads.model.functions import Tensor
 
 _NUMBERS = ("activation", "dense_layers", "label_smoothing", "dense_dropout", "seed", "steps", "taken")
 

@@ -16,8 +16,10 @@ from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.head_state import HeadState, head_state, part_of
 from heads.bank.learning_rates import LearningRates
-from heads.bank.pages import HeadArrays, PageTable, Place, listed, named, settings_of, unpack
+from heads.bank.packing import HeadArrays, listed, named, unpack
+from heads.bank.pages import PageTable, Place
 from heads.bank.program import Held, Program, TrainingPlan, aligned
+from heads.bank.settings import settings_of
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites

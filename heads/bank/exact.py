@@ -17,8 +17,10 @@ import numpy as np
 from features.rows.feed import Feed
 from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
-from heads.bank.pages import PageTable, named, pack, settings_of
+from heads.bank.packing import named, pack
+from heads.bank.pages import PageTable
 from heads.bank.program import ExactForward
+from heads.bank.settings import settings_of
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
 from heads.metrics.scoring import Probabilities, mean_probabilities

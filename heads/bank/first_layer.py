@@ -15,10 +15,10 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept
-from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, in_own_kernel, slopes, unsealed
+from heads.bank.functions import Function, Seal, activations, as_deep, choose, in_own_kernel, slopes, unsealed
 from heads.bank.shape import BankShape
 from heads.bank.state import Norm
-from heads.model.functions import POOLINGS, Pooling
+from heads.model.functions import POOLINGS, Pooling, Tensor
 from heads.model.weights import BATCH_NORM_EPSILON
 
 

@@ -21,7 +21,6 @@ from keras import ops
 
 from heads.bank.dense_layers import DenseLayers, Errors
 from heads.bank.first_layer import FirstLayer
-from heads.bank.functions import Tensor
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
 from heads.bank.partition_settings import partition_settings
 from heads.bank.places import AllAtOnce, OneByOne
@@ -29,6 +28,7 @@ from heads.bank.shape import STATISTICS, BankShape
 from heads.bank.state import Active, Arrays, Batch, Gradients, Lane, Norm, PartitionSettings, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
+from heads.model.functions import Tensor
 from heads.model.spec import PAGE
 
 _OF_PAGES = tuple(range(1, 9))

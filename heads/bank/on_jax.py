@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import HeadArrays, Laid
+from heads.bank.packing import HeadArrays, Laid
 from heads.bank.partitions import one_of, partition_of, put_back, settings_of
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
-from heads.bank.shape import BankShape, Sort
+from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, State, zero_state
 from heads.bank.tools import PlainTools
 
@@ -90,7 +90,7 @@ class BankProgram:
                 new = {name: filled(array[start:end]) for name, array in arrays.items()}
                 self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: str, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         laid: Laid = {}
         for sort, names in self._shape.arrays.items():

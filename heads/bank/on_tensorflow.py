@@ -19,10 +19,10 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import Laid
+from heads.bank.packing import Laid
 from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of
 from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
-from heads.bank.shape import BankShape, Sort
+from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
 _DEPTH = 32
@@ -177,7 +177,7 @@ class BankProgram:
                 old = {part: {name: self._state[fold][part][name] for name in arrays} for part, arrays in new.items()}
                 self._put_at[sort](old, *_tensors((filled(where[chunk, 1:]), new)))
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: str, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         state, laid = self._state[fold][part], {}
         for sort, names in self._shape.arrays.items():

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from heads.bank.first_layer import Channels, FirstLayer
-from heads.bank.functions import Tensor
 from heads.bank.places import at, bits, kept_as, put
 from heads.bank.state import Active, Arrays, Lane, Norm
+from heads.model.functions import Tensor
 from heads.model.spec import PAGE
 
 

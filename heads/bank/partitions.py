@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from keras import ops, tree
 
-from heads.bank.functions import Tensor, in_own_kernel
+from heads.bank.functions import in_own_kernel
 from heads.bank.state import Settings
+from heads.model.functions import Tensor
 
 T = TypeVar("T")
 PARTITIONS_AT_ONCE = 2

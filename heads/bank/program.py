@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays, Laid
-from heads.bank.shape import BankShape, Sort
+from heads.bank.packing import HeadArrays, Laid
+from heads.bank.shape import BankShape, Sort, Where
 
 CHUNK = 16
 """Pages, tiles or slots in one write or read: one compiled shape, whatever the heads."""
@@ -101,7 +101,7 @@ class Program(Protocol):
     def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
         """Writes values at (n, 2) places of a sort: (fold, place) each."""
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: str, fold: int, where: Where) -> Laid:
         """Returns one part of the arrays at places of one fold; ``steps`` is among those of slots."""
 
 

@@ -20,6 +20,8 @@ TILE = 32
 
 Sort = Literal["pages", "tiles", "slots"]
 """What an array has places for."""
+Where = dict[Sort, npt.NDArray[np.int64]]
+"""Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
 @dataclass(frozen=True, kw_only=True)

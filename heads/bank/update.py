@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from keras import ops
 
-from heads.bank.functions import Tensor, as_deep
+from heads.bank.functions import as_deep
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Gradients, Settings, State
+from heads.model.functions import Tensor
 from heads.model.spec import ADAM_EPSILON
 from heads.model.weights import BATCH_NORM_MOMENTUM
 

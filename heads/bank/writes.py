@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays, Laid, pack
+from heads.bank.packing import HeadArrays, Laid, pack
 from heads.bank.program import Program, Values
-from heads.bank.shape import BankShape, Sort
+from heads.bank.shape import BankShape, Sort, Where
 from heads.model.spec import HeadSpec
-
-Where = dict[Sort, npt.NDArray[np.int64]]
-"""Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
 class HeadWrites:

@@ -11,7 +11,9 @@ import pytest
 from small_bank import EXTREMES, SHAPE
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import PageTable, named, pack, settings_of
+from heads.bank.packing import named, pack
+from heads.bank.pages import PageTable
+from heads.bank.settings import settings_of
 from heads.bank.shape import BankShape
 from heads.bank.state import Batch
 from heads.bank.tools import PlainTools
