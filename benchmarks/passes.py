@@ -158,7 +158,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     sums, seconds = timed(bank._sums, active, pooled, kernels, partition)
     yield "dense, forward", seconds, dense, dense_bytes
     of_slots = {name: mine[name] for name in shape.slot_arrays}
-    (_, errors, _), seconds = timed(bank._classify, *sums, of_slots, batch.labels, partition)
+    (_, errors, _), seconds = timed(bank._dense_loss_and_gradients, *sums, of_slots, batch.labels, partition)
     yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
     (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, partition)
     yield "dense, both ways back", seconds, 2 * dense, 2 * dense_bytes

@@ -51,7 +51,7 @@ class DenseLayers:
         self.shape, self.dtype, self._each, self.batch = shape, dtype, each, batch or shape.batch
         self._choose = partial(choose, seal=seal)
 
-    def classify(
+    def loss_and_gradients(
         self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, partition: PartitionSettings
     ) -> tuple[Tensor, Errors, Arrays]:
         """Everything from the first dense layer's partial sums to the loss, and back.
@@ -76,7 +76,10 @@ class DenseLayers:
         results = {"loss": (), "error": (self.batch, shape.units), **sizes}
 
         def head(of_head: Arrays) -> Arrays:
-            depths = [partial(self._train, depth, of_head, onehot, counts) for depth in range(shape.dense_layers + 1)]
+            depths = [
+                partial(self._loss_and_gradients, depth, of_head, onehot, counts)
+                for depth in range(shape.dense_layers + 1)
+            ]
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
@@ -85,21 +88,21 @@ class DenseLayers:
         found = {name: ops.where(as_deep(taken, array), array, 0.0) for name, array in found.items()}
         return found.pop("loss"), self._errors(found.pop("error"), partition), found
 
-    def decide(
+    def probabilities(
         self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
     ) -> Tensor:
-        """``classify`` as in use: probabilities (H, B, K) float32."""
+        """Class probabilities, (H, B, K) float32, of the same sums; nothing is dropped."""
         shape = self.shape
         slots = {name: partition.slots[name] for name in _NUMBERS} | weights
         slots["sums"] = self._totals(tiles, pooled, weights, partition)
 
         def head(of_head: Arrays) -> Arrays:
-            depths = [partial(self._use, depth, of_head) for depth in range(shape.dense_layers + 1)]
+            depths = [partial(self._probabilities, depth, of_head) for depth in range(shape.dense_layers + 1)]
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
-        results: Sizes = {"shares": (self.batch, shape.classes)}
-        return self._each.run(head, slots, partition.used_slots, results)["shares"]
+        results: Sizes = {"probabilities": (self.batch, shape.classes)}
+        return self._each.run(head, slots, partition.used_slots, results)["probabilities"]
 
     def _totals(
         self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
@@ -140,7 +143,7 @@ class DenseLayers:
 
     # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------
 
-    def _train(self, depth: int, head: Arrays, onehot: Tensor, counts: Tensor) -> Arrays:
+    def _loss_and_gradients(self, depth: int, head: Arrays, onehot: Tensor, counts: Tensor) -> Arrays:
         """Loss and gradients of heads of so many hidden layers."""
         shape = self.shape
         layers = self._layers(depth, head, training=True)
@@ -154,9 +157,9 @@ class DenseLayers:
         gradients = self._back(depth, layers, head, error)
         return {"loss": loss, **gradients}
 
-    def _use(self, depth: int, head: Arrays) -> Arrays:
+    def _probabilities(self, depth: int, head: Arrays) -> Arrays:
         logits = self._layers(depth, head, training=False)[-1].outputs
-        return {"shares": ops.softmax(ops.swapaxes(logits, -1, -2))}
+        return {"probabilities": ops.softmax(ops.swapaxes(logits, -1, -2))}
 
     def _layers(self, depth: int, head: Arrays, *, training: bool) -> list[_Layer]:
         """The first layer's sums and the layers behind it; the last one's outputs are the class scores (..., K, B)."""

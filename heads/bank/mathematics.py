@@ -54,16 +54,18 @@ class Bank:
         self.shape, self.dtype = shape, dtype
         self._lanes = [slice(start, start + shape.lane_pages) for start in shape.lane_starts]
         self._product, self._in_use = tools.product, tools.in_use
-        first = FirstLayer(shape, dtype, batch, tools.seal)
+        layer = FirstLayer(shape, dtype, batch, tools.seal)
         each = OneByOne() if tools.one_by_one else AllAtOnce()
-        passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
+        passes: Passes = PageByPage(layer) if tools.one_by_one else WholePasses(layer)
         dense, update = DenseLayers(shape, dtype, each, batch=batch, seal=tools.seal), Update(shape)
         self._partition_settings = tools.fuse(lambda settings, steps: partition_settings(shape, settings, steps))
-        self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
-        self._normalise = tools.fuse(_in_use(passes))
-        self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
-        self._between, self._joined = tools.join(self._there_and_back), tools.joined
-        self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
+        self._forward_training, self._backward = tools.fuse(_training_forward(passes)), tools.fuse(passes.backward)
+        self._forward_inference = tools.fuse(_inference_forward(passes))
+        self._dense_loss_and_gradients = tools.fuse(dense.loss_and_gradients)
+        self._dense_probabilities = tools.fuse(dense.probabilities)
+        self._joined_loss_and_gradients, self._joined = tools.join(self._loss_and_gradients), tools.joined
+        self.update, self.keep = update.update, update.keep
+        self.update_moments, self.update_weights = update.update_moments, update.update_weights
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
         """Loss and gradients of every head of a partition on a batch.
@@ -78,11 +80,11 @@ class Bank:
         hidden = self._first_layers(weights["kernel"], batch.features, partition)
         others = {name: array for name, array in weights.items() if name != "kernel"}
         found: Gradients
-        found, errors = self._between(hidden, others, batch.labels, partition)
+        found, errors = self._joined_loss_and_gradients(hidden, others, batch.labels, partition)
         found.weights["kernel"] = self._first_gradients(errors, batch.features, partition)
         return found
 
-    def _there_and_back(
+    def _loss_and_gradients(
         self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, partition: PartitionSettings
     ) -> tuple[Gradients, list[Tensor]]:
         """All between the first layers' two products: gradients but those of their kernels, and of ``hidden``."""
@@ -90,7 +92,7 @@ class Bank:
         dense, pooled = self._dense_kernels(weights), self._pooled(active)
         sums = self._sums(active, pooled, dense, partition)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
-        loss, errors, gradients = self._classify(*sums, of_slots, labels, partition)
+        loss, errors, gradients = self._dense_loss_and_gradients(*sums, of_slots, labels, partition)
         of_dense, back = self._dense_gradients(active, pooled, dense, errors, partition)
         gradients |= {name: ops.reshape(array, weights[name].shape) for name, array in of_dense.items()}
         of_hidden, betas = self._errors(hidden, active, back, norms, partition)
@@ -105,7 +107,7 @@ class Bank:
     ) -> tuple[list[Active], list[Norm | None]]:
         """Each lane's ``Passes.forward`` in training."""
         found = [
-            self._activate(mine, self._norm(weights, part), lane)
+            self._forward_training(mine, self._norm(weights, part), lane)
             for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
         ]
         return [active for active, _ in found], [norm for _, norm in found]
@@ -122,7 +124,7 @@ class Bank:
         found = []
         for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, partition.lanes, strict=True):
             own = {name: array[part] if name == "pooled" else array for name, array in back.items()}
-            found.append(self._deactivate(mine, own, norm, lane, had.flat if self._joined else None))
+            found.append(self._backward(mine, own, norm, lane, had.flat if self._joined else None))
         return [error for error, _ in found], [beta for _, beta in found]
 
     def _whole(self, lanes: Sequence[Tensor]) -> Tensor:
@@ -265,16 +267,17 @@ class Bank:
         partition = self._partition_settings(settings, steps)
         hidden = self._first_layers(weights["kernel"], features, partition)
         active = [
-            self._normalise(mine, self._norm(weights, part), lane)
+            self._forward_inference(mine, self._norm(weights, part), lane)
             for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
         ]
         tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), partition)
-        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, partition)
+        of_slots = {name: weights[name] for name in self.shape.slot_arrays}
+        return self._dense_probabilities(tiles, pooled, of_slots, partition)
 
 
-def _in_training(passes: Passes) -> Callable[..., Any]:
+def _training_forward(passes: Passes) -> Callable[..., Any]:
     return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=True)
 
 
-def _in_use(passes: Passes) -> Callable[..., Any]:
+def _inference_forward(passes: Passes) -> Callable[..., Any]:
     return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=False)[0]

@@ -114,7 +114,7 @@ class BankProgram:
         self._state = [
             zero_partition(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind))) for _ in range(shape.folds)
         ]
-        self._follow, self._move = _fused(self._follow_gradients), _fused(self._move_weights)
+        self._update_moments, self._update_weights = _fused(self._assign_moments), _fused(self._assign_weights)
         self._keep = _fused(self._keep_improved)
         self._put_at = {sort: _fused(_put) for sort in shape.arrays}
         self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
@@ -231,17 +231,17 @@ class BankProgram:
 
     def _update(self, gradients: Gradients, settings: Any, losses: Any, state: State) -> Any:
         moments = {part: state[part] for part in ("first", "second", "counters")}
-        losses = self._follow(moments, gradients, settings, losses)
-        self._move(state["weights"], moments, gradients, settings)
+        losses = self._update_moments(moments, gradients, settings, losses)
+        self._update_weights(state["weights"], moments, gradients, settings)
         return losses
 
-    def _follow_gradients(self, moments: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
-        new, losses = self._bank.follow(_values(moments), gradients, settings, losses)
+    def _assign_moments(self, moments: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
+        new, losses = self._bank.update_moments(_values(moments), gradients, settings, losses)
         _assign(moments, new)
         return losses
 
-    def _move_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Any) -> None:
-        _assign(weights, self._bank.move(_values(weights), _values(moments), gradients, settings))
+    def _assign_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Any) -> None:
+        _assign(weights, self._bank.update_weights(_values(weights), _values(moments), gradients, settings))
 
     def _keep_improved(self, weights: Arrays, best: Arrays, improved: Any, owner: Any, page_of_tile: Any) -> None:
         _assign(best, self._bank.keep(_values(weights), _values(best), improved, owner, page_of_tile))

@@ -67,7 +67,7 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     state, fixed, batch, steps = laid_out(shape, kinds, free=3)
     batch = batch._replace(features=keras.ops.cast(batch.features, dtype))
     rounded = {"atol": 2e-3, "rtol": 2e-2}
-    close, of_loss, of_shares = (
+    close, of_loss, of_probabilities = (
         (rounded, rounded, rounded)
         if dtype == "bfloat16"
         else ({"atol": 2e-6, "rtol": 2e-4}, {"atol": 1e-6, "rtol": 1e-5}, {"atol": 1e-6})
@@ -87,7 +87,7 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     features = batch.features
     ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features)) for bank in banks)
     taken = np.asarray(fixed["taken"])
-    np.testing.assert_allclose(ours[taken], theirs[taken], **of_shares)
+    np.testing.assert_allclose(ours[taken], theirs[taken], **of_probabilities)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at what TensorFlow has XLA compile")
@@ -106,7 +106,8 @@ def test_the_way_back_is_made_where_the_activations_lay(pages):
     bank = Bank(shape, "float32", tools)
     partition = bank._partition_settings(fixed, steps)
     hidden = bank._first_layers(tensors.pop("kernel"), batch.features, partition)
-    text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, partition)(stage="optimized_hlo")
+    joined = bank._joined_loss_and_gradients
+    text = joined.experimental_get_compiler_ir(hidden, tensors, batch.labels, partition)(stage="optimized_hlo")
     whole = re.escape(f"f32[{shape.pages},16,{shape.positions * shape.batch}]")
     made = re.findall(rf"= {whole}\S* ([a-z-]+)\(", text[text.index("\nENTRY") :])
     assert ("conditional(" in text[text.index("\nENTRY") :]) == (pages > 6)
