@@ -52,7 +52,7 @@ class DenseLayers:
         self._choose = partial(choose, seal=seal)
 
     def loss_and_gradients(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, partition: PartitionSettings
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, lined_up: PartitionSettings
     ) -> tuple[Tensor, Errors, Arrays]:
         """Everything from the first dense layer's partial sums to the loss, and back.
 
@@ -62,16 +62,16 @@ class DenseLayers:
             pooled: (P, U, B) likewise: what each page of heads that pool adds.
             weights: The slots' arrays.
             labels: (B,) int32.
-            partition: See ``PartitionSettings``.
+            lined_up: See ``PartitionSettings``.
 
         Returns:
             Loss (H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
         """
         shape = self.shape
         onehot = ops.one_hot(labels, shape.classes, axis=0, dtype="float32")
-        counts = ops.take(partition.class_weight, labels, axis=0)
-        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, partition)
+        counts = ops.take(lined_up.class_weight, labels, axis=0)
+        slots = {name: lined_up.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, lined_up)
         sizes = {name: array.shape[1:] for name, array in weights.items()}
         results = {"loss": (), "error": (self.batch, shape.units), **sizes}
 
@@ -83,18 +83,18 @@ class DenseLayers:
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
-        found = self._each.run(head, slots, partition.used_slots, results)
-        taken = partition.slots["taken"]
+        found = self._each.run(head, slots, lined_up.used_slots, results)
+        taken = lined_up.slots["taken"]
         found = {name: ops.where(as_deep(taken, array), array, 0.0) for name, array in found.items()}
-        return found.pop("loss"), self._errors(found.pop("error"), partition), found
+        return found.pop("loss"), self._errors(found.pop("error"), lined_up), found
 
     def probabilities(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, lined_up: PartitionSettings
     ) -> Tensor:
         """Class probabilities, (H, B, K) float32, of the same sums; nothing is dropped."""
         shape = self.shape
-        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, partition)
+        slots = {name: lined_up.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, lined_up)
 
         def head(of_head: Arrays) -> Arrays:
             depths = [partial(self._probabilities, depth, of_head) for depth in range(shape.dense_layers + 1)]
@@ -102,26 +102,26 @@ class DenseLayers:
             return chosen
 
         results: Sizes = {"probabilities": (self.batch, shape.classes)}
-        return self._each.run(head, slots, partition.used_slots, results)["probabilities"]
+        return self._each.run(head, slots, lined_up.used_slots, results)["probabilities"]
 
     def _totals(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, lined_up: PartitionSettings
     ) -> Tensor:
         """Sums of the first dense layer of each head, (H, U, B) float32."""
         shape = self.shape
-        heads = partition.slots["taken"].shape[0]
+        heads = lined_up.slots["taken"].shape[0]
         total = weights["dense_bias"][:, :, None]
         if tiles is not None:
             rows = heads * shape.tiles_in_page
-            row = ops.where(partition.tiles["owned"], partition.tiles["row"], rows)  # one more, for what nobody owns
+            row = ops.where(lined_up.tiles["owned"], lined_up.tiles["row"], rows)  # one more, for what nobody owns
             sums = ops.segment_sum(ops.cast(tiles, "float32"), row, num_segments=rows + 1)[:rows]
             total = total + ops.reshape(sums, (heads, -1, self.batch))[:, : shape.units]
         if pooled is not None:
-            owner = ops.where(self._pooling(partition), partition.pages["owner"], heads)
+            owner = ops.where(self._pooling(lined_up), lined_up.pages["owner"], heads)
             total = total + ops.segment_sum(ops.cast(pooled, "float32"), owner, num_segments=heads + 1)[:heads]
         return total
 
-    def _errors(self, error: Tensor, partition: PartitionSettings) -> Errors:
+    def _errors(self, error: Tensor, lined_up: PartitionSettings) -> Errors:
         """(H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
         shape = self.shape
         tiles = pooled = None
@@ -130,16 +130,16 @@ class DenseLayers:
             cut = ops.pad(error, [[0, 0], [0, 0], [0, padding]])
             cut = ops.reshape(cut, (-1, self.batch, shape.tiles_in_page, shape.tile_units))
             cut = ops.reshape(ops.transpose(cut, (0, 2, 1, 3)), (-1, self.batch, shape.tile_units))
-            owned = partition.tiles["owned"][:, None, None]
-            tiles = ops.cast(ops.where(owned, ops.take(cut, partition.tiles["row"], axis=0), 0.0), self.dtype)
+            owned = lined_up.tiles["owned"][:, None, None]
+            tiles = ops.cast(ops.where(owned, ops.take(cut, lined_up.tiles["row"], axis=0), 0.0), self.dtype)
         if shape.pools:
-            of_pages = ops.take(error, partition.pages["owner"], axis=0)
-            pooled = ops.cast(ops.where(self._pooling(partition)[:, None, None], of_pages, 0.0), self.dtype)
+            of_pages = ops.take(error, lined_up.pages["owner"], axis=0)
+            pooled = ops.cast(ops.where(self._pooling(lined_up)[:, None, None], of_pages, 0.0), self.dtype)
         return Errors(tiles, pooled)
 
-    def _pooling(self, partition: PartitionSettings) -> Tensor:
+    def _pooling(self, lined_up: PartitionSettings) -> Tensor:
         """(P,) bool: pages of heads that pool."""
-        return ops.logical_and(partition.pages["owned"], partition.pages["pooled"])
+        return ops.logical_and(lined_up.pages["owned"], lined_up.pages["pooled"])
 
     # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------
 

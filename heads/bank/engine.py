@@ -19,7 +19,7 @@ from heads.bank.learning_rates import LearningRates
 from heads.bank.packing import HeadArrays, listed, named, unpack
 from heads.bank.pages import PageTable, Place
 from heads.bank.program import Held, Program, TrainingPlan, aligned
-from heads.bank.settings import settings_of
+from heads.bank.settings import bank_settings
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
@@ -310,7 +310,7 @@ class Engine:
         return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
     def _settings(self) -> dict[str, npt.NDArray[Any]]:
-        return settings_of(
+        return bank_settings(
             self.shape,
             self.table,
             self.specs,

@@ -20,7 +20,7 @@ from heads.bank.backends import compiles_by_shape, exact_forward
 from heads.bank.packing import named, pack
 from heads.bank.pages import PageTable
 from heads.bank.program import ExactForward
-from heads.bank.settings import settings_of
+from heads.bank.settings import bank_settings
 from heads.bank.shape import BankShape, pages_of
 from heads.bank.state import zero_partition
 from heads.metrics.scoring import Probabilities, mean_probabilities
@@ -140,7 +140,7 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
             for name, values in arrays.items():
                 state["weights"][name][where[sort]] = values
     steps = state["counters"]["steps"]
-    settings = settings_of(
+    settings = bank_settings(
         shape,
         table,
         specs,

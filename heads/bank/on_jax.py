@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
 from heads.bank.packing import HeadArrays, Laid
-from heads.bank.partitions import one_of, partition_of, put_back, settings_of
+from heads.bank.partitions import one_of, partition_of, partition_slice, put_back
 from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, State, zero_state
@@ -138,14 +138,15 @@ class BankProgram:
     def _train(self, state: State, losses: Any, settings: Any, batch: Batch, fold: Any) -> Any:
         folds = self._shape.folds
 
-        def partition(number: Any, carry: Any) -> Any:
-            which = partition_of(number, fold, folds)
-            own = settings_of(settings, which)
-            mine, before = one_of(carry, which)
-            gradients = self._bank.gradients(mine["weights"], mine["counters"]["steps"], own, batch)
-            return put_back(carry, self._bank.update(mine, gradients, own, before), which)
+        def step(number: Any, carry: Any) -> Any:
+            partition = partition_of(number, fold, folds)
+            own_settings = partition_slice(settings, partition)
+            own_state, own_losses = one_of(carry, partition)
+            weights, steps = own_state["weights"], own_state["counters"]["steps"]
+            gradients = self._bank.gradients(weights, steps, own_settings, batch)
+            return put_back(carry, self._bank.update(own_state, gradients, own_settings, own_losses), partition)
 
-        return jax.lax.fori_loop(0, self._shape.training_partitions, partition, (state, losses))
+        return jax.lax.fori_loop(0, self._shape.training_partitions, step, (state, losses))
 
     def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1
@@ -160,9 +161,9 @@ class BankProgram:
         return self._predict(state, settings, features, fold)
 
     def _predict(self, state: State, settings: Any, features: Any, fold: Any) -> Any:
-        mine = one_of(state, fold)
-        own = settings_of(settings, fold)
-        return self._scoring.probabilities(mine["weights"], mine["counters"]["steps"], own, self._rows(features))
+        own_state, own_settings = one_of(state, fold), partition_slice(settings, fold)
+        weights, steps = own_state["weights"], own_state["counters"]["steps"]
+        return self._scoring.probabilities(weights, steps, own_settings, self._rows(features))
 
     def _rows(self, features: Any) -> Any:
         """Features of B rows as (S·B, C), position by position."""

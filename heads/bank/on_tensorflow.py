@@ -20,7 +20,7 @@ from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
 from heads.bank.packing import Laid
-from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of
+from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, partition_slice
 from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
 from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
@@ -206,17 +206,18 @@ class BankProgram:
         folds = self._shape.folds
 
         def train(count: int, number: Any, losses: Any) -> Any:
-            places = [partition_of(number + ahead, fold, folds) for ahead in range(count)]
+            partitions = [partition_of(number + ahead, fold, folds) for ahead in range(count)]
             # All are read before one is written: TensorFlow has what reads a variable of any of them wait for that.
-            read = [self._on(place, _weights_and_steps) for place in places]
-            own = [settings_of(settings, place) for place in places]
+            read = [self._on(partition, _weights_and_steps) for partition in partitions]
+            sliced = [partition_slice(settings, partition) for partition in partitions]
             found = [
-                self._bank.gradients(weights, steps, mine, batch)
-                for (weights, steps), mine in zip(read, own, strict=True)
+                self._bank.gradients(weights, steps, own_settings, batch)
+                for (weights, steps), own_settings in zip(read, sliced, strict=True)
             ]
-            for place, mine, gradients in zip(places, own, found, strict=True):
-                sums = self._on(place, partial(self._update, gradients, mine, one_of(losses, place)))
-                losses = tf.tensor_scatter_nd_update(losses, [[place]], sums[None])
+            for partition, own_settings, gradients in zip(partitions, sliced, found, strict=True):
+                own_losses = one_of(losses, partition)
+                sums = self._on(partition, partial(self._update, gradients, own_settings, own_losses))
+                losses = tf.tensor_scatter_nd_update(losses, [[partition]], sums[None])
             return number + count, losses
 
         every = self._shape.training_partitions
@@ -269,7 +270,7 @@ class BankProgram:
 
     def _predict(self, settings: Any, features: Any, fold: Any) -> Any:
         weights, steps = self._on(fold, _weights_and_steps)
-        return self._scoring.probabilities(weights, steps, settings_of(settings, fold), features)
+        return self._scoring.probabilities(weights, steps, partition_slice(settings, fold), features)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
         """B held rows as (S·B, C), S positions and C channels: gathered by position, which costs no more than by row.

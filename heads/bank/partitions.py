@@ -53,6 +53,6 @@ def put_back(arrays: T, new: T, partition: Tensor) -> T:
     return placed
 
 
-def settings_of(settings: Settings, partition: Tensor) -> Settings:
+def partition_slice(settings: Settings, partition: Tensor) -> Settings:
     """Returns the settings of one partition."""
     return settings | {name: one_of(settings[name], partition) for name in _OF_PARTITIONS}

@@ -13,7 +13,7 @@ from heads.bank.shape import BankShape
 from heads.model.spec import HeadSpec
 
 
-def settings_of(
+def bank_settings(
     shape: BankShape,
     table: PageTable,
     specs: Sequence[HeadSpec | None],
