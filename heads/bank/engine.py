@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -19,8 +19,8 @@ from heads.bank.learning_rates import LearningRates
 from heads.bank.packing import HeadArrays, listed, named, unpack
 from heads.bank.pages import PageTable, Place
 from heads.bank.program import Held, Program, TrainingPlan, aligned
-from heads.bank.settings import bank_settings
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.settings import HostSettings, bank_settings
+from heads.bank.shape import BankShape, StatePart, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
 from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
@@ -29,6 +29,7 @@ from heads.model.weights import Weights, initial_weights
 
 DTYPES = ("bfloat16", "float32")
 _HELD_ROWS = 256  # read at once while features are copied to the device
+_PART_OF: dict[Literal["best", "current"], StatePart] = {"best": "best", "current": "weights"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ class Engine:
         """
         return slot, tuple(self.table.of(slot).tolist())
 
-    def take_out(self, slot: int, *, fold: int = 0, which: str = "best") -> Weights:
+    def take_out(self, slot: int, *, fold: int = 0, which: Literal["best", "current"] = "best") -> Weights:
         """Copies a head's weights to the host, in the order of ``model.get_weights()``; the head stays.
 
         Args:
@@ -197,8 +198,7 @@ class Engine:
             which: ``best`` (as last kept, see ``keep``) or ``current``.
         """
         spec = self._spec(slot)
-        part = {"best": "best", "current": "weights"}[which]
-        return listed(spec, self._read(part, slot, fold))
+        return listed(spec, self._read(_PART_OF[which], slot, fold))
 
     def save_state(self, slot: int, *, fold: int = 0) -> HeadState:
         """Copies everything that a head's further training depends on, in the head's own shapes.
@@ -215,7 +215,7 @@ class Engine:
             parts={part: self._read(part, slot, fold) for part in self.shape.state_parts},
         )
 
-    def _read(self, part: str, slot: int, fold: int) -> HeadArrays:
+    def _read(self, part: StatePart, slot: int, fold: int) -> HeadArrays:
         return unpack(self.shape, self._spec(slot), self._program.read(part, fold, self.table.places_of(slot)))
 
     def _spec(self, slot: int) -> HeadSpec:
@@ -309,7 +309,7 @@ class Engine:
         """Scores probabilities of a fold's validation rows, (rows, classes)."""
         return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
-    def _settings(self) -> dict[str, npt.NDArray[Any]]:
+    def _settings(self) -> HostSettings:
         return bank_settings(
             self.shape,
             self.table,

@@ -14,7 +14,18 @@ import numpy.typing as npt
 from heads.bank.mathematics import Bank
 from heads.bank.packing import HeadArrays, Laid
 from heads.bank.partitions import one_of, partition_of, partition_slice, put_back
-from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
+from heads.bank.program import (
+    CHUNK,
+    Held,
+    ProgramPart,
+    ScoringBatch,
+    ScoringPlan,
+    TrainingBatch,
+    TrainingPlan,
+    Values,
+    filled,
+)
+from heads.bank.settings import HostSettings
 from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, State, zero_state
 from heads.bank.tools import PlainTools
@@ -48,14 +59,14 @@ class BankProgram:
         """See ``Program``."""
         return jax.device_put(features, may_alias=True)  # without the word for it they would be copied on a CPU
 
-    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+    def train_epoch(self, settings: HostSettings, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         state, losses = self._train_epoch(self._changing(), settings, held, plan)
         self._state |= state
         return np.asarray(losses)
 
     def train_stream(
-        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+        self, settings: HostSettings, batches: Iterable[TrainingBatch], folds: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         losses = self._zeros()
@@ -64,11 +75,13 @@ class BankProgram:
             self._state |= state
         return np.asarray(losses)
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: HostSettings, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._predict_all(self._scored(), settings, held, plan))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+    def predict_stream(
+        self, settings: HostSettings, batches: Iterable[ScoringBatch]
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
         for batch in batches:
             yield np.asarray(self._predict_batch(self._scored(), settings, *batch))
@@ -90,7 +103,7 @@ class BankProgram:
                 new = {name: filled(array[start:end]) for name, array in arrays.items()}
                 self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
 
-    def read(self, part: str, fold: int, where: Where) -> Laid:
+    def read(self, part: ProgramPart, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         laid: Laid = {}
         for sort, names in self._shape.arrays.items():
@@ -98,7 +111,7 @@ class BankProgram:
             laid[sort] = self._read(part, mine, [(fold, int(place)) for place in where[sort]])
         return laid
 
-    def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
+    def _read(self, part: ProgramPart, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
         arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
         chunks = []
         for start in range(0, len(places), CHUNK):

@@ -21,7 +21,19 @@ from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 from heads.bank.mathematics import Bank
 from heads.bank.packing import Laid
 from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, partition_slice
-from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
+from heads.bank.program import (
+    CHUNK,
+    ExactForward,
+    Held,
+    ProgramPart,
+    ScoringBatch,
+    ScoringPlan,
+    TrainingBatch,
+    TrainingPlan,
+    Values,
+    filled,
+)
+from heads.bank.settings import HostSettings
 from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
@@ -132,28 +144,30 @@ class BankProgram:
         held = tf.experimental.dlpack.from_dlpack((features.view(np.uint16) if narrow else features).__dlpack__())
         return tf.bitcast(held, tf.bfloat16) if narrow else held
 
-    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+    def train_epoch(self, settings: HostSettings, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._train_epoch(_tensors(settings), held, _tensors(plan)))
 
     def train_stream(
-        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+        self, settings: HostSettings, batches: Iterable[TrainingBatch], folds: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        settings, losses = _tensors(settings), self._zeros()
+        tensors, losses = _tensors(settings), self._zeros()
         for batch, fold in zip(batches, folds, strict=True):
-            losses = self._train_batch(settings, *_tensors((Batch(*batch), fold)), losses)
+            losses = self._train_batch(tensors, *_tensors((Batch(*batch), fold)), losses)
         return np.asarray(losses)
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: HostSettings, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._predict_all(_tensors(settings), held, _tensors(plan)))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+    def predict_stream(
+        self, settings: HostSettings, batches: Iterable[ScoringBatch]
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
-        settings = _tensors(settings)
+        tensors = _tensors(settings)
         for batch in batches:
-            yield np.asarray(self._predict_batch(settings, *_tensors(batch)))
+            yield np.asarray(self._predict_batch(tensors, *_tensors(batch)))
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
@@ -177,7 +191,7 @@ class BankProgram:
                 old = {part: {name: self._state[fold][part][name] for name in arrays} for part, arrays in new.items()}
                 self._put_at[sort](old, *_tensors((filled(where[chunk, 1:]), new)))
 
-    def read(self, part: str, fold: int, where: Where) -> Laid:
+    def read(self, part: ProgramPart, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         state, laid = self._state[fold][part], {}
         for sort, names in self._shape.arrays.items():

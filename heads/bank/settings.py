@@ -12,6 +12,9 @@ from heads.bank.pages import PageTable
 from heads.bank.shape import BankShape
 from heads.model.spec import HeadSpec
 
+HostSettings = dict[str, npt.NDArray[Any]]
+"""``heads.bank.state.Settings`` on the host."""
+
 
 def bank_settings(
     shape: BankShape,
@@ -21,7 +24,7 @@ def bank_settings(
     rates: npt.NDArray[Any],
     seeds: npt.NDArray[Any],
     class_weights: npt.NDArray[Any],
-) -> dict[str, npt.NDArray[Any]]:
+) -> HostSettings:
     """Returns the settings of a bank, or of one partition, as the program takes them (``heads.bank.state.Settings``).
 
     Args:

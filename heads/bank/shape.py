@@ -20,6 +20,8 @@ TILE = 32
 
 Sort = Literal["pages", "tiles", "slots"]
 """What an array has places for."""
+StatePart = Literal["weights", "first", "second", "best"]
+"""What a bank keeps of its heads: see ``heads.bank.state.State``, which has counters, too."""
 Where = dict[Sort, npt.NDArray[np.int64]]
 """Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
@@ -249,7 +251,7 @@ class BankShape:
         return tuple(name for name in self._names if name not in STATISTICS)
 
     @property
-    def state_parts(self) -> dict[str, tuple[str, ...]]:
+    def state_parts(self) -> dict[StatePart, tuple[str, ...]]:
         """Names of the arrays in each part of a bank's state: moments only of what is trained."""
         every = self._names
         return {"weights": every, "first": self.trained, "second": self.trained, "best": every}

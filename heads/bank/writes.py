@@ -6,7 +6,7 @@ import numpy as np
 
 from heads.bank.packing import HeadArrays, Laid, pack
 from heads.bank.program import Program, Values
-from heads.bank.shape import BankShape, Sort, Where
+from heads.bank.shape import BankShape, Sort, StatePart, Where
 from heads.model.spec import HeadSpec
 
 
@@ -17,9 +17,9 @@ class HeadWrites:
         self._shape = shape
         self._where: dict[Sort, list[tuple[int, int]]] = {sort: [] for sort in shape.arrays}
         self._steps: list[int] = []
-        self._laid: list[dict[str, Laid]] = []
+        self._laid: list[dict[StatePart, Laid]] = []
 
-    def add(self, fold: int, where: Where, spec: HeadSpec, parts: dict[str, HeadArrays], *, steps: int) -> None:
+    def add(self, fold: int, where: Where, spec: HeadSpec, parts: dict[StatePart, HeadArrays], *, steps: int) -> None:
         """Puts a fold's head at its places; parts that are left out become zeros."""
         self._note(fold, where, steps)
         self._laid.append({part: pack(self._shape, spec, parts.get(part, {})) for part in self._shape.state_parts})
