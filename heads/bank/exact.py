@@ -124,19 +124,10 @@ def _batch(rows: int, shape: BankShape) -> int:
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
     specs = [head.spec for head in heads]
-    pages = sum(map(pages_of, specs))
     if compiles_by_shape():  # so of few shapes
-        pages = _power(pages)
-        taken = shape.room_for(specs)
+        pages, taken = _power(sum(map(pages_of, specs))), shape.room_for(specs)
         return replace(shape, folds=1, pages=pages, slots=_power(taken.slots), tiles=_power(taken.tiles))
-    return BankShape.covering(
-        specs,
-        pages=pages,
-        feature_shape=shape.feature_shape,
-        classes=shape.classes,
-        batch=shape.batch,
-        room=shape.room_for(specs),
-    )
+    return replace(shape, folds=1, lanes=1).just_for(specs)
 
 
 def _power(number: int) -> int:

@@ -132,6 +132,19 @@ class BankShape:
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
 
+    def just_for(self, specs: Collection[HeadSpec]) -> BankShape:
+        """Returns the shape of a bank for just these heads and their kinds, with this one's rows, folds and lanes."""
+        return BankShape.covering(
+            specs,
+            pages=sum(map(pages_of, specs)),
+            feature_shape=self.feature_shape,
+            classes=self.classes,
+            batch=self.batch,
+            folds=self.folds,
+            room=self.room_for(specs),
+            lanes=self.lanes,
+        )
+
     def room_for(self, specs: Iterable[HeadSpec]) -> Room:
         """Returns what these heads take at once."""
         heads = list(specs)

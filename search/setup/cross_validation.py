@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -43,17 +42,16 @@ def cross_validate(
     rows = np.sort(np.concatenate(folds))
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
     plan, _ = plan_fold_epoch(folds, batch_size=batch_size, views=feed.views, seed=seed, epoch=0)
-    covering = partial(
-        BankShape.covering,
-        [spec for spec, _ in heads],
-        pages=sum(pages_of(spec) for spec, _ in heads),
+    specs = [spec for spec, _ in heads]
+    most = BankShape.covering(
+        specs,
+        pages=sum(map(pages_of, specs)),
         feature_shape=feed.shape,
         classes=len(source.classes),
         batch=plan.rows.shape[1],
         folds=len(folds),
     )
-    shape = covering(room=covering().room_for(spec for spec, _ in heads))
-    engine = Engine(shape, train=feed, validation_rows=folds, resident=feed.resident)
+    engine = Engine(most.just_for(specs), train=feed, validation_rows=folds, resident=feed.resident)
     numbers = range(len(folds))
     newcomers = [
         Newcomer(spec=spec, seeds=tuple(derive_seed(own, "fold", fold) for fold in numbers), epochs=epochs)
