@@ -75,7 +75,7 @@ class Engine:
         shape: As given.
         dtype: In force.
         table: Who owns which page; read only.
-        learning_rates: Of all heads; call its ``update`` after each epoch.
+        learning_rates: Of all heads; read only, see ``update_learning_rates``.
         specs: The head of each slot, or None.
     """
 
@@ -113,6 +113,19 @@ class Engine:
     def traces(self) -> int:
         """How often a training or scoring program was compiled since the start."""
         return self._program.traces
+
+    @property
+    def occupied(self) -> npt.NDArray[np.bool_]:
+        """(folds, slots): where there is a head."""
+        return self._by_slot([spec is not None for spec in self.specs])
+
+    @property
+    def last_counts(self) -> npt.NDArray[np.bool_]:
+        """(folds, slots): whose head is what its last epoch makes of it, see ``HeadSpec.last_counts``."""
+        return self._by_slot([spec is not None and spec.last_counts for spec in self.specs])
+
+    def _by_slot(self, values: Sequence[bool]) -> npt.NDArray[np.bool_]:
+        return np.broadcast_to(np.array(values, bool), (self.shape.folds, self.shape.slots))
 
     def epoch_flops(self, steps: int) -> int:
         """Floating-point operations in the matrix products of a training epoch that the heads in the bank need."""
@@ -274,7 +287,7 @@ class Engine:
 
     def _scored_slots(self) -> npt.NDArray[np.integer]:
         """Slots with a head, and a free one, if there is one: NumPy adds up what has a single column in another way."""
-        taken = np.array([spec is not None for spec in self.specs])
+        taken = self.occupied[0]
         return np.sort(np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken)[:1]]))
 
     def keep(self, improved: npt.NDArray[np.bool_]) -> None:
@@ -282,8 +295,12 @@ class Engine:
         if improved.any():
             self._program.keep(improved, self.table.owner, self.table.page_of_tile)
 
+    def update_learning_rates(self, losses: npt.NDArray[Any]) -> None:
+        """Sets the rates of the next epoch by the heads' own schedules and this one's validation losses."""
+        self.learning_rates.update(losses, self.occupied)
+
     def set_learning_rates(self, rates: npt.NDArray[Any]) -> None:
-        """Sets the rates, (folds, slots), for schedules other than ``learning_rates``' own."""
+        """Sets the rates, (folds, slots), for other schedules than the heads' own."""
         self.learning_rates.rates[:] = rates
 
     def predict_exactly(self, heads: Sequence[Finished]) -> list[Probabilities]:
@@ -320,8 +337,7 @@ class Engine:
         )
 
     def _of_heads(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        taken = np.array([spec is not None for spec in self.specs])
-        return np.where(taken[None], values, np.array(np.nan, values.dtype))
+        return np.where(self.occupied, values, np.array(np.nan, values.dtype))
 
     def _feeds(self) -> list[Feed]:
         same = self._validation is self._train
