@@ -113,14 +113,12 @@ def in_the_bank(specs: list[HeadSpec], data: SearchData, arguments: argparse.Nam
     seeds = [1000 * seed + number for number in range(len(specs))]
     newcomers = zip(specs, seeds, strict=True)
     slots = engine.insert([Newcomer(spec=spec, seeds=(one,), epochs=arguments.epochs) for spec, one in newcomers])
-    best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in engine.specs]))
-    taken = np.zeros((1, shape.slots), bool)
-    taken[0, slots] = True
+    best = BestEpochs(engine.last_counts)
     for epoch in range(arguments.epochs):
         engine.train_epoch(plan(epoch))
         scores = engine.validate()
-        engine.learning_rates.update(scores.loss, taken)
-        engine.keep(best.update(scores, taken))
+        engine.update_learning_rates(scores.loss)
+        engine.keep(best.update(scores, engine.occupied))
     heads = [Finished(spec=spec, weights=engine.take_out(slot)) for spec, slot in zip(specs, slots, strict=True)]
     return [score.accuracy for score in exact_scores(engine, heads)]
 

@@ -238,7 +238,7 @@ class Search:
         )
         self.engine.train_epoch(plan)
         losses, accuracies, _ = self.engine.validate()
-        self.engine.learning_rates.update(losses, ~np.isnan(losses))
+        self.engine.update_learning_rates(losses)
         improved = np.nan_to_num(accuracies, nan=-1.0) > self.best
         self.best[improved] = accuracies[improved]
         self.engine.keep(improved)

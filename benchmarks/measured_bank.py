@@ -70,7 +70,7 @@ class MeasuredBank:
                 Newcomer(spec=spec, seeds=own, epochs=self.epochs) for spec, own in zip(self.specs, seeds, strict=True)
             ]
             slots = self.engine.insert(newcomers)
-        best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in self.engine.specs]))
+        best = BestEpochs(self.engine.last_counts)
         for epoch in range(self.epochs):
             self._epoch(epoch, best, measured=not first)
             if not first:
@@ -105,8 +105,8 @@ class MeasuredBank:
         with self._part("validation"):
             scores = self.engine.validate()
         with self._part("best weights"):
-            self.engine.learning_rates.update(scores.loss, scores.finite)
-            self.engine.keep(best.update(scores, scores.finite))
+            self.engine.update_learning_rates(scores.loss)
+            self.engine.keep(best.update(scores, self.engine.occupied))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:

@@ -105,14 +105,14 @@ def prepared(shape: Any, table: Any, specs: list[Any], dtype: str) -> tuple[Any,
     import keras
 
     from heads.bank.backends import make_program
-    from heads.bank.pages import settings_of
+    from heads.bank.settings import bank_settings
 
     program: Any = make_program(shape, dtype, shape.batch)
     generator = np.random.default_rng(0)
     for name, variable in program._state[0]["weights"].items():
         drawn = np.float32(0.02) * generator.standard_normal(variable.shape, np.float32)
         variable.assign(np.ones_like(drawn) if name == "variance" else drawn)
-    settings = settings_of(
+    settings = bank_settings(
         shape,
         table,
         specs,
@@ -127,7 +127,7 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     """Yields (name, seconds, operations of products, bytes that have to move) of each pass."""
     import keras
 
-    from heads.bank.partitions import settings_of
+    from heads.bank.partitions import partition_slice
     from heads.bank.state import Batch
     from heads.model.spec import PAGE
 
@@ -146,29 +146,29 @@ def passes(shape: Any, table: Any, specs: list[Any], dtype: str) -> Any:
     dense_bytes = tiles * (shape.batch + shape.tile_units) * item
     state = sum(shape.places[sort] * int(np.prod(s)) for sort, a in shape.arrays.items() for s in a.values())
 
-    steps, first_one = tensor(np.zeros(shape.slots, np.int32)), tensor(np.int32(0))
-    mine = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
-    own = settings_of(settings, first_one)
-    partition, _ = timed(bank._partition_settings, own, steps)
-    hidden, seconds = timed(bank._first_layers, mine["kernel"], features, partition)
+    steps, partition = tensor(np.zeros(shape.slots, np.int32)), tensor(np.int32(0))
+    weights = {name: tensor(variable) for name, variable in program._state[0]["weights"].items()}
+    own_settings = partition_slice(settings, partition)
+    lined_up, _ = timed(bank._partition_settings, own_settings, steps)
+    hidden, seconds = timed(bank._first_layers, weights["kernel"], features, lined_up)
     yield "first layers, forward", seconds, first, first_bytes
-    (active, norms), seconds = timed(bank._activations, hidden, mine, partition)
+    (active, norms), seconds = timed(bank._activations, hidden, weights, lined_up)
     yield "activate", seconds, 0, used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    kernels, pooled = bank._dense_kernels(mine), bank._pooled(active)
-    sums, seconds = timed(bank._sums, active, pooled, kernels, partition)
+    kernels, pooled = bank._dense_kernels(weights), bank._pooled(active)
+    sums, seconds = timed(bank._sums, active, pooled, kernels, lined_up)
     yield "dense, forward", seconds, dense, dense_bytes
-    of_slots = {name: mine[name] for name in shape.slot_arrays}
-    (_, errors, _), seconds = timed(bank._classify, *sums, of_slots, batch.labels, partition)
+    of_slots = {name: weights[name] for name in shape.slot_arrays}
+    (_, errors, _), seconds = timed(bank._dense_loss_and_gradients, *sums, of_slots, batch.labels, lined_up)
     yield "classify", seconds, 0, shape.tiles * shape.batch * shape.tile_units * 2 * item
-    (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, partition)
+    (_, back), seconds = timed(bank._dense_gradients, active, pooled, kernels, errors, lined_up)
     yield "dense, both ways back", seconds, 2 * dense, 2 * dense_bytes
-    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, active, back, norms, partition)
+    (errors_of_lanes, _), seconds = timed(bank._errors, hidden, active, back, norms, lined_up)
     yield "deactivate", seconds, 0, 2 * used + (shape.tiles - table.free_tiles) * PAGE * rows * item
-    _, seconds = timed(bank._first_gradients, errors_of_lanes, features, partition)
+    _, seconds = timed(bank._first_gradients, errors_of_lanes, features, lined_up)
     yield "first layers, gradient", seconds, first, first_bytes
-    gradients = bank.gradients(mine, steps, own, batch)
+    gradients = bank.gradients(weights, steps, own_settings, batch)
     losses = tensor(np.zeros(shape.slots, np.float32))
-    _, seconds = timed(lambda *given: program._update(*given, program._state[0]), gradients, own, losses)
+    _, seconds = timed(lambda *given: program._update(*given, program._state[0]), gradients, own_settings, losses)
     yield "update", seconds, 0, state * 4 * 7
     yield "whole step", whole_step(program, settings, shape, held), 0, 0
 

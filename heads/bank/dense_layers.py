@@ -13,10 +13,11 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept, keys
-from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, slopes, unsealed
+from heads.bank.functions import Function, Seal, activations, as_deep, choose, slopes, unsealed
 from heads.bank.places import Each, Sizes
 from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, PartitionSettings
+from heads.model.functions import Tensor
 
 _NUMBERS = ("activation", "dense_layers", "label_smoothing", "dense_dropout", "seed", "steps", "taken")
 
@@ -50,8 +51,8 @@ class DenseLayers:
         self.shape, self.dtype, self._each, self.batch = shape, dtype, each, batch or shape.batch
         self._choose = partial(choose, seal=seal)
 
-    def classify(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, partition: PartitionSettings
+    def loss_and_gradients(
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, labels: Tensor, lined_up: PartitionSettings
     ) -> tuple[Tensor, Errors, Arrays]:
         """Everything from the first dense layer's partial sums to the loss, and back.
 
@@ -61,63 +62,66 @@ class DenseLayers:
             pooled: (P, U, B) likewise: what each page of heads that pool adds.
             weights: The slots' arrays.
             labels: (B,) int32.
-            partition: See ``PartitionSettings``.
+            lined_up: See ``PartitionSettings``.
 
         Returns:
             Loss (H,) float32; gradients of the sums; gradients of the slots' arrays, float32.
         """
         shape = self.shape
         onehot = ops.one_hot(labels, shape.classes, axis=0, dtype="float32")
-        counts = ops.take(partition.class_weight, labels, axis=0)
-        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, partition)
+        counts = ops.take(lined_up.class_weight, labels, axis=0)
+        slots = {name: lined_up.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, lined_up)
         sizes = {name: array.shape[1:] for name, array in weights.items()}
         results = {"loss": (), "error": (self.batch, shape.units), **sizes}
 
         def head(of_head: Arrays) -> Arrays:
-            depths = [partial(self._train, depth, of_head, onehot, counts) for depth in range(shape.dense_layers + 1)]
+            depths = [
+                partial(self._loss_and_gradients, depth, of_head, onehot, counts)
+                for depth in range(shape.dense_layers + 1)
+            ]
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
-        found = self._each.run(head, slots, partition.used_slots, results)
-        taken = partition.slots["taken"]
+        found = self._each.run(head, slots, lined_up.used_slots, results)
+        taken = lined_up.slots["taken"]
         found = {name: ops.where(as_deep(taken, array), array, 0.0) for name, array in found.items()}
-        return found.pop("loss"), self._errors(found.pop("error"), partition), found
+        return found.pop("loss"), self._errors(found.pop("error"), lined_up), found
 
-    def decide(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+    def probabilities(
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, lined_up: PartitionSettings
     ) -> Tensor:
-        """``classify`` as in use: probabilities (H, B, K) float32."""
+        """Class probabilities, (H, B, K) float32, of the same sums; nothing is dropped."""
         shape = self.shape
-        slots = {name: partition.slots[name] for name in _NUMBERS} | weights
-        slots["sums"] = self._totals(tiles, pooled, weights, partition)
+        slots = {name: lined_up.slots[name] for name in _NUMBERS} | weights
+        slots["sums"] = self._totals(tiles, pooled, weights, lined_up)
 
         def head(of_head: Arrays) -> Arrays:
-            depths = [partial(self._use, depth, of_head) for depth in range(shape.dense_layers + 1)]
+            depths = [partial(self._probabilities, depth, of_head) for depth in range(shape.dense_layers + 1)]
             chosen: Arrays = self._choose(depths, of_head["dense_layers"])
             return chosen
 
-        results: Sizes = {"shares": (self.batch, shape.classes)}
-        return self._each.run(head, slots, partition.used_slots, results)["shares"]
+        results: Sizes = {"probabilities": (self.batch, shape.classes)}
+        return self._each.run(head, slots, lined_up.used_slots, results)["probabilities"]
 
     def _totals(
-        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, partition: PartitionSettings
+        self, tiles: Tensor | None, pooled: Tensor | None, weights: Arrays, lined_up: PartitionSettings
     ) -> Tensor:
         """Sums of the first dense layer of each head, (H, U, B) float32."""
         shape = self.shape
-        heads = partition.slots["taken"].shape[0]
+        heads = lined_up.slots["taken"].shape[0]
         total = weights["dense_bias"][:, :, None]
         if tiles is not None:
             rows = heads * shape.tiles_in_page
-            row = ops.where(partition.tiles["owned"], partition.tiles["row"], rows)  # one more, for what nobody owns
+            row = ops.where(lined_up.tiles["owned"], lined_up.tiles["row"], rows)  # one more, for what nobody owns
             sums = ops.segment_sum(ops.cast(tiles, "float32"), row, num_segments=rows + 1)[:rows]
             total = total + ops.reshape(sums, (heads, -1, self.batch))[:, : shape.units]
         if pooled is not None:
-            owner = ops.where(self._pooling(partition), partition.pages["owner"], heads)
+            owner = ops.where(self._pooling(lined_up), lined_up.pages["owner"], heads)
             total = total + ops.segment_sum(ops.cast(pooled, "float32"), owner, num_segments=heads + 1)[:heads]
         return total
 
-    def _errors(self, error: Tensor, partition: PartitionSettings) -> Errors:
+    def _errors(self, error: Tensor, lined_up: PartitionSettings) -> Errors:
         """(H, B, U) float32 to what tiles and pages have of it; zeros for what nobody owns."""
         shape = self.shape
         tiles = pooled = None
@@ -126,20 +130,20 @@ class DenseLayers:
             cut = ops.pad(error, [[0, 0], [0, 0], [0, padding]])
             cut = ops.reshape(cut, (-1, self.batch, shape.tiles_in_page, shape.tile_units))
             cut = ops.reshape(ops.transpose(cut, (0, 2, 1, 3)), (-1, self.batch, shape.tile_units))
-            owned = partition.tiles["owned"][:, None, None]
-            tiles = ops.cast(ops.where(owned, ops.take(cut, partition.tiles["row"], axis=0), 0.0), self.dtype)
+            owned = lined_up.tiles["owned"][:, None, None]
+            tiles = ops.cast(ops.where(owned, ops.take(cut, lined_up.tiles["row"], axis=0), 0.0), self.dtype)
         if shape.pools:
-            of_pages = ops.take(error, partition.pages["owner"], axis=0)
-            pooled = ops.cast(ops.where(self._pooling(partition)[:, None, None], of_pages, 0.0), self.dtype)
+            of_pages = ops.take(error, lined_up.pages["owner"], axis=0)
+            pooled = ops.cast(ops.where(self._pooling(lined_up)[:, None, None], of_pages, 0.0), self.dtype)
         return Errors(tiles, pooled)
 
-    def _pooling(self, partition: PartitionSettings) -> Tensor:
+    def _pooling(self, lined_up: PartitionSettings) -> Tensor:
         """(P,) bool: pages of heads that pool."""
-        return ops.logical_and(partition.pages["owned"], partition.pages["pooled"])
+        return ops.logical_and(lined_up.pages["owned"], lined_up.pages["pooled"])
 
     # --- a head, or all of them: arrays (..., U, B), numbers (...,) ----------------------------------------------
 
-    def _train(self, depth: int, head: Arrays, onehot: Tensor, counts: Tensor) -> Arrays:
+    def _loss_and_gradients(self, depth: int, head: Arrays, onehot: Tensor, counts: Tensor) -> Arrays:
         """Loss and gradients of heads of so many hidden layers."""
         shape = self.shape
         layers = self._layers(depth, head, training=True)
@@ -153,9 +157,9 @@ class DenseLayers:
         gradients = self._back(depth, layers, head, error)
         return {"loss": loss, **gradients}
 
-    def _use(self, depth: int, head: Arrays) -> Arrays:
+    def _probabilities(self, depth: int, head: Arrays) -> Arrays:
         logits = self._layers(depth, head, training=False)[-1].outputs
-        return {"shares": ops.softmax(ops.swapaxes(logits, -1, -2))}
+        return {"probabilities": ops.softmax(ops.swapaxes(logits, -1, -2))}
 
     def _layers(self, depth: int, head: Arrays, *, training: bool) -> list[_Layer]:
         """The first layer's sums and the layers behind it; the last one's outputs are the class scores (..., K, B)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -16,9 +16,11 @@ from heads.bank.backends import default_dtype, make_program
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.head_state import HeadState, head_state, part_of
 from heads.bank.learning_rates import LearningRates
-from heads.bank.pages import HeadArrays, PageTable, Place, listed, named, settings_of, unpack
+from heads.bank.packing import HeadArrays, listed, named, unpack
+from heads.bank.pages import PageTable, Place
 from heads.bank.program import Held, Program, TrainingPlan, aligned
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.settings import HostSettings, bank_settings
+from heads.bank.shape import BankShape, StatePart, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
 from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
@@ -27,6 +29,7 @@ from heads.model.weights import Weights, initial_weights
 
 DTYPES = ("bfloat16", "float32")
 _HELD_ROWS = 256  # read at once while features are copied to the device
+_PART_OF: dict[Literal["best", "current"], StatePart] = {"best": "best", "current": "weights"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Engine:
         shape: As given.
         dtype: In force.
         table: Who owns which page; read only.
-        learning_rates: Of all heads; call its ``update`` after each epoch.
+        learning_rates: Of all heads; read only, see ``update_learning_rates``.
         specs: The head of each slot, or None.
     """
 
@@ -110,6 +113,19 @@ class Engine:
     def traces(self) -> int:
         """How often a training or scoring program was compiled since the start."""
         return self._program.traces
+
+    @property
+    def occupied(self) -> npt.NDArray[np.bool_]:
+        """(folds, slots): where there is a head."""
+        return self._by_slot([spec is not None for spec in self.specs])
+
+    @property
+    def last_counts(self) -> npt.NDArray[np.bool_]:
+        """(folds, slots): whose head is what its last epoch makes of it, see ``HeadSpec.last_counts``."""
+        return self._by_slot([spec is not None and spec.last_counts for spec in self.specs])
+
+    def _by_slot(self, values: Sequence[bool]) -> npt.NDArray[np.bool_]:
+        return np.broadcast_to(np.array(values, bool), (self.shape.folds, self.shape.slots))
 
     def epoch_flops(self, steps: int) -> int:
         """Floating-point operations in the matrix products of a training epoch that the heads in the bank need."""
@@ -186,7 +202,7 @@ class Engine:
         """
         return slot, tuple(self.table.of(slot).tolist())
 
-    def take_out(self, slot: int, *, fold: int = 0, which: str = "best") -> Weights:
+    def take_out(self, slot: int, *, fold: int = 0, which: Literal["best", "current"] = "best") -> Weights:
         """Copies a head's weights to the host, in the order of ``model.get_weights()``; the head stays.
 
         Args:
@@ -195,8 +211,7 @@ class Engine:
             which: ``best`` (as last kept, see ``keep``) or ``current``.
         """
         spec = self._spec(slot)
-        part = {"best": "best", "current": "weights"}[which]
-        return listed(spec, self._read(part, slot, fold))
+        return listed(spec, self._read(_PART_OF[which], slot, fold))
 
     def save_state(self, slot: int, *, fold: int = 0) -> HeadState:
         """Copies everything that a head's further training depends on, in the head's own shapes.
@@ -213,7 +228,7 @@ class Engine:
             parts={part: self._read(part, slot, fold) for part in self.shape.state_parts},
         )
 
-    def _read(self, part: str, slot: int, fold: int) -> HeadArrays:
+    def _read(self, part: StatePart, slot: int, fold: int) -> HeadArrays:
         return unpack(self.shape, self._spec(slot), self._program.read(part, fold, self.table.places_of(slot)))
 
     def _spec(self, slot: int) -> HeadSpec:
@@ -272,7 +287,7 @@ class Engine:
 
     def _scored_slots(self) -> npt.NDArray[np.integer]:
         """Slots with a head, and a free one, if there is one: NumPy adds up what has a single column in another way."""
-        taken = np.array([spec is not None for spec in self.specs])
+        taken = self.occupied[0]
         return np.sort(np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken)[:1]]))
 
     def keep(self, improved: npt.NDArray[np.bool_]) -> None:
@@ -280,8 +295,12 @@ class Engine:
         if improved.any():
             self._program.keep(improved, self.table.owner, self.table.page_of_tile)
 
+    def update_learning_rates(self, losses: npt.NDArray[Any]) -> None:
+        """Sets the rates of the next epoch by the heads' own schedules and this one's validation losses."""
+        self.learning_rates.update(losses, self.occupied)
+
     def set_learning_rates(self, rates: npt.NDArray[Any]) -> None:
-        """Sets the rates, (folds, slots), for schedules other than ``learning_rates``' own."""
+        """Sets the rates, (folds, slots), for other schedules than the heads' own."""
         self.learning_rates.rates[:] = rates
 
     def predict_exactly(self, heads: Sequence[Finished]) -> list[Probabilities]:
@@ -307,8 +326,8 @@ class Engine:
         """Scores probabilities of a fold's validation rows, (rows, classes)."""
         return score(probabilities, self._validation.store.labels[self._scoring.rows_of[fold]], self.objective)
 
-    def _settings(self) -> dict[str, npt.NDArray[Any]]:
-        return settings_of(
+    def _settings(self) -> HostSettings:
+        return bank_settings(
             self.shape,
             self.table,
             self.specs,
@@ -318,8 +337,7 @@ class Engine:
         )
 
     def _of_heads(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        taken = np.array([spec is not None for spec in self.specs])
-        return np.where(taken[None], values, np.array(np.nan, values.dtype))
+        return np.where(self.occupied, values, np.array(np.nan, values.dtype))
 
     def _feeds(self) -> list[Feed]:
         same = self._validation is self._train

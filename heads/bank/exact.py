@@ -7,21 +7,25 @@ the same forward pass in float32: the one that scores epochs, where that is floa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.store.schema import Rows
 from heads.bank.backends import compiles_by_shape, exact_forward
-from heads.bank.pages import PageTable, named, pack, settings_of
+from heads.bank.packing import named, pack
+from heads.bank.pages import PageTable
 from heads.bank.program import ExactForward
+from heads.bank.settings import bank_settings
 from heads.bank.shape import BankShape, pages_of
-from heads.bank.state import zero_partition
+from heads.bank.state import Arrays, Settings, zero_partition
 from heads.metrics.scoring import Probabilities, mean_probabilities
+from heads.model.functions import Tensor
 from heads.model.spec import PAGE, HeadSpec
 from heads.model.weights import Weights
 
@@ -48,6 +52,20 @@ class Finished:
     fold: int = 0
 
 
+class PlacedHeads(NamedTuple):
+    """Heads laid out in a partition, as ``Bank.probabilities`` takes them; all as tensors.
+
+    Attributes:
+        weights: Of the partition.
+        steps: Its heads' counters.
+        settings: Of the partition.
+    """
+
+    weights: Arrays
+    steps: Tensor
+    settings: Settings
+
+
 def predict_exactly(
     heads: Sequence[Finished], feed: Feed, rows: Rows, shape: BankShape, compiled: ExactForward | None = None
 ) -> list[Probabilities]:
@@ -69,7 +87,7 @@ def predict_exactly(
         small = _small_shape(heads, shape)
         small = replace(small, batch=_batch(len(rows) * feed.views, small))
         forward = exact_forward(small)
-    bank = _small_bank(small, heads)
+    placed = _small_bank(small, heads)
     # All views in one line, so that only the last batch is filled up. They are averaged as they come: what is in memory
     # is what is returned, and the row or so whose other views are in the next batch.
     every, views = np.repeat(rows, feed.views), np.tile(np.arange(feed.views), len(rows))
@@ -78,7 +96,7 @@ def predict_exactly(
     for start in range(0, len(every), small.batch):
         part = slice(start, start + small.batch)
         features = feed.take(every[part], views[part])
-        new = _predict(forward, bank, features, small)[: len(heads), : len(features)]
+        new = _predict(forward, placed, features, small)[: len(heads), : len(features)]
         predicted = np.concatenate([begun, new], axis=1)
         whole = predicted.shape[1] // feed.views
         of_rows, begun = np.split(predicted, [whole * feed.views], axis=1)
@@ -106,19 +124,10 @@ def _batch(rows: int, shape: BankShape) -> int:
 
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
     specs = [head.spec for head in heads]
-    pages = sum(map(pages_of, specs))
     if compiles_by_shape():  # so of few shapes
-        pages = _power(pages)
-        taken = shape.room_for(specs)
+        pages, taken = _power(sum(map(pages_of, specs))), shape.room_for(specs)
         return replace(shape, folds=1, pages=pages, slots=_power(taken.slots), tiles=_power(taken.tiles))
-    return BankShape.covering(
-        specs,
-        pages=pages,
-        feature_shape=shape.feature_shape,
-        classes=shape.classes,
-        batch=shape.batch,
-        room=shape.room_for(specs),
-    )
+    return replace(shape, folds=1, lanes=1).just_for(specs)
 
 
 def _power(number: int) -> int:
@@ -126,8 +135,8 @@ def _power(number: int) -> int:
     return 1 << (number - 1).bit_length() if number else 0
 
 
-def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, Any]:
-    """Lays heads out in a partition: (weights, steps, settings) as ``Bank.probabilities`` takes them."""
+def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> PlacedHeads:
+    """Lays heads out in a partition."""
     table, state = PageTable(shape), zero_partition(shape, np.zeros)
     specs: list[HeadSpec | None] = [None] * shape.slots
     for head in heads:
@@ -138,7 +147,7 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
             for name, values in arrays.items():
                 state["weights"][name][where[sort]] = values
     steps = state["counters"]["steps"]
-    settings = settings_of(
+    settings = bank_settings(
         shape,
         table,
         specs,
@@ -148,13 +157,15 @@ def _small_bank(shape: BankShape, heads: Sequence[Finished]) -> tuple[Any, Any, 
     )
     convert = keras.ops.convert_to_tensor
     weights = {name: convert(values) for name, values in state["weights"].items()}
-    return weights, convert(steps), {name: convert(values) for name, values in settings.items()}
+    return PlacedHeads(weights, convert(steps), {name: convert(values) for name, values in settings.items()})
 
 
-def _predict(forward: Any, bank: tuple[Any, Any, Any], features: Any, shape: BankShape) -> Probabilities:
+def _predict(
+    forward: Callable[..., Any], placed: PlacedHeads, features: npt.NDArray[Any], shape: BankShape
+) -> Probabilities:
     """Predicts up to a batch of rows; returns (slots, batch, classes)."""
     padded = np.zeros((shape.batch, *shape.feature_shape), np.float32)
     padded[: len(features)] = features
     by_position = np.moveaxis(padded.reshape(shape.batch, shape.positions, -1), 1, 0)
     rows = keras.ops.convert_to_tensor(np.ascontiguousarray(by_position).reshape(-1, shape.feature_shape[2]))
-    return np.asarray(keras.ops.convert_to_numpy(forward(*bank, rows)), np.float32)
+    return np.asarray(keras.ops.convert_to_numpy(forward(*placed, rows)), np.float32)

@@ -15,10 +15,10 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import kept
-from heads.bank.functions import Function, Seal, Tensor, activations, as_deep, choose, in_own_kernel, slopes, unsealed
+from heads.bank.functions import Function, Seal, activations, as_deep, choose, in_own_kernel, slopes, unsealed
 from heads.bank.shape import BankShape
 from heads.bank.state import Norm
-from heads.model.functions import POOLINGS, Pooling
+from heads.model.functions import POOLINGS, Pooling, Tensor
 from heads.model.weights import BATCH_NORM_EPSILON
 
 
@@ -57,20 +57,20 @@ class FirstLayer:
         self._counters = (rows[None] * shape.positions + positions[:, None]).reshape(-1)
         self._poolings = [POOLINGS[name] for name in shape.poolings]
 
-    def moments(self, hidden: Tensor, channels: Channels) -> tuple[Tensor, Tensor]:
+    def batch_statistics(self, hidden: Tensor, channels: Channels) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel of (n, S·B): (n,) float32 each."""
         found: tuple[Tensor, Tensor] = in_own_kernel(
-            lambda values: _moments(ops.cast(values, "float32")), channels.activation, hidden
+            lambda values: _mean_and_variance(ops.cast(values, "float32")), channels.activation, hidden
         )
         return found
 
-    def activated(self, hidden: Tensor, norm: Norm | None, channels: Channels, *, training: bool) -> Tensor:
+    def activation_forward(self, hidden: Tensor, norm: Norm | None, channels: Channels, *, training: bool) -> Tensor:
         """Batch norm, activation and, in training, dropout of (n, S·B), in float32."""
         codes, numbers = self._codes(norm, channels)
         functions = [self._forward(function, training=training) for function in activations(self.shape.activations)]
         return self._choose(functions, codes, hidden, *numbers)
 
-    def pooled(self, values: Tensor, channels: Channels) -> Tensor:
+    def pool_forward(self, values: Tensor, channels: Channels) -> Tensor:
         """What pooling makes of (n, S·B) float32: (n, Q, B) in the products' dtype; zeros for what a head has not."""
         most = self.shape.pooled_values
 
@@ -88,7 +88,7 @@ class FirstLayer:
         functions = [pool(None if pooling.keeps_positions else pooling.forward) for pooling in self._poolings]
         return self._choose(functions, channels.pooling, values)
 
-    def unpooled(
+    def pool_backward(
         self,
         flat: Callable[[], Tensor],
         error: Tensor | None,
@@ -96,12 +96,12 @@ class FirstLayer:
         norm: Norm | None,
         channels: Channels,
     ) -> Tensor:
-        """Gradient of what ``activated`` returned, (n, S·B) float32.
+        """Gradient of what ``activation_forward`` returned, (n, S·B) float32.
 
         Args:
             flat: Makes the gradient that heads which flatten have of it, (n, S·B) float32.
-            error: Gradient of what ``pooled`` returned, (n, Q, B); None where every head flattens.
-            hidden: As given to ``activated``.
+            error: Gradient of what ``pool_forward`` returned, (n, Q, B); None where every head flattens.
+            hidden: As given to ``activation_forward``.
             norm: Likewise.
             channels: Likewise.
         """
@@ -115,7 +115,7 @@ class FirstLayer:
                     return flat()
                 values = None
                 if pooling.looks_back:
-                    values = self._by_position(self.activated(hidden, norm, channels, training=True))
+                    values = self._by_position(self.activation_forward(hidden, norm, channels, training=True))
                 found = pooling.backward(ops, error[:, : pooling.values], values, self.shape.positions, 1)
                 return ops.reshape(found, (error.shape[0], -1))
 
@@ -123,10 +123,10 @@ class FirstLayer:
 
         return self._choose([back(pooling) for pooling in self._poolings], channels.pooling, error)
 
-    def deactivated(
+    def activation_backward(
         self, hidden: Tensor, error: Tensor, norm: Norm | None, channels: Channels
     ) -> tuple[Tensor, Tensor | None]:
-        """The way back through ``activated`` and ``moments``.
+        """The way back through ``activation_forward`` and ``batch_statistics``.
 
         Args:
             hidden: As given to them.
@@ -204,7 +204,7 @@ def _scaled(hidden: Tensor, scale: Tensor | None = None, shift: Tensor | None = 
     return values if scale is None else values * scale[:, None] + as_deep(shift, values)
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each row of (N, n), in one pass.
 
     Taken around the row's first value: around 0, the difference of the two sums has no digits left where a channel's

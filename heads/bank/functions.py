@@ -11,9 +11,8 @@ from typing import Any
 
 from keras import ops, tree
 
-from heads.model.functions import ACTIVATIONS
+from heads.model.functions import ACTIVATIONS, Tensor
 
-Tensor = Any
 Function = Callable[..., Any]
 Seal = Callable[[Any], Any]
 """Hands on what one branch of a condition makes, see ``choose``."""

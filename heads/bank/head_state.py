@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from features.runtime.json_files import parse_json
 from heads.bank.learning_rates import COSINE_FIELDS, FIELDS
-from heads.bank.pages import HeadArrays
+from heads.bank.packing import HeadArrays
 from heads.bank.shape import STATISTICS
 from heads.model.spec import HeadSpec
 

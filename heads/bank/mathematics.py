@@ -21,7 +21,6 @@ from keras import ops
 
 from heads.bank.dense_layers import DenseLayers, Errors
 from heads.bank.first_layer import FirstLayer
-from heads.bank.functions import Tensor
 from heads.bank.page_passes import PageByPage, Passes, WholePasses
 from heads.bank.partition_settings import partition_settings
 from heads.bank.places import AllAtOnce, OneByOne
@@ -29,6 +28,7 @@ from heads.bank.shape import STATISTICS, BankShape
 from heads.bank.state import Active, Arrays, Batch, Gradients, Lane, Norm, PartitionSettings, Settings
 from heads.bank.tools import Tools
 from heads.bank.update import Update
+from heads.model.functions import Tensor
 from heads.model.spec import PAGE
 
 _OF_PAGES = tuple(range(1, 9))
@@ -54,16 +54,18 @@ class Bank:
         self.shape, self.dtype = shape, dtype
         self._lanes = [slice(start, start + shape.lane_pages) for start in shape.lane_starts]
         self._product, self._in_use = tools.product, tools.in_use
-        first = FirstLayer(shape, dtype, batch, tools.seal)
+        layer = FirstLayer(shape, dtype, batch, tools.seal)
         each = OneByOne() if tools.one_by_one else AllAtOnce()
-        passes: Passes = PageByPage(first) if tools.one_by_one else WholePasses(first)
+        passes: Passes = PageByPage(layer) if tools.one_by_one else WholePasses(layer)
         dense, update = DenseLayers(shape, dtype, each, batch=batch, seal=tools.seal), Update(shape)
         self._partition_settings = tools.fuse(lambda settings, steps: partition_settings(shape, settings, steps))
-        self._activate, self._deactivate = tools.fuse(_in_training(passes)), tools.fuse(passes.backward)
-        self._normalise = tools.fuse(_in_use(passes))
-        self._classify, self._decide = tools.fuse(dense.classify), tools.fuse(dense.decide)
-        self._between, self._joined = tools.join(self._there_and_back), tools.joined
-        self.update, self.follow, self.move, self.keep = update.update, update.follow, update.move, update.keep
+        self._forward_training, self._backward = tools.fuse(_training_forward(passes)), tools.fuse(passes.backward)
+        self._forward_inference = tools.fuse(_inference_forward(passes))
+        self._dense_loss_and_gradients = tools.fuse(dense.loss_and_gradients)
+        self._dense_probabilities = tools.fuse(dense.probabilities)
+        self._joined_loss_and_gradients, self._joined = tools.join(self._loss_and_gradients), tools.joined
+        self.update, self.keep = update.update, update.keep
+        self.update_moments, self.update_weights = update.update_moments, update.update_weights
 
     def gradients(self, weights: Arrays, steps: Tensor, settings: Settings, batch: Batch) -> Gradients:
         """Loss and gradients of every head of a partition on a batch.
@@ -74,26 +76,26 @@ class Bank:
             settings: Of the partition, see ``Settings``.
             batch: See ``Batch``.
         """
-        partition = self._partition_settings(settings, steps)
-        hidden = self._first_layers(weights["kernel"], batch.features, partition)
+        lined_up = self._partition_settings(settings, steps)
+        hidden = self._first_layers(weights["kernel"], batch.features, lined_up)
         others = {name: array for name, array in weights.items() if name != "kernel"}
         found: Gradients
-        found, errors = self._between(hidden, others, batch.labels, partition)
-        found.weights["kernel"] = self._first_gradients(errors, batch.features, partition)
+        found, errors = self._joined_loss_and_gradients(hidden, others, batch.labels, lined_up)
+        found.weights["kernel"] = self._first_gradients(errors, batch.features, lined_up)
         return found
 
-    def _there_and_back(
-        self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, partition: PartitionSettings
+    def _loss_and_gradients(
+        self, hidden: Sequence[Tensor], weights: Arrays, labels: Tensor, lined_up: PartitionSettings
     ) -> tuple[Gradients, list[Tensor]]:
         """All between the first layers' two products: gradients but those of their kernels, and of ``hidden``."""
-        active, norms = self._activations(hidden, weights, partition)
+        active, norms = self._activations(hidden, weights, lined_up)
         dense, pooled = self._dense_kernels(weights), self._pooled(active)
-        sums = self._sums(active, pooled, dense, partition)
+        sums = self._sums(active, pooled, dense, lined_up)
         of_slots = {name: weights[name] for name in self.shape.slot_arrays}
-        loss, errors, gradients = self._classify(*sums, of_slots, labels, partition)
-        of_dense, back = self._dense_gradients(active, pooled, dense, errors, partition)
+        loss, errors, gradients = self._dense_loss_and_gradients(*sums, of_slots, labels, lined_up)
+        of_dense, back = self._dense_gradients(active, pooled, dense, errors, lined_up)
         gradients |= {name: ops.reshape(array, weights[name].shape) for name, array in of_dense.items()}
-        of_hidden, betas = self._errors(hidden, active, back, norms, partition)
+        of_hidden, betas = self._errors(hidden, active, back, norms, lined_up)
         statistics: Arrays = {}
         if "beta" in weights:
             gradients["beta"] = self._whole(betas)
@@ -101,12 +103,12 @@ class Bank:
         return Gradients(loss, gradients, statistics), of_hidden
 
     def _activations(
-        self, hidden: Sequence[Tensor], weights: Arrays, partition: PartitionSettings
+        self, hidden: Sequence[Tensor], weights: Arrays, lined_up: PartitionSettings
     ) -> tuple[list[Active], list[Norm | None]]:
         """Each lane's ``Passes.forward`` in training."""
         found = [
-            self._activate(mine, self._norm(weights, part), lane)
-            for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
+            self._forward_training(mine, self._norm(weights, part), lane)
+            for mine, part, lane in zip(hidden, self._lanes, lined_up.lanes, strict=True)
         ]
         return [active for active, _ in found], [norm for _, norm in found]
 
@@ -116,13 +118,13 @@ class Bank:
         active: Sequence[Active],
         back: Arrays,
         norms: Sequence[Norm | None],
-        partition: PartitionSettings,
+        lined_up: PartitionSettings,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Each lane's ``Passes.backward``: gradients of ``hidden`` and of beta."""
         found = []
-        for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, partition.lanes, strict=True):
+        for mine, had, norm, part, lane in zip(hidden, active, norms, self._lanes, lined_up.lanes, strict=True):
             own = {name: array[part] if name == "pooled" else array for name, array in back.items()}
-            found.append(self._deactivate(mine, own, norm, lane, had.flat if self._joined else None))
+            found.append(self._backward(mine, own, norm, lane, had.flat if self._joined else None))
         return [error for error, _ in found], [beta for _, beta in found]
 
     def _whole(self, lanes: Sequence[Tensor]) -> Tensor:
@@ -132,14 +134,14 @@ class Bank:
         firsts = [lane * self.shape.lane_pages - part.start for lane, part in enumerate(self._lanes)]
         return ops.concatenate([array[first:] for array, first in zip(lanes, firsts, strict=True)], axis=0)
 
-    def _first_layers(self, kernel: Tensor, features: Tensor, partition: PartitionSettings) -> list[Tensor]:
+    def _first_layers(self, kernel: Tensor, features: Tensor, lined_up: PartitionSettings) -> list[Tensor]:
         return [
             self._first_layer(kernel[part], features, lane)
-            for part, lane in zip(self._lanes, partition.lanes, strict=True)
+            for part, lane in zip(self._lanes, lined_up.lanes, strict=True)
         ]
 
-    def _first_gradients(self, errors: Sequence[Tensor], features: Tensor, partition: PartitionSettings) -> Tensor:
-        lanes = zip(errors, partition.lanes, strict=True)
+    def _first_gradients(self, errors: Sequence[Tensor], features: Tensor, lined_up: PartitionSettings) -> Tensor:
+        lanes = zip(errors, lined_up.lanes, strict=True)
         return self._whole([self._first_gradient(error, features, lane) for error, lane in lanes])
 
     def _first_layer(self, kernel: Tensor, features: Tensor, lane: Lane) -> Tensor:
@@ -181,16 +183,16 @@ class Bank:
         return self._whole([one.pooled for one in active]) if self.shape.pools else None
 
     def _sums(
-        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, partition: PartitionSettings
+        self, active: Sequence[Active], pooled: Tensor | None, dense: Arrays, lined_up: PartitionSettings
     ) -> tuple[Tensor | None, Tensor | None]:
         """What tiles (T, V, B) and pages of heads that pool (P, U, B) add to the first dense layers."""
         of_tiles = of_pooled = None
         if "tiles" in dense:  # (T, V, 16·S) x (T, 16·S, B)
-            multiply = self._with_pages(active, partition, lambda flat, kernel: self._transposed_times(kernel, flat))
-            used, of_pages = partition.used_tiles, partition.tiles["page"]
+            multiply = self._with_pages(active, lined_up, lambda flat, kernel: self._transposed_times(kernel, flat))
+            used, of_pages = lined_up.used_tiles, lined_up.tiles["page"]
             of_tiles = self._in_use(multiply, used, _OF_TILES, of_pages, dense["tiles"], in_order=True)
         if "pooled" in dense:  # (P, U, 16·Q) x (P, 16·Q, B)
-            used = partition.used_pooled
+            used = lined_up.used_pooled
             of_pooled = self._in_use(self._transposed_times, used, _OF_POOLED, dense["pooled"], pooled)
         return of_tiles, of_pooled
 
@@ -200,18 +202,18 @@ class Bank:
         pooled: Tensor | None,
         dense: Arrays,
         errors: Errors,
-        partition: PartitionSettings,
+        lined_up: PartitionSettings,
     ) -> tuple[Arrays, Arrays]:
         """Gradients of the first dense layers' kernels, and of what these multiply: (T, 16·S, B) and (P, 16·Q, B)."""
         of_kernels, back = {}, {}
         if "tiles" in dense:  # (T, 16·S, B) x (T, B, V), and (T, 16·S, V) x (T, V, B)
-            both = self._gradients_by(self._with_pages(active, partition, self._product))
-            arrays = partition.tiles["page"], dense["tiles"], errors.tiles
-            found = self._in_use(both, partition.used_tiles, _OF_TILES, *arrays, in_order=True)
+            both = self._gradients_by(self._with_pages(active, lined_up, self._product))
+            arrays = lined_up.tiles["page"], dense["tiles"], errors.tiles
+            found = self._in_use(both, lined_up.used_tiles, _OF_TILES, *arrays, in_order=True)
             of_kernels["tiles"], back["tiles"] = found
         if "pooled" in dense:  # (P, 16·Q, B) x (P, B, U), and (P, 16·Q, U) x (P, U, B)
             both, arrays = self._gradients_by(self._product), (pooled, dense["pooled"], errors.pooled)
-            of_kernels["pooled"], back["pooled"] = self._in_use(both, partition.used_pooled, _OF_POOLED, *arrays)
+            of_kernels["pooled"], back["pooled"] = self._in_use(both, lined_up.used_pooled, _OF_POOLED, *arrays)
         return of_kernels, back
 
     def _gradients_by(self, product: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -223,7 +225,7 @@ class Bank:
         return lambda inputs, kernel, error: (product(inputs, error), self._times_transposed(kernel, error))
 
     def _with_pages(
-        self, active: Sequence[Active], partition: PartitionSettings, product: Callable[[Tensor, Tensor], Tensor]
+        self, active: Sequence[Active], lined_up: PartitionSettings, product: Callable[[Tensor, Tensor], Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A product of what the pages of tiles, (n,), hold, (n, 16·S, B), with another factor of each tile.
 
@@ -235,7 +237,7 @@ class Bank:
                 return product(ops.take(active[0].flat, pages, axis=0), others)
             found: list[Tensor] = []
             begin: Tensor = 0
-            for number, (mine, part, lane) in enumerate(zip(active, self._lanes, partition.lanes, strict=True)):
+            for number, (mine, part, lane) in enumerate(zip(active, self._lanes, lined_up.lanes, strict=True)):
                 end = None if number + 1 == len(active) else begin + lane.tiles  # the last takes what nobody owns, too
                 places = ops.maximum(pages[begin:end] - part.start, 0)
                 found.append(product(ops.take(mine.flat, places, axis=0), others[begin:end]))
@@ -262,19 +264,20 @@ class Bank:
         Returns:
             Class probabilities, (H, B, K) float32.
         """
-        partition = self._partition_settings(settings, steps)
-        hidden = self._first_layers(weights["kernel"], features, partition)
+        lined_up = self._partition_settings(settings, steps)
+        hidden = self._first_layers(weights["kernel"], features, lined_up)
         active = [
-            self._normalise(mine, self._norm(weights, part), lane)
-            for mine, part, lane in zip(hidden, self._lanes, partition.lanes, strict=True)
+            self._forward_inference(mine, self._norm(weights, part), lane)
+            for mine, part, lane in zip(hidden, self._lanes, lined_up.lanes, strict=True)
         ]
-        tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), partition)
-        return self._decide(tiles, pooled, {name: weights[name] for name in self.shape.slot_arrays}, partition)
+        tiles, pooled = self._sums(active, self._pooled(active), self._dense_kernels(weights), lined_up)
+        of_slots = {name: weights[name] for name in self.shape.slot_arrays}
+        return self._dense_probabilities(tiles, pooled, of_slots, lined_up)
 
 
-def _in_training(passes: Passes) -> Callable[..., Any]:
+def _training_forward(passes: Passes) -> Callable[..., Any]:
     return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=True)
 
 
-def _in_use(passes: Passes) -> Callable[..., Any]:
+def _inference_forward(passes: Passes) -> Callable[..., Any]:
     return lambda hidden, norm, lane: passes.forward(hidden, norm, lane, training=False)[0]

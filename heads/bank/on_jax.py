@@ -12,10 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import HeadArrays, Laid
-from heads.bank.partitions import one_of, partition_of, put_back, settings_of
-from heads.bank.program import CHUNK, Held, ScoringPlan, TrainingPlan, Values, filled
-from heads.bank.shape import BankShape, Sort
+from heads.bank.packing import HeadArrays, Laid
+from heads.bank.partitions import one_of, partition_of, partition_slice, put_back
+from heads.bank.program import (
+    CHUNK,
+    Held,
+    ProgramPart,
+    ScoringBatch,
+    ScoringPlan,
+    TrainingBatch,
+    TrainingPlan,
+    Values,
+    filled,
+)
+from heads.bank.settings import HostSettings
+from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, State, zero_state
 from heads.bank.tools import PlainTools
 
@@ -48,14 +59,14 @@ class BankProgram:
         """See ``Program``."""
         return jax.device_put(features, may_alias=True)  # without the word for it they would be copied on a CPU
 
-    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+    def train_epoch(self, settings: HostSettings, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         state, losses = self._train_epoch(self._changing(), settings, held, plan)
         self._state |= state
         return np.asarray(losses)
 
     def train_stream(
-        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+        self, settings: HostSettings, batches: Iterable[TrainingBatch], folds: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         losses = self._zeros()
@@ -64,11 +75,13 @@ class BankProgram:
             self._state |= state
         return np.asarray(losses)
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: HostSettings, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._predict_all(self._scored(), settings, held, plan))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+    def predict_stream(
+        self, settings: HostSettings, batches: Iterable[ScoringBatch]
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
         for batch in batches:
             yield np.asarray(self._predict_batch(self._scored(), settings, *batch))
@@ -90,7 +103,7 @@ class BankProgram:
                 new = {name: filled(array[start:end]) for name, array in arrays.items()}
                 self._state[part] = {**self._state[part], **_put(old, filled(where[start:end]), new)}
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: ProgramPart, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         laid: Laid = {}
         for sort, names in self._shape.arrays.items():
@@ -98,7 +111,7 @@ class BankProgram:
             laid[sort] = self._read(part, mine, [(fold, int(place)) for place in where[sort]])
         return laid
 
-    def _read(self, part: str, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
+    def _read(self, part: ProgramPart, names: Iterable[str], places: list[tuple[int, int]]) -> HeadArrays:
         arrays = {name: self._state[part][name] for name in names if name in self._state[part]}
         chunks = []
         for start in range(0, len(places), CHUNK):
@@ -138,14 +151,15 @@ class BankProgram:
     def _train(self, state: State, losses: Any, settings: Any, batch: Batch, fold: Any) -> Any:
         folds = self._shape.folds
 
-        def partition(number: Any, carry: Any) -> Any:
-            which = partition_of(number, fold, folds)
-            own = settings_of(settings, which)
-            mine, before = one_of(carry, which)
-            gradients = self._bank.gradients(mine["weights"], mine["counters"]["steps"], own, batch)
-            return put_back(carry, self._bank.update(mine, gradients, own, before), which)
+        def step(number: Any, carry: Any) -> Any:
+            partition = partition_of(number, fold, folds)
+            own_settings = partition_slice(settings, partition)
+            own_state, own_losses = one_of(carry, partition)
+            weights, steps = own_state["weights"], own_state["counters"]["steps"]
+            gradients = self._bank.gradients(weights, steps, own_settings, batch)
+            return put_back(carry, self._bank.update(own_state, gradients, own_settings, own_losses), partition)
 
-        return jax.lax.fori_loop(0, self._shape.training_partitions, partition, (state, losses))
+        return jax.lax.fori_loop(0, self._shape.training_partitions, step, (state, losses))
 
     def _predict_loop(self, state: State, settings: Any, held: Held, plan: ScoringPlan) -> Any:
         self.traces += 1
@@ -160,9 +174,9 @@ class BankProgram:
         return self._predict(state, settings, features, fold)
 
     def _predict(self, state: State, settings: Any, features: Any, fold: Any) -> Any:
-        mine = one_of(state, fold)
-        own = settings_of(settings, fold)
-        return self._scoring.probabilities(mine["weights"], mine["counters"]["steps"], own, self._rows(features))
+        own_state, own_settings = one_of(state, fold), partition_slice(settings, fold)
+        weights, steps = own_state["weights"], own_state["counters"]["steps"]
+        return self._scoring.probabilities(weights, steps, own_settings, self._rows(features))
 
     def _rows(self, features: Any) -> Any:
         """Features of B rows as (S·B, C), position by position."""

@@ -19,10 +19,22 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import Laid
-from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, settings_of
-from heads.bank.program import CHUNK, ExactForward, Held, ScoringPlan, TrainingPlan, Values, filled
-from heads.bank.shape import BankShape, Sort
+from heads.bank.packing import Laid
+from heads.bank.partitions import PARTITIONS_AT_ONCE, one_of, partition_of, partition_slice
+from heads.bank.program import (
+    CHUNK,
+    ExactForward,
+    Held,
+    ProgramPart,
+    ScoringBatch,
+    ScoringPlan,
+    TrainingBatch,
+    TrainingPlan,
+    Values,
+    filled,
+)
+from heads.bank.settings import HostSettings
+from heads.bank.shape import BankShape, Sort, Where
 from heads.bank.state import Arrays, Batch, Gradients, State, Used, zero_partition
 
 _DEPTH = 32
@@ -114,7 +126,7 @@ class BankProgram:
         self._state = [
             zero_partition(shape, lambda size, kind: tf.Variable(tf.zeros(size, kind))) for _ in range(shape.folds)
         ]
-        self._follow, self._move = _fused(self._follow_gradients), _fused(self._move_weights)
+        self._update_moments, self._update_weights = _fused(self._assign_moments), _fused(self._assign_weights)
         self._keep = _fused(self._keep_improved)
         self._put_at = {sort: _fused(_put) for sort in shape.arrays}
         self._train_epoch = tf.function(self._loop, autograph=False, reduce_retracing=True)
@@ -132,28 +144,30 @@ class BankProgram:
         held = tf.experimental.dlpack.from_dlpack((features.view(np.uint16) if narrow else features).__dlpack__())
         return tf.bitcast(held, tf.bfloat16) if narrow else held
 
-    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+    def train_epoch(self, settings: HostSettings, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._train_epoch(_tensors(settings), held, _tensors(plan)))
 
     def train_stream(
-        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+        self, settings: HostSettings, batches: Iterable[TrainingBatch], folds: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         """See ``Program``."""
-        settings, losses = _tensors(settings), self._zeros()
+        tensors, losses = _tensors(settings), self._zeros()
         for batch, fold in zip(batches, folds, strict=True):
-            losses = self._train_batch(settings, *_tensors((Batch(*batch), fold)), losses)
+            losses = self._train_batch(tensors, *_tensors((Batch(*batch), fold)), losses)
         return np.asarray(losses)
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: HostSettings, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """See ``Program``."""
         return np.asarray(self._predict_all(_tensors(settings), held, _tensors(plan)))
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+    def predict_stream(
+        self, settings: HostSettings, batches: Iterable[ScoringBatch]
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """See ``Program``."""
-        settings = _tensors(settings)
+        tensors = _tensors(settings)
         for batch in batches:
-            yield np.asarray(self._predict_batch(settings, *_tensors(batch)))
+            yield np.asarray(self._predict_batch(tensors, *_tensors(batch)))
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
@@ -177,7 +191,7 @@ class BankProgram:
                 old = {part: {name: self._state[fold][part][name] for name in arrays} for part, arrays in new.items()}
                 self._put_at[sort](old, *_tensors((filled(where[chunk, 1:]), new)))
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: ProgramPart, fold: int, where: Where) -> Laid:
         """See ``Program``."""
         state, laid = self._state[fold][part], {}
         for sort, names in self._shape.arrays.items():
@@ -206,17 +220,18 @@ class BankProgram:
         folds = self._shape.folds
 
         def train(count: int, number: Any, losses: Any) -> Any:
-            places = [partition_of(number + ahead, fold, folds) for ahead in range(count)]
+            partitions = [partition_of(number + ahead, fold, folds) for ahead in range(count)]
             # All are read before one is written: TensorFlow has what reads a variable of any of them wait for that.
-            read = [self._on(place, _weights_and_steps) for place in places]
-            own = [settings_of(settings, place) for place in places]
+            read = [self._on(partition, _weights_and_steps) for partition in partitions]
+            sliced = [partition_slice(settings, partition) for partition in partitions]
             found = [
-                self._bank.gradients(weights, steps, mine, batch)
-                for (weights, steps), mine in zip(read, own, strict=True)
+                self._bank.gradients(weights, steps, own_settings, batch)
+                for (weights, steps), own_settings in zip(read, sliced, strict=True)
             ]
-            for place, mine, gradients in zip(places, own, found, strict=True):
-                sums = self._on(place, partial(self._update, gradients, mine, one_of(losses, place)))
-                losses = tf.tensor_scatter_nd_update(losses, [[place]], sums[None])
+            for partition, own_settings, gradients in zip(partitions, sliced, found, strict=True):
+                own_losses = one_of(losses, partition)
+                sums = self._on(partition, partial(self._update, gradients, own_settings, own_losses))
+                losses = tf.tensor_scatter_nd_update(losses, [[partition]], sums[None])
             return number + count, losses
 
         every = self._shape.training_partitions
@@ -231,17 +246,17 @@ class BankProgram:
 
     def _update(self, gradients: Gradients, settings: Any, losses: Any, state: State) -> Any:
         moments = {part: state[part] for part in ("first", "second", "counters")}
-        losses = self._follow(moments, gradients, settings, losses)
-        self._move(state["weights"], moments, gradients, settings)
+        losses = self._update_moments(moments, gradients, settings, losses)
+        self._update_weights(state["weights"], moments, gradients, settings)
         return losses
 
-    def _follow_gradients(self, moments: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
-        new, losses = self._bank.follow(_values(moments), gradients, settings, losses)
+    def _assign_moments(self, moments: State, gradients: Gradients, settings: Any, losses: Any) -> Any:
+        new, losses = self._bank.update_moments(_values(moments), gradients, settings, losses)
         _assign(moments, new)
         return losses
 
-    def _move_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Any) -> None:
-        _assign(weights, self._bank.move(_values(weights), _values(moments), gradients, settings))
+    def _assign_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Any) -> None:
+        _assign(weights, self._bank.update_weights(_values(weights), _values(moments), gradients, settings))
 
     def _keep_improved(self, weights: Arrays, best: Arrays, improved: Any, owner: Any, page_of_tile: Any) -> None:
         _assign(best, self._bank.keep(_values(weights), _values(best), improved, owner, page_of_tile))
@@ -269,7 +284,7 @@ class BankProgram:
 
     def _predict(self, settings: Any, features: Any, fold: Any) -> Any:
         weights, steps = self._on(fold, _weights_and_steps)
-        return self._scoring.probabilities(weights, steps, settings_of(settings, fold), features)
+        return self._scoring.probabilities(weights, steps, partition_slice(settings, fold), features)
 
     def _rows_of(self, held: Held, places: Any) -> Any:
         """B held rows as (S·B, C), S positions and C channels: gathered by position, which costs no more than by row.

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from heads.bank.first_layer import Channels, FirstLayer
-from heads.bank.functions import Tensor
 from heads.bank.places import at, bits, kept_as, put
 from heads.bank.state import Active, Arrays, Lane, Norm
+from heads.model.functions import Tensor
 from heads.model.spec import PAGE
 
 
@@ -56,20 +56,20 @@ class Passes(Protocol):
 class PageByPage:
     """Each page in use by itself: its one kind's functions, on what fits the cache."""
 
-    def __init__(self, first: FirstLayer) -> None:
-        self._first, self._shape = first, first.shape
-        self._values = first.shape.positions * first.batch
+    def __init__(self, layer: FirstLayer) -> None:
+        self._layer, self._shape = layer, layer.shape
+        self._values = layer.shape.positions * layer.batch
 
     def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
-        first, shape, dtype, kept = self._first, self._shape, self._first.dtype, kept_as(self._first.dtype)
+        layer, shape, dtype, kept = self._layer, self._shape, self._layer.dtype, kept_as(self._layer.dtype)
         hidden = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))  # (N, S·B) to (M, 16, S·B)
         pages = hidden.shape[0]
         found = {}
         if shape.flattens:
             found["flat"] = ops.zeros((pages, PAGE, self._values), kept)
         if shape.pools:
-            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, first.batch), kept)
+            found["pooled"] = ops.zeros((pages, PAGE, shape.pooled_values, layer.batch), kept)
         if norm is not None:
             found |= {"mean": ops.zeros((pages, PAGE), "float32"), "variance": ops.zeros((pages, PAGE), "float32")}
 
@@ -79,21 +79,21 @@ class PageByPage:
             found = dict(found)
             if own is not None:
                 if training:
-                    own = Norm(own.beta, *first.moments(mine, channels))
+                    own = Norm(own.beta, *layer.batch_statistics(mine, channels))
                 found["mean"] = put(found["mean"], page, own.mean)
                 found["variance"] = put(found["variance"], page, own.variance)
-            values = first.activated(mine, own, channels, training=training)
+            values = layer.activation_forward(mine, own, channels, training=training)
             if shape.flattens:
                 once = ops.minimum(at(lane.pages["tile_count"], page), 1)  # a loop, as it writes where its array lies
                 found["flat"] = ops.fori_loop(0, once, lambda _, flat: put(flat, page, values, dtype), found["flat"])
             if shape.pools:
-                found["pooled"] = put(found["pooled"], page, first.pooled(values, channels), dtype)
+                found["pooled"] = put(found["pooled"], page, layer.pool_forward(values, channels), dtype)
             return found
 
         found = ops.fori_loop(0, lane.used.count, body, found)
         flat, pooled = (_values_of(found.get(name), dtype) for name in ("flat", "pooled"))
         if flat is not None:
-            flat = ops.reshape(flat, (-1, PAGE * shape.positions, first.batch))  # (M, 16, S·B) to (M, 16·S, B)
+            flat = ops.reshape(flat, (-1, PAGE * shape.positions, layer.batch))  # (M, 16, S·B) to (M, 16·S, B)
         statistics = None if norm is None else Norm(norm.beta, found["mean"], found["variance"])
         return Active(flat, _joined(pooled)), statistics
 
@@ -101,13 +101,13 @@ class PageByPage:
         self, hidden: Tensor, back: Arrays, norm: Norm | None, lane: Lane, over: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
-        first, dtype = self._first, self._first.dtype
+        layer, dtype = self._layer, self._layer.dtype
         paged = bits(ops.reshape(hidden, (-1, PAGE, hidden.shape[-1])))  # (N, S·B) to (M, 16, S·B)
         tiles, pooled = back.get("tiles"), back.get("pooled")
         if tiles is not None:
             tiles = bits(ops.reshape(tiles, (-1, PAGE, self._values)))  # (T, 16·S, B) to (T, 16, S·B)
         if pooled is not None:
-            pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, first.batch)))  # (M, 16, Q, B)
+            pooled = bits(ops.reshape(pooled, (-1, PAGE, self._shape.pooled_values, layer.batch)))  # (M, 16, Q, B)
         start = ops.zeros(paged.shape, kept_as(dtype)) if over is None else bits(ops.reshape(over, paged.shape))
         found = {"error": start}
         if norm is not None:
@@ -126,8 +126,8 @@ class PageByPage:
             page = ops.take(lane.used.places, number, axis=0)
             mine, channels, own = self._of_page(paged, page), _channels(lane, page), _norm_of(norm, page)
             error = None if pooled is None else at(pooled, page, dtype)
-            error = first.unpooled(lambda: flat(page), error, mine, own, channels)
-            error, beta = first.deactivated(mine, error, own, channels)
+            error = layer.pool_backward(lambda: flat(page), error, mine, own, channels)
+            error, beta = layer.activation_backward(mine, error, own, channels)
             found = {**found, "error": put(found["error"], page, error, dtype)}
             if beta is not None:
                 found["beta"] = put(found["beta"], page, beta)
@@ -137,27 +137,27 @@ class PageByPage:
         return ops.reshape(_values_of(found["error"], dtype), hidden.shape), found.get("beta")
 
     def _of_page(self, bits_of_pages: Tensor, page: Tensor) -> Tensor:
-        return at(bits_of_pages, page, self._first.dtype)[:, : self._values]
+        return at(bits_of_pages, page, self._layer.dtype)[:, : self._values]
 
 
 class WholePasses:
     """All pages at once: every kind's functions for every channel, of which the channel's code chooses."""
 
-    def __init__(self, first: FirstLayer) -> None:
-        self._first, self._shape = first, first.shape
+    def __init__(self, layer: FirstLayer) -> None:
+        self._layer, self._shape = layer, layer.shape
 
     def forward(self, hidden: Tensor, norm: Norm | None, lane: Lane, *, training: bool) -> tuple[Active, Norm | None]:
         """See ``Passes``."""
-        first, shape = self._first, self._shape
+        layer, shape = self._layer, self._shape
         channels, own = _channels(lane, None), _norm_of(norm, None)
         if own is not None and training:
-            own = Norm(own.beta, *first.moments(hidden, channels))
-        values = first.activated(hidden, own, channels, training=training)
+            own = Norm(own.beta, *layer.batch_statistics(hidden, channels))
+        values = layer.activation_forward(hidden, own, channels, training=training)
         flat = pooled = None
         if shape.flattens:  # (N, S·B) to (M, 16·S, B)
-            flat = ops.reshape(ops.cast(values, first.dtype), (-1, PAGE * shape.positions, first.batch))
+            flat = ops.reshape(ops.cast(values, layer.dtype), (-1, PAGE * shape.positions, layer.batch))
         if shape.pools:  # (N, Q, B) to (M, 16·Q, B)
-            pooled = ops.reshape(first.pooled(values, channels), (-1, PAGE * shape.pooled_values, first.batch))
+            pooled = ops.reshape(layer.pool_forward(values, channels), (-1, PAGE * shape.pooled_values, layer.batch))
         return Active(flat, pooled), None if own is None else Norm(*(_in_pages(array) for array in own))
 
     def backward(
@@ -165,12 +165,12 @@ class WholePasses:
     ) -> tuple[Tensor, Tensor | None]:
         """See ``Passes``."""
         del over
-        first, pooled = self._first, back.get("pooled")
+        layer, pooled = self._layer, back.get("pooled")
         channels, own = _channels(lane, None), _norm_of(norm, None)
         # (M, 16·Q, B) to (N, Q, B)
-        error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, first.batch))
-        error = first.unpooled(lambda: self._of_pages(back["tiles"], lane), error, hidden, own, channels)
-        error, beta = first.deactivated(hidden, error, own, channels)
+        error = None if pooled is None else ops.reshape(pooled, (-1, self._shape.pooled_values, layer.batch))
+        error = layer.pool_backward(lambda: self._of_pages(back["tiles"], lane), error, hidden, own, channels)
+        error, beta = layer.activation_backward(hidden, error, own, channels)
         return error, None if beta is None else _in_pages(beta)
 
     def _of_pages(self, tiles: Tensor, lane: Lane) -> Tensor:
@@ -181,7 +181,7 @@ class WholePasses:
             there = (lane.pages["tile_count"] > part)[:, None, None]
             mine = ops.take(tiles, lane.pages["tiles"][:, part], axis=0)  # (T, 16·S, B) to (M, 16·S, B)
             total = total + ops.where(there, ops.cast(mine, "float32"), 0.0)
-        return ops.reshape(total, (-1, self._shape.positions * self._first.batch))
+        return ops.reshape(total, (-1, self._shape.positions * self._layer.batch))
 
 
 def _channels(lane: Lane, page: Tensor | None) -> Channels:

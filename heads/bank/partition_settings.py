@@ -6,10 +6,9 @@ import numpy as np
 from keras import ops
 
 from heads.bank.dropout import keys
-from heads.bank.functions import Tensor
 from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, Lane, PartitionSettings, Settings, Used
-from heads.model.functions import POOLINGS
+from heads.model.functions import POOLINGS, Tensor
 from heads.model.spec import PAGE
 
 _OF_SLOTS = (

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from keras import ops, tree
 
-from heads.bank.functions import Tensor, in_own_kernel
+from heads.bank.functions import in_own_kernel
 from heads.bank.state import Settings
+from heads.model.functions import Tensor
 
 T = TypeVar("T")
 PARTITIONS_AT_ONCE = 2
@@ -52,6 +53,6 @@ def put_back(arrays: T, new: T, partition: Tensor) -> T:
     return placed
 
 
-def settings_of(settings: Settings, partition: Tensor) -> Settings:
+def partition_slice(settings: Settings, partition: Tensor) -> Settings:
     """Returns the settings of one partition."""
     return settings | {name: one_of(settings[name], partition) for name in _OF_PARTITIONS}

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from keras import backend, ops
 
-from heads.bank.functions import Tensor
 from heads.bank.state import Arrays, Used
+from heads.model.functions import Tensor
 
 Sizes = dict[str, tuple[int, ...]]
 """Shape of one place of each result, float32 all of them."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays, Laid
-from heads.bank.shape import BankShape, Sort
+from heads.bank.packing import HeadArrays, Laid
+from heads.bank.settings import HostSettings
+from heads.bank.shape import BankShape, Sort, StatePart, Where
 
 CHUNK = 16
 """Pages, tiles or slots in one write or read: one compiled shape, whatever the heads."""
 Values = dict[str, HeadArrays]
 """Arrays by part of the state and by name, one place behind the other."""
+ProgramPart = StatePart | Literal["counters"]
+"""A part of the state; counters are of slots."""
 Held = Any
 """Features on the device, (n, positions · channels) in the products' dtype."""
+TrainingBatch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""From the host: features (batch, h, w, c) and labels (batch,)."""
+ScoringBatch = tuple[npt.NDArray[Any], np.int32]
+"""From the host: features (rows, h, w, c), and the fold whose heads are scored on them."""
 _ALIGNMENT = 64
 """Bytes: an array that begins at a multiple of it backends take for their own, as it is."""
 
@@ -79,19 +86,21 @@ class Program(Protocol):
         Where that is the CPU an ``aligned`` array is not copied: it stays the only one of its size.
         """
 
-    def train_epoch(self, settings: Any, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
+    def train_epoch(self, settings: HostSettings, held: Held, plan: TrainingPlan) -> npt.NDArray[np.float32]:
         """Trains on held features; returns the sums of the losses, (folds, slots)."""
 
     def train_stream(
-        self, settings: Any, batches: Iterable[tuple[Any, Any]], folds: npt.NDArray[np.int32]
+        self, settings: HostSettings, batches: Iterable[TrainingBatch], folds: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
-        """The same with (features (batch, h, w, c), labels (batch,)) from the host."""
+        """The same with batches from the host."""
 
-    def predict_held(self, settings: Any, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
+    def predict_held(self, settings: HostSettings, held: Held, plan: ScoringPlan) -> npt.NDArray[np.float32]:
         """Class probabilities, (batches, slots, rows, classes)."""
 
-    def predict_stream(self, settings: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator[npt.NDArray[np.float32]]:
-        """The same with (features (rows, h, w, c), fold) from the host, batch by batch: (slots, rows, classes)."""
+    def predict_stream(
+        self, settings: HostSettings, batches: Iterable[ScoringBatch]
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """The same with batches from the host, one after the other: (slots, rows, classes)."""
 
     def keep(
         self, improved: npt.NDArray[np.bool_], owner: npt.NDArray[np.int32], page_of_tile: npt.NDArray[np.int32]
@@ -101,7 +110,7 @@ class Program(Protocol):
     def write(self, sort: Sort, where: npt.NDArray[np.int32], values: Values) -> None:
         """Writes values at (n, 2) places of a sort: (fold, place) each."""
 
-    def read(self, part: str, fold: int, where: dict[Sort, npt.NDArray[np.int64]]) -> Laid:
+    def read(self, part: ProgramPart, fold: int, where: Where) -> Laid:
         """Returns one part of the arrays at places of one fold; ``steps`` is among those of slots."""
 
 

@@ -20,6 +20,10 @@ TILE = 32
 
 Sort = Literal["pages", "tiles", "slots"]
 """What an array has places for."""
+StatePart = Literal["weights", "first", "second", "best"]
+"""What a bank keeps of its heads: see ``heads.bank.state.State``, which has counters, too."""
+Where = dict[Sort, npt.NDArray[np.int64]]
+"""Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,19 @@ class BankShape:
             lanes=lanes,
         )
         return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
+
+    def just_for(self, specs: Collection[HeadSpec]) -> BankShape:
+        """Returns the shape of a bank for just these heads and their kinds, with this one's rows, folds and lanes."""
+        return BankShape.covering(
+            specs,
+            pages=sum(map(pages_of, specs)),
+            feature_shape=self.feature_shape,
+            classes=self.classes,
+            batch=self.batch,
+            folds=self.folds,
+            room=self.room_for(specs),
+            lanes=self.lanes,
+        )
 
     def room_for(self, specs: Iterable[HeadSpec]) -> Room:
         """Returns what these heads take at once."""
@@ -247,7 +264,7 @@ class BankShape:
         return tuple(name for name in self._names if name not in STATISTICS)
 
     @property
-    def state_parts(self) -> dict[str, tuple[str, ...]]:
+    def state_parts(self) -> dict[StatePart, tuple[str, ...]]:
         """Names of the arrays in each part of a bank's state: moments only of what is trained."""
         every = self._names
         return {"weights": every, "first": self.trained, "second": self.trained, "best": every}

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from heads.bank.functions import Tensor
 from heads.bank.shape import BankShape
+from heads.model.functions import Tensor
 
 Arrays = dict[str, Tensor]
 State = dict[str, Arrays]

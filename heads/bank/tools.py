@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from keras import ops
 
-from heads.bank.functions import Tensor
 from heads.bank.state import Used
+from heads.model.functions import Tensor
 
 
 class Tools(Protocol):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from keras import ops
 
-from heads.bank.functions import Tensor, as_deep
+from heads.bank.functions import as_deep
 from heads.bank.shape import BankShape, Sort
 from heads.bank.state import Arrays, Gradients, Settings, State
+from heads.model.functions import Tensor
 from heads.model.spec import ADAM_EPSILON
 from heads.model.weights import BATCH_NORM_MOMENTUM
 
@@ -42,10 +43,12 @@ class Update:
         Returns:
             The new state, and the losses with this batch's added.
         """
-        moments, losses = self.follow(state, gradients, settings, losses)
-        return {**moments, "weights": self.move(state["weights"], moments, gradients, settings)}, losses
+        moments, losses = self.update_moments(state, gradients, settings, losses)
+        return {**moments, "weights": self.update_weights(state["weights"], moments, gradients, settings)}, losses
 
-    def follow(self, state: State, gradients: Gradients, settings: Settings, losses: Tensor) -> tuple[State, Tensor]:
+    def update_moments(
+        self, state: State, gradients: Gradients, settings: Settings, losses: Tensor
+    ) -> tuple[State, Tensor]:
         """The first pass: ``first``, ``second`` and ``counters`` of the new state, and the losses; see ``update``."""
         trains = settings["taken"]
         steps = state["counters"]["steps"] + ops.cast(trains, "int32")
@@ -58,16 +61,16 @@ class Update:
             first, second = state["first"][name], state["second"][name]
             gradient = ops.cast(gradients.weights[name], "float32")
             own = {key: as_deep(vector, first) for key, vector in of[self._sort_of[name]].items()}
-            followed = first + (gradient - first) * (1 - ADAM_BETAS[0])
+            updated = first + (gradient - first) * (1 - ADAM_BETAS[0])
             if True in self.shape.sgd:  # whose velocity is what is added to the weights
-                followed = ops.where(own["sgd"], first * own["momentum"] - gradient * own["rate"], followed)
-            new["first"][name] = ops.where(own["trains"], followed, first)
+                updated = ops.where(own["sgd"], first * own["momentum"] - gradient * own["rate"], updated)
+            new["first"][name] = ops.where(own["trains"], updated, first)
             new["second"][name] = ops.where(
                 own["trains"], second + (ops.square(gradient) - second) * (1 - ADAM_BETAS[1]), second
             )
         return new, ops.where(trains, losses + gradients.loss, losses)
 
-    def move(self, weights: Arrays, moments: State, gradients: Gradients, settings: Settings) -> Arrays:
+    def update_weights(self, weights: Arrays, moments: State, gradients: Gradients, settings: Settings) -> Arrays:
         """The second pass: the new weights, by what the first one returned."""
         rate = settings["learning_rate"]
         count = ops.cast(ops.maximum(moments["counters"]["steps"], 1), "float32")

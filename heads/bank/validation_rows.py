@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.rows.feed import Feed
 from features.store.schema import Rows
-from heads.bank.program import ScoringPlan
+from heads.bank.program import ScoringBatch, ScoringPlan
 from heads.metrics.scoring import EPOCH_VIEW
 
 _PART_BYTES = 2**26
@@ -59,8 +58,8 @@ class ValidationRows:
         """Rows of a batch."""
         return int(self.rows.shape[1])
 
-    def batches(self, feed: Feed) -> Iterable[tuple[Any, Any]]:
-        """Yields (features (batch, h, w, c), fold) from the feed."""
+    def batches(self, feed: Feed) -> Iterable[ScoringBatch]:
+        """Yields the batches from the feed."""
         for rows, fold in zip(self.rows, self.folds, strict=True):
             yield feed.take(rows, EPOCH_VIEW), fold
 

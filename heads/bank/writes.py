@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from heads.bank.pages import HeadArrays, Laid, pack
+from heads.bank.packing import HeadArrays, Laid, pack
 from heads.bank.program import Program, Values
-from heads.bank.shape import BankShape, Sort
+from heads.bank.shape import BankShape, Sort, StatePart, Where
 from heads.model.spec import HeadSpec
-
-Where = dict[Sort, npt.NDArray[np.int64]]
-"""Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
 class HeadWrites:
@@ -21,9 +17,9 @@ class HeadWrites:
         self._shape = shape
         self._where: dict[Sort, list[tuple[int, int]]] = {sort: [] for sort in shape.arrays}
         self._steps: list[int] = []
-        self._laid: list[dict[str, Laid]] = []
+        self._laid: list[dict[StatePart, Laid]] = []
 
-    def add(self, fold: int, where: Where, spec: HeadSpec, parts: dict[str, HeadArrays], *, steps: int) -> None:
+    def add(self, fold: int, where: Where, spec: HeadSpec, parts: dict[StatePart, HeadArrays], *, steps: int) -> None:
         """Puts a fold's head at its places; parts that are left out become zeros."""
         self._note(fold, where, steps)
         self._laid.append({part: pack(self._shape, spec, parts.get(part, {})) for part in self._shape.state_parts})

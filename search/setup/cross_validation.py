@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -43,24 +42,23 @@ def cross_validate(
     rows = np.sort(np.concatenate(folds))
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
     plan, _ = plan_fold_epoch(folds, batch_size=batch_size, views=feed.views, seed=seed, epoch=0)
-    covering = partial(
-        BankShape.covering,
-        [spec for spec, _ in heads],
-        pages=sum(pages_of(spec) for spec, _ in heads),
+    specs = [spec for spec, _ in heads]
+    most = BankShape.covering(
+        specs,
+        pages=sum(map(pages_of, specs)),
         feature_shape=feed.shape,
         classes=len(source.classes),
         batch=plan.rows.shape[1],
         folds=len(folds),
     )
-    shape = covering(room=covering().room_for(spec for spec, _ in heads))
-    engine = Engine(shape, train=feed, validation_rows=folds, resident=feed.resident)
+    engine = Engine(most.just_for(specs), train=feed, validation_rows=folds, resident=feed.resident)
     numbers = range(len(folds))
     newcomers = [
         Newcomer(spec=spec, seeds=tuple(derive_seed(own, "fold", fold) for fold in numbers), epochs=epochs)
         for spec, own in heads
     ]
     slots = engine.insert(newcomers)
-    _train(engine, slots, folds, feed.views, epochs=epochs, batch_size=batch_size, seed=seed)
+    _train(engine, folds, feed.views, epochs=epochs, batch_size=batch_size, seed=seed)
     finished = [
         Finished(spec=spec, weights=engine.take_out(slot, fold=fold), fold=fold)
         for slot, (spec, _) in zip(slots, heads, strict=True)
@@ -70,23 +68,12 @@ def cross_validate(
     return [np.concatenate([next(found) for _ in numbers]) for _ in heads]
 
 
-def _train(
-    engine: Engine,
-    slots: Sequence[int],
-    folds: Sequence[Rows],
-    views: int,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> None:
+def _train(engine: Engine, folds: Sequence[Rows], views: int, *, epochs: int, batch_size: int, seed: int) -> None:
     """Trains, and keeps of each head in each fold its best epoch, or the last where it counts."""
-    here = np.zeros(engine.learning_rates.rates.shape, bool)
-    here[:, list(slots)] = True
-    best = BestEpochs(np.array([spec is not None and spec.last_counts for spec in engine.specs]))
+    best = BestEpochs(engine.last_counts)
     for epoch in range(epochs):
         plan, fold_of_batch = plan_fold_epoch(folds, batch_size=batch_size, views=views, seed=seed, epoch=epoch)
         engine.train_epoch(plan, fold_of_batch)
         scores = engine.validate()
-        engine.learning_rates.update(scores.loss, here)
-        engine.keep(best.update(scores, here))
+        engine.update_learning_rates(scores.loss)
+        engine.keep(best.update(scores, engine.occupied))

@@ -176,13 +176,13 @@ class Banks:
             InputError: A store was written to: what was found of it is worth nothing.
         """
         found = {}
-        for name, slots in _slots_of(trials).items():
+        for name in _slots_of(trials):
             engine = self._engines[name]
             plan, fold_of_batch = self._plan(name, epoch=epoch)
             losses = engine.train_epoch(plan, fold_of_batch)
             scores = engine.validate()
             rates = engine.learning_rates.rates.copy()
-            engine.learning_rates.update(scores.loss, _marked(losses.shape, slots))
+            engine.update_learning_rates(scores.loss)
             found[name] = Trained(losses, scores, rates, engine.epoch_flops(len(plan)))
         self._require_unchanged()
         return found

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.runtime.allocator import keep_freed_memory
-from heads.bank.shape import BankShape, pages_of
-from heads.model.spec import HeadSpec
 from search.record.opened_study import OpenedStudy
 from search.setup.stores import StudyData
 from search.training.bank_shapes import BankShapes
@@ -125,22 +122,9 @@ def _restore(pool: Pool, snapshot: Snapshot, saved: Saved | None) -> None:
 def _smaller(snapshot: Snapshot) -> Snapshot:
     """Returns the snapshot for banks that have room for just the heads in it."""
     shapes = {
-        name: _covering(shape, [banked.asked.spec for banked in snapshot.trials if banked.store == name])
+        name: shape.just_for([banked.asked.spec for banked in snapshot.trials if banked.store == name])
         for name, shape in snapshot.banks.shapes.items()
         if any(banked.store == name for banked in snapshot.trials)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
     return replace(snapshot, banks=smaller, places=[])
-
-
-def _covering(shape: BankShape, specs: Sequence[HeadSpec]) -> BankShape:
-    return BankShape.covering(
-        specs,
-        pages=sum(map(pages_of, specs)),
-        feature_shape=shape.feature_shape,
-        classes=shape.classes,
-        batch=shape.batch,
-        folds=shape.folds,
-        room=shape.room_for(specs),
-        lanes=shape.lanes,
-    )

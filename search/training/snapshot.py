@@ -23,7 +23,8 @@ from features.runtime.files import being_written, replacing
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.head_state import HeadState, check_state
-from heads.bank.pages import HeadArrays, Place
+from heads.bank.packing import HeadArrays
+from heads.bank.pages import Place
 from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE

@@ -75,8 +75,7 @@ def run_epoch(engine: Engine, epoch: int) -> tuple[np.ndarray, np.ndarray, np.nd
     """Trains and scores one epoch and moves the learning rates on: train losses, losses, accuracies."""
     train = engine.train_epoch(plan(engine, epoch))
     losses, accuracies, _ = engine.validate()
-    heads = np.broadcast_to([spec is not None for spec in engine.specs], losses.shape)
-    engine.learning_rates.update(losses, heads)
+    engine.update_learning_rates(losses)
     return train, losses, accuracies
 
 

@@ -40,8 +40,8 @@ def epoch_of(engine: Engine, feeds: tuple[Feed, Feed], number: int) -> tuple[np.
     """Trains one epoch: training losses and validation losses by slot."""
     plan = plan_epoch(feeds[0].rows, batch_size=BATCH, views=2, seed=PLAN_SEED, epoch=number)
     losses, scores = engine.train_epoch(plan), engine.validate()
-    engine.learning_rates.update(scores.loss, ~np.isnan(scores.loss))
-    engine.keep(~np.isnan(scores.loss))
+    engine.update_learning_rates(scores.loss)
+    engine.keep(engine.occupied)
     return losses[0], scores.loss[0]
 
 

@@ -11,7 +11,9 @@ import pytest
 from small_bank import EXTREMES, SHAPE
 
 from heads.bank.mathematics import Bank
-from heads.bank.pages import PageTable, named, pack, settings_of
+from heads.bank.packing import named, pack
+from heads.bank.pages import PageTable
+from heads.bank.settings import bank_settings
 from heads.bank.shape import BankShape
 from heads.bank.state import Batch
 from heads.bank.tools import PlainTools
@@ -65,7 +67,7 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     state, fixed, batch, steps = laid_out(shape, kinds, free=3)
     batch = batch._replace(features=keras.ops.cast(batch.features, dtype))
     rounded = {"atol": 2e-3, "rtol": 2e-2}
-    close, of_loss, of_shares = (
+    close, of_loss, of_probabilities = (
         (rounded, rounded, rounded)
         if dtype == "bfloat16"
         else ({"atol": 2e-6, "rtol": 2e-4}, {"atol": 1e-6, "rtol": 1e-5}, {"atol": 1e-6})
@@ -85,7 +87,7 @@ def test_page_by_page_is_as_all_at_once(norm, dtype):
     features = batch.features
     ours, theirs = (np.asarray(bank.probabilities(tensors, steps, fixed, features)) for bank in banks)
     taken = np.asarray(fixed["taken"])
-    np.testing.assert_allclose(ours[taken], theirs[taken], **of_shares)
+    np.testing.assert_allclose(ours[taken], theirs[taken], **of_probabilities)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at what TensorFlow has XLA compile")
@@ -102,9 +104,10 @@ def test_the_way_back_is_made_where_the_activations_lay(pages):
     state, fixed, batch, steps = laid_out(shape, EXTREMES)
     tensors = {name: keras.ops.convert_to_tensor(values) for name, values in state.items()}
     bank = Bank(shape, "float32", tools)
-    partition = bank._partition_settings(fixed, steps)
-    hidden = bank._first_layers(tensors.pop("kernel"), batch.features, partition)
-    text = bank._between.experimental_get_compiler_ir(hidden, tensors, batch.labels, partition)(stage="optimized_hlo")
+    lined_up = bank._partition_settings(fixed, steps)
+    hidden = bank._first_layers(tensors.pop("kernel"), batch.features, lined_up)
+    joined = bank._joined_loss_and_gradients
+    text = joined.experimental_get_compiler_ir(hidden, tensors, batch.labels, lined_up)(stage="optimized_hlo")
     whole = re.escape(f"f32[{shape.pages},16,{shape.positions * shape.batch}]")
     made = re.findall(rf"= {whole}\S* ([a-z-]+)\(", text[text.index("\nENTRY") :])
     assert ("conditional(" in text[text.index("\nENTRY") :]) == (pages > 6)
@@ -131,7 +134,7 @@ def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
             for name, values in arrays.items():
                 state[name][where[sort]] = values
     generator = np.random.default_rng(5)
-    settings_ = settings_of(
+    settings = bank_settings(
         shape,
         table,
         heads,
@@ -140,7 +143,7 @@ def laid_out(shape: BankShape, specs: list[HeadSpec], *, free: int = 0):
         class_weights=generator.uniform(0.5, 2, 4).astype(np.float32),
     )
     tensor = keras.ops.convert_to_tensor
-    fixed = {name: tensor(values) for name, values in settings_.items()}
+    fixed = {name: tensor(values) for name, values in settings.items()}
     rows = shape.batch
     features = tensor(generator.uniform(0, 2, (rows * 4, 8)).astype(np.float32))
     batch = Batch(features, tensor(generator.integers(0, 4, rows).astype(np.int32)))

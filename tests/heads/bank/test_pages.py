@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_bank import SHAPE, SPECS, shape_of
 
-from heads.bank.pages import FREE, PageTable, listed, named, pack, unpack
+from heads.bank.packing import listed, named, pack, unpack
+from heads.bank.pages import FREE, PageTable
 from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import HeadSpec
 from heads.model.weights import initial_weights
