@@ -220,7 +220,7 @@ def test_the_features_of_all_stores_share_one_half_of_the_memory(store, monkeypa
 
     monkeypatch.setattr(MadeProgram, "hold", hold)
     monkeypatch.setattr(sizing, "resident_budget", budget)
-    monkeypatch.setattr(sizing, "_bytes", lambda *_: int(bank * of_store))
+    monkeypatch.setattr(sizing, "_bank_bytes", lambda *_: int(bank * of_store))
     shape = BankShape.covering([HeadSpec(conv_width=16)], pages=1, feature_shape=SHAPE, classes=4, batch=25)
     names = [f"store {number}" for number in range(stores)]
     config = SimpleNamespace(dtype="float32", objective="accuracy", class_weights="none")
