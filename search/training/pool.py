@@ -386,7 +386,7 @@ class Pool:
         return Snapshot(
             finished=sum(trial.state.is_finished() for trial in trials),
             epoch=self.epoch,
-            banks=BankShapes(self.banks.shapes, self.banks.pages),
+            shapes=BankShapes(self.banks.shapes, self.banks.pages),
             members=[replace(member, rates=list(member.rates)) for member in self.members],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),

@@ -46,7 +46,7 @@ class Recording:
 def run_pool(
     recording: Recording,
     *,
-    banks: BankShapes,
+    shapes: BankShapes,
     data: StudyData,
     book: Book,
     sink: CheckpointSink,
@@ -58,7 +58,7 @@ def run_pool(
 
     Args:
         recording: Where its record goes, and what a killed run left there.
-        banks: Their shapes.
+        shapes: Of these banks.
         data: Rows to train and validate on.
         book: Gives out the trials.
         sink: Takes the heads.
@@ -78,12 +78,12 @@ def run_pool(
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
     snapshots = Snapshots(recording.folder, opened.journal, every=recording.snapshot_every)
-    snapshot = saved.bring_back(book.back, banks) if saved else None
+    snapshot = saved.bring_back(book.back, shapes) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
-    with closing(snapshots), memory_for(banks.pages):
+    with closing(snapshots), memory_for(shapes.pages):
         while not through:
-            made = Banks(snapshot.banks if snapshot else banks, data.named, book.config)
+            made = Banks(snapshot.shapes if snapshot else shapes, data.named, book.config)
             pool = Pool(
                 book,
                 made,
@@ -126,11 +126,11 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
     """Returns the snapshot for banks that have room for just the heads in it."""
     shapes = {
         name: _covering(shape, [member.asked.spec for member in snapshot.members if member.store == name])
-        for name, shape in snapshot.banks.shapes.items()
+        for name, shape in snapshot.shapes.by_store.items()
         if any(member.store == name for member in snapshot.members)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
-    return replace(snapshot, banks=smaller, places=[])
+    return replace(snapshot, shapes=smaller, places=[])
 
 
 def _covering(shape: BankShape, specs: Sequence[HeadSpec]) -> BankShape:

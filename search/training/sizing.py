@@ -318,6 +318,6 @@ def settle_banks(config: StudyConfig, space: Space, data: StudyData) -> tuple[St
     """Decides dtype and size of the banks, unless the study has decided before; returns them in the config too."""
     extremes, typical = space.extremes(), space.typical()
     requests = {name: BankRequest.of_study(extremes, config, one, typical=typical) for name, one in data.named.items()}
-    banks = bank_shapes(requests, trials=config.trials, pages=config.pages)
+    shapes = bank_shapes(requests, trials=config.trials, pages=config.pages)
     dtype = next(iter(requests.values())).dtype
-    return config.model_copy(update={"dtype": dtype, "pages": banks.pages}), banks
+    return config.model_copy(update={"dtype": dtype, "pages": shapes.pages}), shapes

@@ -71,20 +71,20 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     config = make_config(**told, split=data.split, **settings)
     opened = open_record(folder, "pool", None, direction="maximize", resume=False)
     study_data = StudyData.of_one(data)
-    config, banks = settle_banks(config, parsed, study_data)
+    config, shapes = settle_banks(config, parsed, study_data)
     book = Book(opened.study, config, parsed)
     checkpoints = TopCheckpoints(Searched(folder, opened.study, config, parsed, study_data))
     with closing(opened), Display(opened.study, config) as display:
         throughput = run_pool(
             Recording(folder, opened, None, 1e9),
-            banks=banks,
+            shapes=shapes,
             data=study_data,
             book=book,
             sink=checkpoints,
             display=display,
             shrinks=shrinks,
         )
-    bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=None)
+    bank = describe_bank(shapes.pages, str(config.dtype), throughput, bare=None)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
 
