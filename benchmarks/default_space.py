@@ -113,7 +113,7 @@ def fill_bank(arguments: argparse.Namespace, data: Any, epochs: int, dtype: str)
         folds=max(1, arguments.folds),
         dtype=dtype,
     )
-    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=arguments.pages).shapes[ALONE]
+    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=arguments.pages).first
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     specs: list[Any] = []
     table, skipped = PageTable(shape), 0

@@ -92,7 +92,7 @@ def bank_of(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
         folds=1,
         dtype=arguments.dtype,
     )
-    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=85 if arguments.narrow else None).shapes[ALONE]
+    shape = bank_shapes({ALONE: request}, trials=arguments.trials, pages=85 if arguments.narrow else None).first
     table, specs = PageTable(shape), [None] * shape.slots
     for spec in heads:
         if table.has_room(spec) and shape.slots - specs.count(None) < arguments.heads:

@@ -70,35 +70,35 @@ class Search:
         Returns:
             Whether it was this process that did the latter.
         """
-        banks = self._settle_banks()
+        shapes = self._settle_banks()
         self._note_begun()
         self.on_stage(Stage.SEARCH)
         space = self.own or self.resolved.space
-        book = self._book(banks)
+        book = self._book(shapes)
         searched = Searched(self.resolved.folder, self.opened.study, self.config, space, self.data)
         checkpoints = TopCheckpoints(searched, alone=self.opened.crew is None, lock=self.lock)
-        throughput = self._run_trials(book, checkpoints, banks)
+        throughput = self._run_trials(book, checkpoints, shapes)
         crew = self.opened.crew
         if crew is not None and not self._comes_to_the_end(crew, searched):
             return False
-        self._finish(checkpoints, banks, throughput)
+        self._finish(checkpoints, shapes, throughput)
         return True
 
     def _settle_banks(self) -> BankShapes | None:
         """Decides the sizes of the banks, none with the solo engine; with others everything that is common to all."""
-        banks = None
+        shapes = None
         if self.config.engine == "fused":
-            banks = self._sized()
+            shapes = self._sized()
         if self.opened.crew is not None:
             self.config = _agreed(self.opened.crew, self.config, self.resolved)
-            if banks is not None and self.config.pages != banks.pages:
-                banks = self._sized()
-        return banks
+            if shapes is not None and self.config.pages != shapes.pages:
+                shapes = self._sized()
+        return shapes
 
     def _sized(self) -> BankShapes:
         space = self.resolved.space
-        self.config, banks = settle_banks(self.config, space, self.data.only(space.stores))
-        return banks
+        self.config, shapes = settle_banks(self.config, space, self.data.only(space.stores))
+        return shapes
 
     def _note_begun(self) -> None:
         """Writes what the study is: from here on it can be resumed."""
@@ -109,10 +109,10 @@ class Search:
             note_alone(self.opened.study, config)
         (config if crew is None else crew.as_noted(config)).write(folder)
 
-    def _book(self, banks: BankShapes | None) -> Book:
+    def _book(self, shapes: BankShapes | None) -> Book:
         """Asks for trials and is told of them, in turn with the other processes."""
         study, config, crew = self.opened.study, self.config, self.opened.crew
-        pages = banks.pages if banks else 1
+        pages = shapes.pages if shapes else 1
         return Book(
             study,
             config,
@@ -121,16 +121,16 @@ class Search:
             ordinals=crew.ordinals(study, config.trials, pages=pages) if crew is not None else None,
         )
 
-    def _run_trials(self, book: Book, checkpoints: TopCheckpoints, banks: BankShapes | None) -> Throughput | None:
+    def _run_trials(self, book: Book, checkpoints: TopCheckpoints, shapes: BankShapes | None) -> Throughput | None:
         """Runs what trials are left; returns what was measured of the banks."""
         folder, crew = self.resolved.folder, self.opened.crew
         with Display(self.opened.study, self.config) as display:
-            if banks is None:
+            if shapes is None:
                 OneAtATime(book, self.data, checkpoints, display, flush=self.opened.flush).run()
                 return None
             own = folder if crew is None else worker_folder(folder, crew.name)
             recording = Recording(own, self.opened, self.saved, self.resolved.options.snapshot_every)
-            return run_pool(recording, banks=banks, data=self.data, book=book, sink=checkpoints, display=display)
+            return run_pool(recording, shapes=shapes, data=self.data, book=book, sink=checkpoints, display=display)
 
     def _comes_to_the_end(self, crew: Crew, searched: Searched) -> bool:
         """Waits until the others are through, and helps them; returns whether the end is this process's."""
@@ -142,12 +142,12 @@ class Search:
         self.config.write(self.resolved.folder)  # where another one's was that was told otherwise
         return True
 
-    def _finish(self, checkpoints: TopCheckpoints, banks: BankShapes | None, throughput: Throughput | None) -> None:
+    def _finish(self, checkpoints: TopCheckpoints, shapes: BankShapes | None, throughput: Throughput | None) -> None:
         folder, crew = self.resolved.folder, self.opened.crew
         bank = None
-        if banks and throughput:
+        if shapes and throughput:
             total = partial(together, folder) if crew is not None else partial(replace, throughput)
-            bank = figures_of(banks, str(self.config.dtype), total)
+            bank = figures_of(shapes, str(self.config.dtype), total)
         summary = finish_study(
             checkpoints,
             bank=bank,

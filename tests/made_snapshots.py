@@ -69,8 +69,8 @@ def leave_snapshot(
     places = [(slot, tuple(range(slot * wide, (slot + 1) * wide))) for slot in range(len(banked))]
     states = [tuple(state(spec, told + fold) for fold in range(folds)) for _ in banked]
     snapshots = Snapshots(folder, journal, every=0)
-    banks = BankShapes(dict.fromkeys(stores, shape), pages)
-    snapshots.save(Snapshot(epoch, banks, banked, list(waiting), throughput, places, states, finished))
+    shapes = BankShapes(dict.fromkeys(stores, shape), pages)
+    snapshots.save(Snapshot(epoch, shapes, banked, list(waiting), throughput, places, states, finished))
     snapshots.wait()
     snapshots.close()
     return snapshots.path

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import succeed
 from conftest import build_features, build_header
-from tiny_study import table
+from tiny_study import read, table
 
 from features.rows.feed import Feed
 from features.store.reader import FeatureStore
@@ -40,11 +40,6 @@ OF_STORE: dict[str, Any] = {
 """How ``store.h5`` was made, by ``build_store``."""
 CLOSE = {"rel": 1e-3, "abs": 1e-5}
 """Another processor rounds otherwise. The study's objective is the loss, which moves little by that."""
-
-
-def read(folder: Path, name: str = "summary") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return told
 
 
 class TestStore:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from features.rows.split import SEED, TEST_FRACTION, VALIDATION_FRACTION, Split,
 from features.runtime.errors import InputError
 from features.store.source import FeatureSource
 
-GIVEN = "given"
+GIVEN: Final = "given"
 """What a head's file says of ``parts`` where the rows were split by these."""
 
 

@@ -24,6 +24,7 @@ from heads.bank.shape import BankShape, StatePart, pages_of
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
 from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
+from heads.model.arguments import require
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights, initial_weights
 
@@ -95,10 +96,10 @@ class Engine:
         self._class_weights = np.asarray(class_weights or [1] * shape.classes, np.float32)
         self._train, self._validation = train, validation or train
         rows = [self._validation.rows] if validation_rows is None else list(validation_rows)
-        _require("dtype", self.dtype, " or ".join(DTYPES), self.dtype in DTYPES)
-        _require("folds of validation rows", len(rows), str(shape.folds), len(rows) == shape.folds)
+        require("dtype", self.dtype, " or ".join(DTYPES), self.dtype in DTYPES)
+        require("folds of validation rows", len(rows), str(shape.folds), len(rows) == shape.folds)
         for feed in (self._train, self._validation):
-            _require("feature shape", feed.shape, str(shape.feature_shape), feed.shape == shape.feature_shape)
+            require("feature shape", feed.shape, str(shape.feature_shape), feed.shape == shape.feature_shape)
         self.table = PageTable(shape)
         self.learning_rates = LearningRates((shape.folds, shape.slots))
         self.specs: list[HeadSpec | None] = [None] * shape.slots
@@ -146,13 +147,13 @@ class Engine:
         taken = self.shape.room_for(newcomer.spec for newcomer in newcomers)
         needed = sum(pages_of(newcomer.spec) for newcomer in newcomers), taken.slots, taken.tiles
         fits = all(one <= other for one, other in zip(needed, room, strict=True))
-        _require("free pages, slots and tiles", needed, f"at most {room}", fits)
+        require("free pages, slots and tiles", needed, f"at most {room}", fits)
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)
             endless = newcomer.states is None and newcomer.spec.follows_cosine and not newcomer.epochs
-            _require("epochs", newcomer.epochs, "a number, which a cosine needs", not endless)
-            _require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
+            require("epochs", newcomer.epochs, "a number, which a cosine needs", not endless)
+            require("seeds or states", given, f"one for each of {self.shape.folds} folds", given == self.shape.folds)
         write = HeadWrites(self.shape)
         slots = [self._settle(newcomer, write) for newcomer in newcomers]
         write.run(self._program)
@@ -250,10 +251,10 @@ class Engine:
             (folds, slots): mean training loss over the batches that a head trained on.
         """
         steps, batch = plan.rows.shape
-        _require("rows in a batch", batch, str(self.shape.batch), batch == self.shape.batch)
+        require("rows in a batch", batch, str(self.shape.batch), batch == self.shape.batch)
         with_folds = self.shape.folds > 1
         given = fold_of_batch is not None
-        _require("fold_of_batch given", given, f"{with_folds} with {self.shape.folds} folds", given == with_folds)
+        require("fold_of_batch given", given, f"{with_folds} with {self.shape.folds} folds", given == with_folds)
         folds = np.zeros(steps, np.int32) if fold_of_batch is None else np.asarray(fold_of_batch, np.int32)
         if self._held:
             labels = np.asarray(self._train.store.labels[plan.rows], np.int32)
@@ -347,11 +348,6 @@ class Engine:
 def mask_seed(seed: int) -> int:
     """Returns the seed of a head's dropout masks, below 2^31, so that it fits an int32."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
-
-
-def _require(name: str, found: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found}")
 
 
 def _hold(program: Program, feed: Feed, dtype: str) -> Held:

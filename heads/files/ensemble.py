@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,13 @@ def build_ensemble(models: Sequence[Any]) -> Any:
     for number, plain in enumerate(plains):
         _check_member(f"head {number}", plain, plains[0])
     chains = tuple(
-        tuple(replace(layer, name=_name(number, layer.name)) for layer in plain.layers)
+        tuple(replace(layer, name=f"head_{number}_{layer.name}") for layer in plain.layers)
         for number, plain in enumerate(plains)
     )
     average = _AVERAGE if len(chains) > 1 else ""
-    ensemble = PlainModel("ensemble", "features", plains[0].feature_shape, chains, average).build()
+    weights = chain.from_iterable(plain.weights_of(model) for plain, model in zip(plains, models, strict=True))
+    ensemble = PlainModel("ensemble", "features", plains[0].feature_shape, chains, average).build(weights)
     parse_model(Path("the ensemble"), architecture(ensemble))  # what would not be read again must not be written
-    for number, (model, plain) in enumerate(zip(models, plains, strict=True)):
-        for layer in plain.layers:
-            ensemble.get_layer(_name(number, layer.name)).set_weights(model.get_layer(layer.name).get_weights())
     return ensemble
 
 
@@ -107,10 +106,6 @@ def members_of(model: Any) -> tuple[Any, ...]:
         return (model,)
     inputs = model.inputs[0]
     return tuple(keras.Model(inputs, outputs, name=f"head_{number}") for number, outputs in enumerate(last.input))
-
-
-def _name(number: int, name: str) -> str:
-    return f"head_{number}_{name}"
 
 
 def _check_member(which: str, plain: PlainModel, first: PlainModel) -> None:

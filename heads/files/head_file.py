@@ -111,10 +111,7 @@ def read_head(path: Path, classes: str | Iterable[str] | None = None) -> Head:
         plain = parse_model(path, file.config)
         metadata = parse_metadata(path, file.attributes, plain, classes)
         weights = file.weights(plain)
-    model = plain.build()
-    for layer, arrays in zip(plain.layers, weights, strict=True):
-        model.get_layer(layer.name).set_weights(arrays)
-    return Head(model, metadata)
+    return Head(plain.build(weights), metadata)
 
 
 def read_metadata(path: Path, classes: str | Iterable[str] | None = None) -> HeadMetadata:

@@ -76,10 +76,7 @@ def save_own_head(path: Path, make: Callable[[], Any], model: Any, metadata: Hea
 
     if unreadable_layers(model) is None:
         plain = parse_model(path, architecture(model))
-        copy = plain.build()
-        for layer in plain.layers:
-            copy.get_layer(layer.name).set_weights(model.get_layer(layer.name).get_weights())
-        save_head(path, copy, metadata)
+        save_head(path, plain.build(plain.weights_of(model)), metadata)
         return path
     path = path.with_suffix(".keras")
     with replacing(path) as temporary:

@@ -9,7 +9,7 @@ values. Both dialects are read: that of Keras 2 (and of tf.keras) and that of Ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from heads.files.graph import MAX_LAYERS, graph_entries, only_end, sources_of
 from heads.files.layer_config import MAX_PARAMETERS, NAME, LayerConfig, keras_object, refuse
 from heads.files.pooling_block import BLOCK, pooled_by
 from heads.model.functions import ELEMENT_WISE, POOLINGS
+from heads.model.weights import Weights
 
 MAX_ELEMENTS = 2**24
 """Numbers in the outputs of all layers for one image: while a model runs, they are in memory together."""
@@ -90,8 +91,12 @@ class PlainModel:
         """Number of classes."""
         return self.layers[-1].output[0]
 
-    def build(self) -> Any:
-        """Returns an uncompiled, Functional ``keras.Model`` with first weights."""
+    def build(self, weights: Iterable[Weights]) -> Any:
+        """Returns an uncompiled, Functional ``keras.Model``.
+
+        Args:
+            weights: Of each of ``layers``, in the order of ``layer.get_weights()``.
+        """
         import keras
 
         inputs = keras.Input(self.feature_shape, dtype="float32", name=self.input_name)
@@ -102,7 +107,14 @@ class PlainModel:
                 outputs = layer.build(outputs.shape[1:])(outputs)
             ends.append(outputs)
         mean = keras.layers.Average(name=self.average, dtype="float32")(ends) if self.average else ends[0]
-        return keras.Model(inputs, mean, name=self.name)
+        model = keras.Model(inputs, mean, name=self.name)
+        for layer, arrays in zip(self.layers, weights, strict=True):
+            model.get_layer(layer.name).set_weights(arrays)
+        return model
+
+    def weights_of(self, model: Any) -> Iterator[Weights]:
+        """Yields what ``build`` takes, from a model of these layers."""
+        return (model.get_layer(layer.name).get_weights() for layer in self.layers)
 
 
 @dataclass(frozen=True)

@@ -65,14 +65,12 @@ def for_features_of(where: Path, model: Any, header: StoreHeader) -> Any:
             raise InputError(
                 where, field=f"layer {first.name!r}", expected="a 1x1 convolution first", found=first.kind, hint=hint
             )
-    small = _narrowed(plain, header.feature_shape).build()
     begins = {layers[0].name for layers in plain.chains}
-    for layer in plain.layers:
-        weights = model.get_layer(layer.name).get_weights()
-        if layer.name in begins:
-            weights = [_product(projection.basis.T, weights[0]), *weights[1:]]
-        small.get_layer(layer.name).set_weights(weights)
-    return small
+    weights = (
+        [_product(projection.basis.T, arrays[0]), *arrays[1:]] if layer.name in begins else arrays
+        for layer, arrays in zip(plain.layers, plain.weights_of(model), strict=True)
+    )
+    return _narrowed(plain, header.feature_shape).build(weights)
 
 
 def _narrowed(plain: PlainModel, feature_shape: tuple[int, int, int]) -> PlainModel:

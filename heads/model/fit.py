@@ -106,8 +106,7 @@ def train_solo(
     Raises:
         DivergedError: Loss or weights stopped being finite.
     """
-    weights = np.asarray(schedule.class_weights or [1] * len(train.store.classes), np.float32)
-    batches = Batches(train, weights, schedule)
+    batches = Batches(train, schedule)
     with session_apart():
         model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
         model.set_weights(without_statistics(spec, model.get_weights()))
@@ -161,7 +160,6 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(
         self,
         feed: Feed,
-        class_weights: npt.NDArray[np.float32],
         schedule: Schedule,
         *,
         folds: Sequence[Rows] = (),
@@ -172,8 +170,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
         Args:
             feed: Rows to train on; with folds those of all of them.
-            class_weights: (classes,) what a row counts.
-            schedule: Says which batches.
+            schedule: Says which batches, and what a row of each class counts.
             folds: Rows of each fold, where every batch is of one of them.
             left_out: With folds, the one whose batches are left out.
             one_hot: Whether labels are one-hot; else they are indices.
@@ -181,8 +178,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed, self._schedule = feed, schedule
         self._folds, self._left_out = folds, left_out
-        self._class_weights = class_weights
         classes = len(feed.store.classes)
+        weights = [1] * classes if schedule.class_weights is None else schedule.class_weights
+        self._class_weights = np.asarray(weights, np.float32)
         self._targets: npt.NDArray[Any] = np.eye(classes, dtype=np.float32) if one_hot else np.arange(classes)
         self.start(0)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from heads.model import functions
+from heads.model.arguments import require
 
 SCHEMA = 1
 PAGE = 16
@@ -75,19 +76,19 @@ class HeadSpec:
         for field in fields(self):
             object.__setattr__(self, field.name, _plain(field.name, field.type, getattr(self, field.name)))
         width = self.conv_width
-        _require("conv_width", width, f"a positive multiple of {PAGE}", width >= PAGE and width % PAGE == 0)
-        _require("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}", self.activation in ACTIVATIONS)
-        _require("pooling", self.pooling, f"one of {', '.join(POOLINGS)}", self.pooling in POOLINGS)
-        _require("optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}", self.optimizer in OPTIMIZERS)
-        _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", self.schedule in SCHEDULES)
+        require("conv_width", width, f"a positive multiple of {PAGE}", width >= PAGE and width % PAGE == 0)
+        require("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}", self.activation in ACTIVATIONS)
+        require("pooling", self.pooling, f"one of {', '.join(POOLINGS)}", self.pooling in POOLINGS)
+        require("optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}", self.optimizer in OPTIMIZERS)
+        require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", self.schedule in SCHEDULES)
         for name in ("dropout", "dense_dropout", "label_smoothing", "momentum"):
-            _require(name, getattr(self, name), "a number in [0, 1)", 0 <= getattr(self, name) < 1)
-        _require("dense_layers", self.dense_layers, "0, 1 or 2", 0 <= self.dense_layers <= MAX_DENSE_LAYERS)
-        _require("dense_units", self.dense_units, "at least 1", self.dense_units >= 1)
-        _require("learning_rate", self.learning_rate, "a number above 0", self.learning_rate > 0)
-        _require("weight_decay", self.weight_decay, "a number of at least 0", self.weight_decay >= 0)
-        _require("plateau_factor", self.plateau_factor, "a number in (0, 1)", 0 < self.plateau_factor < 1)
-        _require("plateau_patience", self.plateau_patience, "at least 1", self.plateau_patience >= 1)
+            require(name, getattr(self, name), "a number in [0, 1)", 0 <= getattr(self, name) < 1)
+        require("dense_layers", self.dense_layers, "0, 1 or 2", 0 <= self.dense_layers <= MAX_DENSE_LAYERS)
+        require("dense_units", self.dense_units, "at least 1", self.dense_units >= 1)
+        require("learning_rate", self.learning_rate, "a number above 0", self.learning_rate > 0)
+        require("weight_decay", self.weight_decay, "a number of at least 0", self.weight_decay >= 0)
+        require("plateau_factor", self.plateau_factor, "a number in (0, 1)", 0 < self.plateau_factor < 1)
+        require("plateau_patience", self.plateau_patience, "at least 1", self.plateau_patience >= 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the schema number, JSON types only; see ``told`` for what may be left out."""
@@ -102,10 +103,10 @@ class HeadSpec:
         """
         values = dict(data)
         schema = values.pop("schema", SCHEMA)
-        _require("schema", schema, str(SCHEMA), schema == SCHEMA)
+        require("schema", schema, str(SCHEMA), schema == SCHEMA)
         known = {field.name for field in fields(cls)}
         for name in values:
-            _require(name, "an unknown field", f"one of {', '.join(sorted(known))}", name in known)
+            require(name, "an unknown field", f"one of {', '.join(sorted(known))}", name in known)
         return cls(**values)
 
     @property
@@ -169,23 +170,18 @@ def without_added_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 
 
-def _require(name: str, found: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found}")
-
-
 def _plain(name: str, kind: object, value: Any) -> Any:
     """Returns ``value`` as the plain Python type of the field, so that equal specs have one canonical form."""
     if kind == "bool":
-        _require(name, repr(value), "true or false", isinstance(value, bool))
+        require(name, repr(value), "true or false", isinstance(value, bool))
     elif kind == "int":
         whole = not isinstance(value, bool) and hasattr(value, "__index__")
-        _require(name, repr(value), "a whole number", whole)
+        require(name, repr(value), "a whole number", whole)
         value = int(value)
     elif kind == "float":
         number = not isinstance(value, (bool, str)) and hasattr(value, "__float__")
-        _require(name, repr(value), "a number", number and math.isfinite(value))
+        require(name, repr(value), "a number", number and math.isfinite(value))
         value = float(value) + 0.0  # -0.0 is 0.0, and has one spelling
     else:
-        _require(name, repr(value), "a text", isinstance(value, str))
+        require(name, repr(value), "a text", isinstance(value, str))
     return value

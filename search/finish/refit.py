@@ -147,11 +147,15 @@ def _train_alone(one: ToRefit, own: OwnHead | None, config: StudyConfig, data: S
     source, rows = data.all_but_test
     feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
     seed = refit_seed(config.seed, one.ordinal)
-    schedule = Schedule(epochs=one.epochs, batch_size=config.batch_size, plan_seed=refit_batches_seed(config.seed))
-    counted = np.asarray(data.class_weights(config.class_weights, feed.labels), np.float32)
+    schedule = Schedule(
+        epochs=one.epochs,
+        batch_size=config.batch_size,
+        plan_seed=refit_batches_seed(config.seed),
+        class_weights=data.class_weights(config.class_weights, feed.labels),
+    )
     with session_apart():
         trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
-        batches = Batches(feed, counted, schedule, one_hot=trainee.one_hot)
+        batches = Batches(feed, schedule, one_hot=trainee.one_hot)
         with seeded(seed):
             weights = train_for(trainee, batches, one.rates, epochs=one.epochs)
     if not all(np.isfinite(array).all() for array in weights):

@@ -286,8 +286,8 @@ class _Repeats:
     ) -> BankFigures | None:
         """Trains those that are left, with whoever takes part; returns how well the banks were used."""
         config, study, crew = self.config, opened.study, opened.crew
-        banks = whole_banks(self._requests, most=config.pages) if self._requests else None
-        ordinals = crew.ordinals(study, config.trials, pages=banks.pages if banks else 1) if crew else None
+        shapes = whole_banks(self._requests, most=config.pages) if self._requests else None
+        ordinals = crew.ordinals(study, config.trials, pages=shapes.pages if shapes else 1) if crew else None
         book = Book(
             study,
             config,
@@ -297,13 +297,13 @@ class _Repeats:
             ordinals=ordinals,
         )
         with Display(study, config, what="repeat", with_article=False) as display:
-            if banks is None:
+            if shapes is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
             own = worker_folder(self.folder, crew.name) if crew else self.folder
             throughput = run_pool(
                 Recording(own, opened, saved, snapshot_every),
-                banks=banks,
+                shapes=shapes,
                 data=self._data,
                 book=book,
                 sink=sink,
@@ -312,7 +312,7 @@ class _Repeats:
                 on_stage=on_stage,
             )
         total = together(self.folder) if crew else throughput
-        return describe_bank(banks.pages, str(config.dtype), total, bare=None)
+        return describe_bank(shapes.pages, str(config.dtype), total, bare=None)
 
 
 def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> dict[str, BankRequest]:

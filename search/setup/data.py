@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +66,9 @@ class SearchData:
         return self.train.store
 
     @property
-    def judging(self) -> dict[str, tuple[FeatureSource, Rows]]:
+    def judging(self) -> dict[str, RowsOf]:
         """Store and rows of what decides between heads, by name: ``validation``, or ``fold 1`` and so on."""
-        if self.folds:
-            return {f"fold {number}": (self.store, rows) for number, rows in enumerate(self.folds, start=1)}
-        return {"validation": (self.validation.store, self.validation.rows)}
+        return _judging(self.store, self.folds, (self.validation.store, self.validation.rows))
 
     @property
     def validation_labels(self) -> npt.NDArray[np.int32]:
@@ -193,41 +191,21 @@ def load_data(
     )
     if not ignore_parts:
         _refuse_twice(store, {"validation": validation, "test": test})
-    try:
-        parted = part_rows(store, **shares, seed=seed, ignore_parts=ignore_parts)
-    except InputError as error:
-        raise error.within(store.path) from error
-    split = parted.split
-    require_usable(store)
-    remarks = [*_patient_remarks(store), *parted.remarks(store.path.name)]
-
-    tested: RowsOf = (test_store, test_store.usable) if test_store else (store, split.test)
-    validated: RowsOf = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
-    validated, lost = _without_patients_of([tested], "validation", validated)
-    (_, trained), lost_too = _without_patients_of([tested, validated], "training", (store, split.train))
-    remarks += [*lost, *lost_too]
-    checked: dict[str, RowsOf] = {"training": (store, trained)} | ({} if folds else {"validation": validated})
-    for name, (part_store, rows) in checked.items():
-        if not len(rows):
-            hint = "its patients are all in another part: use stores of different patients"
-            raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
-    require_trainable(store, trained, as_given=bool(parted.given))
-
-    noted = _described({"train": (store, trained), "validation": validated, "test": tested})
-    noted |= {**shares, "seed": seed, "folds": folds} | ({"parts": GIVEN} if parted.given else {})
+    parts = _split_rows(store, validation_store, test_store, shares, folds=folds, seed=seed, ignore_parts=ignore_parts)
     budget = resident_budget() if resident else 0
+    _, trained = parts.train
     train = Feed(store, trained, memory_bytes=budget * 4 // 5)
-    data = SearchData(
+    validation_feed = train if folds else Feed(*parts.validation, memory_bytes=budget // 5)
+    rows_of_folds = _fold(store, trained, folds, seed) if folds else ()
+    absent = absent_classes(_judging(store, rows_of_folds, parts.validation) | {"test": parts.test})
+    return SearchData(
         train=train,
-        validation=train if folds else Feed(*validated, memory_bytes=budget // 5),
-        folds=_fold(store, trained, folds, seed) if folds else (),
-        test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
-        split=StudySplit(**noted),
-        remarks=tuple(remarks),
+        validation=validation_feed,
+        folds=rows_of_folds,
+        test=Feed(*parts.test, memory_bytes=0) if len(parts.test[1]) else None,  # stays on the disk until the end
+        split=_study_split(parts, shares, folds=folds, seed=seed, absent=absent),
+        remarks=(*parts.remarks, *describe_absent(absent), *describe_sat_out(store, trained, rows_of_folds)),
     )
-    absent = absent_classes(data.judging | {"test": tested})
-    told = (*data.remarks, *describe_absent(absent), *describe_sat_out(store, trained, data.folds))
-    return replace(data, split=StudySplit(**noted, absent_classes=absent), remarks=told)
 
 
 def _checked_shares(given: dict[str, float], stores: dict[str, Path | None], folds: int) -> dict[str, float]:
@@ -247,6 +225,56 @@ def _checked_shares(given: dict[str, float], stores: dict[str, Path | None], fol
         found = f"{shares[most]:g}, beside --{least}-fraction {shares[least]:g}"
         raise InputError(f"--{most}-fraction", expected="shares that leave rows to train on", found=found)
     return shares
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The rows of each part.
+
+    Attributes:
+        train: To train on; with folds, all of their rows.
+        validation: No rows with folds.
+        test: No rows where there are none to test on.
+        given: Whether they are those that the store itself says.
+        remarks: What the user should know about them.
+    """
+
+    train: RowsOf
+    validation: RowsOf
+    test: RowsOf
+    given: bool
+    remarks: tuple[str, ...]
+
+
+def _split_rows(
+    store: FeatureStore,
+    validation_store: FeatureSource | None,
+    test_store: FeatureSource | None,
+    shares: Mapping[str, float],
+    *,
+    folds: int,
+    seed: int,
+    ignore_parts: bool,
+) -> _Parts:
+    """Takes all of a part's own store, splits off the others, and keeps the patients of each out of the others."""
+    try:
+        parted = part_rows(store, **shares, seed=seed, ignore_parts=ignore_parts)
+    except InputError as error:
+        raise error.within(store.path) from error
+    split = parted.split
+    require_usable(store)
+    tested: RowsOf = (test_store, test_store.usable) if test_store else (store, split.test)
+    validated: RowsOf = (validation_store, validation_store.usable) if validation_store else (store, split.validation)
+    validated, lost = _without_patients_of([tested], "validation", validated)
+    trained, lost_too = _without_patients_of([tested, validated], "training", (store, split.train))
+    needed = {"training": trained} | ({} if folds else {"validation": validated})
+    for name, (part_store, rows) in needed.items():
+        if not len(rows):
+            hint = "its patients are all in another part: use stores of different patients"
+            raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
+    require_trainable(store, trained[1], as_given=bool(parted.given))
+    remarks = (*_patient_remarks(store), *parted.remarks(store.path.name), *lost, *lost_too)
+    return _Parts(trained, validated, tested, bool(parted.given), remarks)
 
 
 def _without_patients_of(others: Sequence[RowsOf], name: str, part: RowsOf) -> tuple[RowsOf, list[str]]:
@@ -302,17 +330,33 @@ def _patient_remarks(store: FeatureStore) -> list[str]:
     ]
 
 
-def _described(parts: dict[str, RowsOf]) -> dict[str, Any]:
+def _judging(store: FeatureSource, folds: Sequence[Rows], validation: RowsOf) -> dict[str, RowsOf]:
+    if folds:
+        return {f"fold {number}": (store, rows) for number, rows in enumerate(folds, start=1)}
+    return {"validation": validation}
+
+
+def _study_split(
+    parts: _Parts, shares: Mapping[str, float], *, folds: int, seed: int, absent: dict[str, tuple[str, ...]]
+) -> StudySplit:
     """What is noted of the rows of the parts, and what the split is known by."""
-    classes = len(parts["train"][0].classes)
-    labels = {name: store.labels[rows] for name, (store, rows) in parts.items()}
-    patients = {name: set(store.patients[rows].tolist()) - {""} for name, (store, rows) in parts.items()}
-    return {
-        "identity": Split(*(rows for _, rows in parts.values())).identity,
-        "counts": {name: len(rows) for name, (_, rows) in parts.items()},
-        "class_counts": {name: np.bincount(of, minlength=classes).tolist() for name, of in labels.items()},
-        "patients": {name: len(known) for name, known in patients.items()},
-    }
+    classes = len(parts.train[0].classes)
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    labels = {name: store.labels[rows] for name, (store, rows) in named.items()}
+    patients = {name: set(store.patients[rows].tolist()) - {""} for name, (store, rows) in named.items()}
+    given: dict[str, Literal["given"]] = {"parts": GIVEN} if parts.given else {}
+    return StudySplit(
+        identity=Split(*(rows for _, rows in named.values())).identity,
+        counts={name: len(rows) for name, (_, rows) in named.items()},
+        class_counts={name: tuple(np.bincount(of, minlength=classes).tolist()) for name, of in labels.items()},
+        patients={name: len(known) for name, known in patients.items()},
+        validation=shares["validation"],
+        test=shares["test"],
+        seed=seed,
+        folds=folds,
+        **given,
+        absent_classes=absent,
+    )
 
 
 def plan_of(data: SearchData, batch_size: int, seed: int, epoch: int) -> tuple[EpochPlan, npt.NDArray[np.int32] | None]:

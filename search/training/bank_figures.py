@@ -11,15 +11,15 @@ from search.training.bank_shapes import BankShapes
 from search.training.throughput import Throughput
 
 
-def step_rate(banks: BankShapes, dtype: str) -> float:
+def step_rate(shapes: BankShapes, dtype: str) -> float:
     """Measured rate of the bare products of the banks' first layers, in operations per second; of several the mean."""
-    return mean(bank_rate(shape, dtype) for shape in banks.shapes.values())
+    return mean(bank_rate(shape, dtype) for shape in shapes.by_store.values())
 
 
-def figures_of(banks: BankShapes, dtype: str, total: Callable[[], Throughput]) -> Callable[[], BankFigures | None]:
+def figures_of(shapes: BankShapes, dtype: str, total: Callable[[], Throughput]) -> Callable[[], BankFigures | None]:
     """Measures the machine's rate and returns what describes the banks, once ``total`` is asked what they came to."""
-    bare = step_rate(banks, dtype)
-    return lambda: describe_bank(banks.pages, dtype, total(), bare=bare)
+    bare = step_rate(shapes, dtype)
+    return lambda: describe_bank(shapes.pages, dtype, total(), bare=bare)
 
 
 def describe_bank(pages: int, dtype: str, throughput: Throughput, *, bare: float | None) -> BankFigures | None:

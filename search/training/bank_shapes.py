@@ -10,18 +10,18 @@ from heads.bank.shape import BankShape
 
 @dataclass(frozen=True)
 class BankShapes:
-    """The banks of a study, one for each store.
+    """The shapes of a study's banks, one for each store.
 
     Attributes:
-        shapes: By the store's name.
+        by_store: By the store's name.
         pages: That may be in use at once, in all of them together: each bank may have so many by itself, and where the
             sampler goes, pages follow.
     """
 
-    shapes: Mapping[str, BankShape]
+    by_store: Mapping[str, BankShape]
     pages: int
 
     @property
     def first(self) -> BankShape:
         """That of the first store."""
-        return next(iter(self.shapes.values()))
+        return next(iter(self.by_store.values()))

@@ -98,20 +98,20 @@ class Banks:
         pages: That may be in use at once, in all banks together.
     """
 
-    def __init__(self, banks: BankShapes, data: Mapping[str, SearchData], config: StudyConfig) -> None:
+    def __init__(self, shapes: BankShapes, data: Mapping[str, SearchData], config: StudyConfig) -> None:
         """Makes empty banks; features are held where they fit into memory, the first store's first.
 
         Args:
-            banks: Which, of what size.
+            shapes: Which, of what size.
             data: Rows to train and validate on, by the store's name.
             config: What was resolved.
 
         Raises:
             InputError: A store was written to since it was opened.
         """
-        self.shapes = dict(banks.shapes)
-        self.folds = banks.first.folds
-        self.pages = banks.pages
+        self.shapes = dict(shapes.by_store)
+        self.folds = shapes.first.folds
+        self.pages = shapes.pages
         self._config = config
         self._data = {name: data[name] for name in self.shapes}
         self._engines: dict[str, Engine] = {}

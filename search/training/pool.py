@@ -385,7 +385,7 @@ class Pool:
         return Snapshot(
             finished=sum(trial.state.is_finished() for trial in self.book.study.get_trials(deepcopy=False)),
             epoch=self.epoch,
-            banks=BankShapes(self.banks.shapes, self.banks.pages),
+            shapes=BankShapes(self.banks.shapes, self.banks.pages),
             trials=[replace(banked, rates=list(banked.rates)) for banked in self.trials],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),

@@ -43,7 +43,7 @@ class Recording:
 def run_pool(
     recording: Recording,
     *,
-    banks: BankShapes,
+    shapes: BankShapes,
     data: StudyData,
     book: Book,
     sink: CheckpointSink,
@@ -55,7 +55,7 @@ def run_pool(
 
     Args:
         recording: Where its record goes, and what a killed run left there.
-        banks: Their shapes.
+        shapes: Of these banks.
         data: Rows to train and validate on.
         book: Gives out the trials.
         sink: Takes the heads.
@@ -75,12 +75,12 @@ def run_pool(
     if not saved and book.is_exhausted:
         return throughput  # every trial has been told: no bank is made, and no features are read
     snapshots = Snapshots(recording.folder, opened.journal, every=recording.snapshot_every)
-    snapshot = saved.to_snapshot(book.resumed_trial, banks) if saved else None
+    snapshot = saved.to_snapshot(book.resumed_trial, shapes) if saved else None
     through = False
     keep_freed_memory()  # again: TensorFlow sets a part of it otherwise whenever ``fit`` has run
-    with closing(snapshots), memory_for(banks.pages):
+    with closing(snapshots), memory_for(shapes.pages):
         while not through:
-            made = Banks(snapshot.banks if snapshot else banks, data.named, book.config)
+            made = Banks(snapshot.shapes if snapshot else shapes, data.named, book.config)
             pool = Pool(
                 book,
                 made,
@@ -123,8 +123,8 @@ def _smaller(snapshot: Snapshot) -> Snapshot:
     """Returns the snapshot for banks that have room for just the heads in it."""
     shapes = {
         name: shape.just_for([banked.asked.spec for banked in snapshot.trials if banked.store == name])
-        for name, shape in snapshot.banks.shapes.items()
+        for name, shape in snapshot.shapes.by_store.items()
         if any(banked.store == name for banked in snapshot.trials)
     }
     smaller = BankShapes(shapes, sum(shape.pages for shape in shapes.values()))
-    return replace(snapshot, banks=smaller, places=[])
+    return replace(snapshot, shapes=smaller, places=[])

@@ -155,7 +155,7 @@ class BankRequest:
     def page_bytes(self) -> int:
         """Bytes that a page takes, with its share of what the heads on it have."""
         shape = self.shape(self.widest)
-        return _bytes(shape, self.dtype, self.scored) // shape.pages
+        return _bank_bytes(shape, self.dtype, self.scored) // shape.pages
 
 
 def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int | None) -> BankShapes:
@@ -248,7 +248,7 @@ def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchDa
         config: What was resolved.
     """
     budget, dtype = resident_budget(), dtype_of(config)
-    banks = sum(_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
+    banks = sum(_bank_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
     return budget - max(0, banks - budget // 2)
 
 
@@ -257,17 +257,31 @@ def _scored(data: SearchData) -> int:
     return max(len(rows) for _, rows in data.judging.values())
 
 
-def _bytes(shape: BankShape, dtype: str, scored: int) -> int:
+def _bank_bytes(shape: BankShape, dtype: str, scored: int) -> int:
+    """What a bank takes: its state, the largest arrays of a step, and what is predicted."""
+    return _state_bytes(shape) + _step_bytes(shape, dtype) + _prediction_bytes(shape, scored)
+
+
+def _state_bytes(shape: BankShape) -> int:
+    """Of the weights, their two moments and the best weights, float32."""
     values = sum(
         shape.places[sort] * int(np.prod(size)) for sort, arrays in shape.arrays.items() for size in arrays.values()
     )
-    state = 4 * 4 * values * shape.folds  # weights, two moments and the best weights, float32
+    return 4 * 4 * values * shape.folds
+
+
+def _step_bytes(shape: BankShape, dtype: str) -> int:
+    """Of arrays of the activations' size, in the dtype of the products, in all partitions that train at once."""
     places = max(shape.pages, shape.tiles)
     at_once = min(PARTITIONS_AT_ONCE, shape.training_partitions)
-    step = at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
-    # Probabilities, float32: of a fold, and what is NaN of them; or of all folds' rows, where all heads end at once.
-    predicted = max(5, 4 * shape.folds) * shape.slots * scored * shape.classes
-    return state + step + predicted
+    return at_once * _COPIES * _item_bytes(dtype) * shape.batch * shape.positions * PAGE * places
+
+
+def _prediction_bytes(shape: BankShape, scored: int) -> int:
+    """Of probabilities, float32: a fold's and whether each is NaN; or all folds', where all heads end at once."""
+    of_fold = shape.slots * scored * shape.classes
+    scored_in_epoch, ended_at_once = (4 + 1) * of_fold, 4 * shape.folds * of_fold
+    return max(scored_in_epoch, ended_at_once)
 
 
 def _item_bytes(dtype: str) -> int:
@@ -304,6 +318,6 @@ def settle_banks(config: StudyConfig, space: Space, data: StudyData) -> tuple[St
     """Decides dtype and size of the banks, unless the study has decided before; returns them in the config too."""
     extremes, typical = space.extremes(), space.typical()
     requests = {name: BankRequest.of_study(extremes, config, one, typical=typical) for name, one in data.named.items()}
-    banks = bank_shapes(requests, trials=config.trials, pages=config.pages)
+    shapes = bank_shapes(requests, trials=config.trials, pages=config.pages)
     dtype = next(iter(requests.values())).dtype
-    return config.model_copy(update={"dtype": dtype, "pages": banks.pages}), banks
+    return config.model_copy(update={"dtype": dtype, "pages": shapes.pages}), shapes

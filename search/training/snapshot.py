@@ -44,7 +44,7 @@ class Snapshot:
 
     Attributes:
         epoch: Epochs that the bank has trained.
-        banks: Shapes of the banks, by the store's name.
+        shapes: Of the banks.
         trials: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
@@ -54,7 +54,7 @@ class Snapshot:
     """
 
     epoch: int
-    banks: BankShapes
+    shapes: BankShapes
     trials: list[BankedTrial]
     waiting: list[int]
     throughput: Throughput
@@ -143,12 +143,12 @@ class Saved:
         content = self.content
         found = [self._banked_trial(index, resumed_trial(noted.number)) for index, noted in enumerate(content.members)]
         trials = [banked for banked, _ in found]
-        shapes = {name: _within(shape, within.shapes[name]) for name, shape in content.by_store.items()}
+        shapes = {name: _within(shape, within.by_store[name]) for name, shape in content.by_store.items()}
         if lacking := {banked.store for banked in trials} - shapes.keys():
             raise ValueError(f"a bank for the store {lacking.pop()!r}: expected one, found none")
         return Snapshot(
             epoch=content.epoch,
-            banks=BankShapes(shapes, min(within.pages, sum(shape.pages for shape in shapes.values()))),
+            shapes=BankShapes(shapes, min(within.pages, sum(shape.pages for shape in shapes.values()))),
             trials=trials,
             waiting=list(content.waiting),
             throughput=self.throughput,
@@ -218,7 +218,7 @@ class Snapshots:
             BottleneckError: The one before could not be written.
         """
         self.wait()
-        banks = snapshot.banks
+        shapes = snapshot.shapes
         content = Content(
             schema=1,
             journal_bytes=self._journal.size() if self._journal else 0,
@@ -226,8 +226,8 @@ class Snapshots:
             finished=snapshot.finished,
             taken=datetime.now().isoformat(),  # as Optuna notes the times of trials
             epoch=snapshot.epoch,
-            shape=banks.first,
-            shapes=None if banks.shapes.keys() == {ALONE} else dict(banks.shapes),
+            shape=shapes.first,
+            shapes=None if shapes.by_store.keys() == {ALONE} else dict(shapes.by_store),
             folds=len(snapshot.states[0]) if snapshot.states else 1,
             waiting=snapshot.waiting,
             meter=snapshot.throughput,

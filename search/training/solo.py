@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from features.rows.feed import Feed
 from features.runtime.keras_settings import session_apart
 from features.runtime.memory import resident_budget
@@ -115,11 +113,10 @@ class OneAtATime:
         if isinstance(asked.head, HeadSpec) and not data.folds:
             whole = train_solo(asked.head, data.train, data.validation, schedule, seed=asked.seed, on_epoch=on_epoch)
             return TrainedTogether([whole.weights], whole.best, whole.curve, [whole.probabilities])
-        weights = np.asarray(schedule.class_weights, np.float32)
         with session_apart():
             trainees = [self._trainee(asked, seed) for seed in fold_seeds(asked.seed, max(1, len(data.folds)))]
             batches = [
-                Batches(data.train, weights, schedule, folds=data.folds, left_out=fold, one_hot=one.one_hot)
+                Batches(data.train, schedule, folds=data.folds, left_out=fold, one_hot=one.one_hot)
                 for fold, one in enumerate(trainees)
             ]
             with seeded(asked.seed):

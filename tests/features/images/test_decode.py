@@ -17,6 +17,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from made_images import chunk, encoded
 from PIL import Image, ImageFile, ImageOps
 
 from features.images.content import UNKNOWN, read_content
@@ -26,12 +27,6 @@ from features.images.reading import Page, Reading
 from features.store.intensity import parse_intensity
 
 SIZE = 8
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def plain(mode: str, colour: object) -> Image.Image:
@@ -184,10 +179,6 @@ def test_the_first_frame_counts():
 
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header promises pixels that it does not have."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,17 +14,16 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from heads.bank import exact
 from heads.bank.backends import lacks_memory
-from heads.bank.exact import Finished
+from heads.bank.exact import Finished, predict_exactly
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import mean_probabilities
 from heads.model.spec import HeadSpec
+from heads.model.weights import initial_weights
 
 HELD = """
 import sys
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from features.runtime.allocator import keep_freed_memory
@@ -81,41 +79,43 @@ def test_features_on_a_cpu_are_in_memory_once(backend, dtype):
     assert peak < 1.4 * features
 
 
+def four_heads(shape: BankShape) -> list[Finished]:
+    weights = initial_weights(HeadSpec(), shape.feature_shape, shape.classes, seed=0)
+    return [Finished(spec=HeadSpec(), weights=weights)] * 4
+
+
 @pytest.mark.parametrize(("rows", "views"), [(50, 1), (50, 3), (13, 7), (3, 20), (1, 2)])
-def test_views_are_averaged_as_they_come_and_as_if_they_were_all_there(monkeypatch, rows, views):
+def test_views_are_averaged_as_they_come_and_as_if_they_were_all_there(rows, views):
     """With all of them at once, many heads that end together would take as many times what is planned with."""
-    heads = [Finished(spec=HeadSpec(), weights=[])] * 4
-    predicted = np.random.default_rng(0).random((6, rows * views, 5), np.float32)
-    batches = []
-
-    def predict(_forward, _bank, features, shape):
-        start = sum(map(len, batches))
-        batches.append(features)
-        padded = np.zeros((6, shape.batch, 5), np.float32)
-        padded[:, : len(features)] = predicted[:, start : start + len(features)]
-        return padded
-
-    monkeypatch.setattr(exact, "_predict", predict)
-    monkeypatch.setattr(exact, "_small_bank", lambda *_: None)
     shape = BankShape.covering([HeadSpec()], pages=16, feature_shape=(2, 2, 8), classes=5, batch=8)
-    feed = SimpleNamespace(views=views, take=lambda chosen, of: list(zip(chosen, of, strict=True)))
-    found = exact.predict_exactly(heads, feed, np.arange(rows), shape, ExactForward(shape, None))
-    assert list(chain.from_iterable(batches)) == [(row, view) for row in range(rows) for view in range(views)]
-    for one, by_view in zip(found, predicted.reshape(6, rows, views, 5), strict=False):
+    predicted = np.random.default_rng(0).random((shape.slots, rows * views, 5), np.float32)
+    taken = []
+
+    def take(chosen, of):
+        taken.extend(zip(chosen, of, strict=True))
+        return np.broadcast_to((chosen * views + of)[:, None, None, None], (len(chosen), *shape.feature_shape))
+
+    def run(weights, steps, settings, features):
+        numbers = keras.ops.convert_to_numpy(features).reshape(shape.positions, shape.batch, -1)[0, :, 0]
+        return predicted[:, numbers.astype(int)]
+
+    feed = SimpleNamespace(views=views, take=take)
+    found = predict_exactly(four_heads(shape), feed, np.arange(rows), shape, ExactForward(shape, run))
+    assert taken == [(row, view) for row in range(rows) for view in range(views)]
+    for one, by_view in zip(found, predicted.reshape(-1, rows, views, 5), strict=False):
         np.testing.assert_array_equal(one, mean_probabilities(list(np.moveaxis(by_view, 1, 0))))
         assert one.dtype == np.float32
         assert one.base is None  # whoever keeps it keeps nobody else's
 
 
-def test_finished_heads_take_no_more_memory_than_what_is_returned(monkeypatch):
+def test_finished_heads_take_no_more_memory_than_what_is_returned():
     views, rows, classes = 4, 5000, 40
-    heads = [Finished(spec=HeadSpec(), weights=[])] * 4
     shape = BankShape.covering([HeadSpec()], pages=16, feature_shape=(1, 1, 8), classes=classes, batch=64)
-    monkeypatch.setattr(exact, "_predict", lambda *_: np.zeros((4, 64, classes), np.float32))
-    monkeypatch.setattr(exact, "_small_bank", lambda *_: None)
-    feed = SimpleNamespace(views=views, take=lambda chosen, of: chosen)
+    forward = ExactForward(shape, lambda *_: np.zeros((shape.slots, 64, classes), np.float32))
+    heads = four_heads(shape)
+    feed = SimpleNamespace(views=views, take=lambda chosen, of: np.zeros((len(chosen), 1, 1, 8), np.float16))
     tracemalloc.start()
-    found = exact.predict_exactly(heads, feed, np.arange(rows), shape, ExactForward(shape, None))
+    found = predict_exactly(heads, feed, np.arange(rows), shape, forward)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * sum(one.nbytes for one in found)

@@ -36,7 +36,7 @@ def schedule(epochs: int = 4, **options) -> Schedule:
 
 
 def batches_of(feed: Feed, **options) -> Batches:
-    return Batches(feed, np.ones(4, np.float32), schedule(), **options)
+    return Batches(feed, schedule(), **options)
 
 
 def small(loss: str | None = None, **compiled) -> keras.Model:

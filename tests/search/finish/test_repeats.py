@@ -45,7 +45,7 @@ class MadeBank:
         sure: How sure a finalist is of what it calls, where that matters.
         ran: Ordinals of the repeats that ran.
         seeds: Of their first weights.
-        banks: The banks that there were to run them in, of each time.
+        shapes: Of the banks that there were to run them in, of each time.
     """
 
     def __init__(self, data, rights: Mapping[int, tuple[int, int]]) -> None:
@@ -56,10 +56,10 @@ class MadeBank:
         self.sure: dict[int, float] = {}
         self.ran: list[int] = []
         self.seeds: list[int] = []
-        self.banks: list[BankShapes] = []
+        self.shapes: list[BankShapes] = []
 
-    def __call__(self, recording, *, banks, book, sink, display, **_):
-        self.banks.append(banks)
+    def __call__(self, recording, *, shapes, book, sink, display, **_):
+        self.shapes.append(shapes)
         while (asked := book.ask()) is not None:
             self.ran.append(asked.ordinal)
             self.seeds.append(asked.seed)
@@ -255,7 +255,7 @@ def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_lef
     repeat(ended)
     shutil.rmtree(ended.folder / FINALISTS)
     repeat(ended)
-    first, again, anew = bank.banks
+    first, again, anew = bank.shapes
     assert again == first
     assert anew.pages < first.pages
 

@@ -71,20 +71,20 @@ def search(store: Path, folder: Path, space: dict, *, shrinks: bool = False, **c
     config = make_config(**told, split=data.split, **settings)
     opened = open_record(folder, "pool", None, direction="maximize", resume=False)
     study_data = StudyData.of_one(data)
-    config, banks = settle_banks(config, parsed, study_data)
+    config, shapes = settle_banks(config, parsed, study_data)
     book = Book(opened.study, config, parsed)
     checkpoints = TopCheckpoints(Searched(folder, opened.study, config, parsed, study_data))
     with closing(opened), Display(opened.study, config) as display:
         throughput = run_pool(
             Recording(folder, opened, None, 1e9),
-            banks=banks,
+            shapes=shapes,
             data=study_data,
             book=book,
             sink=checkpoints,
             display=display,
             shrinks=shrinks,
         )
-    bank = describe_bank(banks.pages, str(config.dtype), throughput, bare=None)
+    bank = describe_bank(shapes.pages, str(config.dtype), throughput, bare=None)
     return SimpleNamespace(study=opened.study, config=config, data=data, bank=bank, folder=folder)
 
 
@@ -220,7 +220,7 @@ def test_the_features_of_all_stores_share_one_half_of_the_memory(store, monkeypa
 
     monkeypatch.setattr(MadeProgram, "hold", hold)
     monkeypatch.setattr(sizing, "resident_budget", budget)
-    monkeypatch.setattr(sizing, "_bytes", lambda *_: int(bank * of_store))
+    monkeypatch.setattr(sizing, "_bank_bytes", lambda *_: int(bank * of_store))
     shape = BankShape.covering([HeadSpec(conv_width=16)], pages=1, feature_shape=SHAPE, classes=4, batch=25)
     names = [f"store {number}" for number in range(stores)]
     config = SimpleNamespace(dtype="float32", objective="accuracy", class_weights="none")

@@ -35,7 +35,7 @@ def request_() -> BankRequest:
 
 def bank_shape(request: BankRequest, *, trials: int, pages: int | None) -> BankShape:
     """The bank for a study of one store."""
-    return bank_shapes({ALONE: request}, trials=trials, pages=pages).shapes[ALONE]
+    return bank_shapes({ALONE: request}, trials=trials, pages=pages).first
 
 
 def padded(pages: int, shape) -> int:
@@ -88,13 +88,13 @@ def test_each_of_several_banks_may_have_all_pages_where_free_ones_cost_nothing(r
     smaller = BankRequest(**{**vars(request_), "feature_shape": (7, 7, 256)})
     requests = {"large": request_, "small": smaller}
     monkeypatch.setattr(sizing, "skips_free_pages", lambda: True)
-    banks = bank_shapes(requests, trials=60, pages=None)
-    assert {shape.pages for shape in banks.shapes.values()} == {banks.pages}
-    assert banks.first.feature_shape == request_.feature_shape
+    shapes = bank_shapes(requests, trials=60, pages=None)
+    assert {shape.pages for shape in shapes.by_store.values()} == {shapes.pages}
+    assert shapes.first.feature_shape == request_.feature_shape
     monkeypatch.setattr(sizing, "skips_free_pages", lambda: False)
-    shared = bank_shapes(requests, trials=60, pages=banks.pages)
-    assert {shape.pages for shape in shared.shapes.values()} == {max(request_.widest, banks.pages // 2)}
-    assert shared.pages == banks.pages
+    shared = bank_shapes(requests, trials=60, pages=shapes.pages)
+    assert {shape.pages for shape in shared.by_store.values()} == {max(request_.widest, shapes.pages // 2)}
+    assert shared.pages == shapes.pages
 
 
 def test_memory_is_that_of_all_banks_together(request_, monkeypatch):
