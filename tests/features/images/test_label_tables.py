@@ -183,6 +183,23 @@ def test_one_class_may_be_written_as_two_numbers(folder):
     assert any("'01' and '1' are different classes" in remark for remark in padded.remarks)
 
 
+@pytest.mark.parametrize(
+    ("classes", "written", "read"),
+    [
+        ("1 2 3", "1.0 2.0 3", "1 2 3"),
+        ("2 1 0", "0.0 1.0 2.0", "0 1 2"),
+        ("1 1.0 2", "1.0 1 2.0", "1.0 1 2"),
+        ("a b c", "0.0 1 2.0", "a b c"),
+        ("a b c", "c a b", "c a b"),
+    ],
+)
+def test_names_of_classes_that_are_numbers_are_names(folder, classes, written, read):
+    frame = frame_of(*zip(("a.png", "b.png", "in/c.png"), written.split(), strict=True))
+    table = scanned(folder, frame, ColumnChoice(classes=tuple(classes.split())))
+    assert table.classes == tuple(classes.split())
+    assert [name for _, name, _ in sorted(rows_of(table))] == read.split()
+
+
 def test_a_word_that_is_the_patient_of_many_images_is_told(folder):
     rows = ("a", "x", "NA"), ("b", "y", "unknown"), ("in/c", "y", "NA"), ("in/d", "x", "p1")
     (remark,) = scanned(folder, frame_of(*rows, columns="path label patient")).remarks
@@ -243,6 +260,11 @@ REFUSED = {
         frame_of(("a", "x"), ("b", "z")),
         ColumnChoice(classes=("x", "y")),
         "row 2: expected one of x, y, as --classes says, found 'z'",
+    ),
+    "a number beside names that are numbers": (
+        frame_of(("a", "1"), ("b", "0")),
+        ColumnChoice(classes=("1", "2", "3")),
+        "row 2: expected one of 1, 2, 3, as --classes says, found '0'",
     ),
     "several classes": (
         pd.DataFrame({"path": ["a", "b"], "MEL": [1, 1], "NV": [0, 1]}),
