@@ -122,12 +122,14 @@ class TestImages:
         (folder / "a/cut.png").write_bytes(good.read_bytes()[:200])
         (folder / "b/empty.jpeg").touch()
         (folder / "notes.txt").write_text("no image")
+        (folder / "b/phone.jxl").write_bytes(b"\xff\x0a")
         (tmp_path / "none").mkdir()
         arguments = [good, tmp_path / "none", folder, "nowhere.png", "file:///etc/passwd", folder / "notes.txt"]
         status, out, err = run(world / "head.hdf5", *arguments, "--json")
         told = {row["image"]: row for row in json.loads(out)}
         assert status == 1
         assert err.endswith("error: 6 of 9 images could not be used\n")
+        assert "note: 1 file not read: JPEG XL is read once its plugin is there" in err
         assert {name: row["error"] for name, row in told.items()} == {
             str(good): None,
             str(tmp_path / "none"): "a folder without images",
