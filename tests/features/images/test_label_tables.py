@@ -134,6 +134,15 @@ def test_patients_come_from_names_where_no_column_says_them(tmp_path):
     assert scanned(folder, other, ColumnChoice(patient="")).patients == ("7", "8")
 
 
+def test_a_pattern_finds_no_patient_in_the_class_that_a_table_says(tmp_path):
+    folder = images_in(tmp_path, "left/IMG_anna.png", "left/P7_x.png", "right/IMG_otto.png", "top.png")
+    frame = frame_of(("left/IMG_anna.png", 0), ("left/P7_x.png", 0), ("right/IMG_otto.png", 3), ("top.png", 3))
+    assert scanned(folder, frame, group_pattern=r"(\d+)").patients == ("", "7", "", "")
+    folders = scanned(folder, frame, group_pattern=r"^(\w+/\w+)$")
+    assert folders.patients == ("left/IMG_anna", "left/P7_x", "right/IMG_otto", "")
+    assert scanned(folder, frame, group_pattern=r"^(IMG|top)").patients == ("IMG", "", "IMG", "top")
+
+
 def test_labels_are_text_numbers_or_columns(folder):
     paths = ("a", "b", "in/c", "in/d")
     text = frame_of(*zip(paths, ("10", "9", "9", "10"), strict=True))

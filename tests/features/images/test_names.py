@@ -96,7 +96,10 @@ def test_folders_within_a_class_are_its_patients(tmp_path):
 
 @pytest.mark.parametrize(
     ("pattern", "patients"),
-    [(r"(patient\d+)", "patient07"), (r"(\d+)", "07"), (r"CNV/[^/]+/(eye\w)", "eyeL"), (r"^(scan)", "scan")],
+    [
+        *((r"(patient\d+)", "patient07"), (r"(\d+)", "07"), (r"CNV/[^/]+/(eye\w)", "eyeL"), (r"^(scan)", "scan")),
+        *((r"^(CNV/\w+)/eyeL/", "CNV/patient07"), (r"(CNV|DME)", ""), (r"(C\w+)/patient", "")),
+    ],
 )
 def test_a_pattern_is_looked_for_in_the_path_where_images_lie_in_folders(tmp_path, pattern, patients):
     fill(tmp_path, "CNV/patient07/eyeL/scan3.png", "DME/x/patient07/1.png")
