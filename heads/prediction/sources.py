@@ -44,7 +44,7 @@ def find_sources(
     A folder's images come sorted, without hidden entries and what systems leave behind. Links are followed.
 
     Args:
-        arguments: Files, folders, http and https addresses.
+        arguments: Files, pages of them (``scan.tif#2``), folders; http and https addresses, of files or their pages.
         downloads: Folder for what is read from addresses; the caller removes it.
         leave_out: A folder that is not walked where it lies in one of the arguments: that of the maps, which are
             pictures, too.
@@ -90,7 +90,8 @@ def _download(url: str, path: Path) -> NamedImage:
         return NamedImage(url, path, str(error))
     except OSError as error:  # a full disk
         return NamedImage(url, path, f"cannot be kept in {path.parent}: {error.strerror}")
-    return NamedImage(url, path)
+    named = source_of(path.parent, url)
+    return NamedImage(url, Page(path, named.number) if isinstance(named, Page) else path)
 
 
 def _local(path: Path, hidden: Path | None, others: list[Path]) -> list[NamedImage]:
