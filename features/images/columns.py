@@ -163,7 +163,7 @@ class _Columns:
                 self._name,
                 expected=f"one column with the {role}",
                 found=" and ".join(map(printable, usual)),
-                hint=f"say which with --{role}-column",
+                hint=f"say which with --{role}-column" if len(set(usual)) > 1 else "call one of them something else",
             )
         return usual[0] if usual else None
 

@@ -359,6 +359,29 @@ def test_text_stays_text(tmp_path, name, text):
     assert frame.to_dict("list") == {"path": ["007", "8"], "label": ["NA", "\xe9"]}
 
 
+@pytest.mark.parametrize(
+    ("header", "choice", "said"),
+    [
+        ("path,label,label", ColumnChoice(), "one column with the label, found label and label; call one of them"),
+        ("path,patient,label,patient", ColumnChoice(), "one column with the patient, found patient and patient; call"),
+        ("path,label, label", ColumnChoice(label="label"), "a column 'label', as --label-column says, found 2 of them"),
+        ("path,A,B,A", ColumnChoice(one_hot=("A", "B")), "a column 'A', as --label-columns says, found 2 of them"),
+    ],
+)
+def test_two_columns_of_one_name_stay_two(tmp_path, header, choice, said):
+    (tmp_path / "t.csv").write_text(f"{header}\n{'a,1,0,0'[: 2 * header.count(',') + 1]}\n")
+    with pytest.raises(InputError) as refused:
+        read_labels(read_label_file(tmp_path / "t.csv"), "t.csv", choice)
+    assert str(refused.value).startswith(f"t.csv: expected {said}")
+
+
+def test_columns_that_say_nothing_may_have_one_name_or_none(folder, tmp_path):
+    (tmp_path / "t.csv").write_text('\n,path,note,"label",note,\n7,a,,x,"two\nlines",\n')
+    frame = read_label_file(tmp_path / "t.csv")
+    assert [*frame.columns] == ["Unnamed: 0", "path", "note", "label", "note", "Unnamed: 5"]
+    assert rows_of(scanned(folder, frame)) == [("a.png", "x", "")]
+
+
 def test_parquet_is_read_or_its_extra_named(tmp_path, monkeypatch):
     file = tmp_path / "a.parquet"
     file.write_bytes(b"PAR1")
