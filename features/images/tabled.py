@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.images.columns import LabelRow, LabelTable
-from features.images.entries import to_install
+from features.images.entries import is_image_name, to_install
 from features.images.folder import ImageTable, limited, table_of
 from features.images.label_file import shown
 from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_in_paths, find_patients
@@ -127,7 +127,8 @@ class _Files:
         self._names: tuple[dict[str, list[File]], ...] = tuple(defaultdict(list) for _ in range(4))
         for file in files:
             path = PurePosixPath(composed(file.path))
-            for names, name in zip(self._names, (path, path.with_suffix(""), path.name, path.stem), strict=True):
+            bare = path.with_suffix("") if is_image_name(path.name) else path  # `.7` of a DICOM identifier is no ending
+            for names, name in zip(self._names, (path, bare, path.name, bare.name), strict=True):
                 names[str(name)].append(file)
 
     def within(self, text: str) -> str | None:
