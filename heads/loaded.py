@@ -164,13 +164,14 @@ class LoadedHead:
         if (store := store_among(named)) is not None:
             return self._predict_stored(store, options, drawn="--heatmaps" if maps else None, progress=progress)
         rows: list[Prediction] = []
+        noted: list[str] = []
         problem: BottleneckError | None = None
         backbone, reading = self.backbone(options), options.reading_for(self.metadata)
         draw = None if maps is None else self._drawing(maps, options, occlusion=occlusion)
         shown = bars("images", shown=progress)
         with TemporaryDirectory(prefix="predict-") as downloads, shown as bar, heeding_stops(at_once=True) as stop:
             raise_pixel_limit(options.max_pixels)
-            sources = find_sources(texts_of(named), Path(downloads), leave_out=maps, pages=options.pages)
+            sources = find_sources(texts_of(named), Path(downloads), leave_out=maps, pages=options.pages, notes=noted)
             made = predict(
                 self.head,
                 backbone,
@@ -188,8 +189,8 @@ class LoadedHead:
             except BottleneckError as error:
                 problem = error  # what was predicted until then is told all the same
         chosen = reading.intensity == parse_intensity(self.metadata.intensity) and self.metadata.intensity not in _ANY
-        notes = tuple(reading.tally.notes(reading.intensity, chosen=chosen))
-        return Predictions(self.classes, tuple(rows), problem, notes)
+        noted += reading.tally.notes(reading.intensity, chosen=chosen)
+        return Predictions(self.classes, tuple(rows), problem, tuple(noted))
 
     @staticmethod
     def store_of(images: Images) -> FeatureStore | None:

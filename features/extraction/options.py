@@ -99,7 +99,8 @@ class ExtractionOptions(BaseModel):
     )
     classes: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None,
-        description="Names of the classes, joined by commas; the labels in --table are numbers from 0 or these names.",
+        description="Names of the classes, joined by commas; the labels in --table are these names, or numbers from 0 "
+        "if none of the names is one.",
     )
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Of the features.")
     intensity: str | None = Field(

@@ -40,7 +40,8 @@ class ColumnChoice:
         patient: Of the column with the patient; '' for none.
         part: Of the column with the part; '' for none.
         one_hot: Columns that say yes (1) for one class each, instead of a column with the class; none of them: ().
-        classes: Names of the classes, in the order of the labels; where they are whole numbers, those from 0.
+        classes: Names of the classes, in the order of the labels; a table may say their numbers, from 0, instead of
+            the names, but not where one of these is a whole number itself.
     """
 
     path: str | None = None
@@ -162,7 +163,7 @@ class _Columns:
                 self._name,
                 expected=f"one column with the {role}",
                 found=" and ".join(map(printable, usual)),
-                hint=f"say which with --{role}-column",
+                hint=f"say which with --{role}-column" if len(set(usual)) > 1 else "call one of them something else",
             )
         return usual[0] if usual else None
 
@@ -190,12 +191,17 @@ class _Columns:
         labels = self.texts(column)
         if "" in labels:
             raise self._refused(labels.index(""), f"a class in column {printable(column)}", "none")
-        if not choice.classes:
-            given = set(labels)
-            labels = [whole if (whole := without_point(label)) in given else label for label in labels]
+        named = set(choice.classes)
+        known = named or set(labels)
+        labels = [
+            whole if label not in named and (whole := without_point(label)) in known else label for label in labels
+        ]
+        if not named:
             return labels, _in_order(set(labels))
-        strange = [row for row, label in enumerate(labels) if label not in choice.classes]
-        if strange and all(_whole(label) is not None for label in labels):
+        strange = [row for row, label in enumerate(labels) if label not in named]
+        # beside names that are numbers, a strange number may be a class that --classes lacks: it is no index
+        by_name = any(_whole(name) is not None for name in choice.classes)
+        if strange and not by_name and all(_whole(label) is not None for label in labels):
             labels = [self._numbered(row, label, choice.classes) for row, label in enumerate(labels)]
         elif strange:
             expected = f"one of {listed(map(printable, choice.classes), _NAMED)}, as --classes says"

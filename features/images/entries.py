@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def what_is_there(folder: Path) -> tuple[str, str | None]:
         The number of files by ending, the most frequent first, ``none`` where there are none; and what to do about
         them, if that is known.
     """
-    files = [*islice(_files_below(folder), _LOOKED_AT)]
+    files = [*islice(every_file(folder), _LOOKED_AT)]
     counts = Counter(map(_ending, files))
     told = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in counts.most_common(6))
     kinds = Counter(filter(None, map(_kind, islice((file for file in files if not _ending(file)), _SNIFFED))))
@@ -153,9 +153,26 @@ def to_install(names: Iterable[str]) -> list[str]:
     return [f"{counted(count, 'file')} not read: {remedy}" for remedy, count in counts.items()]
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for at, folders, files in os.walk(folder):
+def every_file(
+    folder: Path, *, leave_out: Path | None = None, on_problem: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Yields the files of a folder and of those in it, images or not, without what is passed over; each folder sorted.
+
+    Links are followed, but not to a folder that they lie in.
+
+    Args:
+        folder: The folder.
+        leave_out: A folder, resolved, that is passed over where it lies in this one.
+        on_problem: Told of folders that cannot be read; they are passed over by default.
+    """
+    above: dict[str, tuple[Path, ...]] = {os.fspath(folder): ()}
+    for at, folders, files in os.walk(folder, onerror=on_problem, followlinks=True):
+        here, within = Path(at).resolve(), above.pop(at)
+        if here in within or (within and here == leave_out):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not is_left_out(name))
+        above |= {os.path.join(at, name): (*within, here) for name in folders}  # noqa: PTH118  as os.walk does
         yield from (Path(at) / name for name in sorted(files) if not is_left_out(name))
 
 

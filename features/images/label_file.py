@@ -56,9 +56,9 @@ def _read_text(path: Path) -> pd.DataFrame:
     counts = {separator: first.count(separator) for separator in _SEPARATORS}
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     separator = usual if counts[usual] else max(counts, key=counts.__getitem__)
-    _require_no_more_values(path, separator)
+    header = _header_no_shorter_than_rows(path, separator)
     # `index_col`: a row with one value more than there are columns must not shift all of them
-    return pd.read_csv(
+    frame = pd.read_csv(
         path,
         sep=separator,
         dtype=str,
@@ -67,10 +67,15 @@ def _read_text(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         on_bad_lines="error",
     )
+    # pandas calls the second column of a name `label.1`, and one without a name `Unnamed: 3`
+    frame.columns = pd.Index([name or unnamed for name, unnamed in zip(header, frame.columns, strict=True)])
+    return frame
 
 
-def _require_no_more_values(path: Path, separator: str) -> None:
-    """Refuses a first row that is longer than the header: pandas refuses later ones, and cuts all as it cuts this one.
+def _header_no_shorter_than_rows(path: Path, separator: str) -> list[str]:
+    """Returns the columns' names as they are written.
+
+    A first row that is longer is refused: pandas refuses later ones, and cuts all as it cuts this one.
 
     Raises:
         InputError: Naming the row.
@@ -82,6 +87,7 @@ def _require_no_more_values(path: Path, separator: str) -> None:
         expected = f"at most {len(header)} values, as there are columns"
         hint = "a value with a separator in it needs quotes"
         raise InputError(path, field="row 1", expected=expected, found=len(first), hint=hint)
+    return header
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

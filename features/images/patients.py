@@ -70,7 +70,8 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     """Returns the patients of images.
 
     A pattern of the user's is looked for in the file's name without its ending; where images lie in folders within
-    their class, in the path below the class first, then in the whole path, then in the name. Without one, a patient is
+    their class, in the path below the class first, then in the whole path, then in the name; what it finds in the
+    class's own name is no patient. Without one, a patient is
     the first folder below the class where there is one, unless every name there is ``<CLASS>-<patient>-<image>``; and
     the middle of a name of that form otherwise. What looks like a date, or is a class's name, is not taken; neither are
     folders that all classes have, if their names hold no number, or those of parts (``train``, ``test``), nor one word
@@ -84,8 +85,7 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     told_as = paths if shown is None else shown
     spelled = [PurePosixPath(composed(path)) for path in paths]
     if pattern.pattern != GROUP_PATTERN:
-        found = [(_by_pattern(path, pattern), _PATTERN) for path in spelled]
-        return Patients(tuple(who for who, _ in found), _source(told_as, found), ())
+        return _of_pattern(told_as, [_by_pattern(path, pattern) for path in spelled])
     named = [_matched(path.stem, pattern) for path in spelled]
     nested = [len(path.parts) > 2 for path in spelled]
     told = all(
@@ -102,20 +102,38 @@ def find_patients(paths: Sequence[str], pattern: re.Pattern[str], *, shown: Sequ
     return Patients(tuple(who for who, _ in kept), _source(told_as, kept), tuple(_remarks(told_as, found, doubtful)))
 
 
-def _matched(text: str, pattern: re.Pattern[str]) -> str:
-    """What the pattern finds in a text, or '' where it does not fit."""
+def find_in_paths(paths: Sequence[str], pattern: re.Pattern[str]) -> Patients:
+    """Returns the patients that a pattern of the user's finds in each path, then in the file's name.
+
+    Args:
+        paths: Each image relative to the image folder, with ``/``; the folders are not those of classes.
+        pattern: ``--group-pattern``, compiled.
+    """
+    spelled = [PurePosixPath(composed(path)) for path in paths]
+    whole = (_matched(str(path.with_suffix("")), pattern) for path in spelled)
+    return _of_pattern(paths, [who or _matched(path.stem, pattern) for who, path in zip(whole, spelled, strict=True)])
+
+
+def _of_pattern(told_as: Sequence[str], names: Sequence[str]) -> Patients:
+    return Patients(tuple(names), _source(told_as, [(who, _PATTERN) for who in names]), ())
+
+
+def _matched(text: str, pattern: re.Pattern[str], *, behind: int = 0) -> str:
+    """What the pattern finds in a text, '' where it does not fit; what ends at ``behind`` or before is none."""
     match = pattern.search(text)
-    if not match:
-        return ""
-    return (match.group("patient") if "patient" in pattern.groupindex else match.group(1)) or ""
+    group = "patient" if "patient" in pattern.groupindex else 1
+    return match.group(group) if match and match.end(group) > behind else ""
 
 
 def _by_pattern(path: PurePosixPath, pattern: re.Pattern[str]) -> str:
+    if len(path.parts) <= 2:
+        return _matched(path.stem, pattern)
     whole = path.with_suffix("")
-    places = [path.stem]
-    if len(path.parts) > 2:
-        places = ["/".join(whole.parts[1:]), str(whole), path.stem]
-    return next(filter(None, (_matched(place, pattern) for place in places)), "")
+    return (
+        _matched("/".join(whole.parts[1:]), pattern)
+        or _matched(str(whole), pattern, behind=len(whole.parts[0]))
+        or _matched(path.stem, pattern)
+    )
 
 
 def _doubtful(paths: Sequence[PurePosixPath], found: Sequence[tuple[str, str]]) -> dict[int, str]:

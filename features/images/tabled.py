@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.images.columns import LabelRow, LabelTable
-from features.images.entries import to_install
+from features.images.entries import is_image_name, to_install
 from features.images.folder import ImageTable, limited, table_of
 from features.images.label_file import shown
-from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_patients
+from features.images.patients import GROUP_PATTERN, Patients, compile_group_pattern, find_in_paths, find_patients
 from features.images.walk import File, Seen, files_below
 from features.runtime.errors import InputError
 from features.runtime.text import composed, counted, listed, printable
@@ -64,13 +64,12 @@ def scan_table(
         found = limited(found, limit)
     taken = [rows.by_path[file.path] for files in found.values() for file in files]
     paths = [file.path for files in found.values() for file in files]
-    if labels.patient_column and group_pattern == GROUP_PATTERN:
+    if group_pattern != GROUP_PATTERN:
+        patients = find_in_paths(paths, pattern)
+    elif labels.patient_column:
         patients = _of_column(labels, taken, paths)
     else:
-        own = [
-            _below_class(row, path, whole=group_pattern != GROUP_PATTERN)
-            for row, path in zip(taken, paths, strict=True)
-        ]
+        own = [_below_class(row, path) for row, path in zip(taken, paths, strict=True)]
         patients = find_patients(own, pattern, shown=paths)
     return table_of(
         folder,
@@ -128,7 +127,8 @@ class _Files:
         self._names: tuple[dict[str, list[File]], ...] = tuple(defaultdict(list) for _ in range(4))
         for file in files:
             path = PurePosixPath(composed(file.path))
-            for names, name in zip(self._names, (path, path.with_suffix(""), path.name, path.stem), strict=True):
+            bare = path.with_suffix("") if is_image_name(path.name) else path  # `.7` of a DICOM identifier is no ending
+            for names, name in zip(self._names, (path, bare, path.name, bare.name), strict=True):
                 names[str(name)].append(file)
 
     def within(self, text: str) -> str | None:
@@ -202,9 +202,9 @@ def _of_column(labels: LabelTable, rows: list[LabelRow], paths: list[str]) -> Pa
     return Patients(names, source if any(names) else "", tuple(remarks_on_words(names)))
 
 
-def _below_class(row: LabelRow, path: str, *, whole: bool) -> str:
-    """The path as it would be in a folder of its class, where patients are looked for; of the name alone, or whole."""
-    return f"{row.label.replace('/', '_')}/{path if whole else PurePosixPath(path).name}"
+def _below_class(row: LabelRow, path: str) -> str:
+    """The path as it would be if the file lay in a folder of its class, where patients are looked for."""
+    return f"{row.label.replace('/', '_')}/{PurePosixPath(path).name}"
 
 
 def _remarks_on_classes(empty: list[str]) -> Iterator[str]:

@@ -19,8 +19,10 @@ from PIL import Image
 
 from features.extraction.extraction import extract_store
 from features.extraction.options import ExtractionOptions
+from features.images.columns import ColumnChoice, read_labels
 from features.images.dicom_patients import SOURCE, hashed
 from features.images.folder import scan_folder
+from features.images.tabled import scan_table
 from features.store.reader import FeatureStore
 from heads.loaded import load_head
 from heads.model.spec import HeadSpec
@@ -93,6 +95,14 @@ def test_folders_and_patterns_and_columns_come_first(tmp_path: Path) -> None:
     write(tmp_path, {f"{c}/{who}/{n}.dcm": scan(n, f"{c}{n}") for c in "AB" for who in ("p1", "p2") for n in (1, 2)})
     assert set(scan_folder(tmp_path).patients) == {"p1", "p2"}
     assert set(scan_folder(tmp_path, group_pattern=r"(\d)$").patients) == {"1", "2"}
+
+
+def test_a_table_names_files_by_their_whole_identifiers(tmp_path: Path) -> None:
+    write(tmp_path, {f"s/1.2.840.{name}": scan(1) for name in ("1.7", "2.dcm", "3")})
+    rows = pd.DataFrame({"path": ["1.2.840.1", "s/1.2.840.1", "1.2.840.2", "s/1.2.840.3"], "label": [*"xxyy"]})
+    table = scan_table(tmp_path, read_labels(rows, "labels.csv", ColumnChoice()))
+    assert table.paths == ("s/1.2.840.2.dcm", "s/1.2.840.3")
+    assert table.remarks[0] == "left out, 2 rows whose file is missing: 1.2.840.1, s/1.2.840.1"
 
 
 @pytest.fixture(scope="module")

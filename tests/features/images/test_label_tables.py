@@ -134,6 +134,15 @@ def test_patients_come_from_names_where_no_column_says_them(tmp_path):
     assert scanned(folder, other, ColumnChoice(patient="")).patients == ("7", "8")
 
 
+def test_a_pattern_finds_no_patient_in_the_class_that_a_table_says(tmp_path):
+    folder = images_in(tmp_path, "left/IMG_anna.png", "left/P7_x.png", "right/IMG_otto.png", "top.png")
+    frame = frame_of(("left/IMG_anna.png", 0), ("left/P7_x.png", 0), ("right/IMG_otto.png", 3), ("top.png", 3))
+    assert scanned(folder, frame, group_pattern=r"(\d+)").patients == ("", "7", "", "")
+    folders = scanned(folder, frame, group_pattern=r"^(\w+/\w+)$")
+    assert folders.patients == ("left/IMG_anna", "left/P7_x", "right/IMG_otto", "")
+    assert scanned(folder, frame, group_pattern=r"^(IMG|top)").patients == ("IMG", "", "IMG", "top")
+
+
 def test_labels_are_text_numbers_or_columns(folder):
     paths = ("a", "b", "in/c", "in/d")
     text = frame_of(*zip(paths, ("10", "9", "9", "10"), strict=True))
@@ -181,6 +190,23 @@ def test_one_class_may_be_written_as_two_numbers(folder):
     padded = scanned(folder, frame_of(("a", "1"), ("b", "01")))
     assert padded.classes == ("01", "1")
     assert any("'01' and '1' are different classes" in remark for remark in padded.remarks)
+
+
+@pytest.mark.parametrize(
+    ("classes", "written", "read"),
+    [
+        ("1 2 3", "1.0 2.0 3", "1 2 3"),
+        ("2 1 0", "0.0 1.0 2.0", "0 1 2"),
+        ("1 1.0 2", "1.0 1 2.0", "1.0 1 2"),
+        ("a b c", "0.0 1 2.0", "a b c"),
+        ("a b c", "c a b", "c a b"),
+    ],
+)
+def test_names_of_classes_that_are_numbers_are_names(folder, classes, written, read):
+    frame = frame_of(*zip(("a.png", "b.png", "in/c.png"), written.split(), strict=True))
+    table = scanned(folder, frame, ColumnChoice(classes=tuple(classes.split())))
+    assert table.classes == tuple(classes.split())
+    assert [name for _, name, _ in sorted(rows_of(table))] == read.split()
 
 
 def test_a_word_that_is_the_patient_of_many_images_is_told(folder):
@@ -243,6 +269,11 @@ REFUSED = {
         frame_of(("a", "x"), ("b", "z")),
         ColumnChoice(classes=("x", "y")),
         "row 2: expected one of x, y, as --classes says, found 'z'",
+    ),
+    "a number beside names that are numbers": (
+        frame_of(("a", "1"), ("b", "0")),
+        ColumnChoice(classes=("1", "2", "3")),
+        "row 2: expected one of 1, 2, 3, as --classes says, found '0'",
     ),
     "several classes": (
         pd.DataFrame({"path": ["a", "b"], "MEL": [1, 1], "NV": [0, 1]}),
@@ -326,6 +357,29 @@ def test_text_stays_text(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     frame = read_label_file(tmp_path / name)
     assert frame.to_dict("list") == {"path": ["007", "8"], "label": ["NA", "\xe9"]}
+
+
+@pytest.mark.parametrize(
+    ("header", "choice", "said"),
+    [
+        ("path,label,label", ColumnChoice(), "one column with the label, found label and label; call one of them"),
+        ("path,patient,label,patient", ColumnChoice(), "one column with the patient, found patient and patient; call"),
+        ("path,label, label", ColumnChoice(label="label"), "a column 'label', as --label-column says, found 2 of them"),
+        ("path,A,B,A", ColumnChoice(one_hot=("A", "B")), "a column 'A', as --label-columns says, found 2 of them"),
+    ],
+)
+def test_two_columns_of_one_name_stay_two(tmp_path, header, choice, said):
+    (tmp_path / "t.csv").write_text(f"{header}\n{'a,1,0,0'[: 2 * header.count(',') + 1]}\n")
+    with pytest.raises(InputError) as refused:
+        read_labels(read_label_file(tmp_path / "t.csv"), "t.csv", choice)
+    assert str(refused.value).startswith(f"t.csv: expected {said}")
+
+
+def test_columns_that_say_nothing_may_have_one_name_or_none(folder, tmp_path):
+    (tmp_path / "t.csv").write_text('\n,path,note,"label",note,\n7,a,,x,"two\nlines",\n')
+    frame = read_label_file(tmp_path / "t.csv")
+    assert [*frame.columns] == ["Unnamed: 0", "path", "note", "label", "note", "Unnamed: 5"]
+    assert rows_of(scanned(folder, frame)) == [("a.png", "x", "")]
 
 
 def test_parquet_is_read_or_its_extra_named(tmp_path, monkeypatch):

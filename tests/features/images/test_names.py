@@ -61,6 +61,20 @@ def test_what_systems_leave_behind_is_no_class_no_patient_and_no_image(tmp_path,
     assert [str(source.path.relative_to(tmp_path)) for source in sources] == list(names)
 
 
+def test_linked_folders_are_predicted_as_they_are_extracted(tmp_path):
+    fill(tmp_path, "disk/A/A-1-1.png", "disk/p/A-2-1.png", "disk/p/A-2-2.png", "disk/none/1.nii", "scans/B/B-3-1.png")
+    links = {"scans/A": "disk/A", "disk/A/p": "disk/p", "disk/p/up": "disk/A", "disk/p/same": "disk/p"}
+    for link, to in (links | {"scans/B/B-4-1.png": "gone", "linked/C": "disk/none"}).items():
+        (tmp_path / link).parent.mkdir(exist_ok=True)
+        (tmp_path / link).symlink_to(tmp_path / to)
+    scans = tmp_path / "scans"
+    paths = ["A/A-1-1.png", "A/p/A-2-1.png", "A/p/A-2-2.png", "B/B-3-1.png", "B/B-4-1.png"]
+    assert [*scan_folder(scans).paths] == paths
+    assert [source.name for source in find_sources([str(scans)], tmp_path)] == [str(scans / path) for path in paths]
+    (source,) = find_sources([str(tmp_path / "linked")], tmp_path)
+    assert source.reason.startswith("a folder without images, but 1 .nii; ")
+
+
 def test_names_that_only_resemble_litter_count(tmp_path):
     for name in ("thumbs", "recycle", "A@eaDir", "lost", "_A", "desktop", "icons"):
         assert not is_left_out(name)
@@ -82,7 +96,10 @@ def test_folders_within_a_class_are_its_patients(tmp_path):
 
 @pytest.mark.parametrize(
     ("pattern", "patients"),
-    [(r"(patient\d+)", "patient07"), (r"(\d+)", "07"), (r"CNV/[^/]+/(eye\w)", "eyeL"), (r"^(scan)", "scan")],
+    [
+        *((r"(patient\d+)", "patient07"), (r"(\d+)", "07"), (r"CNV/[^/]+/(eye\w)", "eyeL"), (r"^(scan)", "scan")),
+        *((r"^(CNV/\w+)/eyeL/", "CNV/patient07"), (r"(CNV|DME)", ""), (r"(C\w+)/patient", "")),
+    ],
 )
 def test_a_pattern_is_looked_for_in_the_path_where_images_lie_in_folders(tmp_path, pattern, patients):
     fill(tmp_path, "CNV/patient07/eyeL/scan3.png", "DME/x/patient07/1.png")

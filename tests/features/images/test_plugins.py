@@ -15,6 +15,7 @@ from features.images.decode import UndecodableError, original_image
 from features.images.entries import to_install, what_is_there
 from features.images.folder import scan_folder
 from features.images.plugins import AVIF, HEIF, JPEG_XL, remedies, remedy_for
+from heads.prediction.sources import find_sources
 
 FAKE = """
 from PIL import Image, ImageFile
@@ -77,9 +78,15 @@ def test_files_that_are_passed_over_say_it_too(tmp_path: Path) -> None:
         Image.new("L", (4, 4)).save(tmp_path / name, "PNG")
     assert {"2 files not read: " + HEIF, "1 file not read: " + JPEG_XL} <= set(scan_folder(tmp_path).remarks)
     assert to_install(["a.png", "b.txt"]) == []
+    notes: list[str] = []
+    assert len(find_sources([str(tmp_path)], tmp_path, notes=notes)) == 2
+    assert notes == ["2 files not read: " + HEIF, "1 file not read: " + JPEG_XL]
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.heic").write_bytes(HEIC)
     assert what_is_there(tmp_path / "only") == ("none, but 1 .heic", HEIF)
+    (source,) = find_sources([str(tmp_path / "only")], tmp_path, notes=notes)
+    assert source.reason == f"a folder without images, but 1 .heic; {HEIF}"
+    assert len(notes) == 2  # what a reason says is not said again
 
 
 def test_nothing_is_to_be_installed_for_what_is_read() -> None:

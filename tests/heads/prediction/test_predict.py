@@ -18,11 +18,14 @@ import numpy as np
 import pytest
 from commands import Said, invoke
 from made_backbone import Places
+from made_images import encoded
 from PIL import Image
 
 from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.extraction import extract_store
 from features.extraction.options import ExtractionOptions
+from features.images.decode import UndecodableError, original_image
+from features.images.pages import Pages
 from features.images.views import parse_views
 from features.rows.feed import Feed
 from features.runtime.errors import InputError
@@ -122,12 +125,14 @@ class TestImages:
         (folder / "a/cut.png").write_bytes(good.read_bytes()[:200])
         (folder / "b/empty.jpeg").touch()
         (folder / "notes.txt").write_text("no image")
+        (folder / "b/phone.jxl").write_bytes(b"\xff\x0a")
         (tmp_path / "none").mkdir()
         arguments = [good, tmp_path / "none", folder, "nowhere.png", "file:///etc/passwd", folder / "notes.txt"]
         status, out, err = run(world / "head.hdf5", *arguments, "--json")
         told = {row["image"]: row for row in json.loads(out)}
         assert status == 1
         assert err.endswith("error: 6 of 9 images could not be used\n")
+        assert "note: 1 file not read: JPEG XL is read once its plugin is there" in err
         assert {name: row["error"] for name, row in told.items()} == {
             str(good): None,
             str(tmp_path / "none"): "a folder without images",
@@ -356,6 +361,23 @@ class TestRemote:
         (source,) = find_sources([f"{site}/image.png"], tmp_path)
         assert source.path.parent == tmp_path
         assert source.path.read_bytes() == b"content"
+
+    def test_pages_of_what_is_behind_an_address(self, site: str, tmp_path: Path) -> None:
+        Site.image = encoded(
+            Image.new("L", (8, 8), 0), "TIFF", save_all=True, append_images=[Image.new("L", (8, 8), 9)]
+        )
+        url = f"{site}/image.png"
+
+        def greys(*urls: str, pages: Pages = "first") -> dict[str, object]:
+            found = find_sources(urls, tmp_path, pages=pages)
+            return {source.name: np.asarray(original_image(source.path))[0, 0, 0] for source in found}
+
+        every = greys(url, pages="all")
+        assert every == {f"{url}#1": 0, f"{url}#2": 9}
+        assert greys(*every) == greys(*every, pages="all") == every  # by the names that they were given
+        assert greys(url, f"{url}#top", f"{url}#0") == {url: 0, f"{url}#top": 0, f"{url}#0": 0}
+        with pytest.raises(UndecodableError, match="no such page"):
+            greys(f"{url}#9")
 
     @pytest.mark.parametrize(
         ("name", "reason"),
