@@ -336,6 +336,29 @@ def test_nothing_is_written_where_the_name_is_a_folders(place, monkeypatch):
     assert sorted(place.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        RUN + "--study {long}",
+        "features.extract {study} {new} --table {long}.csv",
+        "features.extract {study} {new} --weights {long}.h5",
+        "features.extract {study} {new} --backbone {long}.keras",
+        "features.convert {long}.npz {new}",
+        "heads.evaluate {long}.hdf5 {store.h5}",
+        "heads.evaluate {head.hdf5} {store.h5} --confusion {long}.csv",
+        "search.export {study} {long}.hdf5",
+        "search.report {study} --out {long}.html",
+    ],
+)
+def test_a_path_that_the_system_does_not_look_at_is_one_line(place, line):
+    """As one in a folder that may not be entered, which a superuser may."""
+    module, *arguments = (filled(word.replace("{long}", "x" * 300), place) for word in line.split())
+    status, out, err = invoke(module, *arguments)
+    assert (status in (1, 2), out) == (True, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert err.endswith("File name too long\n")
+
+
 Door = tuple[Callable[[Path], object], str]
 DOORS: dict[str, Door] = {
     "an unknown option of a search": (

@@ -12,6 +12,7 @@ from typing import Any
 from features.extraction.applications import BACKBONES, Architecture
 from features.extraction.network_file import NetworkFile, is_network_file, read_network
 from features.runtime.errors import InputError
+from features.runtime.files import why_no_file
 from features.store.kind import UNKNOWN, FeatureKind
 
 PREPROCESSINGS = ("backbone", "unit", "tf", "torch", "caffe", "none")
@@ -67,9 +68,9 @@ class BackboneSpec:
             hint = "it would see almost the same for every image"
             expected = f"backbone: {self.name} rescales its input itself"
             raise InputError("--preprocessing", expected=expected, found=self.preprocessing, hint=hint)
-        if self.seed is None and self.weights != IMAGENET and not Path(self.weights).is_file():
+        if self.seed is None and self.weights != IMAGENET and (why := why_no_file(Path(self.weights))):
             expected = "imagenet, random, random:SEED or a file (.h5, .weights.h5)"
-            raise InputError("--weights", expected=expected, found=f"{self.weights!r}, no such file")
+            raise InputError("--weights", expected=expected, found=f"{self.weights!r}, {why}")
 
     def _check_file(self, file: NetworkFile) -> None:
         for option, told, usual in (("--weights", self.weights, IMAGENET), ("--alpha", self.alpha, None)):

@@ -19,6 +19,7 @@ from typing import Any
 from features.hdf5.door import opened, reading
 from features.hdf5.values import Attributes
 from features.runtime.errors import InputError
+from features.runtime.files import require_file, why_no_file
 from features.runtime.json_files import parse_json
 from features.runtime.text import printable, shortened
 
@@ -94,7 +95,7 @@ class NetworkFile:
 
 def is_network_file(name: str) -> bool:
     """Whether the name of a backbone is that of a file."""
-    return name.lower().endswith(SUFFIXES) or Path(name).is_file()
+    return name.lower().endswith(SUFFIXES) or not why_no_file(Path(name))
 
 
 def read_network(path: Path) -> NetworkFile:
@@ -103,9 +104,7 @@ def read_network(path: Path) -> NetworkFile:
     Raises:
         InputError: It is no network, is damaged, takes no images, or holds what is not Keras' own.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise InputError(path, expected=EXPECTED, found=found)
+    require_file(path, EXPECTED)
     about = path.stat()
     return _read(path, about.st_ino, about.st_size, about.st_mtime_ns)
 

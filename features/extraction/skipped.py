@@ -6,6 +6,7 @@ Images that could not be decoded; after them, what a table of labels and its ima
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from features.images.decode import UndecodableError, decode_image
 from features.images.folder import ImageTable
 from features.images.pages import source_of
 from features.images.reading import Reading, Source, Tally
-from features.runtime.files import replacing
+from features.runtime.files import write_text
 from features.store.schema import RowState
 from features.store.writer import StoreWriter
 
@@ -65,6 +66,8 @@ def _reason(source: Source, size: int, reading: Reading) -> str:
 def write_skipped(store: Path, skipped: Mapping[str, str], left_out: Iterable[tuple[str, str]] = ()) -> None:
     """Writes the list, atomically; where there is nothing to list, removes one that is there.
 
+    A list that is there already stays untouched: nothing else may be written where a finished store is kept.
+
     Args:
         store: The store.
         skipped: Reason of each image that could not be decoded, by path.
@@ -76,9 +79,19 @@ def write_skipped(store: Path, skipped: Mapping[str, str], left_out: Iterable[tu
     path = skipped_path(store)
     entries = [*skipped.items(), *left_out]
     if not entries:
-        path.unlink(missing_ok=True)
+        if path.exists():  # on a disk that is read-only even what is not there cannot be removed
+            path.unlink()
         return
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("path", "reason"))
-        rows.writerows(entries)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("path", "reason"))
+    rows.writerows(entries)
+    if text.getvalue() != _written(path):
+        write_text(path, text.getvalue())
+
+
+def _written(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return None

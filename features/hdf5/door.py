@@ -17,6 +17,7 @@ import h5py
 from features.hdf5 import probe
 from features.hdf5.structure import SIGNATURE, DamagedError, is_plain
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import require_file
 from features.runtime.text import printable, shortened
 
 PATIENCE_S = 20.0
@@ -111,9 +112,7 @@ def _open(path: Path, expected: str, locking: bool | None) -> Any:
 
 
 def _check_is_hdf5(path: Path, expected: str) -> None:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-        raise InputError(path, expected=expected, found=found)
+    require_file(path, expected)
     with path.open("rb") as raw:
         start = raw.read(len(SIGNATURE))
     if start != SIGNATURE and not h5py.is_hdf5(path):  # which a block of the user's may stand before

@@ -146,7 +146,7 @@ def deep_values(source: Source, max_pixels: int) -> npt.NDArray[Any] | None:
         if not _has_numbers(image):
             return None
         image.load()
-        return np.asarray(image)
+        return _numbers(image)
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,13 @@ def _has_numbers(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
+def _numbers(image: Image.Image) -> npt.NDArray[Any]:
+    """The numbers of a loaded image with one channel; 0 for the one that a PNG says is transparent: it is on black."""
+    values = np.asarray(image)
+    transparent = image.info.get("transparency")
+    return np.where(values == transparent, values.dtype.type(0), values) if isinstance(transparent, int) else values
+
+
 def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
     """Returns a loaded image in mode L or RGB."""
     mode = image.mode
@@ -312,7 +319,7 @@ def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
         return image
     if _has_numbers(image):
         reading.tally.add(Noticed.DEEP)
-        return Image.fromarray(_greys(np.asarray(image), reading, inverted=_is_inverted(image, reading)))
+        return Image.fromarray(_greys(_numbers(image), reading, inverted=_is_inverted(image, reading)))
     if mode in _TRANSPARENT or "transparency" in image.info:
         return _on_black(image)
     if mode == "LAB":

@@ -14,6 +14,7 @@ from PIL import Image
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.plugins import register_plugins, remedies
+from features.images.reading import open_file
 from features.runtime.text import counted
 
 _LITTER = frozenset(
@@ -82,9 +83,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     if not dicom.CAN_READ or _ending(Path(path)) or _NUMBERED.fullmatch(name):
         return False
     try:
-        if not Path(path).is_file():
-            return False
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:
             return dicom.is_dicom(file.read(HEAD))
     except OSError:
         return False
@@ -185,10 +184,11 @@ def _ending(file: Path) -> str:
 def _kind(file: Path) -> str:
     """What a file without an ending is by its content: DICOM, a format that Pillow reads, or '' for neither."""
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             if dicom.is_dicom(opened.read(HEAD)):
                 return "DICOM"
-        with Image.open(file) as image:
-            return image.format or ""
+            opened.seek(0)
+            with Image.open(opened) as image:
+                return image.format or ""
     except Exception:  # whatever Pillow stumbles over: it is none
         return ""

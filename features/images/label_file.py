@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import InputError
 from features.runtime.extras import extra_hint
-from features.runtime.files import read_text
+from features.runtime.files import read_text, require_file
 from features.runtime.text import composed, printable, shortened
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(path, expected=f"a table, one of {', '.join(readers)}", found=path.suffix or "no ending")
-    if not path.is_file():
-        raise InputError(path, expected="a table of labels", found="a folder" if path.is_dir() else "no such file")
+    require_file(path, "a table of labels")
     try:
         return reader(path)
     except InputError:

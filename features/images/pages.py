@@ -6,8 +6,9 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,9 @@ from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import IMAGE_FIELDS, ImageTable
-from features.images.pillow_internals import cut_is_damaged
+from features.images.pillow_internals import Places, cut_is_damaged, give_places, places_of_pages
 from features.images.reading import ImageFile, Page, Source, file_holding, open_file
+from features.runtime.files import identity
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
 
@@ -41,8 +43,26 @@ def open_image(source: Source) -> Iterator[Image.Image]:
     """
     with cut_is_damaged(), _image_of(source) as image:
         if isinstance(source, Page) and source.number > 1:
-            image.seek(source.number - 1)
+            _go_to(source, image)
         yield image
+
+
+def _go_to(page: Page, image: Image.Image) -> None:
+    if image.format == "TIFF":
+        reach = 1 << (page.number - 1).bit_length()  # twice as far each time: all pages of a file cost twice its length
+        give_places(image, _places(page.path, identity(page.path), reach), page.number)
+    image.seek(page.number - 1)
+
+
+@lru_cache(maxsize=64)
+def _places(path: Path, which: tuple[int, ...] | None, reach: int) -> Places:
+    """Where the first pages of a TIFF are, remembered as long as it is the same file."""
+    del which
+    with _image_of(path) as image:
+        with suppress(Exception):  # EOFError after the last; damage ends the file as well
+            for number in range(1, reach):
+                image.seek(number)
+        return places_of_pages(image)
 
 
 def _image_of(source: Source) -> Image.Image:

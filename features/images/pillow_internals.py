@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from features.runtime.unseen import Together
 
 _SIXTEEN = re.compile(r"(?P<layout>RGB|RGBA|RGBX|LA);16(?P<order>[BLN])")
+_PLACES = ("_frame_pos", "_tag_data_limits")
+"""Where a TIFF's pages begin, and, since Pillow 13, how many bytes the tags of each may take."""
 _BITS, _PLANES = TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.PLANAR_CONFIGURATION
 
 
@@ -85,6 +87,30 @@ def read_planes(image: Image.Image) -> None:
         image.tile = [
             image.tile[0]._replace(codec_name="libtiff", extents=(0, 0, *image.size), offset=0, args=arguments)
         ]
+
+
+Places = Mapping[str, tuple[int, ...]]
+"""What an opened TIFF knows of its pages, as far as it was gone through."""
+
+
+def places_of_pages(image: Image.Image) -> Places:
+    """Returns where the pages of a TIFF are; nothing of another image."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return {}
+    return {name: tuple(getattr(image, name)) for name in _PLACES if hasattr(image, name)}
+
+
+def give_places(image: Image.Image, places: Places, number: int) -> None:
+    """Lets a TIFF find a page at once: by itself Pillow goes through all pages before it.
+
+    Args:
+        image: Opened, still at its first page.
+        places: Of the same file; where they do not reach as far, they are of no use.
+        number: The page, from 1.
+    """
+    if number <= min(map(len, places.values()), default=0):
+        for name, values in places.items():
+            setattr(image, name, list(values))
 
 
 def _in_planes(image: Image.Image) -> bool:

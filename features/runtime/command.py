@@ -145,11 +145,13 @@ def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:
 
 
 def _explained(error: OSError) -> BottleneckError:
-    """What the system has no room for; anything else is raised again."""
+    """What the system has no room for, or where it refused a file; what names none is raised again."""
     if error.errno in DISK_FULL:
         return DiskFullError.of(error.errno, error.filename or "standard output", "nothing more could be written")
     if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
         return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
+    if isinstance(error.filename, str) and error.strerror:
+        return BottleneckError(f"{error.filename}: {error.strerror}")
     raise error
 
 

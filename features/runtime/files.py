@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -136,6 +137,38 @@ def _move_in(new: Path, path: Path, aside: Path) -> None:
             aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def why_no_file(path: Path) -> str:
+    """Returns why there is no file to read, in words; '' where a regular file is there.
+
+    Python's own ``is_file`` raises where a folder may not be looked into, or a name is too long.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # of a name that no file can have
+        return "no such file"
+    except PermissionError:
+        return "no permission to read it"
+    except OSError as error:
+        return error.strerror or str(error)
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "no regular file"
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Refuses a path where no file can be read.
+
+    Args:
+        path: The file.
+        expected: What it has to be, for the message.
+
+    Raises:
+        InputError: Saying what is there instead.
+    """
+    if why := why_no_file(path):
+        raise InputError(path, expected=expected, found=why)
 
 
 def identity(path: Path) -> tuple[int, ...] | None:

@@ -17,6 +17,10 @@ from features.runtime.containers import processors_allowed
 
 DISK_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Numbers of the errors that say that there is no room for a file."""
+_NO_FOLDER_SYNC = frozenset(
+    getattr(errno, name) for name in ("EINVAL", "EBADF", "ENOSYS", "ENOTSUP", "EOPNOTSUPP") if hasattr(errno, name)
+)
+"""What file systems answer that cannot sync a folder, shared folders of virtual machines and old network disks."""
 _BLOCK = 4096
 """Bytes; no file system has smaller blocks to give."""
 _seeking = Lock()
@@ -115,16 +119,22 @@ def sync_data(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` durable, where folders can be opened; Windows sees to it itself.
+    """Makes a rename in ``folder`` durable, where a folder can be opened and synced; Windows sees to it itself.
 
     Raises:
         OSError: The disk failed.
     """
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written to and not listed: the rename has succeeded
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from features.hdf5.door import reading
 from features.hdf5.values import MOST_COMPRESSED
 from features.runtime.errors import InputError
+from features.runtime.files import require_file
 from features.runtime.memory import resident_budget
 from features.runtime.text import counted, listed, printable
 
@@ -102,8 +103,7 @@ def is_npz(path: Path) -> bool:
     Raises:
         InputError: It is neither, or there is no such file.
     """
-    if not path.is_file():
-        raise InputError(path, expected=EXPECTED, found="a folder" if path.is_dir() else "no such file")
+    require_file(path, EXPECTED)
     with reading(path, EXPECTED), path.open("rb") as file:
         start = file.read(len(NPY))
     if not start.startswith((NPZ, NPY)):

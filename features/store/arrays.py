@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.errors import InputError
-from features.runtime.lock import WriterLock
 from features.runtime.progress import OnProgress, unwatched
 from features.runtime.text import utc_text
 from features.store.array_files import FileArray, array_in, is_npz, keys_of
@@ -39,7 +38,7 @@ from features.store.given import (
 from features.store.limits import rows_in_batch, why_too_large
 from features.store.schema import DTYPES, RowState, StoreHeader
 from features.store.source import CHUNK_BYTES
-from features.store.writer import StoreWriter
+from features.store.writer import StoreWriter, require_place
 
 FEATURES, LABELS = "X", "y"
 OPTIONAL = ("paths", "patients", "parts", "classes")
@@ -248,8 +247,7 @@ def arrays_to_store(
     if dtype not in (None, *DTYPES):
         raise InputError("dtype", expected=" or ".join(DTYPES), found=dtype)
     kind, rows, in_batch = dtype or arrays.dtype, len(arrays), rows_in_batch(batch_size, otherwise=BATCH)
-    with WriterLock(destination):  # what cannot be written is said before much is read; the writer takes its own
-        pass
+    require_place(destination)
     digest = hashlib.sha256()
     for piece, features in arrays.pieces(kind):
         digest.update(_bytes_of(features))

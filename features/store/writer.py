@@ -40,6 +40,22 @@ from features.store.schema import (
 )
 
 
+def require_place(path: Path) -> None:
+    """Refuses a place where no store can be made or finished, before much is read for it; the writer looks again.
+
+    Raises:
+        InputError: Nothing can be written there, or there is another file.
+        BottleneckError: Another process is writing it.
+    """
+    if path.exists():
+        with opened(path, EXPECTED) as file:
+            read_header(path, file)
+            if Attributes(path, file).flag("complete"):
+                return
+    with WriterLock(path):
+        pass
+
+
 class StoreWriter:
     """Makes a store, or goes on with an unfinished one. Use as a context manager: it holds the writer's lock.
 
@@ -50,35 +66,39 @@ class StoreWriter:
     def __init__(self, path: str | os.PathLike[str], header: StoreHeader) -> None:
         """Takes the lock, then creates the file or checks that the existing one is the same store.
 
+        A finished store needs neither a lock nor a place to write to: nothing is written to it.
+
         Raises:
             InputError: The store exists and differs from ``header``; the field is named. Or there is none, and its name
                 is another format's.
-            BottleneckError: Another process is writing it, or the disk is too small.
+            BottleneckError: Another process is writing it, it may not be written, or the disk is too small.
         """
         self.path = Path(path)
-        if not self.path.exists():
-            require_own_name(self.path)
         self.header = header
-        self._lock = WriterLock(self.path)
+        self._lock: WriterLock | None = None
         self._descriptor = -1
+        self._is_new = not self.path.exists()
+        if self._is_new:
+            require_own_name(self.path)
+        else:
+            self._look()
+            if self.complete:
+                return
+        self._lock = WriterLock(self.path)
         try:
             self._is_new = not self.path.exists()
             if self._is_new:
                 _create(self.path, header)
-            else:
-                self._check_existing()
+            self._look()  # again, where it was there: another process may have gone on with it until now
             self._open()
         except BaseException:
             self.close()
             raise
 
-    def _check_existing(self) -> None:
+    def _look(self) -> None:
+        """Reads what is in the file, which must be the same store."""
         with opened(self.path, EXPECTED) as file:
-            stored = read_header(self.path, file)
-        stored.check_same(self.path, self.header)
-
-    def _open(self) -> None:
-        with opened(self.path, EXPECTED) as file:
+            read_header(self.path, file).check_same(self.path, self.header)
             self._features_at = dataset_offset(self.path, file, "features")
             self._done_at = dataset_offset(self.path, file, "done")
             self._contents_at: int | None = None
@@ -86,7 +106,12 @@ class StoreWriter:
                 self._contents_at = dataset_offset(self.path, file, "contents")
             self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
             self.complete = Attributes(self.path, file).flag("complete")
-        self._descriptor = open_to_write(self.path)
+
+    def _open(self) -> None:
+        try:
+            self._descriptor = open_to_write(self.path)
+        except OSError as error:
+            raise disk_error(self.path, error) from error
 
     @property
     def features_place(self) -> FeaturesPlace:
@@ -188,7 +213,8 @@ class StoreWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self

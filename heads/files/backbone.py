@@ -12,6 +12,7 @@ from features.extraction.backbone_spec import IMAGENET, BackboneSpec, recorded_o
 from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.network_file import read_network
 from features.runtime.errors import InputError
+from features.runtime.files import why_no_file
 from features.runtime.options import option_name, text_of
 from features.runtime.text import printable
 from features.store.kind import DRAWN_OTHERWISE
@@ -101,7 +102,7 @@ def _backbone_file(head: Path, metadata: HeadMetadata, given: str | None) -> str
     """The file that a head's backbone is in: as it is told, or by its name here or beside the head."""
     name = metadata.backbone
     places = [Path(given)] if given else [Path(name), head.parent / name]
-    hashes = {path: read_network(path).sha256 for path in places if path.is_file()}
+    hashes = {path: read_network(path).sha256 for path in places if not why_no_file(path)}
     if not hashes:
         missing = f"{given!r}, no such file" if given else "none"
         raise InputError("--backbone", expected=f"where the file {printable(name)} is", found=missing)
@@ -116,7 +117,7 @@ def _backbone_file(head: Path, metadata: HeadMetadata, given: str | None) -> str
 def _recorded_weights(name: str | None) -> str:
     if name is None:
         return IMAGENET
-    if not _WITHOUT_FILE.fullmatch(name) and not Path(name).is_file():
+    if not _WITHOUT_FILE.fullmatch(name) and why_no_file(Path(name)):
         raise InputError("--weights", expected=f"where the file {name} is", found="none")
     return name
 

@@ -18,6 +18,7 @@ from features.extraction.network_file import CONFIG, WEIGHTS
 from features.hdf5.door import open_checked, reading
 from features.hdf5.values import Attributes, inside
 from features.runtime.errors import InputError
+from features.runtime.files import why_no_file
 from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.metadata_json import NAME, as_attributes
 
@@ -74,7 +75,7 @@ def is_keras_archive(path: Path, expected: str) -> bool:
     Raises:
         InputError: It cannot be read.
     """
-    if not path.is_file():
+    if why_no_file(path):  # which whoever opens it next says
         return False
     with reading(path, expected), path.open("rb") as raw:
         return raw.read(len(_START)) == _START

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from features.runtime.backend import Backend
 from features.runtime.errors import InputError
-from features.runtime.files import write_json
+from features.runtime.files import why_no_file, write_json
 from features.runtime.json_files import read_json
 from features.runtime.refusal import one_line
 from features.runtime.text import counted
@@ -119,9 +119,8 @@ class StudyConfig(StudyOptions):
             InputError: It is missing, damaged, or of another schema.
         """
         path = folder / STUDY_FILE
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found=found)
+        if why := why_no_file(path):
+            raise InputError(folder, field=STUDY_FILE, expected="a study directory", found=why)
         return cls.of(read_json(path, "a study's JSON"), path)
 
     @classmethod

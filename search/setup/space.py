@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
-from features.runtime.files import read_text
+from features.runtime.files import read_text, require_file
 from features.runtime.refusal import one_line
 from heads.model.spec import HeadSpec, without_added_defaults
 from search.setup.options import RunSection
@@ -251,8 +251,7 @@ def read_study_file(path: Path) -> StudyFile:
     Raises:
         InputError: The file is missing, is not TOML, or a key of it is wrong; the key is named.
     """
-    if not path.is_file():
-        raise InputError(path, expected="a study file (TOML)", found="a folder" if path.is_dir() else "no such file")
+    require_file(path, "a study file (TOML)")
     try:
         data = tomllib.loads(read_text(path))
         parsed = _StudyFile.model_validate(data)

@@ -230,6 +230,9 @@ def test_a_complete_store_is_left_alone_and_its_list_is_put_back(spoilt, tmp_pat
     after = (tmp_path / "s.h5").stat(), (tmp_path / "s.h5").read_bytes(), listed(tmp_path / "s.h5")
     assert before[0].st_mtime_ns == after[0].st_mtime_ns
     assert before[1:] == after[1:]
+    written = (tmp_path / "s.h5.skipped.csv").stat()
+    assert command(*arguments)[0] == 0
+    assert os.path.samestat((tmp_path / "s.h5.skipped.csv").stat(), written)  # nothing may be writable there
 
 
 @pytest.mark.parametrize(

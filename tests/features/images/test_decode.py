@@ -39,8 +39,8 @@ def palette(index: int, **info: object) -> bytes:
     return encoded(image, "PNG", **info)
 
 
-def numbers(value: float, dtype: str, kind: str = "TIFF") -> bytes:
-    return encoded(Image.fromarray(np.full((SIZE, SIZE), value, dtype)), kind)
+def numbers(value: float, dtype: str, kind: str = "TIFF", **info: object) -> bytes:
+    return encoded(Image.fromarray(np.full((SIZE, SIZE), value, dtype)), kind, **info)
 
 
 UNIFORM = {
@@ -67,6 +67,7 @@ UNIFORM = {
     "16 bits, middle": (numbers(32768, "uint16", "PNG"), (128, 128, 128)),
     "16 bits, an 8-bit value times 257": (numbers(77 * 257, "uint16", "PNG"), (77, 77, 77)),
     "16 bits, TIFF": (numbers(25700, "uint16"), (100, 100, 100)),
+    "16 bits with a transparent value": (numbers(900, "uint16", "PNG", transparency=900), (0, 0, 0)),
     "32 bits within 16": (numbers(25700, "int32"), (100, 100, 100)),
     "fractions": (numbers(0.5, "float32"), (128, 128, 128)),
     "fractions above 1 are white": (numbers(100.0, "float32"), (255, 255, 255)),

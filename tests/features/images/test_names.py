@@ -287,6 +287,16 @@ def test_files_without_an_ending_are_looked_into(tmp_path):
     assert "DICOM" in str(what_is_there(tmp_path)[1])
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_where_images_belong_is_not_waited_on(tmp_path):
+    (tmp_path / "A").mkdir()
+    os.mkfifo(tmp_path / "A" / "pipe")
+    with pytest.raises(InputError, match=r"with images in it, found none, but 1 without an ending$"):
+        scan_folder(tmp_path)
+    fill(tmp_path, "B/B-1-1.png")
+    assert "class folders without an image: A (1 without an ending)" in " ".join(scan_folder(tmp_path).remarks)
+
+
 def test_a_class_without_images_says_what_it_holds(tmp_path: Path):
     fill(tmp_path, "A/A-1-1.png", "B/B-1-1.png", "C/1.nii", "C/2.nii", "D/")
     assert "class folders without an image: C (2 .nii), D" in scan_folder(tmp_path).remarks[-1]

@@ -42,6 +42,23 @@ def test_each_page_can_be_had(ending, tmp_path):
     assert original_image(Page(path, 3)).getpixel((0, 0)) == original_image(Page(path, 3)).getpixel((7, 7))
 
 
+def test_a_page_is_found_without_going_through_all_before_it(tmp_path, monkeypatch):
+    def stack(levels: range) -> bytes:
+        first, *others = (Image.new("L", (8, 8), level) for level in levels)
+        return encoded(first, "TIFF", save_all=True, append_images=others)
+
+    loaded, load = [], TiffImagePlugin.ImageFileDirectory_v2.load
+    monkeypatch.setattr(TiffImagePlugin.ImageFileDirectory_v2, "load", lambda *told: loaded.append(1) or load(*told))
+    path = written(tmp_path / "a.tif", stack(range(100)))
+    assert [decode_image(Page(path, number), 4)[0, 0, 0] for number in range(1, 101)] == [*range(100)]
+    assert len(loaded) < 100 * 10  # by itself Pillow loads the tags of 5,000
+    for number in (101, 500):
+        with pytest.raises(UndecodableError, match="no such page"):
+            decode_image(Page(path, number), 4)
+    written(path, stack(range(200, 100, -1)) + b" ")
+    assert [decode_image(Page(path, number), 4)[0, 0, 0] for number in (100, 3, 64)] == [101, 198, 137]
+
+
 def test_files_whose_further_pages_were_not_used_are_counted(tmp_path):
     reading = Reading()
     for number, content in enumerate((*KINDS.values(), encoded(FRAMES[0], "TIFF"), paged("MPO"))):

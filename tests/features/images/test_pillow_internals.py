@@ -12,8 +12,10 @@ from PIL import Image, PngImagePlugin
 
 from features.images.pillow_internals import (
     give_lower_bytes,
+    give_places,
     has_deep_colours,
     has_lower_bytes,
+    places_of_pages,
     raise_pixel_limit,
     read_planes,
 )
@@ -48,6 +50,27 @@ def test_planes_of_sixteen_bits_are_no_planes_of_eight():
         assert not has_lower_bytes(image)
         read_planes(image)
         assert np.array_equal(np.asarray(image), RGB >> 8)
+
+
+def test_a_tiff_that_is_told_where_its_pages_are_goes_there_at_once(monkeypatch):
+    first, *others = (Image.new("L", (4, 4), level) for level in range(9))
+    content = encoded(first, "TIFF", save_all=True, append_images=others)
+    with Image.open(io.BytesIO(content)) as image:
+        image.seek(7)
+        places = places_of_pages(image)
+    assert {len(values) for values in places.values()} == {8}
+    with Image.open(io.BytesIO(content)) as image:
+        load = image.tag_v2.load
+        loaded = []
+        monkeypatch.setattr(image.tag_v2, "load", lambda file: loaded.append(1) or load(file))
+        give_places(image, places, 8)
+        image.seek(7)
+        assert (image.getpixel((0, 0)), image.tell(), len(loaded)) == (7, 7, 1)
+    with Image.open(io.BytesIO(content)) as image:
+        give_places(image, places, 9)
+        image.seek(8)
+        assert image.getpixel((0, 0)) == 8
+    assert places_of_pages(Image.new("L", (4, 4))) == {}
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "F"])

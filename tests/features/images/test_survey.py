@@ -47,6 +47,17 @@ EXPECTED = {
     "a narrow range": ([grey(spread(1940, 2063, "uint16"))], "type", "0.2% of that range.*0:4095"),
     "sBIT": ([twelve(4000), twelve(300)], "whole=0:4095,fractions=0:1", "4095 white"),
     "sBIT of numbers that were shifted": ([twelve(60000)], "type", ""),
+    "a transparent value beyond them": (
+        [
+            png16(
+                spread(4000, 65535, "uint16")[..., None].clip(0, 4096),
+                chunk(b"sBIT", b"\x0c"),
+                chunk(b"tRNS", b"\x10\0"),
+            )
+        ],
+        "whole=0:4095,fractions=0:1",
+        "4095 white",
+    ),
     "MaxSampleValue": ([largest(4000, 4000), largest(3000, 3000)], "whole=0:4095,fractions=0:1", "4095 white"),
     "bits that not all files declare": ([twelve(4000), grey(spread(0, 4000, "uint16"))], "type", "nearly lost"),
     "signed": (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import codecs
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from features.runtime.errors import InputError
-from features.runtime.files import read_text
+from features.runtime.files import read_text, why_no_file
 from search.setup.space import read_study_file
 
 STUDY = 'name = "q"\ndescription = "Dr\u00fcsen"\n[space]\ndropout = { low = 0.0, high = 0.6 }\n'
@@ -37,6 +38,28 @@ def test_another_encoding_is_named(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(InputError, match=said):
         read_study_file(path)
+
+
+def test_why_there_is_no_file_is_said_of_whatever_a_path_may_be(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for name, why in {
+        "file": "",
+        ".": "a folder",
+        "none": "no such file",
+        "file/none": "no such file",
+        "a\0b": "no such file",
+        "loop": "Too many levels of symbolic links",
+        "x" * 300: "File name too long",
+        "/dev/null": "no regular file",
+    }.items():
+        assert why_no_file(tmp_path / name) == why
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert why_no_file(tmp_path / "file") == "no permission to read it"
 
 
 BINARY_OPENS = ("h5py.h5a.open", "archive.open", "os.open", "Image.open", "_opener().open", "_open", "self._open")
