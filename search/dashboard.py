@@ -17,7 +17,7 @@ import typer
 
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
-from search.review.view import View
+from search.review.view import BegunAnewError, View
 from search.setup.config import StudyConfig
 
 
@@ -40,11 +40,22 @@ def main(
         with server:
             address = f"http://{host}:{server.server_port}/dashboard/studies/{view.study_id}"
             tell(f"{address}  {study}, read only; Ctrl-C ends it")
-            threading.Thread(target=view.keep_up, daemon=True).start()
+            anew: list[BegunAnewError] = []
+
+            def keep_up() -> None:
+                try:
+                    view.keep_up()
+                except BegunAnewError as error:
+                    anew.append(error)
+                    server.shutdown()
+
+            threading.Thread(target=keep_up, daemon=True).start()
             try:
                 server.serve_forever()
             finally:
                 view.stop()
+        if anew:
+            raise anew[0]
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):

@@ -22,6 +22,7 @@ from features.extraction.preprocessing import Preprocessing
 from features.extraction.random_weights import randomise
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import temporary_folder
 from features.runtime.keras_settings import names_counted_anew
 from features.runtime.portable import give_name
 from features.runtime.text import shortened
@@ -198,6 +199,8 @@ def _load(model: Any, spec: BackboneSpec) -> None:
         layered = "layer_names" in file.attrs or "model_weights" in file
     try:
         _load_weights(model, path, layered=layered)
+    except BottleneckError:
+        raise
     except Exception as error:  # a file that is no weights file makes Keras stumble anywhere
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(path, expected=expected, found=f"others ({shortened(lines[0].rstrip('.'), 160)})") from error
@@ -211,10 +214,8 @@ def _load_weights(model: Any, path: Path, *, layered: bool) -> None:
     if path.name.endswith(endings) and path.name.endswith(".weights.h5") != layered:
         model.load_weights(path)
         return
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        alias = Path(folder) / f"alias{endings[0]}"
+    with temporary_folder("weights-") as folder:
+        alias = folder / f"alias{endings[0]}"
         give_name(path, alias)
         model.load_weights(alias)
 

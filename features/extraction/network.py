@@ -10,8 +10,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from features.extraction.network_file import CONFIG, EXPECTED, WEIGHTS, NetworkFile
 from features.hdf5.door import opened
 from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import temporary_folder
 from features.runtime.portable import give_name
 from features.runtime.text import printable, shortened
 from features.runtime.unseen import warnings_unseen
@@ -67,6 +66,7 @@ def load_network(file: NetworkFile) -> Any:
     Raises:
         InputError: It names what Keras does not have or what makes up no network, its weights are damaged or do not
             fit, or it takes other than square images.
+        BottleneckError: There is no room for a temporary copy of it.
     """
     import keras
 
@@ -100,8 +100,8 @@ def _from_archive(file: NetworkFile) -> Any:
     """Lets Keras read an archive of what was checked, and of the weights, and of nothing else that the file holds."""
     import keras
 
-    with TemporaryDirectory(prefix="network-") as folder:
-        weights, copy = Path(folder) / WEIGHTS, Path(folder) / "network.keras"
+    with temporary_folder("network-") as folder:
+        weights, copy = folder / WEIGHTS, folder / "network.keras"
         with zipfile.ZipFile(file.path) as archive, archive.open(WEIGHTS) as packed, weights.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
         with opened(weights, "weights"):  # which HDF5 comes to an end with
@@ -118,8 +118,8 @@ def _from_hdf5(file: NetworkFile) -> Any:
 
     with opened(file.path, EXPECTED):  # which HDF5 comes to an end with
         pass
-    with TemporaryDirectory(prefix="network-") as folder:
-        alias = Path(folder) / "network.h5"  # Keras goes by the ending
+    with temporary_folder("network-") as folder:
+        alias = folder / "network.h5"  # Keras goes by the ending
         give_name(file.path, alias)
         return keras.saving.load_model(alias, compile=False, safe_mode=True)
 

@@ -18,6 +18,7 @@ from features.hdf5 import probe
 from features.hdf5.structure import SIGNATURE, DamagedError, is_plain
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import require_file
+from features.runtime.portable import DISK_FULL
 from features.runtime.text import printable, shortened
 
 PATIENCE_S = 20.0
@@ -29,8 +30,11 @@ _OPENED_OTHERWISE = re.compile(
 
 Of one that a killed program left marked as being written it says "already open for write", in whichever process.
 """
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-"""Errors of a system that has too many files open, or too little memory: nothing is said of the file."""
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}) | DISK_FULL
+"""Errors of a system that has too many files open, too little memory, or a full disk: nothing is said of the file.
+
+A full disk is met by what is written on the way.
+"""
 _sound: set[tuple[str, int, int, int]] = set()
 """Files that were read by a process of their own: name, number, size and time."""
 
@@ -45,7 +49,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 
     Raises:
         InputError: In place of any exception but our own, and failed assertions, which say nothing of the file.
-        BottleneckError: The system has no room for another open file, or no memory for what is in it.
+        BottleneckError: The system has no room for another open file, no memory for what is in it, or a full disk.
     """
     try:
         yield
@@ -60,7 +64,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(path, expected=expected, found="no permission to read it") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _SHORT:
+        if isinstance(error, OSError) and error.errno is not None and error.errno in _SHORT:
             raise BottleneckError(f"{path}: cannot be opened: {os.strerror(error.errno)}") from error
         said = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes what it says
         reason = printable(str(said) or type(error).__name__)

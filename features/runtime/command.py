@@ -27,6 +27,7 @@ from rich.text import Text
 
 from features.runtime.collector import end_with_command
 from features.runtime.errors import BottleneckError, DiskFullError, Terminated
+from features.runtime.files import no_temporary_folder
 from features.runtime.notebook import NotebookProgress
 from features.runtime.options import with_named_paths
 from features.runtime.portable import DISK_FULL
@@ -41,8 +42,6 @@ _NARROWEST = 40
 """Columns of a table of results, at least: in fewer it would be empty. A terminal breaks the lines."""
 _USUAL = 80
 """Columns of a terminal that says it has none: Rich would print nothing."""
-_NO_TEMPORARY = "No usable temporary directory found"
-"""What Python's ``tempfile`` says where there is no folder that it could write to."""
 
 
 class _ReaderGoneError(Exception):
@@ -148,8 +147,8 @@ def _explained(error: OSError) -> BottleneckError:
     """What the system has no room for, or where it refused a file; what names none is raised again."""
     if error.errno in DISK_FULL:
         return DiskFullError.of(error.errno, error.filename or "standard output", "nothing more could be written")
-    if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
-        return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
+    if lacking := no_temporary_folder(error):
+        return lacking
     if isinstance(error.filename, str) and error.strerror:
         return BottleneckError(f"{error.filename}: {error.strerror}")
     raise error

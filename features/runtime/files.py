@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
@@ -24,6 +25,8 @@ _LEFT = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.new(?P<suffix>(?:\.[^.]*)?)", 
 """What ``replacing`` calls a file that several may write."""
 _LONG_S = 3600.0
 """Nobody who lives takes so long from the last byte of such a file to its name."""
+_NO_TEMPORARY = "No usable temporary directory found"
+"""What Python's ``tempfile`` says where there is no folder that it could write to."""
 _looked_through: set[Path] = set()
 
 
@@ -171,6 +174,36 @@ def require_file(path: Path, expected: str) -> None:
         raise InputError(path, expected=expected, found=why)
 
 
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Yields a folder for temporary files, and removes it on leaving: that it lacks room says nothing of other files.
+
+    Args:
+        prefix: What its name begins with.
+
+    Raises:
+        BottleneckError: There is no place for it, or no room for what was written into it.
+    """
+    try:
+        made = TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise no_temporary_folder(error) or disk_error(Path(gettempdir()), error) from error
+    with made as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise disk_error(Path(gettempdir()), error) from error
+
+
+def no_temporary_folder(error: OSError) -> BottleneckError | None:
+    """Returns what to tell the user where the error is that there is no folder for temporary files; otherwise None."""
+    if not isinstance(error, FileNotFoundError) or _NO_TEMPORARY not in str(error):
+        return None
+    return BottleneckError("no folder for temporary files; set TMPDIR to one that can be written")
+
+
 def identity(path: Path) -> tuple[int, ...] | None:
     """What tells a file from another one of its name, and from itself once it was changed; None where none is."""
     try:
@@ -197,7 +230,7 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> BottleneckErro
     """Returns what to tell the user where writing ``path`` failed; a full disk with what is free and what is needed."""
     if error.errno not in DISK_FULL:
         return BottleneckError(f"{path}: cannot be written: {error.strerror or error}")
-    there = next(folder for folder in path.parents if folder.exists())  # the others may be what had no room
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())  # the others may be what had no room
     need = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free"
     need += f", {needed / 1e6:,.1f} MB needed" if needed else ""
     return DiskFullError.of(error.errno, path, need)

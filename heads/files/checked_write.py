@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 
 from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
-from features.runtime.files import disk_error, replacing, replacing_folder
+from features.runtime.files import disk_error, no_temporary_folder, replacing, replacing_folder
 from features.runtime.lock import WriterLock
 from features.runtime.portable import DISK_FULL
 from features.runtime.text import abridged
@@ -68,8 +69,8 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
         The largest difference between two probabilities, that in memory and that of the file.
 
     Raises:
-        BottleneckError: It cannot be written so, gives other probabilities, or another process is writing there; what
-            was there before is unchanged.
+        BottleneckError: It cannot be written so, gives other probabilities, or another process is writing there; there
+            is no room there, or for temporary files. What was there before is unchanged.
     """
     import keras
 
@@ -81,15 +82,28 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
                 expected = probabilities_of(model, rows)
                 form.write(temporary, model, attributes)
                 found = form.predict(temporary, rows)
-        except (BottleneckError, OSError):
+        except BottleneckError:
             raise
         except Exception as error:  # whatever a converter stumbles over
-            full = next((number for number in DISK_FULL if os.strerror(number) in str(error)), None)
-            if full is not None:  # TensorFlow's own kinds of error have no number
-                raise disk_error(out, OSError(full, os.strerror(full))) from error
+            if lacking := _lacking(error, out, temporary):
+                raise lacking from error
+            if isinstance(error, OSError):
+                raise
             reason = next(iter(_OF_A_FUNCTION.sub("", str(error)).strip().splitlines()), type(error).__name__)
             raise BottleneckError(f"{out}: cannot be written as {form.title}: {abridged(reason, 200)}") from error
         return _difference(out, expected, found)
+
+
+def _lacking(error: Exception, out: Path, temporary: Path) -> BottleneckError | None:
+    """What there is no room in, which may be the folder of temporary files: a converter takes a detour through it."""
+    if isinstance(error, OSError) and (lacking := no_temporary_folder(error)):
+        return lacking
+    said, number = str(error), getattr(error, "errno", None)
+    full = next((one for one in DISK_FULL if one == number or os.strerror(one) in said), None)
+    if full is None:  # TensorFlow's own kinds of error have no number
+        return None
+    detour = gettempdir() in said and str(temporary) not in said
+    return disk_error(Path(gettempdir()) if detour else out, OSError(full, os.strerror(full)))
 
 
 def _difference(out: Path, expected: Probabilities, found: Probabilities) -> float:

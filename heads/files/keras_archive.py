@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from features.extraction.network_file import CONFIG, WEIGHTS
 from features.hdf5.door import open_checked, reading
 from features.hdf5.values import Attributes, inside
 from features.runtime.errors import InputError
-from features.runtime.files import why_no_file
+from features.runtime.files import temporary_folder, why_no_file
 from heads.files.layer_config import MAX_PARAMETERS
 from heads.files.metadata_json import NAME, as_attributes
 
@@ -51,9 +50,10 @@ class KerasArchive:
 
         Raises:
             InputError: There are none, or they are damaged.
+            BottleneckError: There is no room for a temporary copy of them.
         """
-        with TemporaryDirectory(prefix="head-") as folder:
-            copy = Path(folder) / WEIGHTS
+        with temporary_folder("head-") as folder:
+            copy = folder / WEIGHTS
             archive = self.archive
             member = _member(self.path, archive, WEIGHTS, _MOST_WEIGHTS)
             with archive.open(member) as packed, copy.open("wb") as unpacked:

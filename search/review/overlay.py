@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.errors import BottleneckError
+from search.record.database import no_record
 from search.record.storage import JOURNAL, open_storage
 from search.setup.optuna_internals import FrozenStudy, id_of_study, id_of_trial
 from search.trials.ranking import ranking
@@ -54,6 +55,7 @@ class Overlay(BaseStorage):
             InputError: There is none.
         """
         self._lock = threading.Lock()
+        self._name = name
         self._journal = None if url else folder / JOURNAL
         self._tail: tuple[int, bytes] = (0, b"")
         self._opened = open_storage(folder, url, name)
@@ -62,12 +64,20 @@ class Overlay(BaseStorage):
 
     @property
     def record(self) -> BaseStorage:
-        """The record. ``--resume`` cuts a journal back to the last snapshot: then it is read from its start again."""
+        """The record. ``--resume`` cuts a journal back to the last snapshot: then it is read from its start again.
+
+        Raises:
+            InputError: The journal is not there any more.
+        """
         if self._journal is None:
             return self._opened
         with self._lock:
             size, tail = self._tail
-            with self._journal.open("rb") as file:
+            try:
+                file = self._journal.open("rb")
+            except FileNotFoundError as error:
+                raise no_record(f"{self._journal}", self._name, "no such file") from error
+            with file:
                 file.seek(max(0, size - TAIL))
                 if file.read(min(size, TAIL)) != tail:
                     self._opened = JournalStorage(JournalFileBackend(str(self._journal)))
@@ -94,6 +104,10 @@ class Overlay(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Pins something on a trial, in memory: an artifact, also where the trial has finished."""
         self._on_trials.setdefault(trial_id, {})[key] = value
+
+    def let_go_of_trial_system_attr(self, trial_id: int, key: str) -> None:
+        """Takes back what was pinned on a trial."""
+        self._on_trials.get(trial_id, {}).pop(key, None)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Returns a trial with what was pinned on it."""

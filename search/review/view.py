@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 
 from features.rows.feed import Feed
@@ -21,6 +20,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.extras import extra_hint
+from features.runtime.files import identity
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
@@ -29,11 +29,14 @@ from heads.html.document import TEMPLATE
 from heads.metrics.classification import measure
 from heads.metrics.excerpt import MOST_CLASSES
 from heads.metrics.scoring import predict_probabilities
-from search.record.head_files import OWN, kept_numbers, path_of, refit_path_of
+from search.record.database import storage_errors
+from search.record.head_files import OWN, head_files, kept_numbers, path_of, refit_path_of
 from search.record.outages import DATABASE_ERRORS
+from search.record.storage import find_study, where_kept
 from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
 from search.review.gallery import FigureName, Gallery
 from search.review.overlay import Overlay
+from search.review.pins import Pins, Place
 from search.review.stores import store_cells, store_head
 from search.review.svg import confusion_svg, curve_svg
 from search.review.words import (
@@ -59,7 +62,16 @@ _OF_OUR_OWN = (
     FigureName.WHAT_ENDED_WHEN,
 )
 """Figures that the dashboard has not itself."""
+_OF_THE_STUDY = ("/api/", "/artifacts/")
+"""Where paths begin that the dashboard reads its study for."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
+
+
+class BegunAnewError(BottleneckError):
+    """The study that a dashboard was started on is not the one that is there: little of what it shows is true of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder}: another study is in its place, or it was begun anew; start the dashboard again")
 
 
 class View:
@@ -90,9 +102,10 @@ class View:
         self.folder = folder
         self.config = config
         self.storage = Overlay(folder, config.storage, config.name)
-        self.app = read_only(wsgi(self.storage, artifact_store=FileSystemArtifactStore(str(artifacts))))
-        self._store = FileSystemArtifactStore(str(artifacts))
-        self._pinned: set[tuple[int, str]] = set()
+        self._pins = Pins(self.storage, artifacts)
+        self.app = read_only(wsgi(self.storage, artifact_store=self._pins.store), self.why_not)
+        self._confusions: dict[int, tuple[object, str]] = {}
+        self._begun: datetime | None = None
         self._shown: object = None
         self._stopped = threading.Event()
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
@@ -101,12 +114,19 @@ class View:
         self.refresh()
 
     def refresh(self) -> StudyRecord:
-        """Pins the note, the figures and the artifacts of the best heads as they are now."""
+        """Pins the note, the figures and the artifacts of the best heads as they are now.
+
+        Raises:
+            BegunAnewError: Another study is there by now.
+            BottleneckError: It cannot be read just now, or there is no room for copies of what is pinned.
+        """
         from optuna_dashboard import save_note, save_plotly_graph_object
 
         record = read_record(self.folder, self.storage.record)
+        self._require_same(record)
         study = optuna.load_study(study_name=self.config.name, storage=self.storage)
-        state = (record.progress, [(t.number, t.state) for t in record.trials])
+        files = {path: identity(path) for path in head_files(self.folder)}
+        state = (record.progress, record.concluded, files, [(t.number, t.state) for t in record.trials])
         if state == self._shown:
             return record
         save_note(study, note_on(record))
@@ -116,37 +136,62 @@ class View:
             figure.update_layout(title=title, margin={"t": 96}, height=450)
             figure.layout.template = TEMPLATE  # Plotly's own is 7 kB in each figure, at each poll
             save_plotly_graph_object(study, figure, graph_object_id=name)
-        for trial in kept_trials(record):
-            drawn = curve_svg(curve(trial), f"trial {trial.number}, {validation_in_words(self.config.objective)}")
-            self._pin(trial, "learning-curve.svg", drawn)
-            for path in (path_of(self.folder, trial.number), refit_path_of(self.folder, trial.number)):
-                self._pin_file(trial, path)
-        if (test := record.summary.test) and 0 < len(test.confusion) <= MOST_CLASSES:
-            names = [one.name for one in test.per_class]
-            picture = confusion_svg(test.confusion, names, f"{test.rows} test rows")
-            self._pin(record.ranked[0], "confusion-test.svg", picture)
+        self._pins.become(self.study_id, self._artifacts(record))
         self._shown = state
         return record
+
+    def _require_same(self, record: StudyRecord) -> None:
+        """Numbers of trials are those of a study that was removed, too, and Optuna's dashboard holds on to them."""
+        trials = record.study.get_trials(deepcopy=False)
+        begun = trials[0].datetime_start if trials else None  # None also where it waits to be run
+        same = (record.config.name, record.config.made_of) == (self.config.name, self.config.made_of)
+        if not same or self._begun not in (None, begun):
+            raise BegunAnewError(self.folder)
+        self._begun = begun
+
+    def _artifacts(self, record: StudyRecord) -> dict[Place, Path | str]:
+        """What belongs on which trial: files, and the texts of pictures."""
+        wanted: dict[Place, Path | str] = {}
+        for trial in kept_trials(record):
+            number, head = trial.number, path_of(self.folder, trial.number)
+            drawn = curve_svg(curve(trial), f"trial {number}, {validation_in_words(record.config.objective)}")
+            wanted[number, "learning-curve.svg"] = drawn
+            for path in (head, refit_path_of(self.folder, number)):
+                wanted[number, path.name] = path
+            scored, picture = self._confusions.get(number, (None, ""))
+            if scored is not None and scored == identity(head):
+                wanted[number, "confusion-validation.svg"] = picture
+        if (test := record.summary.test) and 0 < len(test.confusion) <= MOST_CLASSES:
+            names = [one.name for one in test.per_class]
+            wanted[test.trial, "confusion-test.svg"] = confusion_svg(test.confusion, names, f"{test.rows} test rows")
+        return wanted
 
     def keep_up(self) -> None:
         """Refreshes until stopped; once the search is over, also scores the kept heads on the validation rows.
 
-        What fails for the world's sake is tried again for ever. Anything else is a mistake in here, or a record that
-        was cut back in the midst of reading: that is said once, and ends it where it happens several times in a row.
+        What fails for the world's sake is tried again for ever, and said once while it stays the same. Anything else is
+        a mistake in here, or a record that was cut back in the midst of reading: that is said once, and ends it where
+        it happens several times in a row.
+
+        Raises:
+            BegunAnewError: Another study is there by now.
         """
-        scored: set[int] = set()
-        unforeseen = 0
+        scored: dict[int, object] = {}
+        unforeseen, said = 0, ""
         while not self._stopped.is_set():
             try:
                 record = self.refresh()
-                kept = {trial.number for trial in kept_trials(record)}
+                heads = own_heads(record)
                 # Not beside a running search, which needs the processors; again where a later end kept others.
-                if record.progress is not Progress.RUNNING and kept - scored:
-                    scored |= kept
+                if record.progress is not Progress.RUNNING and heads.items() - scored.items():
                     self.pin_confusions(record)
-                unforeseen = 0
+                    scored = heads
+                unforeseen, said = 0, ""
+            except BegunAnewError:
+                raise
             except (BottleneckError, OSError, *DATABASE_ERRORS) as error:
-                say(f"not brought up to date: {error}")
+                if said != (said := f"not brought up to date: {error}"):
+                    say(said)
             except Exception as error:
                 unforeseen += 1
                 if unforeseen == 1:
@@ -166,26 +211,22 @@ class View:
         Raises:
             InputError: The store has gone or is another one now.
         """
+        heads = own_heads(record)
         for trial, counts, names in validation_confusions(record):
             if len(counts) > MOST_CLASSES:
                 return
-            rows = sum(map(sum, counts))
-            self._pin(trial, "confusion-validation.svg", confusion_svg(counts, names, f"{rows} validation rows"))
+            picture = confusion_svg(counts, names, f"{sum(map(sum, counts))} validation rows")
+            self._confusions[trial.number] = heads.get(trial.number), picture
+            self._pins.become(self.study_id, self._artifacts(record))
 
-    def _pin(self, trial: FrozenTrial, name: str, text: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            self._pin_file(trial, path)
-
-    def _pin_file(self, trial: FrozenTrial, path: Path) -> None:
-        key = (trial.number, path.name)
-        if key in self._pinned or not path.is_file():
-            return
-        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
-        there = self.storage.get_trial(trial_id)
-        upload_artifact(artifact_store=self._store, file_path=str(path), study_or_trial=there, storage=self.storage)
-        self._pinned.add(key)
+    def why_not(self) -> str:
+        """Returns why there is nothing to look at just now, in a line; '' where there is."""
+        try:
+            with storage_errors(self.config.storage):
+                find_study(self.storage, where_kept(self.folder, self.config.storage), self.config.name)
+        except (BottleneckError, OSError) as error:
+            return f"{error}"
+        return ""
 
     @property
     def study_id(self) -> int:
@@ -193,25 +234,40 @@ class View:
         return self.storage.get_study_id_from_name(self.config.name)
 
 
-def read_only(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+def read_only(app: Callable[..., Iterable[bytes]], why_not: Callable[[], str]) -> Callable[..., Iterable[bytes]]:
     """Returns a WSGI application that looks, and answers all else with 403 and the reason.
 
     What the dashboard would write could only be kept in memory, and be lost: better to say so than to seem to save it.
+
+    Args:
+        app: The dashboard. Where it cannot read its study, it prints a traceback at each poll of each browser.
+        why_not: Returns why the study cannot be read, '' where it can: that is answered with 503 and the reason.
     """
 
     def looking(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ.get("REQUEST_METHOD", "GET") in ("GET", "HEAD"):
-            return app(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": REFUSAL}).encode()]
+        if environ.get("REQUEST_METHOD", "GET") not in ("GET", "HEAD"):
+            return _refused(start_response, "403 Forbidden", REFUSAL)
+        if environ.get("PATH_INFO", "").startswith(_OF_THE_STUDY) and (reason := why_not()):
+            return _refused(start_response, "503 Service Unavailable", reason)
+        return app(environ, start_response)
 
     return looking
+
+
+def _refused(start_response: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]
 
 
 def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
     """Returns the trials of which a head is in the study directory, best first."""
     kept = set(kept_numbers(record.folder))
     return [trial for trial in record.ranked if trial.number in kept]
+
+
+def own_heads(record: StudyRecord) -> dict[int, object]:
+    """Returns which files the kept trials' own heads are just now, by the trials' numbers."""
+    return {trial.number: identity(path_of(record.folder, trial.number)) for trial in kept_trials(record)}
 
 
 def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:

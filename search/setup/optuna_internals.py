@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import optuna.samplers._qmc as qmc
@@ -24,10 +26,14 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.orm import Session
 
+if TYPE_CHECKING:
+    from optuna.artifacts import ArtifactMeta
+
 __all__ = [
     "FrozenStudy",
     "PlacedHyperband",
     "PlacedSequence",
+    "attribute_of_artifact",
     "claimed_trial",
     "fixed_parameters",
     "id_of_study",
@@ -88,6 +94,13 @@ def id_of_trial(trial: FrozenTrial) -> int:
 def note_beside(trial: Trial, key: str, value: Any) -> None:
     """Notes an attribute of a trial that the dashboard does not show."""
     trial.storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def attribute_of_artifact(artifact: ArtifactMeta) -> tuple[str, str]:
+    """Returns the attribute by which a trial has an artifact, as Optuna's dashboard looks for it: key and value."""
+    from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX  # which also loads clients of the stores of clouds
+
+    return f"{ARTIFACTS_ATTR_PREFIX}{artifact.artifact_id}", json.dumps(asdict(artifact))
 
 
 def warn_of_conditions(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 import urllib.error
 from collections.abc import Iterable
 from functools import cache
@@ -204,6 +205,15 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(weights_folder, tmp_pat
         assert line.startswith(f"{weights}: expected the weights of {options['name']}"), line
         assert f"found {found}" in line
         assert "\n" not in line
+
+
+def test_without_a_folder_for_temporary_files_sound_weights_are_not_refused(tmp_path, monkeypatch):
+    model = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.25)
+    model.save_weights(tmp_path / "mine.weights.h5")
+    path = (tmp_path / "mine.weights.h5").rename(tmp_path / "mine.h5")  # which Keras would take for its older format
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BottleneckError, match=r"^/.*gone: cannot be written: No such file"):
+        build_backbone(BackboneSpec(name="mobilenet", alpha=0.25, weights=str(path), image_size=32))
 
 
 def test_no_download_says_how_to_pass_a_file(monkeypatch):

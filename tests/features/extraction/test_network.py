@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from commands import invoke, succeed
+from limited_files import largest_file
 from made_networks import SIZE, edited, flat, grey, nested, saved, tokens
 from made_pictures import draw
 
@@ -19,7 +21,7 @@ from features.extraction.backbone_spec import BackboneSpec
 from features.extraction.backbones import Backbone, build_backbone
 from features.extraction.network import as_map, cut, layers_of
 from features.extraction.preprocessing import Preprocessing
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
@@ -51,6 +53,18 @@ def test_a_network_gives_what_it_gave_when_it_was_saved(ending, tmp_path):
     np.testing.assert_allclose(backbone.features(images()), expected, rtol=1e-5)
     assert not backbone.model.trainable_variables
     assert backbone.remark == ""
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_without_room_for_temporary_files_a_sound_one_is_not_refused(ending, tmp_path, monkeypatch):
+    path = saved(tmp_path / f"net{ending}", flat())
+    if ending == ".keras":  # another is read by a link
+        with largest_file(1000), pytest.raises(BottleneckError, match=r"^/.*: larger than a file may be") as told:
+            built(path, preprocessing="none")
+        assert "net" not in str(told.value)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BottleneckError, match="gone: cannot be written: No such file"):
+        built(path, preprocessing="none")
 
 
 def test_the_file_of_an_application_gives_the_very_same_features(tmp_path):

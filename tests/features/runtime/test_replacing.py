@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
+import tempfile
 import time
 
 import numpy as np
@@ -11,7 +15,15 @@ import pytest
 from meeting import meet
 
 from features.runtime.errors import BottleneckError, DiskFullError
-from features.runtime.files import replacing, replacing_folder, write_array, write_json, write_text
+from features.runtime.files import (
+    disk_error,
+    replacing,
+    replacing_folder,
+    temporary_folder,
+    write_array,
+    write_json,
+    write_text,
+)
 
 
 def test_those_who_write_one_file_at_once_all_succeed_and_one_is_whole(tmp_path, monkeypatch):
@@ -83,3 +95,29 @@ def test_a_folder_that_a_killed_process_has_moved_aside_is_taken_back_and_nothin
         (temporary / "model").write_text("new")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/model"]
     assert (tmp_path / "out" / "model").read_text() == "new"
+
+
+def test_a_temporary_folder_that_lacks_room_or_a_place_is_what_is_blamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DiskFullError, match=re.escape(f"{tmp_path}: disk full: ")), temporary_folder("a-") as folder:
+        (folder / "a").write_text("torn")
+        raise OSError(errno.ENOSPC, "no room")
+    with pytest.raises(FileNotFoundError), temporary_folder("a-") as folder:
+        (folder / "b").read_text()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BottleneckError, match="gone: cannot be written"), temporary_folder("a-"):
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(BottleneckError, match="no folder for temporary files; set TMPDIR"), temporary_folder("a-"):
+        pass
+
+
+def test_what_is_free_is_that_of_the_folder_itself_where_it_is_a_folder(tmp_path, monkeypatch):
+    asked = []
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: asked.append(place) or usage(place))
+    for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        disk_error(path, OSError(errno.ENOSPC, "no room"))
+    assert asked == [tmp_path] * 3

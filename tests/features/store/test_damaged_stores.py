@@ -1,5 +1,6 @@
 """Files that are no stores, or no longer: refused in words that name what is wrong."""
 
+import errno
 import os
 import resource
 import shutil
@@ -119,6 +120,13 @@ def test_a_sound_store_is_not_called_damaged_where_too_many_files_are_open(small
             FeatureStore(small_store)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_sound_file_is_not_called_damaged_where_a_disk_is_full(small_store):
+    said = r"a\.h5: cannot be opened: No space left"
+    with pytest.raises(BottleneckError, match=said) as told, opened(small_store, ""):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert told.value.exit_status == 1
 
 
 def test_files_that_are_no_stores_are_refused_in_words(tmp_path):

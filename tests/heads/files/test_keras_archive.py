@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
+from limited_files import largest_file
 
 from features.runtime.backend import start_backend
-from features.runtime.errors import InputError
+from features.runtime.errors import BottleneckError, InputError
 from heads.files.formats import probabilities_of
 from heads.files.head_file import read_head, read_metadata, save_head
 from heads.files.keras_archive import CONFIG, WEIGHTS
@@ -131,6 +133,18 @@ def test_cut_short_it_is_refused(tmp_path):
         (tmp_path / "cut.keras").write_bytes(content[:length])
         with pytest.raises(InputError, match=r"cut\.keras: "):
             read_head(tmp_path / "cut.keras")
+
+
+def test_without_room_for_temporary_files_a_sound_one_is_not_called_damaged(tmp_path, monkeypatch):
+    path = save(tmp_path / "head.keras")
+    with largest_file(1000), pytest.raises(BottleneckError, match="larger than a file may be") as full:
+        read_head(path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BottleneckError, match="gone: cannot be written: No such file") as gone:
+        read_head(path)
+    for told in (full, gone):
+        assert told.value.exit_status == 1
+        assert "head.keras" not in str(told.value)
 
 
 def test_the_json_says_what_the_attributes_say(tmp_path):

@@ -6,12 +6,13 @@ import errno
 import json
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import h5py
 import keras
@@ -179,6 +180,18 @@ def test_whatever_ends_it_leaves_the_old_one(old, problem, said):
         write_checked(old, replace(form, write=write), head.model, file_attributes(head.metadata, KIND), rows)
     if expected is BottleneckError:
         assert re.match(f"{re.escape(str(old))}: {said}", str(caught.value))
+
+
+def test_where_temporary_files_lack_room_they_are_named(old, monkeypatch):
+    head, form = read_head(ARCHIVES / "ensemble.hdf5"), format_of(old)
+    told, rows = file_attributes(head.metadata, KIND), np.ones((2, 2, 2, 8), np.float32)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    for problem, said in (
+        (ValueError(f"{NODE}/nowhere/a/part-0; No space left on device [Op:SaveV2]"), "/nowhere: disk full: "),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/nowhere']"), "no folder for temporary files"),
+    ):
+        with pytest.raises(BottleneckError, match=f"^{said}"):
+            write_checked(old, replace(form, write=Mock(side_effect=problem)), head.model, told, rows)
 
 
 def test_who_writes_it_is_named_to_the_next_one(tmp_path):

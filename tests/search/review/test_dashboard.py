@@ -5,63 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
-from wsgiref.util import setup_testing_defaults
 from xml.etree import ElementTree
 
-import numpy as np
 import optuna
 import pytest
-from conftest import build_store
+from asked_dashboard import ask, detail, put_heads
 from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
 
-from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError, InputError
-from features.store.reader import FeatureStore
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
-from search.review import view as views
 from search.review.overlay import Overlay
 from search.review.svg import confusion_svg, curve_svg
-from search.review.view import View, kept_trials, validation_confusions
+from search.review.view import View
 from search.setup.config import StudyConfig
 
 pytest.importorskip("optuna_dashboard")
-
-
-def ask(app: Any, path: str, method: str = "GET") -> tuple[str, bytes]:
-    environment: dict[str, Any] = {"PATH_INFO": path.split("?", maxsplit=1)[0], "QUERY_STRING": path.partition("?")[2]}
-    environment["REQUEST_METHOD"] = method
-    setup_testing_defaults(environment)
-    answers: list[str] = []
-    answer = app(environment, lambda status, *_: answers.append(status))
-    body = b"".join(answer)
-    getattr(answer, "close", lambda: None)()  # as servers do
-    return answers[0], body
-
-
-def detail(app: Any, study: int = 0) -> dict[str, Any]:
-    status, body = ask(app, f"/api/studies/{study}")
-    assert status == "200 OK"
-    return json.loads(body)
-
-
-def put_heads(folder: Path, count: int = 3) -> list[int]:
-    """Puts files where the best heads would be."""
-    best = [trial.number for trial in read_record(folder).ranked[:count]]
-    (folder / "heads").mkdir()
-    for number in best:
-        (folder / "heads" / f"trial-{number}.hdf5").write_bytes(b"head %d" % number)
-    return best
 
 
 @pytest.fixture
@@ -237,102 +203,6 @@ def test_what_each_poll_sends_again_of_five_hundred_trials_is_small(tmp_path):
     status, body = ask(view.app, "/api/studies/0?after=500")
     assert status == "200 OK"
     assert len(body) < 80_000  # of every poll: the note and the figures
-
-
-@pytest.fixture
-def scored(tmp_path):
-    """A study whose store and heads are real."""
-    from heads.files.head_file import save_head
-    from heads.files.metadata import HeadMetadata
-    from heads.model.build import build_head
-    from heads.model.spec import HeadSpec
-
-    store = FeatureStore(build_store(tmp_path / "store.h5"))
-    stores = {"features": {"path": str(store.path), "fingerprint": store.fingerprint}, "validation": None, "test": None}
-    made = MadeStudy(tmp_path / "study", make_config(stores=stores))
-    made.train(6)
-    rows = {"train": [*range(24)], "validation": [*range(24, 48)], "test": []}
-    (made.folder / "split.json").write_text(json.dumps({"rows": rows}))
-    (made.folder / "heads").mkdir()
-    best = read_record(made.folder).ranked[0]
-    metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
-    model = build_head(HeadSpec(), metadata.feature_shape, len(metadata.classes))
-    save_head(made.folder / "heads" / f"trial-{best.number}.hdf5", model, metadata)
-    made.close()
-    return made, store, best.number, model
-
-
-def test_confusions_are_those_of_the_validation_rows(scored, tmp_path):
-    made, store, number, model = scored
-    record = read_record(made.folder)
-    [(trial, counts, names)] = validation_confusions(record)
-    assert trial.number == number
-    assert tuple(names) == store.classes
-    rows = np.arange(24, 48)
-    feed = Feed(store, rows, memory_bytes=0)
-    called = np.concatenate([np.asarray(model(batch)) for batch in feed.score_batches(8, 0)]).argmax(1)
-    expected = np.zeros((len(names), len(names)), int)
-    np.add.at(expected, (store.labels[rows], called), 1)
-    assert counts == expected.tolist()
-
-    view = View(made.folder, made.config, tmp_path / "artifacts")
-    view.pin_confusions(record)
-    kept = next(one for one in detail(view.app)["trials"] if one["number"] == number)["artifacts"]
-    assert "confusion-validation.svg" in {one["filename"] for one in kept}
-
-
-def test_heads_that_a_later_end_keeps_are_scored_too(scored, tmp_path, monkeypatch):
-    made, _, number, _ = scored
-    view, turns, pinned = View(made.folder, made.config, tmp_path / "artifacts"), [], []
-    heads, other = made.folder / "heads", read_record(made.folder).ranked[1].number
-
-    def waits(seconds):
-        turns.append(seconds)
-        if len(turns) == 2:
-            shutil.copy(heads / f"trial-{number}.hdf5", heads / f"trial-{other}.hdf5")
-        return len(turns) == 4 and view.stop()
-
-    monkeypatch.setattr(view._stopped, "wait", waits)
-    monkeypatch.setattr(
-        view, "pin_confusions", lambda record: pinned.append({one.number for one in kept_trials(record)})
-    )
-    view.keep_up()
-    assert pinned == [{number}, {number, other}]
-
-
-def test_another_store_in_its_place_is_refused(scored, tmp_path):
-    made, _, _, _ = scored
-    (tmp_path / "store.h5").unlink()
-    other = build_store(tmp_path / "store.h5", rows=51, seed=1)
-    with pytest.raises(InputError, match=re.escape(f"{other}: fingerprint")):
-        list(validation_confusions(read_record(made.folder)))
-
-
-@pytest.mark.parametrize(
-    ("error", "turns", "said"),
-    [
-        (KeyError("x"), 3, ["KeyError: 'x'", "any more: KeyError 3 times in a row"]),
-        (InputError("study.json", expected="JSON", found="none"), 5, 5 * ["study.json: expected JSON, found none"]),
-        (optuna.exceptions.StorageInternalError("away"), 5, 5 * ["away"]),
-    ],
-)
-def test_what_will_pass_is_tried_again_for_ever_and_a_mistake_three_times(
-    made, tmp_path, monkeypatch, error, turns, said
-):
-    view, asked, lines = View(made.folder, made.config, tmp_path / "artifacts"), [], []
-
-    def fails():
-        asked.append(1)
-        if len(asked) == 5:
-            view.stop()
-        raise error
-
-    monkeypatch.setattr(view, "refresh", fails)
-    monkeypatch.setattr(views, "REFRESH_SECONDS", 0)
-    monkeypatch.setattr(views, "say", lines.append)
-    view.keep_up()
-    assert len(asked) == turns
-    assert [line.removeprefix("not brought up to date").removeprefix(":").strip() for line in lines] == said
 
 
 def test_small_pictures_are_svg_with_their_numbers():

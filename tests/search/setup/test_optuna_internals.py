@@ -88,6 +88,17 @@ def test_frozen_study_knows_its_number_and_its_attributes_can_be_laid_over(study
     assert internals.id_of_study(frozen) == number, "FrozenStudy._study_id"
 
 
+def test_an_artifact_is_noted_as_optuna_notes_it(study, tmp_path):
+    from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+
+    (tmp_path / "curve.svg").touch()
+    store, trial = FileSystemArtifactStore(tmp_path), study.ask()
+    upload_artifact(artifact_store=store, file_path=str(tmp_path / "curve.svg"), study_or_trial=trial)
+    (noted,) = get_all_artifact_meta(trial)
+    (trial,) = study.get_trials()
+    assert dict([internals.attribute_of_artifact(noted)]) == trial.system_attrs, "optuna.artifacts._upload"
+
+
 def test_nothing_else_touches_private_names_of_optuna():
     """The dashboard's overlay and the book of trials go through the adapter."""
     import re
