@@ -134,7 +134,10 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
     with ray_session(
-        placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
+        placement.address,
+        workers=placement.workers,
+        cpus_per_worker=placement.counted_cpus,
+        gpus_per_worker=placement.gpus,
     ) as ray:
         folder.mkdir(parents=True, exist_ok=True)
         _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
