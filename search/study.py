@@ -127,6 +127,7 @@ class Study:
         Raises:
             InputError: No trial has completed, or no head of it is kept yet. Or it is a head of somebody's own with
                 layers that are not plain, which only ``export`` to a ``.keras`` file writes.
+            BottleneckError: The study ends again at this moment.
         """
         from search.finish.export import recommended_head
 
@@ -149,7 +150,8 @@ class Study:
         Raises:
             InputError: The options do not fit the study or each other, ``out`` cannot be written, or a package is
                 missing.
-            BottleneckError: It cannot be written, or what was written gave other probabilities.
+            BottleneckError: It cannot be written, what was written gave other probabilities, or the study ends again
+                at this moment.
         """
         from search.finish.export import export_head
 

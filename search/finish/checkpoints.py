@@ -32,6 +32,7 @@ from search.record.head_files import (
     copy_path_of,
     head_files,
     path_of,
+    trial_heads,
     unfinished_files,
 )
 from search.record.kept_heads import other_than
@@ -219,14 +220,13 @@ class TopCheckpoints:
     def clear_out(self) -> None:
         """Removes the files of trials' heads that are no longer among the best."""
         folder, study = self.searched.folder, self.searched.study
-        files = {path_of(folder, number) for number in self._kept()}
-        if not self.alone:  # a head is on the disk before its trial is told
-            trials = study.get_trials(deepcopy=False)
-            told = {path_of(folder, trial.number) for trial in trials if trial.state.is_finished()}
-            files |= {path for path in head_files(folder, "trial") if path not in told}
-        for path in head_files(folder, "trial"):
-            if path not in files:
-                path.unlink(missing_ok=not self.alone)
+        kept = {path_of(folder, number) for number in self._kept()}
+        surpassed = {path: number for path, number in trial_heads(folder).items() if path not in kept}
+        if surpassed and not self.alone:  # a head is on the disk before its trial is told
+            told = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+            surpassed = {path: number for path, number in surpassed.items() if number in told}
+        for path in surpassed:
+            path.unlink(missing_ok=not self.alone)
 
     def forget_refits_but(self, kept: Collection[Path]) -> None:
         """Removes the heads that an earlier end of the study had left; those of this one are on the disk already."""

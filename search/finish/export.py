@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
-from features.runtime.errors import InputError
-from features.runtime.files import replacing
+from features.runtime.errors import BottleneckError, InputError
+from features.runtime.files import identity, replacing
 from features.runtime.lock import WriterLock
 from features.runtime.text import counted
 from features.store.kind import SQUASH
@@ -27,6 +29,8 @@ from search.setup.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,27 +66,22 @@ def export_head(
     Raises:
         InputError: The choice does not fit the study or itself, ``out`` is no name that can be written, or a package
             is missing; nothing was written.
-        BottleneckError: It cannot be written, or what was written gave other probabilities; what was there before is
-            unchanged.
+        BottleneckError: It cannot be written, what was written gave other probabilities, or the study ends again at
+            this moment; what was there before is unchanged.
     """
     form, out = format_of(out), Path(out)
     _check(out, form, choice)
     config = StudyConfig.read(folder)
     use_backend(_backend(form, backend), rather=config.backend)
-    record = _read(folder)
-    leaving = what_leaves(record, choice)
-    if len(leaving.paths) == 1 and leaving.paths[0].suffix == OWN:
+    leaving, built = _of_one_end(folder, choice, partial(_built, choice=choice))
+    if built is None:
         return _copy_own(leaving, out, form, config, with_backbone=choice.with_backbone)
-    start_backend()
+    model, metadata = built
     if choice.with_backbone:
-        from search.finish.with_backbone import image_model_of
-
-        model, metadata = image_model_of(leaving, choice)
         kind, remark = IMAGE_MODEL, on_images(out, metadata)
         tried = Tried(made_images(metadata.image_size), "generated images")
     else:
-        head = _joined(leaving)
-        model, metadata, kind, remark = head.model, head.metadata, KIND, None
+        kind, remark = KIND, None
         tried = some_features(config, metadata)
     difference = write_checked(out, form, model, file_attributes(metadata, kind), tried.rows)
     check = f"{len(tried.rows)} {tried.what} gave the same probabilities to {max(difference, 1e-7):.0e}"
@@ -111,17 +110,14 @@ def recommended_head(folder: Path) -> Head:
 
     Raises:
         InputError: No trial has completed, or its head was not kept.
+        BottleneckError: The study ends again at this moment.
     """
-    use_backend(None, rather=StudyConfig.read(folder).backend)
-    record = _read(folder)
-    leaving = what_leaves(record, ExportOptions())
+    config = StudyConfig.read(folder)
+    use_backend(None, rather=config.backend)
+    leaving, head = _of_one_end(folder, ExportOptions(), partial(_head, config=config))
     if leaving.said:
         say(f"note: {leaving.said}")
-    if len(leaving.paths) == 1 and (path := leaving.paths[0]).suffix == OWN:
-        hint = f"export it as .keras; {_how_to_load(record.config)}"
-        raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
-    start_backend()
-    return _joined(leaving)
+    return head
 
 
 def _check(out: Path, form: Format, choice: ExportOptions) -> None:
@@ -169,6 +165,57 @@ def _copy_own(leaving: Leaving, out: Path, form: Format, config: StudyConfig, *,
 def _how_to_load(config: StudyConfig) -> str:
     code = config.own_head.function.rpartition(":")[0] if config.own_head else "its layers"
     return f"keras.saving.load_model reads it where {code} is imported, with its classes as custom_objects"
+
+
+def _of_one_end(folder: Path, choice: ExportOptions, read: Callable[[Leaving], T]) -> tuple[Leaving, T]:
+    """Finds the heads that leave and reads them, anew where another end of the study came between the two.
+
+    The temperature of an average is in the summary, and its heads are in files of their own. Before an end replaces a
+    head, it withdraws the summary of the last one: where that is the same file afterwards, all is of one end.
+
+    Raises:
+        BottleneckError: The study ended again each time.
+    """
+    from search.record.summary import SUMMARY_FILE  # as _read
+
+    for _ in range(2):
+        before = identity(folder / SUMMARY_FILE)
+        try:
+            leaving = what_leaves(_read(folder), choice)
+            found = read(leaving)
+        except InputError:  # of a head that the later end has removed, perhaps
+            if identity(folder / SUMMARY_FILE) == before:
+                raise
+            continue
+        if identity(folder / SUMMARY_FILE) == before:
+            return leaving, found
+    raise BottleneckError(f"{folder}: the study ends again at this moment; export once more")
+
+
+def _built(leaving: Leaving, choice: ExportOptions) -> tuple[Any, HeadMetadata] | None:
+    """The model that leaves, and what its file says of it; None of one that leaves as the file that it is."""
+    if _is_own(leaving):
+        return None
+    start_backend()
+    if choice.with_backbone:
+        from search.finish.with_backbone import image_model_of
+
+        return image_model_of(leaving, choice)
+    head = _joined(leaving)
+    return head.model, head.metadata
+
+
+def _head(leaving: Leaving, config: StudyConfig) -> Head:
+    if _is_own(leaving):
+        path, hint = leaving.paths[0], f"export it as .keras; {_how_to_load(config)}"
+        raise InputError(path, expected="a head of plain layers", found=why_not_plain(path), hint=hint)
+    start_backend()
+    return _joined(leaving)
+
+
+def _is_own(leaving: Leaving) -> bool:
+    """Whether what leaves is a head that has layers of somebody's own."""
+    return len(leaving.paths) == 1 and leaving.paths[0].suffix == OWN
 
 
 def _joined(leaving: Leaving) -> Head:

@@ -46,6 +46,11 @@ def head_files(folder: Path, *kinds: str) -> list[Path]:
     return [path for path, found in _heads(folder) if not kinds or found["kind"] in kinds]
 
 
+def trial_heads(folder: Path) -> dict[Path, int]:
+    """Returns the files of trials' own heads that a study directory keeps, each with its trial's number."""
+    return {path: int(found["number"]) for path, found in _heads(folder) if found["kind"] == "trial"}
+
+
 def _heads(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     """The files of heads, with what their names say."""
     for path in (folder / HEADS_FOLDER).glob("*"):

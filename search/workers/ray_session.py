@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from features.runtime.errors import BottleneckError, InputError
 from features.runtime.extras import extra_hint
 from features.runtime.files import ROOT
 from features.runtime.portable import cpu_count
+from features.runtime.text import counted
 from search.workers.ray_internals import keep_quiet
 
 LOCAL, AUTO = "local", "auto"
@@ -38,13 +39,14 @@ _SETTINGS = {
 
 
 @contextmanager
-def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> Iterator[Any]:
+def ray_session(address: str, *, workers: int, cpus_per_worker: int = 1, gpus_per_worker: float = 0.0) -> Iterator[Any]:
     """Yields the module ``ray``, connected; where it was connected before, by the caller, it stays so.
 
     Args:
         address: ``local`` to start Ray on this machine and to end it afterwards, ``auto`` for the cluster that this
             machine is part of, or HOST:PORT of its head.
-        workers: Actors of one CPU each that are to run; a Ray that is started has room for them.
+        workers: Actors that are to run; a Ray that is started has CPUs for them.
+        cpus_per_worker: CPUs that each of them is to have.
         gpus_per_worker: GPUs that each of them is to have.
 
     Raises:
@@ -69,12 +71,12 @@ def ray_session(address: str, *, workers: int, gpus_per_worker: float = 0.0) -> 
             if told == LOCAL:
                 folder = held.enter_context(_folder())
                 held.callback(ray.shutdown)
-                _start(ray, folder, processors=max(workers, cpu_count()))
+                _start(ray, folder, processors=max(workers * cpus_per_worker, cpu_count()))
             else:
                 held.callback(ray.shutdown)
                 _connect(ray, told)
         _require_gpus(ray, gpus_per_worker)
-        _say_where_room_is_short(ray, workers)
+        _say_where_room_is_short(ray, workers, cpus_per_worker, gpus_per_worker)
         yield ray
 
 
@@ -125,11 +127,23 @@ def _require_gpus(ray: Any, wanted: float) -> None:
         raise InputError("--gpus-per-worker", expected=expected, found=f"{wanted:g}")
 
 
-def _say_where_room_is_short(ray: Any, wanted: int) -> None:
-    """A cluster may grow where work waits for room, so that it is not refused."""
-    there = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    if there < wanted:
-        say(f"note: the cluster has {there:g} of {wanted} CPUs that are needed; workers wait for machines that join it")
+def _say_where_room_is_short(ray: Any, workers: int, cpus: int, gpus: float) -> None:
+    """A cluster may grow where work waits for room, and begin without any, so that it is not refused."""
+    room = sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+    if room < workers:
+        each = counted(cpus, "CPU") + (f" and {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else "")
+        lacking = f"room for {room} of {counted(workers, 'worker')} with {each} each"
+        say(f"note: the machines of the cluster have {lacking}; the rest waits for machines that join it")
+
+
+def _room(there: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Workers that a machine has room for: what one has is on one machine, and a part of a GPU on one GPU."""
+    room = there.get("CPU", 0.0) // cpus
+    if gpus >= 1:
+        room = min(room, there.get("GPU", 0.0) // gpus)
+    elif gpus:
+        room = min(room, there.get("GPU", 0.0) * (1 / _SMALLEST_SHARE // round(gpus / _SMALLEST_SHARE)))
+    return int(room)
 
 
 @contextmanager

@@ -47,6 +47,8 @@ LOOK_S = 0.5
 """Seconds between two looks at workers and study."""
 STOPPING_S = 120.0
 """Seconds that workers have for a snapshot and for giving their trials back, where somebody stops the driver."""
+HEARD_S = 10.0
+"""Seconds in which each says before that it has heard; one that was never placed, for want of room, cannot."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,10 @@ def search_on_ray(options: RunOptions, name: str, folder: Path, placement: Place
         raise InputError("--features", expected="a store, or its address", found="none")
     words = _words(options, folder)
     with ray_session(
-        placement.address, workers=placement.workers * placement.counted_cpus, gpus_per_worker=placement.gpus
+        placement.address,
+        workers=placement.workers,
+        cpus_per_worker=placement.counted_cpus,
+        gpus_per_worker=placement.gpus,
     ) as ray:
         folder.mkdir(parents=True, exist_ok=True)
         _Driver(ray, placement, words, stores, folder=folder, url=url).run(name)
@@ -284,14 +289,19 @@ class _Driver:
         self._start(placed)
 
     def _stop(self) -> None:
-        """Asks all to stop, and waits until they have."""
+        """Asks all to stop, and waits until they have; who does not answer is not waited for."""
         running = [placed for placed in self._placed if placed.run is not None]
         if not running or self._gone:
             return
         say(f"{counted(len(running), 'worker')} asked to stop")
+        asked = {}
         for placed in running:
             with suppress(self._ray.exceptions.RayError):
-                placed.actor.stop.remote()
+                asked[placed.actor.stop.remote()] = placed.actor
+        if asked:
+            _, unheard = self._ray.wait(list(asked), num_returns=len(asked), timeout=HEARD_S)
+            for answer in unheard:  # a program that runs all the same stops as soon as its worker is gone
+                self._ray.kill(asked[answer])
         self._ray.wait([placed.run for placed in running], num_returns=len(running), timeout=STOPPING_S)
 
 
@@ -365,6 +375,7 @@ class _Watch:
 
     def _close(self, opened: OpenedStudy) -> None:
         with suppress(BottleneckError), storage_errors(self._url):  # nothing of ours is in there
+            opened.hurry()
             opened.close()
 
     def _describe(self) -> str:

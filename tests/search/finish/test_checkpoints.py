@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,25 @@ def test_of_equals_the_first_is_kept_also_where_it_ends_last(study):
     assert (
         kept_numbers(made.folder) == [0, 1, 2] == sorted({0, *(one.number for one in ranking(made.opened.study)[:2])})
     )
+
+
+def test_where_several_work_heads_go_once_their_trials_are_told_and_no_others_are_looked_for(study, monkeypatch):
+    made, _, data = study
+    checkpoints = TopCheckpoints(made.searched(data), keep=2, alone=False)
+    study = made, checkpoints, data
+    for accuracy in (0.3, 0.5, 0.6):
+        end_trial(study, accuracy)
+    under_way = made.book.ask().number
+    for number in (under_way, 30):  # of other processes; of the second's trial nothing has been heard here
+        path_of(made.folder, number).write_bytes(b"kept by another process")
+    checkpoints.write_held()
+    best = end_trial(study, 0.9)
+    surpassed = [end_trial(study, 0.4) for _ in range(5)]
+    looked, is_file = [], Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: (looked.append(path.stem), is_file(path))[1])
+    checkpoints.write_out()
+    assert kept_numbers(made.folder) == [0, 2, under_way, best, 30]
+    assert not {f"trial-{number}" for number in surpassed} & set(looked)
 
 
 def test_a_file_holds_the_head_and_what_it_scored(study):

@@ -44,13 +44,25 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         enter()
 
 
-@pytest.mark.parametrize(("wanted", "is_short"), [(3, False), (4, True)])
-def test_that_a_cluster_has_too_few_processors_is_said(capsys, wanted, is_short):
-    nodes = [(True, {"CPU": 1.0}), (False, {"CPU": 8.0}), (True, {}), (True, {"CPU": 2.0})]
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ((3, 1, 0.0), ""),
+        ((4, 1, 0.0), "room for 3 of 4 workers with 1 CPU each"),
+        ((1, 2, 0.0), ""),
+        ((2, 2, 0.0), "room for 1 of 2 workers with 2 CPUs each"),  # three CPUs, and on no machine two twice
+        ((1, 3, 0.0), "room for 0 of 1 worker with 3 CPUs each"),
+        ((2, 1, 1.0), "room for 1 of 2 workers with 1 CPU and 1 GPU each"),
+        ((2, 1, 0.3), ""),
+        ((3, 1, 0.3), "room for 2 of 3 workers with 1 CPU and 0.3 GPUs each"),
+    ],
+)
+def test_that_the_machines_of_a_cluster_have_too_little_room_is_said(capsys, wanted, said):
+    nodes = [(True, {"CPU": 1.0}), (False, {"CPU": 8.0, "GPU": 8.0}), (True, {}), (True, {"CPU": 2.0, "GPU": 1.0})]
     ray = SimpleNamespace(nodes=lambda: [{"Alive": alive, "Resources": there} for alive, there in nodes])
-    ray_session_module._say_where_room_is_short(ray, wanted)
-    said = capsys.readouterr().err
-    assert ("the cluster has 3 of 4 CPUs that are needed; workers wait for machines that join it" in said) == is_short
+    ray_session_module._say_where_room_is_short(ray, *wanted)
+    note = f"note: the machines of the cluster have {said}; the rest waits for machines that join it\n"
+    assert capsys.readouterr().err == (note if said else "")
 
 
 def test_who_listens_and_does_not_answer_may_ask_for_a_token(monkeypatch):
@@ -85,6 +97,7 @@ import os, signal, sys
 from pathlib import Path
 from features.runtime.errors import InputError
 from search.workers.ray_session import ray_session
+from search.workers.study_worker import StudyWorker
 before, path = signal.getsignal(signal.SIGTERM), os.environ.get("PYTHONPATH")
 with ray_session("local", workers=3) as ray:
     assert ray.cluster_resources()["CPU"] >= 3
@@ -98,6 +111,11 @@ with ray_session("local", workers=3) as ray:
     except InputError as error:
         assert str(error).startswith("--gpus-per-worker: expected at most the "), error
     assert ray.is_initialized()
+    placed_nowhere = ray.remote(num_cpus=1_000_000)(StudyWorker).remote()
+    run = placed_nowhere.run.remote((), (), {})
+    assert ray.wait([run], timeout=0.1) == ([], [run])
+    ray.kill(placed_nowhere)
+    assert ray.wait([run], timeout=60.0) == ([run], [])
 assert not ray.is_initialized()
 assert not folder.exists()
 """

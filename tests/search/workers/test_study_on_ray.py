@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from commands import invoke
 from conftest import ROOT, build_store
+from made_mirrors import away
 from made_study import make_config
 from made_worker import assert_sound, trials_of, wait_until
 from optuna.trial import TrialState
@@ -21,6 +24,7 @@ from optuna.trial import TrialState
 from features.runtime.errors import BottleneckError, InputError
 from search import open_study
 from search.on_ray import run_study_on_ray
+from search.record import outages
 from search.record.noted_config import CONFIG
 from search.record.storage import open_record
 from search.setup.options import RunOptions
@@ -197,6 +201,49 @@ def test_where_all_machines_are_gone_the_driver_ends_and_waits_for_nobody(capsys
         driver._look_after()
     driver._stop()
     assert capsys.readouterr().err == ""
+
+
+def test_who_was_never_placed_does_not_answer_and_is_not_waited_for():
+    killed, waited, driver = [], [], object.__new__(study_on_ray._Driver)
+
+    def wait(tasks, *, num_returns, timeout):
+        waited.append((tasks, num_returns, timeout))
+        return [], [task for task in tasks if task.startswith("placed nowhere")]
+
+    driver._gone = False
+    driver._ray = SimpleNamespace(wait=wait, kill=killed.append, exceptions=SimpleNamespace(RayError=RuntimeError))
+    driver._placed = [study_on_ray._Placed(9, actor=_actor("has ended"))]
+    for number, name in enumerate(("at work", "placed nowhere", "dead")):
+        driver._placed.append(study_on_ray._Placed(number, actor=_actor(name), run=f"{name}: run"))
+    driver._stop()
+    assert [actor.name for actor in killed] == ["placed nowhere"]
+    asked, ends = ["at work: stop", "placed nowhere: stop"], ["at work: run", "placed nowhere: run", "dead: run"]
+    assert waited == [(asked, 2, study_on_ray.HEARD_S), (ends, 3, study_on_ray.STOPPING_S)]
+
+
+def _actor(name: str) -> SimpleNamespace:
+    def stop() -> str:
+        if name == "dead":
+            raise RuntimeError(name)
+        return f"{name}: stop"
+
+    return SimpleNamespace(name=name, stop=SimpleNamespace(remote=stop))
+
+
+def test_a_database_that_stands_still_keeps_no_stop_from_the_workers(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    made = open_record(tmp_path, "made", url, direction="maximize", resume=False)
+    made.study.set_user_attr(CONFIG, make_config(storage=url).to_dict())
+    made.close()
+    unanswered: Future[None] = Future()
+    monkeypatch.setattr(outages, "ANSWER_S", 0.0)
+    monkeypatch.setattr(outages, "break_off", lambda: unanswered.set_exception(away()))
+    without_end = Timer(30.0, unanswered.set_exception, [AssertionError("waited without end")])
+    without_end.start()
+    with study_on_ray._Watch(url, "made") as watch:
+        assert watch.look()
+        watch._opened._mirror._exchange = unanswered
+    without_end.cancel()
 
 
 def test_a_worker_whose_log_cannot_be_written_goes_on(tmp_path):
