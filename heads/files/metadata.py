@@ -63,7 +63,7 @@ class HeadMetadata(FeatureKind):
             the heads it was fitted by were not trained on.
         refit: How a head was trained again after the search, on training and validation rows together; of an ensemble,
             on what any member was.
-        split: How the rows of that store were split; None where parts came from stores of their own.
+        split: How the rows of that store were split; None where that is not known.
         projection: Where it was trained in fewer directions of the channels, which these are
             (``features.store.projection.Projection.digest``); '' where it was trained on all channels. Shape and
             fingerprint are those of the store that was compressed.

@@ -50,6 +50,7 @@ class SearchData:
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, at the end; ``None`` where there are none.
         split: How they were split: all that is noted but the rows themselves.
+        recipe: What it takes to split the rows of the first store again.
         remarks: What the user should know about them.
     """
 
@@ -58,6 +59,7 @@ class SearchData:
     folds: tuple[Rows, ...]
     test: Feed | None
     split: StudySplit
+    recipe: SplitRecipe
     remarks: tuple[str, ...]
 
     @property
@@ -136,18 +138,6 @@ class SearchData:
             "test": none if self.test is None else self.test.rows,
         }
 
-    @property
-    def remakeable_split(self) -> SplitRecipe | None:
-        """What it takes to make the split again; None where a part came from a store of its own.
-
-        With folds there is no validation part: all that is not for the test is training rows.
-        """
-        parts = (self.validation, self.test)
-        if any(part is not None and part.store is not self.store for part in parts):
-            return None
-        made = self.split
-        return SplitRecipe(made.seed, made.validation, made.test, made.identity, made.parts or "")
-
 
 def load_data(
     features: Path,
@@ -223,6 +213,7 @@ def load_data(
         folds=_fold(store, trained, folds, seed) if folds else (),
         test=Feed(*tested, memory_bytes=0) if len(tested[1]) else None,  # stays on the disk until the end
         split=StudySplit(**noted),
+        recipe=SplitRecipe(seed, **shares, identity=split.identity, parts=GIVEN if parted.given else ""),
         remarks=tuple(remarks),
     )
     absent = absent_classes(data.judging | {"test": tested})
