@@ -36,7 +36,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.facts import facts_of
 from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
-from heads.files.projected import for_features_of
+from heads.files.projected import for_features_of, what_is_lost
 from heads.metrics.classification import Metrics
 from heads.prediction.named import Images, listed_images, texts_of
 from heads.prediction.options import PredictOptions
@@ -209,7 +209,8 @@ class LoadedHead:
         model = self.model_for(store)
         with bars("rows", shown=progress) as bar:
             made = predict_stored(model, self.metadata, store, on_progress=bar("predicting"))
-            return Predictions(self.classes, tuple(made))
+            lost = what_is_lost(self.metadata, store.header)
+            return Predictions(self.classes, tuple(made), notes=(f"{store.path}: {lost}",) if lost else ())
 
     def check_options(self, options: PredictOptions) -> BackboneSpec:
         """Makes sure, before anything is built, that options fit the head; returns the backbone that it needs.
