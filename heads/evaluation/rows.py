@@ -11,7 +11,7 @@ import numpy as np
 
 from features.rows.given_parts import part_rows
 from features.runtime.errors import InputError
-from features.store.class_names import class_names
+from features.store.class_names import numbered_classes
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
@@ -40,7 +40,7 @@ def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSo
     """
     if metadata.feature_shape != store.header.of_backbone.feature_shape:
         require_same_kind(head, metadata, store)
-    unnamed = metadata.classes == class_names(None, len(metadata.classes), of_article=False)
+    unnamed = metadata.classes == numbered_classes(len(metadata.classes))
     hint = "--classes names the head's outputs, where its file does not" if unnamed else None
     relabelled = with_classes(store, metadata.classes, known_to=str(head), hint=hint)
     require_same_kind(head, metadata, store)
