@@ -36,8 +36,10 @@ def _parts_text(store: FeatureStore, found: Leaks, reason: str) -> str:
     if reason:
         return f"none: {printable(reason)}"
     given = set(np.asarray(store.header.parts)[store.usable]) if store.header.parts else set()
-    if "validation" in given:
+    if {"validation", "test"} <= given:
         return f"{found.in_words} (as given, and as search.run uses them)"
+    if "validation" in given:
+        return f"{found.in_words} (validation as given, and as search.run splits the rest)"
     made = "test as given, and as search.run --folds 0 splits the rest" if "test" in given else _SPLIT
     return f"{found.in_words} ({made}; {_FOLDED})"
 

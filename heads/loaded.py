@@ -36,7 +36,7 @@ from heads.files.backbone import backbone_spec, rebuild_backbone
 from heads.files.facts import facts_of
 from heads.files.head_file import Head, read_head, read_metadata
 from heads.files.metadata import HeadMetadata
-from heads.files.projected import for_features_of
+from heads.files.projected import for_features_of, what_is_lost
 from heads.metrics.classification import Metrics
 from heads.prediction.named import Images, listed_images, texts_of
 from heads.prediction.options import PredictOptions
@@ -64,7 +64,7 @@ class LoadedHead:
     Keywords of the methods that take ``**options`` are the fields of ``heads.PredictOptions``: ``backbone``, ``layer``,
     ``weights``, ``alpha``, ``image_size``, ``preprocessing`` and ``resize`` where the file does not say them;
     ``views``, ``batch_size``, ``intensity``, ``pages`` and ``max_pixels``. An image that is to be explained is one file
-    or address.
+    or address; of a file with several pages the first, or, as ``scan.tif#2``, another.
 
     Args:
         path: The head's file. What it says of itself is read and checked now, its weights when they are needed.
@@ -210,7 +210,8 @@ class LoadedHead:
         model = self.model_for(store)
         with bars("rows", shown=progress) as bar:
             made = predict_stored(model, self.metadata, store, on_progress=bar("predicting"))
-            return Predictions(self.classes, tuple(made))
+            lost = what_is_lost(self.metadata, store.header)
+            return Predictions(self.classes, tuple(made), notes=(f"{store.path}: {lost}",) if lost else ())
 
     def check_options(self, options: PredictOptions) -> BackboneSpec:
         """Makes sure, before anything is built, that options fit the head; returns the backbone that it needs.
@@ -399,7 +400,8 @@ class LoadedHead:
         """Predicts one image; what makes its maps, the image, and the class to explain, while its content is there."""
         if class_name is not None and class_name not in self.classes:
             raise InputError("class_name", expected=f"one of {', '.join(self.classes)}", found=class_name)
-        maker = self._maker(self._options(named))
+        options = self._options(named)
+        maker = self._maker(options)
         from heads.prediction.maps import PredictedImage
 
         seen: list[PredictedImage] = []
@@ -409,9 +411,11 @@ class LoadedHead:
             return {}
 
         with TemporaryDirectory(prefix="explain-") as downloads:
-            sources = find_sources(texts_of(listed_images(image)), Path(downloads))
+            raise_pixel_limit(options.max_pixels)
+            sources = find_sources(texts_of(listed_images(image)), Path(downloads), pages=options.pages)
             if len(sources) != 1:
-                raise InputError(image, expected="one image", found=f"a folder of {len(sources)}")
+                hint = "FILE#2 is the second page of FILE" if options.pages == "all" else None
+                raise InputError(image, expected="one image", found=f"{len(sources)} images", hint=hint)
             (row,) = predict(
                 self.head, maker.backbone, maker.views, sources, batch_size=1, reading=maker.reading, draw=note
             )

@@ -201,7 +201,7 @@ def article_to_store(
     Args:
         source: File of the article's layout.
         destination: The store; must be absent, or what this very conversion left.
-        classes: Class names in label order, joined by commas.
+        classes: Class names in label order, joined by commas; else as ``features.store.class_names`` has them.
         dtype: ``float16`` or ``float32``.
         batch_size: Rows in a batch of the store; by default those of the first batch.
         on_progress: Told of the progress.
@@ -213,7 +213,7 @@ def article_to_store(
     """
     source, destination = Path(source), Path(destination)
     with ArticleFile(source) as article:
-        names = class_names(classes, article.label_count)
+        names = class_names(classes, article.label_count, feature_shape=article.feature_shape)
         require_storable(source, names)
         size = rows_in_batch(batch_size, otherwise=int(article.starts[1]))
         header = article_header(article, classes=names, dtype=dtype, batch_size=size)

@@ -14,19 +14,22 @@ ARTICLE_SHAPE = (8, 8, 2048)
 _NAMED = 8
 
 
-def class_names(given: str | Iterable[str] | None, count: int, *, of_article: bool = True) -> tuple[str, ...]:
+def class_names(
+    given: str | Iterable[str] | None, count: int, *, feature_shape: tuple[int, int, int]
+) -> tuple[str, ...]:
     """Returns the class names in label order: those given, composed, the article's four, or ``class-<i>``.
 
     Args:
         given: The names, or one text of them with commas between; None where they are not told.
         count: How many classes there are.
-        of_article: Whether four classes that are not told are the article's.
+        feature_shape: Of the bottlenecks: four classes of the article's that are not told are taken for the article's.
 
     Raises:
         InputError: The names given are not ``count`` different ones.
     """
     if given is None:
-        return ARTICLE_CLASSES if of_article and count == len(ARTICLE_CLASSES) else numbered_classes(count)
+        of_article = feature_shape == ARTICLE_SHAPE and count == len(ARTICLE_CLASSES)
+        return ARTICLE_CLASSES if of_article else numbered_classes(count)
     names = split_names(given) if isinstance(given, str) else tuple(composed(f"{name}").strip() for name in given)
     if unfit := why_no_names(names, count):
         raise InputError("--classes", expected=unfit[0], found=unfit[1])

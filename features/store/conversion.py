@@ -15,6 +15,7 @@ from features.runtime.text import counted, listed, printable
 from features.store.array_files import is_array_file
 from features.store.arrays import ArrayFiles, arrays_to_store
 from features.store.article import article_to_store, is_article, store_to_article
+from features.store.class_names import class_names
 from features.store.conversion_options import ConversionOptions
 from features.store.patient_names import remarks_on_words
 from features.store.reader import FeatureStore
@@ -96,7 +97,7 @@ def run_conversion(source: Path, destination: Path, options: ConversionOptions, 
         elif to_store:
             names, kind = options.classes, options.dtype or "float16"
             article_to_store(source, destination, classes=names, dtype=kind, batch_size=size, on_progress=on_progress)
-            remarks = (UNKNOWN_PATIENTS,)
+            remarks = _of_article(FeatureStore(destination), named=names is not None)
         else:
             store_to_article(source, destination, batch_size=size, on_progress=on_progress)
             remarks = _left_out(FeatureStore(source))
@@ -128,10 +129,20 @@ def _of_arrays(files: ArrayFiles, store: FeatureStore) -> Iterator[str]:
         yield f"left out, as a store has no place for them: {listed(map(printable, left_out), 8)}"
 
 
+def _of_article(store: FeatureStore, *, named: bool) -> Iterator[str]:
+    """Says what of a store the article's layout does not tell."""
+    if not named:
+        names = listed(map(printable, store.classes), 8)
+        yield f"the layout names no classes: they are {names}, in label order; --classes names them"
+    yield UNKNOWN_PATIENTS
+
+
 def _left_out(store: FeatureStore) -> Iterator[str]:
     """Says what of a store the article's layout has no place for."""
     skipped, views = len(store) - len(store.usable), len(store.header.views) - 1
     parts = [f"{skipped} skipped rows"] * bool(skipped) + [f"all views but {store.header.views[0]}"] * bool(views)
+    if store.classes != class_names(None, len(store.classes), feature_shape=store.header.feature_shape):
+        parts.append("the names of its classes")
     parts += ["the parts of its rows"] * bool(store.header.parts)
     parts += ["the basis of its channels"] * (store.header.projection is not None)
     if parts:

@@ -28,7 +28,7 @@ class ConversionOptions(BaseModel):
     classes: Annotated[str | None, BeforeValidator(joined)] = Field(
         default=None,
         description="Class names in label order, joined by commas; else those in the labels, or class-0, class-1, ... "
-        "(of the article's layout with four, the article's).",
+        "(of the article's layout with four and its 8 x 8 x 2048, the article's).",
     )
     dtype: Literal["float16", "float32"] | None = Field(
         default=None,

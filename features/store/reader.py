@@ -56,7 +56,7 @@ class FeatureStore(FeatureSource):
             self.header = read_header(self.path, file).spelled()
             self._features_at = dataset_offset(self.path, file, "features")
             self.done: npt.NDArray[np.uint8] = read_states(self.path, file, len(self.header))
-            self.contents: npt.NDArray[np.uint8] | None = read_contents(self.path, file, len(self.header))
+            self.contents = read_contents(self.path, file, len(self.header))
             attributes = Attributes(self.path, file)
             self.complete = attributes.flag("complete")
             self.fingerprint = attributes.text("fingerprint")

@@ -36,6 +36,7 @@ class FeatureSource(Protocol):
         patients: (rows,) text, '' where unknown, read-only.
         done: (rows,) uint8, see ``RowState``, read-only.
         complete: Whether every row is done or skipped.
+        contents: (rows, 16) uint8, hash of each row's source file, zeros where unknown; None where all are.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class FeatureSource(Protocol):
     patients: npt.NDArray[Any]
     done: npt.NDArray[np.uint8]
     complete: bool
+    contents: npt.NDArray[np.uint8] | None = None
 
     def take(self, rows: npt.ArrayLike, views: npt.ArrayLike | None = None) -> Features:
         """Reads some rows, in the order in which they are asked for.
@@ -166,6 +168,7 @@ class DerivedSource(FeatureSource):
         self.path, self.fingerprint = source.path, source.fingerprint
         self.labels, self.patients = source.labels, source.patients
         self.done, self.complete = source.done, source.complete
+        self.contents = source.contents
 
     @property
     def content(self) -> str:

@@ -13,6 +13,7 @@ from features.store.schema import Rows
 from features.store.source import FeatureSource
 from heads.evaluation.rows import Part, fitted, is_one_of, is_trained_on, rows_of
 from heads.files.metadata import HeadMetadata
+from heads.files.projected import what_is_lost
 from heads.metrics.calibration import with_temperature
 from heads.metrics.classification import Metrics, measure
 from heads.metrics.scoring import Probabilities, predict_probabilities
@@ -85,7 +86,7 @@ def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
     refit, own = metadata.refit, is_trained_on(metadata, store)
     again = refit is not None and part is Part.VALIDATION and part.value in refit.parts
     refit_on_it = refit is not None and is_one_of(refit.stores, store)
-    told, projection = [], store.header.projection
+    told = []
     if (own and (part is Part.ALL or again)) or (not own and refit_on_it):
         told.append("includes the rows that the head was trained on: its score on new images will be lower")
     elif not own and metadata.store_fingerprint:
@@ -98,8 +99,4 @@ def _caveat(part: Part, metadata: HeadMetadata, store: FeatureSource) -> str:
             "are the rows by which its epoch was chosen, and it among other heads: its score on new images will be"
             " lower"
         )
-    if projection is not None and projection.digest != metadata.projection:
-        told.append(
-            f"holds {projection}, other directions than the head was trained in: what it makes of the rest is lost"
-        )
-    return "; ".join(told)
+    return "; ".join(filter(None, (*told, what_is_lost(metadata, store.header))))

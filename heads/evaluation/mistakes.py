@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from features.images.content import UNKNOWN, read_content
 from features.images.decode import UndecodableError, original_image
 from features.images.pages import source_of
 from features.images.reading import ImageFile, Reading, file_holding
@@ -131,17 +132,32 @@ def sights(model: Any, store: FeatureSource, found: list[Mistake], images: Path)
             kinds = ([one.called for one in batch], [one.true for one in batch])
             maps = list(zip(*(class_activation_map(model, features, np.array(kind)) for kind in kinds), strict=True))
         for one, heats in zip(batch, maps, strict=True):
-            yield _sight(_inside(images, one.path), header.sizes[one.row], heats, reading)
+            digest = b"" if store.contents is None else store.contents[one.row].tobytes()
+            yield _sight(_inside(images, one.path), _MadeOf(header.sizes[one.row], digest), heats, reading)
+
+
+@dataclass(frozen=True)
+class _MadeOf:
+    """The file that a row was made of: its size, 0 where unknown, and its digest, nothing or zeros where unknown."""
+
+    size: int
+    digest: bytes
 
 
 def _sight(
-    source: ImageFile, size: int, heats: tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None], reading: Reading
+    source: ImageFile,
+    made_of: _MadeOf,
+    heats: tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None],
+    reading: Reading,
 ) -> Sight:
-    path = file_holding(source)
+    path, size = file_holding(source), made_of.size
     if size and _is_file(path) and path.stat().st_size != size:
         return Sight(reason=f"another file: {path.stat().st_size} bytes, where the store was made of one of {size}")
+    content = read_content(source)
+    if any(made_of.digest) and content.digest not in (UNKNOWN, made_of.digest):
+        return Sight(reason="another file: its content is not that of the one that the store was made of")
     try:
-        image = original_image(source, reading)
+        image = original_image(content.source, reading)
     except UndecodableError as error:
         return Sight(reason=str(error))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)

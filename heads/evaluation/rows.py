@@ -11,7 +11,7 @@ import numpy as np
 
 from features.rows.given_parts import part_rows
 from features.runtime.errors import InputError
-from features.store.class_names import class_names
+from features.store.class_names import numbered_classes
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from features.store.schema import Rows
@@ -40,7 +40,7 @@ def fitted(head: Path, metadata: HeadMetadata, store: FeatureStore) -> FeatureSo
     """
     if metadata.feature_shape != store.header.of_backbone.feature_shape:
         require_same_kind(head, metadata, store)
-    unnamed = metadata.classes == class_names(None, len(metadata.classes), of_article=False)
+    unnamed = metadata.classes == numbered_classes(len(metadata.classes))
     hint = "--classes names the head's outputs, where its file does not" if unnamed else None
     relabelled = with_classes(store, metadata.classes, known_to=str(head), hint=hint)
     require_same_kind(head, metadata, store)
@@ -76,7 +76,8 @@ def _shown(value: Any) -> str:
 def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource) -> Rows:
     """Returns the usable rows of a part; train, validation and test as the head's study split the store.
 
-    In a store that the head was not trained on they are what the store itself says.
+    In a store that the head was not trained on they are what the store itself says. In its own that counts for nothing:
+    its study may have ignored these parts, or a table have told them afterwards.
 
     Raises:
         InputError: The head's file does not say how, the store is another one, the split cannot be made again, or the
@@ -84,15 +85,16 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
     """
     if part is Part.ALL:
         return store.usable
-    if (metadata.split is None or not is_trained_on(metadata, store)) and part in store.header.parts:
+    own = is_trained_on(metadata, store)
+    if not own and part in store.header.parts:
         of_part: Rows = store.usable[np.asarray(store.header.parts)[store.usable] == part.value]
         return _some(of_part, part, store)
+    hint = "--part all scores all rows"
     if metadata.split is None:
-        hint = "--part all scores all rows"
         raise InputError(head, field="split", expected="how the store was split, for --part", found="none", hint=hint)
-    if not is_trained_on(metadata, store):
+    if not own:
         expected = f"{metadata.store_fingerprint[:16]}, the store that was split, for --part {part}"
-        raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16])
+        raise InputError(store.path, field="fingerprint", expected=expected, found=store.fingerprint[:16], hint=hint)
     told = metadata.split
     shares = {"validation": told.validation, "test": told.test}
     try:
@@ -103,10 +105,11 @@ def rows_of(part: Part, head: Path, metadata: HeadMetadata, store: FeatureSource
         hint = "other rows are usable now, or another version of scikit-learn splits them"
         expected = f"split {told.identity} as {head}"
         raise InputError(store.path, field="split", expected=expected, found=split.identity, hint=hint)
-    return _some(getattr(split, part), part, store)
+    elsewhere = "the head's study has none, or a store of its own for them"
+    return _some(getattr(split, part), part, store, hint=elsewhere)
 
 
-def _some(rows: Rows, part: Part, store: FeatureSource) -> Rows:
+def _some(rows: Rows, part: Part, store: FeatureSource, hint: str | None = None) -> Rows:
     if not len(rows):
-        raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none")
+        raise InputError(store.path, field="split", expected=f"rows in part {part}", found="none", hint=hint)
     return rows

@@ -14,7 +14,7 @@ import numpy as np
 from features.hdf5.values import Attributes, shown
 from features.runtime.errors import InputError
 from features.runtime.text import printable
-from features.store.class_names import ARTICLE_SHAPE, class_names
+from features.store.class_names import class_names
 from features.store.kind import LATER, UNKNOWN, FeatureKind
 from features.store.schema import DTYPES, StoreHeader, check_shown
 from heads.files.plain_layers import PlainModel
@@ -63,7 +63,7 @@ class HeadMetadata(FeatureKind):
             the heads it was fitted by were not trained on.
         refit: How a head was trained again after the search, on training and validation rows together; of an ensemble,
             on what any member was.
-        split: How the rows of that store were split; None where parts came from stores of their own.
+        split: How the rows of that store were split; None where that is not known.
         projection: Where it was trained in fewer directions of the channels, which these are
             (``features.store.projection.Projection.digest``); '' where it was trained on all channels. Shape and
             fingerprint are those of the store that was compressed.
@@ -173,7 +173,7 @@ def parse_metadata(
     attributes = Attributes(path, file)
     if "kind" not in attributes and plain is not None:
         keras_version = {"keras": attributes.text("keras_version")} if "keras_version" in attributes else {}
-        names = class_names(classes, plain.classes, of_article=plain.feature_shape == ARTICLE_SHAPE)
+        names = class_names(classes, plain.classes, feature_shape=plain.feature_shape)
         return HeadMetadata(classes=names, feature_shape=plain.feature_shape, versions=keras_version)
     if classes is not None:
         told = classes if isinstance(classes, str) else ",".join(map(str, classes))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from features.runtime.errors import InputError
 from features.store.projection import Projection
 from features.store.schema import StoreHeader
+from heads.files.metadata import HeadMetadata
 from heads.files.plain_layers import PlainModel, parse_model
 from heads.model.weights import Weights
 
@@ -71,6 +72,14 @@ def for_features_of(where: Path, model: Any, header: StoreHeader) -> Any:
         for layer, arrays in zip(plain.layers, plain.weights_of(model), strict=True)
     )
     return _narrowed(plain, header.feature_shape).build(weights)
+
+
+def what_is_lost(metadata: HeadMetadata, header: StoreHeader) -> str:
+    """Says that a source is compressed in other directions than a head was trained in; '' where it is not."""
+    projection = header.projection
+    if projection is None or projection.digest == metadata.projection:
+        return ""
+    return f"holds {projection}, other directions than the head was trained in: what it makes of the rest is lost"
 
 
 def _narrowed(plain: PlainModel, feature_shape: tuple[int, int, int]) -> PlainModel:

@@ -15,11 +15,14 @@ _LARGEST_SEED = 2**31 - 1
 
 @dataclass(frozen=True)
 class SplitRecipe:
-    """How a store's rows were split.
+    """How the rows of the store that is trained on were split.
+
+    With folds there is no validation part: all that is not for the test is training rows. Where another part has a
+    store of its own, rows of its patients are not used; here they count with the part that they were left out of.
 
     Attributes:
         seed: Decides the split.
-        validation: Share of the rows to validate on, 0 for none.
+        validation: Share of the rows to validate on, 0 for none and for a store of its own.
         test: Likewise to test on.
         identity: Of the split that was made of these (``features.rows.split.Split.identity``).
         parts: ``given`` where the parts that the store itself says were used, and only those that it lacks split off;

@@ -79,7 +79,7 @@ class Predictions:
         classes: In label order.
         rows: One for each image, in order.
         problem: What ended the work before the last image; None where all were seen.
-        notes: What was noticed of the images and should be known, a line each.
+        notes: What was noticed of the images, or of the store, and should be known, a line each.
     """
 
     classes: tuple[str, ...]

@@ -282,7 +282,7 @@ class TopCheckpoints:
             study=config.name,
             trial=number,
             **more,
-            split=data.remakeable_split,
+            split=data.recipe,
             versions=package_versions(config.backend),
         )
 

@@ -50,6 +50,7 @@ class SearchData:
         folds: Rows of each fold; empty where one validation part decides.
         test: Rows that are touched once, at the end; ``None`` where there are none.
         split: How they were split: all that is noted but the rows themselves.
+        recipe: What it takes to split the rows of the first store again.
         remarks: What the user should know about them.
     """
 
@@ -58,6 +59,7 @@ class SearchData:
     folds: tuple[Rows, ...]
     test: Feed | None
     split: StudySplit
+    recipe: SplitRecipe
     remarks: tuple[str, ...]
 
     @property
@@ -134,18 +136,6 @@ class SearchData:
             "test": none if self.test is None else self.test.rows,
         }
 
-    @property
-    def remakeable_split(self) -> SplitRecipe | None:
-        """What it takes to make the split again; None where a part came from a store of its own.
-
-        With folds there is no validation part: all that is not for the test is training rows.
-        """
-        parts = (self.validation, self.test)
-        if any(part is not None and part.store is not self.store for part in parts):
-            return None
-        made = self.split
-        return SplitRecipe(made.seed, made.validation, made.test, made.identity, made.parts or "")
-
 
 def load_data(
     features: Path,
@@ -204,6 +194,7 @@ def load_data(
         folds=rows_of_folds,
         test=Feed(*parts.test, memory_bytes=0) if len(parts.test[1]) else None,  # stays on the disk until the end
         split=_study_split(parts, shares, folds=folds, seed=seed, absent=absent),
+        recipe=SplitRecipe(seed, **shares, identity=parts.identity, parts=GIVEN if parts.given else ""),
         remarks=(*parts.remarks, *describe_absent(absent), *describe_sat_out(store, trained, rows_of_folds)),
     )
 
@@ -236,6 +227,7 @@ class _Parts:
         validation: No rows with folds.
         test: No rows where there are none to test on.
         given: Whether they are those that the store itself says.
+        identity: Stands for how the rows of the first store were split, patients of others' parts still among them.
         remarks: What the user should know about them.
     """
 
@@ -243,6 +235,7 @@ class _Parts:
     validation: RowsOf
     test: RowsOf
     given: bool
+    identity: str
     remarks: tuple[str, ...]
 
 
@@ -274,7 +267,7 @@ def _split_rows(
             raise InputError(part_store.path, field=name, expected="rows to use", found="none left", hint=hint)
     require_trainable(store, trained[1], as_given=bool(parted.given))
     remarks = (*_patient_remarks(store), *parted.remarks(store.path.name), *lost, *lost_too)
-    return _Parts(trained, validated, tested, bool(parted.given), remarks)
+    return _Parts(trained, validated, tested, bool(parted.given), split.identity, remarks)
 
 
 def _without_patients_of(others: Sequence[RowsOf], name: str, part: RowsOf) -> tuple[RowsOf, list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_pictures import KINDS, World
+from made_pictures import KINDS, World, draw
 from PIL import Image
 
 import heads
@@ -284,10 +284,21 @@ class TestMaps:
     def test_what_cannot_be_explained(self, loaded: LoadedHead, made_world: World, image: Path) -> None:
         with pytest.raises(InputError, match="class_name: expected one of bright, dark, striped, found grey"):
             loaded.heatmap(image, "grey")
-        with pytest.raises(InputError, match="expected one image, found a folder of 9"):
+        with pytest.raises(InputError, match="expected one image, found 9 images"):
             loaded.heatmap(made_world.images / "striped")
         with pytest.raises(InputError, match="expected an image that can be used"):
             loaded.draw_heatmap(made_world.head)
+
+    def test_all_pages_of_a_file_are_several_images(self, loaded: LoadedHead, tmp_path: Path, monkeypatch: Any) -> None:
+        first, second = (draw(kind, np.random.default_rng(0)) for kind in ("dark", "striped"))
+        scan = tmp_path / "scan.tif"
+        first.save(scan, save_all=True, append_images=[second])
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(InputError, match="expected one image, found 2 images; FILE#2 is the second page of FILE"):
+            loaded.heatmap(scan, pages="all")
+        heats = [loaded.heatmap(source, "dark") for source in (scan, f"{scan}#1", f"{scan}#2")]
+        np.testing.assert_array_equal(heats[0], heats[1])
+        assert not np.array_equal(heats[0], heats[2])
 
 
 class TestEvaluate:

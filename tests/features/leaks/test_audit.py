@@ -138,6 +138,7 @@ def test_info_shows_parts_and_pairs(tmp_path, images):
     ("given", "words"),
     [
         (("validation", "test"), "(as given, and as search.run uses them)"),
+        (("validation",), "(validation as given, and as search.run splits the rest)"),
         (("test",), "(test as given, and as search.run --folds 0 splits the rest; without it,"),
         ((), "(as search.run --folds 0 splits them; without it,"),
     ],

@@ -25,6 +25,8 @@ from features.store.article import article_to_store, is_article, pieces, store_t
 from features.store.reader import FeatureStore
 from features.store.writer import StoreWriter
 
+NUMBERED = ("class-0", "class-1", "class-2", "class-3")
+
 
 def write_article(path: Path, counts, *, shape=(2, 2, 8), classes=4, seed=0, values=None) -> Path:
     """Writes the article's layout as its own script does, from features that float16 can hold."""
@@ -81,7 +83,7 @@ def test_store_to_article_to_store_keeps_all_that_the_layout_has_a_place_for(tmp
     assert len(two) == 248
     assert np.array_equal(one.features[one.usable, 0], two.features[:, 0])
     assert one.labels[one.usable].tolist() == two.labels.tolist()
-    assert two.classes == CLASSES
+    assert two.classes == NUMBERED
     assert two.header.batch_size == 100
     assert two.header.paths[100] == "batch-1/0"
     assert set(two.header.patients) == {""}
@@ -167,7 +169,7 @@ def test_a_finished_file_of_another_source_is_refused_and_stays_as_it_is(tmp_pat
 
 def article_header_of(path: Path):
     with layout.ArticleFile(path) as article:
-        return layout.article_header(article, classes=CLASSES, dtype="float16", batch_size=4)
+        return layout.article_header(article, classes=NUMBERED, dtype="float16", batch_size=4)
 
 
 def test_memory_is_bounded_however_large_a_batch_is(tmp_path, monkeypatch):
@@ -261,8 +263,10 @@ def test_what_float16_cannot_hold_float32_can(tmp_path):
 
 def test_class_names_are_those_given_the_articles_or_numbers(tmp_path):
     four, three = (write_article(tmp_path / f"{n}.h5", [2], classes=n) for n in (4, 3))
+    articles = write_article(tmp_path / "articles.h5", [2], shape=(8, 8, 2048))
     for source, given_names, expected in (
-        (four, None, CLASSES),
+        (articles, None, CLASSES),
+        (four, None, NUMBERED),
         (three, None, ("class-0", "class-1", "class-2")),
         (three, "a, b,c", ("a", "b", "c")),
     ):
@@ -283,7 +287,9 @@ def test_python_gets_the_store_opened_and_of_a_store_the_path(tmp_path, capsys):
     store = features.convert(article, f"{tmp_path / 'store.h5'}", classes=["a", "b", "c"], dtype="float32")
     assert isinstance(store, FeatureStore)
     assert (store.classes, store.header.dtype) == (("a", "b", "c"), "float32")
-    assert f"{store.path}: the patients are unknown" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{store.path}: the patients are unknown" in said
+    assert "names no classes" not in said
     back = features.convert(store.path, tmp_path / "back.h5", progress=False)
     assert back == tmp_path / "back.h5"
     assert is_article(back)
@@ -360,7 +366,10 @@ def test_the_command_converts_both_ways_and_says_what_is_left_out(tmp_path):
     store = build_store(tmp_path / "[bold].h5", rows=30, views=("identity", "flip"), skipped=[1])
     to_article = succeed("features.convert", store, tmp_path / "article.h5", "--batch-size", 12)
     assert "left out, as the layout has no place for them: 1 skipped rows and all views but identity" in to_article.err
+    assert "and the names of its classes" in to_article.err
     to_store = succeed("features.convert", tmp_path / "article.h5", tmp_path / "[red].h5", "--dtype", "float32")
+    called = "they are class-0, class-1, class-2, class-3, in label order; --classes names them"
+    assert f"{tmp_path / '[red].h5'}: the layout names no classes: {called}" in to_store.err
     assert f"{tmp_path / '[red].h5'}: the patients are unknown" in to_store.err
     assert FeatureStore(tmp_path / "[red].h5").header.batch_size == 12
     assert to_article.out == to_store.out == ""

@@ -219,7 +219,7 @@ class TestPart:
         header = replace(build_header(rows=24), parts=parts)
         skipped = [row for row, part in enumerate(parts) if part == "test"]
         store = FeatureStore(fill_store(tmp_path / "parted.h5", header, skipped=skipped))
-        metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=None, versions={})
+        metadata = HeadMetadata.of_store(store.header, "f" * 64, split=None, versions={})
         assert len(rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store)) == 20
         with pytest.raises(InputError, match="expected rows in part test, found none"):
             rows_of(Part.TEST, Path("head.hdf5"), metadata, store)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from features.runtime.errors import InputError
 from features.store.reader import FeatureStore
+from features.store.relabelled import with_classes
 from heads.evaluation import mistakes as module
 from heads.evaluation.mistakes import Mistake, Sight, check_images, mistakes, sights
 from heads.files.head_file import read_head
@@ -135,6 +136,7 @@ class TestSights:
         deep.transpose(Image.Transpose.ROTATE_90).save(tmp_path / store.header.paths[0], exif=exif)
         size = os.path.getsize(tmp_path / store.header.paths[0])  # noqa: PTH202
         store.header = replace(store.header, sizes=(size, *store.header.sizes[1:]))
+        store.contents = None
         (sight,) = sights(read_head(made_world.head).model, store, [a_mistake(store, 0)], tmp_path)
         assert picture(sight.image).size == (320, 160)
         assert_alike(picture(sight.image), wide.convert("RGB").resize((320, 160), Image.Resampling.BOX), 12)
@@ -150,22 +152,37 @@ class TestSights:
         store = FeatureStore(made_world.store)
         images = tmp_path / "images"
         shutil.copytree(made_world.images, images)
-        gone, other, damaged, fine = (a_mistake(store, row) for row in (0, 1, 2, 3))
+        gone, other, changed, fine = (a_mistake(store, row) for row in (0, 1, 2, 3))
         (images / gone.path).unlink()
         (images / other.path).write_bytes(b"short")
-        (images / damaged.path).write_bytes(bytes(store.header.sizes[damaged.row]))
+        (images / changed.path).write_bytes(bytes(store.header.sizes[changed.row]))
         long = replace(fine, path="x" * 300)
-        seen = self.of(made_world, images, [gone, other, damaged, long, fine])
+        seen = self.of(made_world, images, [gone, other, changed, long, fine])
         size = store.header.sizes[other.row]
         assert [sight.reason for sight in seen] == [
             "no such file",
             f"another file: 5 bytes, where the store was made of one of {size}",
-            "not an image that Pillow reads",
+            "another file: its content is not that of the one that the store was made of",
             "damaged: File name too long",
             "",
         ]
         assert [bool(sight.image) for sight in seen] == [False] * 4 + [True]
         assert all(sight.for_called is sight.for_true is None for sight in seen[:4])
+        store.contents = None
+        (sight,) = sights(read_head(made_world.head).model, store, [changed], images)
+        assert sight.reason == "not an image that Pillow reads"
+
+    def test_an_image_of_the_same_size_with_other_pixels_is_not_shown(self, made_world: World, tmp_path: Path) -> None:
+        store = FeatureStore(made_world.store)
+        images = tmp_path / "images"
+        shutil.copytree(made_world.images, images)
+        one = a_mistake(store, 0)
+        (images / one.path).write_bytes((images / store.header.paths[1]).read_bytes())
+        size = (images / one.path).stat().st_size
+        store.header = replace(store.header, sizes=(size, *store.header.sizes[1:]))
+        for source in (store, with_classes(store, ("more", *store.classes), known_to="a head")):
+            (sight,) = sights(read_head(made_world.head).model, source, [one], images)
+            assert sight == Sight(reason="another file: its content is not that of the one that the store was made of")
 
     def test_without_a_plain_view_there_are_no_maps(self, tmp_path: Path) -> None:
         """What the store holds of a shifted picture would lie beside what it explains."""

@@ -11,6 +11,7 @@ import pytest
 from commands import invoke
 from conftest import CLASSES, build_features, build_header, build_store
 
+from features.compression.compression import compress_store
 from features.store.reader import FeatureStore
 from heads.files.head_file import read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -87,6 +88,20 @@ def test_a_row_that_the_head_makes_no_numbers_of_has_its_reason(place, tmp_path)
     rows = json.loads(said.out, parse_constant=pytest.fail)
     assert [row["error"] for row in rows] == [None, "the head's probabilities are not finite", None, None]
     assert rows[1]["class"] is None
+
+
+def test_a_store_in_other_directions_than_the_heads_is_predicted_with_a_note(place, tmp_path):
+    for name in ("own", "other"):
+        compress_store(place / "maps.h5", tmp_path / f"{name}.h5", channels=2 if name == "own" else 3)
+    plain = read_head(place / "maps.hdf5")
+    own = FeatureStore(tmp_path / "own.h5").header.projection
+    assert own is not None
+    save_head(tmp_path / "head.hdf5", plain.model, replace(plain.metadata, projection=own.digest))
+    said = {name: invoke("heads.predict", tmp_path / "head.hdf5", tmp_path / f"{name}.h5") for name in ("own", "other")}
+    lost = "holds 3 of 8 channels, other directions than the head was trained in: what it makes of the rest is lost"
+    assert "note:" not in said["own"].err
+    assert f"note: {tmp_path / 'other.h5'}: {lost}" in said["other"].err
+    assert lost in invoke("heads.evaluate", tmp_path / "head.hdf5", tmp_path / "other.h5").err
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def sizes(data: SearchData) -> tuple[int, int, int]:
 def test_parts_are_used_and_that_is_said(path: Path) -> None:
     data = load(path)
     assert sizes(data) == (48, 12, 12)
-    assert data.split.parts == data.remakeable_split.parts == "given"
+    assert data.split.parts == data.recipe.parts == "given"
     assert "store.h5: train, validation, test as given; --ignore-parts splits all rows anew" in data.remarks
 
 
@@ -65,7 +65,7 @@ def test_what_files_say_of_a_split_stays_in_its_order(path: Path) -> None:
     assert json.dumps(make_config(split=older).to_dict()["split"]) == json.dumps(older)
     folded = load(path, folds=3)
     assert list(map(len, folded.split.with_rows(folded.rows)["rows"].values())) == [60, 0, 12]
-    assert folded.remakeable_split.to_dict() == {
+    assert folded.recipe.to_dict() == {
         "seed": 0,
         "validation": 0.0,
         "test": 0.15,
@@ -119,13 +119,47 @@ def test_a_part_that_comes_twice_is_refused(path: Path, name: str) -> None:
 @pytest.mark.parametrize("folds", [0, 3])
 def test_an_evaluation_finds_the_parts_of_the_study(path: Path, folds: int) -> None:
     data, store = load(path, folds=folds), FeatureStore(path)
-    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=data.remakeable_split, versions={})
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=data.recipe, versions={})
     assert rows_of(Part.TEST, Path("head.hdf5"), metadata, store).tolist() == list(range(60, 72))
     assert rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store).tolist() == data.train.rows.tolist()
     anew = load(path, ignore_parts=True)
-    metadata = replace(metadata, split=anew.remakeable_split)
+    metadata = replace(metadata, split=anew.recipe)
     assert anew.test is not None
     assert rows_of(Part.TEST, Path("head.hdf5"), metadata, store).tolist() == anew.test.rows.tolist()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_evaluation_finds_the_test_part_beside_a_validation_store(tmp_path: Path, ignored: bool) -> None:
+    parts = ("train",) * 60 + ("test",) * 12
+    path = fill_store(tmp_path / "store.h5", replace(build_header(rows=72), parts=parts))
+    validation = _strangers(tmp_path / "validation.h5", "validation")
+    data, store = load(path, validation=validation, ignore_parts=ignored), FeatureStore(path)
+    assert (data.test is not None and data.test.rows.tolist() == list(range(60, 72))) != ignored
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=data.recipe, versions={})
+    assert data.test is not None
+    assert rows_of(Part.TEST, Path("head.hdf5"), metadata, store).tolist() == data.test.rows.tolist()
+    assert rows_of(Part.TRAIN, Path("head.hdf5"), metadata, store).tolist() == data.train.rows.tolist()
+
+
+@pytest.mark.parametrize("own", [("test",), ("validation", "test")])
+def test_the_store_that_is_trained_on_has_no_test_part_where_there_is_a_test_store(path, tmp_path, own):
+    stores = {name: _strangers(tmp_path / f"{name}.h5", name) for name in own}
+    data, store = load(path, **stores, ignore_parts=True), FeatureStore(path)
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, split=data.recipe, versions={})
+    with pytest.raises(InputError, match="part test, found none; the head's study has none, or a store of its own for"):
+        rows_of(Part.TEST, Path("head.hdf5"), metadata, store)
+
+
+def _strangers(path: Path, name: str) -> Path:
+    header = build_header(rows=24)
+    return fill_store(path, replace(header, patients=tuple(f"{name} {patient}" for patient in header.patients)))
+
+
+def test_parts_of_the_store_that_was_trained_on_say_nothing_of_its_study(path: Path) -> None:
+    store = FeatureStore(path)
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
+    with pytest.raises(InputError, match="split: expected how the store was split, for --part, found none; --part all"):
+        rows_of(Part.TEST, Path("head.hdf5"), metadata, store)
 
 
 def test_an_evaluation_on_another_store_takes_that_ones_parts(path: Path) -> None:

@@ -117,4 +117,3 @@ def test_what_leaves_is_trained_on_both_stores_where_validation_has_its_own(tmp_
         ("train", "validation"),
         (data.store.fingerprint, data.validation.store.fingerprint),
     )
-    assert data.remakeable_split is None
