@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/cluster.py      # sleeping banks, on a PostgreSQL of its own
     python benchmarks/cluster.py --store store.h5       # real banks, one process to a core
 
-A sleeping bank takes as long for an epoch as a GPU would and computes nothing; everything around it is real: places,
+A sleeping bank takes as long for an epoch as a GPU would and computes nothing; everything around it is real: ordinals,
 record, heartbeats, rungs, reports. Each worker is a process with a full bank; a study has so many trials that every
 bank is filled ``--rounds`` times, and the ideal is that it takes no longer than the sleeping. All processes share this
 machine's cores, which the workers of a cluster do not: how busy they were is printed, too.
