@@ -47,13 +47,16 @@ def require_place(path: Path) -> None:
         InputError: Nothing can be written there, or there is another file.
         BottleneckError: Another process is writing it.
     """
-    if path.exists():
+    try:
+        with WriterLock(path):
+            pass
+    except InputError:
+        if not path.exists():
+            raise
         with opened(path, EXPECTED) as file:
             read_header(path, file)
-            if Attributes(path, file).flag("complete"):
-                return
-    with WriterLock(path):
-        pass
+            if not Attributes(path, file).flag("complete"):
+                raise
 
 
 class StoreWriter:
@@ -66,7 +69,7 @@ class StoreWriter:
     def __init__(self, path: str | os.PathLike[str], header: StoreHeader) -> None:
         """Takes the lock, then creates the file or checks that the existing one is the same store.
 
-        A finished store needs neither a lock nor a place to write to: nothing is written to it.
+        A finished store needs no place to write to, and where there is none no lock: nothing is written to it.
 
         Raises:
             InputError: The store exists and differs from ``header``; the field is named. Or there is none, and its name
@@ -75,22 +78,27 @@ class StoreWriter:
         """
         self.path = Path(path)
         self.header = header
-        self._lock: WriterLock | None = None
         self._descriptor = -1
         self._is_new = not self.path.exists()
         if self._is_new:
             require_own_name(self.path)
-        else:
+        self._lock: WriterLock | None = None
+        try:
+            self._lock = WriterLock(self.path)
+        except InputError:  # nothing may be written there
+            if self._is_new:
+                raise
             self._look()
-            if self.complete:
-                return
-        self._lock = WriterLock(self.path)
+            if not self.complete:
+                raise
+            return
         try:
             self._is_new = not self.path.exists()
             if self._is_new:
                 _create(self.path, header)
-            self._look()  # again, where it was there: another process may have gone on with it until now
-            self._open()
+            self._look()
+            if not self.complete:
+                self._open()
         except BaseException:
             self.close()
             raise

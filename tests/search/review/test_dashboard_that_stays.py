@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from asked_dashboard import artifacts_of, ask, detail, put_heads
+from commands import invoke
 from conftest import build_store
 from limited_files import largest_file
 from made_study import MadeStudy, make_config
@@ -18,12 +19,11 @@ from made_study import MadeStudy, make_config
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError, InputError
 from features.store.reader import FeatureStore
-from search import dashboard
 from search.record.head_files import path_of, refit_path_of
 from search.record.study_record import read_record
 from search.record.summary import read_summary, write_summary
 from search.review import view as views
-from search.review.view import BegunAnewError, View, kept_trials, validation_confusions
+from search.review.view import View, kept_trials, validation_confusions
 
 pytest.importorskip("optuna_dashboard")
 
@@ -78,9 +78,10 @@ def test_another_study_in_its_place_ends_the_command(made, tmp_path, monkeypatch
     shutil.rmtree(made.folder)
     other = MadeStudy(made.folder, make_config(**changes))
     other.train(4)
-    monkeypatch.setattr(dashboard, "View", lambda *_: view)
-    with pytest.raises(BegunAnewError, match=r"study: another study is in its place.*start the dashboard again"):
-        dashboard.main(study=made.folder, port=0)
+    monkeypatch.setattr(views, "View", lambda *_: view)
+    said = invoke("search.dashboard", made.folder, "--port", 0)
+    assert said.status == 1
+    assert re.search(r"study: another study is in its place.*start the dashboard again", " ".join(said.err.split()))
     other.close()
 
 
