@@ -201,8 +201,8 @@ class Fused:
             needed -= pages_of(specs.pop())
         self.specs, self.used = specs, needed
         wanted: dict[str, Any] = {"pages": pages or needed, "feature_shape": SHAPE, "classes": CLASSES, "batch": BATCH}
-        room = BankShape.covering(specs, **wanted).room_for(specs)
-        self.shape = BankShape.covering(specs, **wanted, room=room, lanes=default_lanes(dtype))
+        tiles = BankShape.covering(specs, **wanted).needed_by(specs).tiles
+        self.shape = BankShape.covering(specs, **wanted, slots=len(specs), tiles=tiles, lanes=default_lanes(dtype))
         self.engine = Engine(self.shape, train=feeds[0], validation=feeds[1], dtype=dtype)
         plan = partial(plan_epoch, feeds[0].rows, batch_size=BATCH, views=1, seed=0)
         self.bank = MeasuredBank(self.engine, specs, lambda epoch: (plan(epoch=epoch), None), epochs=epochs)

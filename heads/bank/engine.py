@@ -20,7 +20,7 @@ from heads.bank.packing import HeadArrays, listed, named, unpack
 from heads.bank.pages import PageTable, Place
 from heads.bank.program import Held, Program, TrainingPlan, aligned
 from heads.bank.settings import HostSettings, bank_settings
-from heads.bank.shape import BankShape, StatePart, pages_of
+from heads.bank.shape import BankShape, StatePart
 from heads.bank.validation_rows import ValidationRows
 from heads.bank.writes import HeadWrites
 from heads.metrics.scoring import EPOCH_VIEW, Objective, Probabilities, Score, Scores, score, score_all
@@ -143,11 +143,8 @@ class Engine:
         Raises:
             ValueError: A head is of a kind that the bank was not made for, or there is no room; nothing has changed.
         """
-        room = self.table.free, self.table.free_slots, self.table.free_tiles
-        taken = self.shape.room_for(newcomer.spec for newcomer in newcomers)
-        needed = sum(pages_of(newcomer.spec) for newcomer in newcomers), taken.slots, taken.tiles
-        fits = all(one <= other for one, other in zip(needed, room, strict=True))
-        require("free pages, slots and tiles", needed, f"at most {room}", fits)
+        free, needed = self.table.free_room, self.shape.needed_by(newcomer.spec for newcomer in newcomers)
+        require("free pages, slots and tiles", tuple(needed), f"at most {tuple(free)}", free.holds(needed))
         for newcomer in newcomers:
             self.shape.require(newcomer.spec)
             given = len(newcomer.seeds if newcomer.states is None else newcomer.states)

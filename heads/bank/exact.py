@@ -22,7 +22,7 @@ from heads.bank.packing import named, pack
 from heads.bank.pages import PageTable
 from heads.bank.program import ExactForward
 from heads.bank.settings import bank_settings
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.shape import BankShape
 from heads.bank.state import Arrays, Settings, zero_partition
 from heads.metrics.scoring import Probabilities, mean_probabilities
 from heads.model.functions import Tensor
@@ -81,7 +81,7 @@ def predict_exactly(
     Returns:
         (rows, classes) of each head.
     """
-    if compiled is not None and _fit(heads, compiled.shape):
+    if compiled is not None and compiled.shape.room.holds(compiled.shape.needed_by(head.spec for head in heads)):
         small, forward = compiled
     else:
         small = _small_shape(heads, shape)
@@ -107,13 +107,6 @@ def predict_exactly(
     return found
 
 
-def _fit(heads: Sequence[Finished], shape: BankShape) -> bool:
-    specs = [head.spec for head in heads]
-    taken = shape.room_for(specs)
-    pages = sum(map(pages_of, specs))
-    return pages <= shape.pages and taken.slots <= shape.slots and taken.tiles <= shape.tiles
-
-
 def _batch(rows: int, shape: BankShape) -> int:
     """Rows of equal batches; a multiple of 8, so that folds of nearly as many rows take the same."""
     of_row = 4 * shape.pages * PAGE * shape.positions
@@ -125,8 +118,8 @@ def _batch(rows: int, shape: BankShape) -> int:
 def _small_shape(heads: Sequence[Finished], shape: BankShape) -> BankShape:
     specs = [head.spec for head in heads]
     if compiles_by_shape():  # so of few shapes
-        pages, taken = _power(sum(map(pages_of, specs))), shape.room_for(specs)
-        return replace(shape, folds=1, pages=pages, slots=_power(taken.slots), tiles=_power(taken.tiles))
+        pages, slots, tiles = map(_power, shape.needed_by(specs))
+        return replace(shape, folds=1, pages=pages, slots=slots, tiles=tiles)
     return replace(shape, folds=1, lanes=1).just_for(specs)
 
 

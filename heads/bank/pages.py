@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from heads.bank.shape import BankShape, Where, pages_of
+from heads.bank.shape import BankShape, Room, Where, pages_of
 from heads.model.spec import HeadSpec
 
 FREE = -1
@@ -53,10 +53,14 @@ class PageTable:
         """Heads for which there is a slot."""
         return self._shape.slots - len(self._taken())
 
+    @property
+    def free_room(self) -> Room:
+        """What nobody owns."""
+        return Room(self.free, self.free_slots, self.free_tiles)
+
     def has_room(self, spec: HeadSpec) -> bool:
         """Whether a head can be placed."""
-        fits = self.free >= pages_of(spec) and self.free_tiles >= self._shape.tiles_of(spec)
-        return fits and self.free_slots > 0
+        return self.free_room.holds(self._shape.needed_by([spec]))
 
     def place(self, spec: HeadSpec, *, wanted: Place | None = None) -> int:
         """Gives the lowest free slot the lowest free pages and tiles, which need not be neighbours; returns the slot.
@@ -72,8 +76,8 @@ class PageTable:
         """
         pages, tiles = pages_of(spec), self._shape.tiles_of(spec)
         if not self.has_room(spec):
-            room = f"at most {self.free} free ones, {self.free_tiles} tiles and {self.free_slots} slots"
-            raise ValueError(f"pages: expected {room}, found a head of {pages} and {tiles} tiles")
+            free = f"at most {self.free} free ones, {self.free_tiles} tiles and {self.free_slots} slots"
+            raise ValueError(f"pages: expected {free}, found a head of {pages} and {tiles} tiles")
         taken = self._taken()
         slot = next(slot for slot in range(self._shape.slots) if slot not in taken)
         where = np.flatnonzero(self.owner == FREE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,26 @@ Where = dict[Sort, npt.NDArray[np.int64]]
 """Places of a head in its fold's partition, see ``PageTable.places_of``."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """What heads take beside their pages.
+class Room(NamedTuple):
+    """What heads take of each fold's partition, or what there is of it.
 
     Attributes:
+        pages: Pages of 16 channels.
         slots: Heads.
-        tiles: Tiles of their first dense layers.
+        tiles: Tiles of first dense layers.
     """
 
+    pages: int
     slots: int
     tiles: int
+
+    def holds(self, needed: Room) -> bool:
+        """Whether there is as much as is needed of everything."""
+        return all(one <= other for one, other in zip(needed, self, strict=True))
+
+    def minus(self, taken: Room) -> Room:
+        """Returns what is left."""
+        return Room(*(one - other for one, other in zip(self, taken, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,8 @@ class BankShape:
         classes: int,
         batch: int,
         folds: int = 1,
-        room: Room | None = None,
+        slots: int | None = None,
+        tiles: int | None = None,
         lanes: int = 1,
     ) -> BankShape:
         """Returns the least shape that holds heads like those given, and so compiles nothing that none of them uses.
@@ -102,7 +112,8 @@ class BankShape:
             classes: Number of classes.
             batch: Rows in a batch.
             folds: Partitions.
-            room: Of slots and tiles; by default for as many heads of any of these kinds as the pages hold.
+            slots: By default for as many heads of any of these kinds as the pages hold.
+            tiles: No more than those can have; by default as many.
             lanes: See ``heads.bank.backends.default_lanes``.
 
         Raises:
@@ -114,7 +125,7 @@ class BankShape:
         hidden = [spec for spec in specs if spec.dense_layers]
         shape = cls(
             pages=pages,
-            slots=pages // min(pages_of(spec) for spec in specs) if room is None else room.slots,
+            slots=pages // min(pages_of(spec) for spec in specs) if slots is None else slots,
             tiles=0,
             folds=folds,
             feature_shape=feature_shape,
@@ -130,25 +141,32 @@ class BankShape:
             sgd=tuple(sorted({spec.is_sgd for spec in specs})),
             lanes=lanes,
         )
-        return replace(shape, tiles=shape.most_tiles if room is None else min(room.tiles, shape.most_tiles))
+        return replace(shape, tiles=shape.most_tiles if tiles is None else min(tiles, shape.most_tiles))
 
     def just_for(self, specs: Collection[HeadSpec]) -> BankShape:
         """Returns the shape of a bank for just these heads and their kinds, with this one's rows, folds and lanes."""
+        needed = self.needed_by(specs)
         return BankShape.covering(
             specs,
-            pages=sum(map(pages_of, specs)),
+            pages=needed.pages,
+            slots=needed.slots,
+            tiles=needed.tiles,
             feature_shape=self.feature_shape,
             classes=self.classes,
             batch=self.batch,
             folds=self.folds,
-            room=self.room_for(specs),
             lanes=self.lanes,
         )
 
-    def room_for(self, specs: Iterable[HeadSpec]) -> Room:
+    @property
+    def room(self) -> Room:
+        """What an empty bank has."""
+        return Room(self.pages, self.slots, self.tiles)
+
+    def needed_by(self, specs: Iterable[HeadSpec]) -> Room:
         """Returns what these heads take at once."""
         heads = list(specs)
-        return Room(slots=len(heads), tiles=sum(map(self.tiles_of, heads)))
+        return Room(sum(map(pages_of, heads)), len(heads), sum(map(self.tiles_of, heads)))
 
     def require(self, spec: HeadSpec) -> None:
         """Raises ValueError, naming the field, where a bank of this shape cannot hold the head."""

@@ -14,7 +14,7 @@ from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.head_state import HeadState
 from heads.bank.pages import Place
-from heads.bank.shape import BankShape, pages_of
+from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
 from heads.model.weights import Weights
@@ -68,25 +68,24 @@ class FreeRoom:
 
     def __init__(self, pages: int, engines: Mapping[str, Engine]) -> None:
         self._pages = pages
-        self._of = {name: [one.table.free, one.table.free_slots, one.table.free_tiles] for name, one in engines.items()}
-        self._tiles_of = {name: one.shape.tiles_of for name, one in engines.items()}
+        self._of = {name: one.table.free_room for name, one in engines.items()}
+        self._needed_by = {name: one.shape.needed_by for name, one in engines.items()}
 
     @property
     def is_left(self) -> bool:
         """Whether a head could move in, if it were narrow enough."""
-        return self._pages > 0 and any(pages > 0 and slots > 0 for pages, slots, _ in self._of.values())
+        return self._pages > 0 and any(room.pages > 0 and room.slots > 0 for room in self._of.values())
 
     def fits(self, store: str, spec: HeadSpec) -> bool:
         """Whether there is room for a head."""
-        pages, slots, tiles = self._of[store]
-        return pages_of(spec) <= min(pages, self._pages) and slots > 0 and self._tiles_of[store](spec) <= tiles
+        needed = self._needed_by[store]([spec])
+        return needed.pages <= self._pages and self._of[store].holds(needed)
 
     def take(self, store: str, spec: HeadSpec) -> None:
         """Takes the room that a head needs."""
-        left, pages = self._of[store], pages_of(spec)
-        for index, needed in enumerate((pages, 1, self._tiles_of[store](spec))):
-            left[index] -= needed
-        self._pages -= pages
+        needed = self._needed_by[store]([spec])
+        self._of[store] = self._of[store].minus(needed)
+        self._pages -= needed.pages
 
 
 class Banks:

@@ -19,7 +19,7 @@ from features.runtime.errors import InputError
 from features.runtime.memory import resident_budget
 from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
 from heads.bank.partitions import PARTITIONS_AT_ONCE
-from heads.bank.shape import BankShape, Room, pages_of
+from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import PAGE, HeadSpec
 from search.setup.config import StudyConfig
 from search.setup.data import SearchData, plan_of
@@ -121,25 +121,22 @@ class BankRequest:
         dense layers that there can be: what nobody uses is memory that every step walks over. A head that finds no
         room waits. The head that takes most finds room in an empty bank.
         """
-        most = self._covering(pages, None)
+        most = self._covering(pages)
         if not self.typical:
             return most
         share = pages / mean(map(pages_of, self.typical))
         needed = mean(map(most.tiles_of, self.typical)) * share
         largest = self.widest * most.tiles_in_page  # neither specs nor draws need hold the head that takes these
-        room = Room(
-            slots=min(most.slots, max(1, math.ceil(SLOTS_AHEAD * share))),
-            tiles=min(most.tiles, max(largest, math.ceil(TILES_AHEAD * needed))),
-        )
-        return self._covering(pages, room)
+        slots = min(most.slots, max(1, math.ceil(SLOTS_AHEAD * share)))
+        return self._covering(pages, slots=slots, tiles=max(largest, math.ceil(TILES_AHEAD * needed)))
 
     def exactly(self, pages: int) -> BankShape:
         """Returns a bank for just these heads, or for as many of them as there are pages for."""
-        most = self._covering(pages, None)
-        taken = most.room_for(self.specs)
-        return self._covering(pages, Room(slots=min(most.slots, taken.slots), tiles=min(most.tiles, taken.tiles)))
+        most = self._covering(pages)
+        needed = most.needed_by(self.specs)
+        return self._covering(pages, slots=min(most.slots, needed.slots), tiles=needed.tiles)
 
-    def _covering(self, pages: int, room: Room | None) -> BankShape:
+    def _covering(self, pages: int, *, slots: int | None = None, tiles: int | None = None) -> BankShape:
         return BankShape.covering(
             self.specs,
             pages=pages,
@@ -147,7 +144,8 @@ class BankRequest:
             classes=self.classes,
             batch=self.batch,
             folds=self.folds,
-            room=room,
+            slots=slots,
+            tiles=tiles,
             lanes=default_lanes(self.dtype),
         )
 
