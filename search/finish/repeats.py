@@ -296,7 +296,8 @@ class _Repeats:
             resumed=saved.trial_numbers if saved else (),
             ordinals=ordinals,
         )
-        with Display(study, config, what="repeat", with_article=False) as display:
+        left = None if crew else self._epochs_left(study, saved)
+        with Display(study, config, what="repeat", with_article=False, epochs_left=left) as display:
             if shapes is None:
                 OneAtATime(book, self._data, sink, display, flush=opened.flush).run()
                 return None
@@ -313,6 +314,12 @@ class _Repeats:
             )
         total = together(self.folder) if crew else throughput
         return describe_bank(shapes.pages, str(config.dtype), total, bare=None)
+
+    def _epochs_left(self, study: optuna.Study, saved: Saved | None) -> int:
+        """What the runs that have not been told are still to train."""
+        told = {TrialNotes.of(run).ordinal for run in study.get_trials(deepcopy=False) if is_counted(run)}
+        planned = sum(one.epochs or 0 for ordinal, one in enumerate(self._planned) if ordinal not in told)
+        return planned - sum(banked.epochs for banked in (saved.content.members if saved else ()))
 
 
 def _requests(planned: Sequence[Planned], config: StudyConfig, data: StudyData) -> dict[str, BankRequest]:

@@ -27,7 +27,13 @@ class Display:
     """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) one line a finished trial."""
 
     def __init__(
-        self, study: optuna.Study, config: StudyConfig, *, what: str = "trial", with_article: bool = True
+        self,
+        study: optuna.Study,
+        config: StudyConfig,
+        *,
+        what: str = "trial",
+        with_article: bool = True,
+        epochs_left: int | None = None,
     ) -> None:
         """Counts what has ended before.
 
@@ -36,11 +42,14 @@ class Display:
             config: What was resolved.
             what: What its trials are called.
             with_article: Whether its first trial is the article's head.
+            epochs_left: Those of all trials together that are not yet trained, where that is known: trials that all
+                run at once end late and together, so that their number says little of the time left.
         """
         self.study = study
         self.config = config
         self.what = what
         self._with_article = with_article
+        self._epochs_left = epochs_left
         self._live = _live()
         self._begun = time.monotonic()
         self._epochs = 0
@@ -73,10 +82,12 @@ class Display:
     def _progress(self) -> tuple[int, float | None]:
         """Trials that have finished, and seconds left at the rate of this run."""
         done = sum(is_counted(t) for t in self.study.get_trials(deepcopy=False))
-        fresh = done - self._before
+        fresh, left = done - self._before, self.config.trials - done
+        if self._epochs_left is not None:
+            fresh, left = self._epochs, self._epochs_left - self._epochs
         elapsed = time.monotonic() - self._begun
-        left = max(0, self.config.trials - done)  # with fewer than had begun, those go on all the same
-        return done, left * elapsed / fresh if fresh else None
+        # with fewer trials than had begun, those go on all the same
+        return done, max(0, left) * elapsed / fresh if fresh else None
 
     def _table(self) -> Table:
         trials = self.study.get_trials(deepcopy=False)

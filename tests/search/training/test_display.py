@@ -73,6 +73,19 @@ def test_with_more_done_than_wanted_no_time_is_left(made, monkeypatch):
     assert "3 of 2 done, about 0" in shown(made, Console(file=io.StringIO(), width=200), monkeypatch)
 
 
+def test_where_epochs_are_counted_the_time_left_follows_from_them(made, monkeypatch):
+    clock = iter([100.0, 110.0, 130.0])
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr("features.runtime.command.console", console)
+    monkeypatch.setattr(display, "console", console)
+    made.train(3)
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    screen = Display(made.opened.study, made.config, epochs_left=40)
+    screen.epoch(10)
+    screen.finished(2)
+    assert "3 of 12 done, about 90 s left" in console.file.getvalue()
+
+
 def test_in_a_terminal_it_is_a_table(made, monkeypatch):
     text = shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch)
     assert "3 of 12 done" in text
