@@ -47,9 +47,15 @@ def require_place(path: Path) -> None:
         InputError: Nothing can be written there, or there is another file.
         BottleneckError: Another process is writing it.
     """
+    lock = _lock(path)
+    if lock is not None:
+        lock.release()
+
+
+def _lock(path: Path) -> WriterLock | None:
+    """Takes the writer's lock; None of a finished store where nothing may be written: it needs none."""
     try:
-        with WriterLock(path):
-            pass
+        return WriterLock(path)
     except InputError:
         if not path.exists():
             raise
@@ -57,6 +63,7 @@ def require_place(path: Path) -> None:
             read_header(path, file)
             if not Attributes(path, file).flag("complete"):
                 raise
+        return None
 
 
 class StoreWriter:
@@ -79,19 +86,9 @@ class StoreWriter:
         self.path = Path(path)
         self.header = header
         self._descriptor = -1
-        self._is_new = not self.path.exists()
-        if self._is_new:
+        if not self.path.exists():
             require_own_name(self.path)
-        self._lock: WriterLock | None = None
-        try:
-            self._lock = WriterLock(self.path)
-        except InputError:  # nothing may be written there
-            if self._is_new:
-                raise
-            self._look()
-            if not self.complete:
-                raise
-            return
+        self._lock = _lock(self.path)
         try:
             self._is_new = not self.path.exists()
             if self._is_new:

@@ -33,7 +33,7 @@ class Choice:
 
     @property
     def sound(self) -> list[Finalist]:
-        """Those that did not diverge, best first."""
+        """Those of which a repeat came through, best first."""
         return [finalist for finalist in self.finalists if finalist.sound]
 
     @property

@@ -39,7 +39,7 @@ class ToRefit:
 
     Attributes:
         trial: Number of the trial that it comes from.
-        ordinal: Its ordinal, see ``search.trials.ask_tell.Asked``: decides the seed.
+        ordinal: Of that trial, see ``search.trials.ask_tell.Asked``: decides the seed.
         head: The head.
         epochs: How long it trains.
         rates: Learning rate of each of these epochs.

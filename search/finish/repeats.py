@@ -67,7 +67,7 @@ class Finalist:
 
     Attributes:
         trial: Number of the trial that it comes from.
-        ordinal: Its ordinal, see ``search.trials.ask_tell.Asked``.
+        ordinal: Of that trial, see ``search.trials.ask_tell.Asked``.
         head: The head.
         is_article: Whether it is the article's.
         values: The objective of each repeat, in the order of the seeds; None where one did not come through. With folds
