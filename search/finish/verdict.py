@@ -40,7 +40,8 @@ def verdict(test: HeldOutTest | None) -> str:
     points = 100 * difference.value
     span = "95% interval {:+.1f} to {:+.1f} points".format(*(100 * end for end in difference.interval))
     if not difference.larger_than_chance:
-        return f"{both}. No difference shown: {points:+.1f} points may well be chance ({span})."
+        why = f"{points:+.1f} points may well be chance" if points else "they are equal here"
+        return f"{both}. No difference shown: {why} ({span})."
     word = "better" if points > 0 else "worse"
     return f"{both}. {capitalized(found)} is {word} by {abs(points):.1f} points, more than chance explains ({span})."
 

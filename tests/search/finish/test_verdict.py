@@ -37,6 +37,7 @@ def test_the_sentence_agrees_with_the_interval(value, below, above):
 
 def test_other_ends_are_said_as_they_are():
     assert "nothing better than the article's head" in verdict(told(0, 0, 0, is_article=True))
+    assert verdict(told(0, -0.061, 0.061)).endswith("shown: they are equal here (95% interval -6.1 to +6.1 points).")
     assert "did not come through" in verdict(told(0, 0, 0, article=None, difference=None))
     assert "no test rows" in verdict(None)
     assert "1 test image of 1 patient " in verdict(told(0, 0, 0, rows=1, patients=1))
