@@ -17,7 +17,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML, which Ray brings, is not inst
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def services() -> dict[str, Any]:
     return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
 
@@ -28,11 +28,16 @@ def test_all_services_but_the_database_are_one_image_that_reaches_it(services):
     user, name = database["environment"]["POSTGRES_USER"], database["environment"]["POSTGRES_DB"]
     for service in services.values():
         assert service["image"] == "bottleneck-search"
+        assert service["depends_on"]["database"] == {"condition": "service_healthy"}
+        assert not any(secret in f"{service['command']}" for secret in ("PASSWORD", "TOKEN", VARIABLE))  # ps shows it
+    dashboard = services.pop("dashboard")
+    assert dashboard["environment"].keys() == {"PGPASSWORD"}
+    assert dashboard["command"][2].count(f"postgresql://{user}@database/{name}") == 2
+    for service in services.values():
         assert re.fullmatch(
             rf"postgresql://{user}:\${{POSTGRES_PASSWORD:\?.+}}@database/{name}", service["environment"][VARIABLE]
         )
         assert service["environment"]["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
-        assert service["depends_on"]["database"] == {"condition": "service_healthy"}
     assert "healthcheck" in database
 
 

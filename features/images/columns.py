@@ -11,6 +11,7 @@ from features.images.label_file import names_of, shown, texts_of
 from features.runtime.errors import InputError
 from features.runtime.text import composed, listed, printable
 from features.store.class_names import why_no_names
+from features.store.limits import why_not_kept
 from features.store.parts import KNOWN_AS, part_named
 from features.store.patient_names import as_one_spelling, without_point
 
@@ -112,7 +113,7 @@ def read_labels(frame: pd.DataFrame, name: str, choice: ColumnChoice) -> LabelTa
 
     Raises:
         InputError: There is no row, a column is missing or may be one of two, or a row says no path, no class, several
-            classes, a class or a part that there is not; the column or the row is named.
+            classes, a class or a part that there is not, or what no store can keep; the column or the row is named.
     """
     if not len(frame):
         raise InputError(name, expected="a table with a row for each image", found="none")
@@ -126,8 +127,11 @@ def read_labels(frame: pd.DataFrame, name: str, choice: ColumnChoice) -> LabelTa
     rows = tuple(map(LabelRow, range(1, len(frame) + 1), paths, labels, patients, parts))
     found = LabelTable(name, rows, classes, patient or "", part is not None)
     for row in rows:
-        if not row.path:
-            raise found.refusal(row, "a path", "none")
+        if not row.path or "\0" in row.path:
+            raise found.refusal(row, "a path", shown(row.path) if row.path else "none")
+        for said, text in (("class", row.label), ("patient", row.patient)):
+            if unfit := why_not_kept(text):
+                raise found.refusal(row, f"a {said} that is {unfit[0]}", unfit[1])
     return found
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from features.images import dicom
 from features.images.dicom_pixels import HEAD
-from features.images.plugins import register_plugins, remedies
+from features.images.plugins import endings, formats, register_plugins, remedies
 from features.images.reading import open_file
 from features.runtime.text import counted
 
@@ -58,12 +58,9 @@ _ADVICE = (
 
 
 def _image_suffixes() -> frozenset[str]:
-    """Suffixes of the formats that are read; not of those that Pillow only knows by name (HDF5, GRIB and such)."""
+    """Suffixes of the formats that are read."""
     register_plugins()
-    stubs = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-    readable = {name for name in Image.OPEN if name not in stubs}
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
-    return frozenset(known.union(dicom.SUFFIXES if dicom.CAN_READ else ()))
+    return frozenset(endings().union(dicom.SUFFIXES if dicom.CAN_READ else ()))
 
 
 IMAGE_SUFFIXES = _image_suffixes()
@@ -188,7 +185,7 @@ def _kind(file: Path) -> str:
             if dicom.is_dicom(opened.read(HEAD)):
                 return "DICOM"
             opened.seek(0)
-            with Image.open(opened) as image:
+            with Image.open(opened, formats=formats()) as image:
                 return image.format or ""
     except Exception:  # whatever Pillow stumbles over: it is none
         return ""

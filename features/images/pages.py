@@ -20,6 +20,7 @@ from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import IMAGE_FIELDS, ImageTable
 from features.images.pillow_internals import Places, cut_is_damaged, give_places, places_of_pages
+from features.images.plugins import formats
 from features.images.reading import ImageFile, Page, Source, file_holding, open_file
 from features.runtime.files import identity
 from features.runtime.portable import cpu_count
@@ -71,7 +72,7 @@ def _image_of(source: Source) -> Image.Image:
     if dicom.is_dicom(start):
         return dicom.DicomImage(opened)
     try:
-        image = Image.open(opened)
+        image = Image.open(opened, formats=formats())
     except UnidentifiedImageError:
         if not (dicom.CAN_READ and dicom.may_be_dicom(start)):
             raise

@@ -40,27 +40,34 @@ def replacing(path: Path, *, needed: int = 0, shared: bool = False) -> Iterator[
         path: The file to make or to replace.
         needed: Bytes that it will take, for the message where they do not fit; 0 for unknown.
         shared: Whether other processes may be writing it, too: each then has a temporary file of its own, and the last
-            one's stays. Who is killed leaves it, where else the next one writes over it; the next process that writes
-            into the folder an hour later removes it.
+            one's stays. Who is killed leaves it, where else the next one removes it; the next process that writes into
+            the folder an hour later does.
 
     Raises:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
     temporary = being_written(path, mine=f".{os.urandom(4).hex()}" if shared else "")
     try:
+        temporary.unlink(missing_ok=True)  # in a folder from elsewhere it may be a link to any file
         yield temporary
         with temporary.open("r+b") as file:  # to write: Windows flushes no other
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise disk_error(path, error, needed=needed) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
     if shared:
         _remove_left(path.parent.absolute())
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a link where there is one; a disk that may not be written refuses also where there is none."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _remove_left(folder: Path) -> None:
@@ -108,6 +115,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         BottleneckError: The disk is full or the place cannot be written; ``path`` is as it was before.
     """
     temporary, aside = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    _remove(temporary)  # a link, through which would be written what nobody asked for
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed, as what lies aside
     try:
         if aside.exists() and not path.exists():

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from features.runtime.errors import BottleneckError
 from search.record.database import no_record
 from search.record.storage import JOURNAL, open_storage
-from search.setup.optuna_internals import FrozenStudy, id_of_study, id_of_trial
+from search.setup.optuna_internals import FrozenStudy, id_of_study, id_of_trial, notes_artifact
 from search.trials.ranking import ranking
 
 LINE = 96
@@ -40,7 +40,8 @@ TAIL = 512
 class Overlay(BaseStorage):
     """Reads a study's record through, keeps what is attached to studies in memory, refuses all else.
 
-    Long attributes of trials are shown in short; ``record`` has them as they are.
+    Long attributes of trials are shown in short, and artifacts that the record notes not at all: their files are in
+    a store that nobody here knows. ``record`` has all as it is.
     """
 
     def __init__(self, folder: Path, url: str | None, name: str | None = None) -> None:
@@ -92,13 +93,14 @@ class Overlay(BaseStorage):
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Returns the record's attributes and what was pinned on them."""
-        return self.record.get_study_system_attrs(study_id) | self._on_studies.get(study_id, {})
+        return _without_artifacts(self.record.get_study_system_attrs(study_id)) | self._on_studies.get(study_id, {})
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Returns the studies with what was pinned on them."""
         studies = self.record.get_all_studies()
         for study in studies:
-            study.system_attrs = study.system_attrs | self._on_studies.get(id_of_study(study), {})
+            pins = self._on_studies.get(id_of_study(study), {})
+            study.system_attrs = _without_artifacts(study.system_attrs) | pins
         return studies
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -181,9 +183,13 @@ class Overlay(BaseStorage):
 
     def _with_pins(self, trial: FrozenTrial) -> FrozenTrial:
         trial = copy(trial)  # the record's own objects stay as they are
-        trial.system_attrs = trial.system_attrs | self._on_trials.get(id_of_trial(trial), {})
+        trial.system_attrs = _without_artifacts(trial.system_attrs) | self._on_trials.get(id_of_trial(trial), {})
         trial.user_attrs = {name: in_short(value) for name, value in trial.user_attrs.items()}
         return trial
+
+
+def _without_artifacts(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if not notes_artifact(key)}
 
 
 def in_short(value: Any) -> Any:

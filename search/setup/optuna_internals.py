@@ -40,6 +40,7 @@ __all__ = [
     "id_of_trial",
     "new_trial",
     "note_beside",
+    "notes_artifact",
     "read_session",
     "running_trial",
     "says_it_is_gone",
@@ -101,6 +102,13 @@ def attribute_of_artifact(artifact: ArtifactMeta) -> tuple[str, str]:
     from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX  # which also loads clients of the stores of clouds
 
     return f"{ARTIFACTS_ATTR_PREFIX}{artifact.artifact_id}", json.dumps(asdict(artifact))
+
+
+def notes_artifact(key: str) -> bool:
+    """Whether an attribute of a study or a trial notes an artifact; older dashboards put their own name before it."""
+    from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX  # as above
+
+    return key.removeprefix("dashboard:").startswith(ARTIFACTS_ATTR_PREFIX)
 
 
 def warn_of_conditions(wanted: bool) -> None:

@@ -255,6 +255,17 @@ REFUSED = {
         "expected one column with the label, found Label and target; say which with --label-column",
     ),
     "an empty path": (frame_of(("a", "x"), ("", "x")), None, "row 2: expected a path, found none"),
+    "a zero byte in a path": (frame_of(("a", "x"), ("/b\0", "x")), None, "row 2: expected a path, found '/b\\x00'"),
+    "a zero byte in a class": (
+        frame_of(("a", "x"), ("b", "y\0z")),
+        None,
+        "row 2: expected a class that is text of at most 65,536 bytes, found a zero byte",
+    ),
+    "a patient too long": (
+        frame_of(("a", "x", "p" * 70_000), columns="path label patient"),
+        None,
+        "row 1: expected a patient that is text of at most 65,536 bytes, found 70,000 bytes",
+    ),
     "an empty label": (
         frame_of(("a", "x"), ("b", None)),
         None,

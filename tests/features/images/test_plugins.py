@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from features.images.decode import UndecodableError, original_image
-from features.images.entries import to_install, what_is_there
+from features.images.entries import IMAGE_SUFFIXES, to_install, what_is_there
 from features.images.folder import scan_folder
-from features.images.plugins import AVIF, HEIF, JPEG_XL, remedies, remedy_for
+from features.images.plugins import AVIF, HEIF, JPEG_XL, POSTSCRIPT, remedies, remedy_for
 from heads.prediction.sources import find_sources
 
 FAKE = """
@@ -90,9 +91,32 @@ def test_files_that_are_passed_over_say_it_too(tmp_path: Path) -> None:
 
 
 def test_nothing_is_to_be_installed_for_what_is_read() -> None:
-    Image.init()
-    assert not remedies().keys() & Image.registered_extensions().keys()
+    assert not remedies().keys() & IMAGE_SUFFIXES
     assert remedy_for(b"\0\0\0\x20ftypavif") is None or ".avif" not in Image.registered_extensions()
+
+
+def test_postscript_is_not_run_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ghostscript, ran = tmp_path / "gs", tmp_path / "ran"
+    ghostscript.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # as before the first one: it is looked for anew
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    program = (tmp_path / "a.eps").read_bytes()
+    with pytest.raises(UndecodableError, match="PostScript is a program"):
+        original_image((tmp_path / "a.eps").rename(tmp_path / "a.png"))
+    with pytest.raises(UndecodableError, match="not an image"):
+        original_image(_in_iptc(program))
+    assert not ran.exists()
+    assert not IMAGE_SUFFIXES & {".eps", ".ps", ".iim"}
+    assert to_install(["a.eps", "b.png"]) == [f"1 file not read: {POSTSCRIPT}"]
+
+
+def _in_iptc(image: bytes) -> bytes:
+    """A file of IPTC that says that it holds an image of 4 x 4 as JPEG, and holds another one."""
+    fields = [((3, 20), 4), ((3, 30), 4), ((3, 60), 0x0100), ((3, 120), 5)]
+    header = b"".join(struct.pack(">BBBHH", 0x1C, *place, 2, value) for place, value in fields)
+    return header + struct.pack(">BBBH", 0x1C, 8, 10, len(image)) + image
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,33 @@ def test_what_could_not_be_written_leaves_nothing_and_no_other_file(tmp_path):
             raise KeyError
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_is_written_goes_through_no_link_that_was_in_its_place(tmp_path):
+    """As an archive of somebody else's study may hold one."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs.txt").write_text("theirs")
+    (tmp_path / ".a.new.txt").symlink_to("elsewhere/theirs.txt")
+    (tmp_path / ".model.new").symlink_to("elsewhere")
+    write_text(tmp_path / "a.txt", "mine")
+    with replacing_folder(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "mine.txt").write_text("mine")
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "model" / "mine.txt").read_text() == "mine"
+    assert [one.read_text() for one in (tmp_path / "elsewhere").iterdir()] == ["theirs"]
+    assert not any(one.is_symlink() for one in tmp_path.iterdir())
+
+
+def test_a_disk_that_may_not_be_written_is_one_line(tmp_path, monkeypatch):
+    """It refuses the removal of a file that is not there, too."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(BottleneckError, match=r"a\.txt: cannot be written: Read-only file system"):
+        write_text(tmp_path / "a.txt", "")
 
 
 def test_what_killed_processes_left_of_shared_files_goes_once_it_is_old(tmp_path):

@@ -84,6 +84,22 @@ def test_the_best_heads_have_their_file_and_curve_as_artifacts(made, tmp_path):
     assert list((tmp_path / "artifacts").iterdir()) == held  # nothing is pinned twice
 
 
+def test_artifacts_that_the_record_notes_are_not_offered_as_their_files_are_elsewhere(made, tmp_path):
+    made.train(2)
+    noted = {"artifact_id": "0a", "filename": "photo.png", "mimetype": "image/png", "encoding": None}
+    storage = made.opened.study._storage
+    for key, value in (("artifacts:0a", json.dumps(noted)), ("dashboard:artifacts:1:0b", "no JSON")):
+        storage.set_study_system_attr(0, key, value)
+    trial = made.opened.study.ask()
+    trial.storage.set_trial_system_attr(trial._trial_id, "artifacts:0a", json.dumps(noted))
+    made.opened.flush()
+    view = View(made.folder, made.config, tmp_path / "artifacts")
+    shown = detail(view.app)
+    assert [one["artifacts"] for one in (shown, *shown["trials"])] == [[], [], [], []]
+    assert ask(view.app, "/artifacts/0/0a")[0].startswith("404")
+    assert ask(view.app, "/artifacts/0/2/0a")[0].startswith("404")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_whatever_would_write_is_refused_with_the_reason(made, tmp_path, method):
     made.train(3)

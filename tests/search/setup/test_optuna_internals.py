@@ -97,6 +97,8 @@ def test_an_artifact_is_noted_as_optuna_notes_it(study, tmp_path):
     (noted,) = get_all_artifact_meta(trial)
     (trial,) = study.get_trials()
     assert dict([internals.attribute_of_artifact(noted)]) == trial.system_attrs, "optuna.artifacts._upload"
+    assert all(map(internals.notes_artifact, trial.system_attrs)), "optuna.artifacts._upload"
+    assert not internals.notes_artifact("fixed_params")
 
 
 def test_nothing_else_touches_private_names_of_optuna():
