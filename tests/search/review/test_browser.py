@@ -154,6 +154,26 @@ def test_a_leaderboard_with_every_column_fits_a_screen(browser, tmp_path):
         assert board.evaluate("one => one.scrollWidth - one.clientWidth") == 0
 
 
+@pytest.mark.parametrize("kind", ["marked_diagonal", "named_rows", "wide"])
+def test_long_names_are_broken_on_paper_and_no_column_is_cut_off(browser, tmp_path, kind):
+    """A browser makes what is too wide for paper smaller, with all of the page, and cuts off the rest."""
+    page, path = document.Document("t", "s"), tmp_path / "names.html"
+    names = [f"{'class_without_a_space_' * 4}{number}" for number in range(10)]
+    rows = {
+        "marked_diagonal": [(name, *(f"{7000 + at}" for at in range(10))) for name in names],
+        "named_rows": [(name, *["-"] * 9, "7009") for name in names],
+        "wide": [("7009", *["7009"] * 9, f"head: {name * 2}") for name in names],
+    }
+    head = ("true", *names) if kind == "marked_diagonal" else ("", *map(str, range(10)))
+    page.add("Table", document.prose("word " * 50), document.table(head, rows[kind], **{kind: True}))
+    path.write_text(page.html(), encoding="utf-8")
+    with Visit(browser, path.as_uri(), viewport={"width": 700, "height": 900}) as visit:
+        visit.page.emulate_media(media="print")
+        assert len(set(visit.page.evaluate(WIDER))) == 1
+        widths = visit.page.locator("td", has_text="7009").evaluate_all("all => all.map((one) => one.clientWidth)")
+        assert min(widths) >= 30  # a number stands in one line
+
+
 def test_a_report_fits_the_paper_that_it_is_printed_on(browser, study):
     with Visit(browser, address(study)) as visit:
         visit.wait_until_drawn()
