@@ -27,7 +27,10 @@ MAX_MISTAKES = 100
 """Mistakes that are shown; a file with more would be too large to open."""
 _MAX_CURVES = 12
 _MAX_INSIDE, _BRIEF = 6, 12
-"""Curves, and characters of a name, up to which the names stand in the empty corner below the curves."""
+"""Curves, and characters of a name, up to which the names stand in the empty corner below the curves.
+
+Longer ones stand upright below a matrix.
+"""
 _WIDEST = 24
 """Characters of a class's name in a figure, which is to fit a phone; the table has all of them."""
 _COLOURS = 10
@@ -146,11 +149,12 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
     names = {"tickvals": list(range(len(classes))), "ticktext": [in_figure(name) for name in brief]}
     names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
-    angle = -90 if len(classes) > _MAX_BESIDE else None
+    longest = max(map(len, brief))
+    upright = len(classes) > _MAX_BESIDE or longest > _BRIEF
+    angle = -90 if upright else None
     figure.update_xaxes(title="called", automargin=True, tickangle=angle, **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
-    longest = max(map(len, brief)) if len(classes) > _MAX_BESIDE else 0  # names below a wide matrix stand upright
-    height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest)
+    height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest) if upright else _HEIGHT
     return _laid_out(figure, "Confusion matrix").update_layout(height=height)
 
 
