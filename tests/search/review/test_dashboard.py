@@ -230,6 +230,14 @@ def test_small_pictures_are_svg_with_their_numbers():
         assert len(line.attrib["points"].split()) == len(values)
 
 
+def test_small_pictures_know_odd_names():
+    """XML has no control characters, and a Chinese letter is as wide as two others: it would lie over the cells."""
+    text = confusion_svg([[5, 0], [1, 9]], ["a\x1b[31m", "视网膜静脉阻塞并发黄斑水肿"], "rows")
+    found = ["".join(node.itertext()) for node in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+    assert "a\\x1b[31m" in found
+    assert {"视网膜静脉阻塞并…", "视网膜静…"} <= set(found)
+
+
 def test_without_optuna_dashboard_it_says_what_to_install(made, tmp_path, monkeypatch):
     made.train(1)
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
