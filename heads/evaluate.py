@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from features.runtime.command import run_command, say, show, tell
+from features.runtime.command import console_of_results, run_command, say, show, tell
 from features.runtime.errors import InputError
 from features.runtime.files import make_folder
 from heads.evaluation.mistakes import check_images
@@ -92,7 +91,7 @@ def main(
         told = {"head": str(head), "store": str(store), "part": part.value, "views": list(chosen.store.header.views)}
         tell(json.dumps(told | found.metrics.to_dict(), indent=2))
     else:
-        show(tables(found.metrics, title, Console()))
+        show(tables(found.metrics, title, console_of_results()))
 
 
 if __name__ == "__main__":

@@ -204,7 +204,12 @@ def show(table: RenderableType, *, width: int | None = None) -> None:
         table: What Rich can draw; square brackets in it are no markup.
         width: Columns; None for the terminal's.
     """
-    _Results(highlight=False, markup=False, emoji=False, width=width).print(table)
+    console_of_results(width=width).print(table)
+
+
+def console_of_results(*, width: int | None = None) -> Console:
+    """Returns what ``show`` draws with, for whoever measures first what fits into it; see there for the width."""
+    return _Results(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _last_words(line: str) -> None:

@@ -27,9 +27,14 @@ MAX_MISTAKES = 100
 """Mistakes that are shown; a file with more would be too large to open."""
 _MAX_CURVES = 12
 _MAX_INSIDE, _BRIEF = 6, 12
-"""Curves, and characters of a name, up to which the names stand in the empty corner below the curves."""
+"""Curves, and characters of a name, up to which the names stand in the empty corner below the curves.
+
+Longer ones stand upright below a matrix.
+"""
 _WIDEST = 24
-"""Characters of a curve's name, which is to fit a phone; the table has all of them."""
+"""Characters of a class's name in a figure, which is to fit a phone; the table has all of them."""
+_COLOURS = 10
+"""Of Plotly's curves; of more, the later ones are dashed."""
 _MAX_POINTS = 500
 _NAMED = 20
 """Classes without rows that are named."""
@@ -101,8 +106,10 @@ def make_report(scored: Scored, shown: Sequence[tuple[Mistake, Sight]], *, remar
     document.lead(note(scored.caveat) if scored.caveat else "")
     figures = []
     if len(classes) <= MOST_CLASSES:
-        drawn = document.figure(confusion_figure(scored.metrics, classes), "how often each class was called what")
-        figures += [drawn] if len(classes) <= _MAX_BESIDE else []
+        large = len(classes) > _MAX_BESIDE
+        matrix = confusion_figure(scored.metrics, classes)
+        drawn = document.figure(matrix, "how often each class was called what", wide=large)
+        figures += [] if large else [drawn]
         document.lead("" if figures else drawn)
     if len(scored.rows):
         curves = roc_figure(scored.metrics, scored.probabilities, scored.labels)
@@ -126,6 +133,7 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     template = "%{text}" if len(classes) <= _MAX_COUNTS else ""
     hover = "%{text} of true %{y} called %{x}<extra></extra>"
+    brief = _brief(classes)
     heat = go.Heatmap(
         z=shares.tolist(),
         x=list(range(len(classes))),
@@ -138,14 +146,15 @@ def confusion_figure(metrics: Metrics, classes: Sequence[str]) -> go.Figure:
         colorscale="Blues",
         showscale=False,
     )
-    names = {"tickvals": list(range(len(classes))), "ticktext": [in_figure(name) for name in classes]}
+    names = {"tickvals": list(range(len(classes))), "ticktext": [in_figure(name) for name in brief]}
     names |= {"ticks": "outside", "tickcolor": "white"}  # a gap between names and cells
     figure = go.Figure(heat)
-    angle = -90 if len(classes) > _MAX_BESIDE else None
+    longest = max(map(len, brief))
+    upright = len(classes) > _MAX_BESIDE or longest > _BRIEF
+    angle = -90 if upright else None
     figure.update_xaxes(title="called", automargin=True, tickangle=angle, **names)
     figure.update_yaxes(title="true", automargin=True, autorange="reversed", **names)
-    longest = max(map(len, classes)) if len(classes) > _MAX_BESIDE else 0  # names below a wide matrix stand upright
-    height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest)
+    height = max(_HEIGHT, _LINE * len(classes) + 130 + 6 * longest) if upright else _HEIGHT
     return _laid_out(figure, "Confusion matrix").update_layout(height=height)
 
 
@@ -153,15 +162,16 @@ def roc_figure(metrics: Metrics, probabilities: Probabilities, labels: Any) -> g
     """One curve per class; of many classes those with the smallest areas."""
     figure = go.Figure(_diagonal())
     with_area = [(one.auc, label) for label, one in enumerate(metrics.per_class) if one.auc is not None]
-    names = [abridged(printable(one.name), _WIDEST) for one in metrics.per_class]
+    names = _brief([printable(one.name) for one in metrics.per_class])
     shown = sorted(sorted(with_area)[:_MAX_CURVES], key=lambda pair: pair[1])
-    for area, label in shown:
+    for at, (area, label) in enumerate(shown):
         curve = roc(probabilities, labels, label)
         assert curve is not None, "a class with an area has a curve"
         thin = np.unique(np.linspace(0, len(curve.false_positives) - 1, _MAX_POINTS).astype(int))
         name = f"{in_figure(names[label])} (AUC {area:.4f})"
         x, y = curve.false_positives[thin].tolist(), curve.true_positives[thin].tolist()
-        figure.add_scatter(x=x, y=y, name=name, mode="lines")
+        dash = "solid" if at < _COLOURS else "dash"
+        figure.add_scatter(x=x, y=y, name=name, mode="lines", line={"dash": dash})
     figure.update_xaxes(title="1 - specificity", range=[-0.01, 1.01])
     figure.update_yaxes(title="sensitivity", range=[-0.01, 1.01])
     figure = _laid_out(figure, "ROC, each class against the others")
@@ -190,6 +200,15 @@ def reliability_figure(probabilities: Probabilities, labels: Any) -> go.Figure:
     figure.update_xaxes(title="probability of the called class", range=[-0.01, 1.12])  # room for the last number
     figure.update_yaxes(title="share classified correctly (numbers: rows)", range=[-0.01, 1.08])
     return _laid_out(figure, f"Reliability (mean gap {bins.error:.3f})")
+
+
+def _brief(names: Sequence[str]) -> list[str]:
+    """Names that a figure has room for; of those that are alike once they are cut, each with its place."""
+    cut = [abridged(name, _WIDEST) for name in names]
+    return [
+        name if cut.count(name) == 1 else f"{place}: {abridged(names[place - 1], _WIDEST - 4)}"
+        for place, name in enumerate(cut, start=1)
+    ]
 
 
 def _diagonal() -> go.Scatter:

@@ -32,6 +32,7 @@ from search.review.plotting import (
     short_score,
     thinned,
     value_of,
+    whole_axis,
 )
 from search.review.words import validation_in_words
 from search.trials.notes import TrialNotes
@@ -74,7 +75,13 @@ def history(ranked: Sequence[FrozenTrial], article: FrozenTrial | None, objectiv
             line={"color": ARTICLE_COLOUR, "dash": "dash", "width": 1.5},
         )
     even_axis(figure, values)
+    whole_axis(figure, max(numbers, default=0))
     return figure
+
+
+def has_curve(trial: FrozenTrial) -> bool:
+    """Whether a trial came to a value that can be drawn: of one that diverged at once there is none."""
+    return not all(map(math.isnan, trial.intermediate_values.values()))
 
 
 def curves(
@@ -85,7 +92,8 @@ def curves(
 ) -> go.Figure:
     """The objective after each epoch, of at most ``MOST_CURVES`` trials chosen evenly by rank."""
     figure = blank_figure("epoch", validation_in_words(objective))
-    shown = thinned([trial for trial in trials if trial.intermediate_values], MOST_CURVES, objective)
+    shown = thinned([trial for trial in trials if has_curve(trial)], MOST_CURVES, objective)
+    whole_axis(figure, max((max(trial.intermediate_values) for trial in shown), default=0))
     for state, colour in COLOURS.items():
         of_state = [trial for trial in shown if state_of(trial) == state]
         if not of_state:
@@ -193,6 +201,7 @@ def repeats(finalists: Sequence[FinalistRecord], objective: Objective) -> go.Fig
         name="mean ± sd",
         marker={"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": BEST_COLOUR}},
     )
+    even_axis(figure, [value for value, _ in pairs], axis="xaxis")
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
     figure.update_layout(height=120 + 44 * len(names))
     return figure
@@ -208,6 +217,8 @@ def endings(trials: Sequence[FrozenTrial], epochs: int) -> go.Figure:
         if counts:
             at = sorted(counts)
             figure.add_bar(x=at, y=[counts[x] for x in at], name=state, marker={"color": COLOURS[state]}, width=width)
+    whole_axis(figure, epochs)
+    whole_axis(figure, max(Counter(map(epochs_of, finished)).values(), default=0), axis="yaxis")
     figure.update_layout(
         barmode="stack", xaxis={"range": [-epochs / 50, epochs * 1.02 + 0.5]}, yaxis={"rangemode": "tozero"}
     )

@@ -99,7 +99,7 @@ def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], 
     ways: dict[str, Callable[[], Figure]] = {}
     if ranked:
         ways[FigureName.HISTORY] = partial(figures.history, ranked, article, objective)
-    if curved := [trial for trial in trials if trial.intermediate_values]:
+    if curved := [trial for trial in trials if figures.has_curve(trial)]:
         best = ranked[0] if ranked else None
         some = thinned(curved, most_curves, objective)
         ways[FigureName.LEARNING_CURVES] = partial(figures.curves, some, best, article, objective)

@@ -36,10 +36,12 @@ from search.trials.ranking import is_counted
 
 FEWEST_FOR_IMPORTANCE = 10
 """Below this, an importance is noise."""
+_BEST = 0.1
+"""Share of the trials that an importance compares with all of them."""
 MOST_AXES = 24
 """Of parameters together: of more, names and ticks lie over each other."""
 _FEWEST_TICKS = 2
-_MOST_IN_NAME, _MOST_IN_TICK = 32, 16
+_MOST_IN_NAME, _MOST_BESIDE, _MOST_IN_TICK = 32, 24, 16
 """Characters: own heads may have parameters and choices of any length, and Plotly makes room by shrinking the plot."""
 
 
@@ -52,7 +54,7 @@ def scored_sets(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str
 
     Completed trials are few and all good, where weak ones are pruned. So there are two sets: by the objective after the
     epochs that every trial trained, and by that at the end. A set of fewer than ``FEWEST_FOR_IMPORTANCE`` trials, or of
-    equal values, is left out.
+    which all are among the best, is left out.
     """
     sound = [trial for trial in trials if is_counted(trial) and trial.state != TrialState.FAIL and trial.params]
     completed = [trial for trial in sound if trial.state == TrialState.COMPLETE]
@@ -62,11 +64,17 @@ def scored_sets(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str
         got_so_far = [(trial, value) for trial in sound if (value := best_by(trial, early, objective)) is not None]
         valued[f"after {counted(early, 'epoch')}, {counted(len(got_so_far), 'trial')}"] = got_so_far
     valued[f"at the end, {counted(len(completed), 'trial')}"] = [(trial, value_of(trial)) for trial in completed]
-    return {
+    sets = {
         name: [(trial, ranking_score(value, objective)) for trial, value in some]
         for name, some in valued.items()
-        if len(some) >= FEWEST_FOR_IMPORTANCE and len({value for _, value in some}) > 1
+        if len(some) >= FEWEST_FOR_IMPORTANCE
     }
+    return {name: scored for name, scored in sets.items() if _has_others([score for _, score in scored])}
+
+
+def _has_others(scores: Sequence[float]) -> bool:
+    """Whether some are not among the best, which are compared with all: equal ones are among them, however many."""
+    return min(scores) < sorted(scores, reverse=True)[math.ceil(_BEST * len(scores)) - 1]
 
 
 def importances(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
@@ -89,7 +97,7 @@ def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
         x = [short(share.get(parameter, 0.0)) for parameter in order]
         figure.add_bar(x=x, y=[*map(in_figure, order)], name=name, orientation="h", marker={"color": colour})
-    figure.update_yaxes(_brief_ticks(order, _MOST_IN_NAME))
+    figure.update_yaxes(_brief_ticks(order, _MOST_BESIDE))
     figure.update_layout(height=110 + 34 * len(order), showlegend=True)
     return figure
 
@@ -235,7 +243,7 @@ def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> 
 
 
 def _importances(scored: Scored) -> dict[str, float]:
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_BEST)
     return dict(optuna.importance.get_param_importances(study_of(scored), evaluator=evaluator))
 
 

@@ -17,6 +17,8 @@ MOST_POINTS = 400
 COLOURS = {"completed": BLUE, "pruned": OCHRE, "failed": RED, "running": GREEN}
 ARTICLE_COLOUR, BEST_COLOUR = "#7b3fa0", "#0a0a0a"
 _ROUNDING = 1e-9
+_FEW = 8
+"""Up to so many whole numbers, an axis has a tick at each of them."""
 _LAYOUT = LAYOUT | {
     "height": 400,
     "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
@@ -35,10 +37,16 @@ def dots(state: str) -> dict[str, Any]:
     return {"color": COLOURS[state], "size": 6, "opacity": 0.55}
 
 
-def even_axis(figure: go.Figure, values: Iterable[float]) -> None:
+def even_axis(figure: go.Figure, values: Iterable[float], *, axis: str = "yaxis") -> None:
     """Gives equal values an axis of their own size: Plotly's would go from one below to one above."""
     if len(set(known := list(values))) == 1:
-        figure.update_yaxes(range=[short(known[0] - 0.02), short(known[0] + 0.02)])
+        figure.update_layout({axis: {"range": [short(known[0] - 0.02), short(known[0] + 0.02)]}})
+
+
+def whole_axis(figure: go.Figure, most: float, *, axis: str = "xaxis") -> None:
+    """Has ticks at whole numbers only, of which there are none between others: Plotly's would be halves of few."""
+    if most <= _FEW:
+        figure.update_layout({axis: {"dtick": 1}})
 
 
 def log_ticks(values: Sequence[float], *, least: int) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def _headline(record: StudyRecord) -> Iterable[tuple[str, str, str]]:
         told = test.of_recommended
         low, high = told.accuracy_interval
         interval = f"95% interval {percent(low)} to {percent(high)}"
-        what = "recommended" if test.recommended else "found"
+        found = "the article's head" if test.is_article else "found"
+        what = "recommended" if test.recommended else found
         yield f"{what}, accuracy on test rows", percent(told.accuracy), interval
     alone = record.summary.one_at_a_time
     seconds = record.summary.search_seconds
@@ -127,17 +128,20 @@ def _findings(record: StudyRecord) -> Iterable[str]:
     if verdict:
         yield strong(verdict)
     yield prose(_heads(record, best))
-    folds = f"the mean over {record.config.folds} folds by patient" if record.config.folds else "one validation part"
+    known = any(record.config.split.patients.values())
+    by = " by patient" if known else ""
+    folds = f"the mean over {record.config.folds} folds{by}" if record.config.folds else "one validation part"
     objective = record.config.objective
     value = value_in_words(objective, best.value)
     one_row = f"; one row is {100 / record.judging_rows:.2f}%" if objective == "accuracy" else ""
     luck = "lower" if lower_is_better(objective) else "higher"
     trials = record.summary.trials
-    chosen = f"one of the best of {counted(trials, 'trial')}" if trials > 1 else "the best of its epochs"
+    picked = trials > 1 and not (record.article and record.article.number == best.number)  # that one was set
+    chosen = f"one of the best of {counted(trials, 'trial')}" if picked else "the best of its epochs"
     yield prose(
         f"As trial {best.number} its {validation_in_words(objective)} was {value} in its best epoch"
         f" ({best.best_epoch}), {folds}{one_row}. As {chosen} on the same rows that is {luck} than it will be on new"
-        " patients."
+        f" {'patients' if known else 'images'}."
     )
 
 
@@ -220,14 +224,15 @@ def _add_figures(document: Document, gallery: Gallery, record: StudyRecord) -> N
     if FigureName.HISTORY in gallery:
         document.add("History", document.figure(gallery[FigureName.HISTORY], "value of each completed trial"))
     if FigureName.LEARNING_CURVES in gallery:
-        some = sum(bool(trial.intermediate_values) for trial in record.trials)
+        some = sum(map(figures.has_curve, record.trials))
         drawn = document.figure(gallery[FigureName.LEARNING_CURVES], f"{objective} by epoch")
         document.add("Learning curves", drawn, _thinned(some, figures.MOST_CURVES, "curves"), _scored_on(record))
     if FigureName.WHAT_ENDED_WHEN in gallery:
         ended = document.figure(gallery[FigureName.WHAT_ENDED_WHEN], "trials by the epochs they trained")
         document.add("What ended when", ended, prose(_pruning(record)))
     importance = gallery.get(FigureName.IMPORTANCE)
-    text = note(f"Not shown for fewer than {parameter_figures.FEWEST_FOR_IMPORTANCE} trials of different value.")
+    fewest = parameter_figures.FEWEST_FOR_IMPORTANCE
+    text = note(f"Not shown for fewer than {fewest} trials, or where too many are equally good.")
     if importance:
         text = note(
             "By PED-ANOVA, over the parameters as drawn: also where they are of no effect, as those of hidden layers"
@@ -311,7 +316,8 @@ def _speed(bank: BankFigures) -> str:
 def _alone(alone: OneAtATimeEstimate, seconds: float) -> str:
     times = f", {alone.seconds / seconds:.1f} times as long" if seconds else ""
     sampled = ", ".join(map(str, alone.sampled))
-    return f"about {duration(alone.seconds)}{times}: reckoned from a few epochs of trials {sampled}"
+    some = numbered(len(alone.sampled), "trial")
+    return f"about {duration(alone.seconds)}{times}: reckoned from a few epochs of {some} {sampled}"
 
 
 def _resolved(record: StudyRecord) -> Iterable[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from rich.cells import cell_len, set_cell_size
+
+from features.runtime.text import printable
 from heads.html.style import BLUE, INK, RULE
 
 WIDTH, HEIGHT, MARGIN = 480, 300, 48
@@ -61,8 +64,10 @@ def _picture(width: int, height: int, parts: Sequence[str]) -> str:
 
 def _text(x: float, y: float, text: str, *, bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x}" y="{y}" fill="{INK}"{weight}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}" fill="{INK}"{weight}>{escape(printable(text))}</text>'
 
 
 def _cut(name: str, most: int = 17) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """The beginning of a name that has the room of so many letters: Chinese ones take that of two each."""
+    shown = printable(name)
+    return shown if cell_len(shown) <= most else set_cell_size(shown, most - 1).rstrip() + "…"

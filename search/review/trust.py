@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from features.leaks.leaks import TOO_FEW, parts_in_words
-from features.runtime.text import capitalized, counted, decimal, duration, percent, printable
+from features.runtime.text import capitalized, counted, decimal, duration, numbered, percent, printable
 from heads.html.document import Document, facts, note, prose, table
 from heads.metrics.excerpt import CLASS_COLUMNS, class_rows, confused_lines, worst_classes
 from heads.metrics.intervals import RESAMPLES
@@ -32,7 +32,7 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
         return
     seeds, luck = counted(finalists.heads[0].repeats, "seed"), "low" if lower_is_better(objective) else "high"
     yield prose(
-        f"The best trials and the article's head were trained again from {seeds} each."
+        f"{_who(finalists.heads)} trained again from {seeds}{' each' if len(finalists.heads) > 1 else ''}."
         f" {_how_long(finalists.heads)} was chosen among these values, so their means are less too {luck} than that of"
         " the best trial; a little they still are, as the finalists were picked on the same rows. The winner is chosen"
         " by them."
@@ -53,6 +53,14 @@ def repeats(document: Document, record: StudyRecord) -> Iterable[str]:
     yield note(
         f"{cost.trial_epochs:,} trial-epochs in {duration(cost.seconds)}: {percent(share, 0)} of the search's time."
     )
+
+
+def _who(finalists: Sequence[FinalistRecord]) -> str:
+    """The finalists, with a verb: the article's head is none of them where it did not come through the search."""
+    trials = sum(not one.is_article for one in finalists)
+    best = f"the best {numbered(trials, 'trial')}" if trials else ""
+    article = "the article's head" if trials < len(finalists) else ""
+    return f"{capitalized(' and '.join(filter(None, (best, article))))} {'were' if len(finalists) > 1 else 'was'}"
 
 
 def _how_long(finalists: Sequence[FinalistRecord]) -> str:
@@ -97,7 +105,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
         long = counted(again.epochs, "epoch")
         trained = f"Before that {test.winner} was trained on {again.rows:,} rows{parts} for {long}. "
     of_whom = of_patients(test.patients, test.patients_unknown)
-    yield prose(f"{trained}The {test.rows} test rows{of_whom} were used {uses}, at the end.")
+    were = "was" if test.rows == 1 else "were"
+    yield prose(f"{trained}The {counted(test.rows, 'test row')}{of_whom} {were} used {uses}, at the end.")
     if test.recommended:
         yield prose(f"Recommended is {NAMES[test.recommended.kind]}: what is told of each class is of that.")
     yield table(

@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from features.runtime.command import say
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.extras import extra_hint
 from features.runtime.files import identity
+from features.runtime.text import printable
 from features.store.reader import FeatureStore
 from features.store.relabelled import with_classes
 from heads.files.head_file import read_head, read_metadata
@@ -62,6 +62,8 @@ _OF_OUR_OWN = (
     FigureName.WHAT_ENDED_WHEN,
 )
 """Figures that the dashboard has not itself."""
+_MARKUP = frozenset("&<>\"'|*_`~[]\\")
+"""What Markdown, its tables and HTML take for more than a character."""
 _OF_THE_STUDY = ("/api/", "/artifacts/")
 """Where paths begin that the dashboard reads its study for."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
@@ -279,7 +281,8 @@ def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
 def note_on(record: StudyRecord) -> str:
     """Returns what the study found so far, as Markdown."""
     summary, config = record.summary, record.config
-    searched = config.head or ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
+    drawn = ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
+    searched = _as_text(config.head or drawn)
     state = f"{record.progress}; {END_TO_COME}" if record.lacks_its_end else record.progress
     lines = [f"{summary.trials} of {config.trials} trials, {state}.", ""]
     lines += [f"Searched: {searched}; by {validation_in_words(config.objective)}.", ""]
@@ -300,15 +303,15 @@ def note_on(record: StudyRecord) -> str:
         ]
     for trial in record.ranked[:5]:
         notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
-        size, head = f"{notes.parameters:,}", describe_head(notes.head)
+        size, head = f"{notes.parameters:,}", _as_text(describe_head(notes.head))
         cells = "".join(f" {_as_text(cell)} |" for cell in store_cells(record, trial))
         lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} |{cells} {head} |")
     return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
 
 
 def _as_text(name: str) -> str:
-    """A name in Markdown as it is, whatever is in it."""
-    return escape(name).replace("|", "&#124;")
+    """A name in Markdown as it is, whatever is in it: what would be markup is an entity there."""
+    return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in printable(name))
 
 
 def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:

@@ -70,8 +70,9 @@ function drawParallel(place, trace, height) {
   };
   axes.forEach((axis) => {
     make("line", {class: "axis", x1: axis.x, x2: axis.x, y1: TOP, y2: BOTTOM}, svg);
-    const last = axis.at > 0 && axis.at === axes.length - 1, style = last ? "text-anchor: end" : "";
-    const place = {x: last ? WIDTH - 2 : axis.x, y: axis.at % 2 ? 36 : 16};  // two heights: names are long
+    const first = axis.at === 0, last = !first && axis.at === axes.length - 1;
+    const style = first ? "text-anchor: start" : last ? "text-anchor: end" : "";
+    const place = {x: first ? 2 : last ? WIDTH - 2 : axis.x, y: axis.at % 2 ? 36 : 16};  // two heights: names are long
     make("text", {class: "name", ...place, style}, svg, axis.label);
     axis.ticks.forEach((tick, at) => {
       make("line", {class: "axis", x1: axis.x - 3, x2: axis.x, y1: axis.y(tick), y2: axis.y(tick)}, svg);

@@ -181,6 +181,21 @@ def test_names_of_many_curves_stand_below_them(classes: int, length: int, below:
     assert max(len(curve.name) for curve in curves) < 42  # which fit a phone
 
 
+def test_every_curve_has_a_look_of_its_own_and_every_class_a_name_of_its_own() -> None:
+    """Long names may differ in the middle only, and Plotly has ten colours."""
+    names = tuple(f"a long name that begins alike {number:02} and ends alike" for number in range(14))
+    labels = np.arange(560) % 14
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(14), len(labels)).astype(np.float32)
+    metrics = measure(probabilities, labels, names)
+    curves = report.roc_figure(metrics, probabilities, labels).data[1:]
+    looks = [(at % 10, curve.line.dash) for at, curve in enumerate(curves)]
+    assert len(set(looks)) == len({curve.name.split(" (AUC")[0] for curve in curves}) == len(curves) == 12
+    ticks = report.confusion_figure(metrics, names).layout.xaxis.ticktext
+    assert len(set(ticks)) == 14
+    assert ticks[3].startswith("4: a long")
+    assert max(map(len, ticks)) < 30
+
+
 class TestNames:
     def test_of_classes_and_images_are_text_only(self, invoke: Any, tmp_path: Path) -> None:
         names = ("</script><script>alert(1)</script>", 'a" onload="x', "<b>c</b>", "é\n\x1b[31m{title}")
@@ -196,7 +211,7 @@ class TestNames:
             assert text not in body(page)
             assert text not in re.search(FIGURES, page).group(1)
         shown = json.loads(re.search(FIGURES, page).group(1))[0]["layout"]["xaxis"]["ticktext"]
-        assert [unescape(text) for text in shown[:3]] == list(names[:3])
+        assert [unescape(text) for text in shown[:3]] == ["</script><sc...(1)</script>", *names[1:3]]
         assert "<" not in "".join(shown)  # Plotly would take it for markup
         assert shown[1] == names[1]  # of entities it knows only a few, &quot; not among them
         assert shown[3] == "é\\n\\x1b[31m{title}"

@@ -155,6 +155,17 @@ def test_a_class_that_the_head_does_not_know_is_refused_by_name(world):
     assert err == f"error: {world / 'strange.h5'}: classes: expected {known}, found X (12 images)\n"
 
 
+def test_brackets_in_names_of_classes_are_no_markup(tmp_path):
+    """Rich would raise an error of a closing tag, and measure a name as if an opening one were not there."""
+    names = ("CNV [wet/dry]", "DME [/x]", "[bold]N", ":smile:")
+    store = FeatureStore(build_store(tmp_path / "store.h5", rows=24, classes=names))
+    metadata = HeadMetadata.of_store(store.header, store.fingerprint, versions={})
+    save_head(tmp_path / "head.hdf5", build_head(HeadSpec(conv_width=16), (2, 2, 8), 4, seed=2), metadata)
+    status, out, _ = invoke("heads.evaluate", tmp_path / "head.hdf5", store.path)
+    assert status == 0
+    assert all(name in out for name in names)
+
+
 def test_the_confusion_is_written_as_csv(world, tmp_path):
     status, _, err = invoke("heads.evaluate", world / "head.hdf5", world / "all.h5", "--confusion", tmp_path / "c.csv")
     assert status == 0

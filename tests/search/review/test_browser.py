@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from browser import (
     CUT,
@@ -35,9 +36,12 @@ from PIL import Image
 from tiny_study import STUDY, table
 
 from features.store.reader import FeatureStore
+from heads.evaluation.report import confusion_figure
 from heads.html import document
+from heads.metrics.classification import measure
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
+from search.review.parameter_figures import importance, parallel_coordinates
 from search.setup.config import REPORT_FILE
 from search.trials.ranking import ranking
 
@@ -154,6 +158,28 @@ def test_a_leaderboard_with_every_column_fits_a_screen(browser, tmp_path):
         assert board.evaluate("one => one.scrollWidth - one.clientWidth") == 0
 
 
+@pytest.mark.parametrize("kind", ["marked_diagonal", "named_rows", "wide"])
+def test_long_names_are_broken_on_paper_and_no_column_is_cut_off(browser, tmp_path, kind):
+    """A browser makes what is too wide for paper smaller, with all of the page, and cuts off the rest."""
+    page, path = document.Document("t", "s"), tmp_path / "names.html"
+    names = [f"{'class_without_a_space_' * 4}{number}" for number in range(10)]
+    rows = {
+        "marked_diagonal": [(name, *(f"{7000 + at}" for at in range(10))) for name in names],
+        "named_rows": [(name, *["-"] * 9, "7009") for name in names],
+        "wide": [("7009", *["7009"] * 9, f"head: {name * 2}") for name in names],
+    }
+    head = ("true", *names) if kind == "marked_diagonal" else ("", *map(str, range(10)))
+    page.add("Table", document.prose("word " * 50), document.table(head, rows[kind], **{kind: True}))
+    path.write_text(page.html(), encoding="utf-8")
+    with Visit(browser, path.as_uri(), viewport={"width": 700, "height": 900}) as visit:
+        visit.page.emulate_media(media="print")
+        assert len(set(visit.page.evaluate(WIDER))) == 1
+        widths = visit.page.locator("td", has_text="7009").evaluate_all("all => all.map((one) => one.clientWidth)")
+        assert min(widths) >= 25  # a number stands in one line
+        if kind == "wide":
+            assert visit.page.locator("td", has_text="head: ").first.bounding_box()["width"] > 600
+
+
 def test_a_report_fits_the_paper_that_it_is_printed_on(browser, study):
     with Visit(browser, address(study)) as visit:
         visit.wait_until_drawn()
@@ -190,6 +216,26 @@ def test_ranges_of_parallel_coordinates_can_be_picked(browser, made):
         visit.page.mouse.click(x, middle)
         assert drawing.locator(".line.off").count() == 0
         assert visit.said == []
+
+
+@pytest.mark.parametrize("classes", [4, 14])
+def test_figures_of_long_names_fit_a_phone(browser, made, tmp_path, classes):
+    names = [f"a long name of a class, which goes on and on, {number}" for number in range(classes)]
+    labels = np.arange(10 * classes) % classes
+    chances = np.random.default_rng(0).dirichlet(np.ones(classes), len(labels)).astype(np.float32)
+    matrix = confusion_figure(measure(chances, labels, tuple(names)), names)
+    page, path = document.Document("t", "s"), tmp_path / "page.html"
+    page.lead(page.figure(matrix, "matrix", wide=classes > 10))
+    page.lead(page.figure(importance({"all 40 trials": dict.fromkeys(names[:4], 0.25)}), "importance"))
+    together = parallel_coordinates(ranking(read_record(made).study), "balanced_accuracy")
+    page.lead(page.figure(together, "together", wide=True))
+    path.write_text(page.html(), encoding="utf-8")
+    with Visit(browser, path.as_uri(), **PHONE) as visit:
+        visit.wait_until_drawn()
+        assert visit.page.evaluate(CUT) == []
+        assert visit.page.evaluate(WIDER) == [390, 390]
+        cells = visit.page.locator("#figure-0 .heatmaplayer image").bounding_box()
+        assert cells["width"] > 12 * classes
 
 
 def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path):

@@ -20,12 +20,14 @@ from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
 
 from features.runtime.errors import BottleneckError, InputError
+from heads.model.own import OwnSpec
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
 from search.review.overlay import Overlay
 from search.review.svg import confusion_svg, curve_svg
-from search.review.view import View
+from search.review.view import View, note_on
 from search.setup.config import StudyConfig
+from search.trials.notes import TrialNotes
 
 pytest.importorskip("optuna_dashboard")
 
@@ -221,6 +223,19 @@ def test_what_each_poll_sends_again_of_five_hundred_trials_is_small(tmp_path):
     assert len(body) < 80_000  # of every poll: the note and the figures
 
 
+def test_what_an_own_function_suggested_is_no_markup_in_the_note(made, monkeypatch):
+    """A bar would end the cell of a table, and what is behind it would not be shown."""
+    own = OwnSpec("heads.py:build", {"kind|of [head]": "*relu|6*", "_b_": "<i>\n#"})
+    monkeypatch.setattr(TrialNotes, "head", property(lambda _: own))
+    made.train(3)
+    lines = note_on(read_record(made.folder)).splitlines()
+    rows = [line for line in lines if "kind" in line]
+    assert {row.count("|") for row in rows} == {6}  # as many as in the line above them
+    told = re.sub(r"&#(\d+);", lambda found: chr(int(found[1])), rows[0])
+    assert told.endswith(r"heads.py:build: kind|of [head] *relu|6*, _b_ <i>\n# |")
+    assert not set("*_[]<") & set(rows[0])
+
+
 def test_small_pictures_are_svg_with_their_numbers():
     text = confusion_svg([[5, 0], [1, 9]], ["a<b", "a name that is far too long"], "rows & columns")
     found = ["".join(node.itertext()) for node in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
@@ -229,6 +244,14 @@ def test_small_pictures_are_svg_with_their_numbers():
         line = ElementTree.fromstring(curve_svg(values, "t")).find("{http://www.w3.org/2000/svg}polyline")
         assert line is not None
         assert len(line.attrib["points"].split()) == len(values)
+
+
+def test_small_pictures_know_odd_names():
+    """XML has no control characters, and a Chinese letter is as wide as two others: it would lie over the cells."""
+    text = confusion_svg([[5, 0], [1, 9]], ["a\x1b[31m", "视网膜静脉阻塞并发黄斑水肿"], "rows")
+    found = ["".join(node.itertext()) for node in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+    assert "a\\x1b[31m" in found
+    assert {"视网膜静脉阻塞并…", "视网膜静…"} <= set(found)
 
 
 def test_without_optuna_dashboard_it_says_what_to_install(made, tmp_path, monkeypatch):

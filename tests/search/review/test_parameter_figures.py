@@ -99,6 +99,23 @@ def test_of_many_parameters_of_few_trials_those_that_most_have():
     assert which == "24 of 30 parameters, those that most trials have."
 
 
+@pytest.mark.parametrize(("good", "told"), [(2, True), (28, True), (1, False), (29, False)])
+def test_where_all_are_among_the_best_there_is_no_importance(good, told, recwarn):
+    """Optuna compares the best tenth with all: where equal values make that the same, it has nothing to say."""
+    distribution = {"p": FloatDistribution(0.0, 1.0)}
+    trials = [
+        optuna.trial.create_trial(params={"p": at / 30}, distributions=distribution, value=0.5 if at < good else 0.4)
+        for at in range(29)
+    ]
+    trials.append(optuna.trial.create_trial(params={"p": 1.0}, distributions=distribution, value=0.9))
+    for number, trial in enumerate(trials):
+        trial._trial_id = number
+    sets = parameter_figures.scored_sets(trials, "accuracy")
+    assert bool(sets) == told
+    parameter_figures.importances(sets)
+    assert not [one for one in recwarn if "quantiles" in str(one.message)]
+
+
 def test_few_parameters_are_all_drawn_together():
     trials = [optuna.trial.create_trial(value=0.5), optuna.trial.create_trial(value=0.4)]
     assert together(trials) == ([], "")
@@ -118,6 +135,7 @@ def test_long_names_leave_room_for_the_plot():
     assert set(figure.data[0].x) == set(figure.layout.xaxis.tickvals) == {escaped, "b"}
     axis = parameter_figures.parallel_coordinates(trials, "accuracy").data[0].dimensions[1]
     assert max(map(len, (axis.label, *axis.ticktext))) <= 35
+    assert max(map(len, parameter_figures.importance({"all": {name: 1.0}}).layout.yaxis.ticktext)) <= 31  # on a phone
 
 
 @pytest.mark.parametrize(("objective", "called"), [("auc", "AUC"), ("balanced_accuracy", "balanced accuracy")])

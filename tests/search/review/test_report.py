@@ -208,6 +208,56 @@ def test_its_words_fit_the_study(finished):
     assert "found head" not in told(replace(record, summary=replace(record.summary, test=of_article, verdict="")))
 
 
+def test_its_words_fit_a_study_of_little(finished):
+    """One test row, patients that nobody knows, the article's head as the winner, one trial to time."""
+    record = read_record(finished)
+    summary, article = record.summary, record.article
+    strangers = record.config.split.model_copy(update={"patients": dict.fromkeys(PATIENTS, 0)})
+    of_one = replace(summary.test, is_article=True, rows=1, patients=1, patients_unknown=1)
+    alone = replace(summary.one_at_a_time, sampled=(0,))
+    best = replace(summary.best, number=article.number, value=article.value)
+    heads = tuple(one for one in summary.finalists.heads if one.is_article)
+    repeated = replace(summary.finalists, heads=heads)
+    little = replace(summary, test=of_one, one_at_a_time=alone, best=best, finalists=repeated)
+    config = record.config.model_copy(update={"split": strangers, "folds": 5})
+    told = html.unescape(make_report(replace(record, summary=little, config=config)).split("<script")[0])
+    for words in (
+        "The 1 test row whose patients are not known was used once",
+        "the mean over 5 folds;",
+        "As the best of its epochs",
+        "than it will be on new images.",
+        "the article's head, accuracy on test rows",
+        "The article's head was trained again from 3 seeds.",
+        "from a few epochs of trial 0<",
+    ):
+        assert words in told, words
+    others = replace(summary.finalists, heads=tuple(one for one in summary.finalists.heads if not one.is_article))
+    told = make_report(replace(record, summary=replace(summary, finalists=others)))
+    assert "The best trials were trained again from 3 seeds each." in told
+
+
+def test_a_study_whose_trials_all_diverged_has_no_curves(tmp_path):
+    made = MadeStudy(tmp_path / "study", make_config())
+    for _ in range(3):
+        asked = made.book.ask()
+        asked.trial.report(float("nan"), 1)
+        made.book.fail(asked, "diverged", epochs=1)
+    made.opened.flush()
+    assert list(Gallery(read_record(made.close()))) == ["what-ended-when"]
+
+
+def test_axes_of_few_and_of_equal_values(tmp_path):
+    """A trial has no half, and a share that all repeats have is not between 0 and 2."""
+    made = MadeStudy(tmp_path / "study", make_config(epochs=3))
+    made.train(3)
+    record = read_record(made.close())
+    gallery = Gallery(record)
+    assert [gallery[name].layout.xaxis.dtick for name in ("history", "learning-curves", "what-ended-when")] == [1] * 3
+    assert gallery["what-ended-when"].layout.yaxis.dtick == 1
+    one = replace(made.finalist(record.ranked[0], 1.0), values=(1.0, 1.0, 1.0), sd=0.0)
+    assert figures.repeats([one], "accuracy").layout.xaxis.range == (0.98, 1.02)
+
+
 @pytest.mark.parametrize(("truncated", "told"), [(False, "10,000 pairs"), (True, "10,000 pairs or more")])
 def test_screen_and_report_say_alike_whether_there_may_be_more_pairs(tmp_path, truncated, told):
     audit = {"identity": "ab" * 8, "rows": {"train": 9, "test": 9}, "patients": {"train": 9, "test": 9}, "pairs": []}
