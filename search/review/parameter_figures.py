@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from features.runtime.text import abridged, counted
@@ -90,9 +90,14 @@ def importances(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
 
 
 def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
-    """How much each parameter decides, see ``importances``: a set of bars for each set of trials."""
-    first = next(iter(shares.values()))
-    order = sorted(first, key=lambda name: first[name])
+    """How much each parameter decides, see ``importances``: a set of bars for each set of trials.
+
+    Parameters are in the order of the first set, those that it has not as the next one has them.
+    """
+    known: dict[str, float] = {}
+    for share in shares.values():  # an own head's parameters need not be in every trial, nor in every set
+        known = {**share, **known}
+    order = sorted(known, key=lambda name: known[name])
     figure = blank_figure("importance (sum: 1)", "")
     for (name, share), colour in zip(shares.items(), (COLOURS["pruned"], COLOURS["completed"]), strict=False):
         x = [short(share.get(parameter, 0.0)) for parameter in order]
@@ -226,14 +231,21 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> dict[str, Any]:
     drawn = [None if zero else t.params.get(name) for t, zero in zip(trials, off, strict=True)]
     if not distribution.log:
         return {"label": name, "values": _values(drawn, off, 0.0)}
-    low, high = math.log10(distribution.low), math.log10(distribution.high)
+    ends = _ends(trial.distributions[name] for trial in held)
+    low, high = map(math.log10, ends)
     floor = low - 0.15 * max(high - low, 1) if any(off) else low
-    marks = round_numbers(distribution.low, distribution.high, least=_FEWEST_TICKS)
+    marks = round_numbers(*ends, least=_FEWEST_TICKS)
     if len(marks) < _FEWEST_TICKS:
-        marks = [distribution.low, distribution.high]
+        marks = [*ends]
     ticks = {math.log10(at): brief(short(at)) for at in marks} | ({floor: "0"} if any(off) else {})
     logs = _values([value if value is None else math.log10(value) for value in drawn], off, floor)
     return {"label": name, "values": logs, "tickvals": [*ticks], "ticktext": [*ticks.values()], "range": [floor, high]}
+
+
+def _ends(distributions: Iterable[BaseDistribution]) -> tuple[float, float]:
+    """From where to where numbers were drawn; an own head's range may follow another parameter of the trial."""
+    numeric = [one for one in distributions if isinstance(one, (IntDistribution, FloatDistribution))]
+    return min(one.low for one in numeric), max(one.high for one in numeric)
 
 
 def _values(drawn: Sequence[float | None], off: Sequence[bool], zero: float) -> list[float | None]:

@@ -34,6 +34,21 @@ def test_an_axis_of_logarithms_has_ticks_within_its_range(low, high, texts):
     assert all(axis["range"][0] - 1e-6 <= at <= axis["range"][1] + 1e-6 for at in axis["tickvals"])
 
 
+def test_an_axis_holds_ranges_that_differ_from_trial_to_trial():
+    told = [
+        optuna.trial.create_trial(params={"rate": at}, distributions={"rate": space}, value=0.5)
+        for at, space in ((0.2, FloatDistribution(0.1, 1.0, log=True)), (8.0, FloatDistribution(1.0, 10.0, log=True)))
+    ]
+    axis = parameter_figures.parallel_coordinates(told, "accuracy").data[0].dimensions[1]
+    assert list(axis.range) == pytest.approx([-1, 1])
+
+
+def test_parameters_that_only_later_trials_have_are_among_the_importances():
+    figure = parameter_figures.importance({"after 3 epochs": {"a": 0.7, "b": 0.3}, "at the end": {"a": 0.4, "c": 0.6}})
+    assert [list(bars.y) for bars in figure.data] == [["b", "c", "a"]] * 2
+    assert [list(bars.x) for bars in figure.data] == [[0.3, 0.0, 0.7], [0.0, 0.6, 0.4]]
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_a_head_without_a_parameter_has_no_place_on_its_axis(log):
     axis = axis_of([{"rate": 0.1}, {"other": 0.1}, {"rate": 1.0}], FloatDistribution(0.1, 1.0, log=log))
