@@ -19,6 +19,7 @@ from features.runtime.errors import STOPS, InputError
 from features.runtime.forks import note_start, refuse_a_fork
 from features.runtime.keras_settings import pin_settings, without_settings
 from features.runtime.streams import fill_closed
+from features.runtime.text import abridged, one_line
 from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
@@ -75,6 +76,7 @@ def start_backend() -> None:
 
     Raises:
         BottleneckError: The process was forked from one in which Keras runs.
+        InputError: JAX can start none of the devices that it was told of, or that it has packages for.
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, or SIGTERM came; while TensorFlow's C++ side is imported it
             would get lost.
     """
@@ -84,9 +86,24 @@ def start_backend() -> None:
             import keras  # noqa: F401
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()
+        _require_device()
         note_start()
     if changed:  # by who imported Keras, for other work: a command has imported it here
         say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
+
+
+def _require_device() -> None:
+    """Lets JAX look for its devices now, where it can be said in one line that there are none; TensorFlow has a CPU."""
+    if sys.modules["keras"].backend.backend() != "jax":
+        return
+    import jax
+
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as error:  # the first where a machine has no GPU that CUDA could look for
+        asked, reason = jax.config.jax_platforms, abridged(one_line(str(error) or "there is none"), 300)
+        expected = "devices that JAX can start here, as cpu is"
+        raise InputError("JAX_PLATFORMS", expected=expected, found=asked or "none given", hint=reason) from error
 
 
 def _of_retracing(record: logging.LogRecord) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from features.runtime.errors import InputError
+from features.runtime.memory import resident_budget
 from heads.bank.program import Program
 from heads.bank.shape import BankShape
 
@@ -59,6 +60,15 @@ def skips_free_pages() -> bool:
 def compiles_by_shape() -> bool:
     """Whether even ``exact_forward`` is compiled anew for every shape of bank."""
     return bool(keras.backend.backend() == "jax")
+
+
+def bank_budget() -> int:
+    """Bytes that banks' features may take: ``resident_budget``, or half of what a GPU has left, where that is less.
+
+    They reach a GPU through the host's memory, so both have to do.
+    """
+    left = _backend().device_memory_left()
+    return resident_budget() if left is None else min(resident_budget(), left // 2)
 
 
 def lacks_memory(error: BaseException) -> bool:

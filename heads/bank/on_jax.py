@@ -201,6 +201,16 @@ def skips_free_pages() -> bool:
     return False
 
 
+def device_memory_left() -> int | None:
+    """Bytes that this process may still take of a GPU's memory; None of a CPU, and where nothing counts it."""
+    try:
+        found = jax.local_devices()[0].memory_stats() or {}
+    except jax.errors.JaxRuntimeError:
+        return None
+    limit, used = found.get("bytes_limit", -1), found.get("bytes_in_use", 0)
+    return max(0, limit - max(0, used)) if limit > 0 else None
+
+
 def lacks_memory(error: BaseException) -> bool:
     """See ``heads.bank.backends.lacks_memory``."""
     return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")

@@ -330,6 +330,10 @@ def lanes(dtype: str) -> int:
     return 2 if _Tools(compiled=True, dtype=dtype).by_bits else 1
 
 
+def device_memory_left() -> None:
+    """Nothing: how much memory a GPU has is not in TensorFlow's public API."""
+
+
 def lacks_memory(error: BaseException) -> bool:
     """See ``heads.bank.backends.lacks_memory``."""
     return isinstance(error, tf.errors.ResourceExhaustedError)

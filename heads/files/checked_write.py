@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,11 +73,8 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
         BottleneckError: It cannot be written so, gives other probabilities, or another process is writing there; there
             is no room there, or for temporary files. What was there before is unchanged.
     """
-    import keras
-
-    # A GPU may round products to 10 bits: what is compared is computed without.
     in_place = replacing_folder if form.is_folder else replacing
-    with keras.device("cpu:0"), WriterLock(out), in_place(out) as temporary:
+    with _exact_products(), WriterLock(out), in_place(out) as temporary:
         try:
             with stderr_unseen(), warnings_unseen(), logs_unseen():  # which converters have a lot for
                 expected = probabilities_of(model, rows)
@@ -92,6 +90,18 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
             reason = next(iter(_OF_A_FUNCTION.sub("", str(error)).strip().splitlines()), type(error).__name__)
             raise BottleneckError(f"{out}: cannot be written as {form.title}: {abridged(reason, 200)}") from error
         return _difference(out, expected, found)
+
+
+def _exact_products() -> AbstractContextManager[Any]:
+    """A GPU may round products to 10 bits: what is compared is computed without."""
+    import keras
+
+    try:
+        return cast(AbstractContextManager[Any], keras.device("cpu:0"))
+    except RuntimeError:  # JAX, which was told of other devices alone, by JAX_PLATFORMS
+        import jax
+
+        return cast(AbstractContextManager[Any], jax.default_matmul_precision("float32"))
 
 
 def _lacking(error: Exception, out: Path, temporary: Path) -> BottleneckError | None:

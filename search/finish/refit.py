@@ -16,6 +16,7 @@ from features.rows.feed import Feed, plan_epoch
 from features.runtime.keras_settings import session_apart
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import heeding_stops
+from heads.bank.backends import bank_budget
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.shape import BankShape, pages_of
 from heads.model.fit import Batches, Schedule
@@ -180,7 +181,7 @@ def _train(
         shape,
         train=feed,
         dtype=config.dtype,
-        resident=bytes_of_features([feed], config.dtype) <= resident_budget(),
+        resident=bytes_of_features([feed], config.dtype) <= bank_budget(),
         class_weights=data.class_weights(config.class_weights, feed.labels),
     )
     copies = [(one, copy) for one in to_refit for copy in range(one.copies)]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.rows.feed import Feed, plan_fold_epoch
-from features.runtime.memory import resident_budget
 from features.store.schema import Rows
 from features.store.source import FeatureSource
+from heads.bank.backends import bank_budget
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.shape import BankShape, pages_of
@@ -40,7 +40,7 @@ def cross_validate(
     """
     gc.collect()  # the bank before this one
     rows = np.sort(np.concatenate(folds))
-    feed = Feed(source, rows, memory_bytes=resident_budget() // 2)
+    feed = Feed(source, rows, memory_bytes=bank_budget() // 2)
     plan, _ = plan_fold_epoch(folds, batch_size=batch_size, views=feed.views, seed=seed, epoch=0)
     specs = [spec for spec, _ in heads]
     most = BankShape.covering(

@@ -16,8 +16,7 @@ import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
 from features.runtime.errors import InputError
-from features.runtime.memory import resident_budget
-from heads.bank.backends import default_dtype, default_lanes, lacks_memory, skips_free_pages
+from heads.bank.backends import bank_budget, default_dtype, default_lanes, lacks_memory, skips_free_pages
 from heads.bank.partitions import PARTITIONS_AT_ONCE
 from heads.bank.shape import BankShape, pages_of
 from heads.model.spec import PAGE, HeadSpec
@@ -179,7 +178,7 @@ def bank_shapes(requests: Mapping[str, BankRequest], *, trials: int, pages: int 
 
 
 def _settled_pages(requests: Sequence[BankRequest], widest: int, trials: int) -> int:
-    needed, budget = widest * _page_bytes(requests), resident_budget()
+    needed, budget = widest * _page_bytes(requests), bank_budget()
     if needed > budget:
         raise InputError(
             "--engine",
@@ -197,7 +196,7 @@ def _settled_pages(requests: Sequence[BankRequest], widest: int, trials: int) ->
 
 def _affordable(requests: Sequence[BankRequest]) -> int:
     """Pages for which a quarter of the available memory is enough, in each of some banks."""
-    affordable = resident_budget() // 2 // _page_bytes(requests)
+    affordable = bank_budget() // 2 // _page_bytes(requests)
     return affordable // 16 * 16  # what other programs take up meanwhile should seldom make another study of it
 
 
@@ -237,7 +236,7 @@ def most_pages(requests: Mapping[str, BankRequest]) -> int:
 def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchData], config: StudyConfig) -> int:
     """Bytes that the features of all stores together may take in memory, before their banks are made.
 
-    It is ``resident_budget``, which is meant to leave a quarter of the memory to the banks. What they are planned to
+    It is ``bank_budget``, which is meant to leave a quarter of the memory to the banks. What they are planned to
     take beyond that, for a wide head or many ``--pages``, comes off it; so it may be negative.
 
     Args:
@@ -245,7 +244,7 @@ def features_budget(shapes: Mapping[str, BankShape], data: Mapping[str, SearchDa
         data: The rows of each store.
         config: What was resolved.
     """
-    budget, dtype = resident_budget(), dtype_of(config)
+    budget, dtype = bank_budget(), dtype_of(config)
     banks = sum(_bank_bytes(shape, dtype, _scored(data[name])) for name, shape in shapes.items())
     return budget - max(0, banks - budget // 2)
 

@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import threading
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import keras
 import pytest
 
 from features.runtime import backend
@@ -73,3 +76,18 @@ def test_who_would_rather_have_a_backend_gets_it_where_nobody_chose_one(monkeypa
     monkeypatch.setenv("KERAS_BACKEND", chosen or "")
     monkeypatch.setattr(backend, "find_spec", lambda name: name in installed)
     assert use_backend(rather=rather) == taken
+
+
+@pytest.mark.parametrize(
+    ("raised", "asked", "said"),
+    [
+        (AssertionError(), "cuda", "found cuda; there is none"),
+        (RuntimeError("Unable to initialize backend 'tpu':\nno chip"), "", "found none given; Unable .*: no chip"),
+    ],
+)
+def test_jax_without_a_device_is_said_in_one_line(monkeypatch, raised, asked, said):
+    jax = SimpleNamespace(default_backend=Mock(side_effect=raised), config=SimpleNamespace(jax_platforms=asked))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InputError, match=f"^JAX_PLATFORMS: expected devices that JAX can start here.*, {said}$"):
+        start_backend()

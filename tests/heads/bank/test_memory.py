@@ -8,13 +8,15 @@ import sys
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from heads.bank.backends import lacks_memory
+from heads.bank import backends
+from heads.bank.backends import bank_budget, lacks_memory
 from heads.bank.exact import Finished, predict_exactly
 from heads.bank.program import ExactForward
 from heads.bank.shape import BankShape
@@ -119,6 +121,31 @@ def test_finished_heads_take_no_more_memory_than_what_is_returned():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * sum(one.nbytes for one in found)
+
+
+@pytest.mark.parametrize(("left", "budget"), [(None, 1000), (600, 300), (0, 0), (5000, 1000)])
+def test_what_banks_and_features_may_take_is_a_gpus_memory_where_that_is_less(monkeypatch, left, budget):
+    monkeypatch.setattr(backends, "resident_budget", lambda: 1000)
+    monkeypatch.setattr(backends, "_backend", lambda: SimpleNamespace(device_memory_left=lambda: left))
+    assert bank_budget() == budget
+
+
+def test_what_is_left_of_a_gpus_memory_is_what_jax_may_take_of_it(monkeypatch):
+    jax = pytest.importorskip("jax")
+    from heads.bank.on_jax import device_memory_left
+
+    assert device_memory_left() is None  # a CPU's is the host's
+    unknown = jax.errors.JaxRuntimeError("UNIMPLEMENTED: GetAllocatorStats")
+    for found, left in (
+        ({"bytes_limit": 12, "bytes_in_use": 5}, 7),
+        ({"bytes_limit": 12, "bytes_in_use": 12}, 0),
+        ({"bytes_in_use": 5}, None),
+        ({"bytes_limit": -1, "bytes_in_use": 5}, None),
+        (unknown, None),
+    ):
+        device = SimpleNamespace(memory_stats=Mock(side_effect=[found]))
+        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
+        assert device_memory_left() == left
 
 
 def test_an_allocation_that_failed_is_known_on_each_backend():

@@ -182,6 +182,21 @@ def test_whatever_ends_it_leaves_the_old_one(old, problem, said):
         assert re.match(f"{re.escape(str(old))}: {said}", str(caught.value))
 
 
+def test_where_jax_was_told_of_a_gpu_alone_products_are_exact_there(tmp_path, monkeypatch):
+    """``JAX_PLATFORMS=cuda``: there is no CPU to compute what is compared on."""
+    jax = pytest.importorskip("jax")
+    head, form, found = read_head(ARCHIVES / "ensemble.hdf5"), format_of("out.hdf5"), []
+
+    def write(path, model, attributes):
+        found.append(jax.config.jax_default_matmul_precision)
+        form.write(path, model, attributes)
+
+    monkeypatch.setattr(keras, "device", Mock(side_effect=RuntimeError("Unknown backend cpu")))
+    told, rows = file_attributes(head.metadata, KIND), np.ones((2, 2, 2, 8), np.float32)
+    write_checked(tmp_path / "out.hdf5", replace(form, write=write), head.model, told, rows)
+    assert found == ["float32"]
+
+
 def test_where_temporary_files_lack_room_they_are_named(old, monkeypatch):
     head, form = read_head(ARCHIVES / "ensemble.hdf5"), format_of(old)
     told, rows = file_attributes(head.metadata, KIND), np.ones((2, 2, 2, 8), np.float32)

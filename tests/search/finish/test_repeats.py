@@ -251,7 +251,7 @@ def test_a_run_whose_end_was_lost_is_run_again_and_counted(ended, bank):
 
 def test_where_they_go_on_their_bank_is_what_it_was_however_little_memory_is_left(ended, bank, monkeypatch):
     repeat(ended)
-    monkeypatch.setattr(sizing, "resident_budget", lambda: 0)
+    monkeypatch.setattr(sizing, "bank_budget", lambda: 0)
     repeat(ended)
     shutil.rmtree(ended.folder / FINALISTS)
     repeat(ended)

@@ -219,7 +219,7 @@ def test_the_features_of_all_stores_share_one_half_of_the_memory(store, monkeypa
         return int(of_store * (memory - len(set(made)) / 2))
 
     monkeypatch.setattr(MadeProgram, "hold", hold)
-    monkeypatch.setattr(sizing, "resident_budget", budget)
+    monkeypatch.setattr(sizing, "bank_budget", budget)
     monkeypatch.setattr(sizing, "_bank_bytes", lambda *_: int(bank * of_store))
     shape = BankShape.covering([HeadSpec(conv_width=16)], pages=1, feature_shape=SHAPE, classes=4, batch=25)
     names = [f"store {number}" for number in range(stores)]

@@ -99,12 +99,12 @@ def test_each_of_several_banks_may_have_all_pages_where_free_ones_cost_nothing(r
 
 def test_memory_is_that_of_all_banks_together(request_, monkeypatch):
     pages = request_.widest + 20
-    monkeypatch.setattr(sizing, "resident_budget", lambda: 2 * pages * request_.page_bytes)
+    monkeypatch.setattr(sizing, "bank_budget", lambda: 2 * pages * request_.page_bytes)
     one = bank_shapes({"a": request_}, trials=10**4, pages=None)
     two = bank_shapes({"a": request_, "b": request_}, trials=10**4, pages=None)
     assert one.pages == pages // 16 * 16
     assert two.pages == request_.widest
-    monkeypatch.setattr(sizing, "resident_budget", lambda: request_.widest * request_.page_bytes)
+    monkeypatch.setattr(sizing, "bank_budget", lambda: request_.widest * request_.page_bytes)
     with pytest.raises(InputError, match="GB of memory for a bank of one head"):
         bank_shapes({"a": request_, "b": request_}, trials=60, pages=None)
 
@@ -117,9 +117,9 @@ def test_what_heads_say_of_many_rows_and_classes_is_planned_with(request_, monke
     assert scored.page_bytes * shape.pages > predictions
     in_folds = BankRequest(**{**vars(scored), "folds": 5})  # all may end at once
     assert in_folds.page_bytes * in_folds.shape(in_folds.widest).pages > 5 * predictions
-    monkeypatch.setattr(sizing, "resident_budget", lambda: 2 * 128 * many.page_bytes)
+    monkeypatch.setattr(sizing, "bank_budget", lambda: 2 * 128 * many.page_bytes)
     assert bank_shape(many, trials=10**4, pages=None).pages == 128
     with pytest.raises(InputError, match="GB of memory for a bank of one head of 200 classes"):
         bank_shape(scored, trials=10**4, pages=None)
-    monkeypatch.setattr(sizing, "resident_budget", lambda: 10**12)
+    monkeypatch.setattr(sizing, "bank_budget", lambda: 10**12)
     assert bank_shape(scored, trials=200, pages=None) == bank_shape(many, trials=200, pages=None)
