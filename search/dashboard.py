@@ -17,7 +17,7 @@ import typer
 
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
-from search.review.view import BegunAnewError, View
+from search.review.dashboard_study import BegunAnewError, DashboardStudy
 from search.setup.config import StudyConfig
 
 
@@ -30,21 +30,21 @@ def main(
     """Serves a study in the Optuna dashboard, while its search runs or after it, without touching its record."""
     config = StudyConfig.read(study)
     with tempfile.TemporaryDirectory(prefix="bottleneck-dashboard-") as artifacts:
-        view = View(study, config, Path(artifacts))
+        shown = DashboardStudy(study, config, Path(artifacts))
         try:
-            server = make_server(host, port, view.app, _Server, _QuietHandler)
+            server = make_server(host, port, shown.app, _Server, _QuietHandler)
         except OSError as error:
             raise InputError(
                 "--host, --port", expected="a free one", found=f"{host}:{port} ({error.strerror})"
             ) from error
         with server:
-            address = f"http://{host}:{server.server_port}/dashboard/studies/{view.study_id}"
+            address = f"http://{host}:{server.server_port}/dashboard/studies/{shown.study_id}"
             tell(f"{address}  {study}, read only; Ctrl-C ends it")
             anew: list[BegunAnewError] = []
 
             def keep_up() -> None:
                 try:
-                    view.keep_up()
+                    shown.keep_up()
                 except BegunAnewError as error:
                     anew.append(error)
                     server.shutdown()
@@ -53,7 +53,7 @@ def main(
             try:
                 server.serve_forever()
             finally:
-                view.stop()
+                shown.stop()
         if anew:
             raise anew[0]
 

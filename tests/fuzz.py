@@ -163,7 +163,7 @@ def look(path: Path) -> None:
     """All that is said of a study, but for the figures, which take their time."""
     from search import open_study
     from search.record.study_record import read_split
-    from search.review.view import note_on
+    from search.review.note import note_on
 
     study = open_study(path)
     repr(study), study._repr_html_(), study.trials()

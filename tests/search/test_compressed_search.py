@@ -25,7 +25,7 @@ from heads.metrics.scoring import predict_probabilities
 from search.record.results import HeldOutTest
 from search.record.study_record import read_record
 from search.record.summary import Summary, read_summary
-from search.review.view import validation_confusions
+from search.review.confusions import validation_confusions
 from search.running import run_study
 from search.setup import projection
 from search.setup.projection import StudyProjection

@@ -22,7 +22,7 @@ from heads.files.own_file import read_own_metadata
 from heads.metrics.scoring import predict_probabilities
 from heads.model.spec import HeadSpec
 from search import Study, open_study, run_study
-from search.review.view import note_on
+from search.review.note import note_on
 from search.trials.ask_tell import Book
 from search.trials.notes import TrialNotes
 

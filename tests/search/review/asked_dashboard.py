@@ -10,7 +10,7 @@ from wsgiref.util import setup_testing_defaults
 from optuna.artifacts import get_all_artifact_meta
 
 from search.record.study_record import read_record
-from search.review.view import View
+from search.review.dashboard_study import DashboardStudy
 from search.setup.optuna_internals import id_of_trial
 
 
@@ -40,7 +40,7 @@ def put_heads(folder: Path, count: int = 3) -> list[int]:
     return best
 
 
-def artifacts_of(view: View, number: int) -> dict[str, bytes]:
+def artifacts_of(view: DashboardStudy, number: int) -> dict[str, bytes]:
     """What there is to download of a trial, by name; the dashboard keeps lists of trials for some seconds."""
     trial = view.storage.get_all_trials(0)[number]
     noted = get_all_artifact_meta(trial, storage=view.storage)

@@ -23,9 +23,10 @@ from features.runtime.errors import BottleneckError, InputError
 from heads.model.own import OwnSpec
 from search.record.storage import JOURNAL
 from search.record.study_record import read_record
+from search.review.dashboard_study import DashboardStudy
+from search.review.note import note_on
 from search.review.overlay import Overlay
 from search.review.svg import confusion_svg, curve_svg
-from search.review.view import View, note_on
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
 
@@ -43,7 +44,7 @@ def test_a_running_study_is_shown_as_it_grows_and_its_journal_is_not_touched(mad
     made.train(5)
     put_heads(made.folder)
     before = (made.folder / JOURNAL).read_bytes()
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     shown = detail(view.app)
     assert [trial["number"] for trial in shown["trials"]] == [0, 1, 2, 3, 4]
     assert "5 of 12 trials" in shown["note"]["body"]
@@ -66,7 +67,7 @@ def test_the_best_heads_have_their_file_and_curve_as_artifacts(made, tmp_path):
     made.train(12)
     made.conclude(classes=("A & <B>", "B"))
     best = put_heads(made.folder)
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     trials = {trial["number"]: trial for trial in detail(view.app)["trials"]}
     artifacts = {number: {one["filename"]: one for one in trial["artifacts"]} for number, trial in trials.items()}
     assert set(artifacts[best[0]]) == {f"trial-{best[0]}.hdf5", "learning-curve.svg", "confusion-test.svg"}
@@ -95,7 +96,7 @@ def test_artifacts_that_the_record_notes_are_not_offered_as_their_files_are_else
     trial = made.opened.study.ask()
     trial.storage.set_trial_system_attr(trial._trial_id, "artifacts:0a", json.dumps(noted))
     made.opened.flush()
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     shown = detail(view.app)
     assert [one["artifacts"] for one in (shown, *shown["trials"])] == [[], [], [], []]
     assert ask(view.app, "/artifacts/0/0a")[0].startswith("404")
@@ -106,7 +107,7 @@ def test_artifacts_that_the_record_notes_are_not_offered_as_their_files_are_else
 def test_whatever_would_write_is_refused_with_the_reason(made, tmp_path, method):
     made.train(3)
     before = (made.folder / JOURNAL).read_bytes()
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     for path in ("/api/studies", "/api/studies/0", "/api/studies/0/note", "/api/studies/0/rename", "/api/artifacts/0"):
         status, body = ask(view.app, path, method)
         assert status.startswith("403")
@@ -201,7 +202,7 @@ def test_a_database_is_looked_at_in_the_same_way(tmp_path):
     url = f"sqlite:///{tmp_path / 'heads.db'}"
     made = MadeStudy(tmp_path / "study", make_config(trials=4, epochs=2, storage=url))
     made.train(3)
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     shown = detail(view.app, view.study_id)
     assert len(shown["trials"]) == 3
     assert "3 of 4 trials" in shown["note"]["body"]
@@ -216,7 +217,7 @@ def test_a_database_is_looked_at_in_the_same_way(tmp_path):
 def test_what_each_poll_sends_again_of_five_hundred_trials_is_small(tmp_path):
     made = MadeStudy(tmp_path / "study", make_config(trials=500, epochs=30))
     made.train(500)
-    view = View(made.close(), made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.close(), made.config, tmp_path / "artifacts")
     detail(view.app)
     status, body = ask(view.app, "/api/studies/0?after=500")
     assert status == "200 OK"
@@ -258,7 +259,7 @@ def test_without_optuna_dashboard_it_says_what_to_install(made, tmp_path, monkey
     made.train(1)
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     with pytest.raises(BottleneckError, match=r"pip install 'bottleneck-search\[dashboard\]'"):
-        View(made.folder, made.config, tmp_path / "artifacts")
+        DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
 
 
 def test_what_is_no_study_is_refused(tmp_path):
@@ -266,7 +267,7 @@ def test_what_is_no_study_is_refused(tmp_path):
         StudyConfig.read(tmp_path)
     make_config().write(tmp_path)
     with pytest.raises(InputError, match="expected a study's journal"):
-        View(tmp_path, make_config(), tmp_path / "artifacts")
+        DashboardStudy(tmp_path, make_config(), tmp_path / "artifacts")
     assert not (tmp_path / JOURNAL).exists()
 
 

@@ -22,8 +22,9 @@ from features.store.reader import FeatureStore
 from search.record.head_files import path_of, refit_path_of
 from search.record.study_record import read_record
 from search.record.summary import read_summary, write_summary
-from search.review import view as views
-from search.review.view import View, kept_trials, validation_confusions
+from search.review import dashboard_study
+from search.review.confusions import kept_trials, validation_confusions
+from search.review.dashboard_study import DashboardStudy
 
 pytest.importorskip("optuna_dashboard")
 
@@ -42,7 +43,7 @@ def test_a_second_end_that_no_look_fell_into_is_shown_like_the_first(made, tmp_p
     refits = [refit_path_of(made.folder, number) for number in (best, second)]
     for path in refits:
         path.write_bytes(b"of the first end")
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     assert artifacts_of(view, best)[refits[0].name] == b"of the first end"
     assert refits[1].name in artifacts_of(view, second)
     held = len(list((tmp_path / "artifacts").iterdir()))
@@ -70,15 +71,15 @@ def test_a_second_end_that_no_look_fell_into_is_shown_like_the_first(made, tmp_p
 @pytest.mark.parametrize("changes", [{"seed": 77}, {}])
 def test_another_study_in_its_place_ends_the_command(made, tmp_path, monkeypatch, changes):
     made.train(4)
-    monkeypatch.setattr(views, "REFRESH_SECONDS", 0.05)
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    monkeypatch.setattr(dashboard_study, "REFRESH_SECONDS", 0.05)
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     made.train(1)
     view.refresh()  # which is the same one
     made.close()
     shutil.rmtree(made.folder)
     other = MadeStudy(made.folder, make_config(**changes))
     other.train(4)
-    monkeypatch.setattr(views, "View", lambda *_: view)
+    monkeypatch.setattr(dashboard_study, "DashboardStudy", lambda *_: view)
     said = invoke("search.dashboard", made.folder, "--port", 0)
     assert said.status == 1
     assert re.search(r"study: another study is in its place.*start the dashboard again", " ".join(said.err.split()))
@@ -87,7 +88,7 @@ def test_another_study_in_its_place_ends_the_command(made, tmp_path, monkeypatch
 
 def test_a_study_that_was_removed_is_said_in_a_line_and_once(made, tmp_path, monkeypatch, caplog):
     made.train(2)
-    view, turns, lines = View(made.folder, made.config, tmp_path / "artifacts"), [], []
+    view, turns, lines = DashboardStudy(made.folder, made.config, tmp_path / "artifacts"), [], []
     away = made.folder.rename(tmp_path / "away")
     assert ask(view.app, "/dashboard/studies/0")[0] == "200 OK"
     for path in ("/api/studies/0", "/artifacts/0/1/ab"):
@@ -105,7 +106,7 @@ def test_a_study_that_was_removed_is_said_in_a_line_and_once(made, tmp_path, mon
         return len(turns) == 6 and view.stop()
 
     monkeypatch.setattr(view._stopped, "wait", waits)
-    monkeypatch.setattr(views, "say", lines.append)
+    monkeypatch.setattr(dashboard_study, "say", lines.append)
     view.keep_up()
     assert len(lines) == 2  # and once more after it had come back
     assert all("found no such file" in line for line in lines)
@@ -116,7 +117,7 @@ def test_a_study_that_was_removed_is_said_in_a_line_and_once(made, tmp_path, mon
 def test_what_there_is_no_room_for_is_no_artifact(made, tmp_path):
     made.train(12)
     best = put_heads(made.folder, count=1)[0]
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     held = {path.name for path in (tmp_path / "artifacts").iterdir()}
     path_of(made.folder, best).write_bytes(bytes(200_000))
     for _ in range(2):
@@ -164,7 +165,7 @@ def test_confusions_are_those_of_the_validation_rows(scored, tmp_path):
     np.add.at(expected, (store.labels[rows], called), 1)
     assert counts == expected.tolist()
 
-    view = View(made.folder, made.config, tmp_path / "artifacts")
+    view = DashboardStudy(made.folder, made.config, tmp_path / "artifacts")
     view.pin_confusions(record)
     kept = next(one for one in detail(view.app)["trials"] if one["number"] == number)["artifacts"]
     assert "confusion-validation.svg" in {one["filename"] for one in kept}
@@ -178,7 +179,7 @@ def test_heads_that_a_later_end_keeps_are_scored_too_and_once_more_where_a_store
     scored, tmp_path, monkeypatch
 ):
     made, _, number, _ = scored
-    view, turns, pinned = View(made.folder, made.config, tmp_path / "artifacts"), [], []
+    view, turns, pinned = DashboardStudy(made.folder, made.config, tmp_path / "artifacts"), [], []
     heads, other = made.folder / "heads", read_record(made.folder).ranked[1].number
 
     def waits(seconds):
@@ -219,7 +220,7 @@ def test_another_store_in_its_place_is_refused(scored, tmp_path):
 def test_what_will_pass_is_tried_again_for_ever_and_a_mistake_three_times(
     made, tmp_path, monkeypatch, error, turns, said
 ):
-    view, asked, lines = View(made.folder, made.config, tmp_path / "artifacts"), [], []
+    view, asked, lines = DashboardStudy(made.folder, made.config, tmp_path / "artifacts"), [], []
 
     def fails():
         asked.append(1)
@@ -228,8 +229,8 @@ def test_what_will_pass_is_tried_again_for_ever_and_a_mistake_three_times(
         raise error
 
     monkeypatch.setattr(view, "refresh", fails)
-    monkeypatch.setattr(views, "REFRESH_SECONDS", 0)
-    monkeypatch.setattr(views, "say", lines.append)
+    monkeypatch.setattr(dashboard_study, "REFRESH_SECONDS", 0)
+    monkeypatch.setattr(dashboard_study, "say", lines.append)
     view.keep_up()
     assert len(asked) == turns
     assert [line.removeprefix("not brought up to date").removeprefix(":").strip() for line in lines] == said

@@ -20,9 +20,9 @@ from search.record.crew import ENDED, ENDED_IN, WORKER_KEY
 from search.record.noted_config import CONFIG
 from search.record.owner import Owner
 from search.record.study_record import Progress, is_running, read_record
+from search.review.note import note_on
 from search.review.outcome import show_outcome
 from search.review.report import make_report
-from search.review.view import note_on
 from search.setup.config import REPORT_FILE
 from search.setup.export_options import ExportOptions
 

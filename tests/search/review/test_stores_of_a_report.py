@@ -15,12 +15,13 @@ from search.record.costs import CostOfUse, StoreCost
 from search.record.study_record import StudyRecord, read_record
 from search.record.summary import SUMMARY_FILE, Summary, read_summary, write_summary
 from search.review import figures
+from search.review.dashboard_study import small_figures
 from search.review.frugal import costed, frugal, standard_error
 from search.review.gallery import Gallery
+from search.review.note import note_on
 from search.review.report import make_report
 from search.review.stores import article_trials
 from search.review.tables import trials_frame
-from search.review.view import note_on, small_figures
 from search.review.words import cost_in_words
 from search.study import Study
 from search.trials.notes import TrialNotes

@@ -1,54 +1,36 @@
-"""What the dashboard shows of a study: notes, figures and artifacts on a copy that nobody can change."""
+"""A study as Optuna's dashboard shows it, kept up to date while its search runs."""
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
 
-from features.rows.feed import Feed
-from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import say
-from features.runtime.errors import BottleneckError, InputError
+from features.runtime.errors import BottleneckError
 from features.runtime.extras import extra_hint
 from features.runtime.files import identity
-from features.runtime.text import printable
-from features.store.reader import FeatureStore
-from features.store.relabelled import with_classes
-from heads.files.head_file import read_head, read_metadata
-from heads.files.projected import for_features_of
 from heads.html.document import TEMPLATE
-from heads.metrics.classification import measure
 from heads.metrics.excerpt import MOST_CLASSES
-from heads.metrics.scoring import predict_probabilities
 from search.record.database import storage_errors
-from search.record.head_files import OWN, head_files, kept_numbers, path_of, refit_path_of
+from search.record.head_files import head_files, path_of, refit_path_of
 from search.record.outages import DATABASE_ERRORS
 from search.record.storage import find_study, where_kept
-from search.record.study_record import Progress, StudyRecord, curve, read_record, read_split
+from search.record.study_record import Progress, StudyRecord, curve, read_record
+from search.review.confusions import kept_heads, kept_trials, validation_confusions
 from search.review.gallery import FigureName, Gallery
+from search.review.note import note_on
 from search.review.overlay import Overlay
 from search.review.pins import Pins, Place
-from search.review.stores import store_cells, store_head
+from search.review.read_only import read_only
 from search.review.svg import confusion_svg, curve_svg
-from search.review.words import (
-    END_TO_COME,
-    cost_in_words,
-    describe_head,
-    mean_in_words,
-    objective_in_words,
-    validation_in_words,
-)
-from search.setup.config import SPLIT_FILE, StudyConfig
-from search.trials.notes import TrialNotes
+from search.review.words import validation_in_words
+from search.setup.config import StudyConfig
 
 REFRESH_SECONDS = 20.0
 MOST_UNFORESEEN = 3
@@ -62,11 +44,6 @@ _OF_OUR_OWN = (
     FigureName.WHAT_ENDED_WHEN,
 )
 """Figures that the dashboard has not itself."""
-_MARKUP = frozenset("&<>\"'|*_`~[]\\")
-"""What Markdown, its tables and HTML take for more than a character."""
-_OF_THE_STUDY = ("/api/", "/artifacts/")
-"""Where paths begin that the dashboard reads its study for."""
-REFUSAL = "this dashboard only looks at the study: its search alone writes it"
 
 
 class BegunAnewError(BottleneckError):
@@ -76,8 +53,8 @@ class BegunAnewError(BottleneckError):
         super().__init__(f"{folder}: another study is in its place, or it was begun anew; start the dashboard again")
 
 
-class View:
-    """A study as the dashboard shows it.
+class DashboardStudy:
+    """A study as Optuna's dashboard shows it: notes, figures and artifacts on a copy that nobody can change.
 
     Attributes:
         app: The WSGI application; whatever is not a look is refused.
@@ -183,7 +160,7 @@ class View:
         while not self._stopped.is_set():
             try:
                 record = self.refresh()
-                heads = own_heads(record)
+                heads = kept_heads(record)
                 # Not beside a running search, which needs the processors; again where a later end kept others.
                 if record.progress is not Progress.RUNNING and heads.items() - scored.items():
                     self.pin_confusions(record)
@@ -213,7 +190,7 @@ class View:
         Raises:
             InputError: The store has gone or is another one now.
         """
-        heads = own_heads(record)
+        heads = kept_heads(record)
         for trial, counts, names in validation_confusions(record):
             if len(counts) > MOST_CLASSES:
                 return
@@ -236,119 +213,7 @@ class View:
         return self.storage.get_study_id_from_name(self.config.name)
 
 
-def read_only(app: Callable[..., Iterable[bytes]], why_not: Callable[[], str]) -> Callable[..., Iterable[bytes]]:
-    """Returns a WSGI application that looks, and answers all else with 403 and the reason.
-
-    What the dashboard would write could only be kept in memory, and be lost: better to say so than to seem to save it.
-
-    Args:
-        app: The dashboard. Where it cannot read its study, it prints a traceback at each poll of each browser.
-        why_not: Returns why the study cannot be read, '' where it can: that is answered with 503 and the reason.
-    """
-
-    def looking(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ.get("REQUEST_METHOD", "GET") not in ("GET", "HEAD"):
-            return _refused(start_response, "403 Forbidden", REFUSAL)
-        if environ.get("PATH_INFO", "").startswith(_OF_THE_STUDY) and (reason := why_not()):
-            return _refused(start_response, "503 Service Unavailable", reason)
-        return app(environ, start_response)
-
-    return looking
-
-
-def _refused(start_response: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "application/json")])
-    return [json.dumps({"reason": reason}).encode()]
-
-
-def kept_trials(record: StudyRecord) -> list[FrozenTrial]:
-    """Returns the trials of which a head is in the study directory, best first."""
-    kept = set(kept_numbers(record.folder))
-    return [trial for trial in record.ranked if trial.number in kept]
-
-
-def own_heads(record: StudyRecord) -> dict[int, object]:
-    """Returns which files the kept trials' own heads are just now, by the trials' numbers."""
-    return {trial.number: identity(path_of(record.folder, trial.number)) for trial in kept_trials(record)}
-
-
 def small_figures(record: StudyRecord) -> Iterable[tuple[str, Any]]:
     """Returns the figures that the dashboard has not itself, and their names: few points, few digits."""
     gallery = Gallery(record, most_curves=CURVES)
     return ((name, gallery[name]) for name in gallery if name in _OF_OUR_OWN)
-
-
-def note_on(record: StudyRecord) -> str:
-    """Returns what the study found so far, as Markdown."""
-    summary, config = record.summary, record.config
-    drawn = ", ".join(name for name, one in config.space.items() if isinstance(one, (list, dict)))
-    searched = _as_text(config.head or drawn)
-    state = f"{record.progress}; {END_TO_COME}" if record.lacks_its_end else record.progress
-    lines = [f"{summary.trials} of {config.trials} trials, {state}.", ""]
-    lines += [f"Searched: {searched}; by {validation_in_words(config.objective)}.", ""]
-    if record.article is not None:
-        lines += [f"The article's head: {record.article.value:.4f} (trial {record.article.number}).", ""]
-    if summary.test and summary.verdict:
-        lines += [summary.verdict, ""]
-    if summary.best and summary.best.store:
-        lines += [f"The best head takes the features of {_as_text(summary.best.store)}.", ""]
-    if using := cost_in_words(summary, summary.best):
-        lines += [f"An image with it: {using}.", ""]
-    means = {one.trial: mean_in_words(config.objective, one) for one in record.finalists}
-    beside = "".join(f" {name} |" for name in store_head(record))
-    if record.ranked:
-        lines += [
-            f"| trial | {objective_in_words(config.objective)} | repeated | parameters |{beside} head |",
-            f"| ---: | ---: | ---: | ---: |{' --- | ---: |' if beside else ''} --- |",
-        ]
-    for trial in record.ranked[:5]:
-        notes, mean = TrialNotes.of(trial), means.get(trial.number, "-")
-        size, head = f"{notes.parameters:,}", _as_text(describe_head(notes.head))
-        cells = "".join(f" {_as_text(cell)} |" for cell in store_cells(record, trial))
-        lines.append(f"| {trial.number} | {trial.value:.4f} | {mean} | {size} |{cells} {head} |")
-    return "\n".join([*lines, "", "Kept heads, curves and confusion matrices are artifacts of their trials."])
-
-
-def _as_text(name: str) -> str:
-    """A name in Markdown as it is, whatever is in it: what would be markup is an entity there."""
-    return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in printable(name))
-
-
-def validation_confusions(record: StudyRecord) -> Iterable[tuple[FrozenTrial, list[list[int]], list[str]]]:
-    """Yields the (true, called) counts on the validation rows and the class names, for each trial's own head.
-
-    Nothing with folds, where a trial has no head of its own.
-
-    Raises:
-        InputError: The store has gone or is another one now.
-    """
-    config = record.config
-    kept = ((trial, path_of(record.folder, trial.number)) for trial in kept_trials(record))
-    trials = [trial for trial, path in kept if path.is_file() and path.suffix != OWN]
-    if config.folds or not trials:
-        return
-    use_backend(rather=config.backend)
-    start_backend()
-    classes = read_metadata(path_of(record.folder, trials[0].number)).classes
-    rows = read_split(record.folder).get("validation", [])
-    feeds: dict[str, Feed] = {}
-    for trial in trials:
-        name, path = TrialNotes.of(trial).store, path_of(record.folder, trial.number)
-        if name not in feeds:
-            feeds[name] = _validation(record, name, classes, rows)
-        feed = feeds[name]
-        model = for_features_of(path, read_head(path).model, feed.store.header)
-        metrics = measure(predict_probabilities(model, feed), feed.labels, feed.store.classes)
-        yield trial, [list(counts) for counts in metrics.confusion], list(feed.store.classes)
-
-
-def _validation(record: StudyRecord, name: str, classes: Sequence[str], rows: Sequence[int]) -> Feed:
-    """The validation rows in the store of a name."""
-    stores = record.config.stores_by_name.get(name, record.config.stores)
-    store = stores.validation or stores.features
-    opened = FeatureStore(Path(store.path))
-    opened.check_recorded(store.identity, "this study was made with")
-    source = with_classes(opened, classes, known_to=str(record.folder))
-    if any(row >= len(opened) for row in rows):
-        raise InputError(record.folder / SPLIT_FILE, field="rows", expected=f"rows of {opened.path}", found="others")
-    return Feed(source, np.asarray(rows, np.int64), memory_bytes=2**28)
