@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
+from types import TracebackType
 
 from features.runtime.errors import BottleneckError
 
@@ -42,4 +43,13 @@ def _clear(error: BaseException, *, but: BaseException | None) -> None:
     while found is not None and found is not but and id(found) not in seen:
         seen.add(id(found))
         clear_frames(found.__traceback__)
+        _cut(found.__traceback__)
         found = found.__cause__ or found.__context__
+
+
+def _cut(trace: TracebackType | None) -> None:
+    """Ends a traceback above the first function within another one, which keeps what that one had, cleared or not."""
+    while trace is not None:
+        if trace.tb_next is not None and {*trace.tb_next.tb_frame.f_code.co_freevars} - {"__class__"}:
+            trace.tb_next = None
+        trace = trace.tb_next

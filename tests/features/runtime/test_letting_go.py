@@ -35,6 +35,24 @@ def test_a_stop_or_a_refusal_holds_nothing(error, cause):
     assert [found() for found in held] == [None] * (1 if cause is None else 2)
 
 
+def test_nor_does_a_function_within_another_one_hold_what_that_had():
+    def outer() -> None:
+        features = np.zeros(8)
+        held.append(weakref.ref(features))
+
+        def inner() -> None:
+            fails(KeyboardInterrupt(features.shape))
+
+        inner()
+
+    held.clear()
+    with pytest.raises(KeyboardInterrupt) as kept, nothing_kept():
+        outer()
+    assert kept.value.args == ((8,),)
+    assert kept.traceback[-1].name == "outer"
+    assert [found() for found in held] == [None, None]
+
+
 def test_what_nobody_expects_can_be_looked_into():
     held.clear()
     with pytest.raises(ZeroDivisionError) as kept, nothing_kept():
