@@ -24,6 +24,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, console, say
 from features.runtime.errors import BottleneckError, DiskFullError, InputError
 from features.runtime.keras_settings import drawn_as_before
+from features.runtime.letting_go import nothing_kept
 from features.runtime.lock import WriterLock
 from features.runtime.options import described, takes_options
 from features.runtime.text import counted
@@ -97,7 +98,7 @@ def run_study(
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)
-    with heard(progress), drawn_as_before():
+    with nothing_kept(), heard(progress), drawn_as_before():
         return _run(given, build, images, _telling(on_stage))
 
 

@@ -19,6 +19,7 @@ from features.runtime.backend import start_backend, use_backend
 from features.runtime.command import bars, say
 from features.runtime.errors import InputError
 from features.runtime.keras_settings import drawn_as_before
+from features.runtime.letting_go import nothing_kept
 from features.runtime.options import A_PATH, NO_PATH, checked, described, takes_options
 from features.store.reader import FeatureStore
 
@@ -188,5 +189,5 @@ def run_extraction(
     """
     use_backend(options.backend)
     told: Say = say if progress else lambda line: None
-    with bars("images", shown=progress) as bar, drawn_as_before():
+    with nothing_kept(), bars("images", shown=progress) as bar, drawn_as_before():
         return extract_stores(images, stores, options, frame=frame, say=told, on_progress=bar("extracting"))

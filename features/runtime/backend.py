@@ -17,7 +17,7 @@ from features.runtime.collector import importing
 from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.forks import note_start, refuse_a_fork
-from features.runtime.keras_settings import pin_settings, without_settings
+from features.runtime.keras_settings import numpys_draws_put_back, pin_settings, without_settings
 from features.runtime.streams import fill_closed
 from features.runtime.text import abridged, one_line
 from features.runtime.unseen import stderr_unseen
@@ -82,7 +82,7 @@ def start_backend() -> None:
     """
     refuse_a_fork()
     with _starting:  # one thread: what stands in another's environment meanwhile is not what it came with
-        with _interrupts_held(), stderr_unseen(), without_settings(), importing():
+        with _interrupts_held(), stderr_unseen(), without_settings(), numpys_draws_put_back(), importing():
             import keras  # noqa: F401
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()

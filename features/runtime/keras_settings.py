@@ -20,6 +20,8 @@ from importlib import import_module
 from tempfile import gettempdir
 from typing import Any
 
+import numpy as np
+
 from features.runtime.unseen import Together
 
 _VARIABLES = ("KERAS_NNX_ENABLED", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
@@ -127,6 +129,16 @@ def seed_put_back() -> Iterator[None]:
     finally:
         for name, value in before.items():
             state.set_global_attribute(name, value)
+
+
+@contextmanager
+def numpys_draws_put_back() -> Iterator[None]:
+    """After it, NumPy draws what it would have drawn: what Keras imports draws from it, or JAX that it finds."""
+    before = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 @contextmanager

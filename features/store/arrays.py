@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,17 @@ class ArrayFiles:
         return tuple(key for key in keys_of(self.source) if key not in (FEATURES, LABELS, *OPTIONAL))
 
 
+def _dtype_named(given: npt.DTypeLike) -> str:
+    """The name of a dtype, which an array's own is equal to but is not."""
+    name = given
+    if not isinstance(given, str):
+        with suppress(TypeError, ValueError):
+            name = np.dtype(given).name
+    if not (isinstance(name, str) and name in DTYPES):
+        raise InputError("dtype", expected=" or ".join(DTYPES), found=given)
+    return name
+
+
 def _alone(path: Path) -> FileArray:
     if is_npz(path):
         raise InputError(path, expected="an .npy, one array", found="an .npz")
@@ -225,7 +237,7 @@ def arrays_to_store(
     arrays: Arrays,
     destination: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
+    dtype: npt.DTypeLike | None = None,
     batch_size: int | None = None,
     on_progress: OnProgress = unwatched,
 ) -> None:
@@ -234,7 +246,7 @@ def arrays_to_store(
     Args:
         arrays: Features and what is known of them.
         destination: The store; absent, or made of these very arrays.
-        dtype: ``float16`` or ``float32``; by default what loses nothing, or float32 of float64.
+        dtype: float16 or float32, by name or as NumPy's; by default what loses nothing, or float32 of float64.
         batch_size: Rows in a batch of the store.
         on_progress: Told of the progress; a row counts half as it is checked, and half as it is written.
 
@@ -244,9 +256,8 @@ def arrays_to_store(
         BottleneckError: The disk is full, or another process writes the destination.
     """
     destination = Path(destination)
-    if dtype not in (None, *DTYPES):
-        raise InputError("dtype", expected=" or ".join(DTYPES), found=dtype)
-    kind, rows, in_batch = dtype or arrays.dtype, len(arrays), rows_in_batch(batch_size, otherwise=BATCH)
+    kind = arrays.dtype if dtype is None else _dtype_named(dtype)
+    rows, in_batch = len(arrays), rows_in_batch(batch_size, otherwise=BATCH)
     require_place(destination)
     digest = hashlib.sha256()
     for piece, features in arrays.pieces(kind):

@@ -120,7 +120,7 @@ def save_projection(path: Path, projection: Projection) -> None:
     Raises:
         BottleneckError: It cannot be written.
     """
-    with h5py.File("basis.h5", "w", driver="core", backing_store=False, libver=("earliest", "v108")) as file:
+    with h5py.File.in_memory(libver=("earliest", "v108")) as file:
         file.create_dataset(DATASET, data=projection.basis)
         file.attrs[SOURCE] = projection.compressed_from
         file.flush()

@@ -107,7 +107,7 @@ class FeatureStore(FeatureSource):
         paths: Sequence[str] | None = None,
         patients: Sequence[str] | None = None,
         parts: Sequence[str] | None = None,
-        dtype: str | None = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> Self:
         """Makes a store of features from elsewhere (timm, CLIP, DINOv2, ...), as ``features.convert`` does.
 
@@ -123,7 +123,7 @@ class FeatureStore(FeatureSource):
             patients: (rows,) patient of each row, '' where unknown: rows of one patient stay in one part of a split.
             parts: (rows,) ``train``, ``validation`` or ``test``, or what they are often called, '' for none: a search
                 uses them as they are.
-            dtype: ``float16`` or ``float32``; by default what ``X`` has, or float32 of float64.
+            dtype: float16 or float32, by name or as NumPy's; by default what ``X`` has, or float32 of float64.
 
         Raises:
             InputError: An array does not fit, or there is another file; nothing was written.

@@ -85,7 +85,7 @@ def file_image(model: Any, attributes: dict[str, Any]) -> bytes:
     """
     from heads.model.keras_internals import write_model  # only who writes needs Keras
 
-    with h5py.File("head.hdf5", "w", driver="core", backing_store=False) as file:
+    with h5py.File.in_memory() as file:
         write_model(model, file)
         for name, value in attributes.items():
             file.attrs[name] = value

@@ -49,7 +49,7 @@ def as_attributes(path: Path, text: str | bytes | None) -> Iterator[Any]:
     Raises:
         InputError: It is no JSON object, or a value cannot be an attribute.
     """
-    with h5py.File(NAME, "w", driver="core", backing_store=False) as file:
+    with h5py.File.in_memory() as file:
         for name, value in ({} if text is None else _parsed(path, text)).items():
             if name not in _KNOWN:
                 continue

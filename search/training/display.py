@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -21,10 +22,12 @@ from search.trials.ranking import article_trial, is_counted, ranking
 
 REDRAW_EVERY = 0.25
 """Seconds: counting trials and ranking them must not slow epochs of 50 ms."""
+_OF_A_KERNEL = "JPY_PARENT_PID"
+"""The variable by which a notebook's kernel, and what is called from it, knows who started it."""
 
 
 class Display:
-    """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) one line a finished trial."""
+    """A table that is redrawn in a terminal or a notebook; elsewhere (a log, a pipe) a line for each finished trial."""
 
     def __init__(
         self,
@@ -131,4 +134,13 @@ def _live() -> Live | NotebookTable | None:
         return None
     if console.is_jupyter:
         return NotebookTable()
-    return Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+    return Live(console=console, refresh_per_second=4, transient=True) if _moves_cursor() else None
+
+
+def _moves_cursor() -> bool:
+    """Whether several lines can be drawn over.
+
+    They cannot in a log or a pipe, though it is to be coloured (``FORCE_COLOR``), nor below a notebook's cell, which
+    gives a program that it calls (``!python -m search.run``) a terminal and shows every table beneath the last one.
+    """
+    return console.is_terminal and console.file.isatty() and _OF_A_KERNEL not in os.environ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import random
 import signal
@@ -24,7 +25,9 @@ from search import RunOptions, open_study, run_study, run_study_on_ray
 from search.on_ray import NOT_HERE
 from search.running import heard
 from search.setup.images import ImageOptions
+from search.setup.stores import StudyData
 from search.training.display import Display
+from search.training.pool import Pool
 
 FEW = {"trials": 5, "epochs": 4, "folds": 0, "finalists": 2, "repeats": 2, "progress": False}
 
@@ -124,6 +127,20 @@ def test_a_search_leaves_the_process_as_it_was(world, tmp_path, capsys):
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def test_a_stopped_search_leaves_memory_to_the_cell_that_goes_on_with_it(world, tmp_path, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "epoch", stopped)
+    before = {id(one) for one in gc.get_objects() if isinstance(one, StudyData | Pool)}
+    options = FEW | {"study": world / "tiny.toml", "out": tmp_path / "study"}
+    with made_searches(), pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps the last error
+        run_study(world / "store.h5", **options)
+    assert "pool.py" in str(kept.traceback)
+    gc.collect()  # which made searches do without
+    assert not [one for one in gc.get_objects() if isinstance(one, StudyData | Pool) and id(one) not in before]
 
 
 def test_of_two_searches_at_once_the_last_one_that_ends_is_heard_again():

@@ -27,8 +27,11 @@ SETTINGS = {
 }
 START = """
 import os, sys
+import numpy as np
 from features.runtime.backend import start_backend, use_backend
-use_backend(); start_backend()
+np.random.seed(3); drawn = np.random.random()
+np.random.seed(3); use_backend(); start_backend()
+assert np.random.random() == drawn
 import keras
 c = keras.config
 print(c.image_data_format(), c.floatx(), c.epsilon(), c.dtype_policy().name, c.max_epochs(), c.is_nnx_enabled())
@@ -73,7 +76,7 @@ def test_what_a_notebook_has_set_to_debug_tensorflow_is_set_back_and_said(capsys
         '{"floatx": "bfloat16", "epsilon": 1}',  # which Keras refuses to be imported with
     ],
 )
-def test_a_file_of_settings_is_not_read_nor_changed_and_its_folder_keeps_the_weights(tmp_path, told):
+def test_a_file_of_settings_is_not_read_nor_changed_its_folder_keeps_the_weights_and_numpy_its_draws(tmp_path, told):
     (tmp_path / "keras.json").write_text(told)
     told_too = {"KERAS_HOME": str(tmp_path), "KERAS_MAX_EPOCHS": "1", "KERAS_NNX_ENABLED": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", START]

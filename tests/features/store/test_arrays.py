@@ -138,6 +138,17 @@ def test_how_a_script_has_numpy_treat_underflow_decides_nothing_and_stays(tmp_pa
     assert store.features[0].flat[0] == 0
 
 
+@pytest.mark.parametrize("given", ["float16", np.float16, np.dtype("float16"), np.dtype(">f2")], ids=repr)
+def test_a_dtype_may_be_that_of_another_array(tmp_path, given):
+    assert FeatureStore.from_arrays(tmp_path / "s.h5", vectors(), LABELS, dtype=given).header.dtype == "float16"
+
+
+@pytest.mark.parametrize("given", ["half", "", int, np.dtype("float64"), 3, ["float16"]], ids=repr)
+def test_another_dtype_is_refused(tmp_path, given):
+    with pytest.raises(InputError, match="dtype: expected float16 or float32, found"):
+        FeatureStore.from_arrays(tmp_path / "s.h5", vectors(), LABELS, dtype=given)
+
+
 def test_npy_files_beside_each_other(tmp_path):
     for name, values in {
         "X": vectors(),

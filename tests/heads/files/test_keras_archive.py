@@ -21,7 +21,7 @@ from heads.files.formats import probabilities_of
 from heads.files.head_file import read_head, read_metadata, save_head
 from heads.files.keras_archive import CONFIG, WEIGHTS
 from heads.files.metadata import IMAGE_MODEL, KIND, file_attributes
-from heads.files.metadata_json import NAME, to_json
+from heads.files.metadata_json import NAME, as_attributes, to_json
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
 
@@ -145,6 +145,11 @@ def test_without_room_for_temporary_files_a_sound_one_is_not_called_damaged(tmp_
     for told in (full, gone):
         assert told.value.exit_status == 1
         assert "head.keras" not in str(told.value)
+
+
+def test_two_threads_may_each_be_reading_one():
+    with as_attributes(Path("a.keras"), '{"kind": "head"}') as one, as_attributes(Path("b.keras"), None) as other:
+        assert (dict(one.attrs), dict(other.attrs)) == ({"kind": "head"}, {})
 
 
 def test_the_json_says_what_the_attributes_say(tmp_path):

@@ -62,6 +62,19 @@ def test_what_it_writes_is_what_model_save_writes(tmp_path) -> None:
     np.testing.assert_array_equal(read(features), model(features))
 
 
+def test_two_threads_may_each_be_writing_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, write, images = build_head(HeadSpec(conv_width=16), SHAPE, 3), keras_internals.write_model, []
+
+    def meanwhile(model: keras.Model, file: h5py.File) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(keras_internals, "write_model", write)
+            images.append(file_image(model, {}))
+        write(model, file)
+
+    monkeypatch.setattr(keras_internals, "write_model", meanwhile)
+    assert [file_image(model, {})] == images
+
+
 def test_keras_asks_for_tensorflow_by_the_name_that_is_hidden() -> None:
     theirs = module_utils.LazyModule("json")
     assert theirs._available is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from ended_study import EndedStudy, end_study, probabilities
-from rich.console import Console
+from terminal import terminal
 
 from features.runtime.errors import InputError
 from heads.metrics.scoring import EpochRecord, Score
@@ -115,7 +114,7 @@ def test_the_best_on_the_mean_wins_though_another_had_the_best_value(ended, bank
 
 
 def test_the_display_calls_no_repeat_the_articles_head(ended, bank, monkeypatch):
-    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    console = terminal(monkeypatch)
     monkeypatch.setattr(display, "console", console)
     monkeypatch.setattr(display, "REDRAW_EVERY", 0)
     repeat(ended)

@@ -10,6 +10,7 @@ import pytest
 from made_study import MadeStudy, make_config
 from optuna.trial import TrialState
 from rich.console import Console
+from terminal import terminal
 
 from search.training import display
 from search.training.display import Display
@@ -63,7 +64,7 @@ def test_a_table_ranks_each_trial_once_and_the_articles_beside_them(made, monkey
     monkeypatch.setattr("search.trials.ranking.score_of", known)
     made.train(6)
     scored.clear()
-    shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch, more=0)
+    shown(made, terminal(monkeypatch), monkeypatch, more=0)
     completed = [trial.number for trial in made.opened.study.trials if trial.state == TrialState.COMPLETE]
     assert sorted(scored) == sorted([*completed, 0])
 
@@ -87,10 +88,26 @@ def test_where_epochs_are_counted_the_time_left_follows_from_them(made, monkeypa
 
 
 def test_in_a_terminal_it_is_a_table(made, monkeypatch):
-    text = shown(made, Console(file=io.StringIO(), width=120, force_terminal=True), monkeypatch)
+    text = shown(made, terminal(monkeypatch), monkeypatch)
     assert "3 of 12 done" in text
     assert f"article's head {made.opened.study.trials[0].value:.4f}" in text
     assert "trial 2: complete" not in text
+
+
+def test_a_log_that_is_to_be_coloured_is_a_log(made, monkeypatch):
+    console = Console(file=io.StringIO(), width=200, _environ={"FORCE_COLOR": "1"})
+    assert console.is_terminal
+    text = shown(made, console, monkeypatch)
+    assert text.startswith("trial 2: complete 0.")
+    assert "\x1b[1A" not in text
+
+
+def test_a_program_that_a_notebook_calls_has_a_terminal_and_draws_nothing_over(made, monkeypatch):
+    console = terminal(monkeypatch)
+    monkeypatch.setenv("JPY_PARENT_PID", "7")
+    text = shown(made, console, monkeypatch)
+    assert text.startswith("trial 2: complete 0.")
+    assert "\x1b[1A" not in text
 
 
 def test_in_a_notebook_it_is_a_table_that_is_drawn_over_and_goes(made, monkeypatch):
@@ -108,4 +125,4 @@ def test_in_a_notebook_it_is_a_table_that_is_drawn_over_and_goes(made, monkeypat
 
 
 def test_who_wants_to_hear_nothing_hears_nothing(made, monkeypatch):
-    assert shown(made, Console(file=io.StringIO(), force_terminal=True, quiet=True), monkeypatch) == ""
+    assert shown(made, terminal(monkeypatch, quiet=True), monkeypatch) == ""
