@@ -80,6 +80,10 @@ class FeatureStore(FeatureSource):
         """The path by which the file is opened again, also once the process works in another folder."""
         return from_here(self.path, self._absolute)
 
+    def __fspath__(self) -> str:
+        """Where the file is, so that a store may be given wherever a path is asked for."""
+        return str(self.place)
+
     @cached_property
     def features(self) -> npt.NDArray[Any]:
         """(rows, views, height, width, channels), memory-mapped when it is first asked for.

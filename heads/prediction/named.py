@@ -30,7 +30,9 @@ def listed_images(images: Images) -> list[Image | FeatureStore]:
     if not named:
         raise InputError("images", expected="at least one", found="none")
     for one in named:
-        if isinstance(one, FeatureStore) and len(named) == 1:
+        if isinstance(one, FeatureStore):  # which has a path, and is read by its rows
+            if len(named) > 1:
+                raise _refused(one)
             continue
         if not isinstance(one, str | os.PathLike) or not isinstance(os.fspath(one), str):
             raise _refused(one)

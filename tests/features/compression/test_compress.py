@@ -1,6 +1,7 @@
 """``features.compress``: the basis, the pass, what goes on after a kill, and what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -143,6 +144,16 @@ def test_a_source_that_became_another_one_is_not_gone_on_with(tmp_path):
     features.compress(tmp_path / "first.h5", tmp_path / "out.h5", channels=3, progress=False)
     with pytest.raises(InputError, match="features: expected those of the source"):
         features.compress(tmp_path / "second.h5", tmp_path / "out.h5", channels=3, progress=False)
+
+
+def test_an_open_store_stands_for_its_path(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(source.path.parent)
+    opened = FeatureStore(source.path.name)
+    monkeypatch.chdir(tmp_path)
+    assert Path(opened).samefile(source.path)
+    small = features.compress(opened, "small.h5", channels=4, progress=False)
+    assert small.header.feature_shape[-1] == 4
+    assert isinstance(features.convert(opened, "article.h5", progress=False), Path)
 
 
 def test_too_few_patients_for_a_split_are_said(tmp_path):
