@@ -95,6 +95,8 @@ def run_study(
     build = None if head is None or isinstance(head, str) else head
     if build is not None and not callable(build):
         raise InputError("head", expected="a function, or its name", found=type(build).__name__)
+    if not callable(on_stage):
+        raise InputError("on_stage", expected="a function", found=type(on_stage).__name__)
     told = {"features": features, "head": head if build is None else name_of(build), **options}
     images = take_images(told)
     given = RunOptions.given(told)

@@ -6,6 +6,7 @@ stops it. The study itself is in the storage: it goes on without the driver, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ STOPPING_S = 120.0
 """Seconds that workers have for a snapshot and for giving their trials back, where somebody stops the driver."""
 HEARD_S = 10.0
 """Seconds in which each says before that it has heard; one that was never placed, for want of room, cannot."""
+_OF_A_GPU = 0.75
+"""Share of a GPU's memory that JAX reserves for a process that has the GPU for itself (its default)."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,20 @@ class Placement:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker's program is told of that. Ray itself would tell it to use one thread."""
+        """What a worker's program is told of that. Ray itself would tell it to use one thread.
+
+        Of a GPU that several share, each takes its part, or what it needs: JAX would reserve three quarters of all of
+        its memory at once, and TensorFlow the whole.
+        """
         number = str(self.threads or "")
-        return {"OMP_NUM_THREADS": number, "TF_NUM_INTRAOP_THREADS": number}
+        told = {"OMP_NUM_THREADS": number, "TF_NUM_INTRAOP_THREADS": number}
+        if 0 < self.gpus < 1:
+            part = {
+                "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{_OF_A_GPU * self.gpus:.3g}",
+                "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            }
+            told |= {name: os.environ.get(name, value) for name, value in part.items()}
+        return told
 
 
 @dataclass(eq=False)

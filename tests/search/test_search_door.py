@@ -100,6 +100,7 @@ def test_a_study_that_is_stopped_goes_on_and_is_that_of_an_undisturbed_run(world
         ({"out": "study"}, "expected no study there yet, found study.json; pass --resume"),
         ({"out": "study", "resume": True, "epochs": 9}, "study.json: epochs: expected 4, found 9"),
         ({"features": "absent.h5"}, "absent.h5"),
+        ({"on_stage": 5}, "on_stage: expected a function, found int"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_the_commands_line(world, monkeypatch, options, said):

@@ -144,6 +144,16 @@ def test_stores_of_parts_have_the_names_of_those_to_train_on(tmp_path, monkeypat
     assert (alone.name, alone.address) == ("", str(tmp_path / "a=b.h5"))
 
 
+def test_workers_that_share_a_gpu_share_its_memory(monkeypatch):
+    names = "XLA_PYTHON_CLIENT_MEM_FRACTION", "TF_FORCE_GPU_ALLOW_GROWTH"
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert not Placement(gpus=1).environment.keys() & {*names}
+    assert [Placement(gpus=0.5).environment[name] for name in names] == ["0.375", "true"]
+    monkeypatch.setenv(names[0], "0.2")  # somebody knows better
+    assert Placement(gpus=0.5).environment[names[0]] == "0.2"
+
+
 def test_workers_have_the_whole_url_from_the_environment(tmp_path, store, monkeypatch):
     whole, placed = "postgresql://anna:hunter2@host/heads", []
     monkeypatch.setenv(VARIABLE, whole)
