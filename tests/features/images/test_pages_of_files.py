@@ -59,6 +59,17 @@ def test_a_page_is_found_without_going_through_all_before_it(tmp_path, monkeypat
     assert [decode_image(Page(path, number), 4)[0, 0, 0] for number in (100, 3, 64)] == [101, 198, 137]
 
 
+def test_the_first_frame_of_a_grey_gif_can_be_had(tmp_path):
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16)  # fewer have a palette of their own
+    frames = [Image.fromarray(np.roll(greys, number)) for number in range(3)]
+    path = written(tmp_path / "a.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    reading = Reading()
+    assert np.array_equal(decode_image(path, 16, reading)[..., 0], greys)
+    assert reading.tally.counts == {Noticed.PAGES: 1}
+    for number in (1, 2, 3):
+        assert np.array_equal(decode_image(Page(path, number), 16)[..., 0], np.roll(greys, number - 1))
+
+
 def test_files_whose_further_pages_were_not_used_are_counted(tmp_path):
     reading = Reading()
     for number, content in enumerate((*KINDS.values(), encoded(FRAMES[0], "TIFF"), paged("MPO"))):
