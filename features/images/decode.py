@@ -252,6 +252,8 @@ def _upright(source: Source, size: int | None, reading: Reading) -> _Upright:
                 reading.tally.add(Noticed.WINDOW)
             _turn_upright(image)
             upright = _eight_bits(image, reading)
+            if upright is image and image.format == "GIF":
+                upright = image.copy()  # asked for pages, Pillow begins anew and lets go of the pixels
         several = may_have_pages(image)
     if several and not isinstance(source, Page) and has_pages(source):
         reading.tally.add(Noticed.PAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,9 +20,15 @@ from features.images import dicom
 from features.images.dicom_pixels import HEAD
 from features.images.entries import is_image_name
 from features.images.folder import IMAGE_FIELDS, ImageTable
-from features.images.pillow_internals import Places, cut_is_damaged, give_places, places_of_pages
+from features.images.pillow_internals import (
+    Places,
+    cut_is_damaged,
+    give_places,
+    has_deep_colours,
+    places_of_pages,
+)
 from features.images.plugins import formats
-from features.images.reading import ImageFile, Page, Source, file_holding, open_file
+from features.images.reading import MAX_PIXELS, ImageFile, Page, Source, file_holding, open_file
 from features.runtime.files import identity
 from features.runtime.portable import cpu_count
 from features.runtime.text import counted
@@ -30,6 +37,8 @@ Pages = Literal["first", "all"]
 """What ``--pages`` takes."""
 _PAGED = frozenset(("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "DICOM", "FLI", "IM", "SPIDER"))
 """Formats whose frames are images of equal rank: not the layers of a PSD, the sizes of an icon, a camera's preview."""
+_IN_ORDER = frozenset(("GIF", "PNG", "WEBP", "AVIF"))
+"""Formats whose frames are made one from another: each costs all before it."""
 _SUBFILE = 254
 _REDUCED, _MASK = 1, 4
 _NUMBERED = re.compile(r"(?P<file>.+)#(?P<number>[1-9]\d{0,8})", re.DOTALL)
@@ -42,10 +51,58 @@ def open_image(source: Source) -> Iterator[Image.Image]:
     Raises:
         Exception: Whatever Pillow raises.
     """
-    with cut_is_damaged(), _image_of(source) as image:
-        if isinstance(source, Page) and source.number > 1:
-            _go_to(source, image)
-        yield image
+    with cut_is_damaged():
+        if not (isinstance(source, Page) and source.number > 1):
+            with _image_of(source) as image:
+                yield image
+        elif _reel.reaches(source):
+            yield _reel.frame(source)
+        else:
+            with _image_of(source) as image:
+                if _can_go_on(image):
+                    _reel.begin(source)
+                    yield _reel.frame(source)
+                else:
+                    _go_to(source, image)
+                    yield image
+
+
+def _can_go_on(image: Image.Image) -> bool:
+    """Whether frames of an open file may be copied: a copy has no lower bytes, and is made before its size is asked."""
+    return image.format in _IN_ORDER and image.width * image.height <= MAX_PIXELS and not has_deep_colours(image)
+
+
+class _Reel(threading.local):
+    """The file that a thread has pages of, at the page that it had last: all of them cost the file's length once."""
+
+    def __init__(self) -> None:
+        self._file: tuple[object, ...] | None = None
+        self._image: Image.Image | None = None
+
+    def reaches(self, page: Page) -> bool:
+        """Whether it has this very file, and is not beyond the page."""
+        if self._image is None or self._image.tell() >= page.number:
+            return False
+        return self._file == (page.path, identity(page.path))
+
+    def begin(self, page: Page) -> None:
+        """Takes the file of a page in memory, so that none stays open."""
+        self._image = None
+        self._file = page.path, identity(page.path)
+        with open_file(page.path) as file:
+            self._image = _image_of(file.read())
+
+    def frame(self, page: Page) -> Image.Image:
+        """Goes on to a page; returns what may be turned and closed without the next ones being others for it."""
+        image, self._image = self._image, None  # what fails is not gone on with
+        assert image is not None
+        image.seek(page.number - 1)
+        shown = image.copy()
+        self._image = image
+        return shown
+
+
+_reel = _Reel()
 
 
 def _go_to(page: Page, image: Image.Image) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_images import encoded
-from PIL import Image, TiffImagePlugin
+from PIL import GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from features.images.decode import UndecodableError, decode_image, original_image
 from features.images.folder import scan_folder
@@ -57,6 +57,58 @@ def test_a_page_is_found_without_going_through_all_before_it(tmp_path, monkeypat
             decode_image(Page(path, number), 4)
     written(path, stack(range(200, 100, -1)) + b" ")
     assert [decode_image(Page(path, number), 4)[0, 0, 0] for number in (100, 3, 64)] == [101, 198, 137]
+
+
+COUNTED = {
+    "gif": (GifImagePlugin.GifImageFile, "_seek"),
+    "png": (PngImagePlugin.PngImageFile, "_seek"),
+    "webp": (WebPImagePlugin.WebPImageFile, "_get_next"),
+}
+
+
+@pytest.mark.parametrize("ending", COUNTED)
+def test_a_frame_that_is_made_of_those_before_it_goes_on_from_the_last_that_was_had(ending, tmp_path, monkeypatch):
+    def film(colours: range) -> bytes:
+        first, *others = (Image.new("RGB", (8, 8), (colour, 0, 255 - colour)) for colour in colours)
+        options = {"lossless": True} if ending == "webp" else {}
+        return encoded(first, ending.upper(), save_all=True, append_images=others, **options)
+
+    kind, name = COUNTED[ending]
+    gone, go = [], getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda *told: gone.append(1) or go(*told))
+    path = written(tmp_path / f"a.{ending}", film(range(0, 200, 2)))
+    reds = [int(decode_image(Page(path, number), 4)[0, 0, 0]) for number in range(1, 101)]
+    assert np.abs(np.array(reds) - range(0, 200, 2)).max() <= 2
+    assert len(gone) < 100 * 5  # by itself Pillow goes through 5,000
+    for number in (101, 100, 20, 20, 500, 21):
+        if number > 100:
+            with pytest.raises(UndecodableError, match="no such page"):
+                decode_image(Page(path, number), 4)
+        else:
+            assert abs(int(decode_image(Page(path, number), 4)[0, 0, 0]) - 2 * (number - 1)) <= 2
+    written(path, film(range(200, 0, -2)))
+    assert abs(int(decode_image(Page(path, 50), 4)[0, 0, 0]) - 102) <= 2
+
+
+def test_frames_laid_on_those_before_them_are_the_same_in_whatever_order_they_are_asked_for(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = [Image.fromarray(generator.integers(0, 256, (6, 6, 4), np.uint8)) for _ in range(6)]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=[1, 2, 3, 1, 2, 3])
+    path = written(tmp_path / "a.gif", content)
+    backwards = {number: np.asarray(original_image(Page(path, number))) for number in range(6, 0, -1)}
+    for number in range(1, 7):
+        assert np.array_equal(np.asarray(original_image(Page(path, number))), backwards[number]), number
+
+
+def test_the_first_frame_of_a_grey_gif_can_be_had(tmp_path):
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16)  # fewer have a palette of their own
+    frames = [Image.fromarray(np.roll(greys, number)) for number in range(3)]
+    path = written(tmp_path / "a.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    reading = Reading()
+    assert np.array_equal(decode_image(path, 16, reading)[..., 0], greys)
+    assert reading.tally.counts == {Noticed.PAGES: 1}
+    for number in (1, 2, 3):
+        assert np.array_equal(decode_image(Page(path, number), 16)[..., 0], np.roll(greys, number - 1))
 
 
 def test_files_whose_further_pages_were_not_used_are_counted(tmp_path):
