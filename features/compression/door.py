@@ -10,7 +10,7 @@ from features.compression.compression import Compressed, compress_store
 from features.compression.options import CompressionOptions
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import bars
-from features.runtime.options import checked, described, takes_options
+from features.runtime.options import checked, takes_options, tell_options
 from features.runtime.text import percent
 from features.store.reader import FeatureStore
 
@@ -42,8 +42,7 @@ def compress(
     return FeatureStore(run_compression(Path(store), Path(out), chosen, progress=progress).path)
 
 
-if compress.__doc__:
-    compress.__doc__ = compress.__doc__.replace("    {options}", described(CompressionOptions))
+tell_options(compress, CompressionOptions)
 takes_options(compress, CompressionOptions)
 
 

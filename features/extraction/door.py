@@ -20,7 +20,7 @@ from features.runtime.command import bars, say
 from features.runtime.errors import InputError
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.letting_go import nothing_kept
-from features.runtime.options import A_PATH, NO_PATH, checked, described, takes_options
+from features.runtime.options import A_PATH, NO_PATH, checked, takes_options, tell_options
 from features.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def extract_several(
     return {path.stem: FeatureStore(path) for path in stores}
 
 
-if extract.__doc__:
-    extract.__doc__ = extract.__doc__.replace("    {options}", described(ExtractionOptions, but=["table"]))
+tell_options(extract, ExtractionOptions, but=["table"])
 takes_options(extract, ExtractionOptions)
 takes_options(extract_several, ExtractionOptions)
 

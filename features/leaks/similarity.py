@@ -186,7 +186,7 @@ class Similarity:
         sample = images.sample()
         sample = sample[_without_copies(straight[sample] - straight[sample].mean(0))]
         both = np.concatenate([straight[sample], mirrored[sample]])
-        mean = both.mean(0)
+        mean = both.mean(0, dtype=np.float32)
         both -= mean
         number = min(DIRECTIONS, len(both) // 16, int(np.prod(images.feature_shape)) // 64)
         directions = _principal(both, number)

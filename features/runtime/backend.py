@@ -53,11 +53,14 @@ def use_backend(name: str | None = None, *, rather: str | None = None) -> str:
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
     given = name or running or os.environ.get("KERAS_BACKEND")
     chosen = given or next((b for b in (rather, *BACKENDS) if b and find_spec(b)), BACKENDS[0])
+    where, known = "KERAS_BACKEND" if given and not name else "--backend", " or ".join(BACKENDS)
+    if running and running not in BACKENDS:  # by keras.json, say; whatever is asked for, it is too late for another
+        hint = f"in a new process, set KERAS_BACKEND={BACKENDS[0]} before keras is imported"
+        raise InputError("keras", expected=known, found=f"{running}, already in use", hint=hint)
     if chosen not in BACKENDS:
-        where = "--backend" if name or running else "KERAS_BACKEND"
-        raise InputError(where, expected=" or ".join(BACKENDS), found=chosen)
+        raise InputError(where, expected=known, found=chosen)
     if not find_spec(chosen):
-        raise InputError("--backend", expected=f"{chosen} to be installed", found="no such package")
+        raise InputError(where, expected=f"{chosen} to be installed", found="no such package")
     if running not in (None, chosen):
         raise InputError("--backend", expected=f"{running}, already in use", found=chosen)
     os.environ["KERAS_BACKEND"] = chosen

@@ -209,4 +209,13 @@ def joined(given: Any) -> Any:
 def described(model: type[BaseModel], *, but: Collection[str] = ()) -> str:
     """Returns the fields, but for some, with their descriptions, as lines of a Google docstring's section."""
     fields = ((name, field) for name, field in model.model_fields.items() if name not in but)
-    return "\n".join(f"        {name}: {field.description}" for name, field in fields)
+    return "\n".join(f"    {name}: {field.description}" for name, field in fields)
+
+
+def tell_options(function: Callable[..., Any], model: type[BaseModel], *, but: Collection[str] = ()) -> None:
+    """Puts the fields, but for some, in the place of ``{options}`` in a function's docstring.
+
+    That loses the indentation of the code that it stands in, which it has up to Python 3.12 and not from 3.13 on.
+    """
+    if function.__doc__:
+        function.__doc__ = inspect.cleandoc(function.__doc__).replace("{options}", described(model, but=but))

@@ -10,7 +10,7 @@ from typing import Any
 
 from features.runtime.command import bars, say
 from features.runtime.errors import InputError
-from features.runtime.options import checked, described, option_name, takes_options
+from features.runtime.options import checked, option_name, takes_options, tell_options
 from features.runtime.text import counted, listed, printable
 from features.store.array_files import is_array_file
 from features.store.arrays import ArrayFiles, arrays_to_store
@@ -71,8 +71,7 @@ def convert(
     return FeatureStore(made.path) if made.is_store else made.path
 
 
-if convert.__doc__:
-    convert.__doc__ = convert.__doc__.replace("    {options}", described(ConversionOptions))
+tell_options(convert, ConversionOptions)
 takes_options(convert, ConversionOptions)
 
 

@@ -17,6 +17,7 @@ from made_images import noise, put_image
 import features
 from features import BottleneckError, FeatureStore, InputError, extract, network_layers
 from features.extraction import extraction
+from features.runtime.options import tell_options
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -138,10 +139,33 @@ def test_options_are_said_once(invoke, door, own, options):
     assert list(parameters) == [*own, *(name for name in options.model_fields if name not in own)]
     _, told, _ = invoke(f"features.{door.__name__}", "--help")
     for name, field in options.model_fields.items():
-        assert f"{name}: " in door.__doc__
+        assert f"\n    {name}: " in inspect.getdoc(door)
         assert parameters[name].default == field.default
         assert f"--{name.replace('_', '-')}" in told
     assert "--no-" not in told
+
+
+@pytest.mark.parametrize("read", [str, inspect.cleandoc], ids=["up to Python 3.12", "from 3.13 on"])
+def test_options_stand_in_a_docstring_however_python_keeps_it(read):
+    def door() -> None: ...
+
+    door.__doc__ = read("""Does it.
+
+    Args:
+        progress: Whether to show it.
+        options: Those of the command:
+
+    {options}
+
+    Returns:
+        Nothing.
+    """)
+    tell_options(door, features.CompressionOptions)
+    kept = inspect.getdoc(door)
+    assert "\n    channels: " in kept
+    assert "{" not in kept
+    assert kept.startswith("Does it.\n\nArgs:\n    progress: ")
+    assert kept.endswith("\n\nReturns:\n    Nothing.")
 
 
 ORDERS = (

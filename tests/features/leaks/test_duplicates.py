@@ -205,7 +205,8 @@ def test_memory_is_that_of_the_sketches_whatever_the_store(tmp_path, monkeypatch
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.threshold < 0.6
-    assert peak < store.features.nbytes / 2  # of 26 MB; most of it are the sketches, 2 MB, and the workers' chunks
+    # Of 26 MB: the sketches, 2 MB, the workers' chunks, and, counted from NumPy 2.5 on, 7 MB in which eigh works.
+    assert peak < store.features.nbytes * 2 / 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 600), (5, 1, 120)])

@@ -61,6 +61,26 @@ def test_the_one_that_runs_is_taken_and_no_second_one(monkeypatch):
         use_backend(other)
 
 
+@pytest.mark.parametrize("asked", [None, "jax", "tensorflow"])
+def test_a_process_in_which_keras_runs_on_another_one_is_told_so_whatever_it_asks_for(monkeypatch, asked):
+    """As a notebook in which Keras was imported with ``torch`` in its keras.json."""
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(backend=SimpleNamespace(backend=lambda: "torch")))
+    said = "^keras: expected tensorflow or jax, found torch, already in use; in a new process, set KERAS_BACKEND="
+    with pytest.raises(InputError, match=said):
+        use_backend(asked)
+
+
+def test_one_that_is_not_installed_is_said_to_be_of_who_named_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(backend, "find_spec", lambda name: name == "tensorflow")
+    with pytest.raises(InputError, match=r"^KERAS_BACKEND: expected jax to be installed, found no such package"):
+        use_backend()
+    with pytest.raises(InputError, match=r"^--backend: expected jax to be installed, found no such package"):
+        use_backend("jax")
+
+
 @pytest.mark.parametrize(
     ("chosen", "rather", "installed", "taken"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import defaultdict
+from itertools import chain
 
 from conftest import ROOT
 
@@ -35,3 +37,19 @@ def test_an_extra_is_installed_by_one_command_wherever_it_is_said():
             assert named <= PROJECT["optional-dependencies"].keys(), path
         elif path.name != "extras.py":
             assert f"'{PROJECT['name']}[" not in text, path
+
+
+def test_a_package_has_one_lower_bound_wherever_it_is_named():
+    bounds = defaultdict(set)
+    for line in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        name, bound = re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)", line).groups()
+        bounds[name].add(bound)
+    assert {name: told for name, told in bounds.items() if len(told) > 1} == {}
+
+
+def test_the_pythons_that_it_is_for_are_said_to_be_so():
+    said = (re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", line) for line in PROJECT["classifiers"])
+    minors = [int(match[1]) for match in said if match]
+    assert PROJECT["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    *others, last = (f"3.{minor}" for minor in minors)
+    assert f"You need Python {', '.join(others)} or {last} " in (ROOT / "README.md").read_text()
