@@ -48,7 +48,11 @@ def existing_database(url: str, name: str | None, *, reading: bool = False) -> R
         if "studies" not in tables:
             raise no_record(where, name, "a database without studies" if tables else "an empty database")
         database = _database(url, skip_table_creation=True, stays_open=not reading)
-        require_study(database, where, name)
+        try:
+            require_study(database, where, name)
+        except BaseException:
+            database.engine.dispose()
+            raise
         return database
 
     with _opening(url):

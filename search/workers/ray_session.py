@@ -36,8 +36,6 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # which under ``uv run`` sends the current folder around, data and all
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-_TOKEN = ("RAY_AUTH_MODE", "token")
-"""So that a Ray that is started, which listens to other machines, does not run what anybody sends; 2.59 has it so."""
 
 
 @contextmanager
@@ -63,8 +61,6 @@ def ray_session(address: str, *, workers: int, cpus_per_worker: int = 1, gpus_pe
     told = _checked(address)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    if told == LOCAL and "ray" not in sys.modules:  # which reads it while it is imported
-        os.environ.setdefault(*_TOKEN)
     try:
         import ray  # an extra
     except ImportError as error:

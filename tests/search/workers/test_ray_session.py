@@ -44,22 +44,6 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         enter()
 
 
-@pytest.mark.parametrize(("address", "mode"), [("local", "token"), ("head:6379", "none")])
-def test_a_ray_that_is_started_asks_for_a_token_and_knows_so_when_it_is_imported(tmp_path, monkeypatch, address, mode):
-    (tmp_path / "ray.py").write_text(
-        "import os, pathlib\n"
-        "pathlib.Path(__file__).with_name('mode').write_text(os.environ.get('RAY_AUTH_MODE', 'none'))\n"
-        "raise ImportError\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "")  # which is taken back at the end, and is not there until then
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    with pytest.raises(BottleneckError, match="ray is not installed"):
-        enter(address)
-    assert (tmp_path / "mode").read_text() == mode
-
-
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
