@@ -17,9 +17,9 @@ from features.runtime.collector import importing
 from features.runtime.command import say
 from features.runtime.errors import STOPS, InputError
 from features.runtime.forks import note_start, refuse_a_fork
+from features.runtime.jax_devices import require_jax_device
 from features.runtime.keras_settings import numpys_draws_put_back, pin_settings, without_settings
 from features.runtime.streams import fill_closed
-from features.runtime.text import abridged, one_line
 from features.runtime.unseen import stderr_unseen
 
 Backend = Literal["tensorflow", "jax"]
@@ -89,24 +89,11 @@ def start_backend() -> None:
             import keras  # noqa: F401
         logging.getLogger("tensorflow").addFilter(_of_retracing)  # which takes each filter once
         changed = pin_settings()
-        _require_device()
+        if sys.modules["keras"].backend.backend() == "jax":  # TensorFlow has a CPU, whatever else
+            require_jax_device()
         note_start()
     if changed:  # by who imported Keras, for other work: a command has imported it here
         say(f"note: Keras is set anew in this process, it had {', '.join(changed)}")
-
-
-def _require_device() -> None:
-    """Lets JAX look for its devices now, where it can be said in one line that there are none; TensorFlow has a CPU."""
-    if sys.modules["keras"].backend.backend() != "jax":
-        return
-    import jax
-
-    try:
-        jax.default_backend()
-    except (AssertionError, RuntimeError) as error:  # the first where a machine has no GPU that CUDA could look for
-        asked, reason = jax.config.jax_platforms, abridged(one_line(str(error) or "there is none"), 300)
-        expected = "devices that JAX can start here, as cpu is"
-        raise InputError("JAX_PLATFORMS", expected=expected, found=asked or "none given", hint=reason) from error
 
 
 def _of_retracing(record: logging.LogRecord) -> bool:

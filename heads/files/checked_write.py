@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from features.hdf5.door import opened, reading
 from features.runtime.errors import BottleneckError, InputError
 from features.runtime.files import disk_error, no_temporary_folder, replacing, replacing_folder
+from features.runtime.jax_devices import exact_products
 from features.runtime.lock import WriterLock
 from features.runtime.portable import DISK_FULL
 from features.runtime.text import abridged
@@ -74,7 +74,7 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
             is no room there, or for temporary files. What was there before is unchanged.
     """
     in_place = replacing_folder if form.is_folder else replacing
-    with _exact_products(), WriterLock(out), in_place(out) as temporary:
+    with exact_products(), WriterLock(out), in_place(out) as temporary:
         try:
             with stderr_unseen(), warnings_unseen(), logs_unseen():  # which converters have a lot for
                 expected = probabilities_of(model, rows)
@@ -90,18 +90,6 @@ def write_checked(out: Path, form: Format, model: Any, attributes: dict[str, Any
             reason = next(iter(_OF_A_FUNCTION.sub("", str(error)).strip().splitlines()), type(error).__name__)
             raise BottleneckError(f"{out}: cannot be written as {form.title}: {abridged(reason, 200)}") from error
         return _difference(out, expected, found)
-
-
-def _exact_products() -> AbstractContextManager[Any]:
-    """A GPU may round products to 10 bits: what is compared is computed without."""
-    import keras
-
-    try:
-        return cast(AbstractContextManager[Any], keras.device("cpu:0"))
-    except RuntimeError:  # JAX, which was told of other devices alone, by JAX_PLATFORMS
-        import jax
-
-        return cast(AbstractContextManager[Any], jax.default_matmul_precision("float32"))
 
 
 def _lacking(error: Exception, out: Path, temporary: Path) -> BottleneckError | None:
