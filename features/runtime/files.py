@@ -291,7 +291,7 @@ def write_array(path: Path, array: Any, *, shared: bool = False) -> None:
     content = io.BytesIO()
     np.save(content, array)
     with replacing(path, shared=shared) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())  # no copy, and no view that a kept error holds
 
 
 def make_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,8 @@ def test_files_whose_further_pages_were_not_used_are_counted(tmp_path):
 
 def test_previews_copies_and_what_is_damaged_are_no_pages(tmp_path):
     assert page_numbers(written(tmp_path / "a.jpg", paged("MPO"))) == [1]
-    path = tmp_path / "b.tif"
-    with path.open("w+b") as file, TiffImagePlugin.AppendingTiffWriter(file, new=True) as writer:
+    content = io.BytesIO()  # not a file, which would be closed before Pillow lets go of the writer
+    with TiffImagePlugin.AppendingTiffWriter(content, new=True) as writer:
         for frame, tags in (
             (FRAMES[0], {}),
             (FRAMES[1].resize((4, 4)), {254: 1}),
@@ -135,6 +136,7 @@ def test_previews_copies_and_what_is_damaged_are_no_pages(tmp_path):
         ):
             frame.save(writer, "TIFF", tiffinfo=tags)  # the second is a thumbnail, the last a mask
             writer.newFrame()
+    path = written(tmp_path / "b.tif", content.getvalue())
     with Image.open(path) as image:
         assert image.n_frames == 4
     assert (page_numbers(path), has_pages(path)) == ([1, 3], True)

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from PIL import EpsImagePlugin, Image
 
+from features.images import entries
 from features.images.decode import UndecodableError, original_image
 from features.images.entries import IMAGE_SUFFIXES, to_install, what_is_there
 from features.images.folder import scan_folder
@@ -46,8 +47,9 @@ HEIC = b"\0\0\0\x18ftypheic" + bytes(60)
 
 @pytest.fixture
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow as it is with no plugin, and without AVIF."""
+    """Pillow as it is with no plugin, and without AVIF, whatever is installed here."""
     monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG"})
+    monkeypatch.setattr(entries, "IMAGE_SUFFIXES", frozenset((".png",)))
 
 
 @pytest.mark.usefixtures("_alone")
