@@ -49,9 +49,9 @@ def main(
     backend: Annotated[str | None, typer.Option(help="tensorflow or jax.", show_default=False)] = None,
     **options: Any,
 ) -> None:
-    """Predicts the class of images, or of the rows of a store; the exit status is 1 if one of them could not be used.
+    """Predicts the class of images, or of the rows of a store.
 
-    The others are printed.
+    Where some cannot be used, the others are printed all the same, and the exit status is 1.
     """
     chosen = checked(PredictOptions, options, of="a prediction")
     loaded = load_head(head, backend=backend, classes=classes)

@@ -30,7 +30,11 @@ _hint = _Hint()
 
 
 def main(**given: Any) -> None:
-    """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs."""
+    """Searches for the best head over cached bottlenecks, reviewed in the Optuna dashboard while it runs.
+
+    Every option has a default: --features STORE, as features.extract makes it, is enough. At the end there are a report
+    and one sentence that says what was found. A search that was stopped goes on with --resume.
+    """
     _hint.resumable, _hint.joins = bool(given["resume"]), bool(given["join"])
     study = run_study(**given, on_stage=_hint.note)
     show_outcome(study.record)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,12 @@ def test_help_is_printed_without_starting_a_backend(runs):
     assert "--help" in run.output
     strange = {sign for sign in run.output if not (sign.isascii() or "\u2500" <= sign <= "\u257f")}
     assert not strange  # Rich takes words between colons for emoji, and cuts off with an ellipsis
+
+
+def test_help_is_filled_to_the_width_of_the_terminal(runs):
+    for paragraph in re.split(r"\n\s*\n", runs[1]["help"].output.partition("╭")[0]):
+        lines = [line.rstrip() for line in paragraph.splitlines() if line.strip()]
+        assert all(len(line) + len(f" {after.split()[0]}") > 78 for line, after in pairwise(lines)), paragraph
 
 
 @pytest.mark.parametrize("runs", ["search.cluster", "search.report"], indirect=True)

@@ -113,7 +113,10 @@ class ExtractionOptions(BaseModel):
         description="Of a file with several pages, the first, or all, each a row of the same patient.",
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, le=1 << 40, description="Skip an image of more pixels: it may be a bomb."
+        default=MAX_PIXELS,
+        ge=1,
+        le=1 << 40,
+        description="Skip an image of more pixels: it may be a decompression bomb.",
     )
     limit: int | None = Field(default=None, ge=1, description="At most this many files, evenly from the classes.")
     update: bool = Field(

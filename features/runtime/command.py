@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import signal
 import sys
 import threading
@@ -93,7 +94,7 @@ def run_command(main: Callable[..., Any], *, resume_hint: str | Callable[[], str
         SystemExit: Always: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
     """
     app = _new_app()
-    app.command()(with_named_paths(_ending_when_terminated(main)))
+    app.command(help=_help_of(main))(with_named_paths(_ending_when_terminated(main)))
     _run(app, resume_hint)
 
 
@@ -101,12 +102,17 @@ def run_commands(commands: Mapping[str, Callable[..., Any]], *, resume_hint: str
     """Runs the one of several commands that the command line begins with the name of, as ``run_command`` does."""
     app = _new_app()
     for name, main in commands.items():
-        app.command(name)(with_named_paths(_ending_when_terminated(main)))
+        app.command(name, help=_help_of(main))(with_named_paths(_ending_when_terminated(main)))
     _run(app, resume_hint)
 
 
 def _new_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _help_of(main: Callable[..., Any]) -> str:
+    """A command's docstring, a line for each paragraph: Typer keeps its line breaks, which a terminal breaks anew."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(main) or "").split("\n\n"))
 
 
 def _run(app: typer.Typer, resume_hint: str | Callable[[], str]) -> NoReturn:

@@ -49,7 +49,10 @@ class PredictOptions(NamedBackbone):
     )
     pages: Pages = Field(default="first", description="Of a file with several pages, the first, or all.")
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, le=1 << 40, description="Refuse an image of more pixels: it may be a bomb."
+        default=MAX_PIXELS,
+        ge=1,
+        le=1 << 40,
+        description="Refuse an image of more pixels: it may be a decompression bomb.",
     )
 
     def reading_for(self, metadata: HeadMetadata) -> Reading:
