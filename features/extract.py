@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -57,8 +58,14 @@ def main(
         return
     if images is None or store is None:
         raise _MissingError(f"Missing argument '{'images' if images is None else 'store'}'")
-    for line in describe(*run_extraction(images, stores_told(store, chosen), chosen)):
+    stores = stores_told(store, chosen)
+    for line in describe(*run_extraction(images, stores, chosen)):
         say(line)
+    say(f"search over {'them' if len(stores) > 1 else 'it'}:  python -m search.run {_as_features(stores)}")
+
+
+def _as_features(stores: Iterable[Path]) -> str:
+    return " ".join(f"--features {shlex.quote(str(path))}" for path in stores)
 
 
 def _only(field: str, told: Sequence[_T]) -> _T:

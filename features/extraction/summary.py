@@ -205,4 +205,4 @@ def _describe_images(summary: ExtractionSummary) -> Iterator[str]:
     if summary.known:
         yield f"{counted(summary.known, 'patient')} in all, taken from {summary.patient_source}"
     if summary.unknown:
-        yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern"
+        yield f"warning: the patient of {summary.unknown:,} images is unknown: see --group-pattern and --table"

@@ -393,7 +393,8 @@ def _remarks_on_patients(patients: Patients) -> Iterator[str]:
     if unknown:
         yield (
             f"the patient of {unknown} of {len(patients.names)} images is unknown, so images of one patient may fall on"
-            " both sides of a split: name the patient's place in the file names with --group-pattern"
+            " both sides of a split: --group-pattern says where the patient is in a file's name, or a column of --table"
+            " names it"
         )
 
 

@@ -66,8 +66,8 @@ def show_outcome(record: StudyRecord) -> None:
     if export:
         say(f"export what is recommended:  {export.command}")
     review = shlex.quote(hidden(config.storage)) if config.storage else shlex.quote(str(folder / JOURNAL))
-    say(f"read its report:       {where}/{REPORT_FILE}")
-    say(f"review the study:      optuna-dashboard {review}")
+    say(f"read its report:             {where}/{REPORT_FILE}")
+    say(f"review the study:            optuna-dashboard {review}")
 
 
 def _repeated(finalist: FinalistRecord, folds: int) -> str:

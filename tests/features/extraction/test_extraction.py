@@ -183,7 +183,7 @@ def test_the_list_of_skipped_images_is_bounded_in_the_summary_and_whole_beside_t
         (images / name).touch()
     lines = command(images, tmp_path / "s.h5", *OPTIONS)[1].splitlines()
     assert sum("an empty file" in line for line in lines) == 5
-    assert lines[-1] == f"skipped 7 more: {tmp_path / 's.h5.skipped.csv'}"
+    assert lines[-2] == f"skipped 7 more: {tmp_path / 's.h5.skipped.csv'}"
     assert [row[0] for row in listed(tmp_path / "s.h5")[1:]] == sorted(names)
 
 

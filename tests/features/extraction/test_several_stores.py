@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,7 +118,9 @@ def test_every_store_is_what_it_is_by_itself_and_each_image_is_decoded_once(imag
         assert f"{store}: 9 images, 1 skipped, {store.stat().st_size / 1e6:,.1f} MB" in lines
     assert sum("images/s" in line and line.startswith("10 images in") for line in lines) == 1
     assert sum(line.startswith("A: 4 images of") for line in lines) == 1
-    assert lines[-1] == "skipped A/A-9-1.png: not an image that Pillow reads"
+    assert lines[-2] == "skipped A/A-9-1.png: not an image that Pillow reads"
+    told = [word for store in stores for word in ("--features", str(store))]
+    assert shlex.split(lines[-1])[2:] == ["them:", "python", "-m", "search.run", *told]
     for store, backbone, layer, size in zip(stores, (one, one, other, other), "bbhh", (32, 48) * 2, strict=True):
         alone = tmp_path / "alone" / store.name
         told = {"views": "identity,flip", "batch_size": BATCH, "backbone": backbone, "image_size": size}
