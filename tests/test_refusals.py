@@ -164,6 +164,10 @@ COMMANDS: dict[str, Case] = {
         "{study}: expected no study there yet, found study.json; pass --resume to go on with it, or --out for another",
     ),
     "none to resume": (GOOD + "--resume", "{new}: study.json: expected a study directory, found no such file"),
+    "none begun to resume": (
+        GOOD + "--out {study}/heads --resume",
+        "{study}/heads: expected a study to go on with, found no study.json: none was begun; without --resume the same",
+    ),
     "another store to resume": (
         "search.run --features {store.h5} --out {study} --resume",
         "{store.h5}: fingerprint: expected ",

@@ -187,6 +187,9 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     goes_on = begun if given.images or given.join else given.resume
     if given.join:  # before a record is read, or a database asked; what these and the study file say is checked later
         _check_together(given)
+    if goes_on and not begun and folder.is_dir():  # killed before it was, perhaps, when nothing is lost
+        hint = "without --resume the same command begins one"
+        raise InputError(folder, expected="a study to go on with", found=f"no {STUDY_FILE}: none was begun", hint=hint)
     recorded = StudyConfig.read(folder) if goes_on else None
     if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
