@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -157,7 +156,7 @@ class Study:
 
         chosen = checked(ExportOptions, options, of="an export")
         with drawn_as_before():
-            exported = export_head(self._place, out, chosen, backend=_running_backend())
+            exported = export_head(self._place, out, chosen)
         if exported.remark:
             say(f"note: {exported.remark}")
         return exported.path
@@ -211,9 +210,3 @@ def open_study(folder: str | Path) -> Study:
         InputError: The folder is no study directory.
     """
     return Study(folder)
-
-
-def _running_backend() -> str | None:
-    """The backend that Keras runs on, which takes heads of every other too; None where it has not been started."""
-    keras = sys.modules.get("keras")
-    return keras.backend.backend() if keras else None
