@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import say
+from features.runtime.errors import BottleneckError
 from features.runtime.files import from_here
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
@@ -184,7 +185,10 @@ class Study:
         return f"<table>{''.join(rows)}</table>"
 
     def _facts(self) -> list[tuple[str, str]]:
-        record = self.record
+        try:
+            record = self.record
+        except BottleneckError as error:  # to be shown is no time to fail: the directory may be gone by now
+            return [("not readable", f"{error}")]
         finished = sum(trial.state.is_finished() for trial in record.trials)
         facts = [("study", f"{record.config.name}, {record.progress}")]
         facts.append(("trials", f"{finished} of {record.config.trials}"))
