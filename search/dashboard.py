@@ -35,9 +35,8 @@ def main(
         try:
             server = make_server(host, port, only_as(shown.app, host), _Server, _QuietHandler)
         except OSError as error:
-            raise InputError(
-                "--host, --port", expected="a free one", found=f"{host}:{port} ({error.strerror})"
-            ) from error
+            found = f"{host}:{port} ({error.strerror})"
+            raise InputError("--host, --port", expected="this machine's, and a free one", found=found) from error
         with server:
             address = f"http://{host}:{server.server_port}/dashboard/studies/{shown.study_id}"
             tell(f"{address}  {study}, read only; Ctrl-C ends it")

@@ -324,7 +324,7 @@ def test_the_command_serves_until_it_is_interrupted(made, tmp_path, stop):
         taken = [*command[:-1], address[2]]
         second = subprocess.run(taken, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 2
-        assert second.stderr.splitlines()[-1].startswith("error: --host, --port: expected a free one")
+        assert second.stderr.splitlines()[-1].startswith("error: --host, --port: expected this machine's, and a free ")
         assert list(temporary.iterdir())
         process.send_signal(stop)
         assert process.wait(30) == 128 + stop
