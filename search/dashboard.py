@@ -18,6 +18,7 @@ import typer
 from features.runtime.command import run_command, tell
 from features.runtime.errors import InputError
 from search.review.dashboard_study import BegunAnewError, DashboardStudy
+from search.review.read_only import only_as
 from search.setup.config import StudyConfig
 
 
@@ -32,11 +33,10 @@ def main(
     with tempfile.TemporaryDirectory(prefix="bottleneck-dashboard-") as artifacts:
         shown = DashboardStudy(study, config, Path(artifacts))
         try:
-            server = make_server(host, port, shown.app, _Server, _QuietHandler)
+            server = make_server(host, port, only_as(shown.app, host), _Server, _QuietHandler)
         except OSError as error:
-            raise InputError(
-                "--host, --port", expected="a free one", found=f"{host}:{port} ({error.strerror})"
-            ) from error
+            found = f"{host}:{port} ({error.strerror})"
+            raise InputError("--host, --port", expected="this machine's, and a free one", found=found) from error
         with server:
             address = f"http://{host}:{server.server_port}/dashboard/studies/{shown.study_id}"
             tell(f"{address}  {study}, read only; Ctrl-C ends it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.arithmetic import as_numpy_comes
 from features.runtime.command import say
+from features.runtime.errors import BottleneckError
 from features.runtime.files import from_here
 from features.runtime.keras_settings import drawn_as_before
 from features.runtime.options import checked, takes_options
@@ -157,7 +157,7 @@ class Study:
 
         chosen = checked(ExportOptions, options, of="an export")
         with drawn_as_before():
-            exported = export_head(self._place, out, chosen, backend=_running_backend())
+            exported = export_head(self._place, out, chosen)
         if exported.remark:
             say(f"note: {exported.remark}")
         return exported.path
@@ -185,7 +185,10 @@ class Study:
         return f"<table>{''.join(rows)}</table>"
 
     def _facts(self) -> list[tuple[str, str]]:
-        record = self.record
+        try:
+            record = self.record
+        except BottleneckError as error:  # to be shown is no time to fail: the directory may be gone by now
+            return [("not readable", f"{error}")]
         finished = sum(trial.state.is_finished() for trial in record.trials)
         facts = [("study", f"{record.config.name}, {record.progress}")]
         facts.append(("trials", f"{finished} of {record.config.trials}"))
@@ -211,9 +214,3 @@ def open_study(folder: str | Path) -> Study:
         InputError: The folder is no study directory.
     """
     return Study(folder)
-
-
-def _running_backend() -> str | None:
-    """The backend that Keras runs on, which takes heads of every other too; None where it has not been started."""
-    keras = sys.modules.get("keras")
-    return keras.backend.backend() if keras else None

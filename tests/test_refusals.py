@@ -89,7 +89,7 @@ STUDIES: dict[str, str] = {
     "toml": "{toml.toml}: expected TOML, found ",
     "key": "{key.toml}: nmae: expected no such key, found 3",
     "nameless": "{nameless.toml}: name: expected a value, found none",
-    "path": "{path.toml}: name: expected string should match pattern ",
+    "path": "{path.toml}: name: expected letters, digits, ., - and _, which name a folder, found '",
     "empty": "{empty.toml}: space: expected at least one list or range to search over, found none",
     "run": "{run.toml}: run.epochs: expected greater than or equal to 1, found 0",
     "sampler": "{sampler.toml}: run.sampler: expected 'tpe', 'bohb', 'random' or 'qmc', found 'grid'",
@@ -142,6 +142,14 @@ COMMANDS: dict[str, Case] = {
         GOOD + "--validation-fraction -0.1",
         "--validation-fraction: expected a number in [0, 1), found -0.1",
     ),
+    "a share of no use": (
+        GOOD + "--folds 3 --validation-fraction 0.2",
+        "--validation-fraction: expected none beside --folds, found 0.2",
+    ),
+    "a share of another store": (
+        GOOD + "--test {wide.h5} --test-fraction 0.2",
+        "--test-fraction: expected none beside --test, found 0.2",
+    ),
     "no number": (GOOD + "--test-fraction nan", "--test-fraction: expected a number in [0, 1), found nan"),
     "many folds": (
         GOOD + "--folds 40 --test-fraction 0",
@@ -164,6 +172,10 @@ COMMANDS: dict[str, Case] = {
         "{study}: expected no study there yet, found study.json; pass --resume to go on with it, or --out for another",
     ),
     "none to resume": (GOOD + "--resume", "{new}: study.json: expected a study directory, found no such file"),
+    "none begun to resume": (
+        GOOD + "--out {study}/heads --resume",
+        "{study}/heads: expected a study to go on with, found no study.json: none was begun; without --resume the same",
+    ),
     "another store to resume": (
         "search.run --features {store.h5} --out {study} --resume",
         "{store.h5}: fingerprint: expected ",

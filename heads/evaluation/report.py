@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from features.runtime.files import write_text
 from features.runtime.text import abridged, capitalized, listed, printable
@@ -255,8 +256,8 @@ def _card(mistake: Mistake, sight: Sight, classes: Sequence[str]) -> str:
     sure, chance = (f"{mistake.probabilities[index]:.3f}" for index in (mistake.called, mistake.true))
     seen = [(sight.image or None, "as it is"), (sight.for_called, f"for {called}"), (sight.for_true, f"for {true}")]
     return exhibit(
-        f"{called} {sure}",
-        f"is {true} {chance}",
+        Markup("<bdi>{}</bdi> {}").format(called, sure),  # what runs from right to left takes no figure along
+        Markup("is <bdi>{}</bdi> {}").format(true, chance),
         [printable(mistake.path), *([sight.reason] if sight.reason else [])],
         [(address, name if address else f"nothing speaks {name}") for address, name in seen if address is not None],
     )

@@ -157,7 +157,7 @@ def conclude(
         refit=departing.winner_refit(searched),
         calibration=departing.winner_calibration(first),
         test=test,
-        verdict=verdict(test),
+        verdict=verdict(test, alone=counted.trials == 1),
         notes=(*departing.lost.values(), *why_apart),
     )
 

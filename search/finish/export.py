@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,10 +137,18 @@ def _backend(form: Format, named: str | None) -> str | None:
     """The backend to write with: weights are the same on each, but only TensorFlow has some of the formats."""
     if not form.tensorflow:
         return named
+    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
+    instead = "export in a process of its own with --backend tensorflow"
     if named not in (None, "tensorflow"):
-        hint = "export in a process of its own with --backend tensorflow; .keras and .hdf5 need no other backend"
-        raise InputError("--backend", expected=f"tensorflow, which writes {form.title}", found=named, hint=hint)
-    return "tensorflow"
+        where, found = "--backend", named
+    elif not find_spec("tensorflow"):
+        where, found, instead = "OUT", "no such package", "install it"
+    elif running not in (None, "tensorflow"):
+        where, found = "OUT", f"{running}, already in use"
+    else:
+        return "tensorflow"
+    hint = f"{instead}; .keras and .hdf5 need no other backend"
+    raise InputError(where, expected=f"tensorflow, which writes {form.title}", found=found, hint=hint)
 
 
 def _copy_own(leaving: Leaving, out: Path, form: Format, config: StudyConfig, *, with_backbone: bool) -> Exported:

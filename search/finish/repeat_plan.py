@@ -111,7 +111,8 @@ def describe_plan(plan: FinalistPlan) -> str:
         return f"{made}; so many heads and runs were asked for."
     if plan.fits:
         return f"{made}, within {SHARE_IN_WORDS} of the search's {plan.search_trial_epochs:,}."
-    return f"{made}, the least that compares heads; the search had {plan.search_trial_epochs:,}."
+    why = "the least that compares heads" if plan.heads > 1 else "of the only head that there is"
+    return f"{made}, {why}; the search had {plan.search_trial_epochs:,}."
 
 
 def _fewer_and_fewer(

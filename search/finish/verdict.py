@@ -8,11 +8,12 @@ from search.record.recommended import ARTICLE, REPEATS
 from search.record.results import HeldOutTest
 
 
-def verdict(test: HeldOutTest | None) -> str:
+def verdict(test: HeldOutTest | None, *, alone: bool = False) -> str:
     """Returns the sentence.
 
     Args:
         test: See ``search.finish.held_out``; None where there are no test rows.
+        alone: Whether no other head than the article's was tried, as by a study of one trial.
     """
     if test is None:
         return "There were no test rows, so nothing is known about new patients."
@@ -27,7 +28,9 @@ def verdict(test: HeldOutTest | None) -> str:
     low, high = told.accuracy_interval
     mine = f"{percent(told.accuracy, 1)} correctly (95% interval {percent(low, 1)} to {percent(high, 1)})"
     if test.is_article and recommended is None:
-        return f"The search found nothing better than the article's head. {where}, that head classified {mine}."
+        begin = "No other head than the article's was tried"
+        begin = begin if alone else "The search found nothing better than the article's head"
+        return f"{begin}. {where}, that head classified {mine}."
     if recommended is not None and recommended.kind == ARTICLE:
         shown = "On the validation rows nothing was shown to be better than the article's head, which is recommended"
         return f"{shown}. {where}, it classified {mine}; the search's own winner {percent(test.accuracy, 1)}."

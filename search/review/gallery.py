@@ -84,14 +84,19 @@ class Gallery(Mapping[str, Figure]):
         ranked, objective = record.ranked, record.config.objective
         ways: dict[str, Callable[[], Figure]] = {}
         if self._sets:
-            ways[FigureName.IMPORTANCE] = lambda: parameter_figures.importance(self._shares)
+            ways[FigureName.IMPORTANCE] = self._importance  # no lambda: a notebook may pickle what it holds
         if len(ranked) > 1:
             for name in parameter_figures.parameter_names(ranked):
                 ways[name_of_parameter(name)] = partial(parameter_figures.slice_of, ranked, name, objective)
-            ways[FigureName.PARAMETERS_TOGETHER] = lambda: parameter_figures.parallel_coordinates(
-                ranked, objective, self.together[0]
-            )
+            ways[FigureName.PARAMETERS_TOGETHER] = self._parameters_together
         return ways
+
+    def _importance(self) -> Figure:
+        return parameter_figures.importance(self._shares)
+
+    def _parameters_together(self) -> Figure:
+        objective = self._record.config.objective
+        return parameter_figures.parallel_coordinates(self._record.ranked, objective, self.together[0])
 
 
 def _of_trials(record: StudyRecord, most_curves: int) -> dict[str, Callable[[], Figure]]:

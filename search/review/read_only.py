@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 _OF_THE_STUDY = ("/api/", "/artifacts/")
 """Where paths begin that the dashboard reads its study for."""
 REFUSAL = "this dashboard only looks at the study: its search alone writes it"
+_HERE = ("localhost", "127.0.0.1", "[::1]")
+_EVERYWHERE = ("", "0.0.0.0")
 
 
 def read_only(app: Callable[..., Iterable[bytes]], why_not: Callable[[], str]) -> Callable[..., Iterable[bytes]]:
@@ -29,6 +32,25 @@ def read_only(app: Callable[..., Iterable[bytes]], why_not: Callable[[], str]) -
         return app(environ, start_response)
 
     return looking
+
+
+def only_as(app: Callable[..., Iterable[bytes]], host: str) -> Callable[..., Iterable[bytes]]:
+    """Returns a WSGI application that answers to the name it is served at, and refuses others with 403.
+
+    A page from elsewhere whose own name comes to mean this machine (DNS rebinding) would be let read the study.
+
+    Args:
+        app: What answers.
+        host: Where it listens; on all addresses it answers to any name, as it lets others in.
+    """
+
+    def answering(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        asked = re.sub(r":\d*$", "", environ.get("HTTP_HOST", host)).lower()
+        if host in _EVERYWHERE or asked in (*_HERE, host.lower()):
+            return app(environ, start_response)
+        return _refused(start_response, "403 Forbidden", f"this dashboard is at {host} and localhost only")
+
+    return answering
 
 
 def _refused(start_response: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:

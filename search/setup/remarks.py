@@ -17,6 +17,13 @@ from search.setup.stores import StudyData
 UNEVEN = 5.0
 """A class with so many times the rows of another decides what the accuracy says."""
 
+_NEEDED = {
+    "dense_layers above 0": ("dense_units", "dense_dropout"),
+    "schedule plateau": ("plateau_factor", "plateau_patience"),
+    "optimizer sgd": ("optimizer", "momentum"),
+}
+"""What ``HeadSpec.idle`` tells the effect of parameters by."""
+
 
 def remarks(config: StudyConfig, space: Space, study: StudyData) -> Iterator[str]:
     """Yields what the user should know about rows, classes and space before the first trial.
@@ -36,6 +43,7 @@ def remarks(config: StudyConfig, space: Space, study: StudyData) -> Iterator[str
     yield from _uneven(config, data)
     if config.head is None:
         yield from _beside_the_space(space)
+        yield from _idle(space)
         yield from _one_place(space, study)
     if data.test is None:
         yield "no rows are kept for the test: nothing will be said of new patients"
@@ -104,6 +112,13 @@ def _beside_the_space(space: Space) -> Iterator[str]:
             f"the article's head lies outside of the space ({counted(len(beside), 'parameter')}: {listed(beside, 4)});"
             f" it is trained all the same, as trial 0{recorded}"
         )
+
+
+def _idle(space: Space) -> Iterator[str]:
+    for needed, names in _NEEDED.items():
+        if idle := [name for name in names if name in space.idle]:
+            have = "has" if len(idle) == 1 else "have"
+            yield f"{listed(idle, 4)} {have} no effect on any head of the space: that takes {needed}"
 
 
 def _one_place(space: Space, study: StudyData) -> Iterator[str]:

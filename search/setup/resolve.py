@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from features.runtime.errors import InputError
 from features.runtime.files import ROOT
+from features.runtime.options import option_name
 from features.runtime.text import listed, printable
 from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
@@ -187,6 +188,9 @@ def resolve(given: RunOptions, noted: Callable[[str, str], StudyConfig | None] =
     goes_on = begun if given.images or given.join else given.resume
     if given.join:  # before a record is read, or a database asked; what these and the study file say is checked later
         _check_together(given)
+    if goes_on and not begun and folder.is_dir():  # killed before it was, perhaps, when nothing is lost
+        hint = "without --resume the same command begins one"
+        raise InputError(folder, expected="a study to go on with", found=f"no {STUDY_FILE}: none was begun", hint=hint)
     recorded = StudyConfig.read(folder) if goes_on else None
     if not goes_on and begun:
         hint = "pass --resume to go on with it, or --out for another directory"
@@ -319,6 +323,7 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
     known = {name: value for name, value in otherwise.items() if value is not None}
     told = {name: value for name, value in given.model_dump(exclude_unset=True).items() if value is not None}
     options = RunOptions.model_validate(known | told)
+    _check_shares(given.model_fields_set, options)
     if options.join:
         _check_together(options)
     if len(options.features or ()) > 1:
@@ -329,6 +334,15 @@ def _filled_in(given: RunOptions, otherwise: dict[str, Any]) -> RunOptions:
         expected = "0, or at least 2 with the fused engine"
         raise InputError("--folds", expected=expected, found=f"{options.folds} with {options.engine}")
     return options.model_copy(update={"storage": storage_of(options.storage)}) if options.storage else options
+
+
+def _check_shares(given: Collection[str], options: RunOptions) -> None:
+    """Refuses a share that was given, and splits nothing off."""
+    pairs = {"validation": "validation_fraction", "folds": "validation_fraction", "test": "test_fraction"}
+    for instead, share in pairs.items():
+        if share in given and getattr(options, instead):
+            expected = f"none beside {option_name(instead)}"
+            raise InputError(option_name(share), expected=expected, found=getattr(options, share))
 
 
 def _check_with_several(options: RunOptions) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.runtime.errors import InputError
 from features.runtime.files import read_text, require_file
+from features.runtime.options import option_name
 from features.runtime.refusal import one_line
 from heads.model.spec import HeadSpec, without_added_defaults
-from search.setup.options import RunSection
+from search.setup.options import RunOptions, RunSection
 
 ARTICLE = HeadSpec()
 """The article's head: trial 0 of every study."""
@@ -114,10 +116,16 @@ class Range(BaseModel):
         return inside if on_grid else min(self.low + round(steps) * self.step, self.high)
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]*[\w-][\w.-]*", name):  # no dots alone: it is a folder's name
+        raise ValueError(f"expected letters, digits, ., - and _, which name a folder, found {name!r}")
+    return name
+
+
 class _StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]*[\w-][\w.-]*$")  # no dots alone: it is a folder's name
+    name: Annotated[str, AfterValidator(_folder_name)]
     description: str = ""
     run: RunSection = RunSection()
     space: dict[str, Any] = {}
@@ -180,6 +188,12 @@ class Space:
         most = {**self.fixed, **{name: max(values) for name, values in ends.items()}}
         variants = [{**most, name: value} for name, values in ends.items() for value in values]
         return [ARTICLE, *(HeadSpec(**values) for values in (most, *variants))]
+
+    @property
+    def idle(self) -> list[str]:
+        """The parameters that have no effect on any head of the space, whatever they are."""
+        of_the_space = self.extremes()[1:]
+        return [name for name in self.parameters if all(name in spec.idle for spec in of_the_space)]
 
     def typical(self) -> list[HeadSpec]:
         """Heads drawn evenly from the space, the same ones each time: what a bank may be planned with."""
@@ -260,11 +274,22 @@ def read_study_file(path: Path) -> StudyFile:
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, expected="TOML", found=str(error)) from error
     except ValidationError as error:
-        raise one_line(path, error) from error
+        raise _of_run(path, error) or one_line(path, error) from error
     space = Space.from_dict(parsed.space, str(path))
     if not space.parameters:
         raise InputError(path, field="space", expected="at least one list or range to search over", found="none")
     return StudyFile(path, parsed.name, parsed.description, parsed.run.model_dump(exclude_none=True), space)
+
+
+def _of_run(path: Path, error: ValidationError) -> InputError | None:
+    """Returns the refusal of a key of ``[run]`` that may not stand there, with those that may; otherwise None."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden" or first["loc"][:-1] != ("run",):
+        return None
+    name = str(first["loc"][-1])
+    hint = f"{option_name(name)} is for the command line" if name in RunOptions.model_fields else None
+    expected = f"one of {', '.join(RunSection.model_fields)}"
+    return InputError(path, field=f"run.{name}", expected=expected, found="unknown", hint=hint)
 
 
 def _suggest(trial: Suggesting, name: str, domain: Range | tuple[Scalar, ...]) -> Scalar:

@@ -108,6 +108,8 @@ class _Log:
         self._file: TextIO | None = None
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():  # in a folder from elsewhere it may lead to any file
+                path.unlink()
             self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:

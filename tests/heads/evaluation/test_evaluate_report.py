@@ -72,7 +72,7 @@ class TestPage:
         first, *_ = cards(page)
         assert path_of(first) == MISLABELLED
         assert len(cards(page)) == 28 - round(told["accuracy"] * 28)
-        assert re.search(r"<h3>bright [\d.]+ <small>is dark [\d.]+</small></h3>", first)
+        assert re.search(r"<h3><bdi>bright</bdi> [\d.]+ <small>is <bdi>dark</bdi> [\d.]+</small></h3>", first)
 
     def test_every_mistake_in_order_with_its_pictures(
         self, invoke: Any, made_world: World, untrained: Path, tmp_path: Path
@@ -89,7 +89,8 @@ class TestPage:
             store.header.paths[row] for row in sorted(wrong, key=lambda row: -probabilities[row].max())
         ]
         for card in cards(page):
-            called, sure, true, chance = re.search(r"<h3>(\w+) ([\d.]+) <small>is (\w+) ([\d.]+)", card).groups()
+            heading = r"<h3><bdi>(\w+)</bdi> ([\d.]+) <small>is <bdi>(\w+)</bdi> ([\d.]+)"
+            called, sure, true, chance = re.search(heading, card).groups()
             row = store.header.paths.index(path_of(card))
             assert float(sure) == pytest.approx(probabilities[row].max(), abs=6e-4)
             assert float(chance) == pytest.approx(probabilities[row, store.labels[row]], abs=6e-4)

@@ -39,6 +39,7 @@ from heads.files.metadata import IMAGE_MODEL, KIND, HeadMetadata, file_attribute
 from heads.files.metadata_json import to_json
 from heads.model.build import build_head
 from heads.model.spec import HeadSpec
+from search.finish import export
 from search.finish.export import on_images, recommended_head
 from search.finish.export_choice import Leaving, what_leaves
 from search.finish.tried import made_images
@@ -337,6 +338,22 @@ def test_what_only_tensorflow_writes_is_refused_on_jax(name, tmp_path):
     assert said.status == 2
     assert said.err.startswith("error: --backend: expected tensorflow, which writes ")
     assert len(said.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("running", "found"), [("jax", "jax, already in use; export in"), (None, "no such package; in")]
+)
+def test_nobody_who_named_no_backend_is_told_of_that_option(tmp_path, monkeypatch, running, found):
+    """In a notebook whose Keras runs on JAX, and where TensorFlow is not installed."""
+    if running:
+        monkeypatch.setattr(keras.backend, "backend", lambda: running)
+    else:
+        monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(InputError) as told:
+        search.open_study(FINISHED).export(tmp_path / "out.tflite")
+    assert str(told.value).startswith(f"OUT: expected tensorflow, which writes .tflite, found {found}")
+    assert str(told.value).endswith("; .keras and .hdf5 need no other backend")
     assert not list(tmp_path.iterdir())
 
 

@@ -74,6 +74,12 @@ def test_the_best_head_and_the_articles_are_compared_however_small_a_study_is(se
     )
 
 
+def test_a_study_of_the_articles_head_alone_compares_nothing(searched):
+    searched.trial(0.5)
+    assert describe_plan(searched.plan().record).startswith("1 head, ")
+    assert "trial-epochs, of the only head that there is; the search had 40." in describe_plan(searched.plan().record)
+
+
 def test_where_the_articles_head_is_the_best_it_is_compared_with_the_next(searched):
     fill(searched, 8 * EPOCHS, article=0.99)
     plan = searched.plan()

@@ -37,6 +37,8 @@ def test_the_sentence_agrees_with_the_interval(value, below, above):
 
 def test_other_ends_are_said_as_they_are():
     assert "nothing better than the article's head" in verdict(told(0, 0, 0, is_article=True))
+    only = verdict(told(0, 0, 0, is_article=True), alone=True)
+    assert only.startswith("No other head than the article's was tried. On 98 test images")
     assert verdict(told(0, -0.061, 0.061)).endswith("shown: they are equal here (95% interval -6.1 to +6.1 points).")
     assert "did not come through" in verdict(told(0, 0, 0, article=None, difference=None))
     assert "no test rows" in verdict(None)

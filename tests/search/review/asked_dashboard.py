@@ -14,9 +14,9 @@ from search.review.dashboard_study import DashboardStudy
 from search.setup.optuna_internals import id_of_trial
 
 
-def ask(app: Any, path: str, method: str = "GET") -> tuple[str, bytes]:
+def ask(app: Any, path: str, method: str = "GET", *, host: str = "127.0.0.1") -> tuple[str, bytes]:
     environment: dict[str, Any] = {"PATH_INFO": path.split("?", maxsplit=1)[0], "QUERY_STRING": path.partition("?")[2]}
-    environment["REQUEST_METHOD"] = method
+    environment |= {"REQUEST_METHOD": method, "HTTP_HOST": host}
     setup_testing_defaults(environment)
     answers: list[str] = []
     answer = app(environment, lambda status, *_: answers.append(status))

@@ -26,6 +26,7 @@ from search.record.study_record import read_record
 from search.review.dashboard_study import DashboardStudy
 from search.review.note import note_on
 from search.review.overlay import Overlay
+from search.review.read_only import only_as
 from search.review.svg import confusion_svg, curve_svg
 from search.setup.config import StudyConfig
 from search.trials.notes import TrialNotes
@@ -114,6 +115,28 @@ def test_whatever_would_write_is_refused_with_the_reason(made, tmp_path, method)
         assert "only looks" in json.loads(body)["reason"]
     assert (made.folder / JOURNAL).read_bytes() == before
     assert len(detail(view.app)["trials"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "answered"),
+    [
+        ("127.0.0.1", "localhost:8080", True),
+        ("127.0.0.1", "LOCALHOST", True),
+        ("127.0.0.1", "[::1]:8080", True),
+        ("127.0.0.1", "rebound.example.org:8080", False),
+        ("127.0.0.1", "127.0.0.1.example.org", False),
+        ("127.0.0.1", "", False),
+        ("Lab-7", "lab-7:8080", True),
+        ("lab-7", "rebound.example.org", False),
+        ("0.0.0.0", "lab-7.example.org:8080", True),
+    ],
+)
+def test_a_page_whose_own_name_came_to_mean_this_machine_reads_no_study(made, tmp_path, bound, asked, answered):
+    made.train(1)
+    app = only_as(DashboardStudy(made.folder, made.config, tmp_path / "artifacts").app, bound)
+    status, body = ask(app, "/api/studies/0", host=asked)
+    assert status.startswith("200" if answered else "403")
+    assert (b"trials" in body) == answered
 
 
 def test_the_storage_itself_refuses_to_change_a_trial(made):
@@ -294,10 +317,14 @@ def test_the_command_serves_until_it_is_interrupted(made, tmp_path, stop):
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(urllib.request.Request(f"{address[1]}/api/studies/0", method="DELETE"), timeout=30)
         refused.value.close()
+        elsewhere = urllib.request.Request(f"{address[1]}/api/studies/0", headers={"Host": "rebound.example.org"})
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(elsewhere, timeout=30)
+        refused.value.close()
         taken = [*command[:-1], address[2]]
         second = subprocess.run(taken, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 2
-        assert second.stderr.splitlines()[-1].startswith("error: --host, --port: expected a free one")
+        assert second.stderr.splitlines()[-1].startswith("error: --host, --port: expected this machine's, and a free ")
         assert list(temporary.iterdir())
         process.send_signal(stop)
         assert process.wait(30) == 128 + stop

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import html
 import json
+import pickle
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -438,6 +440,20 @@ def test_figures_of_a_notebook_have_a_template_and_those_of_a_report_none(finish
     figure = open_study(finished).figures()["history"]
     assert figure.layout.template.layout.xaxis.gridcolor
     assert Gallery(read_record(finished))["history"].layout.template.layout.xaxis.gridcolor is None
+
+
+def test_what_a_notebook_holds_of_a_study_can_be_pickled(finished):
+    gallery = open_study(finished).figures()
+    assert "importance" in gallery
+    again = pickle.loads(pickle.dumps(gallery))
+    assert all(again[name] == gallery[name] for name in gallery)
+
+
+def test_a_study_whose_directory_has_gone_is_shown_with_the_reason(finished, tmp_path):
+    study = open_study(shutil.copytree(finished, tmp_path / "study"))
+    shutil.rmtree(study.folder)
+    for shown in (repr(study), study._repr_html_()):
+        assert "study.json: expected a study directory, found no such file" in shown
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,15 @@ def test_an_article_head_that_the_space_cannot_draw_is_told_with_its_parameters(
     assert told.endswith("as trial 0")
 
 
+def test_parameters_that_no_head_of_the_space_uses_are_told_with_what_they_take(tmp_path):
+    searched = {"dense_units": [32, 64], "dense_dropout": [0.0, 0.5], "momentum": [0.8, 0.9], "dropout": [0.1, 0.5]}
+    lines = said(made_data(save(tmp_path / "s.h5")), Space.from_dict(searched, "here"))
+    assert [line for line in lines if "no effect" in line] == [
+        "dense_units, dense_dropout have no effect on any head of the space: that takes dense_layers above 0",
+        "momentum has no effect on any head of the space: that takes optimizer sgd",
+    ]
+
+
 def test_a_study_without_a_test_says_what_it_will_not_say(tmp_path):
     assert said(made_data(save(tmp_path / "s.h5"), test_share=0.0)) == [
         "no rows are kept for the test: nothing will be said of new patients"

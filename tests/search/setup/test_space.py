@@ -131,11 +131,30 @@ def test_or_zero_draws_both(tmp_path):
     assert 15 < sum(value == 0 for value in values) < 45
 
 
+@pytest.mark.parametrize(
+    ("data", "idle"),
+    [
+        ({"dropout": [0.1, 0.2], "momentum": [0.8, 0.9]}, ["momentum"]),
+        ({"optimizer": ["adam", "adamw"], "dense_layers": [0, 1], "dense_units": [16, 32]}, ["optimizer"]),
+        ({"optimizer": ["adam", "sgd"], "momentum": [0.8, 0.9]}, []),
+        ({"schedule": "cosine", "plateau_factor": {"low": 0.1, "high": 0.5}}, ["plateau_factor"]),
+        ({"schedule": ["cosine", "plateau"], "plateau_factor": {"low": 0.1, "high": 0.5}}, []),
+        ({"dense_layers": {"low": 0, "high": 0}, "dense_units": [16, 32]}, ["dense_units"]),
+    ],
+)
+def test_what_has_no_effect_on_any_head_is_known(data, idle):
+    assert Space.from_dict(data, "here").idle == idle
+
+
 BAD = {
     "not TOML": ("name = ", "expected TOML"),
     "no name": ("[space]\ndropout = [0.1, 0.2]", "name: expected a value"),
     "unknown table": ('name = "x"\n[rum]\ntrials = 3', "rum: expected no such key"),
-    "unknown run key": ('name = "x"\n[run]\ntrails = 3', "run.trails: expected no such key"),
+    "unknown run key": ('name = "x"\n[run]\ntrails = 3', "run.trails: expected one of trials, epochs, "),
+    "option of the command": (
+        'name = "x"\n[run]\nseed = 3',
+        "batch_size, found unknown; --seed is for the command line",
+    ),
     "true for epochs": ('name = "x"\n[run]\nepochs = true', "run.epochs: expected a valid integer, found True"),
     "true for a number": (
         'name = "x"\n[run]\nbatch_size = true',

@@ -265,6 +265,16 @@ def test_a_worker_whose_log_cannot_be_written_goes_on(tmp_path):
     assert (tmp_path / "0.log").read_text() == "one\ntwo\n"
 
 
+def test_a_log_that_is_a_link_in_a_folder_from_elsewhere_writes_nowhere_else(tmp_path):
+    (theirs := tmp_path / "theirs.txt").write_text("theirs\n")
+    (tmp_path / "0.log").symlink_to(theirs)
+    worker = StudyWorker()
+    worker._process = SimpleNamespace(stderr=["one\n"])
+    worker._listen(tmp_path / "0.log")
+    assert theirs.read_text() == "theirs\n"
+    assert (tmp_path / "0.log").read_text() == "one\n"
+
+
 class _Another:
     """The driver's store is another one than that of its worker."""
 
