@@ -104,16 +104,17 @@ class Images:
         return np.asarray(order[:SAMPLE], np.int64)
 
     def sketch(self, advance: Callable[[int], object] = lambda images: None) -> tuple[Values, Values]:
-        """Returns two times (images, SKETCH): sketches of what ``read`` returns of all images, in one pass.
+        """Returns two times (images, width): sketches of what ``read`` returns of all images, in one pass.
 
-        Of images that ``are_symmetric`` it is one array twice.
+        The width is ``SKETCH``, or that of the images, where these have fewer values. Of images that ``are_symmetric``
+        it is one array twice.
 
         Args:
             advance: Called with the number of images done since the last call.
         """
         chunks = list(self.chunks(np.arange(len(self))))
         kinds = 1 if self.are_symmetric else 2
-        found = np.empty((kinds, len(self), SKETCH), np.float32)
+        found = np.empty((kinds, len(self), min(SKETCH, int(np.prod(self.feature_shape)))), np.float32)
         with ThreadPoolExecutor(WORKERS) as pool:
             done = pool.map(lambda images: [_sketch(read) for read in self.read(images)[:kinds]], chunks)
             for images, sketches in zip(chunks, done, strict=True):
@@ -135,9 +136,11 @@ def _finite(read: Values) -> Values:
 
 
 def _sketch(values: Values) -> Values:
-    """Adds each value, with a random sign, to one of SKETCH sums ("feature hashing"). Shape (rows, SKETCH)."""
+    """Adds each value, with a random sign, to one of SKETCH sums ("feature hashing"); fewer are all kept."""
     size = values.shape[1]
     signed = values * _signs(size)
+    if size <= SKETCH:
+        return signed
     whole = size // SKETCH * SKETCH
     sums: Values = signed[:, :whole].reshape(len(values), whole // SKETCH, SKETCH).sum(1)
     sums[:, : size - whole] += signed[:, whole:]
@@ -156,9 +159,9 @@ class Similarity:
     Attributes:
         images: The images.
         sample: Those that it was fitted to, without copies.
-        mean: (SKETCH,) mean of their sketches, straight and mirrored.
+        mean: (width,) mean of their sketches, straight and mirrored.
         weights: (2, sample, directions) left singular vectors of these sketches.
-        directions: (SKETCH, directions) the right ones: what is taken out of a sketch.
+        directions: (width, directions) the right ones: what is taken out of a sketch.
         spread: Root mean square of the similarity of two images of the sample: 1 / spread^2 is about the number of
             independent values that are left to tell images apart.
     """
@@ -180,7 +183,7 @@ class Similarity:
 
         Args:
             images: The images.
-            straight: (images, SKETCH) their sketches.
+            straight: (images, width) their sketches.
             mirrored: Those of their mirror images.
         """
         sample = images.sample()
@@ -195,7 +198,7 @@ class Similarity:
         return cls(images, sample, mean, weights, directions, spread)
 
     def strip(self, sketches: Values) -> None:
-        """Takes out of (images, SKETCH) sketches what images share, in place; what remains gets length 1."""
+        """Takes out of (images, width) sketches what images share, in place; what remains gets length 1."""
         for start in range(0, len(sketches), SAMPLE):
             part = sketches[start : start + SAMPLE]
             part -= self.mean
@@ -245,9 +248,9 @@ def _without_copies(centred: Values) -> npt.NDArray[np.bool_]:
 
 
 def _principal(centred: Values, number: int) -> Values:
-    """Returns (SKETCH, number), orthonormal: the directions of the largest variance, the largest last."""
+    """Returns (width, number), orthonormal: the directions of the largest variance, the largest last."""
     found = np.linalg.eigh(centred.T @ centred)[1]
-    return np.asarray(found[:, SKETCH - number :])
+    return np.asarray(found[:, found.shape[1] - number :])
 
 
 def _spread(rows: Values) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _LEAST = 1e-30
 _TRIED = 31
 """Temperatures that are tried to begin with, each 1.2 times the one before."""
 _NUMBERS = 2**17
-"""Probabilities that a temperature is tried on at once: as many as a processor's cache holds."""
+"""Probabilities that a temperature is tried on, or applied to, at once: as many as a processor's cache holds."""
 
 
 def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *, repeats: int = 1) -> float:
@@ -39,7 +40,6 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *
     logs = _logarithms(probabilities)
     logs -= logs.max(axis=1, keepdims=True)
     true = logs[np.arange(len(labels)), labels]
-    rows = max(1, _NUMBERS // logs.shape[1])
     most = -np.log(PROBABILITY_FLOOR)
 
     def loss(logarithm: float) -> float:
@@ -48,9 +48,9 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *
         And what the temperature itself costs, as a share of all rows; each is one however often it was called.
         """
         temperature, sums = np.exp(logarithm), np.empty(len(logs))
-        for start in range(0, len(logs), rows):
-            some = logs[start : start + rows] / temperature
-            sums[start : start + rows] = np.exp(some, out=some).sum(axis=1)
+        for rows in _blocks(logs):
+            some = logs[rows] / temperature
+            sums[rows] = np.exp(some, out=some).sum(axis=1)
         unlikely = repeats * (logarithm / _SPREAD) ** 2 / (2 * len(logs))
         return float(np.minimum(np.log(sums) - true / temperature, most).mean()) + unlikely
 
@@ -65,19 +65,31 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], *
 def with_temperature(probabilities: npt.NDArray[Any], temperature: float | None) -> Probabilities:
     """Returns softmax(log(probabilities) / temperature): above 1 less sure, below 1 surer; the ranking stays.
 
+    In memory there is what is returned, and little more: of many rows of a thousand classes each array is a large one.
+
     Args:
         probabilities: (..., classes); with several views, their average.
         temperature: Above 0; None leaves them as they are.
     """
     if temperature is None:
         return np.asarray(probabilities, np.float32)
-    scaled = _logarithms(probabilities) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+    given = probabilities.reshape(-1, probabilities.shape[-1])
+    found = np.empty(given.shape, np.float32)
+    for rows in _blocks(given):
+        scaled = _logarithms(given[rows]) / temperature
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        found[rows] = powers / powers.sum(axis=1, keepdims=True)
+    return found.reshape(probabilities.shape)
+
+
+def _blocks(numbers: npt.NDArray[Any]) -> Iterator[slice]:
+    """Yields rows of (rows, classes) in pieces of about ``_NUMBERS``."""
+    step = max(1, _NUMBERS // numbers.shape[1])
+    return (slice(start, start + step) for start in range(0, len(numbers), step))
 
 
 def _logarithms(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    bounded = np.maximum(np.asarray(probabilities, np.float64), _LEAST)
+    bounded: npt.NDArray[np.float64] = np.maximum(probabilities, _LEAST, dtype=np.float64)
     return np.log(bounded, out=bounded)
 
 

@@ -273,6 +273,8 @@ def predict_probabilities(
 ) -> Probabilities:
     """Predicts all rows of a feed in every view, or in some, and averages over the views.
 
+    They are added up as they come: in memory is what is returned.
+
     Args:
         model: Keras model from (batch, height, width, channels) to (batch, classes).
         feed: The rows.
@@ -287,17 +289,20 @@ def predict_probabilities(
     chosen = range(feed.views) if views is None else views
     done, total = 0, len(feed.rows) * len(chosen)
     on_progress(done, total)
-    by_view = []
+    sums: Probabilities | None = None
     with heeding_stops(at_once=True) as stop:
         for view in chosen:
-            batches = []
             for features in feed.score_batches(size, view):
-                batches.append(predict_batch(model, features, size))
+                found, row = predict_batch(model, features, size), done % len(feed.rows)
+                if sums is None:
+                    sums = np.zeros((len(feed.rows), found.shape[1]), np.float32)
+                sums[row : row + len(found)] += found
                 stop.take_effect()
                 done += len(features)
                 on_progress(done, total)
-            by_view.append(np.concatenate(batches))
-    return mean_probabilities(by_view)
+    assert sums is not None, "rows and views, one of each at least"
+    sums /= np.float32(len(chosen))
+    return sums
 
 
 def mean_probabilities(some: Sequence[Probabilities]) -> Probabilities:

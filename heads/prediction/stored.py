@@ -17,13 +17,11 @@ from features.store.reader import FeatureStore
 from features.store.source import FeatureSource
 from heads.files.metadata import HeadMetadata
 from heads.metrics.calibration import with_temperature
-from heads.metrics.scoring import Probabilities, predict_probabilities
+from heads.metrics.scoring import predict_probabilities
 from heads.prediction.named import Image
 from heads.prediction.options import PredictOptions
 from heads.prediction.prediction import NOT_FINITE, Prediction, Shares
 
-_ROWS = 1024
-"""Of which probabilities are calibrated at once."""
 NO_FEATURES = "no features: the image could not be decoded when the store was made"
 
 
@@ -73,7 +71,7 @@ def predict_stored(
         on_progress: Told how many rows of how many are predicted, each once for each view.
     """
     feed = Feed(store, store.usable, memory_bytes=0)  # every row is read once
-    found = _calibrated(predict_probabilities(model, feed, on_progress=on_progress), metadata.temperature)
+    found = iter(with_temperature(predict_probabilities(model, feed, on_progress=on_progress), metadata.temperature))
     usable = set(store.usable.tolist())
     for row, path in enumerate(store.header.paths):
         if row not in usable:
@@ -85,12 +83,6 @@ def predict_stored(
             continue
         shares = Shares(metadata.classes, probabilities)
         yield Prediction(path, metadata.classes[int(probabilities.argmax())], shares)
-
-
-def _calibrated(found: Probabilities, temperature: float | None) -> Iterator[Probabilities]:
-    """Yields each row's probabilities, some rows at a time: a temperature takes several arrays of float64."""
-    for start in range(0, len(found), _ROWS):
-        yield from with_temperature(found[start : start + _ROWS], temperature)
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -78,7 +78,7 @@ def make_report(record: StudyRecord) -> str:
 
 def _state(record: StudyRecord) -> str:
     summary, config = record.summary, record.config
-    done = f"{summary.trials} of {counted(config.trials, 'trial')}"
+    done = f"{summary.trials:,} of {counted(config.trials, 'trial')}"
     if record.progress is Progress.RUNNING:
         return f"The search is still running: {done} so far. Write the report again for later ones."
     if record.lacks_its_end:
@@ -273,7 +273,7 @@ def _scored_on(record: StudyRecord) -> str:
 
 def _pruning(record: StudyRecord) -> str:
     summary = record.summary
-    told = f"{summary.completed} completed, {summary.pruned} pruned, {summary.failed} failed"
+    told = f"{summary.completed:,} completed, {summary.pruned:,} pruned, {summary.failed:,} failed"
     full = record.config.epochs * summary.trials
     share = f": {percent(summary.trial_epochs / full, 0)} of what training all to the end would be" if full else ""
     return f"{told}. {summary.trial_epochs:,} trial-epochs{share}."

@@ -49,8 +49,14 @@ def _completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _ranked(study: optuna.Study, completed: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    scores = {trial.number: score_of(study, trial) for trial in completed}
-    return sorted(completed, key=lambda t: (-scores[t.number].ranking_score, scores[t.number].loss, t.number))
+    lower = study.direction == StudyDirection.MINIMIZE
+    return sorted(completed, key=lambda trial: _rank(trial, lower_is_better=lower))
+
+
+def _rank(trial: FrozenTrial, *, lower_is_better: bool) -> tuple[float, float, int]:
+    """What completed trials are sorted by: plain numbers, as all of them are sorted with every one that ends."""
+    assert trial.value is not None
+    return trial.value if lower_is_better else -trial.value, TrialNotes.of(trial).validation_loss, trial.number
 
 
 def article_ordinals(stores: Collection[str]) -> range:

@@ -153,6 +153,20 @@ def test_sketches_are_as_alike_as_what_they_stand_for(tmp_path):
         assert error.std() < 1.3 / np.sqrt(SKETCH)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 96), (1, 1, SKETCH), (2, 3, 16)])
+def test_of_few_values_sketches_are_no_wider_and_exact(tmp_path, shape):
+    """Vectors of 64 values were multiplied as 521, most of them zeros."""
+    images = draw_images(200, shape=shape)
+    listed = Images([(store := write_store(tmp_path / "a.h5", images), store.usable)])
+    measure = Similarity.fit(listed, *listed.sketch())
+    for which in (0, 1):
+        sketches = listed.sketch()[which]
+        assert sketches.shape == (200, np.prod(shape))
+        measure.strip(sketches)
+        exact = measure.remainders(np.arange(200))[which]
+        np.testing.assert_allclose(sketches @ sketches.T, exact @ exact.T, atol=1e-5)
+
+
 def test_the_threshold_follows_from_how_much_there_is_to_tell_images_apart_by(tmp_path):
     few = find(write_store(tmp_path / "few.h5", draw_images(200, shape=(2, 2, 8))))
     many = find(write_store(tmp_path / "many.h5", draw_images(200, shape=(4, 4, 256))))

@@ -1,5 +1,7 @@
 """Temperatures: found again where they were put in, and applied without changing who is called what."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -46,6 +48,27 @@ def test_none_and_1_leave_probabilities_as_they_are():
     probabilities, _ = believable(1, 50)
     np.testing.assert_array_equal(with_temperature(probabilities, None), probabilities)
     np.testing.assert_allclose(with_temperature(probabilities, 1.0), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_however_many_rows_there_are_each_is_calibrated_as_if_alone(classes):
+    rows = 2**18 // classes + 5
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), (2, rows)).astype(np.float32)
+    found = with_temperature(probabilities, 1.7)
+    assert found.shape == probabilities.shape
+    for row in (0, 2**17 // classes, rows - 1):
+        np.testing.assert_array_equal(found[:, row], with_temperature(probabilities[:, row], 1.7))
+        np.testing.assert_array_equal(found[0, row], with_temperature(probabilities[0, row], 1.7))
+    assert with_temperature(probabilities[:, :0], 1.7).shape == (2, 0, classes)
+
+
+def test_calibrating_takes_no_more_memory_than_what_is_returned():
+    probabilities = np.full((20_000, 200), 1 / 200, np.float32)
+    tracemalloc.start()
+    found = with_temperature(probabilities, 1.7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * found.nbytes
 
 
 def test_very_sure_heads_keep_the_order_of_their_rows():

@@ -260,6 +260,15 @@ def test_axes_of_few_and_of_equal_values(tmp_path):
     assert figures.repeats([one], "accuracy").layout.xaxis.range == (0.98, 1.02)
 
 
+def test_counts_of_thousands_are_written_alike(finished):
+    record = read_record(finished)
+    config = record.config.model_copy(update={"trials": 2000})
+    many = replace(record, config=config, summary=replace(record.summary, trials=1500, completed=1200))
+    report = make_report(many)
+    assert "1,500 of 2,000 trials" in report
+    assert "1,200 completed" in report
+
+
 @pytest.mark.parametrize(("truncated", "told"), [(False, "10,000 pairs"), (True, "10,000 pairs or more")])
 def test_screen_and_report_say_alike_whether_there_may_be_more_pairs(tmp_path, truncated, told):
     audit = {"identity": "ab" * 8, "rows": {"train": 9, "test": 9}, "patients": {"train": 9, "test": 9}, "pairs": []}

@@ -14,7 +14,8 @@ from terminal import terminal
 
 from search.training import display
 from search.training.display import Display
-from search.trials.ranking import is_counted, score_of
+from search.trials import ranking
+from search.trials.ranking import is_counted
 
 
 @pytest.fixture
@@ -59,9 +60,8 @@ def test_however_many_end_at_once_the_study_is_looked_through_once(made, monkeyp
 
 
 def test_a_table_ranks_each_trial_once_and_the_articles_beside_them(made, monkeypatch):
-    scored = []
-    known = lambda study, trial: scored.append(trial.number) or score_of(study, trial)  # noqa: E731
-    monkeypatch.setattr("search.trials.ranking.score_of", known)
+    scored, rank = [], ranking._rank
+    monkeypatch.setattr(ranking, "_rank", lambda trial, **how: scored.append(trial.number) or rank(trial, **how))
     made.train(6)
     scored.clear()
     shown(made, terminal(monkeypatch), monkeypatch, more=0)
