@@ -31,6 +31,7 @@ TINY = {
     "compression": "{store} --quick --channels 8",
     "extraction": "--images {images} --backbone mobilenet --limit 8 --repetitions 1 --no-memory --batch-size 4",
     "flat": "--store {store} --trials 20 --epochs 1 --most-kb 1e6",
+    "intervals": "--patients 6 --times 2",
     "linear_probe": "{store} --folds 2",
     "near_identical": "--images {images} --backbone mobilenet --alpha 0.25 --image-size 32",
     "passes": "--shape 2,2,32 --batch 8 --trials 8 --heads 2",

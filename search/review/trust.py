@@ -123,8 +123,8 @@ def tested(record: StudyRecord) -> Iterable[str]:
         ],
     )
     yield note(
-        f"Intervals by drawing {_drawn(test)}, again and again ({RESAMPLES:,} times), and by Student's t, whichever"
-        " reaches further; Wilson's where all rows are classified correctly, or none."
+        f"Intervals by drawing {_drawn(test)}, again and again ({RESAMPLES:,} times), and Wilson's by Student's t,"
+        " whichever reaches further; where all rows are classified correctly, or none, Wilson's alone."
     )
     absent = {part: names for part, names in record.summary.absent_classes.items() if part == "test"}
     for line in describe_absent(absent):

@@ -171,3 +171,18 @@ def test_the_interval_of_a_mean_has_the_unit_of_its_values():
     assert low < values.mean() < high
     assert mean_interval(2 * values - 7, groups) == pytest.approx((2 * low - 7, 2 * high - 7))
     assert mean_interval(values, np.zeros(120, int)) == (-np.inf, np.inf)
+
+
+def test_where_few_are_wrong_the_lower_end_reaches_as_far_as_wilsons_over_patients_that_are_alike():
+    groups = np.repeat(np.arange(40), 2)
+    low, _ = accuracy_interval(groups >= 3, groups)
+    assert low < wilson_interval(37, 40)[0]
+
+
+def test_a_patient_with_a_third_of_the_images_does_not_hide_its_own_error():
+    groups = np.concatenate([np.zeros(20, int), np.arange(1, 41)])
+    values = np.where(groups == 0, 0.5, 0.9) + 0.05 * (-1.0) ** np.arange(60)
+    low, high = mean_interval(values, groups)
+    without = values[groups > 0].mean() - values.mean()  # how far the mean moves where this patient is left out
+    assert low < values.mean() - 1.9 * without
+    assert high > values.mean() + 1.9 * without
