@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.rows.feed import EpochPlan, Feed, plan_epoch, plan_fold_epoch
 from features.runtime.errors import BottleneckError
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.store.schema import Rows
 from heads.metrics.scoring import (
     DIVERGED,
@@ -107,7 +107,7 @@ def train_solo(
         DivergedError: Loss or weights stopped being finite.
     """
     batches = Batches(train, schedule)
-    with session_apart():
+    with separate_keras_session():
         model = build_head(spec, train.shape, len(train.store.classes), seed=seed)
         model.set_weights(without_statistics(spec, model.get_weights()))
         recorder = Recorder(batches, validation, schedule.objective, settle=partial(unbiased, spec))

@@ -20,7 +20,7 @@ import numpy as np
 
 from features.rows.feed import Feed
 from features.runtime.errors import BottleneckError
-from features.runtime.keras_settings import seed_put_back
+from features.runtime.keras_settings import keras_seed_restored
 from features.runtime.stopping import heeding_stops
 from features.runtime.text import printable, shortened
 from heads.metrics.scoring import EpochRecord, Objective, Probabilities, Score
@@ -104,7 +104,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Another thread that comes here waits until this one has left.
     """
-    with _drawing, seed_put_back():
+    with _drawing, keras_seed_restored():
         python, numpy = random.getstate(), np.random.get_state()
         with without_tensorflow():
             keras.utils.set_random_seed(seed)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from features.runtime.errors import InputError
 from features.runtime.files import disk_error, left_of
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.runtime.lock import WriterLock
 from heads.files.head_file import Head, read_head, save_head
 from heads.files.metadata import HeadMetadata
@@ -252,7 +252,7 @@ class TopCheckpoints:
         return path
 
     def _try_saving(self, head: OwnSpec, number: int, weights: Weights) -> None:
-        with session_apart():
+        with separate_keras_session():
             model = self._rebuild(head, number)
             model.set_weights(weights)
             problem = why_not_saved(lambda: self._rebuild(head, number), model, self._own.feature_shape)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from features.rows.feed import Feed, plan_epoch
-from features.runtime.keras_settings import session_apart
+from features.runtime.keras_settings import separate_keras_session
 from features.runtime.memory import resident_budget
 from features.runtime.stopping import heeding_stops
 from heads.bank.backends import bank_budget
@@ -154,7 +154,7 @@ def _train_alone(one: ToRefit, own: OwnHead | None, config: StudyConfig, data: S
         plan_seed=refit_batches_seed(config.seed),
         class_weights=data.class_weights(config.class_weights, feed.labels),
     )
-    with session_apart():
+    with separate_keras_session():
         trainee = own_trainee(own.rebuild(one.head, seed=seed, number=one.trial), own.function.where)
         batches = Batches(feed, schedule, one_hot=trainee.one_hot)
         with seeded(seed):
