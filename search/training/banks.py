@@ -13,7 +13,7 @@ from features.rows.feed import EpochPlan
 from heads.bank.engine import Engine, Newcomer
 from heads.bank.exact import Finished
 from heads.bank.head_state import HeadState
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from heads.metrics.scoring import Probabilities, Score, Scores
 from heads.model.spec import HeadSpec
@@ -68,23 +68,23 @@ class FreeRoom:
 
     def __init__(self, pages: int, engines: Mapping[str, Engine]) -> None:
         self._pages = pages
-        self._of = {name: one.table.free_room for name, one in engines.items()}
+        self._room_of = {name: one.table.free_room for name, one in engines.items()}
         self._needed_by = {name: one.shape.needed_by for name, one in engines.items()}
 
     @property
     def is_left(self) -> bool:
         """Whether a head could move in, if it were narrow enough."""
-        return self._pages > 0 and any(room.pages > 0 and room.slots > 0 for room in self._of.values())
+        return self._pages > 0 and any(room.pages > 0 and room.slots > 0 for room in self._room_of.values())
 
     def fits(self, store: str, spec: HeadSpec) -> bool:
         """Whether there is room for a head."""
         needed = self._needed_by[store]([spec])
-        return needed.pages <= self._pages and self._of[store].holds(needed)
+        return needed.pages <= self._pages and self._room_of[store].holds(needed)
 
     def take(self, store: str, spec: HeadSpec) -> None:
         """Takes the room that a head needs."""
         needed = self._needed_by[store]([spec])
-        self._of[store] = self._of[store].minus(needed)
+        self._room_of[store] = self._room_of[store].minus(needed)
         self._pages -= needed.pages
 
 
@@ -215,9 +215,9 @@ class Banks:
     def _require_unchanged(self) -> None:
         StudyData(self._data).require_unchanged()
 
-    def place_of(self, banked: BankedTrial) -> Place:
+    def placement_of(self, banked: BankedTrial) -> Placement:
         """Returns where a trial's heads lie, see ``Engine.place_of``."""
-        return self._engines[banked.store].place_of(banked.slot)
+        return self._engines[banked.store].placement_of(banked.slot)
 
     def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
         """Copies all that a trial's further training depends on, of each fold's head."""

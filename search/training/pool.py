@@ -14,7 +14,7 @@ from features.runtime.stopping import Stop, heeding_stops
 from features.runtime.text import counted, percent
 from heads.bank.engine import Newcomer
 from heads.bank.exact import Finished
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import pages_of
 from heads.metrics.scoring import DIVERGED, EpochRecord, Probabilities, Score
 from heads.model.weights import Weights
@@ -389,16 +389,16 @@ class Pool:
             trials=[replace(banked, rates=list(banked.rates)) for banked in self.trials],
             waiting=[asked.number for asked in self.waiting],
             throughput=replace(self.throughput),
-            places=[self.banks.place_of(banked) for banked in self.trials],
+            placements=[self.banks.placement_of(banked) for banked in self.trials],
             states=[self.banks.save_state(banked) for banked in self.trials],
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on where a snapshot was taken."""
-        places: Sequence[Place | None] = snapshot.places or [None] * len(snapshot.trials)
+        placements: Sequence[Placement | None] = snapshot.placements or [None] * len(snapshot.trials)
         newcomers = [
-            Arrival(banked.store, Newcomer(spec=banked.asked.spec, states=states, place=place))
-            for banked, states, place in zip(snapshot.trials, snapshot.states, places, strict=True)
+            Arrival(banked.store, Newcomer(spec=banked.asked.spec, states=states, placement=placement))
+            for banked, states, placement in zip(snapshot.trials, snapshot.states, placements, strict=True)
         ]
         slots = self.banks.insert(newcomers)
         self.trials = [replace(banked, slot=slot) for banked, slot in zip(snapshot.trials, slots, strict=True)]

@@ -24,7 +24,7 @@ from features.runtime.json_files import parse_json
 from features.runtime.text import printable
 from heads.bank.head_state import HeadState, check_state
 from heads.bank.packing import HeadArrays
-from heads.bank.pages import Place
+from heads.bank.pages import Placement
 from heads.bank.shape import BankShape
 from search.record.journal import BufferedJournal
 from search.setup.file_names import SNAPSHOT_FILE
@@ -48,7 +48,7 @@ class Snapshot:
         trials: The trials in it.
         waiting: Numbers of the trials that were asked for and have no place yet.
         throughput: Totals so far.
-        places: For each trial its slot and pages; empty where each takes any.
+        placements: For each trial its slot and pages; empty where each takes any.
         states: For each trial the state of each fold's head.
         finished: Trials of the study that had been told, interrupted ones too.
     """
@@ -58,7 +58,7 @@ class Snapshot:
     trials: list[BankedTrial]
     waiting: list[int]
     throughput: Throughput
-    places: list[Place]
+    placements: list[Placement]
     states: list[tuple[HeadState, ...]]
     finished: int = 0
 
@@ -152,7 +152,7 @@ class Saved:
             trials=trials,
             waiting=list(content.waiting),
             throughput=self.throughput,
-            places=[noted.place for noted in content.members],
+            placements=[noted.place for noted in content.members],
             states=[states for _, states in found],
         )
 
@@ -231,7 +231,7 @@ class Snapshots:
             folds=len(snapshot.states[0]) if snapshot.states else 1,
             waiting=snapshot.waiting,
             meter=snapshot.throughput,
-            members=[TrialContent.of(*one) for one in zip(snapshot.trials, snapshot.places, strict=True)],
+            members=[TrialContent.of(*one) for one in zip(snapshot.trials, snapshot.placements, strict=True)],
         )
         arrays = {
             f"{index}/{fold}/{name}": array
