@@ -201,16 +201,35 @@ class Banks:
         """Copies the best weights of a trial, one list for each fold; its heads stay."""
         return [self._engines[banked.store].take_out(banked.slot, fold=fold) for fold in range(self.folds)]
 
-    def predict_exactly(self, store: str, heads: Sequence[Finished]) -> list[tuple[Probabilities, Score]]:
-        """Predicts and scores finished heads of one store in float32, see ``Engine.predict_exactly``.
+    def predict_exactly(
+        self, trials: Sequence[BankedTrial], weights: Sequence[Sequence[Weights]]
+    ) -> list[list[tuple[Probabilities, Score]]]:
+        """Predicts and scores finished trials in float32, those of a bank together, see ``Engine.predict_exactly``.
+
+        Args:
+            trials: Of any stores.
+            weights: Of each, as ``take_out`` returns them.
+
+        Returns:
+            For each trial what the head of each fold gives.
 
         Raises:
             InputError: A store was written to.
         """
-        engine = self._engines[store]
-        found = engine.predict_exactly(heads)
-        self._require_unchanged()
-        return [(one, engine.score_predicted(one, fold=head.fold)) for head, one in zip(heads, found, strict=True)]
+        predicted: list[list[tuple[Probabilities, Score]]] = [[] for _ in trials]
+        for store in dict.fromkeys(banked.store for banked in trials):
+            engine = self._engines[store]
+            heads = {
+                (index, fold): Finished(spec=banked.asked.spec, weights=of_fold, fold=fold)
+                for index, banked in enumerate(trials)
+                if banked.store == store
+                for fold, of_fold in enumerate(weights[index])
+            }
+            exact = engine.predict_exactly(list(heads.values()))
+            self._require_unchanged()
+            for (index, fold), probabilities in zip(heads, exact, strict=True):
+                predicted[index].append((probabilities, engine.score_predicted(probabilities, fold=fold)))
+        return predicted
 
     def _require_unchanged(self) -> None:
         StudyData(self._data).require_unchanged()
