@@ -75,6 +75,7 @@ class Engine:
     Attributes:
         shape: As given.
         dtype: In force.
+        objective: As given.
         table: Who owns which page; read only.
         learning_rates: Of all heads; read only, see ``update_learning_rates``.
         specs: The head of each slot, or None.

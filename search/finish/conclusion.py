@@ -144,8 +144,8 @@ def conclude(
         ensemble=ensemble,
         recommended=_recommended_heads(searched.folder, choice, recommended),
     )
-    used = partial(note_tested, searched.study) if searched.config.storage else None
-    test = score_on_test(searched.data, to_test, earlier=earlier, used=used, read=checkpoints.read)
+    note_use = partial(note_tested, searched.study) if searched.config.storage else None
+    test = score_on_test(searched.data, to_test, earlier=earlier, note_use=note_use, read=checkpoints.read)
     why_excluded = (
         f"{NAMES[kind]} is no candidate to be recommended: no file can hold it, as {why}"
         for kind, why in excluded.items()

@@ -192,6 +192,8 @@ class Snapshots:
     """Writes snapshots beside a study's record, one at a time, in a thread of its own.
 
     Attributes:
+        path: The file.
+        every: Seconds between two snapshots.
         beside_journal: Whether the record is a journal: durable once it was flushed, and cut back on a resume. Else it
             is durable at once, and a snapshot holds for as long as the record has gone no further.
     """
