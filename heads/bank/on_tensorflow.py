@@ -312,8 +312,8 @@ def fast_in_bfloat16() -> bool:
     """Whether products in bfloat16 beat those in float32."""
     if tf.config.list_physical_devices("GPU"):
         return True
-    told = Path("/proc/cpuinfo")
-    flags = told.read_text(encoding="utf-8", errors="replace") if told.exists() else ""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

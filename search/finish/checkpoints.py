@@ -223,8 +223,8 @@ class TopCheckpoints:
         kept = {path_of(folder, number) for number in self._kept()}
         surpassed = {path: number for path, number in trial_heads(folder).items() if path not in kept}
         if surpassed and not self.alone:  # a head is on the disk before its trial is told
-            told = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
-            surpassed = {path: number for path, number in surpassed.items() if number in told}
+            finished = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+            surpassed = {path: number for path, number in surpassed.items() if number in finished}
         for path in surpassed:
             path.unlink(missing_ok=not self.alone)
 

@@ -114,18 +114,18 @@ class TrialTables:
             rows = self._waiting(session, count)
             numbered = self._numbered(session, [row.trial_id for row in rows])
             rows += self._new(session, max(0, min(count - len(rows), most - given)))
-            told = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
-            for number in sorted(told.keys() - numbered):  # new, or its first run was killed before it had one
-                told[number] |= TrialNotes.as_attributes(ordinal=given)
+            attributes = {row.trial_id: {TrialNotes.WORKER: worker} for row in rows}
+            for number in sorted(attributes.keys() - numbered):  # new, or its first run was killed before it had one
+                attributes[number] |= TrialNotes.as_attributes(ordinal=given)
                 given += 1
             if given != before:
                 self._set_given_out(session, given)
-            _put_attributes(session, tables.TrialUserAttributeModel, told)
+            _put_attributes(session, tables.TrialUserAttributeModel, attributes)
             now = datetime.now()
             for row in rows:
                 row.state, row.datetime_start = TrialState.RUNNING, now
-            session.add_all([tables.TrialHeartbeatModel(trial_id=number) for number in told])
-        return sorted(told)
+            session.add_all([tables.TrialHeartbeatModel(trial_id=number) for number in attributes])
+        return sorted(attributes)
 
     def take_back(self, lost: Collection[int]) -> None:
         """Ends running trials whose worker is gone as interrupted, and enqueues each with the ordinal that it had.

@@ -67,17 +67,17 @@ def section(document: Document, gallery: Gallery, record: StudyRecord) -> Iterab
 
 def _store(record: StudyRecord, name: str, article: FrozenTrial | None, objective: Objective) -> Sequence[str]:
     cost = record.summary.cost_of_use
-    told = cost.of_store(name) if cost else None
+    of_store = cost.of_store(name) if cost else None
     trials = [trial for trial in record.trials if is_counted(trial) and TrialNotes.of(trial).store == name]
     completed = [trial for trial in trials if state_of(trial) == "completed"]
     best = best_of(map(value_of, completed), objective) if completed else None
     of_article = value_of(article) if article is not None and state_of(article) == "completed" else None
     shown = ("-", "-", "-", "-", "-")
-    if told:
-        pixels = f"{told.image_size}" if told.image_size else "-"
-        shape = "x".join(map(str, told.feature_shape))
-        time = milliseconds(told.milliseconds) if told.milliseconds is not None else "not known"
-        shown = (printable(told.backbone), pixels, shape, f"{told.views}", time)
+    if of_store:
+        pixels = f"{of_store.image_size}" if of_store.image_size else "-"
+        shape = "x".join(map(str, of_store.feature_shape))
+        time = milliseconds(of_store.milliseconds) if of_store.milliseconds is not None else "not known"
+        shown = (printable(of_store.backbone), pixels, shape, f"{of_store.views}", time)
     return (
         printable(name),
         *shown,

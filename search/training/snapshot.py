@@ -90,8 +90,8 @@ class Saved:
     @property
     def taken(self) -> datetime | None:
         """When it was taken, in local time without a zone; None in one from before that was noted."""
-        told = self.content.taken
-        return None if told is None else datetime.fromisoformat(told)
+        noted = self.content.taken
+        return None if noted is None else datetime.fromisoformat(noted)
 
     @property
     def throughput(self) -> Throughput:
