@@ -42,7 +42,7 @@ class Newcomer:
         seeds: One for each fold: first weights (``heads.model.weights.initial_weights``) and dropout masks.
         epochs: How long it trains; a head whose rate follows a cosine needs to know.
         states: One for each fold, from ``Engine.save_state``, to go on where it was; seeds are then the saved ones.
-        placement: Where it was, see ``Engine.place_of``; taken again if it is free.
+        placement: Where it was, see ``Engine.placement_of``; taken again if it is free.
     """
 
     spec: HeadSpec

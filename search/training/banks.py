@@ -235,7 +235,7 @@ class Banks:
         StudyData(self._data).require_unchanged()
 
     def placement_of(self, banked: BankedTrial) -> Placement:
-        """Returns where a trial's heads lie, see ``Engine.place_of``."""
+        """Returns where a trial's heads lie, see ``Engine.placement_of``."""
         return self._engines[banked.store].placement_of(banked.slot)
 
     def save_state(self, banked: BankedTrial) -> tuple[HeadState, ...]:
